@@ -1,0 +1,111 @@
+"""What the actors let others see without asking: immutable values, replaced as a whole.
+
+Readers (REST, publishing, health) look here instead of queueing behind a writer's mailbox; a hop
+through a mailbox costs 14 µs and a wait, a look costs nothing (docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import trio
+
+from config_manager.storage.state import Committed
+
+Mode = Literal["normal", "read-only"]
+BrokerState = Literal["connecting", "connected", "disconnected"]
+
+
+class CommittedView:
+    """The newest committed state, why it may be frozen, and an event for whoever follows it."""
+
+    def __init__(self, committed: Committed) -> None:
+        self._committed = committed
+        self._changed = trio.Event()
+        self.mode: Mode = "normal"
+        self.reasons: tuple[str, ...] = ()
+        self.publishable = True
+        """False where publishing could contradict what was published before: the state is the
+        last-known-good one, or the database was rolled back."""
+
+    @property
+    def committed(self) -> Committed:
+        return self._committed
+
+    def replace(self, committed: Committed) -> None:
+        self._committed = committed
+        self.wake()
+
+    def wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def changed(self) -> None:
+        """Until the state or the mode is replaced after this call."""
+        await self._changed.wait()
+
+
+@dataclass
+class BrokerView:
+    """One broker, as its publishing actor sees it. Times on Trio's clock, in seconds."""
+
+    url: str
+    """without userinfo"""
+    state: BrokerState = "connecting"
+    since: float = 0.0
+    last_error: str | None = None
+    holds: dict[str, int] = field(default_factory=dict)
+    """service → the revision that was read back from this broker"""
+    set_aside: dict[str, str] = field(default_factory=dict)
+    """service → why the broker keeps refusing its newest revision"""
+    snapshot_digest: str | None = None
+
+
+class Confirmations:
+    """Who waits for a broker to hold a revision, and which brokers hold what."""
+
+    def __init__(self, brokers: list[BrokerView]) -> None:
+        self.brokers = brokers
+        self._changed = trio.Event()
+
+    def confirmed(self, service: str, revision: int) -> bool:
+        """Whether some broker holds this revision of the service, or a newer one."""
+        return any(broker.holds.get(service, -1) >= revision for broker in self.brokers)
+
+    def note(self, broker: BrokerView, service: str, revision: int) -> None:
+        """The broker was read back: it holds this revision."""
+        broker.holds[service] = revision
+        broker.set_aside.pop(service, None)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def wait(self, service: str, revision: int) -> None:
+        """Until some broker holds the revision; callers bring their own deadline."""
+        while not self.confirmed(service, revision):
+            await self._changed.wait()
+
+    def depth(self, committed: Committed) -> int:
+        """Services whose newest revision no broker is known to hold; 0 where no broker is configured."""
+        if not self.brokers:
+            return 0
+        return sum(
+            not self.confirmed(name, state.revision) for name, state in committed.services.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """`GET /health`, word for word (contract.md)."""
+
+    ok: bool
+    mode: Mode
+    database_available: bool
+    cache_available: bool
+    broker: dict[str, str]
+    config_epoch: str
+    epoch_seq: int
+    revision: int
+    outbox_depth: int
+    actors: dict[str, str]
+    reasons: tuple[str, ...]

@@ -1,0 +1,325 @@
+"""The payloads that get signed, one class per payload type: built here, parsed here, nowhere else.
+
+Writers serialise once and sign those bytes; readers parse only bytes whose signature they checked
+(`config_manager.config.trust`). Readers ignore fields they don't know, except where `critical`
+names one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from config_manager.config import strict_json
+from config_manager.config.names import Mark
+from config_manager.config.strict_json import JsonObject
+from config_manager.config.wire import keyid
+
+
+class NotADocument(ValueError):
+    """A payload that verified but does not have its type's fields; the message names the field."""
+
+
+class UnknownCritical(ValueError):
+    """The payload's `critical` names a field that this version does not understand."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigUpdate:
+    """One service's configuration, or its tombstone (`deleted`)."""
+
+    service: str
+    topic: str
+    config_epoch: str
+    epoch_seq: int
+    revision: int
+    previous: str | None
+    issued_at: str
+    config: JsonObject
+    defaulted: tuple[str, ...]
+    secrets: Mapping[str, int]
+    deleted: bool
+    correlation_id: str
+    not_after: str | None = None
+    critical: tuple[str, ...] = ()
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.epoch_seq, self.revision)
+
+    def to_bytes(self) -> bytes:
+        return strict_json.dumps(
+            {
+                "format": 1,
+                "service": self.service,
+                "topic": self.topic,
+                "config_epoch": self.config_epoch,
+                "epoch_seq": self.epoch_seq,
+                "revision": self.revision,
+                "previous": self.previous,
+                "issued_at": self.issued_at,
+                "not_after": self.not_after,
+                "config": self.config,
+                "defaulted": self.defaulted,
+                "secrets": dict(self.secrets),
+                "deleted": self.deleted,
+                "correlation_id": self.correlation_id,
+                "critical": self.critical,
+            }
+        )
+
+    @classmethod
+    def parse(cls, payload: bytes) -> ConfigUpdate:
+        fields = _Fields.parse(payload, known=_CONFIG_UPDATE_FIELDS)
+        if fields.integer("format") != 1:
+            raise NotADocument("format: expected 1")
+        return cls(
+            service=fields.text("service"),
+            topic=fields.text("topic"),
+            config_epoch=fields.text("config_epoch"),
+            epoch_seq=fields.integer("epoch_seq"),
+            revision=fields.integer("revision"),
+            previous=fields.optional_text("previous"),
+            issued_at=fields.text("issued_at"),
+            not_after=fields.optional_text("not_after"),
+            config=fields.object("config"),
+            defaulted=fields.texts("defaulted"),
+            secrets={name: fields.number(v, "secrets") for name, v in fields.object("secrets").items()},
+            deleted=fields.boolean("deleted"),
+            correlation_id=fields.text("correlation_id"),
+            critical=fields.texts("critical"),
+        )
+
+
+_CONFIG_UPDATE_FIELDS = frozenset(
+    "format service topic config_epoch epoch_seq revision previous issued_at not_after config "
+    "defaulted secrets deleted correlation_id critical".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What every service should hold: service → (revision, digest of its payload)."""
+
+    config_epoch: str
+    epoch_seq: int
+    revision: int
+    services: Mapping[str, tuple[int, str]]
+
+    def to_bytes(self) -> bytes:
+        return strict_json.dumps(
+            {
+                "config_epoch": self.config_epoch,
+                "epoch_seq": self.epoch_seq,
+                "revision": self.revision,
+                "services": dict(self.services),
+            }
+        )
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Snapshot:
+        fields = _Fields.parse(payload, known=_SNAPSHOT_FIELDS)
+        services: dict[str, tuple[int, str]] = {}
+        for name, pair in fields.object("services").items():
+            if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[1], str):  # noqa: PLR2004
+                raise NotADocument("services: expected [revision, digest]")
+            services[name] = (fields.number(pair[0], "services"), pair[1])
+        return cls(
+            fields.text("config_epoch"),
+            fields.integer("epoch_seq"),
+            fields.integer("revision"),
+            services,
+        )
+
+
+_SNAPSHOT_FIELDS = frozenset("config_epoch epoch_seq revision services critical".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Beacon:
+    """Proof of life: how far the publisher has come, rising by (boot_seq, seq), good for valid_s."""
+
+    config_epoch: str
+    epoch_seq: int
+    revision: int
+    snapshot: str
+    root_version: int
+    audit_head: str
+    boot_seq: int
+    seq: int
+    issued_at: str
+    valid_s: int
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return (self.boot_seq, self.seq)
+
+    def to_bytes(self) -> bytes:
+        return strict_json.dumps({name: getattr(self, name) for name in self.__slots__})
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Beacon:
+        fields = _Fields.parse(payload, known=frozenset((*cls.__slots__, "critical")))
+        return cls(
+            config_epoch=fields.text("config_epoch"),
+            epoch_seq=fields.integer("epoch_seq"),
+            revision=fields.integer("revision"),
+            snapshot=fields.text("snapshot"),
+            root_version=fields.integer("root_version"),
+            audit_head=fields.text("audit_head"),
+            boot_seq=fields.integer("boot_seq"),
+            seq=fields.integer("seq"),
+            issued_at=fields.text("issued_at"),
+            valid_s=fields.integer("valid_s"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RootKey:
+    """A public key in the root; past `not_after` (RFC 3339, or never) it is as good as absent."""
+
+    public: bytes
+    not_after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Who may sign for a role: `threshold` distinct keys of `keyids`."""
+
+    keyids: tuple[str, ...]
+    threshold: int
+
+
+ROLES = ("root", "config", "beacon")
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """The trust root: which keys sign what. Version n is signed by n's and n-1's root keys."""
+
+    version: int
+    issued_at: str
+    keys: Mapping[str, RootKey]
+    roles: Mapping[str, Role] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        return strict_json.dumps(
+            {
+                "version": self.version,
+                "issued_at": self.issued_at,
+                "keys": {
+                    key_id: {
+                        "keytype": "ed25519",
+                        "public": base64.b64encode(key.public).decode(),
+                        "not_after": key.not_after,
+                    }
+                    for key_id, key in self.keys.items()
+                },
+                "roles": {
+                    name: {"keyids": role.keyids, "threshold": role.threshold}
+                    for name, role in self.roles.items()
+                },
+            }
+        )
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Root:
+        fields = _Fields.parse(payload, known=_ROOT_FIELDS)
+        keys: dict[str, RootKey] = {}
+        for key_id, item in fields.object("keys").items():
+            key = _Fields.of(item, f"keys.{key_id[:16]}")
+            if key.text("keytype") != "ed25519":
+                continue  # a key type we can't check is a key we don't have
+            public = _public_key(key.text("public"))
+            if keyid(public) != key_id:
+                raise NotADocument(f"keys: {key_id[:16]} is not the digest of its key")
+            keys[key_id] = RootKey(public, key.optional_text("not_after"))
+        roles: dict[str, Role] = {}
+        for name, item in fields.object("roles").items():
+            role = _Fields.of(item, f"roles.{name[:16]}")
+            keyids, threshold = role.texts("keyids"), role.integer("threshold")
+            if not 1 <= threshold <= len(set(keyids)):
+                raise NotADocument(f"roles.{name[:16]}: threshold {threshold} of {len(keyids)} keys")
+            roles[name] = Role(keyids, threshold)
+        if missing := [name for name in ROLES if name not in roles]:
+            raise NotADocument(f"roles: {', '.join(missing)} missing")
+        return cls(fields.integer("version"), fields.text("issued_at"), keys, roles)
+
+
+_ROOT_FIELDS = frozenset("version issued_at keys roles critical".split())
+
+
+def _public_key(text: str) -> bytes:
+    try:
+        public = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise NotADocument("keys: public is not base64") from None
+    if len(public) != 32:  # noqa: PLR2004  RFC 8032: an Ed25519 public key
+        raise NotADocument("keys: public is not 32 bytes")
+    return public
+
+
+class _Fields:
+    """Reads typed fields out of a verified payload, and says which one is wrong."""
+
+    def __init__(self, value: JsonObject, where: str = "") -> None:
+        self._value = value
+        self._where = where
+
+    @classmethod
+    def parse(cls, payload: bytes, *, known: frozenset[str]) -> _Fields:
+        try:
+            value = strict_json.loads_object(payload)
+        except strict_json.NotStrictJson as error:
+            raise NotADocument(str(error)) from None
+        fields = cls(value)
+        if unknown := [name for name in fields.texts("critical") if name not in known]:
+            raise UnknownCritical(f"critical names {unknown[0][:64]!r}, unknown to this version")
+        return fields
+
+    @classmethod
+    def of(cls, value: Any, where: str) -> _Fields:
+        if not isinstance(value, dict):
+            raise NotADocument(f"{where}: expected an object")
+        return cls(value, where + ".")
+
+    def _wrong(self, name: str, expected: str) -> NotADocument:
+        return NotADocument(f"{self._where}{name}: expected {expected}")
+
+    def text(self, name: str) -> str:
+        value = self._value.get(name)
+        if not isinstance(value, str):
+            raise self._wrong(name, "a string")
+        return value
+
+    def optional_text(self, name: str) -> str | None:
+        return None if self._value.get(name) is None else self.text(name)
+
+    def integer(self, name: str) -> int:
+        return self.number(self._value.get(name), name)
+
+    def number(self, value: Any, name: str) -> int:
+        if type(value) is not int or not 0 <= value < strict_json.MAX_INTEGER:
+            raise self._wrong(name, "an integer of 0 to 2^53 - 1")
+        return value
+
+    def boolean(self, name: str) -> bool:
+        value = self._value.get(name)
+        if not isinstance(value, bool):
+            raise self._wrong(name, "true or false")
+        return value
+
+    def object(self, name: str) -> JsonObject:
+        value = self._value.get(name)
+        if not isinstance(value, dict):
+            raise self._wrong(name, "an object")
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        value = self._value.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self._wrong(name, "a list of strings")
+        return tuple(value)

@@ -1,0 +1,214 @@
+"""Every error that leaves this project, in one tree and one table.
+
+    ConfigManagerError
+    ├── Refused                     understood and turned down; whoever refused lives on
+    │   ├── MalformedRequest        bytes that are not what they claim to be (name, JSON, header)
+    │   │   └── InvalidName         a service, key or secret name outside the grammar, or reserved
+    │   ├── NotAuthenticated        no token, or one we do not know
+    │   ├── Forbidden               known, but not from here or not for this
+    │   ├── NotFound                no such service, revision, root, page
+    │   ├── MethodNotAllowed
+    │   ├── RevisionConflict        If-Match named another revision than the current one
+    │   ├── TooLarge                body over 1 MiB, or an envelope over 256 KiB
+    │   ├── UnsupportedMediaType
+    │   ├── InvalidValues           JSON that the service's model does not allow; one entry per field
+    │   │   ├── UseSecrets          a secret's value in a place that is not for secrets
+    │   │   └── IdempotencyMismatch the same Idempotency-Key with another request
+    │   ├── ReadOnly                the database cannot be written now
+    │   ├── Busy                    a mailbox stayed full, or an actor was restarting: try again
+    │   ├── DeadlineExceeded        accepted, but not answered in time: the outcome is unknown
+    │   └── StorageFull             the disk is full; nothing was written
+    └── StartError                  the process cannot start (or go on) as asked
+        ├── SettingsInvalid         a setting or the command line does not parse
+        ├── PortTaken
+        ├── DatabaseUnopenable      wrong key, no database beside its instance.json, not a database
+        ├── KeyFileUnsafe           others can read a key file
+        ├── DataDirInUse            another process holds the data directory
+        ├── RootRefused             a trust root does not verify
+        └── NothingKept             no last-known-good configuration in the client's state
+
+`DESCRIPTIONS` is the one place where an error becomes a status code, an exit code and a log level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+LogLevel = Literal["info", "warning", "error"]
+
+
+class FieldError(NamedTuple):
+    """One thing wrong with one value: an RFC 6901 pointer into the request, and what is allowed."""
+
+    pointer: str
+    detail: str
+
+
+class ConfigManagerError(Exception):
+    """Base of every error with a stable name; `detail` is for the person who reads it."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    @property
+    def description(self) -> Description:
+        """Status, exit code, title and level of this error's class."""
+        return DESCRIPTIONS[type(self)]
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        """Members beside the standard ones in the problem document (RFC 9457, section 3.2)."""
+        return {}
+
+
+class Refused(ConfigManagerError):
+    """Understood and turned down: an answer, not a crash."""
+
+
+class MalformedRequest(Refused): ...
+
+
+class InvalidName(MalformedRequest): ...
+
+
+class NotAuthenticated(Refused): ...
+
+
+class Forbidden(Refused): ...
+
+
+class NotFound(Refused): ...
+
+
+class MethodNotAllowed(Refused):
+    def __init__(self, detail: str, allowed: Sequence[str] = ()) -> None:
+        super().__init__(detail)
+        self.allowed = tuple(allowed)
+
+
+class RevisionConflict(Refused):
+    """The caller's `If-Match` is not the service's current revision."""
+
+    def __init__(self, service: str, expected: str, current_revision: int) -> None:
+        super().__init__(
+            f"{service} is at revision {current_revision}, not {expected}; "
+            "read it again, look at what changed, and repeat the write with its ETag"
+        )
+        self.expected = expected
+        self.current_revision = current_revision
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        return {"expected": self.expected, "current_revision": self.current_revision}
+
+
+class TooLarge(Refused): ...
+
+
+class UnsupportedMediaType(Refused): ...
+
+
+class InvalidValues(Refused):
+    def __init__(self, detail: str, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.errors = tuple(errors)
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        return {"errors": [{"pointer": e.pointer, "detail": e.detail} for e in self.errors]}
+
+
+class UseSecrets(InvalidValues): ...
+
+
+class IdempotencyMismatch(InvalidValues): ...
+
+
+class ReadOnly(Refused): ...
+
+
+class Busy(Refused): ...
+
+
+class DeadlineExceeded(Refused): ...
+
+
+class StorageFull(Refused): ...
+
+
+class StartError(ConfigManagerError):
+    """The process cannot start, or cannot go on, as it was asked to."""
+
+
+class SettingsInvalid(StartError): ...
+
+
+class PortTaken(StartError): ...
+
+
+class DatabaseUnopenable(StartError): ...
+
+
+class KeyFileUnsafe(StartError): ...
+
+
+class DataDirInUse(StartError): ...
+
+
+class RootRefused(StartError): ...
+
+
+class NothingKept(StartError): ...
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the outside sees of an error class.
+
+    name: stable, searchable; the last segment of the problem's `type` and the log's `error`.
+    retry_after_s: sent as `Retry-After` where trying again may help.
+    """
+
+    name: str
+    title: str
+    status: int
+    exit_code: int
+    level: LogLevel = "info"
+    retry_after_s: int | None = None
+
+
+DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
+    ConfigManagerError: Description("internal", "Unexpected error", 500, 1, "error"),
+    Refused: Description("refused", "Refused", 400, 1),
+    MalformedRequest: Description("malformed-request", "The request is malformed", 400, 2),
+    InvalidName: Description("invalid-name", "Not a valid name", 400, 2),
+    NotAuthenticated: Description("not-authenticated", "A valid token is needed", 401, 5, "warning"),
+    Forbidden: Description("forbidden", "Not allowed", 403, 5, "warning"),
+    NotFound: Description("not-found", "Not found", 404, 6),
+    MethodNotAllowed: Description("method-not-allowed", "Method not allowed", 405, 2),
+    RevisionConflict: Description("revision-conflict", "Somebody else wrote first", 412, 7),
+    TooLarge: Description("too-large", "Too large", 413, 2),
+    UnsupportedMediaType: Description("unsupported-media-type", "Unsupported media type", 415, 2),
+    InvalidValues: Description("invalid-values", "The values are not allowed", 422, 2),
+    UseSecrets: Description("use-secrets", "Secrets have a call of their own", 422, 2),
+    IdempotencyMismatch: Description(
+        "idempotency-mismatch", "This Idempotency-Key was used for another request", 422, 7
+    ),
+    ReadOnly: Description("read-only", "Read-only for now", 503, 1, "warning", 5),
+    Busy: Description("busy", "Busy, try again", 503, 1, "warning", 1),
+    DeadlineExceeded: Description("deadline-exceeded", "Not answered in time", 504, 1, "warning"),
+    StorageFull: Description("storage-full", "No space left", 507, 1, "error"),
+    StartError: Description("start-failed", "Cannot start", 500, 1, "error"),
+    SettingsInvalid: Description("settings-invalid", "A setting does not parse", 500, 2, "error"),
+    PortTaken: Description("port-taken", "The port is taken", 500, 2, "error"),
+    DatabaseUnopenable: Description(
+        "database-unopenable", "The database cannot be opened", 500, 3, "error"
+    ),
+    KeyFileUnsafe: Description("key-file-unsafe", "Others can read a key file", 500, 3, "error"),
+    DataDirInUse: Description("data-dir-in-use", "The data directory is in use", 500, 4, "error"),
+    RootRefused: Description("root-refused", "The trust root does not verify", 500, 5, "error"),
+    NothingKept: Description("nothing-kept", "No configuration was kept", 500, 6, "error"),
+}

@@ -1,0 +1,126 @@
+"""JSON as every reader agrees on it: what one parser takes and the next reads differently is refused.
+
+Refused: depth over 32, duplicate keys, NaN and Infinity (also as an overflowing `1e999`), integers
+beyond ±2^53 (RFC 8259 section 6, I-JSON RFC 7493), lone surrogates, NUL, bytes that are not UTF-8.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, NoReturn, TypeAlias
+
+import orjson
+
+JsonObject: TypeAlias = dict[str, Any]
+
+MAX_DEPTH = 32
+MAX_INTEGER = 2**53
+"""The largest magnitude that a double-based reader still tells from its neighbours."""
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_MAX_INTEGER_DIGITS = 17  # 2^53 has 16 digits; int() of a megabyte of digits would take seconds
+
+
+class NotStrictJson(ValueError):
+    """The text is no JSON that all readers agree on; the message says where it departs."""
+
+
+def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
+    """Parse `data`; raises NotStrictJson. Cost: one pass of the C scanner, a second for strings."""
+    if data.count(b"[") + data.count(b"{") > max_depth:
+        _check_depth(data, max_depth)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise NotStrictJson(f"not UTF-8 at byte {error.start}") from None
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_constant,
+            parse_int=_integer,
+            parse_float=_float,
+        )
+    except json.JSONDecodeError as error:
+        raise NotStrictJson(f"not JSON: {error.msg} at byte {error.pos}") from None
+    except RecursionError:
+        raise NotStrictJson(f"nested deeper than {max_depth}") from None
+    if "\\u" in text:  # only an escape can make a NUL or a lone surrogate out of valid UTF-8
+        _check_strings(value)
+    return value
+
+
+def loads_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> JsonObject:
+    """As `loads`, for a JSON object; raises NotStrictJson for any other value."""
+    value = loads(data, max_depth=max_depth)
+    if not isinstance(value, dict):
+        raise NotStrictJson("expected a JSON object")
+    return value
+
+
+def dumps(value: Any) -> bytes:
+    """Compact UTF-8 JSON of a value that `loads` gave or that we built ourselves."""
+    return orjson.dumps(value)
+
+
+def _check_depth(data: bytes, max_depth: int) -> None:
+    depth = 0
+    for byte in _STRING.sub(b"", data):
+        if byte in b"[{":
+            depth += 1
+            if depth > max_depth:
+                raise NotStrictJson(f"nested deeper than {max_depth}")
+        elif byte in b"]}":
+            depth -= 1
+
+
+def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise NotStrictJson(f"the key {key[:80]!r} stands twice in one object")
+            seen.add(key)
+    return value
+
+
+def _constant(text: str) -> NoReturn:
+    raise NotStrictJson(f"{text} is not JSON")
+
+
+def _integer(text: str) -> int:
+    if len(text) <= _MAX_INTEGER_DIGITS:
+        value = int(text)
+        if -MAX_INTEGER <= value <= MAX_INTEGER:
+            return value
+    raise NotStrictJson("an integer beyond ±2^53 reads differently elsewhere; send it as a string")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise NotStrictJson("a number too large for a double")
+    return value
+
+
+def _check_strings(value: Any) -> None:
+    match value:
+        case str():
+            if "\0" in value:
+                raise NotStrictJson("a NUL character")
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError:
+                raise NotStrictJson("a lone surrogate") from None
+        case dict():
+            for key, item in value.items():
+                _check_strings(key)
+                _check_strings(item)
+        case list():
+            for item in value:
+                _check_strings(item)
+        case _:
+            pass

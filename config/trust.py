@@ -1,0 +1,195 @@
+"""Accept or refuse, sans I/O: given bytes, a trusted root and what was seen before.
+
+The rules, cheapest first; each refusal has one stable reason:
+
+    too-large              over 256 KiB, before anything is parsed
+    malformed              no DSSE envelope, or a verified payload without its type's fields
+    wrong-type             another kind of document (or more than one kind's bytes in its place)
+    unknown-key            no signature by a key that the root gives this role (or it is past its date)
+    bad-signature          a key of this role, but the signature does not verify
+    unsupported-critical   `critical` names a field that this version does not know
+    wrong-service          a document for somebody else
+    wrong-topic            it came on another topic than the one it was signed for
+    rolled-back            older than what was seen
+    equivocation           the same revision with other content: somebody signed twice
+    model, callback        refused by the service itself (`config_manager.client`)
+
+Signatures are checked over the received bytes before those bytes are parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar
+
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
+
+from config_manager.config import wire
+from config_manager.config.documents import (
+    Beacon,
+    ConfigUpdate,
+    NotADocument,
+    Root,
+    Snapshot,
+    UnknownCritical,
+)
+from config_manager.config.names import Mark
+from config_manager.config.wire import Envelope
+from config_manager.config.world import parse_rfc3339
+
+Reason = Literal[
+    "too-large", "malformed", "wrong-type", "bad-signature", "unknown-key", "wrong-service",
+    "wrong-topic", "rolled-back", "equivocation", "unsupported-critical", "model", "callback",
+]  # fmt: skip
+
+RoleName = Literal["root", "config", "beacon"]
+Document = TypeVar("Document", ConfigUpdate, Snapshot, Beacon, Root)
+
+
+class Distrust(Exception):  # noqa: N818  a verdict, not an error of ours
+    """Refused; `reason` is stable and counted, `detail` is for the person who looks."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason: Reason = reason
+        self.detail = detail
+
+
+class Seen(NamedTuple):
+    """The highest configuration that was ever accepted for a service."""
+
+    mark: Mark
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A configuration to take; `duplicate` where exactly these bytes were accepted before."""
+
+    update: ConfigUpdate
+    envelope: Envelope
+    duplicate: bool
+
+
+def open_envelope(data: bytes) -> Envelope:
+    """Size and shape only; raises Distrust (too-large, malformed)."""
+    if len(data) > wire.MAX_ENVELOPE_BYTES:
+        raise Distrust("too-large", f"{len(data)} bytes, the limit is {wire.MAX_ENVELOPE_BYTES}")
+    if not data:
+        raise Distrust("malformed", "empty: a deletion is a signed tombstone, never an empty message")
+    try:
+        return wire.parse_envelope(data)
+    except wire.NotAnEnvelope as error:
+        raise Distrust("malformed", str(error)) from None
+
+
+def verify(envelope: Envelope, expected_type: str, role: RoleName, root: Root, now: float) -> bytes:
+    """The payload's bytes, once the role's threshold of distinct keys has signed them.
+
+    now: wall clock in Unix seconds, only for the keys' `not_after`. Raises Distrust.
+    """
+    if envelope.payload_type != expected_type:
+        raise Distrust(
+            "wrong-type", f"expected {expected_type}, got {envelope.payload_type[:100]!r}"
+        )
+    signed = wire.signed_bytes(envelope.payload_type, envelope.payload)
+    allowed = root.roles[role]
+    good: set[str] = set()
+    bad: Distrust | None = None
+    for signature in envelope.signatures:
+        key = root.keys.get(signature.keyid)
+        if key is None or signature.keyid not in allowed.keyids or signature.keyid in good:
+            continue
+        if key.not_after is not None and _is_past(key.not_after, now):
+            continue
+        try:
+            VerifyKey(key.public).verify(signed, signature.sig)
+            good.add(signature.keyid)
+        except (BadSignatureError, ValueError):  # ValueError: not 64 bytes
+            bad = Distrust("bad-signature", f"key {signature.keyid[:16]} did not sign these bytes")
+    if len(good) >= allowed.threshold:
+        return envelope.payload
+    raise bad or Distrust(
+        "unknown-key",
+        f"{len(good)} of {allowed.threshold} needed {role} keys of root {root.version} signed this; "
+        f"it names {', '.join(s.keyid[:16] for s in envelope.signatures)}",
+    )
+
+
+def parse_verified(payload: bytes, parse: Callable[[bytes], Document]) -> Document:
+    """Parse bytes whose signature was checked; raises Distrust (malformed, unsupported-critical)."""
+    try:
+        return parse(payload)
+    except UnknownCritical as error:
+        raise Distrust("unsupported-critical", str(error)) from None
+    except NotADocument as error:
+        raise Distrust("malformed", str(error)) from None
+
+
+def judge_update(
+    data: bytes, *, topic: str, service: str, root: Root, seen: Seen | None, now: float
+) -> Accepted:
+    """The whole ladder for a configuration message; raises Distrust."""
+    envelope = open_envelope(data)
+    payload = verify(envelope, wire.CONFIG_UPDATE, "config", root, now)
+    update = parse_verified(payload, ConfigUpdate.parse)
+    if update.service != service:
+        raise Distrust("wrong-service", f"signed for {update.service[:64]!r}, not for {service!r}")
+    if update.topic != topic:
+        raise Distrust("wrong-topic", f"signed for {update.topic[:100]!r}, came on {topic!r}")
+    if seen is None or update.mark > seen.mark:
+        return Accepted(update, envelope, duplicate=False)
+    if update.mark < seen.mark:
+        raise Distrust("rolled-back", f"{_say(update.mark)} after {_say(seen.mark)} was seen")
+    if envelope.digest != seen.digest:
+        raise Distrust("equivocation", f"{_say(update.mark)} was seen with other content")
+    return Accepted(update, envelope, duplicate=True)
+
+
+def judge_snapshot(data: bytes, root: Root, now: float) -> tuple[Snapshot, str]:
+    """A retained snapshot and its digest; raises Distrust. The size limit is the broker's."""
+    try:
+        envelope = wire.parse_envelope(data)
+    except wire.NotAnEnvelope as error:
+        raise Distrust("malformed", str(error)) from None
+    payload = verify(envelope, wire.SNAPSHOT, "beacon", root, now)
+    return parse_verified(payload, Snapshot.parse), envelope.digest
+
+
+def judge_beacon(value: object, root: Root, now: float) -> Beacon:
+    """A beacon's envelope as parsed JSON (from the keepalive or the snapshot); raises Distrust."""
+    try:
+        envelope = wire.envelope_from_object(value)
+    except wire.NotAnEnvelope as error:
+        raise Distrust("malformed", str(error)) from None
+    return parse_verified(verify(envelope, wire.BEACON, "beacon", root, now), Beacon.parse)
+
+
+def judge_root(data: bytes, trusted: Root | None, now: float) -> Root:
+    """The root's next version: signed by its own root keys and by the trusted one's.
+
+    trusted: the root before it, or None for the one that is being pinned. Raises Distrust.
+    """
+    envelope = open_envelope(data)
+    if envelope.payload_type != wire.ROOT:
+        raise Distrust("wrong-type", f"expected {wire.ROOT}, got {envelope.payload_type[:100]!r}")
+    if trusted is not None:
+        verify(envelope, wire.ROOT, "root", trusted, now)
+    root = parse_verified(envelope.payload, Root.parse)
+    if trusted is not None and root.version != trusted.version + 1:
+        raise Distrust("rolled-back", f"root {root.version} does not follow {trusted.version}")
+    verify(envelope, wire.ROOT, "root", root, now)
+    return root
+
+
+def _is_past(not_after: str, now: float) -> bool:
+    try:
+        return parse_rfc3339(not_after) < now
+    except ValueError:
+        return True  # a date we can't read has passed: refusing is the safe side
+
+
+def _say(mark: Mark) -> str:
+    return f"revision {mark.revision} of epoch {mark.epoch_seq}"

@@ -1,0 +1,157 @@
+"""Bytes in, bytes out: DSSE envelopes, digests, and the only place where a topic is spelled.
+
+Wire format: DSSE v1 (github.com/secure-systems-lab/dsse, protocol.md) with Ed25519 (RFC 8032).
+A signature covers `DSSEv1 SP len(type) SP type SP len(body) SP body`; nothing is ever serialised
+again to be checked. `config_manager.config.trust` decides whom to believe; here nothing is trusted.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from config_manager.config import strict_json
+from config_manager.config.names import OUR_ID
+
+MAX_ENVELOPE_BYTES = 256 * 1024
+MAX_SIGNATURES = 4
+
+HEALTH_TOPIC = f"system/health/{OUR_ID}"
+KEEPALIVE_TOPIC = f"system/keepalive/{OUR_ID}"
+SNAPSHOT_TOPIC = f"system/config-snapshot/{OUR_ID}"
+CONFIG_FILTER = "system/config/+"
+ROOTS_FILTER = "system/trust/roots/+"
+
+
+def config_topic(service: str) -> str:
+    return f"system/config/{service}"
+
+
+def sealed_topic(service: str, instance: str) -> str:
+    return f"system/config-sealed/{service}/{instance}"
+
+
+def root_topic(version: int) -> str:
+    return f"system/trust/roots/{version}"
+
+
+def status_topic(service: str, instance: str) -> str:
+    return f"system/config-status/{service}/{instance}"
+
+
+def _payload_type(kind: str) -> str:
+    return f"application/vnd.config-manager.{kind}.v1+json"
+
+
+CONFIG_UPDATE = _payload_type("config-update")
+BEACON = _payload_type("beacon")
+SNAPSHOT = _payload_type("snapshot")
+ROOT = _payload_type("root")
+SEALED = _payload_type("sealed")
+RECEIPT = _payload_type("receipt")
+
+
+class NotAnEnvelope(ValueError):
+    """The bytes are no DSSE envelope of ours; the message says where they depart."""
+
+
+class Signature(NamedTuple):
+    keyid: str
+    sig: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A signed document as it travels. `correlation_id` and `extra` are outside the signature."""
+
+    payload_type: str
+    payload: bytes
+    signatures: tuple[Signature, ...]
+    correlation_id: str | None = None
+
+    @property
+    def digest(self) -> str:
+        return digest(self.payload)
+
+    def to_object(self) -> dict[str, Any]:
+        value: dict[str, Any] = {
+            "payloadType": self.payload_type,
+            "payload": base64.b64encode(self.payload).decode(),
+            "signatures": [
+                {"keyid": s.keyid, "sig": base64.b64encode(s.sig).decode()} for s in self.signatures
+            ],
+        }
+        if self.correlation_id is not None:
+            value["correlation_id"] = self.correlation_id
+        return value
+
+    def to_bytes(self) -> bytes:
+        return strict_json.dumps(self.to_object())
+
+
+def digest(payload: bytes) -> str:
+    """A document's digest: SHA-256, in hex, of its payload bytes."""
+    return hashlib.sha256(payload).hexdigest()
+
+
+def keyid(public_key: bytes) -> str:
+    """A key's id: SHA-256, in hex, of the 32 raw bytes of the public key."""
+    return hashlib.sha256(public_key).hexdigest()
+
+
+def signed_bytes(payload_type: str, payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding: exactly what an Ed25519 signature covers."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def envelope_size(payload_bytes: int, correlation_id: str) -> int:
+    """Bytes of a configuration's envelope with one signature, before it is signed."""
+    fixed = len(Envelope(CONFIG_UPDATE, b"", (Signature("0" * 64, bytes(64)),), "").to_bytes())
+    return fixed + 4 * -(-payload_bytes // 3) + len(correlation_id)
+
+
+def parse_envelope(data: bytes) -> Envelope:
+    """Parse an envelope from the wire; raises NotAnEnvelope. Size is the caller's first check."""
+    try:
+        value = strict_json.loads_object(data)
+    except strict_json.NotStrictJson as error:
+        raise NotAnEnvelope(str(error)) from None
+    return envelope_from_object(value)
+
+
+def envelope_from_object(value: Any) -> Envelope:
+    """An envelope from parsed JSON (the snapshot and the keepalive carry one inside)."""
+    if not isinstance(value, dict):
+        raise NotAnEnvelope("expected an object")
+    payload_type = value.get("payloadType")
+    if not isinstance(payload_type, str):
+        raise NotAnEnvelope("payloadType: expected a string")
+    signatures = value.get("signatures")
+    if not isinstance(signatures, list) or not 1 <= len(signatures) <= MAX_SIGNATURES:
+        raise NotAnEnvelope(f"signatures: expected 1 to {MAX_SIGNATURES}")
+    correlation_id = value.get("correlation_id")
+    return Envelope(
+        payload_type,
+        _base64(value.get("payload"), "payload"),
+        tuple(_signature(item) for item in signatures),
+        correlation_id if isinstance(correlation_id, str) else None,
+    )
+
+
+def _signature(value: Any) -> Signature:
+    if not isinstance(value, dict) or not isinstance(value.get("keyid"), str):
+        raise NotAnEnvelope("signatures: expected objects with keyid and sig")
+    return Signature(value["keyid"], _base64(value.get("sig"), "sig"))
+
+
+def _base64(value: Any, name: str) -> bytes:
+    if not isinstance(value, str):
+        raise NotAnEnvelope(f"{name}: expected base64")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise NotAnEnvelope(f"{name}: not base64") from None

@@ -1,0 +1,127 @@
+"""The seams to the world: wall clock, randomness, disk. All of them are passed in.
+
+Monotonic time needs no seam of its own: it is Trio's clock, which tests replace by a MockClock.
+The broker's seam is `actors.mqtt.Transport`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+
+class WallClock(Protocol):
+    def now(self) -> float:
+        """Seconds since the Unix epoch."""
+        ...
+
+
+class Randomness(Protocol):
+    def token(self, size: int) -> bytes:
+        """`size` bytes fit for keys and nonces."""
+        ...
+
+    def uuid(self) -> str:
+        """A random UUID in its canonical spelling."""
+        ...
+
+    def fraction(self) -> float:
+        """0 ≤ x < 1, for jitter."""
+        ...
+
+
+class Disk(Protocol):
+    """Small whole files. The database has its own way to the disk."""
+
+    def read(self, path: Path) -> bytes:
+        """The file's bytes; raises OSError (FileNotFoundError where there is none)."""
+        ...
+
+    def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        """Either the old content or the new, whatever happens; durable on return. Raises OSError."""
+        ...
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Move a file within a directory, replacing the target; raises OSError."""
+        ...
+
+    def exists(self, path: Path) -> bool: ...
+
+
+class SystemClock:
+    def now(self) -> float:
+        return time.time()
+
+
+class SystemRandomness:
+    def token(self, size: int) -> bytes:
+        return os.urandom(size)
+
+    def uuid(self) -> str:
+        return str(uuid.uuid4())
+
+    def fraction(self) -> float:
+        return int.from_bytes(os.urandom(6)) / 2**48
+
+
+class SystemDisk:
+    def read(self, path: Path) -> bytes:
+        return path.read_bytes()
+
+    def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        temporary = path.with_name(path.name + ".tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), mode)  # a leftover temporary may have had another mode
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        temporary.replace(path)
+        self._sync_directory(path.parent)
+
+    def rename(self, old: Path, new: Path) -> None:
+        old.replace(new)
+        self._sync_directory(new.parent)
+
+    def exists(self, path: Path) -> bool:
+        return path.exists()
+
+    @staticmethod
+    def _sync_directory(directory: Path) -> None:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that is not our own decision: replace it to run in a simulated one."""
+
+    clock: WallClock = field(default_factory=SystemClock)
+    randomness: Randomness = field(default_factory=SystemRandomness)
+    disk: Disk = field(default_factory=SystemDisk)
+
+
+def rfc3339(seconds: float) -> str:
+    """A time in UTC with milliseconds (RFC 3339): what every document, row and line carries."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def parse_rfc3339(text: str) -> float:
+    """The inverse of `rfc3339`, for any offset; raises ValueError (also without an offset)."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone; end it in Z")
+    return moment.timestamp()

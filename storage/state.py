@@ -1,0 +1,163 @@
+"""What is committed: immutable values that readers share without a lock.
+
+The storing actor replaces one `Committed` by the next after each commit; whoever holds one sees
+the world as of one revision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from config_manager.config.names import Epoch, Mark
+from config_manager.config.strict_json import JsonObject
+
+Action = Literal["put", "patch", "delete", "epoch", "secret"]
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """One service as of its newest revision.
+
+    stored: what its operator wrote (no secrets). effective: with defaults, without secrets; what is
+    published. secrets: name → version of each stored secret. payload: the exact bytes that are
+    signed; digest: their SHA-256.
+    """
+
+    service: str
+    revision: int
+    version: int
+    epoch: Epoch
+    stored: JsonObject
+    effective: JsonObject
+    defaulted: tuple[str, ...]
+    secrets: Mapping[str, int]
+    deleted: bool
+    updated_at: str
+    updated_by: str
+    correlation_id: str
+    payload: bytes
+    digest: str
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.epoch.seq, self.revision)
+
+
+@dataclass(frozen=True)
+class Committed:
+    """Everything as of one revision. `services` includes deleted ones (their tombstones count)."""
+
+    epoch: Epoch
+    revision: int
+    audit_head: str
+    services: Mapping[str, ServiceState]
+    token_hashes: Mapping[str, str]
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.epoch.seq, self.revision)
+
+    def live(self, service: str) -> ServiceState | None:
+        """The service's state unless nobody wrote it or it was deleted."""
+        state = self.services.get(service)
+        return None if state is None or state.deleted else state
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """One top-level key that a revision changed; None stands for "not there"."""
+
+    key: str
+    old: object
+    new: object
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    revision: int
+    version: int
+    config_epoch: str
+    epoch_seq: int
+    at: str
+    by: str
+    action: Action
+    reason: str | None
+    correlation_id: str
+    changes: tuple[KeyChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """Newest first. next_before: the `before` of the next page, or None on the last."""
+
+    service: str
+    entries: tuple[HistoryEntry, ...]
+    next_before: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryQuery:
+    """limit: 1 to 500. before: revisions below it. since, until: RFC 3339 in UTC, inclusive."""
+
+    service: str
+    limit: int = 50
+    before: int | None = None
+    key: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSecret:
+    """A secret as it lies in the database: XChaCha20-Poly1305, see `storage.secrets`."""
+
+    service: str
+    name: str
+    version: int
+    key_id: str
+    nonce: bytes
+    ciphertext: bytes
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyRecord:
+    """What an Idempotency-Key stands for; `fingerprint` covers the caller's whole request."""
+
+    key: str
+    fingerprint: bytes
+    answer: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One row of the chain: hash = SHA-256(previous hash as ASCII hex + body)."""
+
+    revision: int
+    body: bytes
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRow:
+    """What one revision did to one service."""
+
+    service: str
+    entry: HistoryEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One accepted write, ready to be stored: rows to add, and the state after it."""
+
+    before: Committed
+    after: Committed
+    services: tuple[ServiceState, ...]
+    history: tuple[HistoryRow, ...]
+    audit: AuditEntry
+    reason: str | None
+    secret: SealedSecret | None = None
+    idempotency: IdempotencyRecord | None = None

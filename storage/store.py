@@ -1,0 +1,82 @@
+"""The store port: what any store does, for the SQLCipher one and the one in memory alike.
+
+All methods block and are called from one thread at a time: the storing actor runs `commit` in its
+one worker thread and the reads where it likes, never two calls at once. Decisions are not made
+here: `storage.changes` makes them, pure, and hands over finished rows.
+
+tests/storage/test_store_contract.py holds both implementations to the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from config_manager.storage.state import (
+    AuditEntry,
+    Change,
+    Committed,
+    HistoryPage,
+    HistoryQuery,
+    IdempotencyRecord,
+    SealedSecret,
+)
+
+
+class DatabaseUnavailable(Exception):  # noqa: N818  a condition, like Python's own StopIteration
+    """The database opened once but can't be read or written now; nothing of the call was kept,
+    except that a failing COMMIT may have become durable: `load` again before judging."""
+
+
+class DiskFull(DatabaseUnavailable):
+    """No space left; the transaction was rolled back and the database is as it was."""
+
+
+class Store(Protocol):
+    def load(self) -> Committed:
+        """Everything that is committed; raises DatabaseUnavailable."""
+        ...
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """All of `changes`, in order, in one durable transaction, or none.
+
+        Raises DiskFull or DatabaseUnavailable, and RuntimeError where the stored revision is not
+        the first change's `before`: somebody else wrote, which the data directory's lock forbids.
+        """
+        ...
+
+    def history(self, query: HistoryQuery) -> HistoryPage:
+        """A page of a service's history, newest first; empty for an unknown service."""
+        ...
+
+    def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
+        """The record of this key, unless it is older than `since` (Unix seconds)."""
+        ...
+
+    def secrets(self, service: str) -> Sequence[SealedSecret]:
+        """The newest version of each of the service's secrets, sealed."""
+        ...
+
+    def audit(self, *, after_revision: int = 0) -> Sequence[AuditEntry]:
+        """The audit chain in order, from the row after this revision."""
+        ...
+
+    def set_token_hash(self, name: str, token_hash: str) -> None:
+        """Accept the token with this hash under this name from now on."""
+        ...
+
+    def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
+        """Note in the outbox that a broker holds these (service, revision); older ones are kept."""
+        ...
+
+    def pending(self) -> Sequence[tuple[str, int]]:
+        """(service, revision) in the outbox that no broker was seen to hold."""
+        ...
+
+    def probe(self) -> None:
+        """Read something from the disk, past every cache; raises DatabaseUnavailable."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; further calls are errors. Never raises."""
+        ...
