@@ -1,0 +1,80 @@
+"""A small file that a thief can't read and nobody can forge: the last-known-good files.
+
+XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha, by libsodium) under a key derived for one purpose, with
+the purpose as associated data. Written atomically, two generations kept: a reader takes the newest
+one that verifies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from nacl.bindings import (
+    crypto_aead_xchacha20poly1305_ietf_decrypt,
+    crypto_aead_xchacha20poly1305_ietf_encrypt,
+    crypto_aead_xchacha20poly1305_ietf_NPUBBYTES,
+)
+from nacl.exceptions import CryptoError
+
+from config_manager.config.world import World
+
+_MAGIC = b"config-manager sealed v1\n"
+_NONCE_BYTES = crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
+
+
+class SealBroken(Exception):  # noqa: N818  a finding about a file
+    """Neither generation of the file verifies under this key: altered, damaged or somebody else's."""
+
+
+def derive_key(master: bytes, purpose: str) -> bytes:
+    """A 32-byte key for one purpose (keyed BLAKE2b as a KDF, RFC 7693)."""
+    return hashlib.blake2b(purpose.encode(), key=master, digest_size=32).digest()
+
+
+class SealedFile:
+    """One sealed file and the generation before it (`NAME.previous`)."""
+
+    def __init__(self, path: Path, master: bytes, purpose: str, world: World) -> None:
+        self.path = path
+        self.previous = path.with_name(path.name + ".previous")
+        self._key = derive_key(master, purpose)
+        self._purpose = _MAGIC + purpose.encode()
+        self._world = world
+
+    def write(self, data: bytes) -> None:
+        """Durable on return; raises OSError, and then the older generation is still there."""
+        nonce = self._world.randomness.token(_NONCE_BYTES)
+        sealed = crypto_aead_xchacha20poly1305_ietf_encrypt(data, self._purpose, nonce, self._key)
+        disk = self._world.disk
+        if disk.exists(self.path):
+            disk.write_atomic(self.previous, disk.read(self.path))
+        disk.write_atomic(self.path, _MAGIC + nonce + sealed)
+
+    def read(self) -> bytes:
+        """The newest generation that verifies; raises SealBroken, or OSError where there is none."""
+        missing: OSError | None = None
+        broken = False
+        for path in (self.path, self.previous):
+            try:
+                raw = self._world.disk.read(path)
+            except OSError as error:
+                missing = missing or error
+                continue
+            if (data := self._open(raw)) is not None:
+                return data
+            broken = True
+        if broken or missing is None:
+            raise SealBroken(f"{self.path.name} does not verify: altered, damaged, or another key")
+        raise missing
+
+    def _open(self, raw: bytes) -> bytes | None:
+        body = raw.removeprefix(_MAGIC)
+        if body is raw or len(body) < _NONCE_BYTES:
+            return None
+        try:
+            return crypto_aead_xchacha20poly1305_ietf_decrypt(
+                body[_NONCE_BYTES:], self._purpose, body[:_NONCE_BYTES], self._key
+            )
+        except CryptoError:
+            return None
