@@ -14,13 +14,13 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 
 import structlog
 import trio
 from outcome import Error, Outcome, Value
 
-from config_manager.config.errors import ConfigManagerError, Refused
+from config_manager.config.errors import Refused
 
 R = TypeVar("R")
 
@@ -365,6 +365,11 @@ class Actor:
                         mail.reply.close()
 
 
+async def idle(request: object, context: Context) -> NoReturn:
+    """The handler of an actor that nobody asks: it works on its own, or follows a view."""
+    raise TypeError(f"nobody asks this actor, but {type(request).__name__} came")
+
+
 @dataclass
 class ActorStates:
     """What health reads: the state of every actor in the tree, in start order."""
@@ -373,11 +378,6 @@ class ActorStates:
 
     def report(self) -> dict[str, State]:
         return {actor.name: actor.state for actor in self.actors}
-
-
-def outcome_of(error: ConfigManagerError) -> Outcome[Any]:
-    """A refusal as a batch handler answers it."""
-    return Error(error)
 
 
 def _name(request: Request[Any]) -> str:

@@ -1,14 +1,61 @@
-"""The whole tree on one page."""
+"""The whole tree on one page: start order, policies, shutdown order.
+
+Order is nesting: `own broker → signing → storing → caching → publishing → beaconing → health`, and
+HTTP inside all of them. Leaving goes the other way round: each refuses new mail, drains within its
+grace, and what did not stop is named. Before publishing stops, the retained health says `shutdown`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
-from config_manager.actors.actor import Actor
-from config_manager.actors.views import CommittedView, Confirmations, HealthReport
+import structlog
+import trio
+
+from config_manager.actors.actor import Actor, ActorStates, Context, Policy
+from config_manager.actors.beaconing import BeaconMaker, beaconing
+from config_manager.actors.broker import own_broker
+from config_manager.actors.caching import Keeper, LastKnownGood, caching
+from config_manager.actors.health import HealthBoard, HealthFrames, health
+from config_manager.actors.messages import Sign
+from config_manager.actors.mqtt import Auto, BrokerAddress, Transport, parse_mqtt_urls
+from config_manager.actors.publishing import Outlet, publishing
+from config_manager.actors.signing import sign, signing
+from config_manager.actors.storing import Storage
+from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
+from config_manager.config import wire
 from config_manager.config.catalogue import Catalogue
-from config_manager.config.world import World
+from config_manager.config.documents import Role, Root, RootKey
+from config_manager.config.names import Epoch
+from config_manager.config.sealed_file import SealedFile
+from config_manager.config.settings import Settings
+from config_manager.config.trust import judge_root
+from config_manager.config.wire import Envelope
+from config_manager.config.world import World, rfc3339
+from config_manager.storage import changes
+from config_manager.storage.instance import Witness, lock_data_dir
+from config_manager.storage.keys import KeyRing
+from config_manager.storage.secrets import SecretBox
+from config_manager.storage.sql_store import SqlStore
+from config_manager.storage.state import ServiceState
+from config_manager.storage.store import Store
+
+_FAREWELL_S = 1.0
+
+STORING = Policy(mailbox=256, grace=5.0)
+"""256 writes may wait: at 2,000 a second that is an eighth of a second, then HTTP answers 503."""
+SIGNING = Policy(mailbox=256, grace=1.0)
+FOLLOWING = Policy(mailbox=1, grace=2.0)
+"""For actors that nobody asks: they follow a view."""
+
+
+class OpenStore(Protocol):
+    def __call__(self, keys: KeyRing, *, catalogue: Catalogue, world: World) -> Store: ...
 
 
 @dataclass(frozen=True)
@@ -16,7 +63,7 @@ class System:
     """What REST holds of the running system.
 
     storing: takes every write and history read. roots: version → the root's envelope, byte for
-    byte as retained; the highest is current.
+    byte as retained; the highest is current. states: every actor, in start order.
     """
 
     storing: Actor
@@ -26,3 +73,199 @@ class System:
     roots: Mapping[int, bytes]
     catalogue: Catalogue
     world: World
+    states: ActorStates
+    brokers: Sequence[BrokerAddress] = ()
+
+
+@asynccontextmanager
+async def running_system(
+    settings: Settings,
+    *,
+    catalogue: Catalogue,
+    transport: Transport,
+    world: World,
+    open_store: OpenStore | None = None,
+) -> AsyncIterator[System]:
+    """The whole service but HTTP. Raises StartError (config.errors) where it can't start.
+
+    open_store: where the data lives; SQLCipher in the data directory unless something else is given.
+    """
+    data_dir = settings.data_dir
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(lock_data_dir(data_dir))
+        keys = KeyRing.open(data_dir, world, db_key_file=settings.db_key_file)
+        root, roots = _trust_root(data_dir, keys, world)
+        states = ActorStates()
+
+        async def start(actor: Actor) -> Actor:
+            states.actors.append(actor)
+            return await stack.enter_async_context(actor.running())
+
+        def actor(name: str, life: object, policy: Policy) -> Actor:
+            return Actor(name, life, policy, jitter=world.randomness.fraction)  # type: ignore[arg-type]
+
+        signer = await start(actor("signing", signing(keys.seeds), SIGNING))
+
+        view = CommittedView(changes.empty(Epoch(0, "")))
+        storage = Storage(
+            lambda: (open_store or _open_sql_store)(keys, catalogue=catalogue, world=world),
+            view,
+            catalogue=catalogue,
+            secret_box=SecretBox(keys.secrets_key, world.randomness),
+            world=world,
+        )
+        cache = LastKnownGood(
+            SealedFile(data_dir / "config.lkg", keys.instance_key, "server-last-known-good", world)
+        )
+        witness = Witness.open(data_dir / "instance.json", keys.instance_key, world)
+        await storage.start(witness.mark, cache.load)
+        witness.boot()
+        await _accept_tokens(storage, settings, keys, world)
+        storing = await start(
+            Actor.batching("storing", storage.life(), STORING, jitter=world.randomness.fraction)
+        )
+        keeper = Keeper(view, cache, witness)
+        await start(actor("caching", caching(view, keeper), FOLLOWING))
+
+        frames = HealthFrames(world)
+        addresses = await _brokers(settings, stack, states, world)
+        outlets = [Outlet() for _ in addresses]
+        broker_views = [BrokerView(str(address)) for address in addresses]
+        board = Confirmations(broker_views)
+        for index, address in enumerate(addresses):
+            name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
+            for version, envelope in roots.items():
+                outlets[index].set_retained(wire.root_topic(version), envelope)
+            life = publishing(
+                name,
+                address,
+                transport,
+                view=view,
+                board=board,
+                broker_view=broker_views[index],
+                sign=_sign_with(signer),
+                outlet=outlets[index],
+                will=frames.will,
+                root=root,
+                client_id=f"config-manager-{witness.instance_id[:8]}",
+                world=world,
+            )
+            await start(actor(name, life, FOLLOWING))
+        await stack.enter_async_context(_farewell(frames, outlets))
+
+        maker = BeaconMaker(
+            signer,
+            boot_seq=witness.boot_seq,
+            root_version=root.version,
+            heartbeat_s=settings.heartbeat_seconds,
+            world=world,
+        )
+        health_board = HealthBoard(view, board, states, lambda: cache.available)
+        await start(
+            actor(
+                "beaconing",
+                beaconing(
+                    maker,
+                    view,
+                    outlets,
+                    lambda beacon: frames.keepalive(beacon, ok=health_board.report().ok),
+                    heartbeat_s=settings.heartbeat_seconds,
+                ),
+                FOLLOWING,
+            )
+        )
+        await start(actor("health", health(health_board, frames, outlets), FOLLOWING))
+        yield System(
+            storing, view, board, health_board.report, roots, catalogue, world, states, addresses
+        )
+
+
+def _open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World) -> Store:
+    return SqlStore.open(
+        keys.data_dir / "config.db",
+        keys.db_key,
+        epoch_id=world.randomness.uuid(),
+        catalogue=catalogue,
+        at=rfc3339(world.clock.now()),
+    )
+
+
+def _sign_with(signing_actor: Actor):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    async def sign_update(state: ServiceState) -> Envelope:
+        request = Sign("config", wire.CONFIG_UPDATE, state.payload, state.correlation_id)
+        return await signing_actor.ask(request, Context(state.correlation_id))
+
+    return sign_update
+
+
+def _trust_root(data_dir: Path, keys: KeyRing, world: World) -> tuple[Root, Mapping[int, bytes]]:
+    """Root version 1, made at the first start and kept byte for byte in `trust/root.json`."""
+    path = data_dir / "trust" / "root.json"
+    now = world.clock.now()
+    if not world.disk.exists(path):
+        path.parent.mkdir(mode=0o755, exist_ok=True)
+        public = {role: sign(seed, "", b"").signatures[0].keyid for role, seed in keys.seeds.items()}
+        root = Root(
+            version=1,
+            issued_at=rfc3339(now),
+            keys={public[role]: RootKey(keys.public(role)) for role in keys.seeds},
+            roles={role: Role((public[role],), 1) for role in keys.seeds},
+        )
+        envelope = sign(keys.seeds["root"], wire.ROOT, root.to_bytes())
+        world.disk.write_atomic(path, envelope.to_bytes(), mode=0o644)
+    data = world.disk.read(path)
+    root = judge_root(data, None, now)
+    return root, {root.version: data}
+
+
+async def _accept_tokens(
+    storage: Storage, settings: Settings, keys: KeyRing, world: World
+) -> None:
+    """The bootstrap token where one is set; else, the first time, one made for `admin.token`."""
+    if settings.bootstrap_token is not None:
+        token = settings.bootstrap_token.get_secret_value()
+        await storage.accept_token("bootstrap", _token_hash(token))
+    elif not storage.view.committed.token_hashes:
+        path = keys.directory / "admin.token"
+        if not world.disk.exists(path):  # else a start that died between file and database
+            world.disk.write_atomic(path, world.randomness.token(32).hex().encode() + b"\n")
+        token = world.disk.read(path).decode().strip()
+        await storage.accept_token("admin", _token_hash(token))
+
+
+def _token_hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+async def _brokers(
+    settings: Settings, stack: AsyncExitStack, states: ActorStates, world: World
+) -> list[BrokerAddress]:
+    """The addresses to publish to; an `auto:` broker of our own is started on the way."""
+    addresses: list[BrokerAddress] = []
+    for target in parse_mqtt_urls(settings.mqtt_url):
+        match target:
+            case BrokerAddress():
+                addresses.append(target)
+            case Auto(port):
+                own = await stack.enter_async_context(own_broker(settings.data_dir, port, world))
+                states.actors.append(own.actor)
+                addresses.append(own.address)
+            case _:  # none: publish nowhere
+                pass
+    return addresses
+
+
+@asynccontextmanager
+async def _farewell(frames: HealthFrames, outlets: Sequence[Outlet]) -> AsyncIterator[None]:
+    """After health and beaconing stopped, before publishing does: say that we leave on purpose."""
+    try:
+        yield
+    finally:
+        payload = frames.status(ok=False, event="shutdown", reasons=["the service was stopped"])
+        with trio.CancelScope(shield=True), trio.move_on_after(_FAREWELL_S):
+            async with trio.open_nursery() as nursery:
+                for outlet in outlets:
+                    outlet.set_retained(wire.HEALTH_TOPIC, payload)
+                    nursery.start_soon(outlet.flush)
+        structlog.get_logger().info("stopping")

@@ -1,0 +1,115 @@
+"""Proof of life: the signed snapshot of what every service should hold, and the beacon naming it.
+
+Both are made afresh after changes, at most once a second, and with each heartbeat; the beacon also
+rides on the keepalive. Nothing is made while what we know may contradict what was published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from config_manager.actors.actor import Actor, Context, Handler, Life, idle
+from config_manager.actors.messages import Sign
+from config_manager.actors.publishing import Outlet
+from config_manager.actors.views import CommittedView
+from config_manager.config import strict_json, wire
+from config_manager.config.documents import Beacon, Snapshot
+from config_manager.config.strict_json import JsonObject
+from config_manager.config.wire import Envelope
+from config_manager.config.world import World, rfc3339
+from config_manager.storage.state import Committed
+
+_MIN_INTERVAL_S = 1.0
+_MIN_VALID_S = 30
+_MISSED_HEARTBEATS = 3
+
+
+class BeaconMaker:
+    """Makes beacons that rise for as long as the process lives, across its actor's crashes."""
+
+    def __init__(
+        self, signing: Actor, *, boot_seq: int, root_version: int, heartbeat_s: float, world: World
+    ) -> None:
+        self._signing = signing
+        self._boot_seq = boot_seq
+        self._root_version = root_version
+        self._valid_s = max(_MIN_VALID_S, round(_MISSED_HEARTBEATS * heartbeat_s))
+        self._world = world
+        self._seq = 0
+
+    async def make(self, committed: Committed) -> tuple[bytes, JsonObject]:
+        """The retained snapshot's bytes, and the beacon's envelope as an object."""
+        context = Context(f"beacon-{self._boot_seq}-{self._seq + 1}")
+        snapshot = Snapshot(
+            committed.epoch.id,
+            committed.epoch.seq,
+            committed.revision,
+            {name: (s.revision, s.digest) for name, s in committed.services.items()},
+        )
+        signed = await self._sign(wire.SNAPSHOT, snapshot.to_bytes(), context)
+        self._seq += 1
+        beacon = Beacon(
+            config_epoch=committed.epoch.id,
+            epoch_seq=committed.epoch.seq,
+            revision=committed.revision,
+            snapshot=signed.digest,
+            root_version=self._root_version,
+            audit_head=committed.audit_head,
+            boot_seq=self._boot_seq,
+            seq=self._seq,
+            issued_at=rfc3339(self._world.clock.now()),
+            valid_s=self._valid_s,
+        )
+        beacon_object = (await self._sign(wire.BEACON, beacon.to_bytes(), context)).to_object()
+        retained = strict_json.dumps({**signed.to_object(), "beacon": beacon_object})
+        return retained, beacon_object
+
+    async def _sign(self, payload_type: str, payload: bytes, context: Context) -> Envelope:
+        return await self._signing.ask(Sign("beacon", payload_type, payload), context)
+
+
+def beaconing(
+    maker: BeaconMaker,
+    view: CommittedView,
+    outlets: Sequence[Outlet],
+    keepalive: Callable[[JsonObject | None], bytes],
+    *,
+    heartbeat_s: float,
+) -> Life:
+    """keepalive: frames a beacon (None while none may be made) as the keepalive message."""
+
+    @asynccontextmanager
+    async def life() -> AsyncIterator[Handler]:
+        async def beat() -> None:
+            next_heartbeat = trio.current_time()
+            announced: Committed | None = None
+            while True:
+                committed = view.committed
+                due = trio.current_time() >= next_heartbeat
+                if due or committed is not announced:
+                    beacon: JsonObject | None = None
+                    if view.publishable:
+                        snapshot, beacon = await maker.make(committed)
+                        for outlet in outlets:
+                            outlet.set_retained(wire.SNAPSHOT_TOPIC, snapshot)
+                    announced = committed
+                    if due:
+                        for outlet in outlets:
+                            outlet.send(wire.KEEPALIVE_TOPIC, keepalive(beacon))
+                        next_heartbeat = trio.current_time() + heartbeat_s
+                    await trio.sleep(min(_MIN_INTERVAL_S, heartbeat_s))
+                else:
+                    with trio.move_on_at(next_heartbeat):
+                        await view.changed()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(beat)
+            try:
+                yield idle
+            finally:
+                nursery.cancel_scope.cancel()
+
+    return life

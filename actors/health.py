@@ -1,0 +1,145 @@
+"""Tells the truth about the whole: `GET /health`, and the retained health on every broker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+import trio
+
+from config_manager.actors.actor import ActorStates, Handler, Life, idle
+from config_manager.actors.mqtt import Message
+from config_manager.actors.publishing import Outlet
+from config_manager.actors.views import CommittedView, Confirmations, HealthReport
+from config_manager.config import strict_json, wire
+from config_manager.config.names import OUR_ID
+from config_manager.config.strict_json import JsonObject
+from config_manager.config.world import World, rfc3339
+
+BROKERLESS_S = 30.0
+"""For how long configured brokers may all be away before health is not ok (contract.md)."""
+
+_CHECK_INTERVAL_S = 1.0
+
+
+class HealthBoard:
+    """Reads every view; holds nothing of its own but when a broker was last connected."""
+
+    def __init__(
+        self,
+        view: CommittedView,
+        confirmations: Confirmations,
+        states: ActorStates,
+        cache_available: Callable[[], bool],
+    ) -> None:
+        self._view = view
+        self._confirmations = confirmations
+        self._states = states
+        self._cache_available = cache_available
+        self._brokerless_since: float | None = None
+
+    def report(self) -> HealthReport:
+        view, committed = self._view, self._view.committed
+        actors = self._states.report()
+        reasons = list(view.reasons)
+        down = [name for name, state in actors.items() if state != "running"]
+        reasons += [f"actor {name} is {actors[name]}" for name in down]
+        brokerless = self._brokerless_too_long()
+        if brokerless:
+            reasons.append(f"no broker connected for {BROKERLESS_S:.0f} s")
+        for broker in self._confirmations.brokers:
+            if broker.state != "connected" and broker.last_error:
+                reasons.append(f"broker {broker.url}: {broker.last_error}")
+            reasons += [
+                f"broker {broker.url} keeps refusing {service}: {why}"
+                for service, why in broker.set_aside.items()
+            ]
+        return HealthReport(
+            ok=view.mode == "normal" and not down and not brokerless,
+            mode=view.mode,
+            database_available=view.mode == "normal",
+            cache_available=self._cache_available(),
+            broker={broker.url: broker.state for broker in self._confirmations.brokers},
+            config_epoch=committed.epoch.id,
+            epoch_seq=committed.epoch.seq,
+            revision=committed.revision,
+            outbox_depth=self._confirmations.depth(committed),
+            actors=dict(actors),
+            reasons=tuple(reasons),
+        )
+
+    def _brokerless_too_long(self) -> bool:
+        brokers = self._confirmations.brokers
+        if not brokers or any(broker.state == "connected" for broker in brokers):
+            self._brokerless_since = None
+            return False
+        now = trio.current_time()
+        if self._brokerless_since is None:
+            self._brokerless_since = now
+        return now - self._brokerless_since >= BROKERLESS_S
+
+
+class HealthFrames:
+    """The frame of the health topics (contract.md): who, when, and `data`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def status(self, *, ok: bool, event: str, reasons: Sequence[str] = ()) -> bytes:
+        return self._frame("health.status", {"ok": ok, "event": event, "reasons": list(reasons)})
+
+    def keepalive(self, beacon: JsonObject | None, *, ok: bool) -> bytes:
+        return self._frame("health.keepalive", {"ok": ok, "event": "alive", "beacon": beacon})
+
+    def will(self) -> Message:
+        """What the broker says for us when we are gone; made anew for each connection."""
+        payload = self.status(ok=False, event="offline", reasons=["the connection was lost"])
+        return Message(wire.HEALTH_TOPIC, payload, retained=True)
+
+    def _frame(self, kind: str, data: JsonObject) -> bytes:
+        now = rfc3339(self._world.clock.now())
+        message_id = self._world.randomness.uuid()
+        return strict_json.dumps(
+            {
+                "id": message_id,
+                "type": kind,
+                "ts": now,
+                "source": OUR_ID,
+                "data": {"message_id": message_id, "timestamp": now, **data},
+            }
+        )
+
+
+def health(board: HealthBoard, frames: HealthFrames, outlets: Sequence[Outlet]) -> Life:
+    """Keeps the retained health true: `ready` at first, then each change, `shutdown` at the end."""
+
+    def tell(*, ok: bool, event: str, reasons: Sequence[str] = ()) -> None:
+        payload = frames.status(ok=ok, event=event, reasons=reasons)
+        for outlet in outlets:
+            outlet.set_retained(wire.HEALTH_TOPIC, payload)
+
+    @asynccontextmanager
+    async def life() -> AsyncIterator[Handler]:
+        async def watch() -> None:
+            structlog.contextvars.bind_contextvars(actor="health")
+            await trio.sleep(0)  # let our own actor count as running before we judge
+            told: bool | None = None
+            while True:
+                report = board.report()
+                if report.ok is not told:
+                    event = ("ready" if told is None else "recovered") if report.ok else "degraded"
+                    tell(ok=report.ok, event=event, reasons=report.reasons)
+                    if told is not None:
+                        structlog.get_logger().warning(event, reasons=report.reasons)
+                    told = report.ok
+                await trio.sleep(_CHECK_INTERVAL_S)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            try:
+                yield idle
+            finally:
+                nursery.cancel_scope.cancel()
+
+    return life

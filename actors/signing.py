@@ -1,0 +1,47 @@
+"""The only actor that holds the signing keys: bytes in, envelope out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import assert_never
+
+import structlog
+from nacl.signing import SigningKey
+
+from config_manager.actors.actor import Context, Handler, Life
+from config_manager.actors.messages import Sign
+from config_manager.config import wire
+from config_manager.config.wire import Envelope, Signature
+
+
+def sign(
+    seed: bytes, payload_type: str, payload: bytes, correlation_id: str | None = None
+) -> Envelope:
+    """A DSSE envelope with one Ed25519 signature. Deterministic (RFC 8032): the same every time."""
+    key = SigningKey(seed)
+    signature = key.sign(wire.signed_bytes(payload_type, payload)).signature
+    key_id = wire.keyid(key.verify_key.encode())
+    return Envelope(payload_type, payload, (Signature(key_id, signature),), correlation_id)
+
+
+def signing(seeds: Mapping[str, bytes]) -> Life:
+    """seeds: role → the 32-byte Ed25519 seed of its key."""
+
+    @asynccontextmanager
+    async def life() -> AsyncIterator[Handler]:
+        log = structlog.get_logger()
+
+        async def handle(request: Sign, context: Context) -> Envelope:
+            match request:
+                case Sign(role, payload_type, payload, correlation_id):
+                    envelope = sign(seeds[role], payload_type, payload, correlation_id)
+                    if payload_type == wire.CONFIG_UPDATE:
+                        log.info("signed", role=role, digest=envelope.digest)
+                    return envelope
+                case _ as unreachable:
+                    assert_never(unreachable)
+
+        yield handle
+
+    return life

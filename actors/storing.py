@@ -1,0 +1,377 @@
+"""The single writer: writes that wait together are decided in order and committed together.
+
+Deciding is pure (`storage.changes`); committing runs in one worker thread. The reply follows the
+commit, and a caller who left does not stop either: this is the actor's task, not the request's.
+
+When the database can't be read or written, the mode becomes read-only: reads go on from what is in
+memory (or from the last-known-good cache, where the start found it damaged), writes are refused,
+and a fresh open is tried until one succeeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import structlog
+import trio
+from outcome import Error, Outcome, Value
+
+from config_manager.actors.actor import BatchHandler, BatchLife, Context
+from config_manager.actors.messages import (
+    EpochWritten,
+    Idempotency,
+    NewEpoch,
+    ReadHistory,
+    Write,
+    Written,
+)
+from config_manager.actors.views import CommittedView
+from config_manager.config.catalogue import Catalogue
+from config_manager.config.errors import (
+    DatabaseUnopenable,
+    IdempotencyMismatch,
+    ReadOnly,
+    Refused,
+    StorageFull,
+)
+from config_manager.config.names import Mark
+from config_manager.config.world import World, rfc3339
+from config_manager.storage import changes, state_codec
+from config_manager.storage.changes import Decision
+from config_manager.storage.secrets import SecretBox
+from config_manager.storage.state import Change, Committed, IdempotencyRecord
+from config_manager.storage.store import DatabaseUnavailable, DiskFull, Store
+
+IDEMPOTENCY_S = 24 * 3600.0
+_PROBE_INTERVAL_S = 2.0
+_REOPEN_INTERVAL_S = 1.0
+
+WHAT_TO_DO = (
+    "the database can't be written now: reads and the published configuration go on, "
+    "writes are refused; see `reasons` in GET /health, free or repair the disk, and try again"
+)
+
+
+class Storage:
+    """What the storing actor works on across its lives: the way to open a store, and the view."""
+
+    def __init__(
+        self,
+        open_store: Callable[[], Store],
+        view: CommittedView,
+        *,
+        catalogue: Catalogue,
+        secret_box: SecretBox,
+        world: World,
+    ) -> None:
+        self.view = view
+        self._open_store = open_store
+        self._catalogue = catalogue
+        self._secret_box = secret_box
+        self._world = world
+        self._store: Store | None = None
+        self._floor = Mark(0, 0)
+        self._started = False
+        self._turn = trio.Lock()  # the port promises its store one call at a time
+
+    # ── first start ────────────────────────────────────────────────────────────────────────────
+
+    async def start(self, witnessed: Mark, kept: Callable[[], Committed | None]) -> None:
+        """Open the database before anything runs, or go on read-only from what was kept.
+
+        witnessed: how far this instance has come; a database behind it was rolled back. Raises
+        DatabaseUnopenable (exit 3) where nothing that verifies is left to go on from.
+        """
+        self._floor = witnessed
+        await self._try_open()
+        self._started = True
+        if self._store is not None:
+            return
+        committed = kept()
+        if committed is None:
+            raise DatabaseUnopenable(
+                f"{'; '.join(self.view.reasons)}, and no last-known-good cache verifies; "
+                "restore the database from a backup"
+            )
+        self.view.publishable = False
+        self.view.replace(committed)
+
+    async def accept_token(self, name: str, token_hash: str) -> None:
+        """Accept the token with this hash (SHA-256, hex) from now on. Only while normal."""
+        async with self._turn:
+            if self._store is None:
+                return
+            await trio.to_thread.run_sync(self._store.set_token_hash, name, token_hash)
+            committed = self.view.committed
+            hashes = {**committed.token_hashes, name: token_hash}
+            self.view.replace(replace(committed, token_hashes=hashes))
+
+    # ── lives ──────────────────────────────────────────────────────────────────────────────────
+
+    def life(self) -> BatchLife:
+        @asynccontextmanager
+        async def life() -> AsyncIterator[BatchHandler]:
+            if self._store is None:
+                await self._try_open()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch)
+                try:
+                    yield self._handle
+                finally:
+                    nursery.cancel_scope.cancel()
+                    with trio.CancelScope(shield=True):
+                        await self._close()
+
+        return life
+
+    async def _watch(self) -> None:
+        """Probe an open store, reopen a closed one; the disk has no other way to tell us."""
+        structlog.contextvars.bind_contextvars(actor="storing")
+        while True:
+            if self._store is None:
+                await trio.sleep(_REOPEN_INTERVAL_S)
+                await self._try_open()
+            else:
+                await trio.sleep(_PROBE_INTERVAL_S)
+                async with self._turn:
+                    store = self._store
+                    if store is not None:
+                        try:
+                            await trio.to_thread.run_sync(store.probe)
+                        except DatabaseUnavailable as error:
+                            await self._go_read_only(error)
+
+    async def _try_open(self) -> None:
+        """Open and load; a store that is behind what we know stays shut (it was rolled back)."""
+        async with self._turn:
+            try:
+                store, committed = await trio.to_thread.run_sync(self._open_and_load)
+            except DatabaseUnopenable as error:
+                if not self._started:
+                    raise
+                await self._go_read_only(error)
+                return
+            except DatabaseUnavailable as error:
+                await self._go_read_only(error)
+                return
+            floor = max(self._floor, self.view.committed.mark)
+            if committed.mark < floor:
+                await trio.to_thread.run_sync(store.close)
+                await self._go_read_only(
+                    DatabaseUnavailable(
+                        f"rollback-suspected: the database is at revision {committed.revision}, "
+                        f"but revision {floor.revision} was committed; "
+                        "restore the newest backup"
+                    )
+                )
+                return
+            self._store = store
+            if self.view.mode == "read-only":
+                structlog.get_logger().info("database available again", revision=committed.revision)
+            self.view.mode = "normal"
+            self.view.reasons = ()
+            self.view.publishable = True
+            self.view.replace(committed)
+
+    def _open_and_load(self) -> tuple[Store, Committed]:
+        store = self._open_store()
+        try:
+            return store, store.load()
+        except BaseException:
+            store.close()
+            raise
+
+    async def _go_read_only(self, error: Exception) -> None:
+        """Callers hold the turn."""
+        reason = f"database: {error}"
+        if self.view.mode == "normal" or self.view.reasons != (reason,):
+            structlog.get_logger().error("database unavailable", error=str(error))
+        self.view.mode = "read-only"
+        self.view.reasons = (reason,)
+        self.view.wake()
+        store, self._store = self._store, None
+        if store is not None:
+            await trio.to_thread.run_sync(store.close)
+
+    async def _close(self) -> None:
+        async with self._turn:
+            store, self._store = self._store, None
+            if store is not None:
+                await trio.to_thread.run_sync(store.close)
+
+    # ── one batch ──────────────────────────────────────────────────────────────────────────────
+
+    async def _handle(self, jobs: Sequence[tuple[Any, Context]]) -> Sequence[Outcome[Any]]:
+        with trio.CancelScope(shield=True):  # what is decided is committed and answered
+            async with self._turn:
+                return await self._decide_and_commit(jobs)
+
+    async def _decide_and_commit(
+        self, jobs: Sequence[tuple[Any, Context]]
+    ) -> Sequence[Outcome[Any]]:
+        outcomes: list[Outcome[Any]] = []
+        accepted: list[tuple[int, Change, Write[Any]]] = []
+        records: dict[str, IdempotencyRecord] = {}
+        committed = self.view.committed
+        for index, (request, context) in enumerate(jobs):
+            try:
+                answer, decision = self._decide(committed, request, context, records)
+            except Refused as refusal:
+                outcomes.append(Error(refusal))
+                continue
+            except DatabaseUnavailable as error:
+                await self._go_read_only(error)
+                outcomes.append(Error(ReadOnly(WHAT_TO_DO)))
+                continue
+            outcomes.append(Value(answer))
+            if decision is not None:
+                change = self._with_record(decision.change, request, answer, records)
+                accepted.append((index, change, request))
+                committed = change.after
+        if accepted:
+            await self._commit(accepted, outcomes)
+        return outcomes
+
+    def _decide(
+        self,
+        committed: Committed,
+        request: Any,
+        context: Context,
+        records: dict[str, IdempotencyRecord],
+    ) -> tuple[Any, Decision | None]:
+        """An answer, and what has to be committed before it may be given."""
+        store = self._store
+        if store is None:
+            if isinstance(request, ReadHistory):
+                raise ReadOnly("the history can't be read while the database is unavailable")
+            raise ReadOnly(WHAT_TO_DO)
+        if isinstance(request, ReadHistory):
+            return store.history(request.query), None
+        assert isinstance(request, Write)
+        now = self._world.clock.now()
+        if request.idempotency is not None:
+            record = records.get(request.idempotency.key) or store.idempotency(
+                request.idempotency.key, since=now - IDEMPOTENCY_S
+            )
+            if record is not None:
+                return _replay(record, request.idempotency), None
+        decision = changes.decide(
+            committed,
+            request,
+            catalogue=self._catalogue,
+            at=rfc3339(now),
+            correlation_id=context.correlation_id,
+            epoch_id=self._world.randomness.uuid() if isinstance(request, NewEpoch) else "",
+            seal=self._secret_box.seal,
+        )
+        return _answer(request, decision, context), None if request.dry_run else decision
+
+    def _with_record(
+        self,
+        change: Change,
+        request: Write[Any],
+        answer: Written | EpochWritten,
+        records: dict[str, IdempotencyRecord],
+    ) -> Change:
+        if request.idempotency is None:
+            return change
+        record = IdempotencyRecord(
+            request.idempotency.key,
+            request.idempotency.fingerprint,
+            _encode_answer(answer),
+            self._world.clock.now(),
+        )
+        records[record.key] = record
+        return replace(change, idempotency=record)
+
+    async def _commit(
+        self,
+        accepted: Sequence[tuple[int, Change, Write[Any]]],
+        outcomes: list[Outcome[Any]],
+    ) -> None:
+        log = structlog.get_logger()
+        assert self._store is not None
+        refusal: Refused
+        try:
+            await trio.to_thread.run_sync(self._store.commit, [change for _, change, _ in accepted])
+        except DiskFull as error:
+            log.error("disk full", actor="storing", writes=len(accepted), error=str(error))
+            refusal = StorageFull("the disk is full: nothing was written; free some space and retry")
+        except DatabaseUnavailable as error:
+            await self._go_read_only(error)
+            refusal = ReadOnly(WHAT_TO_DO)
+        else:
+            self.view.replace(accepted[-1][1].after)
+            for _, change, request in accepted:
+                _log_committed(log, change, request)
+            return
+        for index, outcome in enumerate(outcomes):
+            # a replay of a write of this very batch goes down with it
+            if isinstance(outcome, Value) and isinstance(outcome.value, (Written, EpochWritten)):
+                outcomes[index] = Error(refusal)
+
+
+def _answer(request: Write[Any], decision: Decision, context: Context) -> Written | EpochWritten:
+    change = decision.change
+    if isinstance(request, NewEpoch):
+        return EpochWritten(
+            committed_epoch_id=change.after.epoch.id,
+            epoch_seq=change.after.epoch.seq,
+            revision=change.after.revision,
+            services=change.services,
+            correlation_id=context.correlation_id,
+        )
+    return Written(change.services[0], decision.first, decision.changes)
+
+
+def _log_committed(log: Any, change: Change, request: Write[Any]) -> None:
+    for state in change.services:
+        log.info(
+            "committed",
+            actor="storing",
+            request_id=state.correlation_id,
+            correlation_id=state.correlation_id,
+            service=state.service,
+            action=change.history[0].entry.action,
+            config_epoch=state.epoch.id,
+            epoch_seq=state.epoch.seq,
+            revision=state.revision,
+            by=request.by,
+        )
+
+
+def _encode_answer(answer: Written | EpochWritten) -> bytes:
+    """The answer without payload bytes, as the idempotency row keeps it."""
+    match answer:
+        case Written(state, first, _):
+            states, epoch = (state,), None
+        case EpochWritten(epoch_id, epoch_seq, revision, states, correlation_id):
+            first = False
+            epoch = [epoch_id, epoch_seq, revision, correlation_id]
+    return orjson.dumps(
+        {
+            "states": [state_codec.encode_service(replace(s, payload=b"")) for s in states],
+            "first": first,
+            "epoch": epoch,
+        }
+    )
+
+
+def _replay(record: IdempotencyRecord, asked: Idempotency) -> Written | EpochWritten:
+    if record.fingerprint != asked.fingerprint:
+        raise IdempotencyMismatch(
+            "this Idempotency-Key was used within the last 24 hours for another request; "
+            "use a new key for a new request"
+        )
+    value = orjson.loads(record.answer)
+    states = tuple(state_codec.decode_service(item) for item in value["states"])
+    if value["epoch"] is not None:
+        epoch_id, epoch_seq, revision, correlation_id = value["epoch"]
+        return EpochWritten(
+            epoch_id, epoch_seq, revision, states, correlation_id, replayed=True
+        )
+    return Written(states[0], value["first"], (), replayed=True)

@@ -1,0 +1,105 @@
+"""The command. The only module that may import any room, and does so only when a group is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from config_manager.config.errors import ConfigManagerError
+
+_EXIT_UNEXPECTED = 1
+
+
+class LazyGroup(click.Group):
+    """Imports a group's module when its name is typed: `client get` loads no server."""
+
+    lazy = {"client": "config_manager.client.cli:client"}  # noqa: RUF012
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self.lazy})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.lazy:
+            return super().get_command(ctx, cmd_name)
+        import importlib
+
+        module, _, attribute = self.lazy[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="config-manager")
+def cli() -> None:
+    """Signed, live-changeable settings for a fleet of small services, over REST and MQTT.
+
+    \b
+    Try it on this machine, with nothing configured:
+      config-manager serve --dev
+      curl -X PUT http://127.0.0.1:8081/api/v1/config/stt-worker \\
+           -H 'Content-Type: application/json' -d '{"whisper_model": "base.en"}'
+
+    \b
+    Exit codes: 0 done, 1 unexpected error, 2 bad command line or settings, 3 database or key can't
+    be opened, 4 data directory in use, 5 refused (not authorised, or verification failed),
+    6 not found, 7 conflict.
+    """
+
+
+@cli.command()
+@click.option("--dev", is_flag=True, default=None, help="For your own machine: loopback only, no token.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Database, keys, cache. [./data]")
+@click.option("--bind", metavar="HOST:PORT", help="Where REST listens; port 0 chooses. [127.0.0.1:8081]")
+@click.option(
+    "--mqtt-url",
+    metavar="URL[,URL]",
+    help="mqtt://[user[:password]@]host:port, mqtts://…, auto:[PORT], none:. [auto:]",
+)
+@click.option("--db-key-file", type=click.Path(path_type=Path), help="64 hex digits. [<data>/keys/db.key]")
+@click.option("--heartbeat-seconds", type=float, help="Period of keepalive and beacon. [10]")
+@click.option("--log-format", type=click.Choice(["json", "console"]), help="[json; console with --dev]")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[info]")
+def serve(**flags: Any) -> None:
+    """Run the service in the foreground until SIGTERM or SIGINT.
+
+    Each option but the token is also an environment variable, such as CONFIG_MANAGER_DATA_DIR, and
+    may stand in a `.env` file, which has the lowest precedence. The admin token comes from
+    CONFIG_MANAGER_BOOTSTRAP_TOKEN, or is made at the first start and written to
+    <data>/keys/admin.token.
+    """
+    from config_manager.api.serving import run
+    from config_manager.config.settings import load_settings
+
+    run(load_settings(**flags))
+
+
+def main() -> NoReturn:
+    """The console script: errors become exit codes here, and nowhere else."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ConfigManagerError as error:
+        print(f"config-manager: {error.detail} [{error.description.name}]", file=sys.stderr)
+        sys.exit(error.description.exit_code)
+    except BrokenPipeError:
+        # the reader of our output left; nothing more can be said on that pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception:  # noqa: BLE001  the last frame: say what happened and leave with 1
+        import traceback
+
+        traceback.print_exc()
+        sys.exit(_EXIT_UNEXPECTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""One structlog chain for the whole process: JSON lines for machines, columns for people.
+
+Every line has `timestamp`, `level`, `event`, `actor`; within a request's chain `request_id` and
+`correlation_id`. Values are JSON-encoded, so that nothing a caller sends can forge a line.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import IO, Any, Literal
+
+import orjson
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+LogFormat = Literal["json", "console"]
+LogLevelName = Literal["debug", "info", "warning", "error"]
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def configure(log_format: LogFormat, level: LogLevelName, stream: IO[str] | None = None) -> None:
+    """Set up logging for the process. stream: standard output unless the caller needs that."""
+    target = stream or sys.stdout
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_actor,
+    ]
+    if log_format == "json":
+        structlog.configure(
+            processors=[
+                *shared,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(serializer=_json),
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+            logger_factory=structlog.BytesLoggerFactory(target.buffer),  # type: ignore[attr-defined]
+            cache_logger_on_first_use=True,
+        )
+    else:
+        structlog.configure(
+            processors=[*shared, structlog.dev.ConsoleRenderer(colors=target.isatty())],
+            wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+            logger_factory=structlog.PrintLoggerFactory(target),
+            cache_logger_on_first_use=True,
+        )
+    # libraries log through the standard library; only what is wrong is worth a line of ours
+    logging.basicConfig(
+        level=logging.ERROR, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
+
+
+def _add_actor(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    event.setdefault("actor", "main")
+    return event
+
+
+def _json(event: Any, **_: Any) -> bytes:
+    return orjson.dumps(event, default=repr)

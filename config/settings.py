@@ -1,0 +1,94 @@
+"""The service's own settings: flags over environment over `.env` over defaults (contract.md).
+
+Units are in the names. A value that does not parse stops the start: `SettingsInvalid`, exit 2.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from config_manager.config.errors import SettingsInvalid
+
+ENV_PREFIX = "CONFIG_MANAGER_"
+_MAX_PORT = 65535
+
+
+class Bind(NamedTuple):
+    """Where REST listens; port 0 chooses a free one."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host == "localhost" or self.host == "::1" or self.host.startswith("127.")
+
+
+class Settings(BaseSettings):
+    """What `config-manager serve` runs with."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    data_dir: Path = Path("./data")
+    bind: str = "127.0.0.1:8081"
+    mqtt_url: str = "auto:"
+    db_key_file: Path | None = None
+    bootstrap_token: SecretStr | None = None
+    heartbeat_seconds: float = Field(default=10.0, ge=0.1, le=3600)
+    log_format: Literal["json", "console"] | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    dev: bool = False
+
+    @field_validator("bind")
+    @classmethod
+    def _bind_parses(cls, value: str) -> str:
+        parse_bind(value)
+        return value
+
+    @field_validator("bootstrap_token")
+    @classmethod
+    def _token_is_sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            text = value.get_secret_value()
+            if not text.isascii() or not text.isprintable() or " " in text:
+                raise ValueError("a token is printable ASCII without spaces: it travels in a header")
+        return value
+
+    @property
+    def bind_address(self) -> Bind:
+        return parse_bind(self.bind)
+
+
+def parse_bind(text: str) -> Bind:
+    """`HOST:PORT` or `[V6]:PORT`; raises ValueError."""
+    host, separator, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not separator or not host or not port.isascii() or not port.isdigit():
+        raise ValueError("expected HOST:PORT, such as 127.0.0.1:8081")
+    if int(port) > _MAX_PORT:
+        raise ValueError(f"a port is 0 to {_MAX_PORT}")
+    return Bind(host, int(port))
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Settings from flags (None means not given), environment and `.env`; raises SettingsInvalid."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = str(first["loc"][0])
+        what = f"--{name.replace('_', '-')}" if name in given else f"{ENV_PREFIX}{name.upper()}"
+        raise SettingsInvalid(f"{what}: {first['msg'].removeprefix('Value error, ')}") from None
+    if settings.dev and not settings.bind_address.is_loopback:
+        raise SettingsInvalid(
+            f"--dev listens on loopback only, not on {settings.bind}; "
+            "leave --dev out to serve other machines (then a token is needed)"
+        )
+    return settings
