@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from config_manager.actors.actor import Request
-from config_manager.config.secret import Secret
-from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import Envelope
 from config_manager.storage.state import (
-    Committed,
     HistoryPage,
     HistoryQuery,
     KeyChange,
     ServiceState,
 )
+from config_manager.storage import writes
+from config_manager.storage.writes import Delete, Patch, Put
 
 R = TypeVar("R")
 
@@ -34,9 +33,12 @@ class Idempotency:
     fingerprint: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Write(Request[R]):
-    """What every write says. by: who. reason: why, in the operator's words."""
+    """What every write says beside what it wants (an intent of `storage.writes`). by: who. reason: why, in the operator's words.
+
+    dry_run: answer what would change, and change nothing.
+    """
 
     by: str
     reason: str | None = None
@@ -58,46 +60,27 @@ class Written:
     replayed: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PutConfig(Write[Written]):
-    """Replace a service's stored values. if_match: the revision the caller read, `*`, or None."""
-
-    service: str
-    values: JsonObject
-    if_match: str | None = None
+@dataclass(frozen=True, kw_only=True)
+class PutConfig(Put, Write[Written]): ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PatchConfig(Write[Written]):
-    """Merge into a service's stored values (RFC 7396)."""
-
-    service: str
-    patch: JsonObject
-    if_match: str | None = None
+@dataclass(frozen=True, kw_only=True)
+class PatchConfig(Patch, Write[Written]): ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteConfig(Write[Written]):
-    """Delete: a revision of its own, published as a tombstone."""
-
-    service: str
-    if_match: str | None = None
+@dataclass(frozen=True, kw_only=True)
+class DeleteConfig(Delete, Write[Written]): ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetSecret(Write[Written]):
-    """Store a secret; a revision of the service that names the secret's new version."""
-
-    service: str
-    name: str
-    value: Secret
+@dataclass(frozen=True, kw_only=True)
+class SetSecret(writes.SetSecret, Write[Written]): ...
 
 
 @dataclass(frozen=True, slots=True)
 class EpochWritten:
     """All services of a new epoch, as of its one revision."""
 
-    committed_epoch_id: str
+    config_epoch: str
     epoch_seq: int
     revision: int
     services: tuple[ServiceState, ...]
@@ -105,26 +88,13 @@ class EpochWritten:
     replayed: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewEpoch(Write[EpochWritten]):
-    """Replace the stored values of several services at once, all or none."""
-
-    services: dict[str, JsonObject]
+@dataclass(frozen=True, kw_only=True)
+class NewEpoch(writes.NewEpoch, Write[EpochWritten]): ...
 
 
 @dataclass(frozen=True, slots=True)
 class ReadHistory(Request[HistoryPage]):
     query: HistoryQuery
-
-
-# ── caching ────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class KeepLastKnownGood(Request[None]):
-    """Write the server's last-known-good cache and the witness for this state."""
-
-    committed: Committed
 
 
 # ── signing ────────────────────────────────────────────────────────────────────────────────────

@@ -262,6 +262,8 @@ class Storage:
         decision = changes.decide(
             committed,
             request,
+            by=request.by,
+            reason=request.reason,
             catalogue=self._catalogue,
             at=rfc3339(now),
             correlation_id=context.correlation_id,
@@ -319,7 +321,7 @@ def _answer(request: Write[Any], decision: Decision, context: Context) -> Writte
     change = decision.change
     if isinstance(request, NewEpoch):
         return EpochWritten(
-            committed_epoch_id=change.after.epoch.id,
+            config_epoch=change.after.epoch.id,
             epoch_seq=change.after.epoch.seq,
             revision=change.after.revision,
             services=change.services,

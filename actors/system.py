@@ -188,6 +188,7 @@ def _open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World) -> Sto
         epoch_id=world.randomness.uuid(),
         catalogue=catalogue,
         at=rfc3339(world.clock.now()),
+        fresh=not world.disk.exists(keys.data_dir / "instance.json"),
     )
 
 

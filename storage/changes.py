@@ -1,0 +1,376 @@
+"""What a write comes to: pure, from the committed state and an intent to rows and the next state.
+
+Both stores keep what is decided here, so they can't disagree. The single writer calls this for one
+write after the other; nothing else decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, assert_never
+
+from config_manager.config import strict_json, wire
+from config_manager.config.catalogue import Catalogue
+from config_manager.config.documents import ConfigUpdate
+from config_manager.config.errors import (
+    FieldError,
+    InvalidValues,
+    NotFound,
+    RevisionConflict,
+    TooLarge,
+    UseSecrets,
+)
+from config_manager.config.names import Epoch, check_keys, is_key, pointer
+from config_manager.config.secret import Secret
+from config_manager.config.strict_json import JsonObject
+from config_manager.storage.state import (
+    Action,
+    AuditEntry,
+    Change,
+    Committed,
+    HistoryEntry,
+    HistoryRow,
+    KeyChange,
+    SealedSecret,
+    ServiceState,
+)
+from config_manager.storage.writes import Delete, Intent, NewEpoch, Patch, Put, SetSecret
+
+MASK = "********"
+"""What stands in answers where a secret is, and what a caller sends back to leave it alone."""
+
+GENESIS = "0" * 64
+"""The hash before the first audit row."""
+
+Seal = Callable[[str, str, int, Secret, str], SealedSecret]
+"""(service, name, version, value, at) → the sealed secret."""
+
+
+class Decision(NamedTuple):
+    """An accepted write. first: the service was not there before."""
+
+    change: Change
+    first: bool
+    changes: tuple[KeyChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Who writes, when, and under which id: the same for every row of one change."""
+
+    by: str
+    reason: str | None
+    at: str
+    correlation_id: str
+    epoch: Epoch
+    revision: int
+
+
+def empty(epoch: Epoch) -> Committed:
+    """The state before the first write."""
+    return Committed(epoch, 0, GENESIS, {}, {})
+
+
+def decide(
+    state: Committed,
+    intent: Intent,
+    *,
+    by: str,
+    reason: str | None,
+    catalogue: Catalogue,
+    at: str,
+    correlation_id: str,
+    epoch_id: str,
+    seal: Seal,
+) -> Decision:
+    """What `intent` comes to. epoch_id: for a new epoch only.
+
+    Raises RevisionConflict, NotFound, InvalidValues, UseSecrets or TooLarge; then nothing happened.
+    """
+    epoch = Epoch(state.epoch.seq + 1, epoch_id) if isinstance(intent, NewEpoch) else state.epoch
+    writer = _Writer(by, reason, at, correlation_id, epoch, state.revision + 1)
+    secret: SealedSecret | None = None
+    match intent:
+        case Put(service=service, values=values, if_match=if_match):
+            _check_match(state, service, if_match)
+            stored = _checked(state, service, values, catalogue)
+            after = {service: _next(state, service, stored, catalogue, writer)}
+            action: Action = "put"
+        case Patch(service=service, patch=patch, if_match=if_match):
+            _check_match(state, service, if_match)
+            live = state.live(service)
+            if live is None and service not in catalogue:
+                raise NotFound(f"nobody has written {service} yet; PUT it first")
+            secret_keys = secret_keys_of(state, service, catalogue)
+            _refuse_secrets(patch, secret_keys)
+            patch = {k: v for k, v in patch.items() if k not in secret_keys}
+            merged = merge_patch(live.stored if live else {}, patch)
+            stored = _checked(state, service, merged, catalogue)
+            after = {service: _next(state, service, stored, catalogue, writer)}
+            action = "patch"
+        case Delete(service=service, if_match=if_match):
+            _check_match(state, service, if_match)
+            if state.live(service) is None:
+                raise NotFound(f"{service} has no configuration to delete")
+            after = {service: _next(state, service, None, catalogue, writer)}
+            action = "delete"
+        case NewEpoch(services=services):
+            after = {
+                name: _next(state, name, stored, catalogue, writer)
+                for name, stored in _checked_epoch(state, services, catalogue).items()
+            }
+            action = "epoch"
+        case SetSecret(service=service, name=name, value=value):
+            after, secret = _with_secret(state, service, name, value, catalogue, writer, seal)
+            action = "secret"
+        case _ as unreachable:
+            assert_never(unreachable)
+    return _decision(state, after, action, writer, secret)
+
+
+def secret_keys_of(state: Committed, service: str, catalogue: Catalogue) -> frozenset[str]:
+    """The keys of a service that hold secrets: by its model, or because one was stored."""
+    known = state.services.get(service)
+    return catalogue.secret_keys(service) | (known.secrets.keys() if known else frozenset())
+
+
+def merge_patch(target: JsonObject, patch: JsonObject) -> JsonObject:
+    """RFC 7396, for objects: null removes, objects merge, everything else replaces."""
+    merged = dict(target)
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            inner = merged.get(key)
+            merged[key] = merge_patch(inner if isinstance(inner, dict) else {}, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def chain(previous: str, body: bytes) -> str:
+    """An audit row's hash: SHA-256 over the previous row's hash (hex) and this row's bytes."""
+    return hashlib.sha256(previous.encode() + body).hexdigest()
+
+
+# ── checks ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_match(state: Committed, service: str, if_match: str | None) -> None:
+    if if_match is None:
+        return
+    live = state.live(service)
+    current = live.revision if live else 0
+    for tag in (part.strip() for part in if_match.split(",")):
+        if tag == "*" and live is not None:
+            return
+        if tag in (f'"{current}"', str(current)):
+            return
+    raise RevisionConflict(service, if_match[:64], current)
+
+
+def _checked(
+    state: Committed, service: str, values: JsonObject, catalogue: Catalogue
+) -> JsonObject:
+    """The values to store: secrets' masks dropped, everything else allowed by the model."""
+    check_keys(values)
+    secret_keys = secret_keys_of(state, service, catalogue)
+    _refuse_secrets(values, secret_keys)
+    stored = {key: value for key, value in values.items() if key not in secret_keys}
+    catalogue.check(service, stored)
+    return stored
+
+
+def _refuse_secrets(values: JsonObject, secret_keys: frozenset[str]) -> None:
+    wrong = [key for key in values if key in secret_keys and values[key] != MASK]
+    if wrong:
+        raise UseSecrets(
+            "a secret's value is not written here; send it to POST /api/v1/secrets",
+            [
+                FieldError(pointer(key), f"leave it out, or send {MASK!r} to keep what is stored")
+                for key in wrong
+            ],
+        )
+
+
+def _checked_epoch(
+    state: Committed, services: Mapping[str, JsonObject], catalogue: Catalogue
+) -> dict[str, JsonObject]:
+    if not services:
+        raise InvalidValues(
+            "an epoch names at least one service",
+            [FieldError("/services", "expected an object: service → its values")],
+        )
+    stored: dict[str, JsonObject] = {}
+    errors: list[FieldError] = []
+    kinds: set[type[InvalidValues]] = set()
+    for service, values in services.items():
+        try:
+            stored[service] = _checked(state, service, values, catalogue)
+        except InvalidValues as error:
+            kinds.add(type(error))
+            prefix = pointer("services", service)
+            errors += [FieldError(prefix + e.pointer, e.detail) for e in error.errors]
+    if errors:
+        kind = UseSecrets if kinds == {UseSecrets} else InvalidValues
+        raise kind("the epoch was refused as a whole; nothing was written", errors)
+    return stored
+
+
+# ── the next state ─────────────────────────────────────────────────────────────────────────────
+
+
+def _with_secret(
+    state: Committed,
+    service: str,
+    name: str,
+    value: Secret,
+    catalogue: Catalogue,
+    writer: _Writer,
+    seal: Seal,
+) -> tuple[dict[str, ServiceState], SealedSecret]:
+    if not is_key(name):
+        detail = "a secret's name is 1 to 63 of a-z, 0-9 and '_', and starts with a letter"
+        raise InvalidValues("not a secret's name", [FieldError("/name", detail)])
+    catalogue.check_secret(service, name, value.reveal())  # the model's own limits need the value
+    live, known = state.live(service), state.services.get(service)
+    if live is not None and name in live.stored:
+        detail = f"{name} is a plain key of {service}; remove it there first"
+        raise InvalidValues("already a plain key", [FieldError("/name", detail)])
+    version = (known.secrets.get(name, 0) if known else 0) + 1
+    sealed = seal(service, name, version, value, writer.at)
+    secrets = {**(known.secrets if known else {}), name: version}
+    stored = live.stored if live else {}
+    return {service: _next(state, service, stored, catalogue, writer, secrets)}, sealed
+
+
+def _next(
+    state: Committed,
+    service: str,
+    stored: JsonObject | None,
+    catalogue: Catalogue,
+    writer: _Writer,
+    secrets: Mapping[str, int] | None = None,
+) -> ServiceState:
+    """The service's next state; stored None is the tombstone. Raises TooLarge."""
+    before = state.services.get(service)
+    if secrets is None:
+        secrets = before.secrets if before else {}
+    effective, defaulted = ({}, ()) if stored is None else catalogue.effective(service, stored)
+    payload = ConfigUpdate(
+        service=service,
+        topic=wire.config_topic(service),
+        config_epoch=writer.epoch.id,
+        epoch_seq=writer.epoch.seq,
+        revision=writer.revision,
+        previous=before.digest if before else None,
+        issued_at=writer.at,
+        config=effective,
+        defaulted=defaulted,
+        secrets={} if stored is None else secrets,
+        deleted=stored is None,
+        correlation_id=writer.correlation_id,
+    ).to_bytes()
+    size = wire.envelope_size(len(payload), writer.correlation_id)
+    if size > wire.MAX_ENVELOPE_BYTES:
+        raise TooLarge(
+            f"{service} would be a message of {size} bytes; "
+            f"services take at most {wire.MAX_ENVELOPE_BYTES}"
+        )
+    return ServiceState(
+        service=service,
+        revision=writer.revision,
+        version=(before.version if before else 0) + 1,
+        epoch=writer.epoch,
+        stored=stored or {},
+        effective=effective,
+        defaulted=defaulted,
+        secrets=secrets,
+        deleted=stored is None,
+        updated_at=writer.at,
+        updated_by=writer.by,
+        correlation_id=writer.correlation_id,
+        payload=payload,
+        digest=wire.digest(payload),
+    )
+
+
+def _decision(
+    before: Committed,
+    states: Mapping[str, ServiceState],
+    action: Action,
+    writer: _Writer,
+    secret: SealedSecret | None,
+) -> Decision:
+    rows = tuple(
+        HistoryRow(
+            name,
+            HistoryEntry(
+                revision=state.revision,
+                version=state.version,
+                config_epoch=state.epoch.id,
+                epoch_seq=state.epoch.seq,
+                at=writer.at,
+                by=writer.by,
+                action=action,
+                reason=writer.reason,
+                correlation_id=writer.correlation_id,
+                changes=_key_changes(before.live(name), state, secret),
+            ),
+        )
+        for name, state in states.items()
+    )
+    audit = _audit(before.audit_head, rows, action, writer)
+    after = replace(
+        before,
+        epoch=writer.epoch,
+        revision=writer.revision,
+        audit_head=audit.hash,
+        services={**before.services, **states},
+    )
+    change = Change(before, after, tuple(states.values()), rows, audit, writer.reason, secret)
+    first = all(before.live(name) is None for name in states)
+    return Decision(change, first, rows[0].entry.changes)
+
+
+def _key_changes(
+    before: ServiceState | None, after: ServiceState, secret: SealedSecret | None
+) -> tuple[KeyChange, ...]:
+    if secret is not None:
+        old = MASK if secret.version > 1 else None
+        return (KeyChange(secret.name, old, MASK),)
+    old_values = before.stored if before else {}
+    keys = dict.fromkeys((*old_values, *after.stored))
+    return tuple(
+        KeyChange(key, old_values.get(key), after.stored.get(key))
+        for key in keys
+        if key not in old_values
+        or key not in after.stored
+        or not _same(old_values[key], after.stored[key])
+    )
+
+
+def _same(one: object, other: object) -> bool:
+    """Equal as JSON: 1, 1.0 and true are three values, as their readers see them."""
+    return strict_json.dumps(one) == strict_json.dumps(other)
+
+
+def _audit(
+    head: str, rows: Sequence[HistoryRow], action: Action, writer: _Writer
+) -> AuditEntry:
+    body: dict[str, Any] = {
+        "revision": writer.revision,
+        "epoch_seq": writer.epoch.seq,
+        "at": writer.at,
+        "by": writer.by,
+        "action": action,
+        "reason": writer.reason,
+        "correlation_id": writer.correlation_id,
+        "services": {
+            row.service: [[c.key, c.old, c.new] for c in row.entry.changes] for row in rows
+        },
+    }
+    data = strict_json.dumps(body)
+    return AuditEntry(writer.revision, data, chain(head, data))

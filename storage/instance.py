@@ -1,0 +1,104 @@
+"""The witness: who this instance is and how far it has come, beside the database, authenticated.
+
+A database that is behind its witness was rolled back; SQLCipher can't see that by itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hmac
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from config_manager.config import strict_json
+from config_manager.config.errors import DatabaseUnopenable, DataDirInUse
+from config_manager.config.names import Mark
+from config_manager.config.sealed_file import derive_key
+from config_manager.config.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    instance_id: str
+    boot_seq: int
+    epoch_seq: int
+    revision: int
+
+
+class Witness:
+    """`instance.json`: HMAC-SHA256 under a key derived from the instance's own."""
+
+    def __init__(self, path: Path, key: bytes, world: World, record: _Record) -> None:
+        self._path = path
+        self._key = key
+        self._world = world
+        self._record = record
+
+    @classmethod
+    def open(cls, path: Path, instance_key: bytes, world: World) -> Witness:
+        """Read it, or begin one in memory where there is none; raises DatabaseUnopenable."""
+        key = derive_key(instance_key, "instance-witness")
+        try:
+            value = json.loads(world.disk.read(path))
+            mac = bytes.fromhex(value.pop("mac"))
+            record = _Record(**value)
+        except FileNotFoundError:
+            return cls(path, key, world, _Record(world.randomness.uuid(), 0, 0, 0))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise DatabaseUnopenable(f"{path.name} is damaged; restore it from a backup") from None
+        if not hmac.compare_digest(mac, _mac(key, record)):
+            raise DatabaseUnopenable(
+                f"{path.name} was altered, or belongs to other keys; restore both from one backup"
+            )
+        return cls(path, key, world, record)
+
+    @property
+    def instance_id(self) -> str:
+        return self._record.instance_id
+
+    @property
+    def boot_seq(self) -> int:
+        """Starts of this instance, this one included; beacons of a later start outrank earlier ones."""
+        return self._record.boot_seq
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self._record.epoch_seq, self._record.revision)
+
+    def boot(self) -> None:
+        """Count this start, durably; raises OSError."""
+        self._save(replace(self._record, boot_seq=self._record.boot_seq + 1))
+
+    def advance(self, mark: Mark) -> None:
+        """Note how far the database has come, durably; never goes back. Raises OSError."""
+        if mark > self.mark:
+            self._save(replace(self._record, epoch_seq=mark.epoch_seq, revision=mark.revision))
+
+    def _save(self, record: _Record) -> None:
+        data = {**asdict(record), "mac": _mac(self._key, record).hex()}
+        self._world.disk.write_atomic(self._path, strict_json.dumps(data) + b"\n")
+        self._record = record
+
+
+def _mac(key: bytes, record: _Record) -> bytes:
+    return hmac.digest(key, strict_json.dumps(asdict(record)), "sha256")
+
+
+@contextmanager
+def lock_data_dir(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory; raises DataDirInUse. The kernel lets go when the process ends."""
+    descriptor = os.open(data_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataDirInUse(
+                f"another process uses the data directory {data_dir}; stop it, or choose another one"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

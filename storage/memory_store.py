@@ -1,0 +1,106 @@
+"""The store in memory: the same port, for tests, simulations and a service that keeps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from config_manager.config.names import Epoch
+from config_manager.storage import changes as deciding
+from config_manager.storage.state import (
+    AuditEntry,
+    Change,
+    Committed,
+    HistoryPage,
+    HistoryQuery,
+    HistoryRow,
+    IdempotencyRecord,
+    SealedSecret,
+)
+from config_manager.storage.store import DatabaseUnavailable
+
+
+class MemoryStore:
+    """The `Store` port without a disk. `fail_next` makes the next call fail, for drills."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        self._committed = deciding.empty(epoch)
+        self._history: list[HistoryRow] = []
+        self._audit: list[AuditEntry] = []
+        self._secrets: dict[tuple[str, str], SealedSecret] = {}
+        self._idempotency: dict[str, IdempotencyRecord] = {}
+        self._confirmed: dict[str, int] = {}
+        self.fail_next: DatabaseUnavailable | None = None
+
+    def load(self) -> Committed:
+        self._maybe_fail()
+        return self._committed
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        self._maybe_fail()
+        if changes[0].before.revision != self._committed.revision:
+            raise RuntimeError(
+                f"the store is at revision {self._committed.revision}, "
+                f"not {changes[0].before.revision}: somebody else wrote to it"
+            )
+        for change in changes:
+            self._history += change.history
+            self._audit.append(change.audit)
+            if change.secret is not None:
+                self._secrets[change.secret.service, change.secret.name] = change.secret
+            if change.idempotency is not None:
+                self._idempotency[change.idempotency.key] = change.idempotency
+        hashes = self._committed.token_hashes
+        self._committed = replace(changes[-1].after, token_hashes=hashes)
+
+    def history(self, query: HistoryQuery) -> HistoryPage:
+        self._maybe_fail()
+        entries = [
+            row.entry
+            for row in reversed(self._history)
+            if row.service == query.service
+            and (query.before is None or row.entry.revision < query.before)
+            and (query.since is None or row.entry.at >= query.since)
+            and (query.until is None or row.entry.at <= query.until)
+            and (query.key is None or any(c.key == query.key for c in row.entry.changes))
+        ]
+        page = tuple(entries[: query.limit])
+        more = len(entries) > query.limit
+        return HistoryPage(query.service, page, page[-1].revision if more else None)
+
+    def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
+        self._maybe_fail()
+        record = self._idempotency.get(key)
+        return record if record is not None and record.at >= since else None
+
+    def secrets(self, service: str) -> Sequence[SealedSecret]:
+        return [sealed for (owner, _), sealed in sorted(self._secrets.items()) if owner == service]
+
+    def audit(self, *, after_revision: int = 0) -> Sequence[AuditEntry]:
+        return [entry for entry in self._audit if entry.revision > after_revision]
+
+    def set_token_hash(self, name: str, token_hash: str) -> None:
+        hashes = {**self._committed.token_hashes, name: token_hash}
+        self._committed = replace(self._committed, token_hashes=hashes)
+
+    def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
+        for service, revision in revisions:
+            self._confirmed[service] = max(self._confirmed.get(service, 0), revision)
+
+    def pending(self) -> Sequence[tuple[str, int]]:
+        return [
+            (name, state.revision)
+            for name, state in self._committed.services.items()
+            if self._confirmed.get(name, 0) < state.revision
+        ]
+
+    def probe(self) -> None:
+        self._maybe_fail()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _maybe_fail(self) -> None:
+        error, self.fail_next = self.fail_next, None
+        if error is not None:
+            raise error

@@ -1,0 +1,393 @@
+"""The store in SQLCipher: one writer connection, one reader connection, SQL and nothing decided."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from config_manager.config.catalogue import Catalogue
+from config_manager.config.errors import DatabaseUnopenable
+from config_manager.config.names import Epoch
+from config_manager.config.wire import digest
+from config_manager.storage import changes, database
+from config_manager.storage.database import Connection, translated
+from config_manager.storage.state import (
+    AuditEntry,
+    Change,
+    Committed,
+    HistoryEntry,
+    HistoryPage,
+    HistoryQuery,
+    IdempotencyRecord,
+    KeyChange,
+    SealedSecret,
+    ServiceState,
+)
+from config_manager.storage.store import DatabaseUnavailable
+
+_IDEMPOTENCY_KEPT_S = 24 * 3600
+
+
+class SqlStore:
+    """The `Store` port on a SQLCipher file."""
+
+    def __init__(self, path: Path, key: bytes, writer: Connection, reader: Connection) -> None:
+        self._path = path
+        self._key = key
+        self._writer = writer
+        self._reader = reader
+        self._inode = os.stat(path).st_ino
+
+    @classmethod
+    def open(
+        cls, path: Path, key: bytes, *, epoch_id: str, catalogue: Catalogue, at: str, fresh: bool
+    ) -> SqlStore:
+        """Open the file; make it where there is none and `fresh` says that is as it should be.
+
+        epoch_id, at: for the first epoch of a new database. Raises DatabaseUnopenable,
+        DatabaseUnavailable.
+        """
+        size = path.stat().st_size if path.exists() else 0
+        if size == 0:
+            if not fresh:
+                raise DatabaseUnopenable(
+                    f"{path.name} is missing or empty, but instance.json says there was one; "
+                    "restore it from a backup (a new one is never made in its place)"
+                )
+            for leftover in (path, *(path.with_name(path.name + s) for s in ("-wal", "-shm"))):
+                leftover.unlink(missing_ok=True)
+            database.create(path, key)
+        writer = database.connect(path, key)
+        try:
+            database.migrate(writer, path)
+            with translated(path):
+                _begin_first_epoch(writer, epoch_id, at)
+                _note_schemas(writer, catalogue, at)
+                reader = database.connect(path, key)
+                reader.execute("PRAGMA query_only = ON")
+        except BaseException:
+            writer.close()
+            raise
+        return cls(path, key, writer, reader)
+
+    # ── reading ────────────────────────────────────────────────────────────────────────────────
+
+    def load(self) -> Committed:
+        with translated(self._path):
+            (counters,) = self._reader.execute(
+                "SELECT revision, epoch_seq, epoch_id, audit_head FROM counters"
+            )
+            services = [
+                _service(row)
+                for row in self._reader.execute(
+                    "SELECT c.*, o.payload FROM configurations c JOIN outbox o USING (service)"
+                )
+            ]
+            tokens = dict(self._reader.execute("SELECT name, hash FROM tokens").fetchall())
+        revision, epoch_seq, epoch_id, audit_head = counters
+        return Committed(
+            epoch=Epoch(epoch_seq, epoch_id),
+            revision=revision,
+            audit_head=audit_head,
+            services={state.service: state for state in services},
+            token_hashes=tokens,
+        )
+
+    def history(self, query: HistoryQuery) -> HistoryPage:
+        where, values = ["h.service = ?"], [query.service]
+        joined = ""
+        for clause, value in (
+            ("h.revision < ?", query.before),
+            ("h.at >= ?", query.since),
+            ("h.at <= ?", query.until),
+        ):
+            if value is not None:
+                where.append(clause)
+                values.append(value)  # type: ignore[arg-type]
+        if query.key is not None:
+            joined = "JOIN history_keys k ON k.service = h.service AND k.revision = h.revision"
+            where.append("k.key = ?")
+            values.append(query.key)
+        sql = (
+            "SELECT h.revision, h.version, h.epoch_id, h.epoch_seq, h.at, h.by, h.action, h.reason,"  # noqa: S608  no caller's text in it
+            f" h.correlation_id, h.changes FROM history h {joined} WHERE {' AND '.join(where)}"
+            " ORDER BY h.revision DESC LIMIT ?"
+        )
+        with translated(self._path):
+            rows = self._reader.execute(sql, (*values, query.limit + 1)).fetchall()
+        entries = tuple(_history_entry(row) for row in rows[: query.limit])
+        more = len(rows) > query.limit
+        return HistoryPage(query.service, entries, entries[-1].revision if more else None)
+
+    def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
+        with translated(self._path):
+            row = self._reader.execute(
+                "SELECT key, fingerprint, answer, at FROM idempotency WHERE key = ? AND at >= ?",
+                (key, since),
+            ).fetchone()
+        return None if row is None else IdempotencyRecord(*row)
+
+    def secrets(self, service: str) -> Sequence[SealedSecret]:
+        with translated(self._path):
+            rows = self._reader.execute(
+                "SELECT service, name, max(version), key_id, nonce, ciphertext, updated_at"
+                " FROM secrets WHERE service = ? GROUP BY name ORDER BY name",
+                (service,),
+            ).fetchall()
+        return [SealedSecret(*row) for row in rows]
+
+    def audit(self, *, after_revision: int = 0) -> Sequence[AuditEntry]:
+        with translated(self._path):
+            rows = self._reader.execute(
+                "SELECT revision, body, hash FROM audit WHERE revision > ? ORDER BY revision",
+                (after_revision,),
+            ).fetchall()
+        return [AuditEntry(*row) for row in rows]
+
+    def pending(self) -> Sequence[tuple[str, int]]:
+        with translated(self._path):
+            return [
+                (row[0], row[1])
+                for row in self._reader.execute(
+                    "SELECT service, revision FROM outbox WHERE confirmed_revision < revision"
+                )
+            ]
+
+    def probe(self) -> None:
+        """A fresh connection, because an open one answers from its page cache."""
+        with translated(self._path):
+            if os.stat(self._path).st_ino != self._inode:
+                raise DatabaseUnavailable(f"{self._path.name} was replaced under the running service")
+        try:
+            connection = database.connect(self._path, self._key)
+        except DatabaseUnopenable as error:
+            raise DatabaseUnavailable(error.detail) from error
+        with translated(self._path):
+            try:
+                connection.execute("PRAGMA query_only = ON")
+                connection.execute("SELECT revision FROM counters").fetchone()
+                connection.execute("SELECT count(*), sum(length(payload)) FROM outbox").fetchone()
+                connection.execute(
+                    "SELECT count(*), sum(length(stored) + length(effective)) FROM configurations"
+                ).fetchone()
+                connection.execute("SELECT max(revision), hash FROM audit").fetchone()
+            finally:
+                connection.close()
+
+    # ── writing ────────────────────────────────────────────────────────────────────────────────
+
+    def commit(self, changes: Sequence[Change]) -> None:  # noqa: A002, RUF100
+        writer = self._writer
+        with translated(self._path):
+            writer.execute("BEGIN IMMEDIATE")
+            try:
+                self._move_counters(changes[0].before, changes[-1].after)
+                for change in changes:
+                    self._insert(change)
+                writer.execute("COMMIT")
+            except BaseException:
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+                raise
+
+    def _move_counters(self, before: Committed, after: Committed) -> None:
+        moved = self._writer.execute(
+            "UPDATE counters SET revision = ?, epoch_seq = ?, epoch_id = ?, audit_head = ?"
+            " WHERE revision = ? AND audit_head = ?",
+            (
+                after.revision,
+                after.epoch.seq,
+                after.epoch.id,
+                after.audit_head,
+                before.revision,
+                before.audit_head,
+            ),
+        )
+        if moved.rowcount != 1:
+            raise RuntimeError(
+                f"the database is not at revision {before.revision}: somebody else wrote to it"
+            )
+
+    def _insert(self, change: Change) -> None:
+        writer = self._writer
+        for state in change.services:
+            before = change.before.services.get(state.service)
+            self._put_service(before, state)
+        for row in change.history:
+            entry = row.entry
+            writer.execute(
+                "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    row.service,
+                    entry.revision,
+                    entry.version,
+                    entry.epoch_seq,
+                    entry.config_epoch,
+                    entry.at,
+                    entry.by,
+                    entry.action,
+                    entry.reason,
+                    entry.correlation_id,
+                    _json([[c.key, c.old, c.new] for c in entry.changes]),
+                ),
+            )
+            writer.executemany(
+                "INSERT INTO history_keys VALUES (?, ?, ?)",
+                [(row.service, c.key, entry.revision) for c in entry.changes],
+            )
+        audit = change.audit
+        writer.execute("INSERT INTO audit VALUES (?, ?, ?)", (audit.revision, audit.body, audit.hash))
+        if change.after.epoch != change.before.epoch:
+            epoch = change.after.epoch
+            at = change.history[0].entry.at
+            writer.execute(
+                "INSERT INTO epochs VALUES (?, ?, ?, ?, ?)",
+                (epoch.seq, epoch.id, change.after.revision, at, change.reason),
+            )
+        if (secret := change.secret) is not None:
+            writer.execute(
+                "INSERT INTO secrets VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    secret.service,
+                    secret.name,
+                    secret.version,
+                    secret.key_id,
+                    secret.nonce,
+                    secret.ciphertext,
+                    secret.updated_at,
+                ),
+            )
+        if (record := change.idempotency) is not None:
+            writer.execute("DELETE FROM idempotency WHERE at < ?", (record.at - _IDEMPOTENCY_KEPT_S,))
+            writer.execute(
+                "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?)",
+                (record.key, record.fingerprint, record.answer, record.at),
+            )
+
+    def _put_service(self, before: ServiceState | None, state: ServiceState) -> None:
+        writer = self._writer
+        writer.execute(
+            "INSERT OR REPLACE INTO configurations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                state.service,
+                state.revision,
+                state.version,
+                state.epoch.seq,
+                state.epoch.id,
+                _json(state.stored),
+                _json(state.effective),
+                _json(state.defaulted),
+                _json(dict(state.secrets)),
+                int(state.deleted),
+                state.updated_at,
+                state.updated_by,
+                state.correlation_id,
+            ),
+        )
+        writer.execute(
+            "INSERT INTO outbox (service, revision, payload) VALUES (?, ?, ?) ON CONFLICT (service)"
+            " DO UPDATE SET revision = excluded.revision, payload = excluded.payload",
+            (state.service, state.revision, state.payload),
+        )
+        old = before.stored if before else {}
+        writer.executemany(
+            "DELETE FROM items WHERE service = ? AND key = ?",
+            [(state.service, key) for key in old if key not in state.stored],
+        )
+        writer.executemany(
+            "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)",
+            [
+                (state.service, key, _json(value), state.revision)
+                for key, value in state.stored.items()
+                if key not in old or _json(old[key]) != _json(value)
+            ],
+        )
+
+    def set_token_hash(self, name: str, token_hash: str) -> None:
+        with translated(self._path):
+            self._writer.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?)", (name, token_hash))
+
+    def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
+        with translated(self._path):
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                self._writer.executemany(
+                    "UPDATE outbox SET confirmed_revision = max(confirmed_revision, ?)"
+                    " WHERE service = ?",
+                    [(revision, service) for service, revision in revisions],
+                )
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        for connection in (self._reader, self._writer):
+            connection.close()
+
+
+def _begin_first_epoch(writer: Connection, epoch_id: str, at: str) -> None:
+    if writer.execute("SELECT 1 FROM counters").fetchone() is None:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("INSERT INTO epochs VALUES (1, ?, 0, ?, 'first start')", (epoch_id, at))
+        writer.execute(
+            "INSERT INTO counters VALUES (1, 0, 1, ?, ?)", (epoch_id, changes.GENESIS)
+        )
+        writer.execute("COMMIT")
+
+
+def _note_schemas(writer: Connection, catalogue: Catalogue, at: str) -> None:
+    """A new version of a service's JSON Schema where its model's digest changed."""
+    newest: dict[str, tuple[int, str]] = {
+        row[0]: (row[1], row[2])
+        for row in writer.execute("SELECT service, max(version), digest FROM schemas GROUP BY service")
+    }
+    rows: list[tuple[str, int, str, str, str]] = []
+    for service in catalogue.services:
+        text = orjson.dumps(catalogue.json_schema(service), option=orjson.OPT_SORT_KEYS).decode()
+        text_digest = hashlib.sha256(text.encode()).hexdigest()
+        version, known = newest.get(service, (0, ""))
+        if text_digest != known:
+            rows.append((service, version + 1, text_digest, text, at))
+    if rows:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.executemany("INSERT INTO schemas VALUES (?, ?, ?, ?, ?)", rows)
+        writer.execute("COMMIT")
+
+
+def _service(row: Sequence[Any]) -> ServiceState:
+    payload = bytes(row[13])
+    return ServiceState(
+        service=row[0],
+        revision=row[1],
+        version=row[2],
+        epoch=Epoch(row[3], row[4]),
+        stored=orjson.loads(row[5]),
+        effective=orjson.loads(row[6]),
+        defaulted=tuple(orjson.loads(row[7])),
+        secrets=orjson.loads(row[8]),
+        deleted=bool(row[9]),
+        updated_at=row[10],
+        updated_by=row[11],
+        correlation_id=row[12],
+        payload=payload,
+        digest=digest(payload),
+    )
+
+
+def _history_entry(row: Sequence[Any]) -> HistoryEntry:
+    return HistoryEntry(*row[:9], changes=tuple(_key_changes(orjson.loads(row[9]))))
+
+
+def _key_changes(items: Iterable[Sequence[Any]]) -> Iterable[KeyChange]:
+    return (KeyChange(*item) for item in items)
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
