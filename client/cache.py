@@ -1,0 +1,119 @@
+"""The client's last-known-good: the publisher's own envelope and the marks, sealed for this instance.
+
+Whoever steals the file reads nothing; whoever steals its key still can't forge, for the envelope in
+it is verified again against the pinned root. A key that is past its date still starts the service
+(`signer_revoked`): what it signed was right when it was taken.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from config_manager.client.subscriber import Kept
+from config_manager.config import strict_json, trust, wire
+from config_manager.config.documents import ConfigUpdate, Root
+from config_manager.config.names import Mark
+from config_manager.config.sealed_file import SealBroken, SealedFile
+from config_manager.config.trust import Distrust, Seen
+from config_manager.config.wire import Envelope
+from config_manager.config.world import World
+
+_BEFORE_ANY_DATE = float("-inf")
+
+
+class KeptBroken(Exception):  # noqa: N818  a finding about a file
+    """The last-known-good file does not verify. marks: what its seal still vouches for, if it holds."""
+
+    def __init__(self, detail: str, marks: Kept | None = None) -> None:
+        super().__init__(detail)
+        self.marks = marks
+
+
+class Cache:
+    """One service's last-known-good file in the state directory."""
+
+    def __init__(
+        self, state_dir: Path, service: str, file_key: bytes, root: Root, world: World
+    ) -> None:
+        self._service = service
+        self._root = root
+        self._world = world
+        self._file = SealedFile(
+            state_dir / f"{service}.lkg", file_key, f"client last-known-good of {service}", world
+        )
+
+    def load(self) -> Kept | None:
+        """What was kept, None where nothing was; raises KeptBroken, or OSError for a sick disk."""
+        try:
+            data = self._file.read()
+        except FileNotFoundError:
+            return None
+        except SealBroken as error:
+            raise KeptBroken(str(error)) from None
+        try:
+            return self._parse(strict_json.loads_object(data))
+        except (KeyError, TypeError, ValueError) as error:
+            raise KeptBroken(f"{self._file.path.name}: unexpected content ({error})") from None
+
+    def keep(self, kept: Kept) -> None:
+        """Durable on return; raises OSError, and then what was kept before is still there."""
+        self._file.write(
+            strict_json.dumps(
+                {
+                    "format": 1,
+                    "envelope": kept.running[1].to_object() if kept.running else None,
+                    "seen": _seen_to_list(kept.seen),
+                    "applied": _seen_to_list(kept.applied) if kept.applied else None,
+                    "deleted": kept.deleted,
+                    "beacon_order": kept.beacon_order,
+                }
+            )
+        )
+
+    def _parse(self, value: dict[str, Any]) -> Kept:
+        if value["format"] != 1:
+            raise ValueError("expected format 1")
+        order = value["beacon_order"]
+        marks = Kept(
+            None,
+            _seen_from_list(value["seen"]),
+            bool(value["deleted"]),
+            (int(order[0]), int(order[1])) if order is not None else None,
+        )
+        if value["envelope"] is None:
+            return marks
+        try:
+            envelope = wire.envelope_from_object(value["envelope"])
+            update, revoked = self._verify(envelope)
+        except (Distrust, wire.NotAnEnvelope) as error:
+            raise KeptBroken(f"{self._file.path.name}: {error}", marks) from None
+        return Kept((update, envelope), marks.seen, marks.deleted, marks.beacon_order, revoked)
+
+    def _verify(self, envelope: Envelope) -> tuple[ConfigUpdate, bool]:
+        """The update, and whether its signer is past its date; raises Distrust."""
+        revoked = False
+        try:
+            payload = trust.verify(
+                envelope, wire.CONFIG_UPDATE, "config", self._root, self._world.clock.now()
+            )
+        except Distrust as verdict:
+            if verdict.reason != "unknown-key":
+                raise
+            payload = trust.verify(
+                envelope, wire.CONFIG_UPDATE, "config", self._root, _BEFORE_ANY_DATE
+            )
+            revoked = True
+        update = trust.parse_verified(payload, ConfigUpdate.parse)
+        if update.service != self._service or update.deleted:
+            raise Distrust("wrong-service", f"kept for {self._service}, signed for another")
+        return update, revoked
+
+
+def _seen_to_list(seen: Seen) -> list[int | str]:
+    return [seen.mark.epoch_seq, seen.mark.revision, seen.digest]
+
+
+def _seen_from_list(value: Any) -> Seen:
+    epoch_seq, revision, digest = value
+    return Seen(Mark(int(epoch_seq), int(revision)), str(digest))

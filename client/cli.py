@@ -1,0 +1,202 @@
+"""The `client` commands, for services that are not Python and for scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from config_manager.client.subscriber import Event
+
+_STATE = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="The instance's own directory: pinned root, keys, last-known-good files.",
+)
+_SERVICE = click.option(
+    "--service", required=True, help="The service to follow, such as stt-worker."
+)
+
+
+@click.group()
+def client() -> None:
+    """Follow a service's configuration: for services that are not Python, and for scripts.
+
+    \b
+    The three steps:
+      config-manager client trust init --state ./state --root data/trust/root.json
+      config-manager client run --state ./state --service stt-worker --mqtt-url mqtt://localhost:1883
+      config-manager client get --state ./state --service stt-worker
+    """
+
+
+@client.group()
+def trust() -> None:
+    """Whom this instance believes."""
+
+
+@trust.command("init")
+@_STATE
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The publisher's <data>/trust/root.json, or what GET /api/v1/trust/root answers.",
+)
+def trust_init(state: Path, root: Path) -> None:
+    """Pin the publisher's trust root, and make this instance's own keys.
+
+    Again with the same root changes nothing; another root is refused (exit 5): to follow another
+    publisher, use a new state directory. Fetch the root over a way you trust, once:
+
+    \b
+      curl -s http://127.0.0.1:8081/api/v1/trust/root > root.json
+      config-manager client trust init --state ./state --root root.json
+    """
+    from config_manager.client.identity import trust_init as pin
+
+    identity = pin(state, root)
+    click.echo(f"{identity.instance} trusts root {identity.root.version} ({state})")
+
+
+@client.command()
+@_STATE
+@_SERVICE
+@click.option(
+    "--mqtt-url",
+    metavar="URL[,URL]",
+    required=True,
+    help="mqtt://[user[:password]@]host:port or mqtts://…; all are used. none: is offline.",
+)
+@click.option("--instance", metavar="NAME", help="This instance's name. [made by trust init]")
+def run(state: Path, service: str, mqtt_url: str, instance: str | None) -> None:
+    """Follow a service: one JSON object a line on stdout per event, until SIGTERM or SIGINT.
+
+    Starts from the last-known-good file at once, with no network at all; logs go to stderr.
+
+    \b
+      {"event":"applied","service":…,"epoch_seq":…,"revision":…,"correlation_id":…,"config":{…},"source":…}
+      {"event":"refused","reason":"rolled-back","detail":…}    what runs is untouched
+      {"event":"deleted",…}                                    what runs goes on
+      {"event":"stale","reason":"no-beacon"}                   it may be out of date
+      {"event":"fresh"}                                        it is what the publisher wants
+
+    \b
+    Act on each new configuration:
+      config-manager client run --state ./state --service stt-worker \\
+        --mqtt-url mqtt://localhost:1883 | jq --unbuffered -c 'select(.event == "applied") | .config'
+    """
+    import sys
+
+    import trio
+
+    from config_manager.config import logging
+
+    logging.configure("json", "info", sys.stderr)
+    trio.run(_run, state, service, mqtt_url, instance)
+
+
+@client.command()
+@_STATE
+@_SERVICE
+def get(state: Path, service: str) -> None:
+    """Print the configuration last applied, as JSON, without any network.
+
+    Exit 6 where none was kept yet, 5 where the kept file does not verify.
+
+    \b
+      config-manager client get --state ./state --service stt-worker | jq -r .whisper_model
+    """
+    from config_manager.client.cache import Cache, KeptBroken
+    from config_manager.client.identity import load_identity
+    from config_manager.config import strict_json
+    from config_manager.config.errors import NothingKept, RootRefused
+    from config_manager.config.names import parse_service
+    from config_manager.config.world import World
+
+    world = World()
+    name = parse_service(service)
+    identity = load_identity(state, world)
+    cache = Cache(state, name, identity.file_key, identity.root, world)
+    try:
+        kept = cache.load()
+    except KeptBroken as error:
+        raise RootRefused(f"what was kept does not verify: {error}") from None
+    if kept is None or kept.running is None:
+        raise NothingKept(
+            f"{state} keeps no configuration of {name} yet; `config-manager client run` fetches it"
+        )
+    click.echo(strict_json.dumps(kept.running[0].config))
+
+
+async def _run(state: Path, service: str, mqtt_url: str, instance: str | None) -> None:
+    import os
+    import signal
+    import sys
+
+    import trio
+
+    from config_manager.client.actor import follow
+    from config_manager.config import strict_json
+
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def stop_on_signal() -> None:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(stop_on_signal)
+            async with follow(
+                service, state_dir=state, mqtt_url=mqtt_url, instance=instance
+            ) as follower:
+                async for event in follower:
+                    line = strict_json.dumps(to_line(service, event)) + b"\n"
+                    try:
+                        # in a thread: a slow reader of the pipe must not stop the following
+                        await trio.to_thread.run_sync(_write, line, abandon_on_cancel=True)
+                    except BrokenPipeError:  # the reader left: nobody needs more lines
+                        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                        nursery.cancel_scope.cancel()
+
+
+def _write(line: bytes) -> None:
+    import sys
+
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
+
+
+def to_line(service: str, event: Event) -> dict[str, Any]:
+    """An event as the object that `run` prints."""
+    from config_manager.client.subscriber import Applied, Deleted, Refused, Stale
+
+    match event:
+        case Applied(update, _, source, signer_revoked):
+            line: dict[str, Any] = {
+                "event": "applied",
+                "service": service,
+                "epoch_seq": update.epoch_seq,
+                "revision": update.revision,
+                "correlation_id": update.correlation_id,
+                "config": update.config,
+                "source": source,
+            }
+            return {**line, "signer_revoked": True} if signer_revoked else line
+        case Refused(reason, detail):
+            return {"event": "refused", "reason": reason, "detail": detail}
+        case Deleted(update):
+            return {
+                "event": "deleted",
+                "service": service,
+                "epoch_seq": update.epoch_seq,
+                "revision": update.revision,
+                "correlation_id": update.correlation_id,
+            }
+        case Stale(reason):
+            return {"event": "stale", "reason": reason}
+        case _:
+            return {"event": "fresh"}
