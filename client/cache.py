@@ -1,4 +1,4 @@
-"""The client's last-known-good: the publisher's own envelope and the marks, sealed for this instance.
+"""The client's last-known-good: the publisher's own envelope and the marks, sealed.
 
 Whoever steals the file reads nothing; whoever steals its key still can't forge, for the envelope in
 it is verified again against the pinned root. A key that is past its date still starts the service
@@ -23,7 +23,7 @@ _BEFORE_ANY_DATE = float("-inf")
 
 
 class KeptBroken(Exception):  # noqa: N818  a finding about a file
-    """The last-known-good file does not verify. marks: what its seal still vouches for, if it holds."""
+    """The last-known-good file does not verify. marks: what its seal still vouches for."""
 
     def __init__(self, detail: str, marks: Kept | None = None) -> None:
         super().__init__(detail)

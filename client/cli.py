@@ -78,7 +78,7 @@ def run(state: Path, service: str, mqtt_url: str, instance: str | None) -> None:
     Starts from the last-known-good file at once, with no network at all; logs go to stderr.
 
     \b
-      {"event":"applied","service":…,"epoch_seq":…,"revision":…,"correlation_id":…,"config":{…},"source":…}
+      {"event":"applied","service":…,"epoch_seq":…,"revision":…,"config":{…},…}
       {"event":"refused","reason":"rolled-back","detail":…}    what runs is untouched
       {"event":"deleted",…}                                    what runs goes on
       {"event":"stale","reason":"no-beacon"}                   it may be out of date

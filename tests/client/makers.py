@@ -1,0 +1,98 @@
+"""Publishers, honest and not, for the client's tests."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from nacl.signing import SigningKey
+
+from config_manager.config import wire
+from config_manager.config.documents import Beacon, ConfigUpdate, Role, Root, RootKey, Snapshot
+from config_manager.config.wire import Envelope, Signature
+
+ROOT_KEY, CONFIG_KEY, BEACON_KEY, STRANGER = (SigningKey(bytes([n]) * 32) for n in range(1, 5))
+SERVICE = "stt-worker"
+TOPIC = wire.config_topic(SERVICE)
+WALL = 1_800_000_000.0
+
+
+def key_id(key: SigningKey) -> str:
+    return wire.keyid(key.verify_key.encode())
+
+
+def sign(key: SigningKey, kind: str, payload: bytes) -> Envelope:
+    signature = key.sign(wire.signed_bytes(kind, payload)).signature
+    return Envelope(kind, payload, (Signature(key_id(key), signature),), "abc")
+
+
+def make_root(*, config_not_after: str | None = None, version: int = 1) -> Root:
+    keys = {key_id(k): RootKey(k.verify_key.encode()) for k in (ROOT_KEY, BEACON_KEY)}
+    keys[key_id(CONFIG_KEY)] = RootKey(CONFIG_KEY.verify_key.encode(), config_not_after)
+    roles = {
+        name: Role((key_id(key),), 1)
+        for name, key in (("root", ROOT_KEY), ("config", CONFIG_KEY), ("beacon", BEACON_KEY))
+    }
+    return Root(version, "2026-01-01T00:00:00.000Z", keys, roles)
+
+
+def root_bytes(root: Root | None = None) -> bytes:
+    return sign(ROOT_KEY, wire.ROOT, (root or make_root()).to_bytes()).to_bytes()
+
+
+def make_update(revision: int = 1, **fields: Any) -> ConfigUpdate:
+    values: dict[str, Any] = {
+        "service": SERVICE,
+        "topic": TOPIC,
+        "config_epoch": "00000000-0000-4000-8000-000000000000",
+        "epoch_seq": 1,
+        "revision": revision,
+        "previous": None,
+        "issued_at": "2026-01-01T00:00:00.000Z",
+        "config": {"whisper_model": "base.en", "n": revision},
+        "defaulted": (),
+        "secrets": {},
+        "deleted": False,
+        "correlation_id": f"id-{revision}",
+    }
+    return ConfigUpdate(**{**values, **fields})
+
+
+def update_bytes(revision: int = 1, key: SigningKey = CONFIG_KEY, **fields: Any) -> bytes:
+    return sign(key, wire.CONFIG_UPDATE, make_update(revision, **fields).to_bytes()).to_bytes()
+
+
+def raw_update(changes: dict[str, Any], revision: int = 1) -> bytes:
+    """Signed, but with fields that the writer's own class would not make."""
+    value = {**json.loads(make_update(revision).to_bytes()), **changes}
+    return sign(CONFIG_KEY, wire.CONFIG_UPDATE, json.dumps(value).encode()).to_bytes()
+
+
+def entry(revision: int, **fields: Any) -> tuple[int, str]:
+    return (revision, wire.digest(make_update(revision, **fields).to_bytes()))
+
+
+def make_snapshot(services: dict[str, tuple[int, str]], revision: int = 9) -> Envelope:
+    snapshot = Snapshot("00000000-0000-4000-8000-000000000000", 1, revision, services)
+    return sign(BEACON_KEY, wire.SNAPSHOT, snapshot.to_bytes())
+
+
+def make_beacon(
+    snapshot: Envelope, seq: int, boot_seq: int = 1, valid_s: int = 30, key: SigningKey = BEACON_KEY
+) -> dict[str, Any]:
+    beacon = Beacon(
+        "00000000-0000-4000-8000-000000000000", 1, 9, snapshot.digest, 1, "0" * 64,
+        boot_seq, seq, "2026-01-01T00:00:00.000Z", valid_s,
+    )  # fmt: skip
+    return sign(key, wire.BEACON, beacon.to_bytes()).to_object()
+
+
+def snapshot_bytes(services: dict[str, tuple[int, str]], seq: int, **fields: Any) -> bytes:
+    snapshot = make_snapshot(services)
+    beacon = make_beacon(snapshot, seq, **fields)
+    return json.dumps({**snapshot.to_object(), "beacon": beacon}).encode()
+
+
+def keepalive_bytes(services: dict[str, tuple[int, str]], seq: int, **fields: Any) -> bytes:
+    beacon = make_beacon(make_snapshot(services), seq, **fields)
+    return json.dumps({"type": "health.keepalive", "data": {"beacon": beacon}}).encode()

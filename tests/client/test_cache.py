@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from config_manager.client.cache import Cache, KeptBroken
+from config_manager.client.subscriber import Kept
+from config_manager.config import wire
+from config_manager.config.documents import ConfigUpdate
+from config_manager.config.trust import Seen
+from config_manager.config.world import World
+from tests.client import makers as m
+
+
+def kept(revision: int, payload: bytes | None = None) -> Kept:
+    envelope = wire.parse_envelope(payload or m.update_bytes(revision))
+    update = ConfigUpdate.parse(envelope.payload)
+    return Kept((update, envelope), Seen(update.mark, envelope.digest), beacon_order=(1, revision))
+
+
+def make_cache(path: Path, key: bytes = b"k" * 32, date: str | None = None) -> Cache:
+    return Cache(path, m.SERVICE, key, m.make_root(config_not_after=date), World())
+
+
+def test_nothing_kept_is_none_and_what_is_kept_comes_back(tmp_path: Path) -> None:
+    cache = make_cache(tmp_path)
+    assert cache.load() is None
+    cache.keep(kept(5))
+    assert make_cache(tmp_path).load() == kept(5)
+    assert b"whisper" not in (tmp_path / "stt-worker.lkg").read_bytes()
+
+
+def test_a_power_cut_in_the_newest_generation_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    cache = make_cache(tmp_path)
+    cache.keep(kept(5))
+    cache.keep(kept(6))
+    path = tmp_path / "stt-worker.lkg"
+    path.write_bytes(path.read_bytes()[:100])
+    assert cache.load() == kept(5)
+
+
+def test_another_instances_file_is_refused(tmp_path: Path) -> None:
+    make_cache(tmp_path).keep(kept(5))
+    with pytest.raises(KeptBroken):
+        make_cache(tmp_path, key=b"x" * 32).load()
+
+
+def test_a_thief_with_the_file_key_still_cannot_forge_and_the_marks_survive(tmp_path: Path) -> None:
+    cache = make_cache(tmp_path)
+    cache.keep(kept(6, m.update_bytes(6, key=m.STRANGER)))
+    with pytest.raises(KeptBroken) as caught:
+        cache.load()
+    assert caught.value.marks is not None
+    assert caught.value.marks.seen.mark.revision == 6
+
+
+def test_a_key_past_its_date_still_starts_the_service_and_says_so(tmp_path: Path) -> None:
+    make_cache(tmp_path).keep(kept(5))
+    loaded = make_cache(tmp_path, date="2020-01-01T00:00:00Z").load()
+    assert loaded is not None
+    assert loaded.signer_revoked
