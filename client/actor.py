@@ -257,9 +257,15 @@ async def _stay_connected(  # noqa: PLR0917
 
 
 def _parse_addresses(mqtt_url: str) -> list[BrokerAddress]:
-    from config_manager.actors.mqtt import parse_mqtt_urls
+    from config_manager.actors.mqtt import Auto, BrokerAddress, parse_mqtt_urls
+    from config_manager.config.errors import SettingsInvalid
 
-    return list(parse_mqtt_urls(mqtt_url))
+    places = parse_mqtt_urls(mqtt_url)
+    if any(isinstance(place, Auto) for place in places):
+        raise SettingsInvalid(
+            "auto: is for the server; give its mqtt_url, such as mqtt://localhost"
+        )
+    return [place for place in places if isinstance(place, BrokerAddress)]
 
 
 def _default_transport() -> Transport:

@@ -87,7 +87,7 @@ def run(state: Path, service: str, mqtt_url: str, instance: str | None) -> None:
     \b
     Act on each new configuration:
       config-manager client run --state ./state --service stt-worker \\
-        --mqtt-url mqtt://localhost:1883 | jq --unbuffered -c 'select(.event == "applied") | .config'
+        --mqtt-url mqtt://localhost | jq --unbuffered -c 'select(.event == "applied") | .config'
     """
     import sys
 
