@@ -245,7 +245,9 @@ class Actor:
         """
         async with trio.open_nursery() as nursery:
             scope: trio.CancelScope = await nursery.start(self._supervise)
-            scope.shield = True  # from here the body is always cancelled before the actor it relies on
+            scope.shield = (
+                True  # from here the body is always cancelled before the actor it relies on
+            )
             try:
                 yield self
             finally:

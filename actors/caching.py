@@ -111,4 +111,3 @@ def caching(view: CommittedView, keeper: Keeper) -> Life:
                         await keeper.keep()
 
     return life
-

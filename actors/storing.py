@@ -302,7 +302,9 @@ class Storage:
             await trio.to_thread.run_sync(self._store.commit, [change for _, change, _ in accepted])
         except DiskFull as error:
             log.error("disk full", actor="storing", writes=len(accepted), error=str(error))
-            refusal = StorageFull("the disk is full: nothing was written; free some space and retry")
+            refusal = StorageFull(
+                "the disk is full: nothing was written; free some space and retry"
+            )
         except DatabaseUnavailable as error:
             await self._go_read_only(error)
             refusal = ReadOnly(WHAT_TO_DO)
@@ -373,7 +375,5 @@ def _replay(record: IdempotencyRecord, asked: Idempotency) -> Written | EpochWri
     states = tuple(state_codec.decode_service(item) for item in value["states"])
     if value["epoch"] is not None:
         epoch_id, epoch_seq, revision, correlation_id = value["epoch"]
-        return EpochWritten(
-            epoch_id, epoch_seq, revision, states, correlation_id, replayed=True
-        )
+        return EpochWritten(epoch_id, epoch_seq, revision, states, correlation_id, replayed=True)
     return Written(states[0], value["first"], (), replayed=True)

@@ -17,14 +17,14 @@ from typing import Protocol
 import structlog
 import trio
 
-from config_manager.actors.actor import Actor, ActorStates, Context, Policy
+from config_manager.actors.actor import Actor, ActorStates, Context, Life, Policy
 from config_manager.actors.beaconing import BeaconMaker, beaconing
 from config_manager.actors.broker import own_broker
 from config_manager.actors.caching import Keeper, LastKnownGood, caching
 from config_manager.actors.health import HealthBoard, HealthFrames, health
 from config_manager.actors.messages import Sign
 from config_manager.actors.mqtt import Auto, BrokerAddress, Transport, parse_mqtt_urls
-from config_manager.actors.publishing import Outlet, publishing
+from config_manager.actors.publishing import Outlet, Publisher, SignUpdate, publishing
 from config_manager.actors.signing import sign, signing
 from config_manager.actors.storing import Storage
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
@@ -102,8 +102,8 @@ async def running_system(
             states.actors.append(actor)
             return await stack.enter_async_context(actor.running())
 
-        def actor(name: str, life: object, policy: Policy) -> Actor:
-            return Actor(name, life, policy, jitter=world.randomness.fraction)  # type: ignore[arg-type]
+        def actor(name: str, life: Life, policy: Policy) -> Actor:
+            return Actor(name, life, policy, jitter=world.randomness.fraction)
 
         signer = await start(actor("signing", signing(keys.seeds), SIGNING))
 
@@ -137,8 +137,7 @@ async def running_system(
             name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
             for version, envelope in roots.items():
                 outlets[index].set_retained(wire.root_topic(version), envelope)
-            life = publishing(
-                name,
+            publisher = Publisher(
                 address,
                 transport,
                 view=view,
@@ -151,7 +150,7 @@ async def running_system(
                 client_id=f"config-manager-{witness.instance_id[:8]}",
                 world=world,
             )
-            await start(actor(name, life, FOLLOWING))
+            await start(actor(name, publishing(name, publisher), FOLLOWING))
         await stack.enter_async_context(_farewell(frames, outlets))
 
         maker = BeaconMaker(
@@ -192,7 +191,7 @@ def _open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World) -> Sto
     )
 
 
-def _sign_with(signing_actor: Actor):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _sign_with(signing_actor: Actor) -> SignUpdate:
     async def sign_update(state: ServiceState) -> Envelope:
         request = Sign("config", wire.CONFIG_UPDATE, state.payload, state.correlation_id)
         return await signing_actor.ask(request, Context(state.correlation_id))
@@ -206,7 +205,9 @@ def _trust_root(data_dir: Path, keys: KeyRing, world: World) -> tuple[Root, Mapp
     now = world.clock.now()
     if not world.disk.exists(path):
         path.parent.mkdir(mode=0o755, exist_ok=True)
-        public = {role: sign(seed, "", b"").signatures[0].keyid for role, seed in keys.seeds.items()}
+        public = {
+            role: sign(seed, "", b"").signatures[0].keyid for role, seed in keys.seeds.items()
+        }
         root = Root(
             version=1,
             issued_at=rfc3339(now),
@@ -220,9 +221,7 @@ def _trust_root(data_dir: Path, keys: KeyRing, world: World) -> tuple[Root, Mapp
     return root, {root.version: data}
 
 
-async def _accept_tokens(
-    storage: Storage, settings: Settings, keys: KeyRing, world: World
-) -> None:
+async def _accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, world: World) -> None:
     """The bootstrap token where one is set; else, the first time, one made for `admin.token`."""
     if settings.bootstrap_token is not None:
         token = settings.bootstrap_token.get_secret_value()

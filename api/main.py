@@ -51,18 +51,28 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--dev", is_flag=True, default=None, help="For your own machine: loopback only, no token.")
+@click.option(
+    "--dev", is_flag=True, default=None, help="For your own machine: loopback only, no token."
+)
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Database, keys, cache. [./data]")
-@click.option("--bind", metavar="HOST:PORT", help="Where REST listens; port 0 chooses. [127.0.0.1:8081]")
+@click.option(
+    "--bind", metavar="HOST:PORT", help="Where REST listens; port 0 chooses. [127.0.0.1:8081]"
+)
 @click.option(
     "--mqtt-url",
     metavar="URL[,URL]",
     help="mqtt://[user[:password]@]host:port, mqtts://…, auto:[PORT], none:. [auto:]",
 )
-@click.option("--db-key-file", type=click.Path(path_type=Path), help="64 hex digits. [<data>/keys/db.key]")
+@click.option(
+    "--db-key-file", type=click.Path(path_type=Path), help="64 hex digits. [<data>/keys/db.key]"
+)
 @click.option("--heartbeat-seconds", type=float, help="Period of keepalive and beacon. [10]")
-@click.option("--log-format", type=click.Choice(["json", "console"]), help="[json; console with --dev]")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[info]")
+@click.option(
+    "--log-format", type=click.Choice(["json", "console"]), help="[json; console with --dev]"
+)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[info]"
+)
 def serve(**flags: Any) -> None:
     """Run the service in the foreground until SIGTERM or SIGINT.
 

@@ -87,7 +87,9 @@ class ConfigUpdate:
             not_after=fields.optional_text("not_after"),
             config=fields.object("config"),
             defaulted=fields.texts("defaulted"),
-            secrets={name: fields.number(v, "secrets") for name, v in fields.object("secrets").items()},
+            secrets={
+                name: fields.number(v, "secrets") for name, v in fields.object("secrets").items()
+            },
             deleted=fields.boolean("deleted"),
             correlation_id=fields.text("correlation_id"),
             critical=fields.texts("critical"),
@@ -242,7 +244,9 @@ class Root:
             role = _Fields.of(item, f"roles.{name[:16]}")
             keyids, threshold = role.texts("keyids"), role.integer("threshold")
             if not 1 <= threshold <= len(set(keyids)):
-                raise NotADocument(f"roles.{name[:16]}: threshold {threshold} of {len(keyids)} keys")
+                raise NotADocument(
+                    f"roles.{name[:16]}: threshold {threshold} of {len(keyids)} keys"
+                )
             roles[name] = Role(keyids, threshold)
         if missing := [name for name in ROLES if name not in roles]:
             raise NotADocument(f"roles: {', '.join(missing)} missing")

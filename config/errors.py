@@ -185,7 +185,9 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     Refused: Description("refused", "Refused", 400, 1),
     MalformedRequest: Description("malformed-request", "The request is malformed", 400, 2),
     InvalidName: Description("invalid-name", "Not a valid name", 400, 2),
-    NotAuthenticated: Description("not-authenticated", "A valid token is needed", 401, 5, "warning"),
+    NotAuthenticated: Description(
+        "not-authenticated", "A valid token is needed", 401, 5, "warning"
+    ),
     Forbidden: Description("forbidden", "Not allowed", 403, 5, "warning"),
     NotFound: Description("not-found", "Not found", 404, 6),
     MethodNotAllowed: Description("method-not-allowed", "Method not allowed", 405, 2),

@@ -57,7 +57,9 @@ class Settings(BaseSettings):
         if value is not None:
             text = value.get_secret_value()
             if not text.isascii() or not text.isprintable() or " " in text:
-                raise ValueError("a token is printable ASCII without spaces: it travels in a header")
+                raise ValueError(
+                    "a token is printable ASCII without spaces: it travels in a header"
+                )
         return value
 
     @property

@@ -78,7 +78,9 @@ def open_envelope(data: bytes) -> Envelope:
     if len(data) > wire.MAX_ENVELOPE_BYTES:
         raise Distrust("too-large", f"{len(data)} bytes, the limit is {wire.MAX_ENVELOPE_BYTES}")
     if not data:
-        raise Distrust("malformed", "empty: a deletion is a signed tombstone, never an empty message")
+        raise Distrust(
+            "malformed", "empty: a deletion is a signed tombstone, never an empty message"
+        )
     try:
         return wire.parse_envelope(data)
     except wire.NotAnEnvelope as error:

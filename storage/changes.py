@@ -357,9 +357,7 @@ def _same(one: object, other: object) -> bool:
     return strict_json.dumps(one) == strict_json.dumps(other)
 
 
-def _audit(
-    head: str, rows: Sequence[HistoryRow], action: Action, writer: _Writer
-) -> AuditEntry:
+def _audit(head: str, rows: Sequence[HistoryRow], action: Action, writer: _Writer) -> AuditEntry:
     body: dict[str, Any] = {
         "revision": writer.revision,
         "epoch_seq": writer.epoch.seq,

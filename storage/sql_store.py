@@ -162,7 +162,9 @@ class SqlStore:
         """A fresh connection, because an open one answers from its page cache."""
         with translated(self._path):
             if os.stat(self._path).st_ino != self._inode:
-                raise DatabaseUnavailable(f"{self._path.name} was replaced under the running service")
+                raise DatabaseUnavailable(
+                    f"{self._path.name} was replaced under the running service"
+                )
         try:
             connection = database.connect(self._path, self._key)
         except DatabaseUnopenable as error:
@@ -241,7 +243,9 @@ class SqlStore:
                 [(row.service, c.key, entry.revision) for c in entry.changes],
             )
         audit = change.audit
-        writer.execute("INSERT INTO audit VALUES (?, ?, ?)", (audit.revision, audit.body, audit.hash))
+        writer.execute(
+            "INSERT INTO audit VALUES (?, ?, ?)", (audit.revision, audit.body, audit.hash)
+        )
         if change.after.epoch != change.before.epoch:
             epoch = change.after.epoch
             at = change.history[0].entry.at
@@ -263,7 +267,9 @@ class SqlStore:
                 ),
             )
         if (record := change.idempotency) is not None:
-            writer.execute("DELETE FROM idempotency WHERE at < ?", (record.at - _IDEMPOTENCY_KEPT_S,))
+            writer.execute(
+                "DELETE FROM idempotency WHERE at < ?", (record.at - _IDEMPOTENCY_KEPT_S,)
+            )
             writer.execute(
                 "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?)",
                 (record.key, record.fingerprint, record.answer, record.at),
@@ -336,9 +342,7 @@ def _begin_first_epoch(writer: Connection, epoch_id: str, at: str) -> None:
     if writer.execute("SELECT 1 FROM counters").fetchone() is None:
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("INSERT INTO epochs VALUES (1, ?, 0, ?, 'first start')", (epoch_id, at))
-        writer.execute(
-            "INSERT INTO counters VALUES (1, 0, 1, ?, ?)", (epoch_id, changes.GENESIS)
-        )
+        writer.execute("INSERT INTO counters VALUES (1, 0, 1, ?, ?)", (epoch_id, changes.GENESIS))
         writer.execute("COMMIT")
 
 
@@ -346,7 +350,9 @@ def _note_schemas(writer: Connection, catalogue: Catalogue, at: str) -> None:
     """A new version of a service's JSON Schema where its model's digest changed."""
     newest: dict[str, tuple[int, str]] = {
         row[0]: (row[1], row[2])
-        for row in writer.execute("SELECT service, max(version), digest FROM schemas GROUP BY service")
+        for row in writer.execute(
+            "SELECT service, max(version), digest FROM schemas GROUP BY service"
+        )
     }
     rows: list[tuple[str, int, str, str, str]] = []
     for service in catalogue.services:

@@ -1,0 +1,44 @@
+"""The broker of last resort, in a process of its own: amqtt on loopback, anonymous, in memory.
+
+`python -m config_manager.actors.bundled_broker PORT`. It forgets everything when it ends; whoever
+published fills it again. Its logs stay on stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(port: int) -> None:
+    """Serve until SIGTERM, or until the process that started us is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr)
+    asyncio.run(_serve(port))
+
+
+async def _serve(port: int) -> None:
+    from amqtt.broker import Broker
+
+    broker = Broker(
+        {
+            "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
+            "plugins": {
+                "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}
+            },
+        }
+    )
+    await broker.start()
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()
+    await broker.shutdown()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

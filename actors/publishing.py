@@ -1,0 +1,442 @@
+"""One broker, kept holding what is committed: publish, read back, repair, for as long as we run.
+
+Nothing waits for a broker but those who ask for `?wait=confirmed`. What a broker should hold is
+read from the view, so there is no queue to lose: the newest per service, whatever was in between.
+
+A PUBACK proves nothing (on 3.1.1 Mosquitto acknowledges what its ACL or size limit throws away; a
+killed broker forgets what it acknowledged): *confirmed* means that our own subscription gave the
+payload back, signed by a key of our root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+import trio
+
+from config_manager.actors.actor import Full, Gone, Handler, Life, idle
+from config_manager.actors.mqtt import (
+    BrokerAddress,
+    BrokerUnavailable,
+    Connection,
+    Message,
+    Transport,
+)
+from config_manager.actors.views import BrokerView, CommittedView, Confirmations
+from config_manager.config import trust, wire
+from config_manager.config.documents import Root
+from config_manager.config.trust import Distrust
+from config_manager.config.wire import Envelope
+from config_manager.config.world import World
+from config_manager.storage.state import ServiceState
+
+_WORKERS = 16
+"""Publishes in flight: past this a broker on loopback gets no faster (bench/)."""
+_BACKOFF_S = (0.5, 5.0)
+"""First and longest pause before connecting again; the longest bounds how soon a broker that comes
+back is filled (issue: within 10 s)."""
+_QUIET_S = 0.1
+"""Retained messages come in one burst after SUBACK; this long without one ends it."""
+_SETTLE_S = 5.0
+_READ_BACK_S = 5.0
+_TRIES = 5
+_REREAD_S = 60.0
+_REPAIR_INTERVAL_S = 1.0
+"""Between two repairs of one topic: a hostile writer must not make us its amplifier."""
+
+SignUpdate = Callable[[ServiceState], Awaitable[Envelope]]
+
+
+class Outlet:
+    """What others want on a broker: the latest of each retained document, and passing messages."""
+
+    def __init__(self) -> None:
+        self.retained: dict[str, bytes] = {}
+        self.connected = False
+        self._dirty: dict[str, None] = {}
+        self._passing: dict[str, bytes] = {}
+        self._changed = trio.Event()
+
+    def set_retained(self, topic: str, payload: bytes) -> None:
+        """From now on the broker should hold this under the topic."""
+        self.retained[topic] = payload
+        self.mark(topic)
+
+    def send(self, topic: str, payload: bytes) -> None:
+        """QoS 0, not retained; the newest per topic, dropped while there is no connection."""
+        if self.connected:
+            self._passing[topic] = payload
+            self._wake()
+
+    def mark(self, *topics: str) -> None:
+        """These documents are not (any more) on the broker as they should be."""
+        self._dirty.update(dict.fromkeys(topics))
+        self._wake()
+
+    async def take(self) -> tuple[str, bytes, bool]:
+        """The next to send: (topic, payload, retained)."""
+        while True:
+            if self._dirty:
+                topic = next(iter(self._dirty))
+                return topic, self.retained[topic], True
+            if self._passing:
+                topic = next(iter(self._passing))
+                return topic, self._passing.pop(topic), False
+            await self._changed.wait()
+
+    def sent(self, topic: str, payload: bytes) -> None:
+        """The broker acknowledged this document."""
+        if self.retained[topic] is payload:
+            self._dirty.pop(topic, None)
+            self._wake()
+
+    async def flush(self) -> None:
+        """Until every retained document was acknowledged, or there is no connection."""
+        while self._dirty and self.connected:
+            await self._changed.wait()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A publish whose read-back is awaited until `deadline` (Trio's clock)."""
+
+    digest: str
+    deadline: float
+    tries: int
+
+
+class _Session:
+    """One connection's worth of knowledge: what the broker was seen to hold, what is on its way."""
+
+    def __init__(self, publisher: Publisher, connection: Connection) -> None:
+        self._p = publisher
+        self._connection = connection
+        self._held: dict[str, str] = {}  # service → digest that was read back
+        self._pending: dict[str, None] = {}
+        self._in_flight: set[str] = set()
+        self._sent: dict[str, _Sent] = {}
+        self._unseen: set[str] = set()
+        self._settled = False
+        self._last_message = 0.0
+        self._not_before: dict[str, float] = {}
+        self._work = trio.Event()
+
+    async def run(self) -> None:
+        p = self._p
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read)
+            await self._reread()
+            p.connected()
+            p.outlet.mark(*p.outlet.retained)
+            nursery.start_soon(self._send_documents)
+            nursery.start_soon(self._follow)
+            nursery.start_soon(self._watch)
+            for _ in range(_WORKERS):
+                nursery.start_soon(self._publish)
+
+    # ── what there is to do ────────────────────────────────────────────────────────────────────
+
+    def _want(self, service: str) -> None:
+        self._pending[service] = None
+        self._wake()
+
+    def _wake(self) -> None:
+        self._work.set()
+        self._work = trio.Event()
+
+    async def _take(self) -> ServiceState:
+        while True:
+            services = self._p.view.committed.services
+            if self._settled and self._p.view.publishable:
+                for service in self._pending:
+                    if service not in self._in_flight:
+                        del self._pending[service]
+                        state = services[service]
+                        if self._held.get(service) != state.digest:
+                            self._in_flight.add(service)
+                            return state
+                        break
+                else:
+                    await self._work.wait()
+            else:
+                await self._work.wait()
+
+    async def _follow(self) -> None:
+        """Every service whose state changed since the last look."""
+        known: dict[str, ServiceState] = {}
+        view = self._p.view
+        while True:
+            services = view.committed.services
+            if view.publishable:
+                for name, state in services.items():
+                    if known.get(name) is not state:
+                        known[name] = state
+                        if self._held.get(name) != state.digest:
+                            self._pending[name] = None
+                self._wake()
+            await view.changed()
+
+    # ── sending ────────────────────────────────────────────────────────────────────────────────
+
+    async def _publish(self) -> None:
+        """A long-lived worker: under trio-asyncio each publish keeps its caller's context for 10 s."""
+        log = structlog.get_logger()
+        while True:
+            state = await self._take()
+            service = state.service
+            try:
+                envelope = await self._p.sign(state)
+            except (Gone, Full):
+                await trio.sleep(_REPAIR_INTERVAL_S)
+                self._in_flight.discard(service)
+                self._want(service)
+                continue
+            before = self._sent.get(service)
+            tries = before.tries if before and before.digest == state.digest else 0
+            deadline = trio.current_time() + _READ_BACK_S
+            self._sent[service] = _Sent(state.digest, deadline, tries + 1)
+            await self._connection.publish(
+                wire.config_topic(service), envelope.to_bytes(), qos=1, retain=True
+            )
+            log.info("published", broker=self._p.broker_view.url, **_about(state))
+            self._in_flight.discard(service)
+            if service in self._pending:
+                self._wake()
+
+    async def _send_documents(self) -> None:
+        outlet = self._p.outlet
+        while True:
+            topic, payload, retained = await outlet.take()
+            await self._connection.publish(
+                topic, payload, qos=1 if retained else 0, retain=retained
+            )
+            if retained:
+                outlet.sent(topic, payload)
+
+    # ── reading back ───────────────────────────────────────────────────────────────────────────
+
+    async def _read(self) -> None:
+        async for message in self._connection.messages():
+            self._last_message = trio.current_time()
+            service = message.topic.removeprefix(wire.config_topic(""))
+            if service is not message.topic and "/" not in service:
+                await self._on_config(service, message)
+            elif message.topic in self._p.outlet.retained:
+                self._on_document(message)
+
+    async def _on_config(self, service: str, message: Message) -> None:
+        state = self._p.view.committed.services.get(service)
+        digest = self._digest_of_ours(message.payload)
+        if state is None:
+            # signed by us for a service we do not know: left over from a database that is gone
+            if digest is not None and self._p.view.publishable:
+                await self._connection.publish(message.topic, b"", qos=1, retain=True)
+            return
+        if digest == state.digest:
+            self._unseen.discard(service)
+            self._sent.pop(service, None)
+            if self._held.get(service) != digest:
+                self._held[service] = digest
+                self._p.confirmed(state)
+        elif service not in self._in_flight and service not in self._pending:
+            sent = self._sent.get(service)
+            if sent is None or sent.digest != state.digest:
+                self._held.pop(service, None)
+                self._unseen.discard(service)
+                self._repair(message.topic, lambda: self._want(service))
+            elif not message.retained:
+                self._held.pop(service, None)  # somebody wrote after us; the read-back will tell
+
+    def _on_document(self, message: Message) -> None:
+        outlet = self._p.outlet
+        if message.payload != outlet.retained[message.topic]:
+            self._repair(message.topic, lambda: outlet.mark(message.topic))
+
+    def _repair(self, topic: str, do: Callable[[], None]) -> None:
+        """Now, or by the next watch where this topic was repaired just before."""
+        now = trio.current_time()
+        if not self._settled or now >= self._not_before.get(topic, 0.0):
+            self._not_before[topic] = now + _REPAIR_INTERVAL_S
+            do()
+        else:
+            self._p.repairs_due[topic] = do
+
+    def _digest_of_ours(self, payload: bytes) -> str | None:
+        """The digest of a configuration that our own root's keys signed, else None."""
+        try:
+            envelope = trust.open_envelope(payload)
+            trust.verify(
+                envelope, wire.CONFIG_UPDATE, "config", self._p.root, self._p.world.clock.now()
+            )
+        except Distrust:
+            return None
+        return envelope.digest
+
+    # ── what never came ────────────────────────────────────────────────────────────────────────
+
+    async def _reread(self) -> None:
+        """Read everything retained; what does not come is not there."""
+        self._unseen = set(self._p.view.committed.services)
+        await self._connection.subscribe(
+            wire.CONFIG_FILTER, wire.HEALTH_TOPIC, wire.SNAPSHOT_TOPIC, wire.ROOTS_FILTER
+        )
+        started = self._last_message = trio.current_time()
+        while (pause := self._last_message + _QUIET_S - trio.current_time()) > 0:
+            if trio.current_time() - started > _SETTLE_S:
+                break
+            await trio.sleep(pause)
+        missing, self._unseen = self._unseen, set()
+        for service in missing:
+            if service not in self._in_flight and service not in self._sent:
+                self._held.pop(service, None)
+                self._pending[service] = None
+        self._settled = True
+        self._wake()
+
+    async def _watch(self) -> None:
+        next_reread = trio.current_time() + _REREAD_S
+        while True:
+            await trio.sleep(_REPAIR_INTERVAL_S)
+            due, self._p.repairs_due = self._p.repairs_due, {}
+            for do in due.values():
+                do()
+            now = trio.current_time()
+            services = self._p.view.committed.services
+            for service, sent in list(self._sent.items()):
+                if now < sent.deadline or service in self._in_flight:
+                    continue
+                if sent.digest != services[service].digest or sent.tries < _TRIES:
+                    self._want(service)
+                    sent.deadline = now + _READ_BACK_S * 2**sent.tries
+                else:
+                    self._p.set_aside(services[service])
+                    del self._sent[service]
+            if now >= next_reread:
+                await self._reread()
+                next_reread = trio.current_time() + _REREAD_S
+
+
+class Publisher:
+    """One broker across connections and its actor's crashes."""
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        transport: Transport,
+        *,
+        view: CommittedView,
+        board: Confirmations,
+        broker_view: BrokerView,
+        sign: SignUpdate,
+        outlet: Outlet,
+        will: Callable[[], Message],
+        root: Root,
+        client_id: str,
+        world: World,
+    ) -> None:
+        self.view = view
+        self.broker_view = broker_view
+        self.sign = sign
+        self.outlet = outlet
+        self.root = root
+        self.world = world
+        self.repairs_due: dict[str, Callable[[], None]] = {}
+        self._address = address
+        self._transport = transport
+        self._board = board
+        self._will = will
+        self._client_id = client_id
+        self._failures = 0
+
+    async def run(self) -> None:
+        """Connect, work, and again, for ever."""
+        while True:
+            try:
+                async with self._transport.connect(
+                    self._address, client_id=self._client_id, will=self._will()
+                ) as connection:
+                    await _Session(self, connection).run()
+            except BrokerUnavailable as error:
+                self._disconnected(str(error))
+            except BaseExceptionGroup as group:
+                broken, other = group.split(BrokerUnavailable)
+                if broken is None or other is not None:
+                    raise
+                self._disconnected(str(_leaf(broken)))
+            finally:
+                self.outlet.connected = False
+                self.repairs_due = {}
+            first, longest = _BACKOFF_S
+            pause = min(first * 2**self._failures, longest) * self.world.randomness.fraction()
+            self._failures += 1
+            await trio.sleep(0.05 + pause)
+
+    def connected(self) -> None:
+        self._failures = 0
+        self.outlet.connected = True
+        view = self.broker_view
+        view.state, view.since, view.last_error = "connected", trio.current_time(), None
+        structlog.get_logger().info("broker connected", broker=view.url)
+
+    def _disconnected(self, error: str) -> None:
+        view = self.broker_view
+        if view.state != "disconnected" or view.last_error != error:
+            structlog.get_logger().warning("broker disconnected", broker=view.url, error=error)
+        if view.state == "connected":
+            view.since = trio.current_time()
+        view.state, view.last_error = "disconnected", error
+        view.holds.clear()  # what it held it may have lost; we look again
+
+    def confirmed(self, state: ServiceState) -> None:
+        """Read back. A line where the broker did not hold this revision before."""
+        if self.broker_view.holds.get(state.service) != state.revision:
+            log = structlog.get_logger()
+            log.info("confirmed", broker=self.broker_view.url, **_about(state))
+        self._board.note(self.broker_view, state.service, state.revision)
+
+    def set_aside(self, state: ServiceState) -> None:
+        """The others go on; the next connection or full read tries again."""
+        why = (
+            f"acknowledged {_TRIES} times, never given back: an ACL or a size limit of the broker?"
+        )
+        self.broker_view.set_aside[state.service] = why
+        structlog.get_logger().error(
+            "set aside", broker=self.broker_view.url, why=why, **_about(state)
+        )
+
+
+def publishing(name: str, publisher: Publisher) -> Life:
+    @asynccontextmanager
+    async def life() -> AsyncIterator[Handler]:
+        structlog.contextvars.bind_contextvars(actor=name)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publisher.run)
+            try:
+                yield idle
+            finally:
+                nursery.cancel_scope.cancel()
+
+    return life
+
+
+def _about(state: ServiceState) -> dict[str, Any]:
+    return {
+        "service": state.service,
+        "revision": state.revision,
+        "config_epoch": state.epoch.id,
+        "correlation_id": state.correlation_id,
+        "request_id": state.correlation_id,
+    }
+
+
+def _leaf(group: BaseExceptionGroup[BrokerUnavailable]) -> BrokerUnavailable:
+    found = group.exceptions[0]
+    return _leaf(found) if isinstance(found, BaseExceptionGroup) else found
