@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 import paho.mqtt.client as paho
@@ -438,9 +438,8 @@ class Processes:
         self._started: list[Process] = []
         self._brokers: list[Broker] = []
         self._clients: list[httpx.Client] = []
-        self._seen: set[int] = set()
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
