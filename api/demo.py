@@ -45,7 +45,7 @@ class _Child:
         self.lines: list[dict[str, Any]] = []
         self.text: list[str] = []
         self._news = threading.Condition()
-        self._popen = subprocess.Popen(
+        self._popen = subprocess.Popen(  # noqa: S603  our own command
             [*_COMMAND, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -83,7 +83,9 @@ class _Child:
                     if wanted(line):
                         return line
                 left = deadline - time.monotonic()
-                if left <= 0 or (not self._news.wait(min(left, 1.0)) and not self._reader.is_alive()):
+                if left <= 0 or (
+                    not self._news.wait(min(left, 1.0)) and not self._reader.is_alive()
+                ):
                     tail = "\n  ".join(self.text[-8:])
                     raise TourFailed(f"{self.name} did not say: {what}\n  {tail}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -15,13 +15,20 @@ ROOMS = ("actors", "api", "client", "config", "storage")
 SHIPPED = {".py", ".sql", ".html", ".css", ".js", ".typed"}
 
 
+def _setuptools_is_new_enough() -> bool:
+    try:
+        return int(version("setuptools").split(".")[0]) >= 77  # as in pyproject.toml
+    except PackageNotFoundError:
+        return False
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     # only what git would take, in a place of its own: a build leaves `build/` behind
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE", *ROOMS):
         subprocess.run(["cp", "-r", ROOT / name, source], check=True)
-    isolation = [] if find_spec("setuptools") is None else ["--no-isolation"]
+    isolation = ["--no-isolation"] if _setuptools_is_new_enough() else []
     done = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", *isolation, "--outdir", source / "dist", source],
         capture_output=True,

@@ -69,8 +69,10 @@ def test_a_websocket_upgrade_with_an_extra_byte(server: Server, path: bytes, ext
         b"GET /health HTTP/1.1\r\n\r\n",
         b"GET /health HTTP/9.9\r\nHost: x\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        (b"GET /health HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
-        b"Connection: Upgrade, HTTP2-Settings\r\n\r\n"),
+        (
+            b"GET /health HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+            b"Connection: Upgrade, HTTP2-Settings\r\n\r\n"
+        ),
         b"GET / HTTP/1.1\r\nHost: x\r\nBig: " + b"a" * 200_000 + b"\r\n\r\n",
         b"PUT /api/v1/config/x HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
         b"PUT /api/v1/config/x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",

@@ -72,9 +72,9 @@ def test_damaged_while_running_reads_go_on_and_restored_it_recovers_by_itself(
     kept(server)
     files = [server.data_dir / f"config.db{suffix}" for suffix in ("", "-wal")]
     good = {path: path.read_bytes() for path in files if path.exists()}
-    for path in good:
+    for path, content in good.items():
         with path.open("r+b") as file:
-            file.write(b"\xa5" * len(good[path]))
+            file.write(b"\xa5" * len(content))
 
     def refused() -> bool:
         answer = server.put("one", {"a": 1})
