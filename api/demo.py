@@ -175,7 +175,7 @@ class _Tour:
     def applied(self, child: _Child, key: str, value: Any) -> dict[str, Any]:
         line = child.line(
             f"applied with {key} = {value}",
-            lambda it: it.get("event") == "applied" and it["config"].get(key) == value,
+            lambda it: it.get("event") == "applied" and it.get("config", {}).get(key) == value,
         )
         _say(f"   {child.name:<11} applied revision {line['revision']}: {key} = {value!r}")
         return line

@@ -79,7 +79,7 @@ def port_is_free(port: int) -> bool:
 
 
 class Process:
-    """A child whose stdout is read line by line as it comes; JSON lines are parsed."""
+    """A child whose output is read line by line as it comes; stdout's JSON lines are parsed."""
 
     def __init__(
         self, argv: list[str], *, env: dict[str, str] | None = None, cwd: Path | None = None
@@ -115,7 +115,7 @@ class Process:
                 value = None
             with self._news:
                 self.text.append(line)
-                if isinstance(value, dict):
+                if isinstance(value, dict) and stream is self.popen.stdout:
                     self.lines.append(value)
                 self._news.notify_all()
         with self._news:
