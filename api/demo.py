@@ -241,13 +241,13 @@ class _Tour:
 
     def trace(self, name: str, *children: _Child) -> None:
         found = [
-            (str(line.get("timestamp") or line.get("at") or ""), child.name, line)
+            (str(line["timestamp"]), child.name, line)
             for child in children
             for line in list(child.lines)
-            if line.get("correlation_id") == name
+            if line.get("correlation_id") == name and "timestamp" in line
         ]
-        for at, who, line in sorted(found, key=lambda it: it[0] or "~"):
-            clock = at[11:23] or "-"
+        for at, who, line in sorted(found, key=lambda it: it[0]):
+            clock = at[11:23]
             actor = line.get("actor", "client")
             revision = f"revision {line['revision']}" if "revision" in line else ""
             _say(
