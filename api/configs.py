@@ -1,0 +1,286 @@
+"""Configurations over REST: read, list, put, patch, delete, and a new epoch."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import trio
+
+from config_manager.actors.messages import (
+    DeleteConfig,
+    EpochWritten,
+    Idempotency,
+    NewEpoch,
+    PatchConfig,
+    PutConfig,
+    Written,
+)
+from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
+from config_manager.config.errors import (
+    FieldError,
+    InvalidName,
+    InvalidValues,
+    MalformedRequest,
+    NotFound,
+)
+from config_manager.config.names import ServiceName, parse_service, pointer
+from config_manager.config.strict_json import JsonObject
+from config_manager.storage.changes import MASK
+from config_manager.storage.state import Committed, KeyChange, ServiceState
+
+MERGE_PATCH = "application/merge-patch+json"
+_WRITE_QUERY = ("dry_run", "wait", "timeout", "reason")
+_MAX_WAIT_S = 60
+_DEFAULT_WAIT_S = 5
+_MAX_REASON = 500
+_MAX_KEY = 255
+
+
+async def list_configs(request: ApiRequest, api: Api) -> ApiResponse:
+    request.allow_query()
+    committed = api.system.view.committed
+    live = {name: state for name, state in committed.services.items() if not state.deleted}
+    names = sorted({*live, *api.system.catalogue.services})
+    return json_response({"services": [_list_entry(name, live.get(name)) for name in names]})
+
+
+async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
+    service = parse_service(request.params["service"])
+    committed = api.system.view.committed
+    if request.raw_query:
+        request.allow_query("view")
+        view = request.query.get("view", "effective")
+        if view not in ("effective", "stored"):
+            raise MalformedRequest("view: expected effective or stored")
+        if view == "stored":
+            return _config_response(_existing(api, committed, service, stored=True))
+    state = committed.services.get(service)
+    key = state or committed.epoch  # what a service that nobody wrote shows depends on the epoch
+    cached = api.bodies.get(service)
+    if cached is not None and cached[0] is key:
+        return cached[1]
+    response = _config_response(_existing(api, committed, service))
+    api.bodies[service] = (key, response)
+    return response
+
+
+async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
+    service = parse_service(request.params["service"])
+    message = PutConfig(
+        service=service,
+        values=request.json_object(),
+        if_match=request.header(b"if-match"),
+        **write_options(request),
+    )
+    written = await api.system.storing.ask(message, request.context)
+    return await written_response(request, api, written)
+
+
+async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
+    service = parse_service(request.params["service"])
+    message = PatchConfig(
+        service=service,
+        patch=request.json_object(MERGE_PATCH),
+        if_match=request.header(b"if-match"),
+        **write_options(request),
+    )
+    written = await api.system.storing.ask(message, request.context)
+    return await written_response(request, api, written)
+
+
+async def delete_config(request: ApiRequest, api: Api) -> ApiResponse:
+    service = parse_service(request.params["service"])
+    message = DeleteConfig(
+        service=service, if_match=request.header(b"if-match"), **write_options(request)
+    )
+    written = await api.system.storing.ask(message, request.context)
+    state = written.state
+    body: JsonObject = {
+        "service": service,
+        "deleted": True,
+        "version": state.version,
+        "revision": state.revision,
+        "config_epoch": state.epoch.id,
+        "epoch_seq": state.epoch.seq,
+        "updated_at": state.updated_at,
+        "updated_by": state.updated_by,
+    }
+    if message.dry_run:
+        return json_response({**body, "dry_run": True, "changes": _changes(written.changes)})
+    propagation = await propagation_of(request, api, [state])
+    return json_response(
+        {**body, "correlation_id": state.correlation_id, "propagation": propagation}
+    )
+
+
+async def post_epoch(request: ApiRequest, api: Api) -> ApiResponse:
+    body = request.json_object()
+    unknown = [key for key in body if key not in ("services", "reason")]
+    services, reason = body.get("services"), body.get("reason")
+    errors = [FieldError(pointer(key), "unknown; known: services, reason") for key in unknown]
+    if not isinstance(services, dict):
+        errors.append(FieldError("/services", "expected an object: service → its values"))
+        services = {}
+    if reason is not None and (not isinstance(reason, str) or len(reason) > _MAX_REASON):
+        errors.append(FieldError("/reason", f"expected text of at most {_MAX_REASON} characters"))
+    values: dict[str, JsonObject] = {}
+    for name, value in services.items():
+        if isinstance(value, dict):
+            values[parse_service(name)] = value
+        else:
+            errors.append(FieldError(pointer("services", name), "expected a JSON object"))
+    if errors:
+        raise InvalidValues("the epoch is not as it should be; nothing was written", errors)
+    options = write_options(request)
+    if reason is not None:
+        options["reason"] = reason
+    message = NewEpoch(services=values, **options)
+    written: EpochWritten = await api.system.storing.ask(message, request.context)
+    answer: JsonObject = {
+        "config_epoch": written.config_epoch,
+        "epoch_seq": written.epoch_seq,
+        "revision": written.revision,
+        "services": [state.service for state in written.services],
+    }
+    if message.dry_run:
+        return json_response({**answer, "dry_run": True})
+    propagation = await propagation_of(request, api, list(written.services))
+    return json_response(
+        {**answer, "correlation_id": written.correlation_id, "propagation": propagation}
+    )
+
+
+# ── what every write has in common ─────────────────────────────────────────────────────────────
+
+
+def write_options(request: ApiRequest) -> dict[str, Any]:
+    """`by`, `reason`, `idempotency` and `dry_run` of a write; raises MalformedRequest."""
+    request.allow_query(*_WRITE_QUERY)
+    reason = request.query.get("reason")
+    if reason is not None and len(reason) > _MAX_REASON:
+        raise MalformedRequest(f"reason: at most {_MAX_REASON} characters")
+    _wait_s(request)
+    return {
+        "by": request.by,
+        "reason": reason,
+        "idempotency": _idempotency(request),
+        "dry_run": request.flag("dry_run"),
+    }
+
+
+async def written_response(request: ApiRequest, api: Api, written: Written) -> ApiResponse:
+    state = written.state
+    value = _view(api, state.service, state)
+    if request.flag("dry_run"):
+        return json_response({**value, "dry_run": True, "changes": _changes(written.changes)})
+    propagation = await propagation_of(request, api, [state])
+    value |= {"correlation_id": state.correlation_id, "propagation": propagation}
+    return _config_response(value, 201 if written.first else 200)
+
+
+async def propagation_of(request: ApiRequest, api: Api, states: list[ServiceState]) -> str:
+    """`confirmed` where the caller waits for it and a broker holds all of it in time."""
+    timeout = _wait_s(request)
+    if timeout is None:
+        return "pending"
+    with trio.move_on_after(timeout):
+        for state in states:
+            await api.system.confirmations.wait(state.service, state.revision)
+        return "confirmed"
+    return "pending"
+
+
+def _wait_s(request: ApiRequest) -> float | None:
+    """How long to wait for a confirmation, in seconds, or None."""
+    wait, timeout = request.query.get("wait"), request.query.get("timeout")
+    if wait not in (None, "confirmed"):
+        raise MalformedRequest("wait: expected confirmed")
+    seconds: float = _DEFAULT_WAIT_S
+    if timeout is not None:
+        try:
+            seconds = float(timeout)
+        except ValueError:
+            seconds = -1
+        if not 0 <= seconds <= _MAX_WAIT_S:
+            raise MalformedRequest(f"timeout: expected seconds from 0 to {_MAX_WAIT_S}")
+    return seconds if wait else None
+
+
+def _idempotency(request: ApiRequest) -> Idempotency | None:
+    key = request.header(b"idempotency-key")
+    if key is None:
+        return None
+    if not 1 <= len(key) <= _MAX_KEY or not key.isascii() or not key.isprintable():
+        raise MalformedRequest(f"Idempotency-Key: 1 to {_MAX_KEY} printable ASCII characters")
+    told_apart = (
+        request.method,
+        request.raw_path.decode("ascii"),
+        request.header(b"content-type") or "",
+        request.header(b"if-match") or "",
+        request.query.get("dry_run", ""),
+    )
+    fingerprint = hashlib.sha256("\n".join(told_apart).encode() + b"\n" + request.body).digest()
+    return Idempotency(key, fingerprint)
+
+
+# ── what is shown ──────────────────────────────────────────────────────────────────────────────
+
+
+def _existing(
+    api: Api, committed: Committed, service: ServiceName, *, stored: bool = False
+) -> JsonObject:
+    state = committed.live(service)
+    if state is None and service not in api.system.catalogue:
+        raise NotFound(f"{service} is not in the catalogue and nobody has written it")
+    value = _view(api, service, state)
+    if stored:
+        value |= {"config": state.stored if state else {}, "defaulted": []}
+    return value
+
+
+def _view(api: Api, service: str, state: ServiceState | None) -> JsonObject:
+    """A service as GET shows it: effective values, secrets masked."""
+    catalogue = api.system.catalogue
+    if state is None:
+        effective, defaulted = catalogue.effective(service, {})
+        epoch, secrets = api.system.view.committed.epoch, dict[str, int]()
+    else:
+        effective, defaulted, epoch = state.effective, state.defaulted, state.epoch
+        secrets = dict(state.secrets)
+    declared = catalogue.secret_keys(service)
+    masked = {name: MASK for name in sorted({*declared, *secrets})}
+    unset = [name for name in sorted(declared) if name not in secrets]
+    return {
+        "service": service,
+        "config": {**effective, **masked},
+        "defaulted": [*defaulted, *unset],
+        "version": state.version if state else 0,
+        "revision": state.revision if state else 0,
+        "config_epoch": epoch.id,
+        "epoch_seq": epoch.seq,
+        "updated_at": state.updated_at if state else None,
+        "updated_by": state.updated_by if state else None,
+    }
+
+
+def _config_response(value: JsonObject, status: int = 200) -> ApiResponse:
+    return json_response(value, status, ((b"etag", b'"%d"' % value["revision"]),))
+
+
+def _list_entry(name: str, state: ServiceState | None) -> JsonObject:
+    return {
+        "service": name,
+        "revision": state.revision if state else 0,
+        "version": state.version if state else 0,
+        "updated_at": state.updated_at if state else None,
+    }
+
+
+def _changes(changes: tuple[KeyChange, ...]) -> list[JsonObject]:
+    return [{"key": c.key, "old": c.old, "new": c.new} for c in changes]
+
+
+async def reserved_name(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
+    """`epoch` stands where a service's name would: refused as the reserved name it is."""
+    raise InvalidName("'epoch' is reserved: POST makes a new epoch, and no service is called that")

@@ -1,0 +1,390 @@
+"""The API described: OpenAPI 3.1 made from the words of the contract, a page, the problem types."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.problems import explanation
+from config_manager.config import strict_json
+from config_manager.config.errors import NotFound
+
+_PAGE_CSP = b"default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'"
+
+
+async def get_openapi(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
+    return ApiResponse(200, _openapi_bytes())
+
+
+async def get_docs(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
+    return ApiResponse(
+        200,
+        _docs_page(),
+        ((b"content-security-policy", _PAGE_CSP),),
+        b"text/html; charset=utf-8",
+    )
+
+
+async def get_problem(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
+    found = explanation(request.params["name"])
+    if found is None:
+        raise NotFound("no problem of ours has this name")
+    return json_response(found)
+
+
+@cache
+def _openapi_bytes() -> bytes:
+    return strict_json.dumps(openapi())
+
+
+@cache
+def _docs_page() -> bytes:
+    """The page with the document rendered into it: it needs no script and nothing from outside."""
+    template = resources.files("config_manager.api.web").joinpath("docs.html").read_text("utf-8")
+    return template.replace("<!-- operations -->", _operations_html()).encode()
+
+
+def _operations_html() -> str:
+    from html import escape
+
+    parts: list[str] = []
+    for path, operations in openapi()["paths"].items():
+        for method, operation in operations.items():
+            answers = "".join(
+                f"<tr><td>{escape(code)}</td><td>{escape(_description(response))}</td></tr>"
+                for code, response in operation["responses"].items()
+            )
+            parameters = "".join(
+                f"<tr><td><code>{escape(p['name'])}</code> ({escape(p['in'])})</td>"
+                f"<td>{escape(p['description'])}</td></tr>"
+                for p in operation.get("parameters", [])
+            )
+            parts.append(
+                f"<article><h2><b>{method.upper()}</b> <code>{escape(path)}</code></h2>"
+                f"<p>{escape(operation['summary'])}</p><table>{parameters}{answers}</table></article>"
+            )
+    return "\n".join(parts)
+
+
+def _description(response: dict[str, Any]) -> str:
+    if "$ref" in response:
+        return "a problem document (application/problem+json)"
+    text: str = response["description"]
+    return text
+
+
+def openapi() -> dict[str, Any]:
+    """The OpenAPI 3.1 document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "config-manager",
+            "version": "1",
+            "summary": "Signed, live-changeable settings for a fleet of small services",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"token": []}],
+        "paths": _paths(),
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": _SCHEMAS,
+            "responses": {
+                "Problem": {
+                    "description": "What went wrong and what to do (RFC 9457)",
+                    "content": {
+                        "application/problem+json": {
+                            "schema": {"$ref": "#/components/schemas/Problem"}
+                        }
+                    },
+                }
+            },
+        },
+    }
+
+
+_INTEGER = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
+_TEXT = {"type": "string"}
+_OBJECT = {"type": "object"}
+_NAME = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"}
+
+_STAMP = {
+    "service": _NAME,
+    "version": _INTEGER,
+    "revision": _INTEGER,
+    "config_epoch": _TEXT,
+    "epoch_seq": _INTEGER,
+    "updated_at": {"type": ["string", "null"], "format": "date-time"},
+    "updated_by": {"type": ["string", "null"]},
+}
+_WRITTEN = {
+    "correlation_id": _TEXT,
+    "propagation": {"enum": ["pending", "confirmed"]},
+    "dry_run": {"type": "boolean"},
+    "changes": {"type": "array", "items": {"$ref": "#/components/schemas/KeyChange"}},
+}
+
+
+def _schema(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required or properties)}
+
+
+_SCHEMAS: dict[str, Any] = {
+    "Problem": _schema(
+        {
+            "type": {"type": "string", "format": "uri-reference"},
+            "title": _TEXT,
+            "status": {"type": "integer"},
+            "detail": _TEXT,
+            "request_id": _TEXT,
+            "errors": {
+                "type": "array",
+                "items": _schema({"pointer": _TEXT, "detail": _TEXT}),
+            },
+            "current_revision": _INTEGER,
+        },
+        "type", "title", "status", "detail", "request_id",
+    ),
+    "Values": {"type": "object", "description": "The service's values, by key"},
+    "KeyChange": _schema({"key": _TEXT, "old": {}, "new": {}}),
+    "Config": _schema(
+        {**_STAMP, "config": _OBJECT, "defaulted": {"type": "array", "items": _TEXT}, **_WRITTEN},
+        *_STAMP, "config", "defaulted",
+    ),
+    "ConfigList": _schema(
+        {
+            "services": {
+                "type": "array",
+                "items": _schema({k: _STAMP[k] for k in ("service", "revision", "version", "updated_at")}),
+            }
+        }
+    ),
+    "Deleted": _schema({**_STAMP, "deleted": {"const": True}, **_WRITTEN}, *_STAMP, "deleted"),
+    "EpochRequest": _schema(
+        {"services": {"type": "object", "additionalProperties": _OBJECT}, "reason": _TEXT}, "services"
+    ),
+    "Epoch": _schema(
+        {
+            "config_epoch": _TEXT,
+            "epoch_seq": _INTEGER,
+            "revision": _INTEGER,
+            "services": {"type": "array", "items": _NAME},
+            **_WRITTEN,
+        },
+        "config_epoch", "epoch_seq", "revision", "services",
+    ),
+    "History": _schema(
+        {
+            "service": _NAME,
+            "entries": {
+                "type": "array",
+                "items": _schema(
+                    {
+                        "revision": _INTEGER,
+                        "version": _INTEGER,
+                        "config_epoch": _TEXT,
+                        "epoch_seq": _INTEGER,
+                        "at": {"type": "string", "format": "date-time"},
+                        "by": _TEXT,
+                        "action": {"enum": ["put", "patch", "delete", "epoch", "secret"]},
+                        "reason": {"type": ["string", "null"]},
+                        "correlation_id": _TEXT,
+                        "changes": {"type": "array", "items": {"$ref": "#/components/schemas/KeyChange"}},
+                    }
+                ),
+            },
+            "next_before": {"type": ["integer", "null"]},
+        }
+    ),
+    "SecretRequest": _schema({"service": _NAME, "name": _TEXT, "value": _TEXT}),
+    "Secret": _schema(
+        {
+            "service": _NAME,
+            "name": _TEXT,
+            "version": _INTEGER,
+            "revision": _INTEGER,
+            "updated_at": {"type": "string", "format": "date-time"},
+            **_WRITTEN,
+        },
+        "service", "name", "version", "revision", "updated_at",
+    ),
+    "Health": _schema(
+        {
+            "ok": {"type": "boolean"},
+            "mode": {"enum": ["normal", "read-only"]},
+            "database_available": {"type": "boolean"},
+            "cache_available": {"type": "boolean"},
+            "broker": {"type": "object", "additionalProperties": _TEXT},
+            "config_epoch": _TEXT,
+            "epoch_seq": _INTEGER,
+            "revision": _INTEGER,
+            "outbox_depth": _INTEGER,
+            "actors": {"type": "object", "additionalProperties": _TEXT},
+            "reasons": {"type": "array", "items": _TEXT},
+        }
+    ),
+    "Envelope": _schema(
+        {
+            "payloadType": _TEXT,
+            "payload": _TEXT,
+            "signatures": {"type": "array", "items": _schema({"keyid": _TEXT, "sig": _TEXT})},
+        }
+    ),
+}  # fmt: skip
+
+
+def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "schema": _TEXT, "description": description}
+
+
+_SERVICE = {
+    "name": "service",
+    "in": "path",
+    "required": True,
+    "schema": _NAME,
+    "description": "the service's name; epoch, search and config-manager are reserved",
+}
+_IF_MATCH = _header("If-Match", "the revision you read, as its ETag; 412 if it is no longer that")
+_WRITE = [
+    _query("dry_run", {"type": "boolean"}, "change nothing, answer what would change"),
+    _query("wait", {"const": "confirmed"}, "answer once a broker holds it"),
+    _query("timeout", {"type": "number", "minimum": 0, "maximum": 60}, "seconds to wait; 5"),
+    _query("reason", {"type": "string", "maxLength": 500}, "why, for the history"),
+    _header("Idempotency-Key", "repeat safely for 24 hours: the same key, the same revision"),
+]
+
+
+def _operation(
+    name: str,
+    summary: str,
+    answers: dict[str, str],
+    problems: str,
+    *,
+    parameters: list[dict[str, Any]] | None = None,
+    body: tuple[str, str] | None = None,
+    public: bool = False,
+    media: str = "application/json",
+) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for code, schema in answers.items():
+        content = {"schema": {"$ref": f"#/components/schemas/{schema}"} if schema else _OBJECT}
+        responses[code] = {
+            "description": "Done" if code < "300" else "Not ok",
+            "content": {media: content},
+        }
+    for code in problems.split():
+        responses[code] = {"$ref": "#/components/responses/Problem"}
+    operation: dict[str, Any] = {"operationId": name, "summary": summary, "responses": responses}
+    if parameters:
+        operation["parameters"] = parameters
+    if body:
+        schema, body_media = body
+        reference = {"$ref": f"#/components/schemas/{schema}"}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {body_media: {"schema": reference}},
+        }
+    if public:
+        operation["security"] = []
+    return operation
+
+
+_WRITE_PROBLEMS = "400 401 403 412 413 415 422 503 504 507"
+
+
+def _paths() -> dict[str, Any]:
+    write = [_SERVICE, _IF_MATCH, *_WRITE]
+    return {
+        "/health": {
+            "get": _operation(
+                "health", "How the service is, and why it is not ok",
+                {"200": "Health", "503": "Health"}, "400 403", public=True,
+            )
+        },
+        "/api/v1/config": {
+            "get": _operation("listConfigs", "Every service", {"200": "ConfigList"}, "400 401 403")
+        },
+        "/api/v1/config/epoch": {
+            "post": _operation(
+                "newEpoch", "Change several services at once, all or none, in a new epoch",
+                {"200": "Epoch"}, _WRITE_PROBLEMS,
+                parameters=_WRITE, body=("EpochRequest", "application/json"),
+            )
+        },
+        "/api/v1/config/{service}": {
+            "get": _operation(
+                "getConfig", "A service's effective configuration; secrets are masked",
+                {"200": "Config"}, "400 401 403 404",
+                parameters=[
+                    _SERVICE,
+                    _query("view", {"enum": ["effective", "stored"]}, "stored: exactly what PUT takes"),
+                ],
+            ),
+            "put": _operation(
+                "putConfig", "Replace a service's stored values",
+                {"200": "Config", "201": "Config"}, _WRITE_PROBLEMS,
+                parameters=write, body=("Values", "application/json"),
+            ),
+            "patch": _operation(
+                "patchConfig", "Merge into a service's stored values (RFC 7396)",
+                {"200": "Config", "201": "Config"}, f"404 {_WRITE_PROBLEMS}",
+                parameters=write, body=("Values", "application/merge-patch+json"),
+            ),
+            "delete": _operation(
+                "deleteConfig", "Delete a service's configuration; its history stays",
+                {"200": "Deleted"}, f"404 {_WRITE_PROBLEMS}", parameters=write,
+            ),
+        },
+        "/api/v1/config/{service}/history": {
+            "get": _operation(
+                "getHistory", "Who changed what, when and why; newest first",
+                {"200": "History"}, "400 401 403 404 503 504",
+                parameters=[
+                    _SERVICE,
+                    _query("limit", {"type": "integer", "minimum": 1, "maximum": 500}, "entries; 50"),
+                    _query("before", _INTEGER, "revisions below this one"),
+                    _query("key", _TEXT, "only revisions that changed this key"),
+                    _query("since", {"type": "string", "format": "date-time"}, "not older than this"),
+                    _query("until", {"type": "string", "format": "date-time"}, "not newer than this"),
+                ],
+            )
+        },
+        "/api/v1/secrets": {
+            "post": _operation(
+                "setSecret", "Store a secret; no answer ever shows it",
+                {"201": "Secret"}, _WRITE_PROBLEMS,
+                parameters=_WRITE, body=("SecretRequest", "application/json"),
+            )
+        },
+        "/api/v1/trust/root": {
+            "get": _operation(
+                "trustRoot", "The current trust root's envelope", {"200": "Envelope"}, "403", public=True
+            )
+        },
+        "/api/v1/trust/roots/{version}": {
+            "get": _operation(
+                "trustRootVersion", "One version of the trust root", {"200": "Envelope"}, "400 403 404",
+                public=True,
+                parameters=[
+                    {"name": "version", "in": "path", "required": True, "schema": _INTEGER,
+                     "description": "1 is the first"}
+                ],
+            )
+        },
+        "/problems/{name}": {
+            "get": _operation(
+                "problem", "What a problem's type means", {"200": ""}, "403 404", public=True,
+                parameters=[
+                    {"name": "name", "in": "path", "required": True, "schema": _TEXT,
+                     "description": "the last segment of a problem's type"}
+                ],
+            )
+        },
+        "/openapi.json": {"get": _operation("openapi", "This document", {"200": ""}, "403", public=True)},
+    }  # fmt: skip

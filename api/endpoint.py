@@ -1,0 +1,153 @@
+"""A request and an answer as the routes see them, whoever carried them here.
+
+Every route is `async (ApiRequest, Api) -> ApiResponse`, defined once; `api.app` calls it from plain
+ASGI or through Quart, and `api.pipeline` wraps both ways in the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qsl
+
+from config_manager.actors.actor import Context
+from config_manager.actors.system import System
+from config_manager.config import strict_json
+from config_manager.config.errors import (
+    FieldError,
+    InvalidValues,
+    MalformedRequest,
+    UnsupportedMediaType,
+)
+from config_manager.config.strict_json import JsonObject
+
+JSON = b"application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What the routes work with."""
+
+    system: System
+    dev: bool
+    bodies: dict[str, tuple[object, ApiResponse]] = field(default_factory=dict)
+    """service → (the state, the GET answer made of it): a body is made once per revision"""
+
+
+@dataclass
+class ApiRequest:
+    """One request. headers: lower-case names, as they came. by: who, once that is known."""
+
+    method: str
+    raw_path: bytes
+    raw_query: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    client_host: str | None
+    body: bytes = b""
+    params: Mapping[str, str] = field(default_factory=dict)
+    correlation_id: str = ""
+    by: str = "anonymous"
+    deadline: float = float("inf")
+
+    @property
+    def context(self) -> Context:
+        return Context(self.correlation_id, self.deadline)
+
+    def header(self, name: bytes) -> str | None:
+        """The header's value (the first, where it stands twice), as Latin-1."""
+        for key, value in self.headers:
+            if key == name:
+                return value.decode("latin-1")
+        return None
+
+    @cached_property
+    def query(self) -> Mapping[str, str]:
+        """Raises MalformedRequest where a name stands twice or the text is no query."""
+        if not self.raw_query:
+            return {}
+        try:
+            pairs = parse_qsl(
+                self.raw_query.decode("ascii"),
+                keep_blank_values=True,
+                strict_parsing=True,
+                max_num_fields=20,
+                errors="strict",
+            )
+        except (ValueError, UnicodeError):
+            raise MalformedRequest("the query string does not parse") from None
+        query = dict(pairs)
+        if len(query) != len(pairs):
+            raise MalformedRequest("a query parameter stands twice")
+        if any("\0" in value for value in query.values()):
+            raise MalformedRequest("a NUL in the query string")
+        return query
+
+    def flag(self, name: str) -> bool:
+        value = self.query.get(name, "false")
+        if value not in ("true", "false"):
+            raise MalformedRequest(f"{name}: expected true or false")
+        return value == "true"
+
+    def number(self, name: str, *, least: int, most: int) -> int | None:
+        text = self.query.get(name)
+        if text is None:
+            return None
+        if not (
+            text.isascii() and text.isdigit() and len(text) <= 16 and least <= int(text) <= most
+        ):  # noqa: PLR2004
+            raise MalformedRequest(f"{name}: expected an integer from {least} to {most}")
+        return int(text)
+
+    def allow_query(self, *names: str) -> None:
+        unknown = [name for name in self.query if name not in names]
+        if unknown:
+            known = ", ".join(names) or "none"
+            raise MalformedRequest(f"unknown query parameter {unknown[0][:64]!r}; known: {known}")
+
+    def json_object(self, media_type: str = "application/json") -> JsonObject:
+        """The body. Raises UnsupportedMediaType, MalformedRequest, InvalidValues."""
+        given = (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+        if given != media_type:
+            raise UnsupportedMediaType(
+                f"send it as Content-Type: {media_type}, not {given[:64] or 'without one'}"
+            )
+        try:
+            value = strict_json.loads(self.body)
+        except strict_json.NotStrictJson as error:
+            raise MalformedRequest(f"the body: {error}") from None
+        if not isinstance(value, dict):
+            raise InvalidValues(
+                "the body is JSON, but not an object", [FieldError("", "expected a JSON object")]
+            )
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class ApiResponse:
+    """An answer but for the headers that every answer carries."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: bytes = JSON
+
+
+Endpoint = Callable[[ApiRequest, Api], Awaitable[ApiResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """path: segments in braces are parameters. public: no token is needed."""
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    public: bool = False
+
+
+def json_response(
+    value: Any, status: int = 200, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> ApiResponse:
+    return ApiResponse(status, strict_json.dumps(value), headers)

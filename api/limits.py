@@ -1,0 +1,16 @@
+"""What a request may cost. Times in seconds, sizes in bytes."""
+
+from __future__ import annotations
+
+MAX_BODY_BYTES = 1024 * 1024
+DRAIN_BYTES = 16 * 1024 * 1024
+"""Of a body that is too large this much is read and thrown away, so that its sender gets to read
+the 413 instead of a reset connection."""
+MAX_HEAD_BYTES = 32 * 1024
+ARRIVE_WITHIN_S = 15.0
+"""From a request's first byte to its last: a slow sender is cut."""
+ANSWER_WITHIN_S = 10.0
+IDLE_S = 75.0
+"""A kept-alive connection between two requests."""
+STOP_WITHIN_S = 2.0
+"""For requests in hand when the server stops."""

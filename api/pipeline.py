@@ -1,0 +1,137 @@
+"""The rules around every route, whichever way a request came: id, guard, token, errors, access line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import structlog
+import trio
+
+from config_manager.api.auth import authenticate, guard_dev
+from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, Route
+from config_manager.api.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES
+from config_manager.api.problems import problem
+from config_manager.api.routes import ROUTES
+from config_manager.config.errors import MalformedRequest, MethodNotAllowed, NotFound, TooLarge
+from config_manager.config.names import accept_correlation_id
+
+_TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class _Node:
+    """One path segment of the route table."""
+
+    def __init__(self) -> None:
+        self.fixed: dict[str, _Node] = {}
+        self.any: tuple[str, _Node] | None = None
+        self.routes: dict[str, Route] = {}
+
+
+def _tree() -> _Node:
+    root = _Node()
+    for route in ROUTES:
+        node = root
+        for segment in route.path.strip("/").split("/"):
+            if segment.startswith("{"):
+                node.any = node.any or (segment.strip("{}"), _Node())
+                node = node.any[1]
+            else:
+                node = node.fixed.setdefault(segment, _Node())
+        node.routes[route.method] = route
+    return root
+
+
+_ROOT = _tree()
+
+
+class Answer(NamedTuple):
+    """What goes out: status, every header, body."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+async def answer(request: ApiRequest, api: Api, *, too_large: bool = False) -> Answer:
+    """Answer a request; never raises but Cancelled. too_large: its body was not kept."""
+    started = trio.current_time()
+    world = api.system.world
+    request.correlation_id = (
+        accept_correlation_id(request.header(b"x-request-id")) or world.randomness.uuid()
+    )
+    request.deadline = started + ANSWER_WITHIN_S
+    try:
+        response = await _respond(request, api, too_large=too_large)
+    except Exception as error:  # noqa: BLE001  the edge: every error becomes a problem document
+        response = problem(error, request.correlation_id)
+    structlog.get_logger().info(
+        "request",
+        actor="rest",
+        request_id=request.correlation_id,
+        correlation_id=request.correlation_id,
+        method=request.method,
+        path=request.raw_path.decode("latin-1")[:256],
+        status=response.status,
+        duration_ms=round((trio.current_time() - started) * 1000, 3),
+        by=request.by,
+    )
+    headers = [
+        (b"content-type", response.content_type),
+        (b"content-length", b"%d" % len(response.body)),
+        (b"x-request-id", request.correlation_id.encode()),
+        (b"traceparent", _traceparent(request, api)),
+        (b"x-content-type-options", b"nosniff"),
+        *response.headers,
+    ]
+    return Answer(response.status, headers, b"" if request.method == "HEAD" else response.body)
+
+
+async def _respond(request: ApiRequest, api: Api, *, too_large: bool) -> ApiResponse:
+    if api.dev:
+        guard_dev(request)
+    node, request.params = _find(request)
+    method = "GET" if request.method == "HEAD" else request.method
+    route = node.routes.get(method)
+    if route is None or not route.public:
+        request.by = authenticate(request, api)
+    if route is None:
+        allowed = sorted({*node.routes, *(["HEAD"] if "GET" in node.routes else [])})
+        raise MethodNotAllowed(
+            f"{request.method[:32]} is not for this; {', '.join(allowed)} are", allowed
+        )
+    if too_large:
+        raise TooLarge(f"the body is over {MAX_BODY_BYTES} bytes")
+    return await route.endpoint(request, api)
+
+
+def _find(request: ApiRequest) -> tuple[_Node, Mapping[str, str]]:
+    """The routes of a path. Segments are split before they are decoded, so %2F stays inside one."""
+    node, params = _ROOT, dict[str, str]()
+    nothing = NotFound("there is nothing at this path; GET /docs shows what there is")
+    for raw in request.raw_path.removeprefix(b"/").split(b"/"):
+        try:
+            segment = unquote_to_bytes(raw).decode("utf-8")
+        except UnicodeDecodeError:
+            raise MalformedRequest("the path is not UTF-8") from None
+        if (fixed := node.fixed.get(segment)) is not None:
+            node = fixed
+        elif node.any is not None:
+            params[node.any[0]] = segment
+            node = node.any[1]
+        else:
+            raise nothing
+    if not node.routes:
+        raise nothing
+    return node, params
+
+
+def _traceparent(request: ApiRequest, api: Api) -> bytes:
+    """W3C Trace Context: the caller's, or one of our own."""
+    for name, value in request.headers:
+        if name == b"traceparent" and _TRACEPARENT.fullmatch(value):
+            return value
+    token = api.system.world.randomness.token(24).hex().encode()
+    return b"00-%b-%b-01" % (token[:32], token[32:])
