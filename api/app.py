@@ -7,6 +7,7 @@ A GET or PUT of one service through Quart costs 300 µs of framework that answer
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from quart import Response, request
@@ -76,7 +77,8 @@ async def _answer_directly(api: Api, scope: Scope, receive: Receive, send: Send)
 
 def make_quart(api: Api) -> QuartTrio:
     """Quart around the pipeline: one catch-all view, because the route table is the pipeline's."""
-    quart = QuartTrio("config_manager.api", static_folder=None)
+    here = str(Path(__file__).parent)  # given, because Flask can't find a namespace package's folder
+    quart = QuartTrio(__name__, static_folder=None, root_path=here, instance_path=here)
     quart.config["MAX_CONTENT_LENGTH"] = DRAIN_BYTES
     quart.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     quart.config["BODY_TIMEOUT"] = None  # the server cuts slow requests (api/server.py)
