@@ -1,16 +1,21 @@
 """What a service's settings look like: a pydantic model per service, with metadata per field.
 
-A model's fields are its keys; see `setting` for what a field tells the person who sets it. A service
+A model's fields are its keys; `setting` says what a field tells the person who sets it. A service
 without a model takes any JSON object.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
+from config_manager.config.errors import FieldError, InvalidValues
+from config_manager.config.names import pointer
 from config_manager.config.strict_json import JsonObject
 
 Level = Literal["simple", "advanced"]
@@ -23,6 +28,31 @@ class ServiceSettings(BaseModel):
     SERVICE: ClassVar[str]
 
 
+def setting(
+    default: Any,
+    description: str,
+    *,
+    level: Level = "advanced",
+    unit: str | None = None,
+    secret: bool = False,
+    allowed: str | None = None,
+    **limits: Any,
+) -> Any:
+    """A field of a service's model.
+
+    description: for the person who chooses a value. unit: of a number. allowed: in words, where the
+    limits alone don't say it. limits: pydantic's (`ge`, `le`, `min_length`, `pattern`, …).
+    """
+    extra: dict[str, Any] = {"x-level": level}
+    if unit is not None:
+        extra["x-unit"] = unit
+    if allowed is not None:
+        extra["x-allowed"] = allowed
+    if secret:
+        extra |= {"x-secret": True, "writeOnly": True}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
+
+
 class Effective(NamedTuple):
     """What a service runs: stored values over defaults, without secrets. defaulted: filled-in keys."""
 
@@ -30,42 +60,158 @@ class Effective(NamedTuple):
     defaulted: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A model, and what is asked of it on every write, worked out once."""
+
+    model: type[ServiceSettings]
+    defaults: JsonObject
+    secrets: frozenset[str]
+    allowed: Mapping[str, str]
+
+
 class Catalogue:
     """The known services. Pure and immutable: pass it in."""
 
     def __init__(self, models: Iterable[type[ServiceSettings]] = ()) -> None:
-        self._models: Mapping[str, type[ServiceSettings]] = {m.SERVICE: m for m in models}
+        self._known = {model.SERVICE: _know(model) for model in models}
 
     def __contains__(self, service: str) -> bool:
-        return service in self._models
+        return service in self._known
 
     @property
     def services(self) -> tuple[str, ...]:
-        return tuple(sorted(self._models))
+        return tuple(sorted(self._known))
 
     def secret_keys(self, service: str) -> frozenset[str]:
         """The keys that the service's model marks as secret; none for an unknown service."""
-        raise NotImplementedError
+        known = self._known.get(service)
+        return known.secrets if known else frozenset()
 
     def check(self, service: str, stored: JsonObject) -> None:
         """Raise InvalidValues with one entry per wrong field and what would be allowed.
 
         `stored` holds no secret keys. A service without a model takes anything.
         """
-        raise NotImplementedError
+        known = self._known.get(service)
+        if known is None:
+            return
+        try:
+            known.model.model_validate(stored)
+        except ValidationError as error:
+            raise InvalidValues(
+                f"{service} does not take these values; nothing was written",
+                _field_errors(known, error),
+            ) from None
 
     def check_secret(self, service: str, name: str, value: str) -> None:
         """Raise InvalidValues (pointer /name or /value) unless the model has this secret and takes
         this value. The message never contains the value."""
-        raise NotImplementedError
+        known = self._known.get(service)
+        if known is None:
+            return
+        if name not in known.secrets:
+            names = ", ".join(sorted(known.secrets)) or "none"
+            detail = f"{service} has no such secret; its secrets: {names}"
+            raise InvalidValues("unknown secret", [FieldError("/name", detail)])
+        try:
+            known.model.model_validate({name: value})
+        except ValidationError:
+            detail = f"expected {known.allowed[name]}"
+            raise InvalidValues(
+                "not a value for this secret", [FieldError("/value", detail)]
+            ) from None
 
     def effective(self, service: str, stored: JsonObject) -> Effective:
-        """Stored values over the model's defaults, in the model's order, secret keys left out.
-
-        The secret keys themselves count as defaulted nowhere: the REST view adds them masked.
-        """
-        raise NotImplementedError
+        """Stored values over the model's defaults, in the model's order, secret keys left out."""
+        known = self._known.get(service)
+        if known is None:
+            return Effective(dict(stored), ())
+        defaulted = tuple(key for key in known.defaults if key not in stored)
+        return Effective({**known.defaults, **stored}, defaulted)
 
     def json_schema(self, service: str) -> dict[str, Any] | None:
         """JSON Schema (2020-12) of the service's settings with our metadata, or None."""
-        raise NotImplementedError
+        known = self._known.get(service)
+        return None if known is None else known.model.model_json_schema()
+
+
+def _know(model: type[ServiceSettings]) -> _Known:
+    fields = model.model_fields
+    secrets = frozenset(name for name, f in fields.items() if _extra(f).get("x-secret"))
+    defaults = model().model_dump(mode="json")
+    return _Known(
+        model,
+        {name: value for name, value in defaults.items() if name not in secrets},
+        secrets,
+        {name: _in_words(field) for name, field in fields.items()},
+    )
+
+
+def _extra(field: FieldInfo) -> Mapping[str, Any]:
+    extra = field.json_schema_extra
+    return extra if isinstance(extra, dict) else {}
+
+
+def _field_errors(known: _Known, error: ValidationError) -> list[FieldError]:
+    found: dict[str, str] = {}
+    for item in error.errors(include_url=False, include_input=False):
+        location = item["loc"]
+        key = str(location[0]) if location else ""
+        if item["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(key, known.allowed, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            found[pointer(key)] = f"unknown key{hint} The keys: {', '.join(known.defaults)}"
+        elif item["type"] == "value_error":
+            # a rule across fields names the one to change: "key: what it takes"
+            message = item["msg"].removeprefix("Value error, ")
+            named, separator, rest = message.partition(": ")
+            if not key and separator and named in known.allowed:
+                found[pointer(named)] = rest
+            else:
+                found[pointer(key) if key else ""] = message
+        else:
+            found.setdefault(pointer(key), f"expected {known.allowed.get(key, 'something else')}")
+    return [FieldError(where, detail) for where, detail in found.items()]
+
+
+_TYPE_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+
+
+def _in_words(field: FieldInfo) -> str:
+    """What a field takes, for an error message: "a number from 0 to 1"."""
+    extra = _extra(field)
+    if "x-allowed" in extra:
+        return str(extra["x-allowed"])
+    kinds = [field.annotation]
+    if get_origin(field.annotation) not in (None, Literal):
+        kinds = list(get_args(field.annotation))
+    words: list[str] = []
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            words.append("one of " + ", ".join(map(str, get_args(kind))))
+        elif kind is type(None):
+            words.append("null")
+        else:
+            words.append(_TYPE_WORDS.get(kind, "a value") + _limits(field))  # type: ignore[arg-type]
+    unit = f" ({extra['x-unit']})" if "x-unit" in extra else ""
+    return " or ".join(words) + unit
+
+
+def _limits(field: FieldInfo) -> str:
+    limits: dict[str, Any] = {}
+    for item in field.metadata:
+        for name in ("ge", "gt", "le", "lt", "min_length", "max_length"):
+            if (value := getattr(item, name, None)) is not None:
+                limits[name] = value
+    if "ge" in limits and "le" in limits:
+        return f" from {limits['ge']} to {limits['le']}"
+    if "gt" in limits:
+        return f" over {limits['gt']}"
+    if "min_length" in limits and "max_length" in limits:
+        return f" of {limits['min_length']} to {limits['max_length']} characters"
+    if "max_length" in limits:
+        return f" of at most {limits['max_length']} characters"
+    if "min_length" in limits:
+        return f" of at least {limits['min_length']} characters"
+    return ""
