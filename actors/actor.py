@@ -25,15 +25,15 @@ from config_manager.config.errors import Refused
 R = TypeVar("R")
 
 
-class Gone(Exception):  # noqa: N818  what happened, not what is wrong
+class Gone(Exception):
     """The actor stopped or crashed before it answered: the effect is unknown."""
 
 
-class Full(Exception):  # noqa: N818
+class Full(Exception):
     """The mailbox stayed full until the deadline: nothing was delivered, nothing happened."""
 
 
-class RestartLimit(Exception):  # noqa: N818
+class RestartLimit(Exception):
     """Too many crashes within the window: the failure goes upstairs and ends the process."""
 
     def __init__(self, actor: str, crashes: int) -> None:
@@ -170,11 +170,13 @@ class Nudge:
 class Actor:
     """A name, a bounded mailbox that outlives crashes, and lives run one after another."""
 
+    _run_life: Callable[[], Awaitable[None]]
+
     def __init__(
         self,
         name: str,
         life: Life,
-        policy: Policy = Policy(),  # noqa: B008  frozen
+        policy: Policy = Policy(),
         *,
         on_event: EventHook = log_event,
         jitter: Callable[[], float] = lambda: 1.0,
@@ -187,7 +189,7 @@ class Actor:
         cls,
         name: str,
         life: BatchLife,
-        policy: Policy = Policy(),  # noqa: B008  frozen
+        policy: Policy = Policy(),
         *,
         on_event: EventHook = log_event,
         jitter: Callable[[], float] = lambda: 1.0,
@@ -206,7 +208,6 @@ class Actor:
         self._policy = policy
         self._on_event = on_event
         self._jitter = jitter
-        self._run_life: Callable[[], Awaitable[None]]
         self._inbox, self._mail = trio.open_memory_channel[Mail](policy.mailbox)
         self._current_life = trio.CancelScope()
         self._planted: Exception | None = None

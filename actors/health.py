@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 import trio
+import trio.lowlevel
 
 from config_manager.actors.actor import ActorStates, Handler, Life, idle
 from config_manager.actors.mqtt import Message
@@ -123,7 +124,7 @@ def health(board: HealthBoard, frames: HealthFrames, outlets: Sequence[Outlet]) 
     async def life() -> AsyncIterator[Handler]:
         async def watch() -> None:
             structlog.contextvars.bind_contextvars(actor="health")
-            await trio.sleep(0)  # let our own actor count as running before we judge
+            await trio.lowlevel.checkpoint()  # let our own actor count as running before we judge
             told: bool | None = None
             while True:
                 report = board.report()

@@ -10,13 +10,13 @@ from typing import Literal, TypeVar
 
 from config_manager.actors.actor import Request
 from config_manager.config.wire import Envelope
+from config_manager.storage import writes
 from config_manager.storage.state import (
     HistoryPage,
     HistoryQuery,
     KeyChange,
     ServiceState,
 )
-from config_manager.storage import writes
 from config_manager.storage.writes import Delete, Patch, Put
 
 R = TypeVar("R")

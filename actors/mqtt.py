@@ -32,7 +32,7 @@ _IN_FLIGHT = 20
 _UNSUPPORTED_PROTOCOL = 132
 
 
-class BrokerUnavailable(Exception):  # noqa: N818
+class BrokerUnavailable(Exception):
     """The broker can't be reached, refused us, or the connection broke; the message says which."""
 
 

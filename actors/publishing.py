@@ -48,6 +48,8 @@ _REREAD_S = 60.0
 _REPAIR_INTERVAL_S = 1.0
 """Between two repairs of one topic: a hostile writer must not make us its amplifier."""
 
+_CONFIG_PREFIX = wire.config_topic("")
+
 SignUpdate = Callable[[ServiceState], Awaitable[Envelope]]
 
 
@@ -160,7 +162,7 @@ class _Session:
                     if service not in self._in_flight:
                         del self._pending[service]
                         state = services[service]
-                        if self._held.get(service) != state.digest:
+                        if not self._is_done(state):
                             self._in_flight.add(service)
                             return state
                         break
@@ -168,6 +170,13 @@ class _Session:
                     await self._work.wait()
             else:
                 await self._work.wait()
+
+    def _is_done(self, state: ServiceState) -> bool:
+        """Read back already, or sent just now and on its way back."""
+        sent = self._sent.get(state.service)
+        return self._held.get(state.service) == state.digest or (
+            sent is not None and sent.digest == state.digest and trio.current_time() < sent.deadline
+        )
 
     async def _follow(self) -> None:
         """Every service whose state changed since the last look."""
@@ -201,7 +210,7 @@ class _Session:
                 continue
             before = self._sent.get(service)
             tries = before.tries if before and before.digest == state.digest else 0
-            deadline = trio.current_time() + _READ_BACK_S
+            deadline = trio.current_time() + _READ_BACK_S * 2**tries
             self._sent[service] = _Sent(state.digest, deadline, tries + 1)
             await self._connection.publish(
                 wire.config_topic(service), envelope.to_bytes(), qos=1, retain=True
@@ -226,9 +235,8 @@ class _Session:
     async def _read(self) -> None:
         async for message in self._connection.messages():
             self._last_message = trio.current_time()
-            service = message.topic.removeprefix(wire.config_topic(""))
-            if service is not message.topic and "/" not in service:
-                await self._on_config(service, message)
+            if message.topic.startswith(_CONFIG_PREFIX):
+                await self._on_config(message.topic.removeprefix(_CONFIG_PREFIX), message)
             elif message.topic in self._p.outlet.retained:
                 self._on_document(message)
 
@@ -315,7 +323,6 @@ class _Session:
                     continue
                 if sent.digest != services[service].digest or sent.tries < _TRIES:
                     self._want(service)
-                    sent.deadline = now + _READ_BACK_S * 2**sent.tries
                 else:
                     self._p.set_aside(services[service])
                     del self._sent[service]

@@ -22,10 +22,14 @@ from outcome import Error, Outcome, Value
 
 from config_manager.actors.actor import BatchHandler, BatchLife, Context
 from config_manager.actors.messages import (
+    DeleteConfig,
     EpochWritten,
     Idempotency,
     NewEpoch,
+    PatchConfig,
+    PutConfig,
     ReadHistory,
+    SetSecret,
     Write,
     Written,
 )
@@ -209,6 +213,7 @@ class Storage:
         with trio.CancelScope(shield=True):  # what is decided is committed and answered
             async with self._turn:
                 return await self._decide_and_commit(jobs)
+        raise AssertionError("a shielded scope is never cancelled")
 
     async def _decide_and_commit(
         self, jobs: Sequence[tuple[Any, Context]]
@@ -251,7 +256,7 @@ class Storage:
             raise ReadOnly(WHAT_TO_DO)
         if isinstance(request, ReadHistory):
             return store.history(request.query), None
-        assert isinstance(request, Write)
+        assert isinstance(request, PutConfig | PatchConfig | DeleteConfig | SetSecret | NewEpoch)
         now = self._world.clock.now()
         if request.idempotency is not None:
             record = records.get(request.idempotency.key) or store.idempotency(

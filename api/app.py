@@ -77,7 +77,9 @@ async def _answer_directly(api: Api, scope: Scope, receive: Receive, send: Send)
 
 def make_quart(api: Api) -> QuartTrio:
     """Quart around the pipeline: one catch-all view, because the route table is the pipeline's."""
-    here = str(Path(__file__).parent)  # given, because Flask can't find a namespace package's folder
+    here = str(
+        Path(__file__).parent
+    )  # given, because Flask can't find a namespace package's folder
     quart = QuartTrio(__name__, static_folder=None, root_path=here, instance_path=here)
     quart.config["MAX_CONTENT_LENGTH"] = DRAIN_BYTES
     quart.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
@@ -85,8 +87,9 @@ def make_quart(api: Api) -> QuartTrio:
 
     async def view(path: str = "") -> Response:  # noqa: ARG001
         too_large = False
+        body: Any
         try:
-            body: bytes = await request.get_data(cache=False, as_text=False)
+            body = await request.get_data(cache=False, as_text=False)
         except RequestEntityTooLarge:
             body = b""
             too_large = True

@@ -249,7 +249,7 @@ def _view(api: Api, service: str, state: ServiceState | None) -> JsonObject:
         effective, defaulted, epoch = state.effective, state.defaulted, state.epoch
         secrets = dict(state.secrets)
     declared = catalogue.secret_keys(service)
-    masked = {name: MASK for name in sorted({*declared, *secrets})}
+    masked = dict.fromkeys(sorted({*declared, *secrets}), MASK)
     unset = [name for name in sorted(declared) if name not in secrets]
     return {
         "service": service,

@@ -28,7 +28,7 @@ _STEP_S = 15.0
 _COMMAND = (sys.executable, "-m", "config_manager.api.main")
 
 
-class TourFailed(Exception):  # noqa: N818  the one way a tour ends early
+class TourFailed(Exception):
     pass
 
 

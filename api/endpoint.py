@@ -96,7 +96,7 @@ class ApiRequest:
             return None
         if not (
             text.isascii() and text.isdigit() and len(text) <= 16 and least <= int(text) <= most
-        ):  # noqa: PLR2004
+        ):
             raise MalformedRequest(f"{name}: expected an integer from {least} to {most}")
         return int(text)
 

@@ -133,8 +133,8 @@ class _Connection:
                 self.protocol = _LeanH11(
                     self._server.app,
                     self._server.config,
-                    self._server.context,  # type: ignore[arg-type]
-                    task_group,  # type: ignore[arg-type]
+                    self._server.context,
+                    task_group,
                     ConnectionState({}),
                     False,
                     parse_socket_addr(socket.family, socket.getpeername()),

@@ -22,7 +22,7 @@ from config_manager.config.world import World
 _BEFORE_ANY_DATE = float("-inf")
 
 
-class KeptBroken(Exception):  # noqa: N818  a finding about a file
+class KeptBroken(Exception):
     """The last-known-good file does not verify. marks: what its seal still vouches for."""
 
     def __init__(self, detail: str, marks: Kept | None = None) -> None:

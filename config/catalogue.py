@@ -160,7 +160,7 @@ def _field_errors(known: _Known, error: ValidationError) -> list[FieldError]:
         key = str(location[0]) if location else ""
         if item["type"] == "extra_forbidden":
             close = difflib.get_close_matches(key, known.allowed, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = f"; did you mean {close[0]}?" if close else "."
             found[pointer(key)] = f"unknown key{hint} The keys: {', '.join(known.defaults)}"
         elif item["type"] == "value_error":
             # a rule across fields names the one to change: "key: what it takes"

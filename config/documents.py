@@ -97,8 +97,23 @@ class ConfigUpdate:
 
 
 _CONFIG_UPDATE_FIELDS = frozenset(
-    "format service topic config_epoch epoch_seq revision previous issued_at not_after config "
-    "defaulted secrets deleted correlation_id critical".split()
+    [
+        "format",
+        "service",
+        "topic",
+        "config_epoch",
+        "epoch_seq",
+        "revision",
+        "previous",
+        "issued_at",
+        "not_after",
+        "config",
+        "defaulted",
+        "secrets",
+        "deleted",
+        "correlation_id",
+        "critical",
+    ]
 )
 
 
@@ -137,7 +152,7 @@ class Snapshot:
         )
 
 
-_SNAPSHOT_FIELDS = frozenset("config_epoch epoch_seq revision services critical".split())
+_SNAPSHOT_FIELDS = frozenset(["config_epoch", "epoch_seq", "revision", "services", "critical"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +268,7 @@ class Root:
         return cls(fields.integer("version"), fields.text("issued_at"), keys, roles)
 
 
-_ROOT_FIELDS = frozenset("version issued_at keys roles critical".split())
+_ROOT_FIELDS = frozenset(["version", "issued_at", "keys", "roles", "critical"])
 
 
 def _public_key(text: str) -> bytes:

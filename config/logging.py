@@ -22,7 +22,7 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 def configure(log_format: LogFormat, level: LogLevelName, stream: IO[str] | None = None) -> None:
     """Set up logging for the process. stream: standard output unless the caller needs that."""
-    target = stream or sys.stdout
+    target: Any = stream or sys.stdout  # a text stream over a binary one
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -37,7 +37,7 @@ def configure(log_format: LogFormat, level: LogLevelName, stream: IO[str] | None
                 structlog.processors.JSONRenderer(serializer=_json),
             ],
             wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-            logger_factory=structlog.BytesLoggerFactory(target.buffer),  # type: ignore[attr-defined]
+            logger_factory=structlog.BytesLoggerFactory(target.buffer),
             cache_logger_on_first_use=True,
         )
     else:

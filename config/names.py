@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, NewType
 
-from config_manager.config.errors import InvalidName, InvalidValues, FieldError
+from config_manager.config.errors import FieldError, InvalidName, InvalidValues
 
 OUR_ID = "config-manager"
 """This service's own id on MQTT, and therefore nobody else's name."""

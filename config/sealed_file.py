@@ -23,7 +23,7 @@ _MAGIC = b"config-manager sealed v1\n"
 _NONCE_BYTES = crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
 
 
-class SealBroken(Exception):  # noqa: N818  a finding about a file
+class SealBroken(Exception):
     """Neither generation of the file verifies under this key: altered, damaged or somebody else's."""
 
 
@@ -48,7 +48,9 @@ class SealedFile:
         sealed = crypto_aead_xchacha20poly1305_ietf_encrypt(data, self._purpose, nonce, self._key)
         disk = self._world.disk
         if disk.exists(self.path):
-            disk.write_atomic(self.previous, disk.read(self.path))
+            newest = disk.read(self.path)
+            if self._open(newest) is not None:  # a damaged one must not replace the good one
+                disk.write_atomic(self.previous, newest)
         disk.write_atomic(self.path, _MAGIC + nonce + sealed)
 
     def read(self) -> bytes:

@@ -48,7 +48,7 @@ RoleName = Literal["root", "config", "beacon"]
 Document = TypeVar("Document", ConfigUpdate, Snapshot, Beacon, Root)
 
 
-class Distrust(Exception):  # noqa: N818  a verdict, not an error of ours
+class Distrust(Exception):
     """Refused; `reason` is stable and counted, `detail` is for the person who looks."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

@@ -388,7 +388,7 @@ def _service(row: Sequence[Any]) -> ServiceState:
 
 
 def _history_entry(row: Sequence[Any]) -> HistoryEntry:
-    return HistoryEntry(*row[:9], changes=tuple(_key_changes(orjson.loads(row[9]))))
+    return HistoryEntry(*row[:9], tuple(_key_changes(orjson.loads(row[9]))))
 
 
 def _key_changes(items: Iterable[Sequence[Any]]) -> Iterable[KeyChange]:

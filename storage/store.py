@@ -23,7 +23,7 @@ from config_manager.storage.state import (
 )
 
 
-class DatabaseUnavailable(Exception):  # noqa: N818  a condition, like Python's own StopIteration
+class DatabaseUnavailable(Exception):
     """The database opened once but can't be read or written now; nothing of the call was kept,
     except that a failing COMMIT may have become durable: `load` again before judging."""
 
