@@ -388,7 +388,9 @@ def _service(row: Sequence[Any]) -> ServiceState:
 
 
 def _history_entry(row: Sequence[Any]) -> HistoryEntry:
-    return HistoryEntry(*row[:9], tuple(_key_changes(orjson.loads(row[9]))))
+    *fields, changes_json = row
+    fields.append(tuple(_key_changes(orjson.loads(changes_json))))
+    return HistoryEntry(*fields)
 
 
 def _key_changes(items: Iterable[Sequence[Any]]) -> Iterable[KeyChange]:
