@@ -78,6 +78,7 @@ class Storage:
         self._secret_box = secret_box
         self._world = world
         self._store: Store | None = None
+        self._suspended: list[Store] = []
         self._floor = Mark(0, 0)
         self._started = False
         self._turn = trio.Lock()  # the port promises its store one call at a time
@@ -174,6 +175,7 @@ class Storage:
                 )
                 return
             self._store = store
+            await self._close_suspended()
             if self.view.mode == "read-only":
                 structlog.get_logger().info("database available again", revision=committed.revision)
             self.view.mode = "normal"
@@ -197,15 +199,22 @@ class Storage:
         self.view.mode = "read-only"
         self.view.reasons = (reason,)
         self.view.wake()
-        store, self._store = self._store, None
-        if store is not None:
-            await trio.to_thread.run_sync(store.close)
+        if self._store is not None:
+            # not closed: the last close would checkpoint a good WAL into a bad file and delete it
+            self._suspended.append(self._store)
+            self._store = None
 
     async def _close(self) -> None:
         async with self._turn:
-            store, self._store = self._store, None
-            if store is not None:
-                await trio.to_thread.run_sync(store.close)
+            if self._store is not None:
+                self._suspended.append(self._store)
+                self._store = None
+            await self._close_suspended()
+
+    async def _close_suspended(self) -> None:
+        suspended, self._suspended = self._suspended, []
+        for store in suspended:
+            await trio.to_thread.run_sync(store.close)
 
     # ── one batch ──────────────────────────────────────────────────────────────────────────────
 

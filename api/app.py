@@ -43,7 +43,14 @@ def make_app(system: System, *, dev: bool, fast_path: bool = True) -> AsgiApp:
 
 
 def _is_hot(scope: Scope) -> bool:
-    return scope["raw_path"].startswith(_HOT_PREFIX) and scope["method"] in ("GET", "PUT")
+    path: bytes = scope["raw_path"]
+    if not path.startswith(
+        b"/"
+    ):  # `http://host/path` (RFC 9112, 3.2.2), `*`: Quart trips over some
+        _, absolute, rest = path.partition(b"://")
+        scope["raw_path"] = b"/" + rest.partition(b"/")[2] if absolute else path
+        return True
+    return path.startswith(_HOT_PREFIX) and scope["method"] in ("GET", "PUT")
 
 
 async def _answer_directly(api: Api, scope: Scope, receive: Receive, send: Send) -> None:
