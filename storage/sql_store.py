@@ -31,6 +31,8 @@ from config_manager.storage.state import (
 from config_manager.storage.store import DatabaseUnavailable
 
 _IDEMPOTENCY_KEPT_S = 24 * 3600
+_SALT_BYTES = 16
+"""SQLCipher keeps the salt in the clear at the front; it never changes while the file lives."""
 
 
 class SqlStore:
@@ -41,7 +43,11 @@ class SqlStore:
         self._key = key
         self._writer = writer
         self._reader = reader
-        self._inode = os.stat(path).st_ino
+        # kept open for as long as the connections: closing any descriptor of a database's file
+        # drops the POSIX locks that SQLite holds on it
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._inode = os.fstat(self._file).st_ino
+        self._salt = os.pread(self._file, _SALT_BYTES, 0)
 
     @classmethod
     def open(
@@ -160,11 +166,7 @@ class SqlStore:
 
     def probe(self) -> None:
         """A fresh connection, because an open one answers from its page cache."""
-        with translated(self._path):
-            if os.stat(self._path).st_ino != self._inode:
-                raise DatabaseUnavailable(
-                    f"{self._path.name} was replaced under the running service"
-                )
+        self._check_file()
         try:
             connection = database.connect(self._path, self._key)
         except DatabaseUnopenable as error:
@@ -181,9 +183,21 @@ class SqlStore:
             finally:
                 connection.close()
 
+    def _check_file(self) -> None:
+        """The file is still there and still begins as it did: 5 µs, so before every commit.
+
+        SQLite itself would go on from its page cache and acknowledge into a file that is gone.
+        """
+        with translated(self._path):
+            if self._path.stat().st_ino != self._inode:
+                raise DatabaseUnavailable(f"{self._path.name} was replaced while it was open")
+            if os.pread(self._file, _SALT_BYTES, 0) != self._salt:
+                raise DatabaseUnavailable(f"{self._path.name} was overwritten")
+
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
     def commit(self, changes: Sequence[Change]) -> None:  # noqa: A002, RUF100
+        self._check_file()
         writer = self._writer
         with translated(self._path):
             writer.execute("BEGIN IMMEDIATE")
@@ -336,6 +350,7 @@ class SqlStore:
     def close(self) -> None:
         for connection in (self._reader, self._writer):
             connection.close()
+        os.close(self._file)
 
 
 def _begin_first_epoch(writer: Connection, epoch_id: str, at: str) -> None:
