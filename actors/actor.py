@@ -368,7 +368,7 @@ class Actor:
                         mail.reply.close()
 
 
-async def idle(request: object, context: Context) -> NoReturn:
+async def idle(request: object, _context: Context) -> NoReturn:
     """The handler of an actor that nobody asks: it works on its own, or follows a view."""
     raise TypeError(f"nobody asks this actor, but {type(request).__name__} came")
 

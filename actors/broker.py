@@ -97,7 +97,7 @@ async def _keep_running(
             try:
                 process = await _start(folder, port)
             except (OSError, trio.TooSlowError) as error:
-                log.error("broker not started", error=str(error) or "it does not listen")  # noqa: TRY400
+                log.error("broker not started", error=str(error) or "it does not listen")
             else:
                 log.info("broker started again", port=port, pid=process.pid)
     finally:

@@ -11,7 +11,7 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -189,11 +189,13 @@ class AiomqttTransport:
             try:
                 yield client
             finally:
-                with trio.CancelScope(shield=True), trio.move_on_after(1):
-                    try:
-                        await manager.__aexit__(None, None, None)
-                    except module.MqttError:
-                        pass  # it is gone already; that is what leaving wanted
+                # where it is gone already, that is what leaving wanted
+                with (
+                    trio.CancelScope(shield=True),
+                    trio.move_on_after(1),
+                    suppress(module.MqttError),
+                ):
+                    await manager.__aexit__(None, None, None)
             return
         raise BrokerUnavailable(_plainly(error)) from error
 

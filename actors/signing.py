@@ -32,7 +32,7 @@ def signing(seeds: Mapping[str, bytes]) -> Life:
     async def life() -> AsyncIterator[Handler]:
         log = structlog.get_logger()
 
-        async def handle(request: Sign, context: Context) -> Envelope:
+        async def handle(request: Sign, _context: Context) -> Envelope:
             match request:
                 case Sign(role, payload_type, payload, correlation_id):
                     envelope = sign(seeds[role], payload_type, payload, correlation_id)

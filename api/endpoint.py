@@ -24,6 +24,8 @@ from config_manager.config.errors import (
 from config_manager.config.strict_json import JsonObject
 
 JSON = b"application/json"
+_MAX_DIGITS = 16
+"""of 2^53, the largest integer anywhere in the API"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,10 @@ class ApiRequest:
         if text is None:
             return None
         if not (
-            text.isascii() and text.isdigit() and len(text) <= 16 and least <= int(text) <= most
+            text.isascii()
+            and text.isdigit()
+            and len(text) <= _MAX_DIGITS
+            and least <= int(text) <= most
         ):
             raise MalformedRequest(f"{name}: expected an integer from {least} to {most}")
         return int(text)

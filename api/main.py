@@ -97,7 +97,7 @@ def main() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except ConfigManagerError as error:
-        print(f"config-manager: {error.detail} [{error.description.name}]", file=sys.stderr)
+        click.echo(f"config-manager: {error.detail} [{error.description.name}]", err=True)
         sys.exit(error.description.exit_code)
     except BrokenPipeError:
         # the reader of our output left; nothing more can be said on that pipe

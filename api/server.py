@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import math
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -196,10 +197,9 @@ class _Connection:
             self._idle = False
 
     async def _close(self) -> None:
-        try:
+        # they may be gone already
+        with suppress(trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
             await self._stream.send_eof()
-        except (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
-            pass  # they are already gone
         await self._stream.aclose()
 
 

@@ -223,7 +223,7 @@ def _load(cache: Cache) -> Kept | None:
         return error.marks
 
 
-async def _stay_connected(  # noqa: PLR0917
+async def _stay_connected(
     transport: Transport,
     address: BrokerAddress,
     client_id: str,

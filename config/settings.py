@@ -25,7 +25,7 @@ class Bind(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        return self.host == "localhost" or self.host == "::1" or self.host.startswith("127.")
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
 
 class Settings(BaseSettings):
