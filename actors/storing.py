@@ -53,6 +53,10 @@ from config_manager.storage.store import DatabaseUnavailable, DiskFull, Store
 IDEMPOTENCY_S = 24 * 3600.0
 _PROBE_INTERVAL_S = 2.0
 _REOPEN_INTERVAL_S = 1.0
+_STAGED_IN_PLACE = 64
+"""Services in a batch that is staged without leaving the event loop: 60 µs each."""
+
+_log = structlog.get_logger()
 
 WHAT_TO_DO = (
     "the database can't be written now: reads and the published configuration go on, "
@@ -177,7 +181,7 @@ class Storage:
             self._store = store
             await self._close_suspended()
             if self.view.mode == "read-only":
-                structlog.get_logger().info("database available again", revision=committed.revision)
+                _log.info("database available again", revision=committed.revision)
             self.view.mode = "normal"
             self.view.reasons = ()
             self.view.publishable = True
@@ -195,7 +199,7 @@ class Storage:
         """Callers hold the turn."""
         reason = f"database: {error}"
         if self.view.mode == "normal" or self.view.reasons != (reason,):
-            structlog.get_logger().error("database unavailable", error=str(error))
+            _log.error("database unavailable", error=str(error))
         self.view.mode = "read-only"
         self.view.reasons = (reason,)
         self.view.wake()
@@ -309,13 +313,12 @@ class Storage:
         accepted: Sequence[tuple[int, Change, Write[Any]]],
         outcomes: list[Outcome[Any]],
     ) -> None:
-        log = structlog.get_logger()
         assert self._store is not None
         refusal: Refused
         try:
-            await trio.to_thread.run_sync(self._store.commit, [change for _, change, _ in accepted])
+            await _commit(self._store, [change for _, change, _ in accepted])
         except DiskFull as error:
-            log.error("disk full", actor="storing", writes=len(accepted), error=str(error))
+            _log.error("disk full", actor="storing", writes=len(accepted), error=str(error))
             refusal = StorageFull(
                 "the disk is full: nothing was written; free some space and retry"
             )
@@ -325,12 +328,25 @@ class Storage:
         else:
             self.view.replace(accepted[-1][1].after)
             for _, change, request in accepted:
-                _log_committed(log, change, request)
+                _log_committed(change, request)
             return
         for index, outcome in enumerate(outcomes):
             # a replay of a write of this very batch goes down with it
             if isinstance(outcome, Value) and isinstance(outcome.value, (Written, EpochWritten)):
                 outcomes[index] = Error(refusal)
+
+
+async def _commit(store: Store, changes: Sequence[Change]) -> None:
+    """The disk is waited for in a thread; a few rows are staged right here.
+
+    In the thread each of their statements would give up the interpreter and queue for it again:
+    at 16 connections that cost two thirds of the PUTs per second (bench/).
+    """
+    if sum(len(change.services) for change in changes) <= _STAGED_IN_PLACE:
+        store.stage(changes)
+        await trio.to_thread.run_sync(store.commit_staged)
+    else:
+        await trio.to_thread.run_sync(store.commit, changes)
 
 
 def _answer(request: Write[Any], decision: Decision, context: Context) -> Written | EpochWritten:
@@ -346,9 +362,9 @@ def _answer(request: Write[Any], decision: Decision, context: Context) -> Writte
     return Written(change.services[0], decision.first, decision.changes)
 
 
-def _log_committed(log: Any, change: Change, request: Write[Any]) -> None:
+def _log_committed(change: Change, request: Write[Any]) -> None:
     for state in change.services:
-        log.info(
+        _log.info(
             "committed",
             actor="storing",
             request_id=state.correlation_id,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -17,6 +19,9 @@ from config_manager.api.problems import problem
 from config_manager.api.routes import ROUTES
 from config_manager.config.errors import MalformedRequest, MethodNotAllowed, NotFound, TooLarge
 from config_manager.config.names import accept_correlation_id
+
+_log = structlog.get_logger()
+_PATHS_KEPT = 4096
 
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -67,7 +72,7 @@ async def answer(request: ApiRequest, api: Api, *, too_large: bool = False) -> A
         response = await _respond(request, api, too_large=too_large)
     except Exception as error:  # noqa: BLE001  the edge: every error becomes a problem document
         response = problem(error, request.correlation_id)
-    structlog.get_logger().info(
+    _log.info(
         "request",
         actor="rest",
         request_id=request.correlation_id,
@@ -92,7 +97,7 @@ async def answer(request: ApiRequest, api: Api, *, too_large: bool = False) -> A
 async def _respond(request: ApiRequest, api: Api, *, too_large: bool) -> ApiResponse:
     if api.dev:
         guard_dev(request)
-    node, request.params = _find(request)
+    node, request.params = _find(request.raw_path)
     method = "GET" if request.method == "HEAD" else request.method
     route = node.routes.get(method)
     if route is None or not route.public:
@@ -107,11 +112,12 @@ async def _respond(request: ApiRequest, api: Api, *, too_large: bool) -> ApiResp
     return await route.endpoint(request, api)
 
 
-def _find(request: ApiRequest) -> tuple[_Node, Mapping[str, str]]:
+@lru_cache(_PATHS_KEPT)
+def _find(raw_path: bytes) -> tuple[_Node, Mapping[str, str]]:
     """The routes of a path. Segments are split before they are decoded, so %2F stays inside one."""
     node, params = _ROOT, dict[str, str]()
     nothing = NotFound("there is nothing at this path; GET /docs shows what there is")
-    for raw in request.raw_path.removeprefix(b"/").split(b"/"):
+    for raw in raw_path.removeprefix(b"/").split(b"/"):
         try:
             segment = unquote_to_bytes(raw).decode("utf-8")
         except UnicodeDecodeError:
@@ -125,7 +131,7 @@ def _find(request: ApiRequest) -> tuple[_Node, Mapping[str, str]]:
             raise nothing
     if not node.routes:
         raise nothing
-    return node, params
+    return node, MappingProxyType(params)  # kept for the next who asks: nobody may change it
 
 
 def _traceparent(request: ApiRequest, api: Api) -> bytes:

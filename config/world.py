@@ -116,7 +116,7 @@ class World:
 def rfc3339(seconds: float) -> str:
     """A time in UTC with milliseconds (RFC 3339): what every document, row and line carries."""
     moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_rfc3339(text: str) -> float:

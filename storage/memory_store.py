@@ -25,6 +25,7 @@ class MemoryStore:
 
     def __init__(self, epoch: Epoch) -> None:
         self._committed = deciding.empty(epoch)
+        self._staged: tuple[Change, ...] = ()
         self._history: list[HistoryRow] = []
         self._audit: list[AuditEntry] = []
         self._secrets: dict[tuple[str, str], SealedSecret] = {}
@@ -37,13 +38,22 @@ class MemoryStore:
         return self._committed
 
     def commit(self, changes: Sequence[Change]) -> None:
+        self.stage(changes)
+        self.commit_staged()
+
+    def stage(self, changes: Sequence[Change]) -> None:
         self._maybe_fail()
         if changes[0].before.revision != self._committed.revision:
             raise RuntimeError(
                 f"the store is at revision {self._committed.revision}, "
                 f"not {changes[0].before.revision}: somebody else wrote to it"
             )
-        for change in changes:
+        self._staged = tuple(changes)
+
+    def commit_staged(self) -> None:
+        staged, self._staged = self._staged, ()
+        self._maybe_fail()
+        for change in staged:
             self._history += change.history
             self._audit.append(change.audit)
             if change.secret is not None:
@@ -51,7 +61,7 @@ class MemoryStore:
             if change.idempotency is not None:
                 self._idempotency[change.idempotency.key] = change.idempotency
         hashes = self._committed.token_hashes
-        self._committed = replace(changes[-1].after, token_hashes=hashes)
+        self._committed = replace(staged[-1].after, token_hashes=hashes)
 
     def history(self, query: HistoryQuery) -> HistoryPage:
         self._maybe_fail()

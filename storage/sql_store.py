@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -196,20 +197,30 @@ class SqlStore:
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
-    def commit(self, changes: Sequence[Change]) -> None:  # noqa: A002, RUF100
+    def commit(self, changes: Sequence[Change]) -> None:
+        self.stage(changes)
+        self.commit_staged()
+
+    def stage(self, changes: Sequence[Change]) -> None:
         self._check_file()
-        writer = self._writer
-        with translated(self._path):
+        with translated(self._path), self._undone_on_failure() as writer:
             writer.execute("BEGIN IMMEDIATE")
-            try:
-                self._move_counters(changes[0].before, changes[-1].after)
-                for change in changes:
-                    self._insert(change)
-                writer.execute("COMMIT")
-            except BaseException:
-                if writer.in_transaction:
-                    writer.execute("ROLLBACK")
-                raise
+            self._move_counters(changes[0].before, changes[-1].after)
+            for change in changes:
+                self._insert(change)
+
+    def commit_staged(self) -> None:
+        with translated(self._path), self._undone_on_failure() as writer:
+            writer.execute("COMMIT")
+
+    @contextmanager
+    def _undone_on_failure(self) -> Iterator[Connection]:
+        try:
+            yield self._writer
+        except BaseException:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise
 
     def _move_counters(self, before: Committed, after: Committed) -> None:
         moved = self._writer.execute(
@@ -333,19 +344,14 @@ class SqlStore:
             self._writer.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?)", (name, token_hash))
 
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
-        with translated(self._path):
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                self._writer.executemany(
-                    "UPDATE outbox SET confirmed_revision = max(confirmed_revision, ?)"
-                    " WHERE service = ?",
-                    [(revision, service) for service, revision in revisions],
-                )
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
+        with translated(self._path), self._undone_on_failure() as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.executemany(
+                "UPDATE outbox SET confirmed_revision = max(confirmed_revision, ?)"
+                " WHERE service = ?",
+                [(revision, service) for service, revision in revisions],
+            )
+            writer.execute("COMMIT")
 
     def close(self) -> None:
         for connection in (self._reader, self._writer):

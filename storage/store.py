@@ -1,7 +1,7 @@
 """The store port: what any store does, for the SQLCipher one and the one in memory alike.
 
-All methods block and are called from one thread at a time: the storing actor runs `commit` in its
-one worker thread and the reads where it likes, never two calls at once. Decisions are not made
+All methods block and are called from one thread at a time, never two calls at once: the storing
+actor waits for the disk (`commit_staged`) in a worker thread and does the rest where it likes. Decisions are not made
 here: `storage.changes` makes them, pure, and hands over finished rows.
 
 tests/storage/test_store_contract.py holds both implementations to the same words.
@@ -38,11 +38,20 @@ class Store(Protocol):
         ...
 
     def commit(self, changes: Sequence[Change]) -> None:
-        """All of `changes`, in order, in one durable transaction, or none.
+        """`stage` and `commit_staged`: all of `changes`, in order, durable, or none."""
+        ...
+
+    def stage(self, changes: Sequence[Change]) -> None:
+        """Write all of `changes`, in order, into one open transaction; nobody sees them yet.
 
         Raises DiskFull or DatabaseUnavailable, and RuntimeError where the stored revision is not
         the first change's `before`: somebody else wrote, which the data directory's lock forbids.
+        What raises has rolled back. Must be followed by `commit_staged`.
         """
+        ...
+
+    def commit_staged(self) -> None:
+        """Make what was staged durable. Raises DiskFull or DatabaseUnavailable: rolled back."""
         ...
 
     def history(self, query: HistoryQuery) -> HistoryPage:
