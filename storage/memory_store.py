@@ -43,10 +43,10 @@ class MemoryStore:
 
     def stage(self, changes: Sequence[Change]) -> None:
         self._maybe_fail()
-        if changes[0].before.revision != self._committed.revision:
+        before, ours = changes[0].before, self._committed
+        if (before.revision, before.audit_head) != (ours.revision, ours.audit_head):
             raise RuntimeError(
-                f"the store is at revision {self._committed.revision}, "
-                f"not {changes[0].before.revision}: somebody else wrote to it"
+                f"the store is not at revision {before.revision}: somebody else wrote to it"
             )
         self._staged = tuple(changes)
 
@@ -95,7 +95,8 @@ class MemoryStore:
 
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
         for service, revision in revisions:
-            self._confirmed[service] = max(self._confirmed.get(service, 0), revision)
+            if service in self._committed.services:
+                self._confirmed[service] = max(self._confirmed.get(service, 0), revision)
 
     def pending(self) -> Sequence[tuple[str, int]]:
         return [
