@@ -1,0 +1,499 @@
+"""What every store does: one suite over the SQLCipher file and the store in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from config_manager.config.errors import RevisionConflict
+from config_manager.config.names import Epoch, Mark
+from config_manager.config.secret import Secret
+from config_manager.config.wire import digest
+from config_manager.config.world import rfc3339
+from config_manager.storage.memory_store import MemoryStore
+from config_manager.storage.state import HistoryQuery, KeyChange
+from config_manager.storage.store import DatabaseUnavailable, Store
+from config_manager.storage.writes import Delete, NewEpoch, Patch, Put, SetSecret
+from tests.storage import makers as m
+from tests.storage.makers import Hand
+
+
+@dataclass
+class Kind:
+    """One of the stores, and how it comes back after a restart."""
+
+    store: Store
+    reopen: Callable[[], Store]
+
+
+@pytest.fixture(params=["sql", "memory"])
+def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
+    if request.param == "memory":
+        memory = MemoryStore(m.FIRST_EPOCH)
+        yield Kind(memory, lambda: memory)  # it lives as long as its process
+        return
+    path = tmp_path / "config.db"
+    opened = [m.open_sql(path)]
+
+    def reopen() -> Store:
+        opened.pop().close()
+        opened.append(m.open_sql(path, fresh=False))
+        return opened[0]
+
+    yield Kind(opened[0], reopen)
+    opened.pop().close()
+
+
+@pytest.fixture
+def store(kind: Kind) -> Store:
+    return kind.store
+
+
+@pytest.fixture
+def hand(store: Store) -> Hand:
+    return Hand(store)
+
+
+# ── a new one ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_new_store_is_the_empty_state_and_has_nothing_of_anything(store: Store) -> None:
+    assert store.load() == m.empty()
+    assert store.history(HistoryQuery("door")).entries == ()
+    assert store.history(HistoryQuery("door")).next_before is None
+    assert store.idempotency("k", since=0) is None
+    assert list(store.secrets("door")) == []
+    assert list(store.audit()) == []
+    assert list(store.pending()) == []
+    store.probe()
+
+
+# ── writes ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_load_gives_is_what_was_decided(hand: Hand) -> None:
+    change = hand.write(Put(service="door", values={"volume": 3})).change
+    assert hand.store.load() == change.after
+    state = hand.store.load().services["door"]
+    assert (state.revision, state.version, state.mark) == (1, 1, Mark(1, 1))
+    assert state.stored == {"volume": 3}
+    assert state.effective == {"volume": 3, "greeting": None}
+    assert state.defaulted == ("greeting",)
+    assert state.digest == digest(state.payload)
+
+
+def test_revisions_count_all_writes_and_versions_those_of_one_service(hand: Hand) -> None:
+    for service in ("a", "b", "a", "a", "b"):
+        hand.write(Put(service=service, values={}))
+    state = hand.store.load()
+    assert state.revision == 5
+    assert [(s.service, s.revision, s.version) for s in map(state.services.__getitem__, "ab")] == [
+        ("a", 4, 3),
+        ("b", 5, 2),
+    ]
+
+
+def test_a_put_that_changes_nothing_is_a_revision_with_no_changes(hand: Hand) -> None:
+    hand.write(Put(service="a", values={"x": 1}))
+    hand.write(Put(service="a", values={"x": 1}))
+    (newest, _) = hand.store.history(HistoryQuery("a")).entries
+    assert (newest.revision, newest.version, newest.changes) == (2, 2, ())
+
+
+def test_put_replaces_and_patch_merges(hand: Hand) -> None:
+    hand.write(Put(service="a", values={"x": 1, "y": {"deep": 1, "gone": 2}}))
+    hand.write(Patch(service="a", patch={"y": {"gone": None}, "z": [1]}))
+    assert hand.store.load().services["a"].stored == {"x": 1, "y": {"deep": 1}, "z": [1]}
+    hand.write(Put(service="a", values={"only": True}))
+    assert hand.store.load().services["a"].stored == {"only": True}
+
+
+def test_a_deleted_service_stays_as_a_tombstone_and_its_version_goes_on(hand: Hand) -> None:
+    hand.write(Put(service="a", values={"x": 1}))
+    hand.write(Delete(service="a"))
+    state = hand.store.load()
+    assert state.live("a") is None
+    assert (state.services["a"].deleted, state.services["a"].version) == (True, 2)
+    assert hand.store.load().services["a"].stored == {}
+    again = hand.write(Put(service="a", values={"x": 2}))
+    assert again.first
+    assert hand.store.load().services["a"].version == 3
+    actions = [entry.action for entry in hand.store.history(HistoryQuery("a")).entries]
+    assert actions == ["put", "delete", "put"]
+
+
+def test_an_epoch_is_one_revision_of_all_its_services(hand: Hand) -> None:
+    hand.write(Put(service="a", values={"x": 1}))
+    hand.write(Put(service="stays", values={"x": 1}))
+    change = hand.write(NewEpoch(services={"a": {"x": 2}, "b": {}}), reason="spring").change
+    state = hand.store.load()
+    assert state == change.after
+    assert state.epoch == change.after.epoch != m.FIRST_EPOCH
+    assert (state.epoch.seq, state.revision) == (2, 3)
+    assert {s.service: (s.revision, s.epoch.seq) for s in state.services.values()} == {
+        "a": (3, 2),
+        "b": (3, 2),
+        "stays": (2, 1),
+    }
+    for service in "ab":
+        (entry, *_) = hand.store.history(HistoryQuery(service)).entries
+        assert (entry.action, entry.epoch_seq, entry.reason) == ("epoch", 2, "spring")
+
+
+def test_a_secret_is_a_revision_that_names_its_version_and_keeps_its_value_sealed(
+    hand: Hand,
+) -> None:
+    hand.write(Put(service="door", values={"volume": 3}))
+    hand.write(SetSecret(service="door", name="pin", value=Secret("1234")))
+    hand.write(SetSecret(service="door", name="pin", value=Secret("5678")))
+    state = hand.store.load().services["door"]
+    assert (state.revision, state.secrets, state.stored) == (3, {"pin": 2}, {"volume": 3})
+    (sealed,) = hand.store.secrets("door")
+    assert (sealed.name, sealed.version) == ("pin", 2)
+    assert hand.box.open(sealed).reveal() == "5678"
+    assert list(hand.store.secrets("other")) == []
+
+
+def test_secrets_come_in_the_order_of_their_names_and_only_the_services_own(hand: Hand) -> None:
+    for service, name in (("a", "zeta"), ("b", "beta"), ("a", "alpha")):
+        hand.write(SetSecret(service=service, name=name, value=Secret(name)))
+    assert [sealed.name for sealed in hand.store.secrets("a")] == ["alpha", "zeta"]
+
+
+def test_if_match_lets_one_of_two_through(hand: Hand) -> None:
+    hand.write(Put(service="a", values={"x": 1}))
+    hand.write(Put(service="a", values={"x": 2}, if_match='"1"'))
+    with pytest.raises(RevisionConflict) as caught:
+        hand.write(Put(service="a", values={"x": 3}, if_match='"1"'))
+    assert caught.value.current_revision == 2
+    assert hand.store.load().services["a"].stored == {"x": 2}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0, -0.0, 1.0, 1e-320, 2**53, -(2**53), True, None, "", "ü\U0001f600\t", [], {}, [[None]]],
+    ids=repr,
+)
+def test_any_json_value_comes_back_as_it_was(hand: Hand, value: object) -> None:
+    hand.write(Put(service="a", values={"k": value}))
+    back = hand.store.load().services["a"].stored["k"]
+    assert repr(back) == repr(value)  # 1, 1.0 and True are equal, but not the same
+    (entry,) = hand.store.history(HistoryQuery("a")).entries
+    assert repr(entry.changes) == repr((KeyChange("k", None, value),))
+
+
+# ── all or none ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_batch_is_committed_whole_and_in_order(hand: Hand) -> None:
+    hand.batch(
+        Put(service="a", values={"x": 1}),
+        Patch(service="a", patch={"x": 2}),
+        SetSecret(service="door", name="pin", value=Secret("1")),
+        Delete(service="a"),
+    )
+    state = hand.store.load()
+    assert state.revision == 4
+    assert [row.revision for row in hand.store.audit()] == [1, 2, 3, 4]
+    assert [e.revision for e in hand.store.history(HistoryQuery("a")).entries] == [4, 2, 1]
+
+
+def test_nobody_sees_what_is_staged_until_it_is_committed(hand: Hand) -> None:
+    store = hand.store
+    before = store.load()
+    decision = hand.decide(before, SetSecret(service="door", name="pin", value=Secret("1")))
+    change = replace(decision.change, idempotency=m.record("k", m.START))
+    store.stage([change])
+    assert store.load() == before
+    assert store.history(HistoryQuery("door")).entries == ()
+    assert store.idempotency("k", since=0) is None
+    assert list(store.secrets("door")) == list(store.audit()) == list(store.pending()) == []
+    store.commit_staged()
+    assert store.load() == change.after
+    assert store.idempotency("k", since=0) == change.idempotency
+    assert len(store.secrets("door")) == len(store.audit()) == len(store.pending()) == 1
+
+
+def test_a_change_decided_on_an_older_state_is_refused_and_leaves_nothing(hand: Hand) -> None:
+    stale = hand.decide(hand.store.load(), Put(service="a", values={"x": "stale"}))
+    hand.write(Put(service="b", values={}))
+    committed = hand.store.load()
+    with pytest.raises(RuntimeError, match="somebody else wrote"):
+        hand.store.commit([stale.change])
+    assert hand.store.load() == committed
+    hand.write(Put(service="a", values={"x": "next"}))
+    assert [entry.revision for entry in hand.store.audit()] == [1, 2]
+
+
+def test_a_change_decided_on_a_twin_of_the_same_revision_is_refused(hand: Hand) -> None:
+    """The count alone would not tell two histories apart; the audit chain does."""
+    twin = m.after(Put(service="a", values={"x": "twin"}))
+    hand.write(Put(service="a", values={"x": "ours"}))
+    stranger = hand.decide(twin, Put(service="a", values={"x": "twin again"}))
+    assert stranger.change.before.revision == hand.store.load().revision
+    with pytest.raises(RuntimeError):
+        hand.store.commit([stranger.change])
+    assert hand.store.load().services["a"].stored == {"x": "ours"}
+
+
+# ── history ────────────────────────────────────────────────────────────────────────────────────
+
+
+def at(revision: int) -> str:
+    """When the hand wrote a revision, if it did nothing else."""
+    return rfc3339(m.START + revision)
+
+
+@pytest.fixture
+def written(hand: Hand) -> Store:
+    """Revisions 1 to 7, a second apart: `a` at all but the 4th; the odd ones change x, the even y."""
+    hand.write(Put(service="a", values={"x": 1, "y": 1}))
+    for revision in range(2, 8):
+        service, key = ("b" if revision == 4 else "a"), ("x" if revision % 2 else "y")
+        if service == "b":
+            hand.write(Put(service="b", values={"y": revision}))
+        else:
+            hand.write(Patch(service="a", patch={key: revision}))
+    return hand.store
+
+
+def test_history_says_who_when_what_and_why(hand: Hand) -> None:
+    hand.write(Put(service="a", values={"x": 1, "y": 2}), by="ada", reason="first")
+    hand.write(Put(service="a", values={"x": 3, "z": None}), by="bob")
+    newest, oldest = hand.store.history(HistoryQuery("a")).entries
+    assert (oldest.by, oldest.at, oldest.reason, oldest.action) == ("ada", at(1), "first", "put")
+    assert (newest.by, newest.at, newest.reason) == ("bob", at(2), None)
+    assert (newest.correlation_id, newest.config_epoch) == ("id-2", m.FIRST_EPOCH.id)
+    assert newest.changes == (
+        KeyChange("x", 1, 3),
+        KeyChange("y", 2, None),
+        KeyChange("z", None, None),
+    )
+
+
+def test_history_masks_secrets_whether_new_or_replaced(hand: Hand) -> None:
+    for value in ("hunter2", "hunter3"):
+        hand.write(SetSecret(service="door", name="pin", value=Secret(value)))
+    entries = hand.store.history(HistoryQuery("door")).entries
+    assert [entry.changes for entry in entries] == [
+        (KeyChange("pin", "********", "********"),),
+        (KeyChange("pin", None, "********"),),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "revisions", "next_before"),
+    [
+        (HistoryQuery("a"), [7, 6, 5, 3, 2, 1], None),
+        (HistoryQuery("a", limit=6), [7, 6, 5, 3, 2, 1], None),
+        (HistoryQuery("a", limit=5), [7, 6, 5, 3, 2], 2),
+        (HistoryQuery("a", limit=1), [7], 7),
+        (HistoryQuery("a", before=5), [3, 2, 1], None),
+        (HistoryQuery("a", before=4, limit=1), [3], 3),
+        (HistoryQuery("a", before=1), [], None),
+        (HistoryQuery("a", key="x"), [7, 5, 3, 1], None),
+        (HistoryQuery("a", key="y"), [6, 2, 1], None),
+        (HistoryQuery("a", key="x", limit=2), [7, 5], 5),
+        (HistoryQuery("a", key="x", before=5, limit=2), [3, 1], None),
+        (HistoryQuery("a", key="nobody"), [], None),
+        (HistoryQuery("a", since=at(3)), [7, 6, 5, 3], None),
+        (HistoryQuery("a", until=at(3)), [3, 2, 1], None),
+        (HistoryQuery("a", since=at(2), until=at(5)), [5, 3, 2], None),
+        (HistoryQuery("a", since=at(4), until=at(4)), [], None),
+        (HistoryQuery("a", since=at(2), until=at(6), key="x", limit=1), [5], 5),
+        (HistoryQuery("b"), [4], None),
+        (HistoryQuery("nobody"), [], None),
+    ],
+)
+def test_a_page_of_history(
+    written: Store, query: HistoryQuery, revisions: list[int], next_before: int | None
+) -> None:
+    page = written.history(query)
+    assert [entry.revision for entry in page.entries] == revisions
+    assert (page.service, page.next_before) == (query.service, next_before)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 6, 50])
+def test_pages_put_together_are_the_whole_history_once(written: Store, limit: int) -> None:
+    seen, before = list[int](), None
+    while True:
+        page = written.history(HistoryQuery("a", limit=limit, before=before))
+        assert len(page.entries) <= limit
+        seen += [entry.revision for entry in page.entries]
+        before = page.next_before
+        if before is None:
+            break
+    assert seen == [7, 6, 5, 3, 2, 1]
+
+
+# ── the audit chain ────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_audit_chain_recomputes_and_ends_in_the_head(written: Store) -> None:
+    rows = list(written.audit())
+    assert [row.revision for row in rows] == list(range(1, 8))
+    assert m.broken_link(rows, written.load().audit_head) is None
+
+
+@pytest.mark.parametrize(
+    ("after", "left"), [(0, [1, 2, 3, 4, 5, 6, 7]), (5, [6, 7]), (7, []), (99, [])]
+)
+def test_the_audit_goes_on_after_a_revision(written: Store, after: int, left: list[int]) -> None:
+    assert [row.revision for row in written.audit(after_revision=after)] == left
+
+
+# ── idempotency ────────────────────────────────────────────────────────────────────────────────
+
+
+def remember(hand: Hand, key: str, at: float, answer: bytes = b"{}") -> None:
+    change = hand.decide(hand.store.load(), Put(service="a", values={})).change
+    hand.store.commit([replace(change, idempotency=m.record(key, at, answer))])
+
+
+def test_an_idempotency_record_is_kept_with_its_write_and_found_by_its_key(hand: Hand) -> None:
+    remember(hand, "k", m.START, b"answer")
+    assert hand.store.idempotency("k", since=m.START) == m.record("k", m.START, b"answer")
+    assert hand.store.idempotency("other", since=0) is None
+
+
+DAY_S = 24 * 3600
+
+
+@pytest.mark.parametrize(("age_s", "found"), [(0, True), (DAY_S, True), (DAY_S + 0.001, False)])
+def test_an_idempotency_record_counts_for_24_hours(hand: Hand, age_s: float, found: bool) -> None:
+    remember(hand, "k", m.START)
+    now = m.START + age_s
+    remember(hand, "another, whose write may sweep", now)
+    assert (hand.store.idempotency("k", since=now - DAY_S) is not None) is found
+
+
+def test_a_key_used_again_after_its_day_stands_for_the_new_request(hand: Hand) -> None:
+    remember(hand, "k", m.START, b"old")
+    later = m.START + 2 * DAY_S
+    remember(hand, "k", later, b"new")
+    assert hand.store.idempotency("k", since=later - DAY_S) == m.record("k", later, b"new")
+
+
+# ── the outbox ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_write_is_pending_until_its_own_revision_is_confirmed(hand: Hand) -> None:
+    store = hand.store
+    hand.write(Put(service="a", values={"x": 1}))
+    hand.write(Put(service="b", values={"x": 1}))
+    assert sorted(store.pending()) == [("a", 1), ("b", 2)]
+    store.mark_confirmed([("a", 1)])
+    assert list(store.pending()) == [("b", 2)]
+    hand.write(Delete(service="a"))
+    store.mark_confirmed([("a", 1), ("b", 2)])  # the news of the write before came late
+    assert list(store.pending()) == [("a", 3)]
+    store.mark_confirmed([("a", 3)])
+    assert list(store.pending()) == []
+
+
+def test_an_older_confirmation_does_not_take_back_a_newer_one(hand: Hand) -> None:
+    for number in range(3):
+        hand.write(Put(service="a", values={"x": number}))
+    hand.store.mark_confirmed([("a", 3)])
+    hand.store.mark_confirmed([("a", 2)])
+    assert list(hand.store.pending()) == []
+
+
+def test_confirming_a_service_that_nobody_wrote_says_nothing_about_its_first_write(
+    hand: Hand,
+) -> None:
+    hand.store.mark_confirmed([("a", 9)])
+    assert list(hand.store.pending()) == []
+    hand.write(Put(service="a", values={}))
+    assert list(hand.store.pending()) == [("a", 1)]
+
+
+def test_a_batch_leaves_only_the_newest_of_each_service_pending(hand: Hand) -> None:
+    hand.batch(*(Put(service="a", values={"x": n}) for n in range(4)))
+    assert list(hand.store.pending()) == [("a", 4)]
+
+
+# ── tokens ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_token_hash_is_there_at_once_and_stays_through_writes(hand: Hand) -> None:
+    hand.store.set_token_hash("admin", "0" * 64)
+    hand.store.set_token_hash("admin", "1" * 64)
+    hand.store.set_token_hash("other", "2" * 64)
+    assert hand.store.load().token_hashes == {"admin": "1" * 64, "other": "2" * 64}
+    hand.write(Put(service="a", values={}))
+    assert hand.store.load().token_hashes == {"admin": "1" * 64, "other": "2" * 64}
+
+
+def test_a_token_accepted_while_a_change_was_being_decided_is_not_lost(hand: Hand) -> None:
+    decided = hand.decide(hand.store.load(), Put(service="a", values={}))
+    hand.store.set_token_hash("admin", "1" * 64)
+    hand.store.commit([decided.change])
+    assert hand.store.load().token_hashes == {"admin": "1" * 64}
+
+
+# ── a restart ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_restart_changes_nothing(kind: Kind) -> None:
+    hand = Hand(kind.store)
+    hand.write(Put(service="door", values={"volume": 3, "greeting": "Grüß Gott"}))
+    hand.write(SetSecret(service="door", name="pin", value=Secret("1234")))
+    hand.write(NewEpoch(services={"a": {"z": 1, "a": {"deep": [1.0, None]}}, "b": {}}))
+    hand.write(Delete(service="b"))
+    kind.store.set_token_hash("admin", "1" * 64)
+    kind.store.mark_confirmed([("a", 3)])
+    remember(hand, "k", m.START)
+
+    def everything(store: Store) -> tuple[object, ...]:
+        return (
+            store.load(),
+            [list(state.effective) for state in store.load().services.values()],
+            [store.history(HistoryQuery(name)) for name in ("door", "a", "b")],
+            list(store.audit()),
+            [list(store.secrets(name)) for name in ("door", "a")],
+            sorted(store.pending()),
+            store.idempotency("k", since=0),
+        )
+
+    before = everything(kind.store)
+    again = kind.reopen()
+    assert everything(again) == before
+    next_write = Hand(again).write(Put(service="a", values={})).change
+    assert (next_write.after.revision, next_write.services[0].version) == (6, 3)
+
+
+# ── a store that fails ─────────────────────────────────────────────────────────────────────────
+
+
+def make_fail(store: Store) -> None:
+    """Make the next writing call fail, as a disk that went away would."""
+    if isinstance(store, MemoryStore):
+        store.fail_next = DatabaseUnavailable("drill")
+    else:
+        store._writer.execute("PRAGMA query_only = ON")  # type: ignore[attr-defined]
+
+
+def make_well(store: Store) -> None:
+    if not isinstance(store, MemoryStore):
+        store._writer.execute("PRAGMA query_only = OFF")  # type: ignore[attr-defined]
+
+
+def test_a_commit_that_fails_keeps_nothing_and_the_next_one_works(hand: Hand) -> None:
+    hand.write(Put(service="a", values={"x": 1}))
+    before = hand.store.load()
+    make_fail(hand.store)
+    with pytest.raises(DatabaseUnavailable):
+        hand.store.commit([hand.decide(before, Put(service="a", values={"x": 2})).change])
+    make_well(hand.store)
+    assert hand.store.load() == before
+    assert len(hand.store.audit()) == len(hand.store.history(HistoryQuery("a")).entries) == 1
+    hand.write(Put(service="a", values={"x": 3}))
+    assert hand.store.load().services["a"].stored == {"x": 3}
+
+
+def test_the_epoch_of_a_store_is_the_one_it_was_made_with(store: Store) -> None:
+    assert store.load().epoch == Epoch(1, m.FIRST_EPOCH.id)
