@@ -210,7 +210,7 @@ def test_nobody_sees_what_is_staged_until_it_is_committed(hand: Hand) -> None:
     assert store.load() == before
     assert store.history(HistoryQuery("door")).entries == ()
     assert store.idempotency("k", since=0) is None
-    assert list(store.secrets("door")) == list(store.audit()) == list(store.pending()) == []
+    assert (list(store.secrets("door")), list(store.audit()), list(store.pending())) == ([], [], [])
     store.commit_staged()
     assert store.load() == change.after
     assert store.idempotency("k", since=0) == change.idempotency
