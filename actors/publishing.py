@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -34,8 +35,10 @@ from config_manager.config.wire import Envelope
 from config_manager.config.world import World
 from config_manager.storage.state import ServiceState
 
-_WORKERS = 16
-"""Publishes in flight: past this a broker on loopback gets no faster (bench/)."""
+_WINDOW = 16
+"""Publishes without their PUBACK: past this a broker on loopback gets no faster (bench/), and past
+20 an MQTT 5 broker may hang up."""
+_ACKNOWLEDGED_WITHIN_S = 10.0
 _BACKOFF_S = (0.5, 5.0)
 """First and longest pause before connecting again; the longest bounds how soon a broker that comes
 back is filled (issue: within 10 s)."""
@@ -123,7 +126,7 @@ class _Session:
         self._connection = connection
         self._held: dict[str, str] = {}  # service → digest that was read back
         self._pending: dict[str, None] = {}
-        self._in_flight: set[str] = set()
+        self._in_flight: dict[str, float] = {}  # service → since when its PUBACK is awaited
         self._sent: dict[str, _Sent] = {}
         self._unseen: set[str] = set()
         self._settled = False
@@ -141,8 +144,7 @@ class _Session:
             nursery.start_soon(self._send_documents)
             nursery.start_soon(self._follow)
             nursery.start_soon(self._watch)
-            for _ in range(_WORKERS):
-                nursery.start_soon(self._publish)
+            nursery.start_soon(self._publish)
 
     # ── what there is to do ────────────────────────────────────────────────────────────────────
 
@@ -155,21 +157,16 @@ class _Session:
         self._work = trio.Event()
 
     async def _take(self) -> ServiceState:
+        """The next to publish; each service waits for the PUBACK of what it sent before."""
         while True:
-            services = self._p.view.committed.services
-            if self._settled and self._p.view.publishable:
-                for service in self._pending:
-                    if service not in self._in_flight:
-                        del self._pending[service]
-                        state = services[service]
-                        if not self._is_done(state):
-                            self._in_flight.add(service)
-                            return state
-                        break
-                else:
-                    await self._work.wait()
-            else:
-                await self._work.wait()
+            if self._settled and self._p.view.publishable and len(self._in_flight) < _WINDOW:
+                services = self._p.view.committed.services
+                for service in [name for name in self._pending if name not in self._in_flight]:
+                    del self._pending[service]
+                    state = services[service]
+                    if not self._is_done(state):
+                        return state
+            await self._work.wait()
 
     def _is_done(self, state: ServiceState) -> bool:
         """Read back already, or sent just now and on its way back."""
@@ -196,7 +193,10 @@ class _Session:
     # ── sending ────────────────────────────────────────────────────────────────────────────────
 
     async def _publish(self) -> None:
-        """A long-lived worker: under trio-asyncio each publish keeps its caller's context for 10 s."""
+        """One long-lived task: newest per service, signed, handed over; the answers come by themselves.
+
+        A PUBACK is only the turn's end for its service, so nothing waits for it here.
+        """
         log = structlog.get_logger()
         while True:
             state = await self._take()
@@ -205,20 +205,24 @@ class _Session:
                 envelope = await self._p.sign(state)
             except (Gone, Full):
                 await trio.sleep(_REPAIR_INTERVAL_S)
-                self._in_flight.discard(service)
                 self._want(service)
                 continue
             before = self._sent.get(service)
             tries = before.tries if before and before.digest == state.digest else 0
-            deadline = trio.current_time() + _READ_BACK_S * 2**tries
-            self._sent[service] = _Sent(state.digest, deadline, tries + 1)
-            await self._connection.publish(
-                wire.config_topic(service), envelope.to_bytes(), qos=1, retain=True
+            now = trio.current_time()
+            self._sent[service] = _Sent(state.digest, now + _READ_BACK_S * 2**tries, tries + 1)
+            self._in_flight[service] = now
+            self._connection.hand_over(
+                wire.config_topic(service),
+                envelope.to_bytes(),
+                partial(self._on_acknowledged, service),
             )
             log.info("published", broker=self._p.broker_view.url, **_about(state))
-            self._in_flight.discard(service)
-            if service in self._pending:
-                self._wake()
+
+    def _on_acknowledged(self, service: str) -> None:
+        del self._in_flight[service]
+        if self._pending:
+            self._wake()
 
     async def _send_documents(self) -> None:
         outlet = self._p.outlet
@@ -294,7 +298,13 @@ class _Session:
         """Read everything retained; what does not come is not there."""
         self._unseen = set(self._p.view.committed.services)
         await self._connection.subscribe(
-            wire.CONFIG_FILTER, wire.HEALTH_TOPIC, wire.SNAPSHOT_TOPIC, wire.ROOTS_FILTER
+            wire.CONFIG_FILTER,
+            wire.HEALTH_TOPIC,
+            wire.SNAPSHOT_TOPIC,
+            wire.ROOTS_FILTER,
+            # at QoS 1 Mosquitto as shipped gives 1,020 of 5,000 retained messages; at 0 all of them,
+            # and there is no PUBACK to send for each of our own
+            qos=0,
         )
         started = self._last_message = trio.current_time()
         while (pause := self._last_message + _QUIET_S - trio.current_time()) > 0:
@@ -317,6 +327,8 @@ class _Session:
             for do in due.values():
                 do()
             now = trio.current_time()
+            if self._in_flight and now - min(self._in_flight.values()) > _ACKNOWLEDGED_WITHIN_S:
+                raise BrokerUnavailable(f"no PUBACK within {_ACKNOWLEDGED_WITHIN_S:g} s")
             services = self._p.view.committed.services
             for service, sent in list(self._sent.items()):
                 if now < sent.deadline or service in self._in_flight:
