@@ -1,0 +1,64 @@
+"""GET and PUT per second at 16 connections, and their latency at one: ours beside each reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from bench.contenders import Contender, Yard
+from bench.figures import Figure, at_most, median, percentile, ratio
+from bench.load import Load, drive
+
+
+def run(yard: Yard, mqtt_port: int, *, rounds: int, seconds: float) -> Iterator[Figure]:
+    """Rounds go around the contenders, so that what the machine does meanwhile meets them all."""
+    ours = yard.ours(mqtt_port)
+    contenders = [ours, yard.bare(ours), yard.plain(mqtt_port)]
+    if (etcd := yard.etcd()) is not None:
+        contenders.append(etcd)
+    for one in contenders:  # warm up: caches, branch predictors, lazy imports
+        _drive(one, "GET", 16, 0.3)
+        _drive(one, "PUT", 16, 0.3)
+    for method, connections in (("GET", 16), ("PUT", 16), ("GET", 1), ("PUT", 1)):
+        yield from _compare(contenders, method, connections, rounds, seconds)
+
+
+def _compare(
+    contenders: list[Contender], method: str, connections: int, rounds: int, seconds: float
+) -> Iterator[Figure]:
+    rates: dict[str, list[float]] = {one.name: [] for one in contenders}
+    latencies: dict[str, list[float]] = {one.name: [] for one in contenders}
+    cpu_s: dict[str, float] = dict.fromkeys(rates, 0.0)
+    for _ in range(rounds):
+        for one in contenders:
+            before = one.cpu_s()
+            load = _drive(one, method, connections, seconds)
+            cpu_s[one.name] += one.cpu_s() - before
+            rates[one.name].append(load.per_second)
+            latencies[one.name] += load.latencies_s
+    rate = {name: median(found) for name, found in rates.items()}
+    what = f"{method}, {connections} connection{'s' * (connections > 1)}"
+    for name, found in latencies.items():
+        p50, p99 = (percentile(found, p) * 1000 for p in (50, 99))
+        cost = f"{cpu_s[name] / len(found) * 1e6:.0f} µs of CPU each"
+        if connections > 1:
+            note = f"p50 {p50:.3g} ms, p99 {p99:.3g} ms, {cost}"
+            yield Figure(f"{what}: {name}", rate[name], "/s", note=note)
+        elif name == "ours":
+            goal = 0.25 if method == "GET" else 0.8
+            yield at_most(f"{what}: {name}, p50", p50, "ms", goal, p99=p99, note=cost)
+        else:
+            yield Figure(f"{what}: {name}, p50", p50, "ms", p99, cost)
+    if connections > 1:
+        goal = 80 if method == "GET" else 25
+        yield ratio(f"{what}: ours of bare", rate["ours"], rate["bare"], goal=goal)
+        for name in ("plain", "etcd"):
+            if name in rate:
+                yield ratio(f"{what}: ours of {name}", rate["ours"], rate[name])
+
+
+def _drive(one: Contender, method: str, connections: int, seconds: float) -> Load:
+    prepared: Callable[[int], bytes] = one.put if method == "PUT" else lambda _: one.get
+    load = drive(one.host, one.port, prepared, connections=connections, seconds=seconds)
+    if load.refused:
+        raise SystemExit(f"bench: {one.name} refused {load.refused} of its {method}s")
+    return load
