@@ -23,7 +23,11 @@ Connection = Any  # sqlcipher3 has no type stubs
 
 _PAGE_CACHE_KIB = 4096
 _BUSY_MS = 5000
+_SALT_BYTES = 16
+"""What any file of ours begins with. One of a single byte counts as empty with SQLite, and so would
+open with any key."""
 
+_SQLITE_CORRUPT = 11
 _SQLITE_FULL = 13
 _SQLITE_NOTADB = 26
 _SQLITE_AUTH_ATTACH = 24  # sqlite3_set_authorizer's action code SQLITE_ATTACH
@@ -39,6 +43,8 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
     """
     mode = "ro" if read_only else "rw"
     with translated(path):
+        if 0 < path.stat().st_size < _SALT_BYTES:
+            raise DatabaseUnopenable(f"{path.name} is cut short; nothing was changed")
         connection = sqlite.connect(
             f"file:{_uri_path(path)}?mode={mode}",
             uri=True,
@@ -96,12 +102,22 @@ def integrity_problems(path: Path, key: bytes) -> list[str]:
             connection.close()
         connection = connect(path, key)
         try:
-            problems = [row[0] for row in connection.execute("PRAGMA cipher_integrity_check")]
-            return problems + [
-                row[0] for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"
+            return [
+                problem
+                for check in ("PRAGMA cipher_integrity_check", "PRAGMA integrity_check")
+                for problem in _found(connection, check)
             ]
         finally:
             connection.close()
+
+
+def _found(connection: Connection, check: str) -> list[str]:
+    try:
+        return [row[0] for row in connection.execute(check) if row[0] != "ok"]
+    except sqlite.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF != _SQLITE_CORRUPT:
+            raise
+        return [str(error)]  # a page so bad that the check itself can't go on
 
 
 @contextmanager
