@@ -74,9 +74,7 @@ def run(directory: Path, *, rounds: int) -> Iterator[Figure]:
     yield _timed("decide: validate, merge, hash, encode", lambda: decide(state, 2), rounds, 2_000)
     yield _timed("commit of one (decided, durable)", lambda: commit(1), rounds, 200)
     yield _timed("commit of 16 (decided, durable)", lambda: commit(16), rounds, 40)
-    yield _timed(
-        "sign", lambda: sign(_SEED, wire.CONFIG_UPDATE, payload, epoch), rounds, 2_000
-    )
+    yield _timed("sign", lambda: sign(_SEED, wire.CONFIG_UPDATE, payload, epoch), rounds, 2_000)
     yield _timed("envelope to bytes", envelope.to_bytes, rounds, 5_000)
     yield _timed("client: open an envelope", lambda: trust.open_envelope(raw), rounds, 5_000)
     yield _timed("client: parse an update", lambda: ConfigUpdate.parse(payload), rounds, 2_000)

@@ -37,7 +37,13 @@ def server(yard: Yard, mqtt_port: int, *, rounds: int) -> Iterator[Figure]:
     """A first start makes keys and database; the later ones open them."""
     first: list[float] = []
     again: list[float] = []
+    plain: list[float] = []
     for number in range(rounds):
+        began = time.perf_counter()
+        reference = yard.plain(mqtt_port)
+        plain.append(time.perf_counter() - began)
+        yard.stop(reference.process)
+        (yard.directory / "plain.db").unlink()
         directory = yard.directory / f"start-{number}"
         for took in (first, again):
             port = free_port()
@@ -59,6 +65,7 @@ def server(yard: Yard, mqtt_port: int, *, rounds: int) -> Iterator[Figure]:
             took.append(time.perf_counter() - began)
             yard.stop(process)
     yield at_most("server: start to healthy", median(again), "s", 0.6, p99=max(again))
+    yield Figure("server: start to healthy: plain", median(plain), "s", max(plain))
     yield Figure("server: very first start to healthy", median(first), "s", max(first))
 
 

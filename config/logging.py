@@ -38,7 +38,11 @@ def configure(log_format: LogFormat, level: LogLevelName, stream: IO[str] | None
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 _add_actor,
-                structlog.dev.ConsoleRenderer(colors=target.isatty()),
+                structlog.dev.ConsoleRenderer(
+                    colors=target.isatty(),
+                    # rich's would print local variables, and with them secrets
+                    exception_formatter=structlog.dev.plain_traceback,
+                ),
             ],
             wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
             logger_factory=structlog.PrintLoggerFactory(target),
