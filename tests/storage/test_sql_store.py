@@ -1,0 +1,462 @@
+"""The store on a real SQLCipher file: races, files pulled away from under it, and full disks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from config_manager.config.catalogue import Catalogue
+from config_manager.config.errors import DatabaseUnopenable, Refused, RevisionConflict
+from config_manager.config.secret import Secret
+from config_manager.config.world import rfc3339
+from config_manager.storage import database
+from config_manager.storage.memory_store import MemoryStore
+from config_manager.storage.sql_store import SqlStore
+from config_manager.storage.state import Change, HistoryQuery
+from config_manager.storage.store import DatabaseUnavailable, DiskFull, Store
+from config_manager.storage.writes import Delete, Intent, NewEpoch, Patch, Put, SetSecret
+from tests.storage import makers as m
+from tests.storage.makers import DB_KEY, Hand
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "config.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqlStore]:
+    store = m.open_sql(path)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def hand(store: SqlStore) -> Hand:
+    return Hand(store)
+
+
+def read_elsewhere(path: Path, sql: str) -> list[tuple[object, ...]]:
+    """What somebody else with the key sees: only what is committed."""
+    with closing(database.connect(path, DB_KEY, read_only=True)) as connection:
+        rows: list[tuple[object, ...]] = connection.execute(sql).fetchall()
+        return rows
+
+
+# ── many at once ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_of_a_hundred_simultaneous_writers_with_one_expected_revision_one_wins(hand: Hand) -> None:
+    hand.write(Put(service="a", values={"winner": None}))
+    store, turn, together = hand.store, threading.Lock(), threading.Barrier(100)
+
+    def write(number: int) -> bool:
+        together.wait()
+        with turn:  # the port promises one call at a time
+            intent = Put(service="a", values={"winner": number}, if_match='"1"')
+            try:
+                store.commit([hand.decide(store.load(), intent).change])
+            except RevisionConflict as conflict:
+                assert conflict.current_revision == 2
+                return False
+            return True
+
+    with ThreadPoolExecutor(100) as pool:
+        won = list(pool.map(write, range(100)))
+    assert won.count(True) == 1
+    assert store.load().revision == 2
+    assert store.load().services["a"].stored == {"winner": won.index(True)}
+    assert len(store.history(HistoryQuery("a")).entries) == 2
+
+
+def test_of_stores_that_share_a_file_against_the_rules_one_wins_and_the_rest_stop(
+    hand: Hand, path: Path
+) -> None:
+    """The lock on the data directory forbids it; here is what holds if it fails."""
+    before = hand.write(Put(service="a", values={})).change.after
+    stores = [m.open_sql(path, fresh=False) for _ in range(8)]
+    together = threading.Barrier(len(stores))
+
+    def write(index: int) -> bool:
+        change = m.decide(before, Put(service="a", values={"winner": index})).change
+        together.wait()
+        try:
+            stores[index].commit([change])
+        except RuntimeError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        won = list(pool.map(write, range(len(stores))))
+    for store in stores:
+        store.close()
+    assert won.count(True) == 1
+    after = hand.store.load()
+    assert (after.revision, after.services["a"].stored) == (2, {"winner": won.index(True)})
+    assert m.broken_link(list(hand.store.audit()), after.audit_head) is None
+
+
+# ── one commit ─────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def statements(store: SqlStore) -> Iterator[list[str]]:
+    seen = list[str]()
+    store._writer.set_trace_callback(seen.append)
+    yield seen
+    store._writer.set_trace_callback(None)
+
+
+def test_writes_that_waited_together_are_one_transaction(hand: Hand, store: SqlStore) -> None:
+    with statements(store) as seen:
+        hand.batch(*(Put(service=f"s{n}", values={"n": n}) for n in range(20)))
+    assert [s for s in seen if s.startswith(("BEGIN", "COMMIT", "ROLLBACK"))] == [
+        "BEGIN IMMEDIATE",
+        "COMMIT",
+    ]
+    assert store.load().revision == 20
+
+
+def test_a_batch_whose_last_write_can_not_be_stored_leaves_none_of_it(
+    hand: Hand, store: SqlStore
+) -> None:
+    before = store.load()
+    first = hand.decide(before, Put(service="a", values={})).change
+    last = hand.decide(first.after, Put(service="b", values={})).change
+    broken = Change(
+        last.before, last.after, last.services, last.history, first.audit, None
+    )  # its audit row is there already
+    with pytest.raises(DatabaseUnavailable):
+        store.commit([first, broken])
+    assert store.load() == before
+    assert list(store.audit()) == []
+    hand.write(Put(service="c", values={}))
+
+
+def test_others_see_nothing_of_what_is_staged(hand: Hand, path: Path, store: SqlStore) -> None:
+    change = hand.decide(store.load(), Put(service="a", values={})).change
+    store.stage([change])
+    assert read_elsewhere(path, "SELECT revision FROM counters") == [(0,)]
+    assert read_elsewhere(path, "SELECT * FROM outbox") == []
+    store.commit_staged()
+    assert read_elsewhere(path, "SELECT revision FROM counters") == [(1,)]
+    assert len(read_elsewhere(path, "SELECT * FROM outbox")) == 1
+
+
+def test_what_is_staged_and_never_committed_is_gone(hand: Hand, path: Path) -> None:
+    hand.write(Put(service="a", values={"x": 1}))
+    twin = m.open_sql(path, fresh=False)
+    committed = twin.load()
+    twin.stage([m.decide(committed, Put(service="a", values={"x": 2})).change])
+    twin.close()
+    assert hand.store.load() == committed
+    hand.write(Put(service="a", values={"x": 3}))
+
+
+def test_a_copy_of_the_files_taken_after_a_commit_holds_it(
+    hand: Hand, path: Path, tmp_path: Path
+) -> None:
+    """As after a kill -9: nothing that was acknowledged waits in the process's memory."""
+    hand.write(Put(service="a", values={"x": 1}))
+    expected = hand.write(Put(service="a", values={"x": 2})).change.after
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("config.db", "config.db-wal"):
+        shutil.copy(path.with_name(name), copy / name)
+    again = m.open_sql(copy / "config.db", fresh=False)
+    assert again.load() == expected
+    again.close()
+
+
+# ── the file under us ──────────────────────────────────────────────────────────────────────────
+
+
+def replaced(path: Path) -> None:
+    other = path.with_name("other.db")
+    shutil.copy(path, other)
+    other.replace(path)
+
+
+def moved(path: Path) -> None:
+    path.rename(path.with_name("moved.db"))
+
+
+def overwritten(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"\0" * 32)
+
+
+DISTURBANCES: dict[str, Callable[[Path], object]] = {
+    "replaced": replaced,
+    "removed": Path.unlink,
+    "moved away": moved,
+    "overwritten in place": overwritten,
+    "emptied": lambda path: os.truncate(path, 0),
+}
+
+
+@pytest.mark.parametrize("what", DISTURBANCES)
+def test_a_file_that_changes_under_us_is_noticed_before_the_next_commit(
+    path: Path, what: str
+) -> None:
+    """SQLite itself would go on from its page cache and acknowledge into nowhere."""
+    store = m.open_sql(path)
+    hand = Hand(store)
+    state = hand.write(Put(service="a", values={"x": 1})).change.after
+    DISTURBANCES[what](path)
+    left = {p.name: p.stat().st_size for p in path.parent.iterdir()}
+    with pytest.raises(DatabaseUnavailable):
+        store.commit([hand.decide(state, Put(service="a", values={"x": 2})).change])
+    with pytest.raises(DatabaseUnavailable):
+        store.probe()
+    assert {p.name: p.stat().st_size for p in path.parent.iterdir()} == left
+    store.close()  # never raises
+
+
+def test_a_file_that_comes_back_as_it_was_is_written_again(path: Path, hand: Hand) -> None:
+    state = hand.write(Put(service="a", values={"x": 1})).change.after
+    moved(path)
+    with pytest.raises(DatabaseUnavailable):
+        hand.store.commit([hand.decide(state, Put(service="a", values={"x": 2})).change])
+    path.with_name("moved.db").rename(path)
+    hand.store.probe()
+    hand.write(Put(service="a", values={"x": 3}))
+    assert hand.store.load().revision == 2
+
+
+def test_probing_finds_damage_that_the_page_cache_hides(path: Path) -> None:
+    store = m.open_sql(path)
+    Hand(store).write(Put(service="a", values={"x": "v" * 50_000}))
+    store.close()
+    store = m.open_sql(path, fresh=False)
+    store.load()
+    store.probe()
+    pages = path.stat().st_size // 4096
+    with path.open("r+b") as file:
+        for number in range(1, pages):
+            file.seek(number * 4096 + 100)
+            file.write(b"\0" * 16)
+    with pytest.raises(DatabaseUnavailable):
+        store.probe()
+    store.close()
+
+
+def test_an_open_store_holds_its_locks_though_others_open_and_close_the_file(
+    hand: Hand, path: Path, store: SqlStore
+) -> None:
+    """Closing any descriptor of a file drops the process's POSIX locks on it; SQLite knows of its
+    own connections, so a probe in the middle of a transaction must not cost the lock."""
+    change = hand.decide(store.load(), Put(service="a", values={})).change
+    store.stage([change])
+    store.probe()
+    with closing(database.connect(path, DB_KEY)) as stranger:
+        stranger.execute("PRAGMA busy_timeout = 0")
+        with pytest.raises(Exception, match="locked"):
+            stranger.execute("BEGIN IMMEDIATE")
+    store.commit_staged()
+
+
+# ── no space ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_full_disk_refuses_the_write_keeps_the_rest_and_goes_on_when_there_is_space(
+    hand: Hand, store: SqlStore
+) -> None:
+    before = hand.write(Put(service="a", values={"x": 1})).change.after
+    (pages,) = store._writer.execute("PRAGMA page_count").fetchone()
+    store._writer.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(DiskFull):
+        store.commit([hand.decide(before, Put(service="a", values={"x": "v" * 50_000})).change])
+    assert store.load() == before
+    store.probe()
+    store._writer.execute("PRAGMA max_page_count = 1000000")
+    hand.write(Put(service="a", values={"x": "v" * 50_000}))
+    assert store.load().revision == 2
+
+
+# ── what only SQL keeps ────────────────────────────────────────────────────────────────────────
+
+
+def test_items_hold_the_live_keys_and_the_revision_that_last_changed_each(
+    hand: Hand, path: Path
+) -> None:
+    hand.write(Put(service="a", values={"x": 1, "y": 1, "z": 1}))
+    hand.write(Patch(service="a", patch={"x": 1.0, "z": None}))
+    hand.write(Put(service="a", values={"x": 1.0, "y": 2}))
+    items = "SELECT key, value, revision FROM items ORDER BY key"
+    assert read_elsewhere(path, items) == [("x", "1.0", 2), ("y", "2", 3)]
+    hand.write(Delete(service="a"))
+    assert read_elsewhere(path, items) == []
+
+
+def test_each_epoch_is_noted_with_its_reason(hand: Hand, path: Path) -> None:
+    change = hand.write(NewEpoch(services={"a": {}}), reason="spring").change
+    assert read_elsewhere(path, "SELECT seq, id, revision, at, reason FROM epochs") == [
+        (1, m.FIRST_EPOCH.id, 0, rfc3339(m.START), "first start"),
+        (2, change.after.epoch.id, 1, rfc3339(m.START + 1), "spring"),
+    ]
+
+
+def test_older_versions_of_a_secret_stay_sealed_in_the_database(hand: Hand, path: Path) -> None:
+    for value in ("1", "2", "3"):
+        hand.write(SetSecret(service="door", name="pin", value=Secret(value)))
+    assert read_elsewhere(path, "SELECT version FROM secrets ORDER BY version") == [
+        (1,),
+        (2,),
+        (3,),
+    ]
+
+
+def test_idempotency_rows_older_than_a_day_are_swept_by_the_next(hand: Hand, path: Path) -> None:
+    day = 24 * 3600
+    for key, at in (("old", 0.0), ("edge", 1.0), ("new", day + 1.0)):
+        change = hand.decide(hand.store.load(), Put(service="a", values={})).change
+        record = m.record(key, m.START + at)
+        hand.store.commit([replace(change, idempotency=record)])
+    assert read_elsewhere(path, "SELECT key FROM idempotency ORDER BY at") == [("edge",), ("new",)]
+
+
+def test_a_models_schema_is_noted_once_and_again_when_it_changes(path: Path) -> None:
+    class Louder(m.DoorSettings):
+        bass: int = 0
+
+    found = list[object]()
+    for catalogue in (m.CATALOGUE, m.CATALOGUE, Catalogue([Louder]), Catalogue([Louder])):
+        SqlStore.open(
+            path,
+            DB_KEY,
+            epoch_id=m.FIRST_EPOCH.id,
+            catalogue=catalogue,
+            at=rfc3339(m.START),
+            fresh=True,
+        ).close()
+        found.append(read_elsewhere(path, "SELECT max(version), count(*) FROM schemas"))
+    assert found == [[(1, 1)], [(1, 1)], [(2, 2)], [(2, 2)]]
+
+
+def test_the_first_epoch_is_the_one_of_the_first_start(path: Path) -> None:
+    first = m.open_sql(path)
+    first.close()
+    again = SqlStore.open(
+        path,
+        DB_KEY,
+        epoch_id="00000000-0000-4000-8000-00000000ffff",
+        catalogue=m.CATALOGUE,
+        at=rfc3339(m.START + 9),
+        fresh=False,
+    )
+    assert again.load().epoch == m.FIRST_EPOCH
+    again.close()
+
+
+def test_a_page_of_history_is_found_without_walking_it(store: SqlStore) -> None:
+    """At 50,000 rows a scan or a sort takes 30 ms a page."""
+    with statements_of_reader(store) as seen:
+        store.history(HistoryQuery("a", before=9))
+        store.history(HistoryQuery("a", key="k"))
+    for sql in seen:
+        plan = [row[3] for row in store._reader.execute("EXPLAIN QUERY PLAN " + sql)]
+        assert not [step for step in plan if "SCAN" in step or "TEMP B-TREE" in step], plan
+    assert len(seen) == 2
+
+
+@contextmanager
+def statements_of_reader(store: SqlStore) -> Iterator[list[str]]:
+    seen = list[str]()
+    store._reader.set_trace_callback(seen.append)
+    yield seen
+    store._reader.set_trace_callback(None)
+
+
+def test_closing_leaves_one_file_and_no_descriptor(path: Path) -> None:
+    store = m.open_sql(path)
+    Hand(store).write(Put(service="a", values={}))
+    assert open_files(path.parent) >= {"config.db", "config.db-wal"}
+    store.close()
+    assert open_files(path.parent) == set()
+    assert [p.name for p in path.parent.iterdir()] == ["config.db"]
+
+
+def test_a_failed_open_leaves_no_descriptor(path: Path) -> None:
+    m.open_sql(path).close()
+    with pytest.raises(DatabaseUnopenable):
+        m.open_sql(path, key=bytes(32))
+    assert open_files(path.parent) == set()
+
+
+def open_files(directory: Path) -> set[str]:
+    found = set[str]()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that listed them
+            target = descriptor.readlink()
+            if target.parent == directory:
+                found.add(target.name)
+    return found
+
+
+# ── the two stores ─────────────────────────────────────────────────────────────────────────────
+
+_values = st.dictionaries(
+    st.sampled_from(["x", "y"]),
+    st.none() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=4)
+    | st.lists(st.booleans(), max_size=2),
+    max_size=2,
+)  # fmt: skip
+_services = st.sampled_from(["a", "b"])
+_intents: st.SearchStrategy[Intent] = st.one_of(
+    st.builds(Put, service=_services, values=_values),
+    st.builds(Patch, service=_services, patch=_values),
+    st.builds(Delete, service=_services),
+    st.builds(NewEpoch, services=st.dictionaries(_services, _values, max_size=2)),
+    st.builds(SetSecret, service=_services, name=st.just("s"), value=st.just(Secret("v"))),
+)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(_intents, st.booleans()), max_size=15))
+def test_no_sequence_of_writes_tells_the_two_stores_apart(
+    sequence: list[tuple[Intent, bool]],
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "config.db"
+        hands = [Hand(m.open_sql(path)), Hand(MemoryStore(m.FIRST_EPOCH))]
+        for intent, confirm in sequence:
+            for hand in hands:
+                try:
+                    state = hand.write(intent).change.after
+                except Refused:
+                    continue
+                if confirm:
+                    hand.store.mark_confirmed([("a", state.revision - 1), ("b", state.revision)])
+        sql, memory = (seen_from_outside(hand.store) for hand in hands)
+        hands[0].store.close()
+        again = m.open_sql(path, fresh=False)
+        sql_again = seen_from_outside(again)
+        again.close()
+    assert sql == memory == sql_again
+
+
+def seen_from_outside(store: Store) -> list[str]:
+    """As text, because 1 and true are equal to Python."""
+    state = store.load()
+    return [
+        repr((state.epoch, state.revision, state.audit_head)),
+        *(repr(state.services[name]) for name in sorted(state.services)),
+        *(repr(store.history(HistoryQuery(name, limit=7))) for name in "ab"),
+        *(repr(store.history(HistoryQuery(name, key="x"))) for name in "ab"),
+        *(repr(list(store.secrets(name))) for name in "ab"),
+        repr(list(store.audit(after_revision=2))),
+        repr(sorted(store.pending())),
+    ]
