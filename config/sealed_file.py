@@ -11,6 +11,7 @@ import hashlib
 from pathlib import Path
 
 from nacl.bindings import (
+    crypto_aead_xchacha20poly1305_ietf_ABYTES,
     crypto_aead_xchacha20poly1305_ietf_decrypt,
     crypto_aead_xchacha20poly1305_ietf_encrypt,
     crypto_aead_xchacha20poly1305_ietf_NPUBBYTES,
@@ -21,6 +22,7 @@ from config_manager.config.world import World
 
 _MAGIC = b"config-manager sealed v1\n"
 _NONCE_BYTES = crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
+_SHORTEST = _NONCE_BYTES + crypto_aead_xchacha20poly1305_ietf_ABYTES
 
 
 class SealBroken(Exception):
@@ -72,7 +74,7 @@ class SealedFile:
 
     def _open(self, raw: bytes) -> bytes | None:
         body = raw.removeprefix(_MAGIC)
-        if body is raw or len(body) < _NONCE_BYTES:
+        if body is raw or len(body) < _SHORTEST:  # PyNaCl raises ValueError below it
             return None
         try:
             return crypto_aead_xchacha20poly1305_ietf_decrypt(
