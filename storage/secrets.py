@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 
 from nacl.bindings import (
+    crypto_aead_xchacha20poly1305_ietf_ABYTES,
     crypto_aead_xchacha20poly1305_ietf_decrypt,
     crypto_aead_xchacha20poly1305_ietf_encrypt,
     crypto_aead_xchacha20poly1305_ietf_NPUBBYTES,
 )
+from nacl.exceptions import CryptoError
 
 from config_manager.config import strict_json
 from config_manager.config.secret import Secret
@@ -40,6 +42,8 @@ class SecretBox:
 
     def open(self, sealed: SealedSecret) -> Secret:
         """Raises nacl.exceptions.CryptoError where the row was altered, moved or is another key's."""
+        if len(sealed.ciphertext) < crypto_aead_xchacha20poly1305_ietf_ABYTES:
+            raise CryptoError("cut short")  # PyNaCl would raise ValueError
         data = crypto_aead_xchacha20poly1305_ietf_decrypt(
             sealed.ciphertext,
             _bound_to(sealed.service, sealed.name, sealed.version, sealed.key_id),
