@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from config_manager.actors.actor import Request
+from config_manager.config.names import Mark
 from config_manager.config.wire import Envelope
 from config_manager.storage import writes
 from config_manager.storage.state import (
@@ -95,6 +96,15 @@ class NewEpoch(writes.NewEpoch, Write[EpochWritten]): ...
 @dataclass(frozen=True, slots=True)
 class ReadHistory(Request[HistoryPage]):
     query: HistoryQuery
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessed(Request[None]):
+    """A document that we signed was seen outside: how far we had come when we signed it. where: who
+    still holds it."""
+
+    mark: Mark
+    where: str
 
 
 # ── signing ────────────────────────────────────────────────────────────────────────────────────

@@ -30,6 +30,7 @@ from config_manager.actors.mqtt import (
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config import trust, wire
 from config_manager.config.documents import Root
+from config_manager.config.names import Mark
 from config_manager.config.trust import Distrust
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
@@ -71,6 +72,12 @@ class Outlet:
         self.retained[topic] = payload
         self.mark(topic)
 
+    def withdraw(self, topic: str) -> None:
+        """The broker's own is left alone from now on."""
+        self.retained.pop(topic, None)
+        self._dirty.pop(topic, None)
+        self._wake()
+
     def send(self, topic: str, payload: bytes) -> None:
         """QoS 0, not retained; the newest per topic, dropped while there is no connection."""
         if self.connected:
@@ -95,7 +102,7 @@ class Outlet:
 
     def sent(self, topic: str, payload: bytes) -> None:
         """The broker acknowledged this document."""
-        if self.retained[topic] is payload:
+        if self.retained.get(topic) is payload:
             self._dirty.pop(topic, None)
             self._wake()
 
@@ -241,6 +248,8 @@ class _Session:
             self._last_message = trio.current_time()
             if message.topic.startswith(_CONFIG_PREFIX):
                 await self._on_config(message.topic.removeprefix(_CONFIG_PREFIX), message)
+            elif message.topic == wire.SNAPSHOT_TOPIC and await self._is_ahead_of_us(message):
+                self._p.outlet.withdraw(message.topic)
             elif message.topic in self._p.outlet.retained:
                 self._on_document(message)
 
@@ -271,6 +280,23 @@ class _Session:
         outlet = self._p.outlet
         if message.payload != outlet.retained[message.topic]:
             self._repair(message.topic, lambda: outlet.mark(message.topic))
+
+    async def _is_ahead_of_us(self, message: Message) -> bool:
+        """A snapshot that we signed further on than the database is: it was rolled back, or has a
+        twin. Nothing is written over such a witness."""
+        p = self._p
+        if message.payload == p.outlet.retained.get(message.topic):
+            return False
+        try:
+            snapshot, _ = trust.judge_snapshot(message.payload, p.root, p.world.clock.now())
+        except Distrust:
+            return False
+        mark = Mark(snapshot.epoch_seq, snapshot.revision)
+        if mark <= p.view.committed.mark:
+            return False
+        p.view.hold_publishing()
+        await p.witnessed(mark)
+        return True
 
     def _repair(self, topic: str, do: Callable[[], None]) -> None:
         """Now, or by the next watch where this topic was repaired just before."""
@@ -355,6 +381,7 @@ class Publisher:
         board: Confirmations,
         broker_view: BrokerView,
         sign: SignUpdate,
+        witnessed: Callable[[Mark], Awaitable[None]],
         outlet: Outlet,
         will: Callable[[], Message],
         root: Root,
@@ -364,6 +391,7 @@ class Publisher:
         self.view = view
         self.broker_view = broker_view
         self.sign = sign
+        self.witnessed = witnessed
         self.outlet = outlet
         self.root = root
         self.world = world

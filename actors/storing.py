@@ -30,6 +30,7 @@ from config_manager.actors.messages import (
     PutConfig,
     ReadHistory,
     SetSecret,
+    Witnessed,
     Write,
     Written,
 )
@@ -84,6 +85,7 @@ class Storage:
         self._store: Store | None = None
         self._suspended: list[Store] = []
         self._floor = Mark(0, 0)
+        self._seen_at = "instance.json has seen"
         self._started = False
         self._turn = trio.Lock()  # the port promises its store one call at a time
 
@@ -167,16 +169,10 @@ class Storage:
             except DatabaseUnavailable as error:
                 await self._go_read_only(error)
                 return
-            floor = max(self._floor, self.view.committed.mark)
-            if committed.mark < floor:
+            self._floor = max(self._floor, self.view.committed.mark)
+            if committed.mark < self._floor:
                 await trio.to_thread.run_sync(store.close)
-                await self._go_read_only(
-                    DatabaseUnavailable(
-                        f"rollback-suspected: the database is at revision {committed.revision}, "
-                        f"but revision {floor.revision} was committed; "
-                        "restore the newest backup"
-                    )
-                )
+                await self._suspect_rollback(committed)
                 return
             self._store = store
             await self._close_suspended()
@@ -208,6 +204,28 @@ class Storage:
             self._suspended.append(self._store)
             self._store = None
 
+    async def _suspect_rollback(self, committed: Committed) -> None:
+        """Behind a witness: rolled back, or a twin wrote on. Callers hold the turn."""
+        self.view.publishable = False
+        await self._go_read_only(
+            DatabaseUnavailable(
+                f"rollback-suspected: the database is at revision {committed.revision}, but "
+                f"{self._seen_at} revision {self._floor.revision}; restore the newest backup"
+            )
+        )
+
+    async def _weigh(self, witnessed: Witnessed) -> None:
+        """A broker's retained documents are a witness, as instance.json is (trust.md)."""
+        if witnessed.mark > self._floor:
+            self._floor = witnessed.mark
+            self._seen_at = f"{witnessed.where} holds what we signed at"
+        committed = self.view.committed
+        if committed.mark < self._floor:
+            await self._suspect_rollback(committed)
+        elif self.view.mode == "normal":
+            self.view.publishable = True
+            self.view.wake()
+
     async def _close(self) -> None:
         async with self._turn:
             if self._store is not None:
@@ -234,8 +252,14 @@ class Storage:
         outcomes: list[Outcome[Any]] = []
         accepted: list[tuple[int, Change, Write[Any]]] = []
         records: dict[str, IdempotencyRecord] = {}
+        for request, _ in jobs:
+            if isinstance(request, Witnessed):
+                await self._weigh(request)
         committed = self.view.committed
         for index, (request, context) in enumerate(jobs):
+            if isinstance(request, Witnessed):
+                outcomes.append(Value(None))
+                continue
             try:
                 answer, decision = self._decide(committed, request, context, records)
             except Refused as refusal:
@@ -313,9 +337,10 @@ class Storage:
         accepted: Sequence[tuple[int, Change, Write[Any]]],
         outcomes: list[Outcome[Any]],
     ) -> None:
-        assert self._store is not None
         refusal: Refused
         try:
+            if self._store is None:  # a read in this very batch found it gone
+                raise DatabaseUnavailable("the database became unavailable")
             await _commit(self._store, [change for _, change, _ in accepted])
         except DiskFull as error:
             _log.error("disk full", actor="storing", writes=len(accepted), error=str(error))
@@ -323,7 +348,8 @@ class Storage:
                 "the disk is full: nothing was written; free some space and retry"
             )
         except DatabaseUnavailable as error:
-            await self._go_read_only(error)
+            if self._store is not None:
+                await self._go_read_only(error)
             refusal = ReadOnly(WHAT_TO_DO)
         else:
             self.view.replace(accepted[-1][1].after)

@@ -8,7 +8,7 @@ grace, and what did not stop is named. Before publishing stops, the retained hea
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from config_manager.actors.beaconing import BeaconMaker, beaconing
 from config_manager.actors.broker import own_broker
 from config_manager.actors.caching import Keeper, LastKnownGood, caching
 from config_manager.actors.health import HealthBoard, HealthFrames, health
-from config_manager.actors.messages import Sign
+from config_manager.actors.messages import Sign, Witnessed
 from config_manager.actors.mqtt import Auto, BrokerAddress, Transport, parse_mqtt_urls
 from config_manager.actors.publishing import Outlet, Publisher, SignUpdate, publishing
 from config_manager.actors.signing import sign, signing
@@ -31,7 +31,7 @@ from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config import wire
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import Role, Root, RootKey
-from config_manager.config.names import Epoch
+from config_manager.config.names import Epoch, Mark
 from config_manager.config.sealed_file import SealedFile
 from config_manager.config.settings import Settings
 from config_manager.config.trust import judge_root
@@ -144,6 +144,7 @@ async def running_system(
                 board=board,
                 broker_view=broker_views[index],
                 sign=_sign_with(signer),
+                witnessed=_told_to(storing, str(address)),
                 outlet=outlets[index],
                 will=frames.will,
                 root=root,
@@ -197,6 +198,13 @@ def _sign_with(signing_actor: Actor) -> SignUpdate:
         return await signing_actor.ask(request, Context(state.correlation_id))
 
     return sign_update
+
+
+def _told_to(storing_actor: Actor, where: str) -> Callable[[Mark], Awaitable[None]]:
+    async def witnessed(mark: Mark) -> None:
+        await storing_actor.ask(Witnessed(mark, where), Context(f"witness-{mark.revision}"))
+
+    return witnessed
 
 
 def _trust_root(data_dir: Path, keys: KeyRing, world: World) -> tuple[Root, Mapping[int, bytes]]:

@@ -33,6 +33,10 @@ class CommittedView:
     def committed(self) -> Committed:
         return self._committed
 
+    def hold_publishing(self) -> None:
+        """Nothing more is published until storing has judged what was seen."""
+        self.publishable = False
+
     def replace(self, committed: Committed) -> None:
         self._committed = committed
         self.wake()
