@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import hmac
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +42,7 @@ class Witness:
         """Read it, or begin one in memory where there is none; raises DatabaseUnopenable."""
         key = derive_key(instance_key, "instance-witness")
         try:
-            value = json.loads(world.disk.read(path))
+            value = strict_json.loads_object(world.disk.read(path))
             mac = bytes.fromhex(value.pop("mac"))
             record = _Record(**value)
         except FileNotFoundError:
