@@ -7,6 +7,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hypothesis import settings
+
 from config_manager.config.catalogue import Catalogue, ServiceSettings, setting
 from config_manager.config.names import Epoch
 from config_manager.config.world import World, rfc3339
@@ -20,6 +22,9 @@ from config_manager.storage.writes import Intent
 
 FIRST_EPOCH = Epoch(1, "00000000-0000-4000-8000-000000000001")
 START = 1_800_000_000.0
+STEADY = settings(deadline=None, derandomize=True)
+"""For Hypothesis: the same examples in every run, and no failure because a disk was slow."""
+
 DB_KEY = bytes(range(32))
 
 

@@ -86,6 +86,7 @@ json_values = st.recursive(
 json_objects = st.dictionaries(few_keys, json_values, max_size=4)
 
 
+@m.STEADY
 @given(json_objects, json_objects)
 def test_merge_patch_does_what_the_rfc_says_and_leaves_its_arguments_alone(
     target: dict[str, Any], patch: dict[str, Any]
@@ -96,6 +97,7 @@ def test_merge_patch_does_what_the_rfc_says_and_leaves_its_arguments_alone(
     assert (target, patch) == kept
 
 
+@m.STEADY
 @given(json_objects, json_objects)
 def test_a_patch_applied_twice_is_the_patch_applied_once(
     target: dict[str, Any], patch: dict[str, Any]
@@ -451,6 +453,7 @@ def test_the_chain_is_whole() -> None:
     assert m.broken_link(CHAIN, HEAD) is None
 
 
+@m.STEADY
 @given(indices, st.data())
 def test_an_altered_row_is_noticed(index: int, data: st.DataObject) -> None:
     body = bytearray(CHAIN[index].body)
@@ -460,6 +463,7 @@ def test_an_altered_row_is_noticed(index: int, data: st.DataObject) -> None:
     assert m.broken_link(rows, HEAD) == index
 
 
+@m.STEADY
 @given(indices)
 def test_an_altered_row_with_its_hash_made_to_fit_is_noticed_at_the_next(index: int) -> None:
     rows = [*CHAIN]
@@ -469,16 +473,19 @@ def test_an_altered_row_with_its_hash_made_to_fit_is_noticed_at_the_next(index: 
     assert m.broken_link(rows, HEAD) == index + 1
 
 
+@m.STEADY
 @given(indices)
 def test_a_removed_row_is_noticed_the_last_one_too(index: int) -> None:
     assert m.broken_link([*CHAIN[:index], *CHAIN[index + 1 :]], HEAD) == index
 
 
+@m.STEADY
 @given(indices, indices)
 def test_an_inserted_or_repeated_row_is_noticed(index: int, where: int) -> None:
     assert m.broken_link([*CHAIN[:where], CHAIN[index], *CHAIN[where:]], HEAD) is not None
 
 
+@m.STEADY
 @given(st.permutations(CHAIN))
 def test_reordered_rows_are_noticed(rows: list[AuditEntry]) -> None:
     assume(rows != CHAIN)
@@ -559,6 +566,7 @@ class Followed:
         return set(written)
 
 
+@m.STEADY
 @given(st.lists(intents, min_size=6, max_size=20))
 def test_any_sequence_of_writes_keeps_the_invariants(sequence: list[Intent]) -> None:
     state, followed = m.empty(), Followed()

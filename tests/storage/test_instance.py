@@ -17,7 +17,7 @@ from config_manager.config.errors import DatabaseUnopenable, DataDirInUse
 from config_manager.config.names import Mark
 from config_manager.config.world import SystemDisk, World
 from config_manager.storage.instance import Witness, lock_data_dir
-from tests.storage.makers import Counting
+from tests.storage.makers import STEADY, Counting
 
 KEY = b"i" * 32
 
@@ -134,6 +134,7 @@ def test_what_is_no_witness_is_refused_and_never_a_fresh_start(path: Path, data:
     assert path.read_bytes() == data
 
 
+@STEADY
 @given(st.data())
 def test_no_bit_of_a_witness_can_be_turned(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -14,7 +14,7 @@ from nacl.signing import SigningKey
 from config_manager.config.errors import DatabaseUnopenable, KeyFileUnsafe
 from config_manager.config.world import World
 from config_manager.storage.keys import KeyRing, read_key
-from tests.storage.makers import Counting
+from tests.storage.makers import STEADY, Counting
 
 NAMES = ("db", "secrets", "instance", "root", "config", "beacon")
 GIVEN = "0123456789abcdef" * 4
@@ -117,6 +117,7 @@ def test_an_editors_newline_and_capitals_do_no_harm(tmp_path: Path, text: str) -
     assert read_key(write_key(tmp_path / "k", text), make_world()).hex() == GIVEN
 
 
+@STEADY
 @given(data=st.binary(max_size=80))
 def test_no_content_of_a_key_file_crashes_its_reader(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

@@ -15,7 +15,7 @@ from config_manager.config.secret import Secret
 from config_manager.config.world import SystemRandomness
 from config_manager.storage.secrets import SecretBox
 from config_manager.storage.state import SealedSecret
-from tests.storage.makers import Counting
+from tests.storage.makers import STEADY, Counting
 
 AT = "2027-01-15T08:00:00.000Z"
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
@@ -25,6 +25,7 @@ SEALED = BOX.seal("door", "pin", 3, Secret("1234"), AT)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
+@STEADY
 @given(texts, texts, texts, st.integers(1, 2**53))
 def test_what_is_sealed_opens_to_what_it_was(
     value: str, service: str, name: str, version: int
@@ -80,6 +81,7 @@ def test_the_bounds_between_the_parts_of_a_place_can_not_be_shifted() -> None:
             BOX.open(replace(sealed, service=other[0], name=other[1]))
 
 
+@STEADY
 @given(st.data())
 def test_an_altered_ciphertext_or_nonce_does_not_open(data: st.DataObject) -> None:
     nonce, ciphertext = bytearray(SEALED.nonce), bytearray(SEALED.ciphertext)

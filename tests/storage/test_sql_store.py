@@ -424,7 +424,7 @@ _intents: st.SearchStrategy[Intent] = st.one_of(
 )
 
 
-@settings(max_examples=30)
+@settings(m.STEADY, max_examples=30)
 @given(st.lists(st.tuples(_intents, st.booleans()), max_size=15))
 def test_no_sequence_of_writes_tells_the_two_stores_apart(
     sequence: list[tuple[Intent, bool]],

@@ -54,6 +54,7 @@ committed = st.builds(
 )
 
 
+@m.STEADY
 @given(committed)
 def test_what_is_encoded_decodes_to_what_it_was(state: Committed) -> None:
     back = state_codec.decode(state_codec.encode(state))
@@ -62,6 +63,7 @@ def test_what_is_encoded_decodes_to_what_it_was(state: Committed) -> None:
     assert list(back.services) == list(state.services)
 
 
+@m.STEADY
 @given(states)
 def test_one_service_alone_decodes_to_what_it_was(state: ServiceState) -> None:
     """The way of a replayed answer."""
