@@ -11,6 +11,7 @@ import ctypes
 import logging
 import signal
 import sys
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 
@@ -22,10 +23,23 @@ def main(port: int) -> None:
     asyncio.run(_serve(port))
 
 
-async def _serve(port: int) -> None:
+def _make(config: dict[str, Any]) -> Any:
     from amqtt.broker import Broker
 
-    broker = Broker(
+    class OnlyWhatWasAskedFor(Broker):  # type: ignore[misc]
+        """amqtt 0.12 sends a newcomer the retained messages of everybody's subscriptions."""
+
+        async def _publish_retained_messages_for_subscription(
+            self, subscription: tuple[str, int], session: Any
+        ) -> None:
+            if any(owner is session for owner, _ in self._subscriptions.get(subscription[0], ())):
+                await super()._publish_retained_messages_for_subscription(subscription, session)
+
+    return OnlyWhatWasAskedFor(config)
+
+
+async def _serve(port: int) -> None:
+    broker = _make(
         {
             "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
             "plugins": {

@@ -252,7 +252,7 @@ class Broker:
         assert MOSQUITTO is not None
         self.process = Process([MOSQUITTO, "-c", str(config)])
         eventually(
-            lambda: not port_is_free(self.port) and _answers(self.port),
+            lambda: not port_is_free(self.port) and answers(self.port),
             within=5,
             what="mosquitto listens",
         )
@@ -268,7 +268,7 @@ class Broker:
         (self.directory / "mosquitto.db").unlink(missing_ok=True)
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
     except OSError:
