@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
@@ -139,8 +140,6 @@ def open_sql(path: Path, *, key: bytes = DB_KEY, fresh: bool = True) -> SqlStore
 def broken_link(rows: list[AuditEntry], head: str) -> int | None:
     """Where a chain that should end in `head` does not recompute: an index, len(rows) for the
     end, None for a whole one. Written from the words of the contract, not from the code."""
-    from hashlib import sha256
-
     previous = "0" * 64
     for index, row in enumerate(rows):
         if sha256(previous.encode("ascii") + row.body).hexdigest() != row.hash:

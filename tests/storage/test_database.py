@@ -272,6 +272,14 @@ def test_a_healthy_database_has_no_problems_also_with_a_hot_wal(path: Path) -> N
     store.close()
 
 
+def test_a_healthy_database_has_no_problems_in_the_middle_of_a_change_of_keys(path: Path) -> None:
+    """The pages under the new key lie in the WAL; over those in the file the check would stumble."""
+    with closing(database.connect(path, DB_KEY)) as connection:
+        connection.execute(f"PRAGMA rekey = \"x'{OTHER_KEY.hex()}'\"")
+        assert path.with_name("config.db-wal").stat().st_size > 0
+        assert database.integrity_problems(path, OTHER_KEY) == []
+
+
 @pytest.mark.parametrize("page", [3, 8, -1])
 def test_a_damaged_page_is_a_problem_not_an_error(path: Path, page: int) -> None:
     """Also where SQLite's own check gives up at it."""
