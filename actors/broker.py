@@ -21,7 +21,7 @@ import structlog
 import trio
 
 from config_manager.actors.actor import Actor, Handler, Policy, idle
-from config_manager.actors.mqtt import BrokerAddress
+from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import PortTaken
 from config_manager.config.world import World
 

@@ -13,13 +13,12 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote, urlsplit
 
 import trio
 
-from config_manager.config.errors import SettingsInvalid
+from config_manager.config.brokers import BrokerAddress
 
 if TYPE_CHECKING:
     import aiomqtt
@@ -37,33 +36,6 @@ _UNSUPPORTED_PROTOCOL = 132
 
 class BrokerUnavailable(Exception):
     """The broker can't be reached, refused us, or the connection broke; the message says which."""
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerAddress:
-    """Where a broker is and how to log in; `str()` never shows userinfo."""
-
-    host: str
-    port: int
-    tls: bool = False
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Auto:
-    """A broker of our own on loopback; port None takes 1883 where it is free."""
-
-    port: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Nothing:
-    """Publish nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,47 +73,6 @@ class Transport(Protocol):
     ) -> AbstractAsyncContextManager[Connection]:
         """Protocol 5, else 3.1.1. Leaving disconnects cleanly: the will is not sent."""
         ...
-
-
-def parse_mqtt_urls(text: str) -> tuple[BrokerAddress | Auto | Nothing, ...]:
-    """`mqtt://[user[:password]@]host:port`, `mqtts://…`, `auto:[PORT]`, `none:`, comma-separated.
-
-    Raises SettingsInvalid, whose message never holds userinfo.
-    """
-    return tuple(_parse_mqtt_url(part.strip()) for part in text.split(","))
-
-
-def _parse_mqtt_url(text: str) -> BrokerAddress | Auto | Nothing:
-    problem = SettingsInvalid(
-        "CONFIG_MANAGER_MQTT_URL: expected mqtt://[user[:password]@]host:port, mqtts://…, "
-        "auto:[PORT] or none:, comma-separated"
-    )
-    scheme, separator, rest = text.partition(":")
-    if not separator:
-        raise problem
-    if scheme == "none" and not rest:
-        return Nothing()
-    if scheme == "auto":
-        if rest and not (rest.isascii() and rest.isdigit() and 0 < int(rest) < 2**16):
-            raise problem
-        return Auto(int(rest) if rest else None)
-    if scheme not in ("mqtt", "mqtts"):
-        raise problem
-    try:
-        url = urlsplit(text)
-        port = url.port
-    except ValueError:
-        raise problem from None
-    if not url.hostname or url.path not in ("", "/") or url.query or url.fragment:
-        raise problem
-    tls = scheme == "mqtts"
-    return BrokerAddress(
-        url.hostname,
-        port or (8883 if tls else 1883),
-        tls,
-        unquote(url.username) if url.username else None,
-        unquote(url.password) if url.password else None,
-    )
 
 
 class AiomqttTransport:

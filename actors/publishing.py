@@ -21,7 +21,6 @@ import trio
 
 from config_manager.actors.actor import Full, Gone, Handler, Life, idle
 from config_manager.actors.mqtt import (
-    BrokerAddress,
     BrokerUnavailable,
     Connection,
     Message,
@@ -29,6 +28,7 @@ from config_manager.actors.mqtt import (
 )
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config import trust, wire
+from config_manager.config.brokers import BrokerAddress
 from config_manager.config.documents import Root
 from config_manager.config.names import Mark
 from config_manager.config.trust import Distrust

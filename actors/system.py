@@ -23,12 +23,13 @@ from config_manager.actors.broker import own_broker
 from config_manager.actors.caching import Keeper, LastKnownGood, caching
 from config_manager.actors.health import HealthBoard, HealthFrames, health
 from config_manager.actors.messages import Sign, Witnessed
-from config_manager.actors.mqtt import Auto, BrokerAddress, Transport, parse_mqtt_urls
+from config_manager.actors.mqtt import Transport
 from config_manager.actors.publishing import Outlet, Publisher, SignUpdate, publishing
 from config_manager.actors.signing import sign, signing
 from config_manager.actors.storing import Storage
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
 from config_manager.config import wire
+from config_manager.config.brokers import Auto, BrokerAddress, parse_mqtt_urls
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import Role, Root, RootKey
 from config_manager.config.names import Epoch, Mark

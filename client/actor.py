@@ -1,41 +1,49 @@
 """Following one service under Trio: brokers in, verified configuration out.
 
-`follow` starts from the last-known-good file before any network, connects to every broker it was
-given, for ever, and merges what they say: it doesn't matter which of them is honest or up. One task
-per broker reads; one task judges, keeps and emits, so that events have one order.
+Starts from the last-known-good file before any network, connects to every broker it was given, for
+ever, and merges what they say: it doesn't matter which of them is honest or up. One task per broker
+reads; one task judges, keeps and swaps, so that everything has one order. `instance` decides.
 """
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
-import structlog
 import trio
+from pydantic import BaseModel, ConfigDict
 
-from config_manager.client.cache import Cache, KeptBroken
-from config_manager.client.identity import load_identity
-from config_manager.client.subscriber import (
-    CHANGES_KEPT,
-    Applied,
-    Deleted,
-    Event,
-    Kept,
-    Refused,
-    Resigned,
-    Stale,
-    Subscriber,
+from config_manager.client.config import OpenConfig
+from config_manager.client.instance import (
+    Call,
+    Change,
+    Do,
+    Keep,
+    Report,
+    Swap,
+    Tell,
+    TooStale,
 )
-from config_manager.config import wire
-from config_manager.config.names import ServiceName, parse_instance, parse_service
+from config_manager.client.opening import Options, Prepared, prepare
+from config_manager.client.saying import say, say_event
+from config_manager.client.subscriber import Applied, Event, Offered, Resigned
+from config_manager.config.errors import ConfigurationStale, NothingDelivered
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World
 
 if TYPE_CHECKING:  # at run time they would bring a broker client into every importing service
-    from config_manager.actors.mqtt import BrokerAddress, Transport
+    from config_manager.actors.mqtt import Connection, Transport
+    from config_manager.config.brokers import BrokerAddress
+
+M = TypeVar("M", bound=BaseModel)
+
+Apply = Callable[[Change[M]], Awaitable[None] | None]
+"""The service's say in a change: return to accept, raise to refuse, raise NotNow to be asked again."""
 
 _TICK_S = 1.0
 _BACKOFF_S = 0.5
@@ -44,6 +52,7 @@ _MAX_EXPONENT = 10  # 0.5 s · 2^6 is past the limit already; this only bounds t
 _INBOX = 64
 _UNREAD_EVENTS = 256
 _KEEP_RETRY_S = 1.0
+_FAREWELL_S = 1.0
 
 
 class _Lost(NamedTuple):
@@ -53,6 +62,33 @@ class _Lost(NamedTuple):
 class _Arrived(NamedTuple):
     topic: str
     payload: bytes
+
+
+class _Called(NamedTuple):
+    """The callback returned, or raised."""
+
+    error: Exception | None
+
+
+class _Released(NamedTuple):
+    """Nobody holds the configuration any more."""
+
+
+_News = _Arrived | _Lost | _Called | _Released
+
+
+class Anything(BaseModel):
+    """The model of who takes whatever is delivered."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class _Listener(Protocol[M]):
+    """Who hears what the driver finds out."""
+
+    def _tell(self, event: Event) -> None: ...
+
+    def _swap(self, values: M, change: Change[M] | None) -> None: ...
 
 
 class Follower:
@@ -84,33 +120,16 @@ class Follower:
         await trio.lowlevel.checkpoint_if_cancelled()
         return self._unread.popleft()
 
-    def _emit(self, event: Event) -> None:
-        log = structlog.get_logger().bind(actor="client", service=self.service)
-        match event:
-            case Applied(update, _, source, signer_revoked):
-                self.running = event
-                log.info(
-                    "applied",
-                    correlation_id=update.correlation_id,
-                    request_id=update.correlation_id,
-                    epoch_seq=update.epoch_seq,
-                    revision=update.revision,
-                    source=source,
-                    **({"signer_revoked": True} if signer_revoked else {}),
-                )
-            case Refused(reason, detail):
-                log.warning("refused", reason=reason, detail=detail)
-            case Deleted(update):
-                log.warning("deleted", correlation_id=update.correlation_id)
-            case Resigned():
-                log.info("resigned")
-                return  # nothing that a service could act on
-            case Stale(reason):
-                log.warning("stale", reason=reason)
-            case _:
-                log.info("fresh")
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, Applied):
+            self.running = event
+        if isinstance(event, Resigned | Offered):
+            return  # nothing that a service could act on
         self._unread.append(event)
         self._news.set()
+
+    def _swap(self, values: Anything, change: Change[Anything] | None) -> None:
+        """`current` is what was delivered, as it was delivered."""
 
 
 @asynccontextmanager
@@ -123,7 +142,7 @@ async def follow(
     transport: Transport | None = None,
     world: World | None = None,
 ) -> AsyncIterator[Follower]:
-    """Follow one service until the block ends.
+    """Follow one service, whatever its settings look like, until the block ends.
 
     mqtt_url: comma-separated; `none:` runs on the last-known-good file alone. Raises InvalidName,
     SettingsInvalid, KeyFileUnsafe or RootRefused before anything started; later trouble with
@@ -134,138 +153,308 @@ async def follow(
                 ...
     """
     world = world or World()
-    name = parse_service(service)
-    identity = load_identity(Path(state_dir), world)
-    mine = parse_instance(instance) if instance is not None else identity.instance
-    addresses = _parse_addresses(mqtt_url)
-    cache = Cache(identity.state_dir, name, identity.file_key, identity.root, world)
-    kept = _load(cache)
-    driver = _Driver(
-        Subscriber(name, mine, identity.root, kept), Follower(name, mine), cache, world
+    options = Options(
+        service=service,
+        state_dir=state_dir,
+        mqtt_url=mqtt_url,
+        instance=instance,
+        env_file=None,
+        bake_s=0,
     )
-    driver.start_from(kept)
+    prepared = prepare(Anything, options, asks=False, world=world)
+    follower = Follower(prepared.service, prepared.name)
+    async with _driving(prepared, follower, None, transport, world):
+        yield follower
+
+
+class TrioConfig(OpenConfig[M]):
+    """What `open_config` gives under Trio."""
+
+    def __init__(self, prepared: Prepared[M]) -> None:
+        super().__init__(prepared.instance)
+        self._news = trio.Event()
+        self._send: Callable[[_News], None] = lambda _: None
+
+    async def changes(self) -> AsyncIterator[Change[M]]:
+        """Every change from now on, each once, after it became `current`."""
+        unread = self._new_reader()
+        try:
+            while True:
+                while unread:
+                    yield unread.popleft()
+                await self._news.wait()
+        finally:
+            self._forget_reader(unread)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """While this block runs nothing changes: the middle of a sentence is no time for it."""
+        self._instance.hold()
+        try:
+            yield
+        finally:
+            self._instance.unhold()
+            self._send(_Released())
+
+    def _tell(self, event: Event) -> None:
+        """The log has it."""
+
+    def _swap(self, values: M, change: Change[M] | None) -> None:
+        super()._swap(values, change)
+        self._news.set()
+        self._news = trio.Event()
+
+
+@asynccontextmanager
+async def open_config(
+    model: type[M],
+    *,
+    apply: Apply[M] | None = None,
+    transport: Transport | None = None,
+    world: World | None = None,
+    **options: Any,
+) -> AsyncIterator[TrioConfig[M]]:
+    """A service's typed, live configuration. options: see `Options`.
+
+    apply: asked before a change (`Change`); may be async and slow; raising refuses it. Raises
+    SettingsInvalid, InvalidName, KeyFileUnsafe, RootRefused; NothingDelivered with `require=True`;
+    ConfigurationStale later, with `on_stale="stop"`.
+
+        async with open_config(SttSettings, service="stt-worker") as config:
+            use(config.current)
+            async for change in config.changes():
+                use(change.new)
+    """
+    world = world or World()
+    prepared = prepare(model, Options(**options), asks=apply is not None, world=world)
+    config = TrioConfig(prepared)
+    async with _driving(prepared, config, apply, transport, world) as driver:
+        config._send = driver.send  # noqa: SLF001  the two are one thing, split in public and private
+        if not prepared.has_kept:
+            await driver.wait_for_first(prepared)
+        yield config
+
+
+@asynccontextmanager
+async def _driving(
+    prepared: Prepared[M],
+    listener: _Listener[M],
+    apply: Apply[M] | None,
+    transport: Transport | None,
+    world: World,
+) -> AsyncIterator[_Driver[M]]:
+    from config_manager.client.brokers import parse_addresses
+
+    addresses = parse_addresses(prepared.mqtt_url)
+    if prepared.broken is not None:
+        say(logging.ERROR, "kept file broken", service=prepared.service, detail=prepared.broken)
     async with trio.open_nursery() as nursery:
-        inbox, outbox = trio.open_memory_channel[_Arrived | _Lost](_INBOX)
-        nursery.start_soon(driver.judge, outbox)
+        driver = _Driver(prepared, listener, apply, world, nursery)
+        await driver.perform(prepared.instance.start(trio.current_time()))
         if addresses:
             transport = transport or _default_transport()
+        nursery.start_soon(driver.judge)
         for number, address in enumerate(addresses):
             assert transport is not None
-            client_id = f"cm-{name}-{mine}-{world.randomness.token(3).hex()}-{number}"
-            nursery.start_soon(_stay_connected, transport, address, client_id, name, inbox, world)
+            client_id = f"{prepared.client_id}-{number}"
+            nursery.start_soon(driver.stay_connected, transport, address, client_id)
         try:
-            yield driver.follower
+            yield driver
         finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(_FAREWELL_S):
+                await driver.end()
             nursery.cancel_scope.cancel()
 
 
-class _Driver:
-    def __init__(
-        self, subscriber: Subscriber, follower: Follower, cache: Cache, world: World
-    ) -> None:
-        self.follower = follower
-        self._subscriber = subscriber
-        self._cache = cache
-        self._world = world
+class _Driver(Generic[M]):
+    """Does what the instance says, in order."""
 
-    def start_from(self, kept: Kept | None) -> None:
-        if kept is not None and kept.running is not None:
-            update, envelope = kept.running
-            self.follower._emit(  # noqa: SLF001  the two are one thing, split in public and private
-                Applied(update, envelope, "last-known-good", kept.signer_revoked)
+    def __init__(
+        self,
+        prepared: Prepared[M],
+        listener: _Listener[M],
+        apply: Apply[M] | None,
+        world: World,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._instance = prepared.instance
+        self._cache = prepared.cache
+        self._listener = listener
+        self._apply = apply
+        self._world = world
+        self._nursery = nursery
+        self._inbox, self._news = trio.open_memory_channel[_News](_INBOX)
+        self._turn = trio.Lock()
+        self._report = prepared.instance.report()
+        self._reported = trio.Event()
+        self._received: dict[str, Report] = {}  # client id → what its broker acknowledged last
+        self._acknowledged = trio.Event()
+        self._first = trio.Event()
+
+    def send(self, news: _News) -> None:
+        """From outside the driver's tasks; where the inbox is full the next tick does it."""
+        with suppress(trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
+            self._inbox.send_nowait(news)
+
+    async def wait_for_first(self, prepared: Prepared[M]) -> None:
+        """The first start ever: until something is delivered, or known not to be there."""
+        with trio.move_on_after(prepared.options.wait_s):
+            await self._first.wait()
+        if prepared.options.require and self._instance.source == "defaults":
+            raise NothingDelivered(
+                f"{prepared.service} requires its configuration, and none was delivered within "
+                f"{prepared.options.wait_s:g} s; is the broker {prepared.mqtt_url!r} reachable, and "
+                "does the server hold one?"
             )
 
-    async def judge(self, arrivals: trio.MemoryReceiveChannel[_Arrived | _Lost]) -> NoReturn:
-        subscriber = self._subscriber
-        await self._pass_on(subscriber.tick(trio.current_time(), self._world.clock.now()))
+    async def judge(self) -> NoReturn:
+        instance = self._instance
+        await self._step(instance.tick(trio.current_time(), self._world.clock.now()))
         next_tick = trio.current_time() + _TICK_S
         while True:
-            item: _Arrived | _Lost | None = None
+            news: _News | None = None
             with trio.move_on_at(next_tick):
-                item = await arrivals.receive()
+                news = await self._news.receive()
             now, wall_now = trio.current_time(), self._world.clock.now()
-            match item:
+            match news:
                 case _Arrived(topic, payload):
-                    await self._pass_on(subscriber.receive(topic, payload, wall_now, now))
+                    await self._step(instance.receive(topic, payload, wall_now, now))
                 case _Lost():
-                    await self._pass_on(subscriber.disconnected(now))
+                    await self._step(instance.disconnected(now))
+                case _Called(error):
+                    await self._step(instance.called(error, now))
+                case _Released():
+                    await self._step(instance.retry(now))
                 case None:
                     pass
             if now >= next_tick:  # also where messages never pause: time must not depend on them
-                await self._pass_on(subscriber.tick(now, wall_now))
+                await self._step(instance.tick(now, wall_now))
                 next_tick = now + _TICK_S
 
-    async def _pass_on(self, events: list[Event]) -> None:
-        if any(isinstance(event, CHANGES_KEPT) for event in events):
-            await self._keep()
-        for event in events:
-            self.follower._emit(event)  # noqa: SLF001
+    async def _step(self, todo: list[Do[M]]) -> None:
+        await self.perform(todo)
+        if self._instance.source == "broker" or self._instance.nothing_to_wait_for:
+            self._first.set()
 
-    async def _keep(self) -> None:
+    async def perform(self, todo: list[Do[M]]) -> None:
+        """In order: what must be durable is, before anything that follows from it."""
+        async with self._turn:
+            for do in todo:
+                match do:
+                    case Keep(kept):
+                        await self._keep(kept)
+                    case Call(change):
+                        self._nursery.start_soon(self._call, change)
+                    case Swap(effective, change):
+                        self._listener._swap(effective.values, change)  # noqa: SLF001
+                    case Tell(event):
+                        say_event(self._instance.service, event)
+                        self._listener._tell(event)  # noqa: SLF001
+                    case Report():
+                        self._report = do
+                        self._reported.set()
+                        self._reported = trio.Event()
+                    case TooStale(reason, policy):
+                        self._too_stale(reason, policy)
+
+    async def _call(self, change: Change[M]) -> None:
+        assert self._apply is not None
+        error: Exception | None = None
+        try:
+            answer = self._apply(change)
+            if inspect.isawaitable(answer):
+                await answer
+        except Exception as raised:  # noqa: BLE001  the service refuses; it says why
+            error = raised
+        await self._inbox.send(_Called(error))
+
+    def _too_stale(self, reason: str, policy: str) -> None:
+        say(logging.WARNING, "too stale", service=self._instance.service, reason=reason)
+        if policy == "stop":
+            raise ConfigurationStale(
+                f"{self._instance.service}: stale ({reason}) for longer than max_stale_s allows"
+            )
+
+    async def _keep(self, kept: Any) -> None:
         """Durable before it is applied: a full disk delays a change, it never loses a mark."""
-        kept = self._subscriber.kept
-        assert kept is not None
         while True:
             try:
                 await trio.to_thread.run_sync(self._cache.keep, kept)
             except OSError as error:
-                structlog.get_logger().error("cannot keep", actor="client", error=str(error))
+                service = self._instance.service
+                say(logging.ERROR, "cannot keep", service=service, error=str(error))
                 await trio.sleep(_KEEP_RETRY_S)
             else:
                 return
 
+    async def end(self) -> None:
+        """Say that we leave on purpose, on disk and to the brokers."""
+        await self.perform(self._instance.end())
+        while any(received is not self._report for received in self._received.values()):
+            await self._acknowledged.wait()
 
-def _load(cache: Cache) -> Kept | None:
-    try:
-        return cache.load()
-    except KeptBroken as error:
-        structlog.get_logger().error("kept file broken", actor="client", detail=str(error))
-        return error.marks
+    # ── brokers ────────────────────────────────────────────────────────────────────────────────
 
+    async def stay_connected(
+        self, transport: Transport, address: BrokerAddress, client_id: str
+    ) -> NoReturn:
+        from config_manager.actors.mqtt import BrokerUnavailable, Message
 
-async def _stay_connected(
-    transport: Transport,
-    address: BrokerAddress,
-    client_id: str,
-    service: ServiceName,
-    inbox: trio.MemorySendChannel[_Arrived | _Lost],
-    world: World,
-) -> NoReturn:
-    from config_manager.actors.mqtt import BrokerUnavailable
+        failures = 0
+        while True:
+            worked = False
+            try:
+                last_will = self._instance.report(gone=True)
+                will = Message(last_will.topic, last_will.payload, retained=True)
+                async with (
+                    transport.connect(address, client_id=client_id, will=will) as connection,
+                    trio.open_nursery() as nursery,
+                ):
+                    await connection.subscribe(*self._instance.filters)
+                    say(logging.INFO, "connected", broker=str(address))
+                    nursery.start_soon(self._send_reports, connection, client_id)
+                    async for message in connection.messages():
+                        worked = True  # which a broker that drops us at once does not
+                        await self._inbox.send(_Arrived(message.topic, message.payload))
+            except BrokerUnavailable as error:
+                _say_unavailable(address, error)
+            except BaseExceptionGroup as group:
+                broken, other = group.split(BrokerUnavailable)
+                if broken is None or other is not None:
+                    raise
+                _say_unavailable(address, _first_of(broken))
+            await self._inbox.send(_Lost())
+            failures = 0 if worked else failures + 1
+            longest = min(_BACKOFF_S * 2 ** min(failures, _MAX_EXPONENT), _BACKOFF_LIMIT_S)
+            await trio.sleep(longest * self._world.randomness.fraction())
 
-    log = structlog.get_logger().bind(actor="client", broker=str(address))
-    failures = 0
-    while True:
+    async def _send_reports(self, connection: Connection, client_id: str) -> NoReturn:
+        """The newest receipt, whenever there is one that this broker has not got."""
+        sent: Report | None = None
         try:
-            async with transport.connect(address, client_id=client_id) as connection:
-                await connection.subscribe(
-                    wire.config_topic(service),
-                    wire.SNAPSHOT_TOPIC,
-                    wire.KEEPALIVE_TOPIC,
-                    wire.ROOTS_FILTER,
-                )
-                log.info("connected")
-                async for message in connection.messages():
-                    failures = 0  # it works, which a broker that drops us at once does not
-                    await inbox.send(_Arrived(message.topic, message.payload))
-        except BrokerUnavailable as error:
-            log.warning("broker unavailable", error=str(error))
-        await inbox.send(_Lost())
-        longest = min(_BACKOFF_S * 2 ** min(failures, _MAX_EXPONENT), _BACKOFF_LIMIT_S)
-        failures += 1
-        await trio.sleep(longest * world.randomness.fraction())
+            while True:
+                if self._report is sent:
+                    await self._reported.wait()
+                else:
+                    report = self._report
+                    self._received.setdefault(client_id, report)
+                    await connection.publish(report.topic, report.payload, qos=1, retain=True)
+                    sent = self._received[client_id] = report
+                    self._acknowledged.set()
+                    self._acknowledged = trio.Event()
+        finally:
+            self._received.pop(client_id, None)
+            self._acknowledged.set()
+            self._acknowledged = trio.Event()
 
 
-def _parse_addresses(mqtt_url: str) -> list[BrokerAddress]:
-    from config_manager.actors.mqtt import Auto, BrokerAddress, parse_mqtt_urls
-    from config_manager.config.errors import SettingsInvalid
+def _say_unavailable(address: BrokerAddress, error: BaseException) -> None:
+    say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
 
-    places = parse_mqtt_urls(mqtt_url)
-    if any(isinstance(place, Auto) for place in places):
-        raise SettingsInvalid(
-            "auto: is for the server; give its mqtt_url, such as mqtt://localhost"
-        )
-    return [place for place in places if isinstance(place, BrokerAddress)]
+
+def _first_of(group: BaseExceptionGroup[Any]) -> BaseException:
+    found = group.exceptions[0]
+    return _first_of(found) if isinstance(found, BaseExceptionGroup) else found
 
 
 def _default_transport() -> Transport:

@@ -7,6 +7,7 @@ it is verified again against the pinned root. A key that is past its date still 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,9 @@ class Cache:
                     "applied": _seen_to_list(kept.applied) if kept.applied else None,
                     "deleted": kept.deleted,
                     "beacon_order": kept.beacon_order,
+                    "trial": kept.trial[1].to_object() if kept.trial else None,
+                    "trial_ended_well": kept.trial_ended_well,
+                    "poison": kept.poison,
                 }
             )
         )
@@ -80,15 +84,27 @@ class Cache:
             _seen_from_list(value["seen"]),
             bool(value["deleted"]),
             (int(order[0]), int(order[1])) if order is not None else None,
+            poison=value.get("poison"),
         )
-        if value["envelope"] is None:
-            return marks
         try:
-            envelope = wire.envelope_from_object(value["envelope"])
-            update, revoked = self._verify(envelope)
+            running, revoked = self._kept_envelope(value["envelope"])
+            trial, trial_revoked = self._kept_envelope(value.get("trial"))
         except (Distrust, wire.NotAnEnvelope) as error:
             raise KeptBroken(f"{self._file.path.name}: {error}", marks) from None
-        return Kept((update, envelope), marks.seen, marks.deleted, marks.beacon_order, revoked)
+        if trial is not None and not value["trial_ended_well"]:
+            # the service died of it, or beside it: nobody can tell, and what ran before is safe
+            return replace(marks, running=running, signer_revoked=revoked, poison=trial[1].digest)
+        return replace(
+            marks, running=running, trial=trial, signer_revoked=trial_revoked if trial else revoked
+        )
+
+    def _kept_envelope(self, value: Any) -> tuple[tuple[ConfigUpdate, Envelope] | None, bool]:
+        """One of the file's envelopes, and whether its signer is past its date; raises Distrust."""
+        if value is None:
+            return None, False
+        envelope = wire.envelope_from_object(value)
+        update, revoked = self._verify(envelope)
+        return (update, envelope), revoked
 
     def _verify(self, envelope: Envelope) -> tuple[ConfigUpdate, bool]:
         """The update, and whether its signer is past its date; raises Distrust."""

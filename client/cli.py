@@ -89,13 +89,10 @@ def run(state: Path, service: str, mqtt_url: str, instance: str | None) -> None:
       config-manager client run --state ./state --service stt-worker \\
         --mqtt-url mqtt://localhost | jq --unbuffered -c 'select(.event == "applied") | .config'
     """
-    import sys
 
     import trio
 
-    from config_manager.config import logging
-
-    logging.configure("json", "info", sys.stderr)
+    _log_to_stderr()
     trio.run(_run, state, service, mqtt_url, instance)
 
 
@@ -130,6 +127,15 @@ def get(state: Path, service: str) -> None:
             f"{state} keeps no configuration of {name} yet; `config-manager client run` fetches it"
         )
     click.echo(strict_json.dumps(kept.running[0].config))
+
+
+def _log_to_stderr() -> None:
+    import logging
+    import sys
+
+    from config_manager.config.logging import JsonLines
+
+    logging.basicConfig(level=logging.INFO, handlers=[JsonLines(sys.stderr)])
 
 
 async def _run(state: Path, service: str, mqtt_url: str, instance: str | None) -> None:

@@ -39,10 +39,20 @@ MIN_BEACON_VALID_S = 30.0
 MAX_SNAPSHOT_BYTES = 4 * 1024 * 1024
 """About 40,000 services; a snapshot is not bound by the limit of an ordinary envelope."""
 
+CLOCK_TOLERANCE_S = 300.0
+
 _REFUSALS_REMEMBERED = 256
 
 Source: TypeAlias = Literal["broker", "last-known-good"]
 StaleReason: TypeAlias = Literal["no-beacon", "withheld", "expired"]
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """Accepted, and the service's to decide on: `try_out`, then `adopt` or `turn_down`."""
+
+    update: ConfigUpdate
+    envelope: Envelope
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +100,7 @@ class Fresh:
     """What runs is what the publisher wants, proved within the last beacon's validity."""
 
 
-Event: TypeAlias = Applied | Refused | Deleted | Resigned | Stale | Fresh
+Event: TypeAlias = Offered | Applied | Refused | Deleted | Resigned | Stale | Fresh
 
 CHANGES_KEPT = (Applied, Deleted, Resigned)
 """Events that may be passed on only once `Subscriber.kept` is on disk."""
@@ -101,6 +111,9 @@ class Kept:
     """What survives a restart.
 
     running: the configuration that runs and its envelope; None where only marks could be read.
+    trial: one that runs, or is about to, and has yet to live through its bake time; then `running`
+    is the one before. trial_ended_well: the service stopped on purpose meanwhile. poison: the digest
+    of one that the service died of: not tried again until a newer one comes.
     seen: the highest ever accepted, tombstones included. beacon_order: the highest beacon, so that
     an old one proves nothing after a restart. signer_revoked: found while loading, never stored.
     """
@@ -110,6 +123,9 @@ class Kept:
     deleted: bool = False
     beacon_order: tuple[int, int] | None = None
     signer_revoked: bool = False
+    trial: tuple[ConfigUpdate, Envelope] | None = None
+    trial_ended_well: bool = False
+    poison: str | None = None
 
     @property
     def applied(self) -> Seen | None:
@@ -118,16 +134,35 @@ class Kept:
         update, envelope = self.running
         return Seen(update.mark, envelope.digest)
 
+    @property
+    def to_start_with(self) -> tuple[ConfigUpdate, Envelope] | None:
+        """What a restarted service runs: the trial it left in good health, else what ran before."""
+        return self.trial or self.running
+
 
 class Subscriber:
     """One service's configuration, as one instance sees it. Never raises for what it receives."""
 
-    def __init__(self, service: str, instance: str, root: Root, kept: Kept | None) -> None:
+    def __init__(
+        self,
+        service: str,
+        instance: str,
+        root: Root,
+        kept: Kept | None,
+        *,
+        negotiates: bool = False,
+    ) -> None:
+        """negotiates: the service decides on each configuration; else it is applied as it comes."""
         self.service = service
         self.instance = instance
         self.refusals: Counter[Reason] = Counter()
         self.replayed_beacons = 0
         self._root = root
+        self._negotiates = negotiates
+        self._offered: tuple[ConfigUpdate, Envelope] | None = None
+        self._decided_on = {kept.poison} if kept is not None and kept.poison else set[str]()
+        if kept is not None and kept.to_start_with is not None:
+            self._decided_on.add(kept.to_start_with[1].digest)
         self._topic = wire.config_topic(service)
         self._kept = kept
         self._waits_for_floor = kept is None
@@ -151,6 +186,23 @@ class Subscriber:
         if self._kept is None:
             return None
         return replace(self._kept, beacon_order=self._beacon_order)
+
+    @property
+    def is_known_to_be_absent(self) -> bool:
+        """A verified snapshot, the newest, does not name our service."""
+        return self._snapshot is not None and self.service not in self._snapshot[0].services
+
+    @property
+    def clock_unknown(self) -> bool:
+        """The wall clock is behind what the publisher has signed by more than five minutes: dates
+        (`not_after`) can't be judged by it. A robot without a battery starts in 1970."""
+        if self._beacon is None or self._wall_ahead is None or self._beacon_at is None:
+            return False
+        try:
+            signed_at = parse_rfc3339(self._beacon.issued_at)
+        except (ValueError, OverflowError):
+            return False
+        return self._beacon_at + self._wall_ahead < signed_at - CLOCK_TOLERANCE_S
 
     @property
     def status(self) -> StaleReason | Literal["fresh"] | None:
@@ -232,18 +284,99 @@ class Subscriber:
             return self._take_duplicate(kept, update, envelope)
         seen = Seen(update.mark, envelope.digest)
         self._first_start = False
+        if kept is None:
+            kept = Kept(None, seen)
         if update.deleted:
-            self._kept = Kept(kept.running if kept else None, seen, deleted=True)
+            self._kept = replace(kept, seen=seen, deleted=True)
             return [Deleted(update)]
-        self._kept = Kept((update, envelope), seen)
+        self._kept = replace(kept, seen=seen, deleted=False, poison=None)
+        return self._offer(update, envelope)
+
+    def _offer(self, update: ConfigUpdate, envelope: Envelope) -> list[Event]:
+        """Once per content, however often a broker repeats it."""
+        if envelope.digest in self._decided_on:
+            return []
+        self._decided_on = {envelope.digest}
+        self._offered = (update, envelope)
+        return [Offered(update, envelope)] if self._negotiates else self.adopt(bakes=False)
+
+    # what the service makes of an offer
+
+    @property
+    def offered(self) -> tuple[ConfigUpdate, Envelope] | None:
+        """Accepted, not decided on yet; the newest."""
+        return self._offered
+
+    def try_out(self) -> Kept:
+        """The offer is about to be applied: must be on disk first, so that a death is remembered."""
+        assert self._kept is not None
+        assert self._offered is not None
+        self._kept = replace(self._kept, trial=self._offered, trial_ended_well=False)
+        return self._kept
+
+    def adopt(self, *, bakes: bool) -> list[Event]:
+        """The offer runs. bakes: it has yet to live through its bake time (`proved`)."""
+        assert self._kept is not None
+        assert self._offered is not None
+        update, envelope = self._offered
+        self._offered = None
+        if bakes:
+            self._kept = replace(self._kept, trial=(update, envelope), trial_ended_well=False)
+        else:
+            self._kept = replace(
+                self._kept, running=(update, envelope), trial=None, signer_revoked=False
+            )
         return [Applied(update, envelope, "broker")]
+
+    def proved(self) -> Kept:
+        """The trial lived through its bake time."""
+        assert self._kept is not None
+        if self._kept.trial is not None:
+            self._kept = replace(
+                self._kept, running=self._kept.trial, trial=None, signer_revoked=False
+            )
+        return self._kept
+
+    def put_off(self) -> Kept:
+        """Not now: the offer stands, and what runs goes on."""
+        assert self._kept is not None
+        self._kept = replace(self._kept, trial=None)
+        return self._kept
+
+    def leave_for_restart(self) -> Kept:
+        """The offer becomes what the next start runs; what runs now goes on until then."""
+        assert self._kept is not None
+        assert self._offered is not None
+        self._kept = replace(self._kept, trial=self._offered, trial_ended_well=True)
+        self._offered = None
+        return self._kept
+
+    def turn_down(self, reason: Literal["model", "callback"], detail: str) -> list[Event]:
+        """The offer is refused by the service itself; what runs goes on."""
+        assert self._kept is not None
+        self._offered = None
+        self._kept = replace(self._kept, trial=None)
+        self.refusals[reason] += 1
+        return [Refused(reason, detail)]
+
+    def resume_trial(self) -> Kept:
+        """A trial that ended well starts again, and must live through its bake time again."""
+        assert self._kept is not None
+        self._kept = replace(self._kept, trial_ended_well=False)
+        return self._kept
+
+    def end_well(self) -> Kept | None:
+        """The service stops on purpose: what it tries may be tried again."""
+        if self._kept is not None and self._kept.trial is not None:
+            self._kept = replace(self._kept, trial_ended_well=True)
+        return self._kept
 
     def _take_duplicate(self, kept: Kept, update: ConfigUpdate, envelope: Envelope) -> list[Event]:
         if update.deleted:
             return []
-        if kept.running is None:  # the kept envelope was lost, its mark was not: here it is again
-            self._kept = replace(kept, running=(update, envelope))
-            return [Applied(update, envelope, "broker")]
+        if kept.running is None or envelope.digest != kept.running[1].digest:
+            # what was kept of it was lost, or the service that ran before us turned it down
+            return self._offer(update, envelope)
         if self._signers(envelope) == self._signers(kept.running[1]):
             return []
         self._kept = replace(kept, running=(update, envelope), signer_revoked=False)

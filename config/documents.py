@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, cast
 
 from config_manager.config import strict_json
 from config_manager.config.names import Mark
@@ -281,6 +281,93 @@ def _public_key(text: str) -> bytes:
     return public
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What an instance runs."""
+
+    epoch_seq: int
+    revision: int
+    digest: str
+
+
+Stage = Literal[
+    "received", "deferred", "applied", "healthy", "refused", "restart-required", "poisoned"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The last configuration an instance was given, and how far it got with it."""
+
+    revision: int
+    stage: Stage
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What an instance says it runs, signed by its own key; rising by (boot_seq, seq).
+
+    running: None while it runs on its model's defaults alone. source: where that came from.
+    overrides: the keys that its environment decides. gone: the will.
+    """
+
+    service: str
+    instance: str
+    boot_seq: int
+    seq: int
+    running: Running | None
+    last_attempt: Attempt | None
+    source: Literal["broker", "last-known-good", "defaults"]
+    freshness: str
+    overrides: tuple[str, ...]
+    schema: str
+    library: str
+    correlation_id: str | None
+    gone: bool
+    at: str
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return (self.boot_seq, self.seq)
+
+    def to_bytes(self) -> bytes:
+        return strict_json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Receipt:
+        fields = _Fields.parse(payload, known=frozenset((*cls.__slots__, "critical")))
+        running, attempt = None, None
+        if fields.present("running"):
+            item = _Fields.of(fields.object("running"), "running")
+            running = Running(
+                item.integer("epoch_seq"), item.integer("revision"), item.text("digest")
+            )
+        if fields.present("last_attempt"):
+            item = _Fields.of(fields.object("last_attempt"), "last_attempt")
+            attempt = Attempt(
+                item.integer("revision"),
+                cast("Stage", item.text("stage")),
+                item.optional_text("reason"),
+            )
+        return cls(
+            service=fields.text("service"),
+            instance=fields.text("instance"),
+            boot_seq=fields.integer("boot_seq"),
+            seq=fields.integer("seq"),
+            running=running,
+            last_attempt=attempt,
+            source=cast("Any", fields.text("source")),
+            freshness=fields.text("freshness"),
+            overrides=fields.texts("overrides"),
+            schema=fields.text("schema"),
+            library=fields.text("library"),
+            correlation_id=fields.optional_text("correlation_id"),
+            gone=fields.boolean("gone"),
+            at=fields.text("at"),
+        )
+
+
 class _Fields:
     """Reads typed fields out of a verified payload, and says which one is wrong."""
 
@@ -307,6 +394,9 @@ class _Fields:
 
     def _wrong(self, name: str, expected: str) -> NotADocument:
         return NotADocument(f"{self._where}{name}: expected {expected}")
+
+    def present(self, name: str) -> bool:
+        return self._value.get(name) is not None
 
     def text(self, name: str) -> str:
         value = self._value.get(name)

@@ -164,6 +164,14 @@ class RootRefused(StartError): ...
 class NothingKept(StartError): ...
 
 
+class NothingDelivered(StartError):
+    """A service that requires its configuration found neither publisher nor last-known-good file."""
+
+
+class ConfigurationStale(StartError):
+    """Nothing has proved for longer than `max_stale_s` that what runs is what the publisher wants."""
+
+
 @dataclass(frozen=True, slots=True)
 class Description:
     """What the outside sees of an error class.
@@ -213,4 +221,10 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     DataDirInUse: Description("data-dir-in-use", "The data directory is in use", 500, 4, "error"),
     RootRefused: Description("root-refused", "The trust root does not verify", 500, 5, "error"),
     NothingKept: Description("nothing-kept", "No configuration was kept", 500, 6, "error"),
+    NothingDelivered: Description(
+        "nothing-delivered", "No configuration was delivered", 500, 6, "error"
+    ),
+    ConfigurationStale: Description(
+        "configuration-stale", "The configuration is out of date", 500, 1, "error"
+    ),
 }

@@ -69,3 +69,20 @@ def _as_json_line(_: WrappedLogger, level: str, event: EventDict) -> bytes:
     if line.get("exc_info"):
         line = dict(structlog.processors.format_exc_info(None, level, line))
     return orjson.dumps(line, default=repr)
+
+
+class JsonLines(logging.Handler):
+    """The client's lines (`record.fields`) and any other record as JSON, one object a line."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        super().__init__()
+        self._stream: Any = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = getattr(record, "fields", None) or {"event": record.getMessage()}
+        line = _as_json_line(None, record.levelname.lower(), dict(fields))
+        try:
+            self._stream.buffer.write(line + b"\n")
+            self._stream.buffer.flush()
+        except OSError:
+            self.handleError(record)

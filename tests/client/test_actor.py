@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from config_manager.actors import mqtt
-from config_manager.actors.mqtt import BrokerAddress, BrokerUnavailable, Message
+from config_manager.actors.mqtt import BrokerUnavailable, Message
 from config_manager.client import Applied, Fresh, actor, follow, trust_init
 from config_manager.config import wire
 from tests.client import makers as m
@@ -20,6 +19,7 @@ class FakeBroker:
 
     def __init__(self) -> None:
         self.retained: dict[str, bytes] = {}
+        self.published: dict[str, bytes] = {}
         self.connections = 0
 
     @asynccontextmanager
@@ -29,6 +29,10 @@ class FakeBroker:
 
     async def subscribe(self, *filters: str) -> None:
         self.filters = filters
+
+    async def publish(self, topic: str, payload: bytes, **_: Any) -> None:
+        self.published[topic] = payload
+        await trio.lowlevel.checkpoint()
 
     async def messages(self) -> AsyncIterator[Message]:
         for topic, payload in list(self.retained.items()):
@@ -40,10 +44,6 @@ class FakeBroker:
 async def test_follows_reconnects_and_starts_again_from_its_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address = BrokerAddress("nowhere", 1883)
-    monkeypatch.setattr(
-        mqtt, "parse_mqtt_urls", lambda text: () if text == "none:" else (address,), raising=False
-    )
     monkeypatch.setattr(actor, "_BACKOFF_S", 0.01)
     (tmp_path / "root").write_bytes(m.root_bytes())
     trust_init(tmp_path / "state", tmp_path / "root")

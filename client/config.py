@@ -1,0 +1,80 @@
+"""What a service holds in its hand: the same for Trio, asyncio and threads."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from config_manager.client.instance import Change, Instance
+    from config_manager.client.precedence import Explanation
+
+M = TypeVar("M", bound=BaseModel)
+
+UNREAD_CHANGES = 256
+
+
+class OpenConfig(Generic[M]):
+    """A service's configuration while it is open."""
+
+    def __init__(self, instance: Instance[M]) -> None:
+        self._instance = instance
+        self._current: M = instance.effective.values
+        self._readers: list[deque[Change[M]]] = []
+
+    @property
+    def service(self) -> str:
+        return self._instance.service
+
+    @property
+    def instance(self) -> str:
+        """This instance's name, as receipts and `config-manager status` show it."""
+        return self._instance.instance
+
+    @property
+    def current(self) -> M:
+        """The configuration to run with: validated, immutable, replaced as a whole."""
+        return self._current
+
+    def explain(self, key: str) -> Explanation:
+        """Where a key's value comes from, since when, and what it shadows; KeyError for no key."""
+        return self._instance.effective.explanations[key]
+
+    @property
+    def source(self) -> Literal["broker", "last-known-good", "defaults"]:
+        """Where the current configuration came from; `defaults`: nothing was ever delivered."""
+        return self._instance.source
+
+    @property
+    def freshness(self) -> str:
+        """`fresh`, `stale (reason)`, `clock-unknown`, or `unknown` while it is too early to say."""
+        return self._instance.freshness
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The keys that environment or `.env` decide, whatever an operator sets."""
+        return self._instance.effective.overrides
+
+    @property
+    def refusals(self) -> Counter[str]:
+        """How many messages were refused, by reason."""
+        return Counter({str(k): v for k, v in self._instance.subscriber.refusals.items()})
+
+    def _swap(self, values: M, change: Change[M] | None) -> None:
+        self._current = values
+        if change is not None:
+            for unread in self._readers:
+                unread.append(change)
+
+    def _new_reader(self) -> deque[Change[M]]:
+        unread: deque[Change[M]] = deque(maxlen=UNREAD_CHANGES)
+        self._readers.append(unread)
+        return unread
+
+    def _forget_reader(self, unread: deque[Change[M]]) -> None:
+        self._readers[:] = [one for one in self._readers if one is not unread]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.service}, {self.source}, {self.freshness}>"

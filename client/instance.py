@@ -1,0 +1,495 @@
+"""One running instance of a service, sans I/O: messages and time in, things to do out.
+
+    message ─→ verified, never back (subscriber) ─→ fits the service's own model ─→ kept on disk as a
+    trial ─→ the gate is open ─→ the service's callback ─→ `current` ─→ bake time ─→ proved
+
+A driver (`actor` for Trio, `aio` for asyncio) does what `Do` says, in order, and tells what came of
+it. A refusal at any step leaves what runs untouched. Each step is said in a receipt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Generic, Literal, TypeAlias, TypeVar
+
+from nacl.signing import SigningKey
+from pydantic import BaseModel
+
+from config_manager.client.identity import Identity
+from config_manager.client.precedence import DoesNotFit, Effective, Layers
+from config_manager.client.subscriber import (
+    Applied,
+    Deleted,
+    Event,
+    Fresh,
+    Kept,
+    Offered,
+    Refused,
+    Resigned,
+    Source,
+    Stale,
+    Subscriber,
+)
+from config_manager.config import strict_json, wire
+from config_manager.config.documents import Attempt, ConfigUpdate, Receipt, Running, Stage
+from config_manager.config.names import InstanceName, ServiceName
+from config_manager.config.wire import Envelope, Signature
+from config_manager.config.world import World, rfc3339
+
+M = TypeVar("M", bound=BaseModel)
+
+BAKE_S = 10.0
+"""How long a service must live with a configuration before it is taken for good."""
+
+OnStale = Literal["report", "warn", "stop"]
+
+
+class NotNow(Exception):
+    """Raised by a callback: keep what runs, and ask again after `seconds`."""
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        super().__init__(f"asked again in {seconds:g} s")
+        self.seconds = seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How an instance takes changes. Times in seconds.
+
+    bake_s: how long it must live with a change before that counts as proved; 0 proves at once.
+    restart_required: keys that only a restart changes. max_stale_s, on_stale: what to do once
+    nothing has proved for that long that what runs is what the publisher wants.
+    """
+
+    bake_s: float = BAKE_S
+    restart_required: frozenset[str] = frozenset()
+    max_stale_s: float | None = None
+    on_stale: OnStale = "report"
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[M]):
+    """From one configuration to the next; `keys` are those whose value differs."""
+
+    old: M
+    new: M
+    keys: frozenset[str]
+    revision: int | None
+    correlation_id: str | None
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Make this durable before going on."""
+
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[M]):
+    """Ask the service's callback, off to the side; tell `called` what it said."""
+
+    change: Change[M]
+
+
+@dataclass(frozen=True, slots=True)
+class Swap(Generic[M]):
+    """`current` is this from now on."""
+
+    effective: Effective[M]
+    change: Change[M] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Publish this retained; only the newest counts."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """News for log and listeners."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class TooStale:
+    """Stale for longer than the policy allows."""
+
+    reason: str
+    policy: OnStale
+
+
+Do: TypeAlias = Keep | Call[M] | Swap[M] | Report | Tell | TooStale
+
+
+@dataclass
+class _Standing(Generic[M]):
+    effective: Effective[M]
+    source: Literal["broker", "last-known-good", "defaults"]
+    running: tuple[ConfigUpdate, Envelope] | None = None
+    attempt: Attempt | None = None
+    correlation_id: str | None = None
+    overdue_since: float | None = field(default=None)
+    said_overdue: bool = False
+
+
+class Instance(Generic[M]):
+    """The rules of one service's instance. All times are monotonic seconds, but `wall_now`."""
+
+    def __init__(
+        self,
+        service: ServiceName,
+        instance: InstanceName,
+        identity: Identity,
+        layers: Layers[M],
+        kept: Kept | None,
+        *,
+        policy: Policy,
+        boot_seq: int,
+        asks: bool,
+        world: World,
+    ) -> None:
+        """asks: there is a callback to ask before a change. Raises DoesNotFit where the overrides
+        alone do not fit the model."""
+        self.service = service
+        self.instance = instance
+        self.subscriber = Subscriber(service, instance, identity.root, kept, negotiates=True)
+        self._layers = layers
+        self._policy = policy
+        self._boot_seq = boot_seq
+        self._seq = 0
+        self._asks = asks
+        self._world = world
+        self._signing_key = SigningKey(identity.sign_key)
+        self._schema = schema_digest(layers.model)
+        self._candidate: Effective[M] | None = None
+        self._calling = False
+        self._asked: tuple[ConfigUpdate, Envelope] | None = None
+        self._holds = 0
+        self._not_before: float | None = None
+        self._bakes_until: float | None = None
+        self._started = False
+        self._now = _Standing(layers.effective(None), "defaults")
+
+    # ── what can be asked ──────────────────────────────────────────────────────────────────────
+
+    @property
+    def effective(self) -> Effective[M]:
+        return self._now.effective
+
+    @property
+    def source(self) -> Literal["broker", "last-known-good", "defaults"]:
+        return self._now.source
+
+    @property
+    def freshness(self) -> str:
+        """`fresh`, `stale (reason)`, `clock-unknown`, or `unknown` while it is too early to say."""
+        status = self.subscriber.status
+        if status is None:
+            return "unknown"
+        if status != "fresh":
+            return f"stale ({status})"
+        return "clock-unknown" if self.subscriber.clock_unknown else "fresh"
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """What to subscribe to at each broker."""
+        return (
+            wire.config_topic(self.service),
+            wire.SNAPSHOT_TOPIC,
+            wire.KEEPALIVE_TOPIC,
+            wire.ROOTS_FILTER,
+        )
+
+    @property
+    def nothing_to_wait_for(self) -> bool:
+        """The publisher has vouched that it holds no configuration of this service."""
+        return self.subscriber.is_known_to_be_absent
+
+    # ── what happens ───────────────────────────────────────────────────────────────────────────
+
+    def start(self, now: float) -> list[Do[M]]:
+        """Run what was kept, before any network."""
+        todo: list[Do[M]] = []
+        kept = self.subscriber.kept
+        self._started = True
+        if kept is None:
+            return [Swap(self._now.effective, None)]
+        if kept.trial is not None:
+            todo.append(Keep(self.subscriber.resume_trial()))
+            self._bakes_until = now + self._policy.bake_s
+        if kept.poison is not None:
+            detail = (
+                f"revision {kept.seen.mark.revision}: the service died within its bake time; it is "
+                "not applied again, a newer one will be"
+            )
+            self.subscriber.refusals["callback"] += 1
+            self._attempted(kept.seen.mark.revision, "poisoned", detail)
+            todo.append(Tell(Refused("callback", detail)))
+            todo.append(Keep(kept))
+        first = kept.to_start_with
+        if first is not None:
+            update, envelope = first
+            try:
+                effective = self._layers.effective(update)
+            except DoesNotFit as error:
+                self._attempted(update.revision, "refused", f"model: {error}")
+                todo.append(Tell(Refused("model", f"what was kept no longer fits: {error}")))
+            else:
+                self._now = _Standing(effective, "last-known-good", first, self._now.attempt)
+                self._now.correlation_id = update.correlation_id
+                if self._now.attempt is None:
+                    self._attempted(update.revision, "applied" if kept.trial else "healthy")
+                todo.append(Tell(Applied(update, envelope, "last-known-good", kept.signer_revoked)))
+        todo.append(Swap(self._now.effective, None))
+        return [*todo, self.report()]
+
+    def receive(self, topic: str, payload: bytes, wall_now: float, now: float) -> list[Do[M]]:
+        """One message from a broker."""
+        return self._on_events(self.subscriber.receive(topic, payload, wall_now, now), now)
+
+    def disconnected(self, now: float) -> list[Do[M]]:
+        return self._on_events(self.subscriber.disconnected(now), now)
+
+    def tick(self, now: float, wall_now: float) -> list[Do[M]]:
+        """Every second or so."""
+        todo = self._on_events(self.subscriber.tick(now, wall_now), now)
+        if self._bakes_until is not None and now >= self._bakes_until and not self._calling:
+            self._bakes_until = None
+            todo.append(Keep(self.subscriber.proved()))
+            if self._now.running is not None:
+                self._attempted(self._now.running[0].revision, "healthy")
+            todo.append(self.report())
+        if self._candidate is not None:
+            todo += self._try(now)
+        return todo + self._judge_staleness(now)
+
+    def hold(self) -> None:
+        """Don't change anything now: somebody is in the middle of something. May nest."""
+        self._holds += 1
+
+    def unhold(self) -> None:
+        """The end of a `hold`; `retry` then does what waited."""
+        self._holds -= 1
+
+    def retry(self, now: float) -> list[Do[M]]:
+        """Apply what was put off, where nothing stands against it any more."""
+        return self._try(now)
+
+    def called(self, error: BaseException | None, now: float) -> list[Do[M]]:
+        """What the callback said: None (it runs the new one), NotNow, or what it raised."""
+        self._calling = False
+        offered = self.subscriber.offered
+        candidate = self._candidate
+        assert offered is not None
+        assert candidate is not None
+        asked, self._asked = self._asked, None
+        if asked is not offered:  # a newer one came meanwhile
+            todo: list[Do[M]] = []
+            self._candidate = None
+            if error is None:
+                change = self._change(candidate, "broker")
+                self._now = _Standing(candidate, "broker", asked)
+                todo.append(Swap(candidate, change))
+            return [*todo, *self._weigh(now)]
+        if isinstance(error, NotNow):
+            self._not_before = now + max(0.0, error.seconds)
+            self._attempted(offered[0].revision, "deferred", "not now")
+            return [Keep(self.subscriber.put_off()), self.report()]
+        if error is not None:
+            self._candidate = None
+            detail = f"{type(error).__name__}: {error}"[:500]
+            return self._turn_down("callback", detail)
+        return self._swap(now)
+
+    def end(self) -> list[Do[M]]:
+        """The service stops on purpose."""
+        kept = self.subscriber.end_well()
+        todo: list[Do[M]] = [Keep(kept)] if kept is not None else []
+        return [*todo, self.report(gone=True)]
+
+    # ── deciding on an offer ───────────────────────────────────────────────────────────────────
+
+    def _on_events(self, events: list[Event], now: float) -> list[Do[M]]:
+        todo: list[Do[M]] = []
+        reports = False
+        for event in events:
+            match event:
+                case Offered():
+                    todo += self._weigh(now)
+                case Deleted():
+                    kept = self.subscriber.kept
+                    assert kept is not None
+                    todo += [Keep(kept), Tell(event)]
+                case Resigned():
+                    kept = self.subscriber.kept
+                    assert kept is not None
+                    todo += [Keep(kept), Tell(event)]
+                case Stale() | Fresh():
+                    todo.append(Tell(event))
+                    reports = True
+                case _:
+                    todo.append(Tell(event))
+        return [*todo, self.report()] if reports else todo
+
+    def _weigh(self, now: float) -> list[Do[M]]:
+        """A new offer: does it fit, may it be applied while running?"""
+        offered = self.subscriber.offered
+        if offered is None or self._calling:
+            return []
+        update, _ = offered
+        self._attempted(update.revision, "received")
+        self._now.correlation_id = update.correlation_id
+        try:
+            effective = self._layers.effective(update)
+        except DoesNotFit as error:
+            return self._turn_down("model", str(error))
+        needs_restart = self._change(effective, "broker").keys & self._policy.restart_required
+        if needs_restart and self._now.running is not None:
+            return self._wait_for_restart(update, sorted(needs_restart))
+        self._candidate = effective
+        self._not_before = None
+        return self._try(now)
+
+    def _try(self, now: float) -> list[Do[M]]:
+        """Apply the candidate, unless somebody holds, is being asked, or said `not now`."""
+        candidate = self._candidate
+        if candidate is None or self._calling:
+            return []
+        if self._holds or (self._not_before is not None and now < self._not_before):
+            assert candidate.update is not None
+            if self._now.attempt is None or self._now.attempt.stage != "deferred":
+                self._attempted(candidate.update.revision, "deferred", "the service is busy")
+                return [self.report()]
+            return []
+        if self._asks:
+            self._calling = True
+            self._asked = self.subscriber.offered
+            return [Keep(self.subscriber.try_out()), Call(self._change(candidate, "broker"))]
+        if self._policy.bake_s > 0:
+            return [Keep(self.subscriber.try_out()), *self._swap(now)]
+        return self._swap(now)
+
+    def _swap(self, now: float) -> list[Do[M]]:
+        candidate = self._candidate
+        offered = self.subscriber.offered
+        assert candidate is not None
+        assert offered is not None
+        self._candidate = None
+        change = self._change(candidate, "broker")
+        bakes = self._policy.bake_s > 0
+        events = self.subscriber.adopt(bakes=bakes)
+        self._bakes_until = now + self._policy.bake_s if bakes else None
+        self._now = _Standing(
+            candidate, "broker", offered, correlation_id=offered[0].correlation_id
+        )
+        self._attempted(offered[0].revision, "applied" if bakes else "healthy")
+        kept = self.subscriber.kept
+        assert kept is not None
+        keep: list[Do[M]] = [] if bakes else [Keep(kept)]
+        return [*keep, Swap(candidate, change), *map(Tell, events), self.report()]
+
+    def _turn_down(self, reason: Literal["model", "callback"], detail: str) -> list[Do[M]]:
+        offered = self.subscriber.offered
+        assert offered is not None
+        self._attempted(offered[0].revision, "refused", f"{reason}: {detail}")
+        events = self.subscriber.turn_down(reason, f"revision {offered[0].revision}: {detail}")
+        kept = self.subscriber.kept
+        assert kept is not None
+        return [Keep(kept), *map(Tell, events), self.report()]
+
+    def _wait_for_restart(self, update: ConfigUpdate, keys: list[str]) -> list[Do[M]]:
+        """Kept as what the next start runs; until then everything stays as it is."""
+        self._candidate = None
+        self._attempted(update.revision, "restart-required", f"restart to change {', '.join(keys)}")
+        kept = self.subscriber.leave_for_restart()
+        return [Keep(kept), self.report()]
+
+    def _change(self, new: Effective[M], source: Source) -> Change[M]:
+        old = self._now.effective.values
+        keys = frozenset(
+            key
+            for key in type(new.values).model_fields
+            if getattr(old, key) != getattr(new.values, key)
+        )
+        update = new.update
+        return Change(
+            old,
+            new.values,
+            keys,
+            update.revision if update is not None else None,
+            update.correlation_id if update is not None else None,
+            source,
+        )
+
+    # ── freshness ──────────────────────────────────────────────────────────────────────────────
+
+    def _judge_staleness(self, now: float) -> list[Do[M]]:
+        limit = self._policy.max_stale_s
+        status = self.subscriber.status
+        if limit is None or status is None or status == "fresh":
+            self._now.overdue_since, self._now.said_overdue = None, False
+            return []
+        if self._now.overdue_since is None:
+            self._now.overdue_since = now
+        if now - self._now.overdue_since < limit or self._now.said_overdue:
+            return []
+        self._now.said_overdue = True
+        return [TooStale(status, self._policy.on_stale)]
+
+    # ── receipts ───────────────────────────────────────────────────────────────────────────────
+
+    def _attempted(self, revision: int, stage: Stage, reason: str | None = None) -> None:
+        self._now.attempt = Attempt(revision, stage, reason)
+
+    def report(self, *, gone: bool = False) -> Report:
+        """The receipt as of now, signed by the instance's own key. gone: also the will."""
+        self._seq += 1
+        now = self._now
+        running = None
+        if now.running is not None:
+            update, envelope = now.running
+            running = Running(update.epoch_seq, update.revision, envelope.digest)
+        receipt = Receipt(
+            service=self.service,
+            instance=self.instance,
+            boot_seq=self._boot_seq,
+            seq=self._seq,
+            running=running,
+            last_attempt=now.attempt,
+            source=now.source,
+            freshness=self.freshness,
+            overrides=now.effective.overrides,
+            schema=self._schema,
+            library=library(),
+            correlation_id=now.correlation_id,
+            gone=gone,
+            at=rfc3339(self._world.clock.now()),
+        )
+        payload = receipt.to_bytes()
+        signed = self._signing_key.sign(wire.signed_bytes(wire.RECEIPT, payload)).signature
+        keyid = wire.keyid(self._signing_key.verify_key.encode())
+        envelope = Envelope(
+            wire.RECEIPT, payload, (Signature(keyid, signed),), receipt.correlation_id
+        )
+        return Report(wire.status_topic(self.service, self.instance), envelope.to_bytes())
+
+
+def schema_digest(model: type[BaseModel]) -> str:
+    """SHA-256 (hex) of the model's JSON Schema: which settings this instance knows."""
+    return hashlib.sha256(strict_json.dumps(model.model_json_schema())).hexdigest()
+
+
+def library() -> str:
+    """What follows, and which version of it."""
+    try:
+        return f"config-manager-python {version('config-manager')}"
+    except PackageNotFoundError:  # run from a copied tree
+        return "config-manager-python"

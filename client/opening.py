@@ -1,0 +1,207 @@
+"""What every driver does before it starts: names, files, keys, overrides and policy from arguments,
+environment and defaults.
+
+    CONFIG_MANAGER_STATE_DIR   the instance's own directory; else systemd's STATE_DIRECTORY, else
+                               XDG_STATE_HOME/config-manager, else ~/.local/state/config-manager
+    CONFIG_MANAGER_MQTT_URL    the brokers; else mqtt://localhost:1883
+    CONFIG_MANAGER_ROOT        the publisher's root.json, pinned where nothing is pinned yet
+    CONFIG_MANAGER_INSTANCE    this instance's name; else the one made with its keys
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel
+
+from config_manager.client.cache import Cache, KeptBroken
+from config_manager.client.identity import Identity, load_identity, trust_init
+from config_manager.client.instance import BAKE_S, Instance, OnStale, Policy
+from config_manager.client.precedence import DoesNotFit, Layers, env_prefix
+from config_manager.client.subscriber import Kept
+from config_manager.config.errors import SettingsInvalid
+from config_manager.config.names import InstanceName, ServiceName, parse_instance, parse_service
+from config_manager.config.world import World
+
+M = TypeVar("M", bound=BaseModel)
+
+DEFAULT_MQTT_URL = "mqtt://localhost:1883"
+
+FIRST_WAIT_S = 5.0
+"""How long the very first start waits for a publisher before it runs on the model's defaults."""
+
+REQUIRED_WAIT_S = 20.0
+"""The same where the caller requires a configuration: longer than a first start waits for a floor."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a service may say when it opens its configuration; None is "as the environment says".
+
+    prefix: of the overriding variables, `STT_WORKER_` for stt-worker; "" takes the bare key.
+    env_file: read once, at start. require: fail where nothing was ever delivered. first_wait_s: how
+    long a start without a last-known-good file waits for one.
+    """
+
+    service: str | None = None
+    state_dir: Path | str | None = None
+    mqtt_url: str | None = None
+    root: Path | str | None = None
+    instance: str | None = None
+    prefix: str | None = None
+    env_file: Path | str | None = ".env"
+    require: bool = False
+    first_wait_s: float | None = None
+    bake_s: float = BAKE_S
+    restart_required: frozenset[str] = frozenset()
+    max_stale_s: float | None = None
+    on_stale: OnStale = "report"
+
+    @property
+    def wait_s(self) -> float:
+        if self.first_wait_s is not None:
+            return self.first_wait_s
+        return REQUIRED_WAIT_S if self.require else FIRST_WAIT_S
+
+
+@dataclass(frozen=True)
+class Prepared(Generic[M]):
+    """Everything a driver needs; nothing was started yet."""
+
+    options: Options
+    service: ServiceName
+    name: InstanceName
+    identity: Identity
+    instance: Instance[M]
+    cache: Cache
+    mqtt_url: str
+    client_id: str
+    has_kept: bool
+    broken: str | None
+
+
+def prepare(
+    model: type[M],
+    options: Options,
+    *,
+    asks: bool,
+    world: World,
+    environment: Mapping[str, str] = os.environ,
+) -> Prepared[M]:
+    """asks: there is a callback. Raises SettingsInvalid, InvalidName, KeyFileUnsafe, RootRefused."""
+    service = _service_of(model, options)
+    state_dir = Path(options.state_dir or _default_state_dir(environment))
+    identity = _identity(state_dir, options, environment, world)
+    named = options.instance or environment.get("CONFIG_MANAGER_INSTANCE")
+    name = parse_instance(named) if named else identity.instance
+    prefix = env_prefix(service) if options.prefix is None else options.prefix
+    layers = Layers(
+        model, prefix, environment=environment, env_file=_read_env_file(options.env_file)
+    )
+    cache = Cache(state_dir, service, identity.file_key, identity.root, world)
+    kept, broken = _load(cache)
+    try:
+        instance = Instance(
+            service,
+            name,
+            identity,
+            layers,
+            kept,
+            policy=Policy(
+                options.bake_s,
+                options.restart_required | _marked_restart_required(model),
+                options.max_stale_s,
+                options.on_stale,
+            ),
+            boot_seq=_next_boot(state_dir / f"{service}.boot", world),
+            asks=asks,
+            world=world,
+        )
+    except DoesNotFit as error:
+        raise SettingsInvalid(
+            f"{model.__name__}: its own defaults and overrides do not fit together: {error}"
+        ) from None
+    return Prepared(
+        options,
+        service,
+        name,
+        identity,
+        instance,
+        cache,
+        options.mqtt_url or environment.get("CONFIG_MANAGER_MQTT_URL") or DEFAULT_MQTT_URL,
+        # the same for as long as the process lives: a broker that sees it again says the will of
+        # the connection before at once, not after the receipts of the new one
+        f"cm-{service}-{name}-{world.randomness.token(3).hex()}",
+        kept is not None and kept.to_start_with is not None,
+        broken,
+    )
+
+
+def _service_of(model: type[BaseModel], options: Options) -> ServiceName:
+    service = options.service or getattr(model, "SERVICE", None)
+    if not isinstance(service, str):
+        raise SettingsInvalid(
+            f"which service is this? open_config({model.__name__}, service='stt-worker'), "
+            f"or give {model.__name__} a SERVICE"
+        )
+    return parse_service(service)
+
+
+def _default_state_dir(environment: Mapping[str, str]) -> str:
+    for variable in ("CONFIG_MANAGER_STATE_DIR", "STATE_DIRECTORY"):
+        if environment.get(variable):
+            return environment[variable].split(":")[0]
+    base = environment.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return f"{base}/config-manager"
+
+
+def _identity(
+    state_dir: Path, options: Options, environment: Mapping[str, str], world: World
+) -> Identity:
+    """What is pinned; else the root that was named is pinned now."""
+    root = options.root or environment.get("CONFIG_MANAGER_ROOT")
+    if root is not None and not world.disk.exists(state_dir / "root.json"):
+        return trust_init(state_dir, Path(root), world)
+    return load_identity(state_dir, world)
+
+
+def _load(cache: Cache) -> tuple[Kept | None, str | None]:
+    try:
+        return cache.load(), None
+    except KeptBroken as error:
+        return error.marks, str(error)
+
+
+def _next_boot(path: Path, world: World) -> int:
+    """This start's number: receipts of a later start count as newer."""
+    try:
+        number = int(world.disk.read(path)) + 1
+    except (OSError, ValueError):
+        # lost or never there: the clock keeps it rising all the same
+        number = max(1, int(world.clock.now()))
+    try:
+        world.disk.write_atomic(path, b"%d\n" % number)
+    except OSError as error:
+        raise SettingsInvalid(f"{path}: {error.strerror or error}") from None
+    return number
+
+
+def _marked_restart_required(model: type[BaseModel]) -> frozenset[str]:
+    marked = set[str]()
+    for key, field in model.model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("x-restart-required"):
+            marked.add(key)
+    return frozenset(marked)
+
+
+def _read_env_file(path: Path | str | None) -> dict[str, str | None]:
+    if path is None or not Path(path).is_file():
+        return {}
+    from dotenv import dotenv_values
+
+    return dotenv_values(path)

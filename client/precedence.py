@@ -1,0 +1,205 @@
+"""Where each value comes from: environment, `.env`, what was delivered, the model's own defaults.
+
+Pure: strings and documents in, an instance of the service's own model and an account of it out.
+
+    environment    STT_WORKER_VAD_THRESHOLD=0.6, the service's name and the key in capitals; it wins
+    .env           the same names in a file
+    delivered      what an operator set; a key that the *server* only filled in is not taken from
+                   there: the service's own default stands, for it may be newer than the server
+    default        the model's
+
+An override (of the environment or `.env`) shadows what an operator sets, so its name is reported
+with every receipt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from config_manager.config import strict_json
+from config_manager.config.documents import ConfigUpdate
+from config_manager.config.errors import SettingsInvalid
+from config_manager.config.strict_json import JsonObject
+
+M = TypeVar("M", bound=BaseModel)
+
+Origin = Literal["environment", ".env", "delivered", "default"]
+
+
+class DoesNotFit(ValueError):
+    """The values are not what the service's own model takes; the message names each key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a key has its value.
+
+    name: the variable that set it, for environment and .env. revision, at, correlation_id: of the
+    configuration that delivered it, or that is shadowed. shadowed: the delivered value that an
+    override hides, else None. server_default: what the server filled in where nobody set the key.
+    """
+
+    key: str
+    value: Any
+    origin: Origin
+    name: str | None = None
+    revision: int | None = None
+    at: str | None = None
+    correlation_id: str | None = None
+    shadowed: Any = None
+    server_default: Any = None
+
+    def __str__(self) -> str:
+        where = {
+            "environment": f"from the environment ({self.name})",
+            ".env": f"from .env ({self.name})",
+            "delivered": f"delivered in revision {self.revision} of {self.at}",
+            "default": "the model's default; nobody set it",
+        }[self.origin]
+        said = f"{self.key} = {self.value!r}: {where}"
+        if self.shadowed is not None:
+            said += f"; it shadows {self.shadowed!r} of revision {self.revision}"
+        return said
+
+
+@dataclass(frozen=True)
+class Effective(Generic[M]):
+    """What the service runs with, and why. Immutable."""
+
+    values: M
+    explanations: Mapping[str, Explanation]
+    update: ConfigUpdate | None
+
+    @cached_property
+    def overrides(self) -> tuple[str, ...]:
+        """The keys that environment or .env decide, sorted: names, never values."""
+        return tuple(
+            sorted(
+                key
+                for key, why in self.explanations.items()
+                if why.origin in ("environment", ".env")
+            )
+        )
+
+
+def env_prefix(service: str) -> str:
+    """`stt-worker` → `STT_WORKER_`."""
+    return service.upper().replace("-", "_") + "_"
+
+
+class Layers(Generic[M]):
+    """A model and the overrides that were read at start: the environment does not change later."""
+
+    def __init__(
+        self,
+        model: type[M],
+        prefix: str,
+        *,
+        environment: Mapping[str, str],
+        env_file: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Raises SettingsInvalid, naming the variable, where an override does not fit its key."""
+        self.model = model
+        self._frozen = _frozen(model)
+        self._overrides: dict[str, tuple[Origin, str, Any]] = {}
+        upper_environment = {name.upper(): value for name, value in environment.items()}
+        upper_file = {name.upper(): value for name, value in (env_file or {}).items()}
+        for key, field in model.model_fields.items():
+            name = (prefix + key).upper()
+            if (text := upper_environment.get(name)) is not None:
+                self._overrides[key] = ("environment", name, _parsed(name, text, field))
+            elif (text := upper_file.get(name)) is not None:
+                self._overrides[key] = (".env", name, _parsed(name, text, field))
+
+    def effective(self, update: ConfigUpdate | None) -> Effective[M]:
+        """Everything merged; update None: nothing was delivered yet. Raises DoesNotFit."""
+        delivered: JsonObject = {}
+        filled_in: JsonObject = {}
+        if update is not None:
+            delivered = {k: v for k, v in update.config.items() if k not in update.defaulted}
+            filled_in = {k: v for k, v in update.config.items() if k in update.defaulted}
+        given = {**delivered, **{key: value for key, (_, _, value) in self._overrides.items()}}
+        try:
+            # as JSON, so that a strict model takes "2026-01-01" for a date as it would from a file
+            values = self._frozen.model_validate_json(strict_json.dumps(given))
+        except ValidationError as error:
+            raise DoesNotFit(_in_words(error)) from None
+        return Effective(
+            values,
+            {
+                key: self._explain(key, getattr(values, key), delivered, filled_in, update)
+                for key in self.model.model_fields
+            },
+            update,
+        )
+
+    def _explain(
+        self,
+        key: str,
+        value: Any,
+        delivered: JsonObject,
+        filled_in: JsonObject,
+        update: ConfigUpdate | None,
+    ) -> Explanation:
+        revision, at, correlation_id = (
+            (update.revision, update.issued_at, update.correlation_id)
+            if update is not None
+            else (None, None, None)
+        )
+        if key in self._overrides:
+            origin, name, _ = self._overrides[key]
+            return Explanation(
+                key, value, origin, name, revision, at, correlation_id, shadowed=delivered.get(key)
+            )
+        if key in delivered:
+            return Explanation(key, value, "delivered", None, revision, at, correlation_id)
+        return Explanation(key, value, "default", server_default=filled_in.get(key))
+
+
+def _frozen(model: type[M]) -> type[M]:
+    """The same model, immutable: two tasks that look at `current` must see the same."""
+    if model.model_config.get("frozen"):
+        return model
+    made = type(
+        model.__name__,
+        (model,),
+        {
+            "model_config": ConfigDict(frozen=True),
+            "__module__": model.__module__,
+            "__qualname__": model.__qualname__,
+            "__doc__": model.__doc__,
+        },
+    )
+    return cast("type[M]", made)
+
+
+def _parsed(name: str, text: str, field: FieldInfo) -> Any:
+    """A variable's text as JSON value of the field's type."""
+    kind: Any = field.annotation
+    for constraint in field.metadata:
+        kind = Annotated[kind, constraint]
+    adapter = TypeAdapter[Any](kind)
+    try:
+        value = adapter.validate_strings(text)
+    except ValidationError as as_text:
+        try:
+            value = adapter.validate_json(text)  # lists and objects are written as JSON
+        except ValidationError:
+            raise SettingsInvalid(f"{name}: {_in_words(as_text)}") from None
+    return adapter.dump_python(value, mode="json")
+
+
+def _in_words(error: ValidationError) -> str:
+    """Which key, and what is wrong with it; never the value, which may be a secret."""
+    said = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        where = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        said.append(f"{where}: {message}" if where else message)
+    return "; ".join(said)

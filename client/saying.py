@@ -1,0 +1,65 @@
+"""The client's log lines: standard `logging`, because they are a guest in somebody's service.
+
+A line reads `applied service=stt-worker revision=7 …`; the same fields are on the record as
+`record.fields`, for who writes JSON (`config_manager.config.logging.JsonLines` does).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from config_manager.client.subscriber import (
+    Applied,
+    Deleted,
+    Event,
+    Fresh,
+    Refused,
+    Resigned,
+    Stale,
+)
+
+_log = logging.getLogger("config_manager.client")
+
+
+def say(level: int, event: str, **fields: Any) -> None:
+    """One line; `fields` must not hold values of the configuration."""
+    if _log.isEnabledFor(level):
+        text = " ".join(f"{name}={value}" for name, value in fields.items())
+        _log.log(
+            level,
+            "%s %s",
+            event,
+            text,
+            extra={"fields": {"event": event, "actor": "client", **fields}},
+        )
+
+
+def say_event(service: str, event: Event) -> None:
+    """The line of what happened to a service's configuration."""
+    match event:
+        case Applied(update, _, source, signer_revoked):
+            revoked = {"signer_revoked": True} if signer_revoked else {}
+            say(
+                logging.INFO,
+                "applied",
+                service=service,
+                correlation_id=update.correlation_id,
+                request_id=update.correlation_id,
+                epoch_seq=update.epoch_seq,
+                revision=update.revision,
+                source=source,
+                **revoked,
+            )
+        case Refused(reason, detail):
+            say(logging.WARNING, "refused", service=service, reason=reason, detail=detail)
+        case Deleted(update):
+            say(logging.WARNING, "deleted", service=service, correlation_id=update.correlation_id)
+        case Resigned():
+            say(logging.INFO, "resigned", service=service)
+        case Stale(reason):
+            say(logging.WARNING, "stale", service=service, reason=reason)
+        case Fresh():
+            say(logging.INFO, "fresh", service=service)
+        case _:
+            pass  # an offer: what comes of it is said
