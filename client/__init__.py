@@ -1,35 +1,87 @@
-"""What a service imports to follow its configuration; nothing is loaded before it is used.
+"""What a service imports to run with settings that can be changed while it runs.
 
-from config_manager.client import Applied, follow
+asyncio and Trio:
 
-async with follow("stt-worker", state_dir="state", mqtt_url="mqtt://localhost") as follower:
-    async for event in follower:
-        if isinstance(event, Applied):
-            use(event.update.config)
+    async with open_config(SttSettings, service="stt-worker") as config:
+        use(config.current)
+        async for change in config.changes(): ...
+
+threads:
+
+    with Config(SttSettings, service="stt-worker") as config:
+        use(config.current)
+
+Nothing is loaded before it is used: no server, no database, and no event loop but yours.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from config_manager.client.actor import Follower, follow
+    from config_manager.client.config import LiveConfig, OpenConfig
     from config_manager.client.identity import trust_init
+    from config_manager.client.instance import Change, NotNow
+    from config_manager.client.precedence import Explanation
     from config_manager.client.subscriber import Applied, Deleted, Event, Fresh, Refused, Stale
+    from config_manager.client.threads import Config
+
+    M = TypeVar("M", bound=BaseModel)
 
 __all__ = [
     "Applied",
+    "Change",
+    "Config",
     "Deleted",
     "Event",
+    "Explanation",
     "Follower",
     "Fresh",
+    "LiveConfig",
+    "NotNow",
+    "OpenConfig",
     "Refused",
     "Stale",
     "follow",
+    "open_config",
     "trust_init",
 ]
 
-_HOMES = {"Follower": "actor", "follow": "actor", "trust_init": "identity"}
+_HOMES = {
+    "Change": "instance",
+    "Config": "threads",
+    "Explanation": "precedence",
+    "Follower": "actor",
+    "LiveConfig": "config",
+    "NotNow": "instance",
+    "OpenConfig": "config",
+    "follow": "actor",
+    "trust_init": "identity",
+}
+
+
+def open_config(model: type[M], **options: Any) -> AbstractAsyncContextManager[LiveConfig[M]]:
+    """A service's typed, live configuration, under asyncio or Trio, whichever runs.
+
+    options: `service`, `apply`, `state_dir`, `mqtt_url`, `root`, `require`, … (`opening.Options`).
+    `config_manager.client.aio.open_config` and `.actor.open_config` are the two it chooses from.
+    """
+    import sys
+
+    if "trio" in sys.modules:
+        import sniffio
+
+        if sniffio.current_async_library() == "trio":
+            from config_manager.client import actor
+
+            return actor.open_config(model, **options)
+    from config_manager.client import aio
+
+    return aio.open_config(model, **options)
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, 
 import trio
 from pydantic import BaseModel, ConfigDict
 
-from config_manager.client.config import OpenConfig
+from config_manager.client.config import LiveConfig
 from config_manager.client.instance import (
     Call,
     Change,
@@ -29,10 +29,10 @@ from config_manager.client.instance import (
     Tell,
     TooStale,
 )
-from config_manager.client.opening import Options, Prepared, prepare
+from config_manager.client.opening import ABSENT_GRACE_S, Options, Prepared, prepare
 from config_manager.client.saying import say, say_event
 from config_manager.client.subscriber import Applied, Event, Offered, Resigned
-from config_manager.config.errors import ConfigurationStale, NothingDelivered
+from config_manager.config.errors import ConfigurationStale
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World
 
@@ -167,7 +167,7 @@ async def follow(
         yield follower
 
 
-class TrioConfig(OpenConfig[M]):
+class TrioConfig(LiveConfig[M]):
     """What `open_config` gives under Trio."""
 
     def __init__(self, prepared: Prepared[M]) -> None:
@@ -175,9 +175,11 @@ class TrioConfig(OpenConfig[M]):
         self._news = trio.Event()
         self._send: Callable[[_News], None] = lambda _: None
 
-    async def changes(self) -> AsyncIterator[Change[M]]:
-        """Every change from now on, each once, after it became `current`."""
-        unread = self._new_reader()
+    def changes(self) -> AsyncIterator[Change[M]]:
+        # from this call on, not from the first wait: what happens in between must not be lost
+        return self._read(self._new_reader())
+
+    async def _read(self, unread: deque[Change[M]]) -> AsyncIterator[Change[M]]:
         try:
             while True:
                 while unread:
@@ -195,9 +197,6 @@ class TrioConfig(OpenConfig[M]):
         finally:
             self._instance.unhold()
             self._send(_Released())
-
-    def _tell(self, event: Event) -> None:
-        """The log has it."""
 
     def _swap(self, values: M, change: Change[M] | None) -> None:
         super()._swap(values, change)
@@ -300,12 +299,9 @@ class _Driver(Generic[M]):
         """The first start ever: until something is delivered, or known not to be there."""
         with trio.move_on_after(prepared.options.wait_s):
             await self._first.wait()
-        if prepared.options.require and self._instance.source == "defaults":
-            raise NothingDelivered(
-                f"{prepared.service} requires its configuration, and none was delivered within "
-                f"{prepared.options.wait_s:g} s; is the broker {prepared.mqtt_url!r} reachable, and "
-                "does the server hold one?"
-            )
+            if self._instance.source == "defaults":  # not there; or the snapshot is a second old
+                await trio.sleep(ABSENT_GRACE_S)
+        prepared.check_required()
 
     async def judge(self) -> NoReturn:
         instance = self._instance

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractContextManager
+
     from config_manager.client.instance import Change, Instance
     from config_manager.client.precedence import Explanation
+    from config_manager.client.subscriber import Event
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -78,3 +82,18 @@ class OpenConfig(Generic[M]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.service}, {self.source}, {self.freshness}>"
+
+
+class LiveConfig(OpenConfig[M]):
+    """What `open_config` gives, under asyncio and Trio alike."""
+
+    def changes(self) -> AsyncIterator[Change[M]]:
+        """Every change from now on, each once, after it became `current`."""
+        raise NotImplementedError
+
+    def hold(self) -> AbstractContextManager[None]:
+        """While this block runs nothing changes: the middle of a sentence is no time for it."""
+        raise NotImplementedError
+
+    def _tell(self, event: Event) -> None:
+        """The log has it."""

@@ -23,7 +23,7 @@ from config_manager.client.identity import Identity, load_identity, trust_init
 from config_manager.client.instance import BAKE_S, Instance, OnStale, Policy
 from config_manager.client.precedence import DoesNotFit, Layers, env_prefix
 from config_manager.client.subscriber import Kept
-from config_manager.config.errors import SettingsInvalid
+from config_manager.config.errors import NothingDelivered, SettingsInvalid
 from config_manager.config.names import InstanceName, ServiceName, parse_instance, parse_service
 from config_manager.config.world import World
 
@@ -36,6 +36,9 @@ FIRST_WAIT_S = 5.0
 
 REQUIRED_WAIT_S = 20.0
 """The same where the caller requires a configuration: longer than a first start waits for a floor."""
+
+ABSENT_GRACE_S = 0.5
+"""The snapshot is rewritten at most once a second: a first configuration may be ahead of it."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,15 @@ class Prepared(Generic[M]):
     client_id: str
     has_kept: bool
     broken: str | None
+
+    def check_required(self) -> None:
+        """Raises NothingDelivered where the service requires what did not come."""
+        if self.options.require and self.instance.source == "defaults":
+            raise NothingDelivered(
+                f"{self.service} requires its configuration, and none was delivered within "
+                f"{self.options.wait_s:g} s: is the broker reachable, does the server hold one, and "
+                "does it fit the model?"
+            )
 
 
 def prepare(

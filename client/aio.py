@@ -1,0 +1,456 @@
+"""Following one service under asyncio: the same rules (`instance`), one aiomqtt connection a broker.
+
+No Trio in here, and no trio-asyncio: importing that changes `asyncio.run()` for the whole process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from config_manager.client.brokers import parse_addresses
+from config_manager.client.config import LiveConfig
+from config_manager.client.instance import Call, Change, Do, Keep, Report, Swap, Tell, TooStale
+from config_manager.client.opening import ABSENT_GRACE_S, Options, Prepared, prepare
+from config_manager.client.saying import say, say_event
+from config_manager.client.subscriber import Kept
+from config_manager.config.brokers import BrokerAddress
+from config_manager.config.errors import ConfigurationStale
+from config_manager.config.world import World
+
+if TYPE_CHECKING:
+    import aiomqtt
+
+M = TypeVar("M", bound=BaseModel)
+
+Apply = Callable[[Change[M]], Awaitable[None] | None]
+"""The service's say in a change: return to accept, raise to refuse, raise NotNow to be asked again."""
+
+_TICK_S = 1.0
+_BACKOFF_S = 0.5
+_BACKOFF_LIMIT_S = 30.0
+_MAX_EXPONENT = 10
+_KEEP_RETRY_S = 1.0
+_FAREWELL_S = 1.0
+_CONNECT_S = 5.0
+_KEEPALIVE_S = 10
+
+
+class BrokerUnavailable(Exception):
+    """The broker can't be reached, refused us, or the connection broke; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker says for us, retained, when we are gone without a word."""
+
+    topic: str
+    payload: bytes
+
+
+class Connection(Protocol):
+    """One live connection; everything raises BrokerUnavailable once it broke."""
+
+    async def subscribe(self, *filters: str) -> None: ...
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """Retained, QoS 1; returns after the PUBACK."""
+        ...
+
+    def messages(self) -> AsyncIterator[tuple[str, bytes]]: ...
+
+
+Connect = Callable[[BrokerAddress, str, Will], AbstractAsyncContextManager[Connection]]
+"""(address, client id, will) → a connection: the seam for tests and simulations."""
+
+
+class AsyncioConfig(LiveConfig[M]):
+    """What `open_config` gives under asyncio."""
+
+    def __init__(self, prepared: Prepared[M]) -> None:
+        super().__init__(prepared.instance)
+        self._news = asyncio.Event()
+        self._retry: Callable[[], None] = lambda: None
+
+    def changes(self) -> AsyncIterator[Change[M]]:
+        # from this call on, not from the first wait: what happens in between must not be lost
+        return self._read(self._new_reader())
+
+    async def _read(self, unread: deque[Change[M]]) -> AsyncIterator[Change[M]]:
+        try:
+            while True:
+                while unread:
+                    yield unread.popleft()
+                await self._news.wait()
+        finally:
+            self._forget_reader(unread)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """While this block runs nothing changes: the middle of a sentence is no time for it."""
+        self._instance.hold()
+        try:
+            yield
+        finally:
+            self._instance.unhold()
+            self._retry()
+
+    def _swap(self, values: M, change: Change[M] | None) -> None:
+        super()._swap(values, change)
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+@asynccontextmanager
+async def open_config(
+    model: type[M],
+    *,
+    apply: Apply[M] | None = None,
+    connect: Connect | None = None,
+    world: World | None = None,
+    **options: Any,
+) -> AsyncIterator[AsyncioConfig[M]]:
+    """A service's typed, live configuration. options: see `opening.Options`.
+
+    apply: asked before a change (`Change`); may be async and slow; raising refuses it. Raises
+    SettingsInvalid, InvalidName, KeyFileUnsafe, RootRefused; NothingDelivered with `require=True`;
+    with `on_stale="stop"` the block is cancelled later, and ConfigurationStale raised from it.
+
+        async with open_config(SttSettings, service="stt-worker") as config:
+            use(config.current)
+            async for change in config.changes():
+                use(change.new)
+    """
+    world = world or World()
+    prepared = prepare(model, Options(**options), asks=apply is not None, world=world)
+    addresses = parse_addresses(prepared.mqtt_url)
+    if prepared.broken is not None:
+        say(logging.ERROR, "kept file broken", service=prepared.service, detail=prepared.broken)
+    config = AsyncioConfig(prepared)
+    driver = _Driver(prepared, config, apply, connect or connect_with_aiomqtt, world)
+    config._retry = driver.retry_soon  # noqa: SLF001  the two are one thing, in public and private
+    await driver.perform(prepared.instance.start(time.monotonic()))
+    tasks = [asyncio.create_task(driver.tick(), name="config-manager tick")]
+    tasks += [
+        asyncio.create_task(
+            driver.stay_connected(address, f"{prepared.client_id}-{number}"),
+            name=f"config-manager {address}",
+        )
+        for number, address in enumerate(addresses)
+    ]
+    try:
+        if not prepared.has_kept:
+            await driver.wait_for_first(prepared)
+        async with _watched(tasks):
+            yield config
+    finally:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                await driver.end()
+        await driver.stop(tasks)
+
+
+@asynccontextmanager
+async def _watched(tasks: list[asyncio.Task[Any]]) -> AsyncIterator[None]:
+    """The body, cancelled where one of our tasks fails; then that failure is raised from it."""
+    body = asyncio.current_task()
+    assert body is not None
+    failed: list[BaseException] = []
+
+    def on_done(task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            failed.append(error)
+            body.cancel()
+
+    for task in tasks:
+        task.add_done_callback(on_done)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not failed:
+            raise
+        body.uncancel()
+        raise failed[0] from None
+    finally:
+        for task in tasks:
+            task.remove_done_callback(on_done)
+
+
+class _Driver(Generic[M]):
+    """Does what the instance says, in order."""
+
+    def __init__(
+        self,
+        prepared: Prepared[M],
+        config: AsyncioConfig[M],
+        apply: Apply[M] | None,
+        connect: Connect,
+        world: World,
+    ) -> None:
+        self._instance = prepared.instance
+        self._cache = prepared.cache
+        self._config = config
+        self._apply = apply
+        self._connect = connect
+        self._world = world
+        self._turn = asyncio.Lock()
+        self._due = asyncio.Event()
+        self._report = prepared.instance.report()
+        self._reported = asyncio.Event()
+        self._received: dict[str, Report] = {}  # client id → what its broker acknowledged last
+        self._acknowledged = asyncio.Event()
+        self._first = asyncio.Event()
+        self._calls: set[asyncio.Task[None]] = set()
+
+    # ── what happens ───────────────────────────────────────────────────────────────────────────
+
+    async def wait_for_first(self, prepared: Prepared[M]) -> None:
+        """The first start ever: until something is delivered, or known not to be there."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(prepared.options.wait_s):
+                await self._first.wait()
+                if self._instance.source == "defaults":  # or the snapshot is a second old
+                    await asyncio.sleep(ABSENT_GRACE_S)
+        prepared.check_required()
+
+    async def tick(self) -> NoReturn:
+        while True:
+            await self._step(lambda: self._instance.tick(time.monotonic(), self._world.clock.now()))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._due.wait()
+                    self._due.clear()
+                    await self._step(lambda: self._instance.retry(time.monotonic()))
+
+    def retry_soon(self) -> None:
+        """Nobody holds the configuration any more."""
+        self._due.set()
+
+    async def end(self) -> None:
+        """Say that we leave on purpose, on disk and to the brokers."""
+        await self._step(self._instance.end)
+        while any(received is not self._report for received in self._received.values()):
+            await self._acknowledged.wait()
+
+    async def stop(self, tasks: list[asyncio.Task[Any]]) -> None:
+        running = [*tasks, *self._calls]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _step(self, decide: Callable[[], list[Do[M]]]) -> None:
+        """One decision and what follows from it, before the next."""
+        async with self._turn:
+            await self._perform(decide())
+        if self._instance.source == "broker" or self._instance.nothing_to_wait_for:
+            self._first.set()
+
+    async def perform(self, todo: list[Do[M]]) -> None:
+        async with self._turn:
+            await self._perform(todo)
+
+    async def _perform(self, todo: list[Do[M]]) -> None:
+        """In order: what must be durable is, before anything that follows from it."""
+        for do in todo:
+            match do:
+                case Keep(kept):
+                    await self._keep(kept)
+                case Call(change):
+                    call = asyncio.create_task(self._call(change))
+                    self._calls.add(call)
+                    call.add_done_callback(self._calls.discard)
+                case Swap(effective, change):
+                    self._config._swap(effective.values, change)  # noqa: SLF001
+                case Tell(event):
+                    say_event(self._instance.service, event)
+                case Report():
+                    self._report = do
+                    self._reported.set()
+                    self._reported = asyncio.Event()
+                case TooStale(reason, policy):
+                    self._too_stale(reason, policy)
+
+    async def _call(self, change: Change[M]) -> None:
+        assert self._apply is not None
+        error: Exception | None = None
+        try:
+            answer = self._apply(change)
+            if inspect.isawaitable(answer):
+                await answer
+        except Exception as raised:  # noqa: BLE001  the service refuses; it says why
+            error = raised
+        await self._step(lambda: self._instance.called(error, time.monotonic()))
+
+    def _too_stale(self, reason: str, policy: str) -> None:
+        say(logging.WARNING, "too stale", service=self._instance.service, reason=reason)
+        if policy == "stop":
+            raise ConfigurationStale(
+                f"{self._instance.service}: stale ({reason}) for longer than max_stale_s allows"
+            )
+
+    async def _keep(self, kept: Kept) -> None:
+        """Durable before it is applied: a full disk delays a change, it never loses a mark."""
+        while True:
+            try:
+                await asyncio.to_thread(self._cache.keep, kept)
+            except OSError as error:
+                service = self._instance.service
+                say(logging.ERROR, "cannot keep", service=service, error=str(error))
+                await asyncio.sleep(_KEEP_RETRY_S)
+            else:
+                return
+
+    # ── brokers ────────────────────────────────────────────────────────────────────────────────
+
+    async def stay_connected(self, address: BrokerAddress, client_id: str) -> NoReturn:
+        failures = 0
+        while True:
+            worked = False
+            try:
+                last_will = self._instance.report(gone=True)
+                will = Will(last_will.topic, last_will.payload)
+                async with self._connect(address, client_id, will) as connection:
+                    await connection.subscribe(*self._instance.filters)
+                    say(logging.INFO, "connected", broker=str(address))
+                    reporting = asyncio.create_task(self._send_reports(connection, client_id))
+                    try:
+                        async for topic, payload in connection.messages():
+                            worked = True  # which a broker that drops us at once does not
+                            await self._arrived(topic, payload)
+                    finally:
+                        reporting.cancel()
+                        await asyncio.gather(reporting, return_exceptions=True)
+            except BrokerUnavailable as error:
+                say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
+            await self._step(lambda: self._instance.disconnected(time.monotonic()))
+            failures = 0 if worked else failures + 1
+            longest = min(_BACKOFF_S * 2 ** min(failures, _MAX_EXPONENT), _BACKOFF_LIMIT_S)
+            await asyncio.sleep(longest * self._world.randomness.fraction())
+
+    async def _arrived(self, topic: str, payload: bytes) -> None:
+        await self._step(
+            lambda: self._instance.receive(
+                topic, payload, self._world.clock.now(), time.monotonic()
+            )
+        )
+
+    async def _send_reports(self, connection: Connection, client_id: str) -> None:
+        """The newest receipt, whenever there is one that this broker has not got."""
+        sent: Report | None = None
+        try:
+            while True:
+                if self._report is sent:
+                    await self._reported.wait()
+                else:
+                    report = self._report
+                    self._received.setdefault(client_id, report)
+                    await connection.publish(report.topic, report.payload)
+                    sent = self._received[client_id] = report
+                    self._acknowledged.set()
+                    self._acknowledged = asyncio.Event()
+        except BrokerUnavailable:
+            pass  # the reader of the same connection notices, and says so
+        finally:
+            self._received.pop(client_id, None)
+            self._acknowledged.set()
+            self._acknowledged = asyncio.Event()
+
+
+# ── aiomqtt ────────────────────────────────────────────────────────────────────────────────────
+
+
+@asynccontextmanager
+async def connect_with_aiomqtt(
+    address: BrokerAddress, client_id: str, will: Will
+) -> AsyncIterator[Connection]:
+    """Protocol 5, else 3.1.1. Raises BrokerUnavailable."""
+    import aiomqtt
+
+    client = _make_client(address, client_id, will, aiomqtt.ProtocolVersion.V5)
+    try:
+        try:
+            await client.__aenter__()
+        except aiomqtt.MqttError:  # it may not know 5
+            client = _make_client(address, client_id, will, aiomqtt.ProtocolVersion.V311)
+            await client.__aenter__()
+    except (aiomqtt.MqttError, OSError) as error:
+        raise BrokerUnavailable(str(error) or type(error).__name__) from error
+    try:
+        yield _AiomqttConnection(client)
+    finally:
+        with suppress(aiomqtt.MqttError, OSError):
+            await client.__aexit__(None, None, None)
+
+
+def _make_client(
+    address: BrokerAddress, client_id: str, will: Will, version: Any
+) -> aiomqtt.Client:
+    import aiomqtt
+
+    v5 = version is aiomqtt.ProtocolVersion.V5
+    return aiomqtt.Client(
+        hostname=address.host,
+        port=address.port,
+        username=address.username,
+        password=address.password,
+        identifier=client_id,
+        protocol=version,
+        will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=True),
+        clean_session=None if v5 else True,
+        clean_start=True if v5 else 3,
+        keepalive=_KEEPALIVE_S,
+        timeout=_CONNECT_S,
+        # small packets wait 40 ms for each other's acknowledgement otherwise (Nagle)
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        tls_context=ssl.create_default_context() if address.tls else None,
+        logger=_SILENT,
+    )
+
+
+class _AiomqttConnection:
+    def __init__(self, client: aiomqtt.Client) -> None:
+        self._client = client
+
+    async def subscribe(self, *filters: str) -> None:
+        import aiomqtt
+
+        try:
+            await self._client.subscribe([(name, 1) for name in filters])
+        except (aiomqtt.MqttError, OSError) as error:
+            raise BrokerUnavailable(str(error)) from error
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        import aiomqtt
+
+        try:
+            await self._client.publish(topic, payload, qos=1, retain=True)
+        except (aiomqtt.MqttError, OSError) as error:
+            raise BrokerUnavailable(str(error)) from error
+
+    async def messages(self) -> AsyncIterator[tuple[str, bytes]]:
+        import aiomqtt
+
+        try:
+            async for message in self._client.messages:
+                payload = message.payload
+                yield str(message.topic), payload if isinstance(payload, bytes) else b""
+        except (aiomqtt.MqttError, OSError) as error:
+            raise BrokerUnavailable(str(error)) from error
+        raise BrokerUnavailable("the connection was closed")
+
+
+_SILENT = logging.getLogger("config_manager.mqtt")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+_SILENT.setLevel(logging.CRITICAL + 1)
