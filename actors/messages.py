@@ -99,6 +99,13 @@ class ReadHistory(Request[HistoryPage]):
 
 
 @dataclass(frozen=True, slots=True)
+class Confirmed(Request[None]):
+    """A broker was seen to hold these (service, revision): the outbox may forget them."""
+
+    revisions: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Witnessed(Request[None]):
     """A document that we signed was seen outside: how far we had come when we signed it. where: who
     still holds it."""

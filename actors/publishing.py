@@ -11,7 +11,7 @@ payload back, signed by a key of our root.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -355,6 +355,7 @@ class _Session:
             now = trio.current_time()
             if self._in_flight and now - min(self._in_flight.values()) > _ACKNOWLEDGED_WITHIN_S:
                 raise BrokerUnavailable(f"no PUBACK within {_ACKNOWLEDGED_WITHIN_S:g} s")
+            await self._p.tell_confirmed()
             services = self._p.view.committed.services
             for service, sent in list(self._sent.items()):
                 if now < sent.deadline or service in self._in_flight:
@@ -382,6 +383,7 @@ class Publisher:
         broker_view: BrokerView,
         sign: SignUpdate,
         witnessed: Callable[[Mark], Awaitable[None]],
+        note_confirmed: Callable[[tuple[tuple[str, int], ...]], Awaitable[None]],
         outlet: Outlet,
         will: Callable[[], Message],
         root: Root,
@@ -392,6 +394,8 @@ class Publisher:
         self.broker_view = broker_view
         self.sign = sign
         self.witnessed = witnessed
+        self._note_confirmed = note_confirmed
+        self._newly_confirmed: dict[str, int] = {}
         self.outlet = outlet
         self.root = root
         self.world = world
@@ -445,9 +449,17 @@ class Publisher:
     def confirmed(self, state: ServiceState) -> None:
         """Read back. A line where the broker did not hold this revision before."""
         if self.broker_view.holds.get(state.service) != state.revision:
+            self._newly_confirmed[state.service] = state.revision
             log = structlog.get_logger()
             log.info("confirmed", broker=self.broker_view.url, **_about(state))
         self._board.note(self.broker_view, state.service, state.revision)
+
+    async def tell_confirmed(self) -> None:
+        """What was read back since the last call: for the outbox, together and at leisure."""
+        news, self._newly_confirmed = self._newly_confirmed, {}
+        if news:
+            with suppress(Gone, Full):
+                await self._note_confirmed(tuple(news.items()))
 
     def set_aside(self, state: ServiceState) -> None:
         """The others go on; the next connection or full read tries again."""

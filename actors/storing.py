@@ -22,6 +22,7 @@ from outcome import Error, Outcome, Value
 
 from config_manager.actors.actor import BatchHandler, BatchLife, Context
 from config_manager.actors.messages import (
+    Confirmed,
     DeleteConfig,
     EpochWritten,
     Idempotency,
@@ -226,6 +227,16 @@ class Storage:
             self.view.publishable = True
             self.view.wake()
 
+    async def _note_confirmed(self, confirmed: Confirmed) -> None:
+        """For who looks into the outbox after a crash; what a broker holds is read from the broker."""
+        if self._store is not None:
+            try:
+                await trio.to_thread.run_sync(self._store.mark_confirmed, confirmed.revisions)
+            except DiskFull:
+                pass  # the next read-back says it again
+            except DatabaseUnavailable as error:
+                await self._go_read_only(error)
+
     async def _close(self) -> None:
         async with self._turn:
             if self._store is not None:
@@ -255,9 +266,11 @@ class Storage:
         for request, _ in jobs:
             if isinstance(request, Witnessed):
                 await self._weigh(request)
+            elif isinstance(request, Confirmed):
+                await self._note_confirmed(request)
         committed = self.view.committed
         for index, (request, context) in enumerate(jobs):
-            if isinstance(request, Witnessed):
+            if isinstance(request, Witnessed | Confirmed):
                 outcomes.append(Value(None))
                 continue
             try:

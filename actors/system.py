@@ -22,7 +22,7 @@ from config_manager.actors.beaconing import BeaconMaker, beaconing
 from config_manager.actors.broker import own_broker
 from config_manager.actors.caching import Keeper, LastKnownGood, caching
 from config_manager.actors.health import HealthBoard, HealthFrames, health
-from config_manager.actors.messages import Sign, Witnessed
+from config_manager.actors.messages import Confirmed, Sign, Witnessed
 from config_manager.actors.mqtt import Transport
 from config_manager.actors.publishing import Outlet, Publisher, SignUpdate, publishing
 from config_manager.actors.signing import sign, signing
@@ -146,6 +146,7 @@ async def running_system(
                 broker_view=broker_views[index],
                 sign=_sign_with(signer),
                 witnessed=_told_to(storing, str(address)),
+                note_confirmed=_noted_by(storing),
                 outlet=outlets[index],
                 will=frames.will,
                 root=root,
@@ -206,6 +207,15 @@ def _told_to(storing_actor: Actor, where: str) -> Callable[[Mark], Awaitable[Non
         await storing_actor.ask(Witnessed(mark, where), Context(f"witness-{mark.revision}"))
 
     return witnessed
+
+
+def _noted_by(
+    storing_actor: Actor,
+) -> Callable[[tuple[tuple[str, int], ...]], Awaitable[None]]:
+    async def note_confirmed(revisions: tuple[tuple[str, int], ...]) -> None:
+        await storing_actor.ask(Confirmed(revisions), Context("outbox"))
+
+    return note_confirmed
 
 
 def _trust_root(data_dir: Path, keys: KeyRing, world: World) -> tuple[Root, Mapping[int, bytes]]:
