@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from config_manager.config.errors import ConfigManagerError
+from config_manager.config.errors import ConfigManagerError, the_reason
 
 _EXIT_UNEXPECTED = 1
 
@@ -108,19 +109,27 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except BaseExceptionGroup as group:  # nurseries wrap what passes them
+        reason = the_reason(group, ConfigManagerError)
+        if not isinstance(reason, ConfigManagerError):
+            traceback.print_exc()
+            sys.exit(_EXIT_UNEXPECTED)
+        _say_and_exit(reason)
     except ConfigManagerError as error:
-        click.echo(f"config-manager: {error.detail} [{error.description.name}]", err=True)
-        sys.exit(error.description.exit_code)
+        _say_and_exit(error)
     except BrokenPipeError:
         # the reader of our output left; nothing more can be said on that pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception:  # noqa: BLE001  the last frame: say what happened and leave with 1
-        import traceback
-
         traceback.print_exc()
         sys.exit(_EXIT_UNEXPECTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_and_exit(error: ConfigManagerError) -> NoReturn:
+    click.echo(f"config-manager: {error.detail} [{error.description.name}]", err=True)
+    sys.exit(error.description.exit_code)
 
 
 if __name__ == "__main__":

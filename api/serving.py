@@ -14,7 +14,7 @@ from config_manager.actors.mqtt import AiomqttTransport
 from config_manager.actors.system import System, running_system
 from config_manager.api.app import make_app
 from config_manager.api.server import serve as serve_http
-from config_manager.config.errors import ConfigManagerError
+from config_manager.config.errors import ConfigManagerError, the_reason
 from config_manager.config.logging import configure
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
@@ -34,7 +34,7 @@ def run(settings: Settings) -> None:
     try:
         trio.run(_serve, settings, strict_exception_groups=True)
     except BaseExceptionGroup as group:
-        raise _the_reason(group) from group
+        raise the_reason(group, ConfigManagerError, RestartLimit, KeyboardInterrupt) from group
 
 
 async def _serve(settings: Settings) -> None:
@@ -85,15 +85,3 @@ def _what_to_try(url: str, mqtt_url: str, mqtt_port: int | None) -> str:
   Ctrl-C stops it.
 
 """
-
-
-def _the_reason(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error of ours in a group, else the restart limit, else the group as it is."""
-    for kind in (ConfigManagerError, RestartLimit, KeyboardInterrupt):
-        found = group.subgroup(kind)
-        while isinstance(found, BaseExceptionGroup):
-            first = found.exceptions[0]
-            if not isinstance(first, BaseExceptionGroup):
-                return first
-            found = first
-    return group

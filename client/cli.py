@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 if TYPE_CHECKING:
+    from config_manager.client.formats import Format
     from config_manager.client.subscriber import Event
+    from config_manager.client.wrapping import Wrapped
 
 _STATE = click.option(
     "--state",
@@ -72,7 +74,36 @@ def trust_init(state: Path, root: Path) -> None:
     help="mqtt://[user[:password]@]host:port or mqtts://…; all are used. none: is offline.",
 )
 @click.option("--instance", metavar="NAME", help="This instance's name. [made by trust init]")
-def run(state: Path, service: str, mqtt_url: str, instance: str | None) -> None:
+@click.option(
+    "--render",
+    "templates",
+    metavar="TEMPLATE:FILE",
+    multiple=True,
+    help="Write FILE from TEMPLATE (${key} becomes its value) before COMMAND starts, and on changes.",
+)
+@click.option(
+    "--on-change",
+    metavar="restart|SIGNAL",
+    default="restart",
+    show_default=True,
+    help="What COMMAND gets when its settings change: a restart, or a signal such as HUP.",
+)
+@click.option(
+    "--prefix",
+    metavar="TEXT",
+    help="Of COMMAND's variables; '' for the bare keys. [the service: STT_WORKER_]",
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def run(
+    state: Path,
+    service: str,
+    mqtt_url: str,
+    instance: str | None,
+    templates: tuple[str, ...],
+    on_change: str,
+    prefix: str | None,
+    command: tuple[str, ...],
+) -> None:
     """Follow a service: one JSON object a line on stdout per event, until SIGTERM or SIGINT.
 
     Starts from the last-known-good file at once, with no network at all; logs go to stderr.
@@ -88,28 +119,51 @@ def run(state: Path, service: str, mqtt_url: str, instance: str | None) -> None:
     Act on each new configuration:
       config-manager client run --state ./state --service stt-worker \\
         --mqtt-url mqtt://localhost | jq --unbuffered -c 'select(.event == "applied") | .config'
+
+    \b
+    Or run a program that knows nothing of this, with its settings in its environment, restarted
+    when they change; its output and its exit code are ours:
+      config-manager client run --state ./state --service stt-worker \\
+        --mqtt-url mqtt://localhost -- ./stt-server --port 9000
     """
+    import sys
 
     import trio
 
     _log_to_stderr()
-    trio.run(_run, state, service, mqtt_url, instance)
+    if not command:
+        for given, name in ((templates, "--render"), (prefix, "--prefix")):
+            if given:
+                raise click.UsageError(f"{name} needs a COMMAND: … -- ./my-service")
+        trio.run(_run, state, service, mqtt_url, instance)
+        return
+    wrapped = _wrapped(command, templates, on_change, prefix)
+    sys.exit(trio.run(_run_command, state, service, mqtt_url, instance, wrapped))
 
 
 @client.command()
 @_STATE
 @_SERVICE
-def get(state: Path, service: str) -> None:
-    """Print the configuration last applied, as JSON, without any network.
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["json", "env", "toml", "yaml"]),
+    default="json",
+    show_default=True,
+)
+@click.option("--prefix", metavar="TEXT", help="With env: '' for the bare keys. [STT_WORKER_]")
+def get(state: Path, service: str, form: str, prefix: str | None) -> None:
+    """Print the configuration last applied, without any network.
 
     Exit 6 where none was kept yet, 5 where the kept file does not verify.
 
     \b
       config-manager client get --state ./state --service stt-worker | jq -r .whisper_model
+      . <(config-manager client get --state ./state --service stt-worker --format env)
     """
     from config_manager.client.cache import Cache, KeptBroken
+    from config_manager.client.formats import render
     from config_manager.client.identity import load_identity
-    from config_manager.config import strict_json
     from config_manager.config.errors import NothingKept, RootRefused
     from config_manager.config.names import parse_service
     from config_manager.config.world import World
@@ -126,7 +180,8 @@ def get(state: Path, service: str) -> None:
         raise NothingKept(
             f"{state} keeps no configuration of {name} yet; `config-manager client run` fetches it"
         )
-    click.echo(strict_json.dumps(kept.running[0].config))
+    config = kept.running[0].config
+    click.echo(render(name, config, cast("Format", form), prefix), nl=False)
 
 
 def _log_to_stderr() -> None:
@@ -167,6 +222,58 @@ async def _run(state: Path, service: str, mqtt_url: str, instance: str | None) -
                     except BrokenPipeError:  # the reader left: nobody needs more lines
                         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                         nursery.cancel_scope.cancel()
+
+
+def _wrapped(
+    command: tuple[str, ...], templates: tuple[str, ...], on_change: str, prefix: str | None
+) -> Wrapped:
+    import signal
+
+    from config_manager.client.wrapping import Wrapped
+
+    pairs: dict[Path, Path] = {}
+    for given in templates:
+        template, separator, target = given.partition(":")
+        if not separator or not template or not target:
+            raise click.UsageError(f"--render {given}: expected TEMPLATE:FILE")
+        pairs[Path(template)] = Path(target)
+    signals: signal.Signals | None = None
+    if on_change != "restart":
+        try:
+            signals = signal.Signals["SIG" + on_change.upper().removeprefix("SIG")]
+        except KeyError:
+            raise click.UsageError(
+                f"--on-change {on_change}: expected restart, or a signal such as HUP"
+            ) from None
+    return Wrapped(command, pairs, signals, prefix)
+
+
+async def _run_command(
+    state: Path, service: str, mqtt_url: str, instance: str | None, wrapped: Wrapped
+) -> int:
+    import signal
+
+    import trio
+
+    from config_manager.client.actor import follow
+    from config_manager.client.wrapping import wrap
+    from config_manager.config.world import World
+
+    code = 0
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def stop_on_signal() -> None:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(stop_on_signal)
+            async with follow(
+                service, state_dir=state, mqtt_url=mqtt_url, instance=instance
+            ) as follower:
+                code = await wrap(follower, wrapped, World())
+            nursery.cancel_scope.cancel()
+    return code
 
 
 def _write(line: bytes) -> None:

@@ -228,3 +228,16 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
         "configuration-stale", "The configuration is out of date", 500, 1, "error"
     ),
 }
+
+
+def the_reason(
+    group: BaseExceptionGroup[BaseException], *kinds: type[BaseException]
+) -> BaseException:
+    """The first exception of these kinds in a group, earlier kinds first; else the group as it is."""
+    for kind in kinds:
+        found: BaseException | None = group.subgroup(kind)
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        if found is not None:
+            return found
+    return group
