@@ -7,9 +7,9 @@ from importlib import resources
 from typing import Any
 
 from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
-from config_manager.api.problems import explanation
+from config_manager.api.problems import explanation, problem_type
 from config_manager.config import strict_json
-from config_manager.config.errors import NotFound
+from config_manager.config.errors import DESCRIPTIONS, NotFound, Refused
 
 _PAGE_CSP = b"default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'"
 
@@ -53,9 +53,16 @@ def _operations_html() -> str:
     for path, operations in openapi()["paths"].items():
         for method, operation in operations.items():
             answers = "".join(
-                f"<tr><td>{escape(code)}</td><td>{escape(_description(response))}</td></tr>"
+                f"<tr><td>{escape(code)}</td><td>{escape(response['description'])}</td></tr>"
                 for code, response in operation["responses"].items()
+                if "$ref" not in response
             )
+            refusals = ", ".join(
+                _problem_links(int(code))
+                for code, response in operation["responses"].items()
+                if "$ref" in response
+            )
+            answers += f"<tr><td>refused</td><td>{refusals}</td></tr>" if refusals else ""
             parameters = "".join(
                 f"<tr><td><code>{escape(p['name'])}</code> ({escape(p['in'])})</td>"
                 f"<td>{escape(p['description'])}</td></tr>"
@@ -68,11 +75,15 @@ def _operations_html() -> str:
     return "\n".join(parts)
 
 
-def _description(response: dict[str, Any]) -> str:
-    if "$ref" in response:
-        return "a problem document (application/problem+json)"
-    text: str = response["description"]
-    return text
+def _problem_links(status: int) -> str:
+    """A status, and the problems that come with it; each leads to its explanation."""
+    names = sorted(
+        d.name
+        for error, d in DESCRIPTIONS.items()
+        if d.status == status and issubclass(error, Refused) and error is not Refused
+    )
+    links = " or ".join(f'<a href="{problem_type(name)}">{name}</a>' for name in names)
+    return f"{status} {links}" if links else str(status)
 
 
 def openapi() -> dict[str, Any]:
