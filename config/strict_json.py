@@ -19,7 +19,9 @@ MAX_DEPTH = 32
 MAX_INTEGER = 2**53
 """The largest magnitude that a double-based reader still tells from its neighbours."""
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+# the closing quote is optional and nothing is tried twice: a string that never ends, full of escaped
+# quotes, would else be searched again from each of them
 _MAX_INTEGER_DIGITS = 17  # 2^53 has 16 digits; int() of a megabyte of digits would take seconds
 
 
@@ -44,7 +46,8 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
             parse_float=_float,
         )
     except json.JSONDecodeError as error:
-        raise NotStrictJson(f"not JSON: {error.msg} at byte {error.pos}") from None
+        at = len(text[: error.pos].encode())
+        raise NotStrictJson(f"not JSON: {error.msg} at byte {at}") from None
     except RecursionError:
         raise NotStrictJson(f"nested deeper than {max_depth}") from None
     if "\\u" in text:  # only an escape can make a NUL or a lone surrogate out of valid UTF-8
