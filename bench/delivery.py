@@ -22,6 +22,8 @@ from bench.load import request, whole
 
 _PACE_S = 0.025
 _GIVE_UP_S = 5.0
+_IDLE_S = 2.0
+"""uvicorn closes a connection that was idle for 5 s, between two rounds too."""
 
 
 class _Subscriber:
@@ -29,6 +31,7 @@ class _Subscriber:
 
     def __init__(self, port: int, topic: str) -> None:
         self.arrived = 0
+        self.topic = topic
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2)
         self.client.on_message = self._on_message
         self._granted = False
@@ -54,7 +57,9 @@ class _Subscriber:
         until = time.perf_counter() + _GIVE_UP_S
         while self.arrived == seen:
             if time.perf_counter() > until:
-                raise SystemExit("bench: a message never arrived at the subscriber")
+                raise SystemExit(
+                    f"bench: a message never arrived at the subscriber of {self.topic}"
+                )
             if select.select([self.client.socket()], [], [], 1)[0]:
                 self.client.loop_read()
         self.client.loop_misc()
@@ -105,12 +110,18 @@ def _read_answer(connection: socket.socket) -> None:
 
 
 def _put_to_subscriber(one: Contender, mqtt_port: int, topic: str) -> Callable[[int], None]:
-    connection, subscriber = _connect(one), _Subscriber(mqtt_port, topic)
+    subscriber = _Subscriber(mqtt_port, topic)
+    connection, used_at = _connect(one), time.monotonic()
 
     def once(number: int) -> None:
+        nonlocal connection, used_at
+        if time.monotonic() - used_at > _IDLE_S:
+            connection.close()
+            connection = _connect(one)
         connection.sendall(one.put(number))
         subscriber.wait_for_one()
         _read_answer(connection)
+        used_at = time.monotonic()
 
     return once
 
