@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
+from nacl.signing import SigningKey
+
+from config_manager.config import wire
+from config_manager.config.documents import (
+    Attempt,
+    Beacon,
+    ConfigUpdate,
+    Receipt,
+    Role,
+    Root,
+    RootKey,
+    Running,
+    Snapshot,
+)
+from config_manager.config.wire import Envelope, Signature
 
 STEADY = settings(deadline=None, derandomize=True, max_examples=100)
 """The same examples in every run, however slow the machine."""
@@ -24,3 +40,87 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 )
 
 json_objects: st.SearchStrategy[dict[str, Any]] = st.dictionaries(texts, json_values, max_size=4)
+
+ROOT_KEY, CONFIG_KEY, BEACON_KEY, STRANGER, SECOND_ROOT, SECOND_CONFIG = (
+    SigningKey(bytes([n]) * 32) for n in range(1, 7)
+)
+SERVICE = "stt-worker"
+TOPIC = "system/config/stt-worker"
+NOW = 1_800_000_000.0
+"""2027-01-15T08:00:00Z."""
+
+
+def key_id(key: SigningKey) -> str:
+    return wire.keyid(key.verify_key.encode())
+
+
+def sign(payload_type: str, payload: bytes, *keys: SigningKey) -> Envelope:
+    signed = wire.signed_bytes(payload_type, payload)
+    return Envelope(
+        payload_type, payload, tuple(Signature(key_id(k), k.sign(signed).signature) for k in keys)
+    )
+
+
+def make_root(
+    version: int = 1,
+    *,
+    root: tuple[SigningKey, ...] = (ROOT_KEY,),
+    config: tuple[SigningKey, ...] = (CONFIG_KEY,),
+    beacon: tuple[SigningKey, ...] = (BEACON_KEY,),
+    thresholds: Mapping[str, int] | None = None,
+    not_after: Mapping[str, str] | None = None,
+) -> Root:
+    """not_after: dates by key id."""
+    roles = {"root": root, "config": config, "beacon": beacon}
+    dates = not_after or {}
+    return Root(
+        version,
+        "2026-01-01T00:00:00.000Z",
+        {
+            key_id(k): RootKey(k.verify_key.encode(), dates.get(key_id(k)))
+            for keys in roles.values()
+            for k in keys
+        },
+        {
+            name: Role(tuple(map(key_id, keys)), (thresholds or {}).get(name, 1))
+            for name, keys in roles.items()
+        },
+    )
+
+
+UPDATE = ConfigUpdate(
+    service=SERVICE,
+    topic=TOPIC,
+    config_epoch="00000000-0000-4000-8000-000000000001",
+    epoch_seq=3,
+    revision=17,
+    previous="ab" * 32,
+    issued_at="2026-01-02T03:04:05.678Z",
+    config={"whisper_model": "base.en", "vad_threshold": 0.5, "naïve": [1, None, {"é": True}]},
+    defaulted=("vad_threshold",),
+    secrets={"api_key": 2},
+    deleted=False,
+    correlation_id="req-1",
+    not_after="2026-06-01T00:00:00.000Z",
+)
+SNAPSHOT = Snapshot("00000000-0000-4000-8000-000000000001", 3, 17, {SERVICE: (17, "cd" * 32)})
+BEACON = Beacon(
+    "00000000-0000-4000-8000-000000000001", 3, 17, "cd" * 32, 1, "ef" * 32,
+    4, 9, "2026-01-02T03:04:05.678Z", 30,
+)  # fmt: skip
+RECEIPT = Receipt(
+    service=SERVICE,
+    instance="kitchen",
+    boot_seq=4,
+    seq=9,
+    running=Running(3, 17, "cd" * 32),
+    last_attempt=Attempt(18, "refused", "model"),
+    source="broker",
+    freshness="fresh",
+    overrides=("whisper_model",),
+    schema="ab" * 32,
+    library="0.1.0",
+    correlation_id=None,
+    gone=False,
+    at="2026-01-02T03:04:05.678Z",
+)
