@@ -17,7 +17,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from config_manager.actors.system import System
 from config_manager.api.endpoint import Api, ApiRequest
 from config_manager.api.limits import DRAIN_BYTES, MAX_BODY_BYTES
-from config_manager.api.pipeline import Answer, answer
+from config_manager.api.pipeline import Answer, answer, may_send_a_body
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -64,22 +64,38 @@ async def _answer_directly(api: Api, scope: Scope, receive: Receive, send: Send)
     )
     too_large = False
     if scope["method"] != "GET":
-        body = bytearray()
+        body = _Body(kept=may_send_a_body(asked, api))
         while True:
             message = await receive()
             if message["type"] != "http.request":
                 return  # the caller left before the request was whole: nothing was asked
-            body += message.get("body", b"")
-            if len(body) > MAX_BODY_BYTES:
-                too_large = True
-                if len(body) > DRAIN_BYTES:
-                    break
-            if not message.get("more_body", False):
+            body.take(message.get("body", b""))
+            if body.size > DRAIN_BYTES or not message.get("more_body", False):
                 break
-        asked.body = b"" if too_large else bytes(body)
+        asked.body, too_large = bytes(body.data), body.too_large
     status, headers, content = await answer(asked, api, too_large=too_large)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})
+
+
+class _Body:
+    """A body as it arrives: kept while it may be, then only counted."""
+
+    def __init__(self, *, kept: bool) -> None:
+        self.data = bytearray()
+        self.size = 0
+        self._kept = kept
+
+    @property
+    def too_large(self) -> bool:
+        return self.size > MAX_BODY_BYTES
+
+    def take(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        if self.too_large:
+            self.data.clear()
+        elif self._kept:
+            self.data += chunk
 
 
 def make_quart(api: Api) -> QuartTrio:
@@ -93,15 +109,6 @@ def make_quart(api: Api) -> QuartTrio:
     quart.config["BODY_TIMEOUT"] = None  # the server cuts slow requests (api/server.py)
 
     async def view(path: str = "") -> Response:  # noqa: ARG001
-        too_large = False
-        body: Any
-        try:
-            body = await request.get_data(cache=False, as_text=False)
-        except RequestEntityTooLarge:
-            body = b""
-            too_large = True
-        if len(body) > MAX_BODY_BYTES:
-            body, too_large = b"", True
         scope: Any = request.scope
         client = scope["client"]
         asked = ApiRequest(
@@ -110,9 +117,15 @@ def make_quart(api: Api) -> QuartTrio:
             scope["query_string"],
             scope["headers"],
             client[0] if client else None,
-            body,
         )
-        return _as_quart(await answer(asked, api, too_large=too_large))
+        body = _Body(kept=may_send_a_body(asked, api))
+        try:
+            async for chunk in request.body:
+                body.take(chunk)
+        except RequestEntityTooLarge:
+            body.size = max(body.size, DRAIN_BYTES)
+        asked.body = b"" if body.too_large else bytes(body.data)
+        return _as_quart(await answer(asked, api, too_large=body.too_large))
 
     for rule in ("/", "/<path:path>"):
         quart.add_url_rule(rule, "api", view, methods=_METHODS, merge_slashes=False)

@@ -221,6 +221,44 @@ _SCHEMAS: dict[str, Any] = {
         },
         "service", "name", "version", "revision", "updated_at",
     ),
+    "Status": _schema(
+        {
+            "instances": {"type": "array", "items": {"$ref": "#/components/schemas/Instance"}},
+            "refused": {**_INTEGER, "description": "messages that were no receipts, since the start"},
+        }
+    ),
+    "Instance": _schema(
+        {
+            "service": _NAME,
+            "instance": _NAME,
+            "enrolled": {"type": "boolean", "description": "false: the rest is only claimed"},
+            "wanted": {"anyOf": [_schema({"revision": _INTEGER, "digest": _TEXT}), {"type": "null"}]},
+            "running": {
+                "anyOf": [
+                    _schema({"epoch_seq": _INTEGER, "revision": _INTEGER, "digest": _TEXT}),
+                    {"type": "null"},
+                ]
+            },
+            "in_sync": {"type": "boolean", "description": "it is there and runs what is wanted"},
+            "since": {"type": "string", "format": "date-time"},
+            "received_at": {"type": "string", "format": "date-time"},
+            "freshness": {"type": "string", "examples": ["fresh", "stale (no-beacon)"]},
+            "source": {"type": "string", "examples": ["broker", "last-known-good", "defaults"]},
+            "overrides": {
+                "type": "array", "items": _TEXT,
+                "description": "keys that the instance's own environment decides",
+            },
+            "last_attempt": {
+                "anyOf": [
+                    _schema({"revision": _INTEGER, "stage": _TEXT, "reason": {"type": ["string", "null"]}}),
+                    {"type": "null"},
+                ]
+            },
+            "library": _TEXT,
+            "gone": {"type": "boolean"},
+            "correlation_id": {"type": ["string", "null"]},
+        }
+    ),
     "Health": _schema(
         {
             "ok": {"type": "boolean"},
@@ -371,6 +409,13 @@ def _paths() -> dict[str, Any]:
                 "setSecret", "Store a secret; no answer ever shows it",
                 {"201": "Secret"}, _WRITE_PROBLEMS,
                 parameters=_WRITE, body=("SecretRequest", "application/json"),
+            )
+        },
+        "/api/v1/status": {
+            "get": _operation(
+                "status", "What each instance says it runs, beside what it should run",
+                {"200": "Status"}, "400 401 403",
+                parameters=[_query("service", _NAME, "only this service's instances")],
             )
         },
         "/api/v1/trust/root": {

@@ -14,3 +14,12 @@ IDLE_S = 75.0
 """A kept-alive connection between two requests."""
 STOP_WITHIN_S = 2.0
 """For requests in hand when the server stops."""
+
+SEND_WITHIN_S = 15.0
+"""An answer that its caller does not read."""
+
+FIRST_BYTE_WITHIN_S = 10.0
+"""A connection that never says anything."""
+
+MOST_CONNECTIONS = 2_000
+"""At once; past it the one that has been idle for longest is closed."""

@@ -17,11 +17,18 @@ from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, Route
 from config_manager.api.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES
 from config_manager.api.problems import problem
 from config_manager.api.routes import ROUTES
-from config_manager.config.errors import MalformedRequest, MethodNotAllowed, NotFound, TooLarge
+from config_manager.config.errors import (
+    MalformedRequest,
+    MethodNotAllowed,
+    NotFound,
+    Refused,
+    TooLarge,
+)
 from config_manager.config.names import accept_correlation_id
 
 _log = structlog.get_logger()
-_PATHS_KEPT = 4096
+_PATHS_KEPT = 1024
+_LONGEST_KEPT = 128
 
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -94,6 +101,17 @@ async def answer(request: ApiRequest, api: Api, *, too_large: bool = False) -> A
     return Answer(response.status, headers, b"" if request.method == "HEAD" else response.body)
 
 
+def may_send_a_body(request: ApiRequest, api: Api) -> bool:
+    """Whether the caller is known: an anonymous body is read and thrown away, never kept."""
+    try:
+        if api.dev:
+            guard_dev(request)
+        authenticate(request, api)
+    except Refused:
+        return False
+    return True
+
+
 async def _respond(request: ApiRequest, api: Api, *, too_large: bool) -> ApiResponse:
     if api.dev:
         guard_dev(request)
@@ -112,8 +130,12 @@ async def _respond(request: ApiRequest, api: Api, *, too_large: bool) -> ApiResp
     return await route.endpoint(request, api)
 
 
-@lru_cache(_PATHS_KEPT)
 def _find(raw_path: bytes) -> tuple[_Node, Mapping[str, str]]:
+    """Short paths are remembered; anybody may send long ones."""
+    return _kept_find(raw_path) if len(raw_path) <= _LONGEST_KEPT else _walk(raw_path)
+
+
+def _walk(raw_path: bytes) -> tuple[_Node, Mapping[str, str]]:
     """The routes of a path. Segments are split before they are decoded, so %2F stays inside one."""
     node, params = _ROOT, dict[str, str]()
     nothing = NotFound("there is nothing at this path; GET /docs shows what there is")
@@ -132,6 +154,9 @@ def _find(raw_path: bytes) -> tuple[_Node, Mapping[str, str]]:
     if not node.routes:
         raise nothing
     return node, MappingProxyType(params)  # kept for the next who asks: nobody may change it
+
+
+_kept_find = lru_cache(_PATHS_KEPT)(_walk)
 
 
 def _traceparent(request: ApiRequest, api: Api) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from config_manager.api import configs, docs, health, history, secrets
+from config_manager.api import configs, docs, health, history, secrets, status
 from config_manager.api.endpoint import Route
 
 _SERVICE = "/api/v1/config/{service}"
@@ -23,6 +23,7 @@ ROUTES = (
     Route("GET", _SERVICE + "/history", history.get_history),
     Route("GET", "/api/v1/config/epoch/history", configs.reserved_name),
     Route("POST", "/api/v1/secrets", secrets.post_secret),
+    Route("GET", "/api/v1/status", status.get_status),
     Route("GET", "/api/v1/trust/root", health.get_root, public=True),
     Route("GET", "/api/v1/trust/roots/{version}", health.get_root_version, public=True),
     Route("GET", "/openapi.json", docs.get_openapi, public=True),

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import errno
 import math
+import resource
 from contextlib import suppress
 from itertools import chain
 from typing import Any
 
 import h11
+import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
@@ -33,10 +35,19 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from config_manager.api.app import AsgiApp
-from config_manager.api.limits import ARRIVE_WITHIN_S, IDLE_S, MAX_HEAD_BYTES, STOP_WITHIN_S
+from config_manager.api.limits import (
+    ARRIVE_WITHIN_S,
+    FIRST_BYTE_WITHIN_S,
+    IDLE_S,
+    MAX_HEAD_BYTES,
+    MOST_CONNECTIONS,
+    SEND_WITHIN_S,
+    STOP_WITHIN_S,
+)
 from config_manager.config.errors import PortTaken, SettingsInvalid
 
 _RECEIVE_BYTES = 2**16
+_DESCRIPTORS_LEFT = 128
 _SPELLED = {b"x-request-id": b"X-Request-ID"}
 
 
@@ -76,6 +87,18 @@ async def _listen(host: str, port: int) -> list[trio.SocketListener]:
         ) from None
 
 
+def _most_connections() -> int:
+    """Descriptors are shared with the database, the cache and the broker: some are left to them."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, min(MOST_CONNECTIONS, soft - _DESCRIPTORS_LEFT))
+
+
+def _is_the_peers_doing(error: Exception) -> bool:
+    if isinstance(error, ExceptionGroup):
+        return all(_is_the_peers_doing(one) for one in error.exceptions)
+    return isinstance(error, OSError | trio.BrokenResourceError | trio.ClosedResourceError)
+
+
 class _Server:
     def __init__(self, app: AsgiApp) -> None:
         self.app = ASGIWrapper(app)  # type: ignore[arg-type]
@@ -87,6 +110,7 @@ class _Server:
         self.config.h11_max_incomplete_size = MAX_HEAD_BYTES
         self.context = WorkerContext(None)
         self.connections: set[_Connection] = set()
+        self._most_connections = _most_connections()
         self.stopping = trio.Event()
 
     async def run(self, listeners: list[trio.SocketListener]) -> None:
@@ -102,34 +126,60 @@ class _Server:
                 handlers.cancel_scope.deadline = trio.current_time() + STOP_WITHIN_S
                 for connection in self.connections:
                     connection.stop_when_idle()
+                    connection.send_within(STOP_WITHIN_S)
 
     async def _accept(self, listener: trio.SocketListener, handlers: trio.Nursery) -> None:
         await trio.serve_listeners(self._handle, [listener], handler_nursery=handlers)
 
     async def _handle(self, stream: trio.SocketStream) -> None:
+        """One connection. It is the unit of failure: what goes wrong in it ends it, and only it."""
+        if len(self.connections) >= self._most_connections and not self._make_room():
+            await trio.aclose_forcefully(stream)
+            return
         connection = _Connection(self, stream)
         self.connections.add(connection)
         try:
             await connection.run()
+        except Exception as error:  # noqa: BLE001  said, and nobody else suffers
+            if not _is_the_peers_doing(error):
+                structlog.get_logger().error("connection failed", actor="rest", exc_info=error)
+            await trio.aclose_forcefully(stream)
         finally:
             self.connections.discard(connection)
 
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle for longest; whether there was one."""
+        idle = [one for one in self.connections if one.is_idle]
+        if not idle:
+            return False
+        longest = min(idle, key=lambda one: one.idle_since)
+        self.connections.discard(longest)
+        longest.stop_when_idle()
+        return True
+
 
 class _Connection:
-    """One connection. `_until` is when reading gives up: while idle, or while a request arrives."""
+    """One connection; reading and sending each have one movable deadline."""
 
     def __init__(self, server: _Server, stream: trio.SocketStream) -> None:
         self._server = server
         self._stream = stream
         self._send_lock = trio.Lock()
         self._reading = trio.CancelScope()
+        self._sending: trio.CancelScope | None = None
         self._arriving = False
         self._idle = True
+        self.idle_since = trio.current_time()
         self.protocol: _LeanH11
 
     async def run(self) -> None:
+        socket = self._stream.socket
         try:
-            socket = self._stream.socket
+            peer, here = socket.getpeername(), socket.getsockname()
+        except OSError:  # it left before we looked
+            await trio.aclose_forcefully(self._stream)
+            return
+        try:
             async with TaskGroup() as task_group:
                 self.protocol = _LeanH11(
                     self._server.app,
@@ -138,15 +188,23 @@ class _Connection:
                     task_group,
                     ConnectionState({}),
                     False,
-                    parse_socket_addr(socket.family, socket.getpeername()),
-                    parse_socket_addr(socket.family, socket.getsockname()),
+                    parse_socket_addr(socket.family, peer),
+                    parse_socket_addr(socket.family, here),
                     self._send,
                 )
                 await self._read()
-        except OSError:
-            pass  # the peer is gone; there is nobody to tell
         finally:
             await self._close()
+
+    @property
+    def is_idle(self) -> bool:
+        return self._idle and not self._arriving
+
+    def send_within(self, seconds: float) -> None:
+        """What is being sent right now has this long."""
+        if self._sending is not None:
+            until = trio.current_time() + seconds
+            self._sending.deadline = min(self._sending.deadline, until)
 
     def stop_when_idle(self) -> None:
         if self._idle:
@@ -154,12 +212,18 @@ class _Connection:
 
     async def _read(self) -> None:
         self._be_idle()
+        self._reading.deadline = min(
+            self._reading.deadline, trio.current_time() + FIRST_BYTE_WITHIN_S
+        )
         while True:
             try:
                 with self._reading:
                     data = await self._stream.receive_some(_RECEIVE_BYTES)
                 if self._reading.cancelled_caught:
-                    break  # idle for too long, or too slow
+                    if self._idle or not self.protocol.request_is_whole:
+                        break  # idle for too long, or too slow
+                    self._reading = trio.CancelScope()  # pipelined, and whole: it is being answered
+                    continue
             except (trio.ClosedResourceError, trio.BrokenResourceError):
                 break
             self._reading = trio.CancelScope(deadline=self._reading.deadline)
@@ -177,29 +241,42 @@ class _Connection:
     def _be_idle(self) -> None:
         self._idle = True
         self._arriving = False
-        now = trio.current_time()
+        now = self.idle_since = trio.current_time()
         self._reading.deadline = now if self._server.stopping.is_set() else now + IDLE_S
 
     async def _send(self, event: Event) -> None:
         if isinstance(event, RawData):
-            async with self._send_lock:
-                try:
-                    with trio.CancelScope(shield=True):
-                        await self._stream.send_all(event.data)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    await self.protocol.handle(Closed())
+            if not await self._send_all(event.data):
+                await trio.aclose_forcefully(self._stream)
+                await self.protocol.handle(Closed())
         elif isinstance(event, Closed):
             await self._close()
             await self.protocol.handle(Closed())
         elif isinstance(event, Updated) and event.idle:
             self._be_idle()
-        elif isinstance(event, Updated):
+        elif isinstance(event, Updated) and self._idle:
+            # also a pipelined one, whose bytes were read with those of the one before
             self._idle = False
+            self._arriving = True
+            self._reading.deadline = trio.current_time() + ARRIVE_WITHIN_S
+
+    async def _send_all(self, data: bytes) -> bool:
+        """Whether the peer took all of it in time: who never reads must not hold us for ever."""
+        async with self._send_lock:
+            # shielded, because half an answer is worse than none
+            until = trio.current_time() + SEND_WITHIN_S
+            with trio.CancelScope(shield=True, deadline=until) as self._sending:
+                try:
+                    await self._stream.send_all(data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return False
+            return not self._sending.cancelled_caught
 
     async def _close(self) -> None:
-        # they may be gone already
-        with suppress(trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
-            await self._stream.send_eof()
+        async with self._send_lock:  # the reader may find the end while an answer is on its way
+            # they may be gone already
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._stream.send_eof()
         await self._stream.aclose()
 
 

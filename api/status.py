@@ -1,0 +1,58 @@
+"""What runs where, beside what should run there: the instances' receipts over REST."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from config_manager.actors.statuses import Status
+from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
+from config_manager.config.names import parse_service
+from config_manager.config.world import rfc3339
+from config_manager.storage.state import Committed
+
+_NO_STORE = ((b"cache-control", b"no-store"),)
+
+
+async def get_status(request: ApiRequest, api: Api) -> ApiResponse:
+    request.allow_query("service")
+    text = request.query.get("service")
+    service = None if text is None else parse_service(text)
+    board, committed = api.system.statuses, api.system.view.committed
+    return json_response(
+        {
+            "instances": [_instance(status, committed) for status in board.statuses(service)],
+            "refused": board.refused,
+        },
+        headers=_NO_STORE,
+    )
+
+
+def _instance(status: Status, committed: Committed) -> Mapping[str, Any]:
+    receipt = status.receipt
+    wanted = committed.live(receipt.service)
+    running = receipt.running
+    runs_wanted = (running is None and wanted is None) or (
+        running is not None
+        and wanted is not None
+        and (running.epoch_seq, running.revision, running.digest)
+        == (wanted.epoch.seq, wanted.revision, wanted.digest)
+    )
+    return {
+        "service": receipt.service,
+        "instance": receipt.instance,
+        "enrolled": False,  # nobody's key is known yet: all of this is what an instance claims
+        "wanted": wanted and {"revision": wanted.revision, "digest": wanted.digest},
+        "running": running and asdict(running),
+        "in_sync": runs_wanted and not status.gone,
+        "since": rfc3339(status.since),
+        "received_at": rfc3339(status.received_at),
+        "freshness": receipt.freshness,
+        "source": receipt.source,
+        "overrides": receipt.overrides,
+        "last_attempt": receipt.last_attempt and asdict(receipt.last_attempt),
+        "library": receipt.library,
+        "gone": status.gone,
+        "correlation_id": receipt.correlation_id,
+    }
