@@ -26,6 +26,7 @@ from config_manager.actors.mqtt import (
     Message,
     Transport,
 )
+from config_manager.actors.statuses import NewlyRuns, NotTaken, StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config import trust, wire
 from config_manager.config.brokers import BrokerAddress
@@ -245,6 +246,9 @@ class _Session:
 
     async def _read(self) -> None:
         async for message in self._connection.messages():
+            if message.topic.startswith(wire.STATUS_PREFIX):
+                self._on_receipt(message)
+                continue
             self._last_message = trio.current_time()
             if message.topic.startswith(_CONFIG_PREFIX):
                 await self._on_config(message.topic.removeprefix(_CONFIG_PREFIX), message)
@@ -280,6 +284,33 @@ class _Session:
         outlet = self._p.outlet
         if message.payload != outlet.retained[message.topic]:
             self._repair(message.topic, lambda: outlet.mark(message.topic))
+
+    def _on_receipt(self, message: Message) -> None:
+        """What an instance says it runs; one line where it is something else than before."""
+        told = self._p.statuses.take(
+            self._p.broker_view.url,
+            message.topic,
+            message.payload,
+            retained=message.retained,
+            now=self._p.world.clock.now(),
+        )
+        log = structlog.get_logger()
+        match told:
+            case NewlyRuns(receipt, running):
+                log.info(
+                    "receipt",
+                    broker=self._p.broker_view.url,
+                    service=receipt.service,
+                    instance=receipt.instance,
+                    revision=running.revision,
+                    epoch_seq=running.epoch_seq,
+                    correlation_id=receipt.correlation_id,
+                    request_id=receipt.correlation_id,
+                )
+            case NotTaken(reason):
+                log.debug("no receipt", topic=message.topic[:256], reason=reason)
+            case None:
+                pass
 
     async def _is_ahead_of_us(self, message: Message) -> bool:
         """A snapshot that we signed further on than the database is: it was rolled back, or has a
@@ -344,6 +375,8 @@ class _Session:
                 self._pending[service] = None
         self._settled = True
         self._wake()
+        # apart, so that ten thousand receipts don't keep a configuration waiting
+        await self._connection.subscribe(wire.STATUS_FILTER, qos=0)
 
     async def _watch(self) -> None:
         next_reread = trio.current_time() + _REREAD_S
@@ -389,7 +422,9 @@ class Publisher:
         root: Root,
         client_id: str,
         world: World,
+        statuses: StatusBoard | None = None,
     ) -> None:
+        """statuses: where receipts go; a board of its own unless one is given."""
         self.view = view
         self.broker_view = broker_view
         self.sign = sign
@@ -399,6 +434,7 @@ class Publisher:
         self.outlet = outlet
         self.root = root
         self.world = world
+        self.statuses = statuses if statuses is not None else StatusBoard()
         self.repairs_due: dict[str, Callable[[], None]] = {}
         self._address = address
         self._transport = transport

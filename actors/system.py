@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +26,7 @@ from config_manager.actors.messages import Confirmed, Sign, Witnessed
 from config_manager.actors.mqtt import Transport
 from config_manager.actors.publishing import Outlet, Publisher, SignUpdate, publishing
 from config_manager.actors.signing import sign, signing
+from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.storing import Storage
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
 from config_manager.config import wire
@@ -64,7 +65,8 @@ class System:
     """What REST holds of the running system.
 
     storing: takes every write and history read. roots: version → the root's envelope, byte for
-    byte as retained; the highest is current. states: every actor, in start order.
+    byte as retained; the highest is current. states: every actor, in start order. statuses: what
+    instances say they run.
     """
 
     storing: Actor
@@ -76,6 +78,7 @@ class System:
     world: World
     states: ActorStates
     brokers: Sequence[BrokerAddress] = ()
+    statuses: StatusBoard = field(default_factory=StatusBoard)
 
 
 @asynccontextmanager
@@ -134,6 +137,7 @@ async def running_system(
         outlets = [Outlet() for _ in addresses]
         broker_views = [BrokerView(str(address)) for address in addresses]
         board = Confirmations(broker_views)
+        statuses = StatusBoard()
         for index, address in enumerate(addresses):
             name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
             for version, envelope in roots.items():
@@ -152,6 +156,7 @@ async def running_system(
                 root=root,
                 client_id=f"config-manager-{witness.instance_id[:8]}",
                 world=world,
+                statuses=statuses,
             )
             await start(actor(name, publishing(name, publisher), FOLLOWING))
         await stack.enter_async_context(_farewell(frames, outlets))
@@ -179,7 +184,16 @@ async def running_system(
         )
         await start(actor("health", health(health_board, frames, outlets), FOLLOWING))
         yield System(
-            storing, view, board, health_board.report, roots, catalogue, world, states, addresses
+            storing,
+            view,
+            board,
+            health_board.report,
+            roots,
+            catalogue,
+            world,
+            states,
+            addresses,
+            statuses,
         )
 
 

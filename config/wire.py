@@ -24,6 +24,8 @@ KEEPALIVE_TOPIC = f"system/keepalive/{OUR_ID}"
 SNAPSHOT_TOPIC = f"system/config-snapshot/{OUR_ID}"
 CONFIG_FILTER = "system/config/+"
 ROOTS_FILTER = "system/trust/roots/+"
+STATUS_PREFIX = "system/config-status/"
+STATUS_FILTER = STATUS_PREFIX + "+/+"
 
 
 def config_topic(service: str) -> str:
@@ -39,7 +41,7 @@ def root_topic(version: int) -> str:
 
 
 def status_topic(service: str, instance: str) -> str:
-    return f"system/config-status/{service}/{instance}"
+    return f"{STATUS_PREFIX}{service}/{instance}"
 
 
 def _payload_type(kind: str) -> str:

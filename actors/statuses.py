@@ -1,0 +1,231 @@
+"""What instances say they run: their retained receipts, judged and kept. Pure: bytes in, no I/O.
+
+Nobody's key is enrolled yet, so a receipt is a claim: it is shown as one and decides nothing. A
+broker need not be trusted, so all of this is bounded, and what is no receipt is counted.
+
+Receipts of one key rise by `(boot_seq, seq)`; an older one is ignored. A will was signed before the
+receipts that it follows and knows less than they do: it only marks its boot as gone. A state that
+was made anew counts from one again, with another key: then the time it claims decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+from config_manager.config import wire
+from config_manager.config.documents import NotADocument, Receipt, Running, UnknownCritical
+from config_manager.config.errors import InvalidName
+from config_manager.config.names import accept_correlation_id, parse_instance, parse_service
+from config_manager.config.world import parse_rfc3339
+
+MAX_RECEIPT_BYTES = 64 * 1024
+MAX_INSTANCES = 10_000
+MAX_TOTAL_BYTES = 16 * 1024 * 1024
+"""Of all kept receipts together; an honest one has 1 KiB."""
+_KNOWN_BY_SIGHT = 4 * MAX_INSTANCES
+"""Retained messages, over all brokers: they are read again every minute."""
+_MAX_TEXT = 200
+
+_WORD = re.compile(r"[a-z][a-z-]{0,31}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One instance, as of its newest receipt.
+
+    at: its own time of that, in seconds as all times here. live_seq: of the newest receipt that is
+    no will. gone: its will came, or its farewell. broker: which told us whether it is gone. since:
+    when it came to run what it runs, or went, as far as we know.
+    """
+
+    receipt: Receipt
+    keyid: str
+    at: float
+    live_seq: int
+    gone: bool
+    broker: str
+    since: float
+    received_at: float
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewlyRuns:
+    """An instance reports that it runs something else than before."""
+
+    receipt: Receipt
+    running: Running
+
+
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """Counted and ignored."""
+
+    reason: str
+
+
+class _Garbage(Exception):
+    """The message says what is wrong with a receipt."""
+
+
+class StatusBoard:
+    """Every instance that any broker told us of; in memory, because the brokers retain it for us."""
+
+    def __init__(
+        self, *, max_instances: int = MAX_INSTANCES, max_total_bytes: int = MAX_TOTAL_BYTES
+    ) -> None:
+        self.refused = 0
+        """Messages that were no receipts, or too many."""
+        self._statuses: dict[tuple[str, str], Status] = {}
+        self._total_bytes = 0
+        self._max_instances = max_instances
+        self._max_total_bytes = max_total_bytes
+        self._known_by_sight: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
+
+    def statuses(self, service: str | None = None) -> list[Status]:
+        """All of them, or one service's, by service and instance."""
+        return [
+            status
+            for (name, _), status in sorted(self._statuses.items(), key=lambda item: item[0])
+            if service is None or name == service
+        ]
+
+    def take(
+        self, broker: str, topic: str, payload: bytes, *, retained: bool, now: float
+    ) -> NewlyRuns | NotTaken | None:
+        """A message of `wire.STATUS_FILTER`. retained: as MQTT has it, stored before we subscribed."""
+        if self._is_known(broker, topic, payload) and retained:
+            return None
+        try:
+            key = _names(topic)
+            if payload:
+                return self._judge(key, _read(payload, broker, now), retained=retained)
+        except _Garbage as garbage:
+            self.refused += 1
+            return NotTaken(str(garbage))
+        removed = self._statuses.pop(key, None)
+        self._total_bytes -= removed.size if removed else 0
+        return None
+
+    def _is_known(self, broker: str, topic: str, payload: bytes) -> bool:
+        """Whether this was the topic's last message from this broker; from now on it is."""
+        key = (broker, hashlib.sha256(topic.encode(errors="replace")).digest())
+        sight = hashlib.sha256(payload[: MAX_RECEIPT_BYTES + 1]).digest()
+        before = self._known_by_sight.pop(key, None)
+        self._known_by_sight[key] = sight
+        if len(self._known_by_sight) > _KNOWN_BY_SIGHT:
+            self._known_by_sight.popitem(last=False)
+        return before == sight
+
+    def _judge(self, key: tuple[str, str], told: Status, *, retained: bool) -> NewlyRuns | None:
+        receipt = told.receipt
+        if (receipt.service, receipt.instance) != key:
+            raise _Garbage("it names another instance than its topic does")
+        held = self._statuses.get(key)
+        new = told if held is None else _succeed(held, told, retained=retained)
+        if new is held:
+            return None
+        running, ran, since = new.receipt.running, None, told.since
+        if held is not None:
+            ran = held.receipt.running
+            if running == ran and new.gone == held.gone:
+                since = held.since
+        elif retained:
+            ran = running  # what lay there before we came is no news, and began before we came;
+            if not told.gone:  # a will's own time is that of its connecting
+                since = max(0.0, min(told.at, since))
+        self._keep(key, replace(new, since=since, received_at=told.received_at))
+        return (
+            None if running is None or running == ran or new.gone else NewlyRuns(receipt, running)
+        )
+
+    def _keep(self, key: tuple[str, str], status: Status) -> None:
+        held = self._statuses.get(key)
+        total = self._total_bytes + status.size - (held.size if held else 0)
+        if held is None and len(self._statuses) >= self._max_instances:
+            raise _Garbage("there are too many instances")
+        if total > self._max_total_bytes:
+            raise _Garbage("the receipts are too large together")
+        self._total_bytes = total
+        self._statuses[key] = status
+
+
+def _succeed(held: Status, told: Status, *, retained: bool) -> Status:
+    """What is known after `told`; `held` itself where it tells nothing new."""
+    before, after = held.receipt, told.receipt
+    if told.keyid != held.keyid:
+        return told if told.at > held.at else held
+    if after.boot_seq != before.boot_seq:
+        return told if after.boot_seq > before.boot_seq else held
+    newest = told if after.seq > before.seq else held
+    if told.gone:
+        is_news = newest is told or not held.gone
+        return _gone(newest, told.broker, held.live_seq) if is_news else held
+    return _after_a_will(held, told, newest, retained=retained) if held.gone else newest
+
+
+def _after_a_will(held: Status, told: Status, newest: Status, *, retained: bool) -> Status:
+    """Gone wins, unless this was said after the will: it is published right now (a client that
+    reconnects repeats its last receipt), or something newer has taken the will's place."""
+    live_seq = told.receipt.seq
+    is_newer = live_seq > held.live_seq
+    took_its_place = retained and is_newer and told.broker == held.broker
+    if took_its_place or (not retained and live_seq >= held.live_seq):
+        return replace(newest, gone=False, broker=told.broker, live_seq=live_seq)
+    return _gone(newest, held.broker, live_seq) if is_newer else held
+
+
+def _gone(status: Status, broker: str, live_seq: int) -> Status:
+    return replace(status, gone=True, broker=broker, live_seq=live_seq)
+
+
+def _names(topic: str) -> tuple[str, str]:
+    service, _, instance = topic.removeprefix(wire.STATUS_PREFIX).partition("/")
+    try:
+        return parse_service(service), parse_instance(instance)
+    except InvalidName as error:
+        raise _Garbage(error.detail) from None
+
+
+def _read(payload: bytes, broker: str, now: float) -> Status:
+    """A receipt as it stands alone; raises _Garbage."""
+    if len(payload) > MAX_RECEIPT_BYTES:
+        raise _Garbage(f"it is over {MAX_RECEIPT_BYTES} bytes")
+    try:
+        envelope = wire.parse_envelope(payload)
+        if envelope.payload_type != wire.RECEIPT:
+            raise _Garbage("it is another kind of document")
+        receipt = Receipt.parse(envelope.payload)
+    except (wire.NotAnEnvelope, NotADocument, UnknownCritical) as error:
+        raise _Garbage(str(error)) from None
+    receipt = replace(receipt, correlation_id=accept_correlation_id(receipt.correlation_id))
+    return Status(
+        receipt,
+        envelope.signatures[0].keyid[:_MAX_TEXT],
+        _check(receipt),
+        live_seq=-1 if receipt.gone else receipt.seq,
+        gone=receipt.gone,
+        broker=broker,
+        since=now,
+        received_at=now,
+        size=len(payload),
+    )
+
+
+def _check(receipt: Receipt) -> float:
+    """The receipt's time, once its words are such as instances use; raises _Garbage."""
+    words = [receipt.source, *([receipt.last_attempt.stage] if receipt.last_attempt else [])]
+    if not all(_WORD.fullmatch(word) for word in words):
+        raise _Garbage("source or stage: expected a word")
+    if max(len(receipt.freshness), len(receipt.library)) > _MAX_TEXT:
+        raise _Garbage(f"freshness or library: expected up to {_MAX_TEXT} characters")
+    if receipt.running is not None and not _DIGEST.fullmatch(receipt.running.digest):
+        raise _Garbage("running.digest: expected 64 hex digits")
+    try:
+        return parse_rfc3339(receipt.at)
+    except (ValueError, OverflowError):
+        raise _Garbage("at: expected a time in RFC 3339") from None
