@@ -25,7 +25,9 @@
         ├── KeyFileUnsafe           others can read a key file
         ├── DataDirInUse            another process holds the data directory
         ├── RootRefused             a trust root does not verify
-        └── NothingKept             no last-known-good configuration in the client's state
+        ├── NothingKept             no last-known-good configuration in the client's state
+        ├── NothingDelivered        a required configuration came neither from a broker nor from the state
+        └── ConfigurationStale      nothing has proved for `max_stale_s` that what runs is current
 
 `DESCRIPTIONS` is the one place where an error becomes a status code, an exit code and a log level.
 """
