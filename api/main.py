@@ -26,9 +26,14 @@ def import_structlog_alone() -> None:
 
 
 class LazyGroup(click.Group):
-    """Imports a group's module when its name is typed: `client get` loads no server."""
+    """Imports a command's module when its name is typed: `client get` loads no server."""
 
-    lazy = {"client": "config_manager.client.cli:client"}  # noqa: RUF012
+    lazy = {  # noqa: RUF012
+        "client": "config_manager.client.cli:client",
+        "status": "config_manager.api.status_command:status",
+    }
+    logs = frozenset({"client"})
+    """Those that load structlog."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *self.lazy})
@@ -38,7 +43,8 @@ class LazyGroup(click.Group):
             return super().get_command(ctx, cmd_name)
         import importlib
 
-        import_structlog_alone()
+        if cmd_name in self.logs:
+            import_structlog_alone()
         module, _, attribute = self.lazy[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command

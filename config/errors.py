@@ -18,6 +18,8 @@
     │   ├── Busy                    a mailbox stayed full, or an actor was restarting: try again
     │   ├── DeadlineExceeded        accepted, but not answered in time: the outcome is unknown
     │   └── StorageFull             the disk is full; nothing was written
+    ├── ServerUnreachable           a command asked a server, and no answer of ours came
+    ├── ServerSays                  it came, and it is a problem: its name, code and words
     └── StartError                  the process cannot start (or go on) as asked
         ├── SettingsInvalid         a setting or the command line does not parse
         ├── PortTaken
@@ -141,6 +143,30 @@ class DeadlineExceeded(Refused): ...
 class StorageFull(Refused): ...
 
 
+class ServerUnreachable(ConfigManagerError): ...
+
+
+class ServerSays(ConfigManagerError):
+    """A server's problem, in the words of who asked it; described as the server described it."""
+
+    def __init__(self, detail: str, name: str, status: int) -> None:
+        super().__init__(detail)
+        self.name = name
+        self.status = status
+
+    @property
+    def description(self) -> Description:
+        """That of the error that became this problem there; of its status where it is unknown here."""
+        generic: Description | None = None
+        for description in DESCRIPTIONS.values():
+            if description.name == self.name:
+                return description
+            if generic is None and description.status == self.status:
+                generic = description
+        exit_code = generic.exit_code if generic is not None else 1
+        return Description(self.name, "The server refused", self.status, exit_code)
+
+
 class StartError(ConfigManagerError):
     """The process cannot start, or cannot go on, as it was asked to."""
 
@@ -213,6 +239,8 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     Busy: Description("busy", "Busy, try again", 503, 1, "warning", 1),
     DeadlineExceeded: Description("deadline-exceeded", "Not answered in time", 504, 1, "warning"),
     StorageFull: Description("storage-full", "No space left", 507, 1, "error"),
+    ServerUnreachable: Description("server-unreachable", "No server answers", 500, 1, "error"),
+    ServerSays: Description("server-says", "The server refused", 500, 1, "error"),
     StartError: Description("start-failed", "Cannot start", 500, 1, "error"),
     SettingsInvalid: Description("settings-invalid", "A setting does not parse", 500, 2, "error"),
     PortTaken: Description("port-taken", "The port is taken", 500, 2, "error"),
