@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from config_manager.config.errors import SettingsInvalid
+
+_MAX_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,9 @@ def _parse_mqtt_url(text: str) -> BrokerAddress | Auto | Nothing:
     if scheme == "none" and not rest:
         return Nothing()
     if scheme == "auto":
-        if rest and not (rest.isascii() and rest.isdigit() and 0 < int(rest) < 2**16):
+        if rest and not re.fullmatch(r"[0-9]{1,5}", rest):
+            raise problem
+        if rest and not 0 < int(rest) <= _MAX_PORT:
             raise problem
         return Auto(int(rest) if rest else None)
     if scheme not in ("mqtt", "mqtts"):
@@ -64,7 +69,9 @@ def _parse_mqtt_url(text: str) -> BrokerAddress | Auto | Nothing:
         port = url.port
     except ValueError:
         raise problem from None
-    if not url.hostname or url.path not in ("", "/") or url.query or url.fragment:
+    if not url.hostname or port == 0 or any(c.isspace() for c in text):
+        raise problem
+    if url.path not in ("", "/") or url.query or url.fragment:
         raise problem
     tls = scheme == "mqtts"
     return BrokerAddress(

@@ -5,6 +5,7 @@ Units are in the names. A value that does not parse stops the start: `SettingsIn
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +26,10 @@ class Bind(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name, and any name but this one may lead anywhere
+            return self.host == "localhost"
 
 
 class Settings(BaseSettings):
@@ -73,7 +77,7 @@ def parse_bind(text: str) -> Bind:
     host = host.removeprefix("[").removesuffix("]")
     if not separator or not host or not port.isascii() or not port.isdigit():
         raise ValueError("expected HOST:PORT, such as 127.0.0.1:8081")
-    if int(port) > _MAX_PORT:
+    if len(port) > len(str(_MAX_PORT)) or int(port) > _MAX_PORT:
         raise ValueError(f"a port is 0 to {_MAX_PORT}")
     return Bind(host, int(port))
 
@@ -88,6 +92,8 @@ def load_settings(**flags: Any) -> Settings:
         name = str(first["loc"][0])
         what = f"--{name.replace('_', '-')}" if name in given else f"{ENV_PREFIX}{name.upper()}"
         raise SettingsInvalid(f"{what}: {first['msg'].removeprefix('Value error, ')}") from None
+    except (OSError, UnicodeDecodeError) as error:  # no other file is read here
+        raise SettingsInvalid(f".env: cannot be read: {error}") from None
     if settings.dev and not settings.bind_address.is_loopback:
         raise SettingsInvalid(
             f"--dev listens on loopback only, not on {settings.bind}; "
