@@ -23,6 +23,7 @@ import trio
 from config_manager.actors.actor import Actor, Handler, Policy, idle
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import PortTaken
+from config_manager.config.settings import ENV_PREFIX
 from config_manager.config.world import World
 
 _DEFAULT_PORT = 1883
@@ -40,9 +41,8 @@ allow_anonymous true
 max_queued_messages 100000
 # without it deliveries stall for 40 ms now and then
 set_tcp_nodelay true
-persistence true
-persistence_location {folder}/
-autosave_interval 30
+# what is retained lies in our database, encrypted; after a restart we fill it again
+persistence false
 log_type error
 log_type warning
 log_dest stderr
@@ -156,7 +156,12 @@ async def _start(folder: Path, port: int) -> subprocess.Popen[bytes]:
         # Popen, not trio.run_process: the kernel ties the death signal to the *thread* that forks,
         # and Trio's worker threads end long before we do
         process = subprocess.Popen(  # noqa: ASYNC220, S603  milliseconds; our own command line
-            _command(folder, port), stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file
+            _command(folder, port),
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=log_file,
+            # tokens and passwords are no business of a broker, which we do not trust
+            env={k: v for k, v in os.environ.items() if not k.startswith(ENV_PREFIX)},
         )
     try:
         with trio.fail_after(_START_S):

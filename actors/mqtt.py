@@ -31,6 +31,9 @@ _PUBLISH_S = 10.0
 _IN_FLIGHT = 20
 _UNREAD = 65_536
 """Messages that may wait to be read: the retained ones of that many services come in one burst."""
+_UNREAD_BYTES = 64 * 1024 * 1024
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+"""What anybody of ours sends at most is a snapshot of 40,000 services; more is not looked at."""
 _UNSUPPORTED_PROTOCOL = 132
 
 
@@ -191,12 +194,22 @@ class _Inbox(asyncio.Queue[Any]):
         super().__init__()
         self._arrived, self.messages = trio.open_memory_channel[Message](_UNREAD)
         self.lost: BrokerUnavailable | None = None
+        self._waiting_bytes = 0
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
         payload = item.payload if isinstance(item.payload, bytes) else b""
         # what does not fit is lost as on any QoS 0 way; whoever reads asks again for what is missing
+        if len(payload) > MAX_MESSAGE_BYTES or self._waiting_bytes > _UNREAD_BYTES:
+            return
         with suppress(trio.WouldBlock):
             self._arrived.send_nowait(Message(str(item.topic), payload, retained=item.retain))
+            self._waiting_bytes += len(payload)
+
+    async def read(self) -> AsyncIterator[Message]:
+        """Until the connection is lost and everything was read."""
+        async for message in self.messages:
+            self._waiting_bytes -= len(message.payload)
+            yield message
 
     async def close_when_lost(self, client: aiomqtt.Client) -> None:
         """Until the connection breaks. A client that only publishes would never notice."""
@@ -305,7 +318,7 @@ class _AiomqttConnection:
             raise BrokerUnavailable(_plainly(error)) from error
 
     async def messages(self) -> AsyncIterator[Message]:
-        async for message in self._inbox.messages:
+        async for message in self._inbox.read():
             yield message
         raise self._inbox.lost or BrokerUnavailable("the connection was closed")
 

@@ -10,6 +10,7 @@ payload back, signed by a key of our root.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -52,6 +53,11 @@ _TRIES = 5
 _REREAD_S = 60.0
 _REPAIR_INTERVAL_S = 1.0
 """Between two repairs of one topic: a hostile writer must not make us its amplifier."""
+
+_MOST_REPAIRS = 10_000
+"""Topics that are remembered for that; forgotten with each watch."""
+_LIVED_S = 30.0
+"""A connection that held this long was a good one: the next trouble starts with short pauses."""
 
 _CONFIG_PREFIX = wire.config_topic("")
 
@@ -262,8 +268,8 @@ class _Session:
         digest = self._digest_of_ours(message.payload)
         if state is None:
             # signed by us for a service we do not know: left over from a database that is gone
-            if digest is not None and self._p.view.publishable:
-                await self._connection.publish(message.topic, b"", qos=1, retain=True)
+            if digest is not None and message.retained and self._p.view.publishable:
+                self._clear(message.topic)
             return
         if digest == state.digest:
             self._unseen.discard(service)
@@ -318,6 +324,8 @@ class _Session:
         p = self._p
         if message.payload == p.outlet.retained.get(message.topic):
             return False
+        if len(message.payload) > trust.MAX_SNAPSHOT_BYTES:
+            return False
         try:
             snapshot, _ = trust.judge_snapshot(message.payload, p.root, p.world.clock.now())
         except Distrust:
@@ -328,6 +336,14 @@ class _Session:
         p.view.hold_publishing()
         await p.witnessed(mark)
         return True
+
+    def _clear(self, topic: str) -> None:
+        """At most one a second for each topic, and never waited for: a hostile broker that plays
+        our own envelopes back must neither stop our reading nor make us its amplifier."""
+        now = trio.current_time()
+        if now >= self._not_before.get(topic, 0.0) and len(self._not_before) < _MOST_REPAIRS:
+            self._not_before[topic] = now + _REPAIR_INTERVAL_S
+            self._connection.hand_over(topic, b"", lambda: None)
 
     def _repair(self, topic: str, do: Callable[[], None]) -> None:
         """Now, or by the next watch where this topic was repaired just before."""
@@ -386,6 +402,7 @@ class _Session:
             for do in due.values():
                 do()
             now = trio.current_time()
+            self._not_before = {t: until for t, until in self._not_before.items() if until > now}
             if self._in_flight and now - min(self._in_flight.values()) > _ACKNOWLEDGED_WITHIN_S:
                 raise BrokerUnavailable(f"no PUBACK within {_ACKNOWLEDGED_WITHIN_S:g} s")
             await self._p.tell_confirmed()
@@ -442,10 +459,12 @@ class Publisher:
         self._will = will
         self._client_id = client_id
         self._failures = 0
+        self._connected_at = math.inf
 
     async def run(self) -> None:
         """Connect, work, and again, for ever."""
         while True:
+            self._connected_at = math.inf
             try:
                 async with self._transport.connect(
                     self._address, client_id=self._client_id, will=self._will()
@@ -461,13 +480,15 @@ class Publisher:
             finally:
                 self.outlet.connected = False
                 self.repairs_due = {}
+            if trio.current_time() - self._connected_at > _LIVED_S:
+                self._failures = 0
             first, longest = _BACKOFF_S
             pause = min(first * 2**self._failures, longest) * self.world.randomness.fraction()
             self._failures += 1
             await trio.sleep(0.05 + pause)
 
     def connected(self) -> None:
-        self._failures = 0
+        self._connected_at = trio.current_time()
         self.outlet.connected = True
         view = self.broker_view
         view.state, view.since, view.last_error = "connected", trio.current_time(), None

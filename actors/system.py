@@ -33,6 +33,7 @@ from config_manager.config import wire
 from config_manager.config.brokers import Auto, BrokerAddress, parse_mqtt_urls
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import Role, Root, RootKey
+from config_manager.config.errors import RootRefused
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.sealed_file import SealedFile
 from config_manager.config.settings import Settings
@@ -41,7 +42,7 @@ from config_manager.config.wire import Envelope
 from config_manager.config.world import World, rfc3339
 from config_manager.storage import changes
 from config_manager.storage.instance import Witness, lock_data_dir
-from config_manager.storage.keys import KeyRing
+from config_manager.storage.keys import KeyRing, check_private
 from config_manager.storage.secrets import SecretBox
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.state import ServiceState
@@ -251,6 +252,12 @@ def _trust_root(data_dir: Path, keys: KeyRing, world: World) -> tuple[Root, Mapp
         world.disk.write_atomic(path, envelope.to_bytes(), mode=0o644)
     data = world.disk.read(path)
     root = judge_root(data, None, now)
+    for role in keys.seeds:
+        if wire.keyid(keys.public(role)) not in root.roles[role].keyids:
+            raise RootRefused(
+                f"{path} does not list our {role} key: it is another publisher's, or was exchanged; "
+                "put back the one that belongs to these keys"
+            )
     return root, {root.version: data}
 
 
@@ -263,6 +270,7 @@ async def _accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, wo
         path = keys.directory / "admin.token"
         if not world.disk.exists(path):  # else a start that died between file and database
             world.disk.write_atomic(path, world.randomness.token(32).hex().encode() + b"\n")
+        check_private(path)
         token = world.disk.read(path).decode().strip()
         await storage.accept_token("admin", _token_hash(token))
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 
 from config_manager.api.endpoint import Api, ApiRequest
 from config_manager.config.errors import Forbidden, NotAuthenticated
+
+_LOOPBACK_HOST = re.compile(
+    r"(?:localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(?::(?P<port>\d{1,5}))?", re.IGNORECASE
+)
 
 DEV = "dev"
 """Who writes in --dev without a token."""
@@ -39,9 +44,9 @@ def guard_dev(request: ApiRequest) -> None:
     for name, value in request.headers:
         if name == b"forwarded" or name.startswith(b"x-forwarded-"):
             raise Forbidden("--dev takes no forwarded requests; leave --dev out behind a proxy")
-        if name == b"sec-fetch-site" and value == b"cross-site":
+        if name == b"sec-fetch-site" and value in (b"cross-site", b"same-site"):
             raise Forbidden("--dev takes no requests from other sites' pages")
-        if name == b"origin" and not _is_own_origin(value.decode("latin-1")):
+        if name == b"origin" and not _is_own_origin(value.decode("latin-1"), request):
             raise Forbidden("--dev takes no requests from other origins")
 
 
@@ -55,15 +60,16 @@ def is_loopback(host: str | None) -> bool:
 
 
 def _loopback_host(request: ApiRequest) -> bool:
-    return is_loopback(_hostname(request.header(b"host") or ""))
+    return _LOOPBACK_HOST.fullmatch(request.header(b"host") or "") is not None
 
 
-def _is_own_origin(origin: str) -> bool:
+def _is_own_origin(origin: str, request: ApiRequest) -> bool:
+    """A page of ours: on loopback, at the very port that is asked. Another port is another program."""
     scheme, separator, host = origin.partition("://")
-    return bool(separator) and scheme in ("http", "https") and is_loopback(_hostname(host))
-
-
-def _hostname(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].lower()
+    theirs, ours = (
+        _LOOPBACK_HOST.fullmatch(host),
+        _LOOPBACK_HOST.fullmatch(request.header(b"host") or ""),
+    )
+    if not separator or scheme not in ("http", "https") or theirs is None or ours is None:
+        return False
+    return theirs["port"] == ours["port"]

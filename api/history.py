@@ -8,6 +8,7 @@ from config_manager.config.errors import MalformedRequest, NotFound
 from config_manager.config.names import is_key, parse_service
 from config_manager.config.strict_json import MAX_INTEGER
 from config_manager.config.world import parse_rfc3339, rfc3339
+from config_manager.storage.changes import MASK, secret_keys_of
 from config_manager.storage.state import HistoryEntry, HistoryQuery
 
 _MAX_PAGE = 500
@@ -31,10 +32,12 @@ async def get_history(request: ApiRequest, api: Api) -> ApiResponse:
     if service not in api.system.view.committed.services and service not in api.system.catalogue:
         raise NotFound(f"{service} is not in the catalogue and nobody has written it")
     page = await api.system.storing.ask(ReadHistory(query), request.context)
+    # as of now: what was plain when it was written may have become a secret since
+    secrets = secret_keys_of(api.system.view.committed, service, api.system.catalogue)
     return json_response(
         {
             "service": service,
-            "entries": [_entry(entry) for entry in page.entries],
+            "entries": [_entry(entry, secrets) for entry in page.entries],
             "next_before": page.next_before,
         }
     )
@@ -50,7 +53,7 @@ def _time(request: ApiRequest, name: str) -> str | None:
         raise MalformedRequest(f"{name}: expected a time such as 2026-01-31T12:00:00Z") from None
 
 
-def _entry(entry: HistoryEntry) -> dict[str, object]:
+def _entry(entry: HistoryEntry, secrets: frozenset[str]) -> dict[str, object]:
     return {
         "revision": entry.revision,
         "version": entry.version,
@@ -61,5 +64,14 @@ def _entry(entry: HistoryEntry) -> dict[str, object]:
         "action": entry.action,
         "reason": entry.reason,
         "correlation_id": entry.correlation_id,
-        "changes": [{"key": c.key, "old": c.old, "new": c.new} for c in entry.changes],
+        "changes": [
+            {"key": c.key, "old": _masked(c.old), "new": _masked(c.new)}
+            if c.key in secrets
+            else {"key": c.key, "old": c.old, "new": c.new}
+            for c in entry.changes
+        ],
     }
+
+
+def _masked(value: object) -> object:
+    return None if value is None else MASK

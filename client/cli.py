@@ -70,6 +70,8 @@ def trust_init(state: Path, root: Path) -> None:
 @click.option(
     "--mqtt-url",
     metavar="URL[,URL]",
+    envvar="CONFIG_MANAGER_MQTT_URL",  # a password on the command line is for everyone to see
+    show_envvar=True,
     required=True,
     help="mqtt://[user[:password]@]host:port or mqtts://…; all are used. none: is offline.",
 )

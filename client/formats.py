@@ -39,7 +39,8 @@ def render(service: str, config: JsonObject, form: Format, prefix: str | None = 
         case "yaml":
             import yaml
 
-            return str(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+            # escaped beyond ASCII: PyYAML's own reader stumbles over some of what it would write
+            return str(yaml.safe_dump(config, sort_keys=False))
 
 
 def fill_in(template: str, config: JsonObject) -> str:

@@ -101,8 +101,9 @@ def make_instance_name(host: str, world: World) -> InstanceName:
 def _make(state_dir: Path, world: World) -> None:
     keys = state_dir / "keys"
     for directory in (state_dir, keys):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
+        if not directory.is_dir():  # one that is there is somebody's; its keys are checked below
+            directory.mkdir(mode=0o700, parents=True)
+            directory.chmod(0o700)
     for name in _KEYS:
         path = _key_path(state_dir, name)
         if not world.disk.exists(path):  # an earlier init may have been cut short

@@ -10,6 +10,7 @@ it. A refusal at any step leaves what runs untouched. Each step is said in a rec
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Generic, Literal, TypeAlias, TypeVar
@@ -44,6 +45,10 @@ BAKE_S = 10.0
 """How long a service must live with a configuration before it is taken for good."""
 
 OnStale = Literal["report", "warn", "stop"]
+
+
+_KEEP_BEACON_S = 300.0
+"""How often the newest beacon's number goes to disk: after a restart, older ones prove nothing."""
 
 
 class NotNow(Exception):
@@ -175,7 +180,7 @@ class Instance(Generic[M]):
         self._holds = 0
         self._not_before: float | None = None
         self._bakes_until: float | None = None
-        self._started = False
+        self._beacon_kept_at = -math.inf
         self._now = _Standing(layers.effective(None), "defaults")
 
     # ── what can be asked ──────────────────────────────────────────────────────────────────────
@@ -219,7 +224,7 @@ class Instance(Generic[M]):
         """Run what was kept, before any network."""
         todo: list[Do[M]] = []
         kept = self.subscriber.kept
-        self._started = True
+        self._beacon_kept_at = now
         if kept is None:
             return [Swap(self._now.effective, None)]
         if kept.trial is not None:
@@ -269,6 +274,10 @@ class Instance(Generic[M]):
             todo.append(self.report())
         if self._candidate is not None:
             todo += self._try(now)
+        kept = self.subscriber.kept
+        if kept is not None and now - self._beacon_kept_at >= _KEEP_BEACON_S:
+            self._beacon_kept_at = now
+            todo.append(Keep(kept))
         return todo + self._judge_staleness(now)
 
     def hold(self) -> None:

@@ -16,6 +16,7 @@ Whoever drives this writes `kept` to disk before it passes on an event of `CHANG
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -36,10 +37,11 @@ WITHHELD_AFTER_S = 30.0
 MIN_BEACON_VALID_S = 30.0
 """Beacons come every 10 s: two lost ones are no news, whatever `valid_s` says."""
 
-MAX_SNAPSHOT_BYTES = 4 * 1024 * 1024
-"""About 40,000 services; a snapshot is not bound by the limit of an ordinary envelope."""
-
 CLOCK_TOLERANCE_S = 300.0
+
+_MOST_SAID = 100
+_SAID_PERIOD_S = 10.0
+"""Refusals of one reason that are said within this time; all are counted."""
 
 _REFUSALS_REMEMBERED = 256
 
@@ -178,6 +180,8 @@ class Subscriber:
         self._started_at: float | None = None
         self._wall_ahead: float | None = None
         self._status: StaleReason | Literal["fresh"] | None = None
+        self._said: dict[Reason, tuple[float, int]] = {}
+        self._now = 0.0
         self._recent: OrderedDict[tuple[str, bytes], None] = OrderedDict()
 
     @property
@@ -407,15 +411,21 @@ class Subscriber:
         self._recent[key] = None
         if len(self._recent) > _REFUSALS_REMEMBERED:
             self._recent.popitem(last=False)
+        if not self._may_say(verdict.reason):
+            return []
         return [Refused(verdict.reason, verdict.detail)]
+
+    def _may_say(self, reason: Reason) -> bool:
+        """A flood of ever different junk is counted, but must not fill the log."""
+        began, said = self._said.get(reason, (-math.inf, 0))
+        if self._now - began >= _SAID_PERIOD_S:
+            began, said = self._now, 0
+        self._said[reason] = (began, said + 1)
+        return said < _MOST_SAID
 
     # how far the publisher has come
 
     def _on_snapshot(self, payload: bytes, wall_now: float, now: float) -> list[Event]:
-        if len(payload) > MAX_SNAPSHOT_BYTES:
-            raise Distrust(
-                "too-large", f"snapshot of {len(payload)} bytes, the limit is {MAX_SNAPSHOT_BYTES}"
-            )
         snapshot, digest = trust.judge_snapshot(payload, self._root, wall_now)
         beacon = trust.judge_beacon(
             strict_json.loads_object(payload).get("beacon"), self._root, wall_now
@@ -440,8 +450,9 @@ class Subscriber:
         value: JsonObject = data if isinstance(data, dict) else {}
         if value.get("beacon") is None:
             return []  # a publisher that may not vouch for its database still says that it lives
-        rose = self._on_beacon(trust.judge_beacon(value["beacon"], self._root, wall_now), now)
-        return self._release() if rose and self._waits_for_floor else []
+        # no floor by itself: which revision is ours stands in the snapshot that it names
+        self._on_beacon(trust.judge_beacon(value["beacon"], self._root, wall_now), now)
+        return []
 
     def _on_beacon(self, beacon: Beacon, now: float) -> bool:
         """Take a verified beacon that rises; whether it did."""
@@ -455,13 +466,14 @@ class Subscriber:
     # fresh or stale
 
     def _note_time(self, monotonic_now: float, wall_now: float | None) -> None:
+        self._now = monotonic_now
         if self._started_at is None:
             self._started_at = monotonic_now
         if wall_now is not None:
             self._wall_ahead = wall_now - monotonic_now
 
     def _judge_status(self, now: float) -> list[Event]:
-        differs = self._differs_from_snapshot()
+        differs = self._differs_from_snapshot() or self._lacks_the_snapshot()
         if not differs:
             self._differs_since = None
         elif self._differs_since is None:
@@ -489,12 +501,7 @@ class Subscriber:
             return "no-beacon", heard_at
         if self._differs_since is not None and now - self._differs_since >= WITHHELD_AFTER_S:
             return "withheld", self._differs_since
-        knows = (
-            self._kept is not None
-            and self._beacon is not None
-            and self._snapshot is not None
-            and self._snapshot[1] == self._beacon.snapshot
-        )
+        knows = self._kept is not None and self._beacon is not None
         return ("fresh" if knows and not differs else None), now
 
     def _is_expired(self, now: float) -> bool:
@@ -505,6 +512,12 @@ class Subscriber:
             return parse_rfc3339(running[0].not_after) < now + self._wall_ahead
         except (ValueError, OverflowError):
             return True  # a date we can't read has passed: saying so is the safe side
+
+    def _lacks_the_snapshot(self) -> bool:
+        """The newest beacon names a snapshot that we were not given: somebody may hold it back."""
+        if self._beacon is None:
+            return False
+        return self._snapshot is None or self._snapshot[1] != self._beacon.snapshot
 
     def _differs_from_snapshot(self) -> bool:
         """Whether the newest snapshot names something else for us than what we hold."""

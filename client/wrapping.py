@@ -62,6 +62,12 @@ async def wrap(follower: Follower, wrapped: Wrapped, world: World) -> int:
     raise AssertionError("the nursery's body returns")
 
 
+def _is_loaders(name: str) -> bool:
+    return name in ("PATH", "IFS", "ENV", "BASH_ENV") or name.startswith(
+        ("LD_", "DYLD_", "PYTHON", "CONFIG_MANAGER_")
+    )
+
+
 class _Child:
     def __init__(self, service: str, wrapped: Wrapped, world: World) -> None:
         self._service = service
@@ -127,12 +133,17 @@ class _Child:
         from config_manager.config.errors import SettingsInvalid
 
         settings = to_environment(self._service, config, self._wrapped.prefix)
+        # who may write a setting must not get to choose what the command loads or finds
+        for name in [n for n in settings if n in os.environ or _is_loaders(n)]:
+            say(logging.WARNING, "setting not passed on", service=self._service, variable=name)
+            del settings[name]
         try:
             self._process = await trio.lowlevel.open_process(
                 list(self._wrapped.command),
                 stdin=subprocess.DEVNULL,
-                # a token of an operator's shell is no business of the command
-                env={k: v for k, v in os.environ.items() if k != "CONFIG_MANAGER_TOKEN"} | settings,
+                # an operator's tokens and our brokers' passwords are no business of the command
+                env={k: v for k, v in os.environ.items() if not k.startswith("CONFIG_MANAGER_")}
+                | settings,
             )
         except OSError as error:
             raise SettingsInvalid(

@@ -18,6 +18,9 @@ from config_manager.config.errors import FieldError, InvalidValues
 from config_manager.config.names import pointer
 from config_manager.config.strict_json import JsonObject
 
+_MOST_ERRORS = 50
+"""Named in an answer: an answer must not be many times its question."""
+
 Level = Literal["simple", "advanced"]
 
 
@@ -155,7 +158,7 @@ def _extra(field: FieldInfo) -> Mapping[str, Any]:
 
 def _field_errors(known: _Known, error: ValidationError) -> list[FieldError]:
     found: dict[str, str] = {}
-    for item in error.errors(include_url=False, include_input=False):
+    for item in error.errors(include_url=False, include_input=False)[: 10 * _MOST_ERRORS]:
         location = item["loc"]
         key = str(location[0]) if location else ""
         if item["type"] == "extra_forbidden":
@@ -172,7 +175,11 @@ def _field_errors(known: _Known, error: ValidationError) -> list[FieldError]:
                 found[pointer(key) if key else ""] = message
         else:
             found.setdefault(pointer(key), f"expected {known.allowed.get(key, 'something else')}")
-    return [FieldError(where, detail) for where, detail in found.items()]
+    errors = [FieldError(where, detail) for where, detail in found.items()]
+    if len(errors) > _MOST_ERRORS:
+        more = len(errors) - _MOST_ERRORS
+        return [*errors[:_MOST_ERRORS], FieldError("", f"and {more} more")]
+    return errors
 
 
 _TYPE_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}

@@ -9,7 +9,7 @@ import ipaddress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config_manager.config.errors import SettingsInvalid
@@ -47,7 +47,12 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(default=10.0, ge=0.1, le=3600)
     log_format: Literal["json", "console"] | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    dev: bool = False
+    _dev: bool = PrivateAttr(default=False)
+
+    @property
+    def dev(self) -> bool:
+        """Only a flag says so: a variable, or a `.env` that lies in the way, must not open the door."""
+        return self._dev
 
     @field_validator("bind")
     @classmethod
@@ -82,7 +87,7 @@ def parse_bind(text: str) -> Bind:
     return Bind(host, int(port))
 
 
-def load_settings(**flags: Any) -> Settings:
+def load_settings(*, dev: bool = False, **flags: Any) -> Settings:
     """Settings from flags (None means not given), environment and `.env`; raises SettingsInvalid."""
     given = {name: value for name, value in flags.items() if value is not None}
     try:
@@ -94,7 +99,8 @@ def load_settings(**flags: Any) -> Settings:
         raise SettingsInvalid(f"{what}: {first['msg'].removeprefix('Value error, ')}") from None
     except (OSError, UnicodeDecodeError) as error:  # no other file is read here
         raise SettingsInvalid(f".env: cannot be read: {error}") from None
-    if settings.dev and not settings.bind_address.is_loopback:
+    settings._dev = dev  # noqa: SLF001  ours, and set once
+    if dev and not settings.bind_address.is_loopback:
         raise SettingsInvalid(
             f"--dev listens on loopback only, not on {settings.bind}; "
             "leave --dev out to serve other machines (then a token is needed)"

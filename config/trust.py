@@ -48,6 +48,10 @@ RoleName = Literal["root", "config", "beacon"]
 Document = TypeVar("Document", ConfigUpdate, Snapshot, Beacon, Root)
 
 
+MAX_SNAPSHOT_BYTES = 4 * 1024 * 1024
+"""About 40,000 services; a snapshot is not bound by the limit of an ordinary envelope."""
+
+
 class Distrust(Exception):
     """Refused; `reason` is stable and counted, `detail` is for the person who looks."""
 
@@ -151,7 +155,11 @@ def judge_update(
 
 
 def judge_snapshot(data: bytes, root: Root, now: float) -> tuple[Snapshot, str]:
-    """A retained snapshot and its digest; raises Distrust. The size limit is the broker's."""
+    """A retained snapshot and its digest; raises Distrust."""
+    if len(data) > MAX_SNAPSHOT_BYTES:
+        raise Distrust(
+            "too-large", f"snapshot of {len(data)} bytes, the limit is {MAX_SNAPSHOT_BYTES}"
+        )
     try:
         envelope = wire.parse_envelope(data)
     except wire.NotAnEnvelope as error:

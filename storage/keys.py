@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,7 @@ class KeyRing:
         """
         directory = data_dir / "keys"
         directory.mkdir(mode=0o700, exist_ok=True)
+        check_private(directory)
         fresh = not any(world.disk.exists(data_dir / n) for n in ("instance.json", "config.db"))
         keys: dict[str, bytes] = {}
         for name in ("db", "secrets", "instance", *_SIGNING_ROLES):
@@ -51,6 +53,16 @@ class KeyRing:
                 world.disk.write_atomic(path, world.randomness.token(_KEY_BYTES).hex().encode())
             keys[name] = read_key(given or path, world)
         return cls(data_dir, keys)
+
+
+def check_private(path: Path) -> None:
+    """Only we can reach it; raises KeyFileUnsafe. A key that others could read or plant is no key."""
+    status = path.stat()
+    if stat.S_IMODE(status.st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
+        mode = "700" if stat.S_ISDIR(status.st_mode) else "600"
+        raise KeyFileUnsafe(f"others can reach {path.name}: run chmod {mode} on it")
+    if status.st_uid not in (os.geteuid(), 0):
+        raise KeyFileUnsafe(f"{path.name} belongs to another user: run chown on it")
 
 
 def read_key(path: Path, world: World) -> bytes:
