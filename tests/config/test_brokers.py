@@ -1,0 +1,107 @@
+"""Where brokers are: what the URL may say, and that its password never shows."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config_manager.config.brokers import Auto, BrokerAddress, Nothing, parse_mqtt_urls
+from config_manager.config.errors import SettingsInvalid
+from tests.config.makers import STEADY
+
+GOOD: dict[str, BrokerAddress | Auto | Nothing] = {
+    "mqtt://h": BrokerAddress("h", 1883),
+    "mqtt://h/": BrokerAddress("h", 1883),
+    "mqtts://h": BrokerAddress("h", 8883, tls=True),
+    "mqtt://h:65535": BrokerAddress("h", 65535),
+    "mqtt://[::1]:5": BrokerAddress("::1", 5),
+    "mqtt://u@h:1": BrokerAddress("h", 1, username="u"),
+    "mqtts://u:p@h:1": BrokerAddress("h", 1, True, "u", "p"),
+    "mqtt://u%40x:p%2F%3A%25%2C@h": BrokerAddress("h", 1883, False, "u@x", "p/:%,"),
+    "auto:": Auto(None),
+    "auto:1": Auto(1),
+    "auto:65535": Auto(65535),
+    "none:": Nothing(),
+}
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_a_place_is_parsed(text: str) -> None:
+    assert parse_mqtt_urls(text) == (GOOD[text],)
+
+
+def test_several_places_keep_their_order() -> None:
+    assert parse_mqtt_urls(" , ".join(GOOD)) == tuple(GOOD.values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "h",
+        "h:1883",
+        "auto",
+        "auto:0",
+        "auto:65536",
+        "auto:-1",
+        "auto:1x",
+        "auto:\u0663",
+        "auto:" + "1" * 5000,
+        "none",
+        "none:1",
+        "mqtt:",
+        "mqtt:h",
+        "mqtt://",
+        "mqtt://:1883",
+        "mqtt://u:p@",
+        "mqtt://h:0",
+        "mqtt://h:65536",
+        "mqtt://h:x",
+        "mqtt://h:-1",
+        "mqtt://[::1",
+        "mqtt://h/topic",
+        "mqtt://h?x=1",
+        "mqtt://h#x",
+        "mqtt://h h",
+        "mqtt://h\n.example",
+        "mqtt://u:p/w@h",
+        "MQTT://h",
+        "http://h",
+        "tcp://h:1883",
+        "mqtt://h,",
+        ",mqtt://h",
+    ],
+)
+def test_what_is_no_place_stops_the_start_and_names_the_variable(text: str) -> None:
+    with pytest.raises(SettingsInvalid, match=r"^CONFIG_MANAGER_MQTT_URL: expected mqtt://"):
+        parse_mqtt_urls(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["mqtt://u:hunter2@h:x", "mqtt://u:hunter2@h/x", "x://u:hunter2@h"]
+)
+def test_the_message_never_holds_the_password(text: str) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        parse_mqtt_urls(text)
+    assert "hunter2" not in caught.value.detail
+
+
+def test_an_address_never_shows_its_userinfo_but_ipv6_in_brackets() -> None:
+    [address] = parse_mqtt_urls("mqtts://me:hunter2@[::1]:8883")
+    assert str(address) == "mqtts://[::1]:8883"
+    assert "hunter2" not in repr(address)
+    assert str(BrokerAddress("h", 1883, username="me", password="hunter2")) == "mqtt://h:1883"
+
+
+@STEADY
+@given(st.text() | st.text("mqtsau:/o@[]%,0123h", max_size=20).map(lambda text: "mqtt://" + text))
+def test_any_text_is_places_or_is_refused(text: str) -> None:
+    try:
+        places = parse_mqtt_urls(text)
+    except SettingsInvalid:
+        return
+    for place in places:
+        if isinstance(place, BrokerAddress):
+            assert place.host
+            assert 0 < place.port < 65536
