@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin
+from types import UnionType
+from typing import Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -191,7 +192,7 @@ def _in_words(field: FieldInfo) -> str:
     if "x-allowed" in extra:
         return str(extra["x-allowed"])
     kinds = [field.annotation]
-    if get_origin(field.annotation) not in (None, Literal):
+    if get_origin(field.annotation) in (Union, UnionType):
         kinds = list(get_args(field.annotation))
     words: list[str] = []
     for kind in kinds:
@@ -199,6 +200,8 @@ def _in_words(field: FieldInfo) -> str:
             words.append("one of " + ", ".join(map(str, get_args(kind))))
         elif kind is type(None):
             words.append("null")
+        elif get_origin(kind) in (list, dict):
+            words.append("a list" if get_origin(kind) is list else "an object")
         else:
             words.append(_TYPE_WORDS.get(kind, "a value") + _limits(field))  # type: ignore[arg-type]
     unit = f" ({extra['x-unit']})" if "x-unit" in extra else ""
@@ -213,8 +216,9 @@ def _limits(field: FieldInfo) -> str:
                 limits[name] = value
     if "ge" in limits and "le" in limits:
         return f" from {limits['ge']} to {limits['le']}"
-    if "gt" in limits:
-        return f" over {limits['gt']}"
+    parts = {"ge": "at least", "gt": "over", "le": "at most", "lt": "under"}
+    if said := [f"{words} {limits[name]}" for name, words in parts.items() if name in limits]:
+        return " " + " and ".join(said)
     if "min_length" in limits and "max_length" in limits:
         return f" of {limits['min_length']} to {limits['max_length']} characters"
     if "max_length" in limits:
