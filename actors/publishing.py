@@ -31,7 +31,7 @@ from config_manager.actors.statuses import NewlyRuns, NotTaken, StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config import trust, wire
 from config_manager.config.brokers import BrokerAddress
-from config_manager.config.documents import Root
+from config_manager.config.documents import ConfigUpdate, NotADocument, Root, UnknownCritical
 from config_manager.config.names import Mark
 from config_manager.config.trust import Distrust
 from config_manager.config.wire import Envelope
@@ -268,7 +268,12 @@ class _Session:
         digest = self._digest_of_ours(message.payload)
         if state is None:
             # signed by us for a service we do not know: left over from a database that is gone
-            if digest is not None and message.retained and self._p.view.publishable:
+            if (
+                digest is not None
+                and message.retained
+                and self._p.view.publishable
+                and _is_signed_for(message)
+            ):
                 self._clear(message.topic)
             return
         if digest == state.digest:
@@ -541,6 +546,16 @@ def publishing(name: str, publisher: Publisher) -> Life:
                 nursery.cancel_scope.cancel()
 
     return life
+
+
+def _is_signed_for(message: Message) -> bool:
+    """Whether it lies where we once put it: only there is it ours to clear. It verified before."""
+    try:
+        return (
+            ConfigUpdate.parse(wire.parse_envelope(message.payload).payload).topic == message.topic
+        )
+    except (wire.NotAnEnvelope, NotADocument, UnknownCritical):
+        return False
 
 
 def _about(state: ServiceState) -> dict[str, Any]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import socket
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
-from tests.processes import TOKEN, Server
+from tests.processes import COMMAND, TOKEN, Processes, Server
 
 DOCUMENTED = {200, 201, 400, 401, 403, 404, 405, 412, 413, 415, 422, 426, 431, 501, 503}
 
@@ -30,14 +35,16 @@ def raw(server: Server, request: bytes) -> int:
 
 
 @pytest.fixture(autouse=True)
-def _lives(server: Server):
+def _lives(server: Server) -> Iterator[None]:
     yield
     assert server.process.alive
     assert server.get("/health").status_code == 200
     assert not [line for line in server.process.lines if line.get("level") == "critical"]
 
 
-def put(server: Server, body: bytes, service: str = "hostile", kind: str = "application/json"):
+def put(
+    server: Server, body: bytes, service: str = "hostile", kind: str = "application/json"
+) -> httpx.Response:
     answer = server.http.put(
         f"/api/v1/config/{service}", content=body, headers={"Content-Type": kind}
     )
@@ -148,7 +155,7 @@ def test_a_hostile_name_is_turned_down(server: Server, name: str) -> None:
 
 @pytest.mark.parametrize("value", ["a b", "é", "x" * 65, "", "a\tb", '"}', "a;b"])
 def test_a_hostile_request_id_is_replaced(server: Server, value: str) -> None:
-    answer = server.http.get("/api/v1/config", headers={"X-Request-ID": value.encode()})
+    answer = server.http.get("/api/v1/config", headers=[(b"X-Request-ID", value.encode())])
     assert answer.status_code == 200
     assert len(answer.headers["X-Request-ID"]) == 36
 
@@ -163,6 +170,61 @@ def test_without_a_token_or_with_a_wrong_one_it_is_401(server: Server) -> None:
         "Bearer \xff",
     ):
         answer = server.http.get(
-            "/api/v1/config", headers={"Authorization": token.encode("latin-1")}
+            "/api/v1/config", headers=[(b"Authorization", token.encode("latin-1"))]
         )
         assert answer.status_code == 401, token
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"GET /api/v1/config/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nx",
+        b"GET /health HTTP/1.0\r\n\r\n\x00\xff",
+    ],
+)
+def test_bytes_after_the_last_request_end_their_connection_only(
+    server: Server, packet: bytes
+) -> None:
+    for _ in range(30):
+        with socket.create_connection(
+            (urlsplit(server.url).hostname or "", urlsplit(server.url).port or 0), 5
+        ) as connection:
+            connection.sendall(packet)
+            with suppress(ConnectionResetError):
+                while connection.recv(65_536):
+                    pass
+
+
+def test_connections_that_are_reset_before_they_are_looked_at_end_nothing(server: Server) -> None:
+    for _ in range(300):
+        connection = socket.create_connection(
+            (urlsplit(server.url).hostname or "", urlsplit(server.url).port or 0), 5
+        )
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+
+
+def test_idle_connections_of_strangers_leave_room_for_others(
+    module_shop: tuple[Processes, Path],
+) -> None:
+    """More than there are descriptors for: the longest idle ones make room, the database keeps its own."""
+    processes, directory = module_shop
+    process = processes.start(
+        [
+            *("sh", "-c", 'ulimit -n 300; exec "$0" "$@"', COMMAND, "serve"),
+            *("--data-dir", str(directory / "few"), "--bind", "127.0.0.1:0", "--mqtt-url", "none:"),
+        ],
+        env={"CONFIG_MANAGER_BOOTSTRAP_TOKEN": TOKEN, "CONFIG_MANAGER_LOG_FORMAT": "json"},
+    )
+    url = process.event("ready")["url"]
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    with ExitStack() as stack:
+        for _ in range(400):
+            connection = socket.create_connection((parts.hostname, parts.port), 5)
+            stack.enter_context(connection)
+        http = processes.client(url)
+        assert http.put("/api/v1/config/one", json={"a": 1}).status_code == 201
+        assert http.get("/health").json()["mode"] == "normal"
