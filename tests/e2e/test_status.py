@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from paho.mqtt import publish
 
+from config_manager.client.identity import trust_init
 from tests.processes import (
     MOSQUITTO,
     TOKEN,
@@ -52,7 +53,7 @@ class Fleet:
 
     def state(self, name: str) -> Path:
         state = self.directory / name
-        self.processes.pin(state, self.server.data_dir / "trust" / "root.json")
+        trust_init(state, self.server.data_dir / "trust" / "root.json")
         return state
 
     def follow(self, name: str, service: str = "stt-worker") -> Process:
