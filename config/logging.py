@@ -6,6 +6,7 @@ Every line has `timestamp`, `level`, `event`, `actor`; within a request's chain 
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ def configure(log_format: LogFormat, level: LogLevelName, stream: IO[str] | None
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 _add_actor,
+                _printable,
                 structlog.dev.ConsoleRenderer(
                     colors=target.isatty(),
                     # rich's would print local variables, and with them secrets
@@ -59,6 +61,14 @@ def _add_actor(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
+def _printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Line breaks and a terminal's control sequences as escapes: columns have no encoding of their own."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = "".join(c if c.isprintable() else repr(c)[1:-1] for c in value)
+    return event
+
+
 def _as_json_line(_: WrappedLogger, level: str, event: EventDict) -> bytes:
     """structlog's own processors in one step: every request pays for each of them."""
     line = structlog.contextvars.get_contextvars()
@@ -68,7 +78,10 @@ def _as_json_line(_: WrappedLogger, level: str, event: EventDict) -> bytes:
     line |= event
     if line.get("exc_info"):
         line = dict(structlog.processors.format_exc_info(None, level, line))
-    return orjson.dumps(line, default=repr)
+    try:
+        return orjson.dumps(line, default=repr)
+    except TypeError:  # a lone surrogate, an integer over 64 bits, a key that is no string
+        return json.dumps(line, default=repr, skipkeys=True).encode()
 
 
 class JsonLines(logging.Handler):
