@@ -1,0 +1,351 @@
+"""The operator commands' REST client against servers of every kind, and what the command prints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from config_manager.api.operator import Server, clean, read_token
+from config_manager.api.problems import problem
+from config_manager.api.status_command import status
+from config_manager.config.errors import (
+    DESCRIPTIONS,
+    ConfigManagerError,
+    FieldError,
+    InvalidValues,
+    RevisionConflict,
+    ServerSays,
+    ServerUnreachable,
+    SettingsInvalid,
+)
+
+
+class Fake:
+    """A server that answers every request the same, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.body: bytes | None = b"{}"
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def _answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                headers = {k.lower(): v for k, v in self.headers.items()}
+                fake.asked.append((self.command, self.path, headers, body))
+                if fake.body is None:
+                    return  # hang up
+                self.send_response(fake.status)
+                for name, value in fake.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(fake.body)))
+                self.end_headers()
+                self.wfile.write(fake.body)
+
+            do_GET = do_PUT = _answer
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def answers(self, value: Any, status: int = 200, **headers: str) -> None:
+        self.body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.status, self.headers = status, headers
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    server = Fake()
+    yield server
+    server.close()
+
+
+def instance(**fields: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "service": "stt-worker",
+        "instance": "kitchen",
+        "enrolled": False,
+        "wanted": {"revision": 7, "digest": "a"},
+        "running": {"epoch_seq": 1, "revision": 7, "digest": "a"},
+        "in_sync": True,
+        "since": "2026-01-01T00:00:00.000Z",
+        "received_at": "2026-01-01T00:00:00.000Z",
+        "freshness": "fresh",
+        "source": "broker",
+        "overrides": [],
+        "last_attempt": {"revision": 7, "stage": "healthy", "reason": None},
+        "library": "a test",
+        "gone": False,
+        "correlation_id": "change-7",
+    }
+    return {**values, **fields}
+
+
+def run(fake: Fake, *options: str) -> Result:
+    return CliRunner().invoke(
+        status, ["--url", fake.url, *options], env={"CONFIG_MANAGER_TOKEN": ""}
+    )
+
+
+# ── asking ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_request_carries_token_query_and_body(fake: Fake) -> None:
+    fake.answers({"n": 1}, 201, ETag='"7"')
+    reply = Server(fake.url + "/", "s3cret").ask(
+        "PUT",
+        *("api", "a/b ?c"),
+        query={"wait": "confirmed", "timeout": None},
+        body={"k": "ü"},
+        headers={"If-Match": '"6"'},
+    )
+    assert (reply.status, reply.value, reply.headers["etag"]) == (201, {"n": 1}, '"7"')
+    ((method, path, headers, body),) = fake.asked
+    assert (method, path) == ("PUT", "/api/a%2Fb%20%3Fc?wait=confirmed")
+    assert (headers["authorization"], headers["if-match"]) == ("Bearer s3cret", '"6"')
+    assert headers["content-type"] == "application/json"
+    assert json.loads(body) == {"k": "ü"}
+
+
+def test_without_a_token_none_is_sent(fake: Fake) -> None:
+    Server(fake.url, None).get("a")
+    assert "authorization" not in fake.asked[0][2]
+
+
+def test_a_redirect_is_not_followed(fake: Fake) -> None:
+    fake.answers(b"", 302, Location=fake.url + "/elsewhere")
+    with pytest.raises(ServerSays, match="302"):
+        Server(fake.url, "s3cret").get("a")
+    assert len(fake.asked) == 1
+
+
+def test_the_token_of_a_loopback_server_is_shown_to_no_proxy(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # urllib reads nothing else
+    assert Server(fake.url, "s3cret").get("a") == {}
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost", "localhost:8081", "ftp://a", "file:///etc/passwd", "http://", "http://a:b"]
+    + ["http://user:pass@a", "http://a?x=1", "http://a#x", "http://[::1", "http://a:99999"],
+)
+def test_a_url_that_is_none_is_refused_and_not_printed(url: str) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        Server(url, None)
+    assert "pass" not in refused.value.detail
+
+
+@pytest.mark.parametrize("token", ["", "two words", "a\r\nX-Evil: 1", "ü"])
+def test_a_token_that_can_be_none_is_refused_and_not_printed(token: str) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        Server("http://a", token)
+    assert not token or token not in refused.value.detail
+
+
+def test_the_file_wins_over_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from-file\n")
+    (tmp_path / "binary").write_bytes(b"\xff")
+    environment = {"CONFIG_MANAGER_TOKEN": "from-environment"}
+    assert read_token(tmp_path / "token", environment) == "from-file"
+    assert read_token(None, environment) == "from-environment"
+    assert read_token(None, {}) is None
+    for name in ("nothing", "binary", ""):
+        with pytest.raises(SettingsInvalid, match="--token-file"):
+            read_token(tmp_path / name, environment)
+
+
+# ── answers ────────────────────────────────────────────────────────────────────────────────────
+
+_OF_THE_SERVER = [
+    kind for kind in DESCRIPTIONS if kind not in (RevisionConflict, ConfigManagerError)
+]
+
+
+@pytest.mark.parametrize("kind", _OF_THE_SERVER)
+def test_a_problem_ends_the_command_as_the_error_it_was_there(
+    fake: Fake, kind: type[ConfigManagerError]
+) -> None:
+    error: Any = ServerSays("words", "server-says", 500) if kind is ServerSays else kind("words")
+    fake.answers(problem(error, "id").body, error.description.status)
+    with pytest.raises(ServerSays) as said:
+        Server(fake.url, None).get("a")
+    assert said.value.description.exit_code == DESCRIPTIONS[kind].exit_code
+    assert said.value.description.name == DESCRIPTIONS[kind].name
+    assert said.value.detail == "words" or said.value.status == 401
+
+
+def test_each_wrong_field_is_named(fake: Fake) -> None:
+    error = InvalidValues("two are wrong", [FieldError("/a", "too large"), FieldError("/b", "no")])
+    fake.answers(problem(error, "id").body, 422)
+    with pytest.raises(ServerSays) as said:
+        Server(fake.url, None).get("a")
+    assert said.value.detail == "two are wrong\n  /a: too large\n  /b: no"
+
+
+def test_a_problem_that_only_a_newer_server_knows_ends_as_its_status_says(fake: Fake) -> None:
+    for code, exit_code in ((401, 5), (403, 5), (404, 6), (412, 7), (422, 2), (503, 1), (418, 1)):
+        fake.answers({"type": "/problems/new", "detail": "words"}, code)
+        with pytest.raises(ServerSays) as said:
+            Server(fake.url, None).get("a")
+        assert (said.value.description.name, said.value.description.exit_code) == ("new", exit_code)
+
+
+def test_an_unknown_token_and_none_are_told_apart(fake: Fake) -> None:
+    fake.answers({"type": "/problems/not-authenticated", "detail": "words"}, 401)
+    for token, text in ((None, "--token-file"), ("s3cret", "does not know this token")):
+        with pytest.raises(ServerSays, match=text):
+            Server(fake.url, token).get("a")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>", b"", b"[]", b"3", b"{}", b'{"type":3,"detail":4}', b"\xff", b'{"type":"a"}']
+    + [b'{"type":"a","detail":"b","errors":[1]}', b'{"type":"a","detail":4}'],
+)
+def test_an_error_that_is_no_problem_document_is_still_an_error(fake: Fake, body: bytes) -> None:
+    fake.answers(body, 502)
+    with pytest.raises(ServerSays, match="502") as said:
+        Server(fake.url, None).get("a")
+    assert said.value.description.exit_code == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"", b"\xff"])
+def test_an_answer_that_is_no_json_comes_from_somebody_else(fake: Fake, body: bytes) -> None:
+    fake.answers(body)
+    with pytest.raises(ServerUnreachable, match="no config-manager"):
+        Server(fake.url, None).get("a")
+
+
+def test_no_answer_says_what_to_do(fake: Fake) -> None:
+    fake.body = None
+    with pytest.raises(ServerUnreachable, match="config-manager serve"):
+        Server(fake.url, None).get("a")
+    for url in ("http://127.0.0.1:9", "http://ä..b"):
+        with pytest.raises(ServerUnreachable, match="--url"):
+            Server(url, None, timeout_s=5).get("a")
+
+
+# ── what people see ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_table_for_people(fake: Fake) -> None:
+    fake.answers(
+        {
+            "instances": [
+                instance(),
+                instance(instance="long-name", in_sync=False, running=None, gone=True),
+            ],
+            "refused": 0,
+        }
+    )
+    result = run(fake)
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert lines[0].split() == "SERVICE INSTANCE WANTED RUNNING SINCE FRESH WHY NOT".split()
+    assert lines[1].split()[:4] == ["stt-worker", "kitchen", "7", "7"]
+    assert lines[2].split()[:4] == ["stt-worker", "long-name", "7", "-"]
+    assert {line.index("7") for line in lines[1:3]} == {lines[0].index("WANTED")}
+    assert lines[-1] == "1 of 2 run what is wanted"
+
+
+def refused(stage: str, reason: str | None = None) -> dict[str, Any]:
+    return {"last_attempt": {"revision": 8, "stage": stage, "reason": reason}, "in_sync": False}
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({}, "not enrolled"),
+        ({"enrolled": True}, ""),
+        ({"gone": True, "in_sync": False}, "gone; not enrolled"),
+        ({"in_sync": False}, "not there yet; not enrolled"),
+        ({"in_sync": False, "wanted": None}, "deleted; it keeps what it ran; not enrolled"),
+        (refused("refused", "model: too large"), "refused 8: model: too large; not enrolled"),
+        (refused("deferred", "busy"), "deferred 8: busy; not enrolled"),
+        (refused("poisoned"), "poisoned 8; not enrolled"),
+        (refused("received"), "not there yet; not enrolled"),
+        ({"overrides": ["a", "b"]}, "its environment decides a, b; not enrolled"),
+        ({"source": "last-known-good"}, "not enrolled"),
+        (
+            {"source": "last-known-good", "freshness": "stale (no-beacon)"},
+            "started from what it kept; not enrolled",
+        ),
+        (
+            {"source": "defaults", "running": None, "wanted": None, "last_attempt": None},
+            "on its own defaults; not enrolled",
+        ),
+    ],
+)
+def test_why_not(fake: Fake, fields: dict[str, Any], why: str) -> None:
+    fake.answers({"instances": [instance(**fields)], "refused": 0})
+    header, row, *_ = run(fake).output.splitlines()
+    assert row[header.index("WHY NOT") :] == why
+
+
+def test_what_others_say_does_not_command_the_terminal(fake: Fake) -> None:
+    evil = "\x1b[2J\x9b\r\n\u202e"
+    attempt = {"revision": 8, "stage": "refused", "reason": evil}
+    fake.answers(
+        {
+            "instances": [instance(freshness=evil, overrides=[evil], last_attempt=attempt)],
+            "refused": 0,
+        }
+    )
+    output = run(fake).output
+    assert "\\x1b[2J\\x9b\\r\\n\\u202e" in output
+    assert all(c.isprintable() or c == "\n" for c in output)
+    assert len(output.splitlines()) == 4
+    assert clean("é 7\n", keep="\n") == "é 7\n"
+
+
+def test_json_for_programs(fake: Fake) -> None:
+    answer = {"instances": [instance()], "refused": 3}
+    fake.answers(answer)
+    result = run(fake, "--json", "--service", "stt-worker")
+    assert json.loads(result.output) == answer
+    assert result.output.count("\n") == 1
+    assert fake.asked[0][1] == "/api/v1/status?service=stt-worker"
+
+
+def test_nobody_reported_and_garbage_is_said(fake: Fake) -> None:
+    fake.answers({"instances": [], "refused": 2})
+    assert run(fake).output.splitlines() == [
+        "no instance has reported yet",
+        "2 messages on the brokers were no receipts",
+    ]
+
+
+_LIGHT = """
+import sys
+from config_manager.api.main import cli
+import click
+assert cli.get_command(click.Context(cli), "status") is not None
+heavy = {"trio", "structlog", "pydantic", "quart", "httpx", "orjson", "nacl"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_the_command_loads_click_and_the_standard_library_alone() -> None:
+    subprocess.run([sys.executable, "-c", _LIGHT], check=True, timeout=30)
