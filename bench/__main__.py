@@ -31,7 +31,7 @@ def groups(rounds: int, *, quick: bool) -> dict[str, Group]:
 
     return {
         "requests": lambda at, port: requests.run(
-            at, port, rounds=few, seconds=0.3 if quick else 1.5
+            at, port, rounds=few if quick else 2 * rounds, seconds=0.3 if quick else 0.8
         ),
         "delivery": lambda at, port: delivery.run(at, port, rounds=few, count=10 if quick else 80),
         "fleet": lambda at, port: fleet.epoch(at, port, rounds=few),

@@ -34,9 +34,9 @@ class Figure:
     met: bool | None = None
 
 
-def ratio(name: str, ours: float, reference: float, *, goal: float | None = None) -> Figure:
-    """Ours in percent of a reference; the goal, where there is one, in percent too."""
-    percent = 100 * ours / reference
+def ratio(name: str, value: float, *, goal: float | None = None) -> Figure:
+    """A ratio as percent; the goal, where there is one, in percent too."""
+    percent = 100 * value
     if goal is None:
         return Figure(name, percent, "%")
     return Figure(name, percent, "%", goal=f"≥ {goal:g} %", met=percent >= goal)
