@@ -268,7 +268,7 @@ GARBAGE = {
     "a list": b"[]",
     "half a character": b"\xff",
     "deep": b"[" * 100_000,
-    "too large": changed(library="x" * MAX_RECEIPT_BYTES),
+    "too large": changed(overrides=["x" * MAX_RECEIPT_BYTES]),
     "another type": seal(make().to_bytes(), kind=wire.BEACON),
     "payload is no object": seal(b"[]"),
     "payload is no JSON": seal(b"\0"),
