@@ -51,6 +51,8 @@ _SETTLE_S = 5.0
 _READ_BACK_S = 5.0
 _TRIES = 5
 _REREAD_S = 60.0
+_REREAD_RECEIPTS_S = 600.0
+"""Ten thousand of them take a second; they come by themselves, but at QoS 0 one may get lost."""
 _REPAIR_INTERVAL_S = 1.0
 """Between two repairs of one topic: a hostile writer must not make us its amplifier."""
 
@@ -154,6 +156,7 @@ class _Session:
             nursery.start_soon(self._read)
             await self._reread()
             p.connected()
+            await self._read_receipts()
             p.outlet.mark(*p.outlet.retained)
             nursery.start_soon(self._send_documents)
             nursery.start_soon(self._follow)
@@ -396,11 +399,14 @@ class _Session:
                 self._pending[service] = None
         self._settled = True
         self._wake()
-        # apart, so that ten thousand receipts don't keep a configuration waiting
+
+    async def _read_receipts(self) -> None:
+        """Apart from what is ours, which ten thousand receipts must not keep waiting."""
         await self._connection.subscribe(wire.STATUS_FILTER, qos=0)
 
     async def _watch(self) -> None:
         next_reread = trio.current_time() + _REREAD_S
+        next_receipts = trio.current_time() + _REREAD_RECEIPTS_S
         while True:
             await trio.sleep(_REPAIR_INTERVAL_S)
             due, self._p.repairs_due = self._p.repairs_due, {}
@@ -423,6 +429,9 @@ class _Session:
             if now >= next_reread:
                 await self._reread()
                 next_reread = trio.current_time() + _REREAD_S
+            if now >= next_receipts:
+                await self._read_receipts()
+                next_receipts = trio.current_time() + _REREAD_RECEIPTS_S
 
 
 class Publisher:

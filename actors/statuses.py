@@ -26,7 +26,7 @@ MAX_INSTANCES = 10_000
 MAX_TOTAL_BYTES = 16 * 1024 * 1024
 """Of all kept receipts together; an honest one has 1 KiB."""
 _KNOWN_BY_SIGHT = 4 * MAX_INSTANCES
-"""Retained messages, over all brokers: they are read again every minute."""
+"""Retained messages, over all brokers: they are read again and again."""
 _MAX_TEXT = 200
 
 _WORD = re.compile(r"[a-z][a-z-]{0,31}")

@@ -238,7 +238,7 @@ def test_what_took_the_wills_place_while_we_were_away_brings_it_back() -> None:
     assert not board.only.gone
 
 
-def test_a_will_that_is_read_again_every_minute_is_news_only_once() -> None:
+def test_a_will_that_is_read_again_is_news_only_once() -> None:
     board = Board()
     board.retained(make(5, gone=True), broker="A")
     board.live(make(9), broker="B")
