@@ -1,0 +1,116 @@
+"""The whole tree: any one actor may crash under load, and the others never notice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import trio
+
+from config_manager.actors.actor import Context, Gone
+from config_manager.actors.messages import PutConfig, Written
+from config_manager.actors.mqtt import AiomqttTransport
+from config_manager.actors.system import System, running_system
+from config_manager.config.errors import ReadOnly
+from config_manager.config.names import ServiceName
+from config_manager.config.services import SAMPLE_CATALOGUE
+from config_manager.config.settings import Settings
+from config_manager.config.world import World
+from tests.processes import MOSQUITTO, free_port
+
+ACTORS = ("signing", "storing", "caching", "broker", "publishing", "beaconing", "health")
+
+
+def settings_for(directory: Path, mqtt_url: str) -> Settings:
+    return Settings(data_dir=directory, bind="127.0.0.1:0", mqtt_url=mqtt_url)
+
+
+def put(writer: int, number: int) -> PutConfig:
+    service = ServiceName(f"writer-{writer}")
+    return PutConfig(service=service, values={"n": number}, if_match=None, by="test")
+
+
+def context(seconds: float = 10) -> Context:
+    return Context("test", trio.current_time() + seconds)
+
+
+async def everyone_runs(system: System) -> None:
+    while set(system.states.report().values()) != {"running"}:
+        await trio.sleep(0.01)
+
+
+@pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto")
+async def test_any_one_may_crash_under_load_and_costs_what_it_had_in_hand(tmp_path: Path) -> None:
+    ends: Counter[str] = Counter()
+    newest: dict[int, int] = {}
+    stop = trio.Event()
+
+    async def writes(system: System, writer: int) -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            try:
+                written: Written = await system.storing.ask(put(writer, number), context())
+                newest[writer] = written.state.revision
+                ends["written"] += 1
+            except Gone:
+                ends["gone"] += 1
+            except ReadOnly:  # storing opens its database again
+                ends["read-only"] += 1
+                await trio.sleep(0.01)
+
+    settings = settings_for(tmp_path, f"auto:{free_port()}")
+    with trio.fail_after(60):
+        async with (
+            running_system(
+                settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World()
+            ) as system,
+            trio.open_nursery() as nursery,
+        ):
+            assert {actor.name for actor in system.states.actors} == set(ACTORS)
+            for writer in range(4):
+                nursery.start_soon(writes, system, writer)
+            for actor in list(system.states.actors):
+                before = ends["written"]
+                while ends["written"] < before + 20:
+                    await trio.sleep(0.005)
+                actor.crash(RuntimeError("drill"))
+                await trio.sleep(0)
+                await everyone_runs(system)
+                before = ends["written"]
+                while ends["written"] < before + 20:
+                    await trio.sleep(0.005)
+            stop.set()
+        # at most one batch was in the hands of the one that writes
+        assert ends["gone"] <= 4 * 2, ends
+        async with running_system(
+            settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World()
+        ) as system:
+            for writer, revision in newest.items():
+                state = system.view.committed.services[f"writer-{writer}"]
+                assert state.revision >= revision
+                await system.confirmations.wait(state.service, state.revision)
+
+
+async def test_the_tree_stops_within_its_time_though_a_broker_hangs(tmp_path: Path) -> None:
+    """It takes connections and never says a word."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+
+    async def says_nothing(stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, says_nothing, listeners)
+        async with running_system(
+            settings_for(tmp_path, f"mqtt://127.0.0.1:{port}"),
+            catalogue=SAMPLE_CATALOGUE,
+            transport=AiomqttTransport(),
+            world=World(),
+        ) as system:
+            written: Written = await system.storing.ask(put(0, 1), context())
+            assert written.state.revision == 1
+            leaving = trio.current_time()
+        assert trio.current_time() - leaving < 10
+        nursery.cancel_scope.cancel()
