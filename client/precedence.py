@@ -14,13 +14,16 @@ with every receipt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Generic, Literal, TypeVar, cast
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core.core_schema import ErrorType
 
 from config_manager.config import strict_json
 from config_manager.config.documents import ConfigUpdate
@@ -166,6 +169,15 @@ def _frozen(model: type[M]) -> type[M]:
     """The same model, immutable: two tasks that look at `current` must see the same."""
     if model.model_config.get("frozen"):
         return model
+
+    def equals(self: BaseModel, other: object) -> bool:
+        """As the model's own, which would tell the copy from what it is a copy of."""
+        return (
+            isinstance(other, model)
+            and self.__dict__ == other.__dict__
+            and self.model_extra == other.model_extra
+        )
+
     made = type(
         model.__name__,
         (model,),
@@ -174,6 +186,7 @@ def _frozen(model: type[M]) -> type[M]:
             "__module__": model.__module__,
             "__qualname__": model.__qualname__,
             "__doc__": model.__doc__,
+            **({"__eq__": equals} if model.__eq__ is BaseModel.__eq__ else {}),
         },
     )
     return cast("type[M]", made)
@@ -192,14 +205,56 @@ def _parsed(name: str, text: str, field: FieldInfo) -> Any:
             value = adapter.validate_json(text)  # lists and objects are written as JSON
         except ValidationError:
             raise SettingsInvalid(f"{name}: {_in_words(as_text)}") from None
-    return adapter.dump_python(value, mode="json")
+    return _as_json(name, text, value, adapter)
+
+
+def _as_json(name: str, text: str, value: Any, adapter: TypeAdapter[Any]) -> Any:
+    """What reads back as the value; its own dump often does, but a secret's is a row of stars."""
+    spelled: list[Callable[[], Any]] = [
+        lambda: adapter.dump_python(value, mode="json"),
+        lambda: text,
+        lambda: strict_json.loads(text.encode()),
+    ]
+    for spell in spelled:
+        with suppress(ValueError, TypeError):  # not JSON at all, or nothing that the type takes
+            candidate = spell()
+            if adapter.validate_json(strict_json.dumps(candidate)) == value:
+                return candidate
+    raise SettingsInvalid(f"{name}: this text has no equal in JSON")
 
 
 def _in_words(error: ValidationError) -> str:
     """Which key, and what is wrong with it; never the value, which may be a secret."""
     said = []
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
+    for item in error.errors(include_url=False, include_context=False):
         where = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "import_error":
+            message = "cannot be imported"
+        elif item["type"] in _QUOTING or item["type"] not in _PYDANTICS_OWN:
+            message = _without(item["input"], message)
         said.append(f"{where}: {message}" if where else message)
     return "; ".join(said)
+
+
+_QUOTING = ("union_tag_invalid", "value_error", "assertion_error")
+"""Errors whose words may hold the value: a validator's author writes what he likes."""
+
+_PYDANTICS_OWN = frozenset(get_args(ErrorType))
+
+
+def _without(value: Any, message: str) -> str:
+    for text in sorted(_texts(value), key=len, reverse=True):
+        message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "…", message)
+    return message
+
+
+def _texts(value: Any) -> set[str]:
+    """Every scalar in there, as a message would spell it."""
+    if isinstance(value, BaseModel):
+        return _texts(dict(value))
+    if isinstance(value, Mapping):
+        return set().union(*map(_texts, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return set().union(*map(_texts, value))
+    return {text for text in (str(value), repr(value)) if text}
