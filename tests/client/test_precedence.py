@@ -1,0 +1,428 @@
+"""Environment, `.env`, delivered, default: who wins, and what is said about it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import ipaddress
+import os
+import pathlib
+import uuid
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import (
+    AnyUrl,
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ImportString,
+    Json,
+    SecretBytes,
+    SecretStr,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from config_manager.client.precedence import DoesNotFit, Effective, Layers, env_prefix
+from config_manager.config.errors import SettingsInvalid
+from tests.client import makers as m
+
+SECRET = "hunter2"
+
+
+class Settings(BaseModel):
+    """What a service's author writes."""
+
+    whisper_model: str = "tiny"
+    vad_threshold: float = Field(default=0.5, ge=0, le=1)
+    n: int = 0
+
+
+def layers(
+    environment: dict[str, str] | None = None, env_file: dict[str, str | None] | None = None
+) -> Layers[Settings]:
+    return Layers(Settings, "STT_WORKER_", environment=environment or {}, env_file=env_file)
+
+
+def delivered(*defaulted: str, **config: Any) -> Any:
+    return m.make_update(7, config=config, defaulted=defaulted)
+
+
+def threshold(effective: Effective[Settings]) -> tuple[float, str]:
+    why = effective.explanations["vad_threshold"]
+    assert why.value == effective.values.vad_threshold
+    return effective.values.vad_threshold, why.origin
+
+
+NAME = "STT_WORKER_VAD_THRESHOLD"
+
+
+@pytest.mark.parametrize(
+    ("environment", "env_file", "config", "winner"),
+    [
+        ({NAME: "0.9"}, {NAME: "0.8"}, {"vad_threshold": 0.7}, (0.9, "environment")),
+        ({}, {NAME: "0.8"}, {"vad_threshold": 0.7}, (0.8, ".env")),
+        ({}, {}, {"vad_threshold": 0.7}, (0.7, "delivered")),
+        ({}, {}, {}, (0.5, "default")),
+        ({NAME: "0.9"}, {}, {}, (0.9, "environment")),
+        ({NAME: "0.5"}, {}, {"vad_threshold": 0.7}, (0.5, "environment")),  # as the default
+        ({NAME.lower(): "0.9"}, {}, {}, (0.9, "environment")),  # as pydantic-settings has it
+        ({}, {NAME.lower(): "0.8"}, {}, (0.8, ".env")),
+        ({}, {NAME: None}, {"vad_threshold": 0.7}, (0.7, "delivered")),  # a bare name in .env
+        ({"VAD_THRESHOLD": "0.9"}, {}, {}, (0.5, "default")),  # not ours: no prefix
+        ({"TTS_WORKER_VAD_THRESHOLD": "0.9"}, {}, {}, (0.5, "default")),
+    ],
+)
+def test_environment_beats_env_file_beats_delivered_beats_default(
+    environment: dict[str, str],
+    env_file: dict[str, str | None],
+    config: dict[str, Any],
+    winner: tuple[float, str],
+) -> None:
+    assert threshold(layers(environment, env_file).effective(delivered(**config))) == winner
+
+
+def test_before_anything_was_delivered_overrides_and_defaults_stand() -> None:
+    assert threshold(layers().effective(None)) == (0.5, "default")
+    assert threshold(layers({NAME: "0.9"}).effective(None)) == (0.9, "environment")
+
+
+def test_a_key_that_only_the_server_filled_in_is_the_services_own_default() -> None:
+    effective = layers().effective(delivered("vad_threshold", vad_threshold=0.1, n=3))
+    assert threshold(effective) == (0.5, "default")
+    assert effective.explanations["vad_threshold"].server_default == 0.1
+    assert (effective.values.n, effective.explanations["n"].server_default) == (3, None)
+
+
+def test_what_the_server_filled_in_need_not_even_fit() -> None:
+    assert threshold(layers().effective(delivered("vad_threshold", vad_threshold="x")))[0] == 0.5
+
+
+def test_a_key_the_model_does_not_know_is_passed_over() -> None:
+    effective = layers().effective(delivered(newer_than_this_service=1, n=2))
+    assert effective.values == Settings(n=2)
+    assert set(effective.explanations) == {"whisper_model", "vad_threshold", "n"}
+
+
+def test_explain_says_value_origin_revision_and_when() -> None:
+    update = delivered("whisper_model", vad_threshold=0.7, whisper_model="base", n=5)
+    explanations = layers({NAME: "0.9"}).effective(update).explanations
+    told = explanations["n"]
+    assert (told.key, told.value, told.origin) == ("n", 5, "delivered")
+    assert (told.revision, told.at, told.correlation_id) == (7, update.issued_at, "id-7")
+    assert str(told) == "n = 5: delivered in revision 7 of 2026-01-01T00:00:00.000Z"
+    shadowing = explanations["vad_threshold"]
+    assert (shadowing.name, shadowing.shadowed, shadowing.revision) == (NAME, 0.7, 7)
+    assert str(shadowing) == (
+        f"vad_threshold = 0.9: from the environment ({NAME}); it shadows 0.7 of revision 7"
+    )
+    assert str(explanations["whisper_model"]) == (
+        "whisper_model = 'tiny': the model's default; nobody set it"
+    )
+    in_file = layers(None, {NAME: "0.9"}).effective(None).explanations["vad_threshold"]
+    assert str(in_file) == f"vad_threshold = 0.9: from .env ({NAME})"
+
+
+def test_overrides_are_names_sorted_from_both_places() -> None:
+    both = layers({"STT_WORKER_WHISPER_MODEL": "x"}, {"STT_WORKER_N": "1", NAME: "0.9"})
+    expected = ("n", "vad_threshold", "whisper_model")
+    assert both.effective(delivered(n=3)).overrides == expected
+    assert layers().effective(delivered(n=3)).overrides == ()
+
+
+def test_an_empty_prefix_takes_the_bare_key() -> None:
+    bare = Layers(Settings, "", environment={"VAD_THRESHOLD": "0.9"})
+    assert threshold(bare.effective(None)) == (0.9, "environment")
+    assert env_prefix("stt-worker") == "STT_WORKER_"
+
+
+def test_an_empty_text_is_a_value_not_an_absence() -> None:
+    assert layers({"STT_WORKER_WHISPER_MODEL": ""}).effective(None).values.whisper_model == ""
+
+
+def test_the_environment_is_read_once() -> None:
+    environment = {NAME: "0.9"}
+    read = layers(environment)
+    environment[NAME] = "0.1"
+    assert threshold(read.effective(None)) == (0.9, "environment")
+
+
+# ── the copy that can't be changed ─────────────────────────────────────────────────────────────
+
+
+def test_current_is_the_callers_own_model_but_frozen() -> None:
+    values = layers().effective(delivered(n=3)).values
+    assert isinstance(values, Settings)
+    assert (type(values).__name__, type(values).__doc__) == ("Settings", Settings.__doc__)
+    with pytest.raises(ValidationError, match="frozen"):
+        values.n = 4
+    assert (values, Settings(n=3)) == (Settings(n=3), values)
+    assert values != Settings(n=4)
+    assert hash(values) == hash(layers().effective(delivered(n=3)).values)
+    Settings().n = 4  # the caller's own class stays as he wrote it
+
+
+def test_a_model_that_is_frozen_already_is_taken_as_it_is() -> None:
+    class Frozen(BaseModel):
+        model_config = ConfigDict(frozen=True)
+        n: int = 0
+
+    values = Layers(Frozen, "X_", environment={}).effective(delivered(n=3)).values
+    assert type(values) is Frozen
+
+
+def test_validators_and_methods_of_the_model_come_along() -> None:
+    class Clever(BaseModel):
+        n: int = 0
+
+        @field_validator("n")
+        @classmethod
+        def double(cls, n: int) -> int:
+            return 2 * n
+
+        def tripled(self) -> int:
+            return 3 * self.n
+
+    assert Layers(Clever, "X_", environment={}).effective(delivered(n=2)).values.tripled() == 12
+
+
+# ── from text to value ─────────────────────────────────────────────────────────────────────────
+
+
+class Mode(enum.Enum):
+    FAST = "fast"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Part(BaseModel):
+    a: int = 1
+    day: dt.date | None = None
+
+
+KINDS: list[tuple[Any, str, Any]] = [
+    (int, "5", 5),
+    (float, "0.5", 0.5),
+    (bool, "true", True),
+    (bool, "0", False),
+    (str, "5", "5"),
+    (str, "true", "true"),
+    (str, '"quoted"', '"quoted"'),
+    (str, "Grüße\n", "Grüße\n"),
+    (str | None, "null", "null"),
+    (int | None, "null", None),
+    (int | None, "7", 7),
+    (int | str, "x", "x"),
+    (Mode, "fast", Mode.FAST),
+    (Level, "1", Level.LOW),
+    (Literal[1, 2], "2", 2),
+    (Literal["a"], "a", "a"),
+    (list[int], "[1,2]", [1, 2]),
+    (tuple[int, str], '[1,"a"]', (1, "a")),
+    (set[int], "[1]", {1}),
+    (dict[str, int], '{"a":1}', {"a": 1}),
+    (Part, '{"a":2,"day":"2026-01-01"}', Part(a=2, day=dt.date(2026, 1, 1))),
+    (list[Part], '[{"a":3}]', [Part(a=3)]),
+    (dt.datetime, "2026-01-01T00:00:00Z", dt.datetime(2026, 1, 1, tzinfo=dt.UTC)),
+    (dt.date, "2026-01-01", dt.date(2026, 1, 1)),
+    (dt.time, "10:00", dt.time(10)),
+    (dt.timedelta, "PT5S", dt.timedelta(seconds=5)),
+    (decimal.Decimal, "1.10", decimal.Decimal("1.10")),
+    (uuid.UUID, "00000000-0000-4000-8000-000000000000", uuid.UUID(int=0x4000_8000 << 48)),
+    (pathlib.Path, "/models/x", pathlib.Path("/models/x")),
+    (ipaddress.IPv4Address, "10.0.0.1", ipaddress.IPv4Address("10.0.0.1")),
+    (AnyUrl, "http://a/b", AnyUrl("http://a/b")),
+    (bytes, "abc", b"abc"),
+    (ByteSize, "5MB", 5_000_000),
+    (Json[list[int]], "[1]", [1]),
+    (SecretStr, SECRET, SecretStr(SECRET)),
+    (SecretBytes, SECRET, SecretBytes(SECRET.encode())),
+    (list[SecretStr], f'["{SECRET}"]', [SecretStr(SECRET)]),
+    (Annotated[int, Field(strict=True, ge=1)], "5", 5),
+]
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["lax", "strict"])
+@pytest.mark.parametrize(("kind", "text", "value"), KINDS, ids=lambda x: str(x)[:40])
+def test_every_kind_of_field_is_read_from_a_variable(
+    kind: Any, text: str, value: Any, *, strict: bool
+) -> None:
+    made = create_model("Made", x=(kind, None), __config__=ConfigDict(strict=strict))
+    for environment, env_file in (({"S_X": text}, None), ({}, {"S_X": text})):
+        layered = Layers[Any](made, "S_", environment=environment, env_file=env_file)
+        read = layered.effective(None).values.x
+        assert read == value
+        assert type(read) is type(value) or isinstance(value, int)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (int, "five"),
+        (int, ""),
+        (Annotated[int, Field(ge=6)], "5"),
+        (bool, "perhaps"),
+        (list[int], "1,2"),
+        (list[int], '["x"]'),
+        (Mode, "slow"),
+        (float, "nan"),
+        (str, os.fsdecode(b"not UTF-8: \xff")),
+    ],
+)
+def test_a_variable_that_does_not_fit_stops_the_start_and_is_named(kind: Any, text: str) -> None:
+    made = create_model("Made", x=(kind, None))
+    with pytest.raises(SettingsInvalid, match="^S_X: "):
+        Layers(made, "S_", environment={"S_X": text})
+
+
+# ── what does not fit ──────────────────────────────────────────────────────────────────────────
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"] = "cat"
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"] = "dog"
+
+
+class Loose(BaseModel):
+    """Validators by somebody who prints what he got."""
+
+    token: str = "x"
+    port: int = 1
+
+    @field_validator("token")
+    @classmethod
+    def check(cls, token: str) -> str:
+        if token == "long-hunter2":
+            raise PydanticCustomError("mine", "bad token: {token}", {"token": token})
+        if token == SECRET:
+            raise ValueError(f"the token {token} (or {token!r}) is too easy")
+        return token
+
+    @model_validator(mode="after")
+    def together(self) -> Loose:
+        if self.port == 4711:
+            raise ValueError(f"together: never {self.port} with {self.token}")
+        return self
+
+
+UNFIT: list[tuple[Any, Any]] = [
+    (int, SECRET),
+    (bool, SECRET),
+    (uuid.UUID, SECRET),
+    (dt.datetime, SECRET),
+    (decimal.Decimal, SECRET),
+    (Mode, SECRET),
+    (AnyUrl, SECRET),
+    (list[int], [1, SECRET]),
+    (dict[str, int], {"a": SECRET}),
+    (Annotated[str, Field(pattern="^[a-z]+$")], SECRET),
+    (Annotated[str, Field(max_length=2)], SECRET),
+    (ImportString, SECRET + ".x"),
+    (Json, SECRET),
+    (Annotated[Cat | Dog, Field(discriminator="kind")], {"kind": SECRET}),
+    (int, None),
+    (int, {"deep": [SECRET]}),
+]
+
+
+@pytest.mark.parametrize(("kind", "value"), UNFIT, ids=lambda x: str(x)[:40])
+def test_what_does_not_fit_names_the_key_and_never_the_value(kind: Any, value: Any) -> None:
+    made = create_model("Made", x=(kind, ...))
+    with pytest.raises(DoesNotFit, match=r"^x[:.]") as caught:
+        Layers(made, "S_", environment={}).effective(delivered(x=value))
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"token": SECRET}, "token: the token … (or …) is too easy"),
+        ({"token": "long-hunter2"}, "token: bad token: …"),
+        ({"token": SECRET + "!", "port": 4711}, "together: never … with …"),
+    ],
+)
+def test_a_validators_own_words_are_passed_on_without_the_value(
+    config: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(DoesNotFit) as caught:
+        Layers(Loose, "S_", environment={}).effective(delivered(**config))
+    assert str(caught.value) == said
+
+
+def test_every_key_that_does_not_fit_is_named_at_once() -> None:
+    with pytest.raises(DoesNotFit, match=r"^vad_threshold: .*; n: ") as caught:
+        layers().effective(delivered(vad_threshold=7777, n="4711"[:2] + "x"))
+    assert "7777" not in str(caught.value)
+
+
+def test_a_required_key_that_nobody_gave_is_named() -> None:
+    class Needy(BaseModel):
+        url: str
+
+    needy = Layers(Needy, "S_", environment={})
+    with pytest.raises(DoesNotFit, match=r"^url: Field required$"):
+        needy.effective(None)
+    assert needy.effective(delivered(url="x")).values.url == "x"
+
+
+def test_an_override_saves_a_configuration_that_would_not_fit() -> None:
+    """It shadows the bad value like any other."""
+    effective = layers({NAME: "0.9"}).effective(delivered(vad_threshold=7777))
+    assert threshold(effective) == (0.9, "environment")
+
+
+# ── in general ─────────────────────────────────────────────────────────────────────────────────
+
+KEYS = [f"key_{letter}" for letter in "abcdef"]
+numbers = st.integers(-(2**53) + 1, 2**53 - 1)
+some = st.dictionaries(st.sampled_from(KEYS), numbers)
+
+
+@given(
+    st.lists(st.sampled_from(KEYS), unique=True, min_size=1), some, some, some, some, st.booleans()
+)
+def test_for_any_layers_the_winner_of_every_key_is_the_documented_one(
+    keys: list[str],
+    environment: dict[str, int],
+    env_file: dict[str, int],
+    set_by_operator: dict[str, int],
+    filled_in: dict[str, int],
+    anything: bool,
+) -> None:
+    fields: dict[str, Any] = {key: (int, -index) for index, key in enumerate(keys)}
+    read: Layers[Any] = Layers(
+        create_model("Made", **fields),
+        "S_",
+        environment={f"S_{key.upper()}": str(value) for key, value in environment.items()},
+        env_file={f"S_{key.upper()}": str(value) for key, value in env_file.items()},
+    )
+    filled_in = {key: value for key, value in filled_in.items() if key not in set_by_operator}
+    update = delivered(*filled_in, **set_by_operator, **filled_in) if anything else None
+    effective = read.effective(update)
+    layered: list[tuple[str, dict[str, int]]] = [
+        ("environment", environment),
+        (".env", env_file),
+        ("delivered", set_by_operator if anything else {}),
+        ("default", {key: -index for index, key in enumerate(keys)}),
+    ]
+    for key in keys:
+        origin, layer = next((name, layer) for name, layer in layered if key in layer)
+        why = effective.explanations[key]
+        assert getattr(effective.values, key) == why.value == layer[key]
+        assert why.origin == origin
+    assert effective.overrides == tuple(
+        sorted(key for key in keys if key in environment or key in env_file)
+    )
