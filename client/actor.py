@@ -247,22 +247,19 @@ async def _driving(
     addresses = parse_addresses(prepared.mqtt_url)
     if prepared.broken is not None:
         say(logging.ERROR, "kept file broken", service=prepared.service, detail=prepared.broken)
+    driver = _Driver(prepared, listener, apply, world)
+    await driver.perform(prepared.instance.start(trio.current_time()))
+    if addresses:
+        transport = transport or _default_transport()
     async with trio.open_nursery() as nursery:
-        driver = _Driver(prepared, listener, apply, world, nursery)
-        await driver.perform(prepared.instance.start(trio.current_time()))
-        if addresses:
-            transport = transport or _default_transport()
-        nursery.start_soon(driver.judge)
-        for number, address in enumerate(addresses):
-            assert transport is not None
-            client_id = f"{prepared.client_id}-{number}"
-            nursery.start_soon(driver.stay_connected, transport, address, client_id)
+        await nursery.start(driver.run, transport, addresses, prepared.client_id)
         try:
             yield driver
         finally:
+            # also when we are cancelled: what runs is still there to say that we leave
             with trio.CancelScope(shield=True), trio.move_on_after(_FAREWELL_S):
                 await driver.end()
-            nursery.cancel_scope.cancel()
+            driver.stop()
 
 
 class _Driver(Generic[M]):
@@ -274,14 +271,14 @@ class _Driver(Generic[M]):
         listener: _Listener[M],
         apply: Apply[M] | None,
         world: World,
-        nursery: trio.Nursery,
     ) -> None:
         self._instance = prepared.instance
         self._cache = prepared.cache
         self._listener = listener
         self._apply = apply
         self._world = world
-        self._nursery = nursery
+        self._scope = trio.CancelScope(shield=True)  # it ends after the body, whoever is cancelled
+        self._nursery: trio.Nursery
         self._inbox, self._news = trio.open_memory_channel[_News](_INBOX)
         self._turn = trio.Lock()
         self._report = prepared.instance.report()
@@ -302,6 +299,27 @@ class _Driver(Generic[M]):
             if self._instance.source == "defaults":  # not there; or the snapshot is a second old
                 await trio.sleep(ABSENT_GRACE_S)
         prepared.check_required()
+
+    async def run(
+        self,
+        transport: Transport | None,
+        addresses: list[BrokerAddress],
+        client_id: str,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Everything that goes on in the background, until `stop`."""
+        with self._scope:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self.judge)
+                for number, address in enumerate(addresses):
+                    assert transport is not None
+                    own_id = f"{client_id}-{number}"
+                    self._nursery.start_soon(self.stay_connected, transport, address, own_id)
+                task_status.started()
+
+    def stop(self) -> None:
+        self._scope.cancel()
 
     async def judge(self) -> NoReturn:
         instance = self._instance
@@ -408,6 +426,8 @@ class _Driver(Generic[M]):
                 ):
                     await connection.subscribe(*self._instance.filters)
                     say(logging.INFO, "connected", broker=str(address))
+                    # made afresh: the last will that this broker may hold has a higher number
+                    await self.perform([self._instance.report()])
                     nursery.start_soon(self._send_reports, connection, client_id)
                     async for message in connection.messages():
                         worked = True  # which a broker that drops us at once does not

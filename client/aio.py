@@ -323,6 +323,8 @@ class _Driver(Generic[M]):
                 async with self._connect(address, client_id, will) as connection:
                     await connection.subscribe(*self._instance.filters)
                     say(logging.INFO, "connected", broker=str(address))
+                    # made afresh: the last will that this broker may hold has a higher number
+                    await self.perform([self._instance.report()])
                     reporting = asyncio.create_task(self._send_reports(connection, client_id))
                     try:
                         async for topic, payload in connection.messages():

@@ -147,8 +147,10 @@ def test_a_killed_client_is_gone_and_is_back_with_its_next_start(
     fleet.server.start()
     fleet.shown("kitchen", lambda i: i["gone"])  # the brokers remember for us
 
-    fleet.follow("kitchen")
+    client = fleet.follow("kitchen")
     fleet.shown("kitchen", lambda i: i["in_sync"] and not i["gone"])
+    assert client.terminate() == 0
+    fleet.shown("kitchen", lambda i: i["gone"])
 
 
 def test_a_broker_killed_and_revived_empty_is_told_again_and_what_stopped_meanwhile_is_not_lost(
