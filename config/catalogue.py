@@ -178,7 +178,7 @@ def _field_errors(known: _Known, error: ValidationError) -> list[FieldError]:
             found.setdefault(pointer(key), f"expected {known.allowed.get(key, 'something else')}")
     errors = [FieldError(where, detail) for where, detail in found.items()]
     if len(errors) > _MOST_ERRORS:
-        more = len(errors) - _MOST_ERRORS
+        more = error.error_count() - _MOST_ERRORS
         return [*errors[:_MOST_ERRORS], FieldError("", f"and {more} more")]
     return errors
 
