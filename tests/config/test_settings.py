@@ -112,6 +112,11 @@ def test_a_value_that_does_not_parse_names_its_variable(
     assert message_of().startswith(f"{ENV_PREFIX}{name}: ")
 
 
+@pytest.mark.parametrize("port", ["65536", "9" * 5000])
+def test_a_port_that_is_too_large_is_told_how_large_one_is(port: str) -> None:
+    assert message_of(bind="h:" + port) == "--bind: a port is 0 to 65535"
+
+
 @pytest.mark.parametrize(
     ("flags", "name"),
     [

@@ -362,6 +362,13 @@ def test_a_beacon_by_its_own_key_is_believed() -> None:
     assert judge_beacon(beacon(), m.make_root(), m.NOW) == m.BEACON
 
 
+def test_a_snapshot_of_4_mib_is_the_largest_that_is_looked_at() -> None:
+    limit = 4 * 1024 * 1024
+    data = snapshot() + b" " * (limit - len(snapshot()))
+    assert judge_snapshot(data, m.make_root(), m.NOW)[0] == m.SNAPSHOT
+    assert reason_of(lambda: judge_snapshot(data + b" ", m.make_root(), m.NOW)) == "too-large"
+
+
 PROOFS_OF_LIFE: dict[str, tuple[Reason, bytes, object]] = {
     "nothing": ("malformed", b"", None),
     "no envelope": ("malformed", b"[]", []),
