@@ -10,6 +10,7 @@ import base64
 import json
 import select
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +20,7 @@ import paho.mqtt.client as paho
 from bench.contenders import SERVICE, Contender, Yard
 from bench.figures import Figure, at_most, percentile
 from bench.load import request, whole
+from tests.processes import COMMAND, eventually
 
 _PACE_S = 0.025
 _GIVE_UP_S = 5.0
@@ -31,6 +33,7 @@ class _Subscriber:
 
     def __init__(self, port: int, topic: str) -> None:
         self.arrived = 0
+        self.newest = b""
         self.topic = topic
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2)
         self.client.on_message = self._on_message
@@ -48,8 +51,9 @@ class _Subscriber:
     def _on_subscribe(self, *_: Any) -> None:
         self._granted = True
 
-    def _on_message(self, _: paho.Client, __: Any, ___: paho.MQTTMessage) -> None:
+    def _on_message(self, _: paho.Client, __: Any, message: paho.MQTTMessage) -> None:
         self.arrived += 1
+        self.newest = message.payload
 
     def wait_for_one(self) -> None:
         """Until a message arrived since the last call. Raises SystemExit where none comes."""
@@ -77,6 +81,7 @@ def run(yard: Yard, mqtt_port: int, *, rounds: int, count: int) -> Iterator[Figu
     ]
     if (etcd := yard.etcd()) is not None:
         watches.append(("put → watch: etcd", _put_to_watch(etcd)))
+    watches.append(("PUT → applied → receipt: ours", _put_to_receipt(yard, ours, mqtt_port)))
     for pace, pace_s, goal in (("paced", _PACE_S, 2.0), ("back to back", 0.0, 1.4)):
         took: dict[str, list[float]] = {name: [] for name, _ in watches}
         for _ in range(rounds):
@@ -89,7 +94,9 @@ def run(yard: Yard, mqtt_port: int, *, rounds: int, count: int) -> Iterator[Figu
                     took[name].append(time.perf_counter() - began)
         for name, found in took.items():
             p50, p99 = (percentile(found, p) * 1000 for p in (50, 99))
-            if name.endswith("ours"):
+            if "receipt" in name:
+                yield at_most(f"{name}, {pace}, p50", p50, "ms", 8.0, p99=p99)
+            elif name.endswith("ours"):
                 yield at_most(f"{name}, {pace}, p50", p50, "ms", goal, p99=p99)
             else:
                 yield Figure(f"{name}, {pace}, p50", p50, "ms", p99)
@@ -101,12 +108,13 @@ def _connect(one: Contender) -> socket.socket:
     return connection
 
 
-def _read_answer(connection: socket.socket) -> None:
+def _read_answer(connection: socket.socket) -> bytes:
     held = b""
     while (status := whole(held)) is None:
         held += connection.recv(65_536)
     if status >= 300:
         raise SystemExit(f"bench: refused with {status}: {held[-300:]!r}")
+    return held.partition(b"\r\n\r\n")[2]
 
 
 def _put_to_subscriber(one: Contender, mqtt_port: int, topic: str) -> Callable[[int], None]:
@@ -124,6 +132,41 @@ def _put_to_subscriber(one: Contender, mqtt_port: int, topic: str) -> Callable[[
         used_at = time.monotonic()
 
     return once
+
+
+def _put_to_receipt(yard: Yard, one: Contender, mqtt_port: int) -> Callable[[int], None]:
+    """A client process verifies, keeps on disk, applies, and signs what it runs now."""
+    state = yard.directory / "receipt-state"
+    root = yard.directory / f"{one.name}-data" / "trust" / "root.json"
+    subprocess.run(
+        [COMMAND, "client", "trust", "init", "--state", str(state), "--root", str(root)],
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
+    url = f"mqtt://127.0.0.1:{mqtt_port}"
+    _, log = yard.start(
+        "receipt-client",
+        [COMMAND, "client", "run", "--state", str(state), "--service", SERVICE, "--mqtt-url", url],
+    )
+    eventually(lambda: '"applied"' in log.read_text(), within=30, what="the client applied")
+    subscriber = _Subscriber(mqtt_port, f"system/config-status/{SERVICE}/+")
+    connection = _connect(one)
+
+    def once(number: int) -> None:
+        connection.sendall(one.put(number))
+        wanted = json.loads(_read_answer(connection))["revision"]
+        while _revision_run(subscriber.newest) != wanted:
+            subscriber.wait_for_one()
+
+    return once
+
+
+def _revision_run(envelope: bytes) -> int | None:
+    if not envelope:
+        return None
+    running = json.loads(base64.b64decode(json.loads(envelope)["payload"]))["running"]
+    return running["revision"] if running else None
 
 
 def _plain(yard: Yard, mqtt_port: int) -> Callable[[int], None]:

@@ -52,7 +52,8 @@ class SealedFile:
         if disk.exists(self.path):
             newest = disk.read(self.path)
             if self._open(newest) is not None:  # a damaged one must not replace the good one
-                disk.write_atomic(self.previous, newest)
+                # durable with the write below; cut off between the two, it alone is there to read
+                disk.rename(self.path, self.previous)
         disk.write_atomic(self.path, _MAGIC + nonce + sealed)
 
     def read(self) -> bytes:

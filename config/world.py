@@ -46,7 +46,8 @@ class Disk(Protocol):
         ...
 
     def rename(self, old: Path, new: Path) -> None:
-        """Move a file within a directory, replacing the target; raises OSError."""
+        """Move a file within a directory, replacing the target; durable with the next write there.
+        Raises OSError."""
         ...
 
     def exists(self, path: Path) -> bool: ...
@@ -94,7 +95,6 @@ class SystemDisk:
 
     def rename(self, old: Path, new: Path) -> None:
         old.replace(new)
-        self._sync_directory(new.parent)
 
     def exists(self, path: Path) -> bool:
         return path.exists()

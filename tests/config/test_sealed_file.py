@@ -51,7 +51,12 @@ class RamDisk:
         self.files[path] = data
 
     def rename(self, old: Path, new: Path) -> None:
-        self.files[new] = self.files.pop(old)
+        self.writes += 1
+        cut = self.cut_at == self.writes - 1
+        if not cut or self.written is not None:
+            self.files[new] = self.files.pop(old)
+        if cut:
+            raise PowerCut
 
     def exists(self, path: Path) -> bool:
         return path in self.files
