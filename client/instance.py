@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Generic, Literal, TypeAlias, TypeVar
 
@@ -141,8 +141,6 @@ class _Standing(Generic[M]):
     running: tuple[ConfigUpdate, Envelope] | None = None
     attempt: Attempt | None = None
     correlation_id: str | None = None
-    overdue_since: float | None = field(default=None)
-    said_overdue: bool = False
 
 
 class Instance(Generic[M]):
@@ -176,10 +174,15 @@ class Instance(Generic[M]):
         self._schema = schema_digest(layers.model)
         self._candidate: Effective[M] | None = None
         self._calling = False
+        self._accepted = False
         self._asked: tuple[ConfigUpdate, Envelope] | None = None
+        self._is_open = False
+        self._has_ended = False
         self._holds = 0
         self._not_before: float | None = None
         self._bakes_until: float | None = None
+        self._overdue_since: float | None = None
+        self._said_overdue = False
         self._beacon_kept_at = -math.inf
         self._now = _Standing(layers.effective(None), "defaults")
 
@@ -227,34 +230,43 @@ class Instance(Generic[M]):
         self._beacon_kept_at = now
         if kept is None:
             return [Swap(self._now.effective, None)]
-        if kept.trial is not None:
-            todo.append(Keep(self.subscriber.resume_trial()))
-            self._bakes_until = now + self._policy.bake_s
         if kept.poison is not None:
+            newest = kept.poison == kept.seen.digest
             detail = (
-                f"revision {kept.seen.mark.revision}: the service died within its bake time; it is "
-                "not applied again, a newer one will be"
+                (f"revision {kept.seen.mark.revision}" if newest else "one before the newest")
+                + ": the service died within its bake time; it is not applied again, a newer one will be"
             )
             self.subscriber.refusals["callback"] += 1
-            self._attempted(kept.seen.mark.revision, "poisoned", detail)
+            if newest:
+                self._attempted(kept.seen.mark.revision, "poisoned", detail)
             todo.append(Tell(Refused("callback", detail)))
             todo.append(Keep(kept))
-        first = kept.to_start_with
-        if first is not None:
+        for first in (kept.trial, kept.running):
+            if first is None:
+                continue
             update, envelope = first
             try:
                 effective = self._layers.effective(update)
             except DoesNotFit as error:
                 self._attempted(update.revision, "refused", f"model: {error}")
                 todo.append(Tell(Refused("model", f"what was kept no longer fits: {error}")))
-            else:
-                self._now = _Standing(effective, "last-known-good", first, self._now.attempt)
-                self._now.correlation_id = update.correlation_id
-                if self._now.attempt is None:
-                    self._attempted(update.revision, "applied" if kept.trial else "healthy")
-                todo.append(Tell(Applied(update, envelope, "last-known-good", kept.signer_revoked)))
+                continue
+            bakes = first is kept.trial
+            if bakes:
+                todo.append(Keep(self.subscriber.resume_trial()))
+                self._bakes_until = now + self._policy.bake_s
+            self._now = _Standing(effective, "last-known-good", first, self._now.attempt)
+            self._now.correlation_id = update.correlation_id
+            if self._now.attempt is None:
+                self._attempted(update.revision, "applied" if bakes else "healthy")
+            todo.append(Tell(Applied(update, envelope, "last-known-good", kept.signer_revoked)))
+            break
         todo.append(Swap(self._now.effective, None))
         return [*todo, self.report()]
+
+    def opened(self) -> None:
+        """The service begins to run: from now on a restart is a restart."""
+        self._is_open = True
 
     def receive(self, topic: str, payload: bytes, wall_now: float, now: float) -> list[Do[M]]:
         """One message from a broker."""
@@ -268,9 +280,11 @@ class Instance(Generic[M]):
         todo = self._on_events(self.subscriber.tick(now, wall_now), now)
         if self._bakes_until is not None and now >= self._bakes_until and not self._calling:
             self._bakes_until = None
-            todo.append(Keep(self.subscriber.proved()))
-            if self._now.running is not None:
-                self._attempted(self._now.running[0].revision, "healthy")
+            lived, attempt = self._now.running, self._now.attempt
+            assert lived is not None
+            todo.append(Keep(self.subscriber.proved(lived)))
+            if attempt is None or attempt.revision == lived[0].revision:
+                self._attempted(lived[0].revision, "healthy")
             todo.append(self.report())
         if self._candidate is not None:
             todo += self._try(now)
@@ -294,32 +308,32 @@ class Instance(Generic[M]):
 
     def called(self, error: BaseException | None, now: float) -> list[Do[M]]:
         """What the callback said: None (it runs the new one), NotNow, or what it raised."""
-        self._calling = False
-        offered = self.subscriber.offered
-        candidate = self._candidate
-        assert offered is not None
+        if error is None and self._holds:  # somebody began something while it was asked
+            self._accepted = True
+            return []
+        self._calling = self._accepted = False
+        candidate, asked = self._candidate, self._asked
         assert candidate is not None
-        asked, self._asked = self._asked, None
-        if asked is not offered:  # a newer one came meanwhile
-            todo: list[Do[M]] = []
-            self._candidate = None
-            if error is None:
-                change = self._change(candidate, "broker")
-                self._now = _Standing(candidate, "broker", asked)
-                todo.append(Swap(candidate, change))
-            return [*todo, *self._weigh(now)]
-        if isinstance(error, NotNow):
-            self._not_before = now + max(0.0, error.seconds)
-            self._attempted(offered[0].revision, "deferred", "not now")
-            return [Keep(self.subscriber.put_off()), self.report()]
-        if error is not None:
-            self._candidate = None
+        assert asked is not None
+        self._candidate = self._asked = None
+        overtaken = self.subscriber.offered is not asked  # by a newer one, or by a deletion
+        if error is None:
+            todo = self._swap(candidate, asked, now)
+        elif not isinstance(error, NotNow):
             detail = f"{type(error).__name__}: {error}"[:500]
-            return self._turn_down("callback", detail)
-        return self._swap(now)
+            todo = self._turn_down("callback", detail, asked)
+        elif overtaken:
+            todo = [Keep(self.subscriber.put_off())]
+        else:
+            self._candidate = candidate
+            self._not_before = now + max(0.0, error.seconds)
+            self._attempted(asked[0].revision, "deferred", "not now")
+            todo = [Keep(self.subscriber.put_off()), self.report()]
+        return [*todo, *self._weigh(now)] if overtaken else todo
 
     def end(self) -> list[Do[M]]:
         """The service stops on purpose."""
+        self._has_ended = True
         kept = self.subscriber.end_well()
         todo: list[Do[M]] = [Keep(kept)] if kept is not None else []
         return [*todo, self.report(gone=True)]
@@ -336,6 +350,8 @@ class Instance(Generic[M]):
                 case Deleted():
                     kept = self.subscriber.kept
                     assert kept is not None
+                    if not self._calling:
+                        self._candidate = None
                     todo += [Keep(kept), Tell(event)]
                 case Resigned():
                     kept = self.subscriber.kept
@@ -354,14 +370,15 @@ class Instance(Generic[M]):
         if offered is None or self._calling:
             return []
         update, _ = offered
+        self._candidate = None
         self._attempted(update.revision, "received")
         self._now.correlation_id = update.correlation_id
         try:
             effective = self._layers.effective(update)
         except DoesNotFit as error:
-            return self._turn_down("model", str(error))
+            return self._turn_down("model", str(error), offered)
         needs_restart = self._change(effective, "broker").keys & self._policy.restart_required
-        if needs_restart and self._now.running is not None:
+        if needs_restart and (self._is_open or self._now.running is not None):
             return self._wait_for_restart(update, sorted(needs_restart))
         self._candidate = effective
         self._not_before = None
@@ -370,6 +387,8 @@ class Instance(Generic[M]):
     def _try(self, now: float) -> list[Do[M]]:
         """Apply the candidate, unless somebody holds, is being asked, or said `not now`."""
         candidate = self._candidate
+        if self._accepted and not self._holds:
+            return self.called(None, now)
         if candidate is None or self._calling:
             return []
         if self._holds or (self._not_before is not None and now < self._not_before):
@@ -378,45 +397,48 @@ class Instance(Generic[M]):
                 self._attempted(candidate.update.revision, "deferred", "the service is busy")
                 return [self.report()]
             return []
+        offered = self.subscriber.offered
+        assert offered is not None
         if self._asks:
             self._calling = True
-            self._asked = self.subscriber.offered
-            return [Keep(self.subscriber.try_out()), Call(self._change(candidate, "broker"))]
-        if self._policy.bake_s > 0:
-            return [Keep(self.subscriber.try_out()), *self._swap(now)]
-        return self._swap(now)
-
-    def _swap(self, now: float) -> list[Do[M]]:
-        candidate = self._candidate
-        offered = self.subscriber.offered
-        assert candidate is not None
-        assert offered is not None
+            self._asked = offered
+            keep = Keep(self.subscriber.try_out())
+            return [keep, self.report(), Call(self._change(candidate, "broker"))]
         self._candidate = None
+        keeps: list[Do[M]] = [Keep(self.subscriber.try_out())] if self._policy.bake_s > 0 else []
+        return [*keeps, *self._swap(candidate, offered, now)]
+
+    def _swap(
+        self, candidate: Effective[M], accepted: tuple[ConfigUpdate, Envelope], now: float
+    ) -> list[Do[M]]:
         change = self._change(candidate, "broker")
         bakes = self._policy.bake_s > 0
-        events = self.subscriber.adopt(bakes=bakes)
+        events = self.subscriber.adopt(bakes=bakes, accepted=accepted)
         self._bakes_until = now + self._policy.bake_s if bakes else None
         self._now = _Standing(
-            candidate, "broker", offered, correlation_id=offered[0].correlation_id
+            candidate, "broker", accepted, correlation_id=accepted[0].correlation_id
         )
-        self._attempted(offered[0].revision, "applied" if bakes else "healthy")
+        self._attempted(accepted[0].revision, "applied" if bakes else "healthy")
         kept = self.subscriber.kept
         assert kept is not None
         keep: list[Do[M]] = [] if bakes else [Keep(kept)]
         return [*keep, Swap(candidate, change), *map(Tell, events), self.report()]
 
-    def _turn_down(self, reason: Literal["model", "callback"], detail: str) -> list[Do[M]]:
-        offered = self.subscriber.offered
-        assert offered is not None
-        self._attempted(offered[0].revision, "refused", f"{reason}: {detail}")
-        events = self.subscriber.turn_down(reason, f"revision {offered[0].revision}: {detail}")
+    def _turn_down(
+        self,
+        reason: Literal["model", "callback"],
+        detail: str,
+        refused: tuple[ConfigUpdate, Envelope],
+    ) -> list[Do[M]]:
+        revision = refused[0].revision
+        self._attempted(revision, "refused", f"{reason}: {detail}")
+        events = self.subscriber.turn_down(reason, f"revision {revision}: {detail}", refused)
         kept = self.subscriber.kept
         assert kept is not None
         return [Keep(kept), *map(Tell, events), self.report()]
 
     def _wait_for_restart(self, update: ConfigUpdate, keys: list[str]) -> list[Do[M]]:
         """Kept as what the next start runs; until then everything stays as it is."""
-        self._candidate = None
         self._attempted(update.revision, "restart-required", f"restart to change {', '.join(keys)}")
         kept = self.subscriber.leave_for_restart()
         return [Keep(kept), self.report()]
@@ -444,13 +466,13 @@ class Instance(Generic[M]):
         limit = self._policy.max_stale_s
         status = self.subscriber.status
         if limit is None or status is None or status == "fresh":
-            self._now.overdue_since, self._now.said_overdue = None, False
+            self._overdue_since, self._said_overdue = None, False
             return []
-        if self._now.overdue_since is None:
-            self._now.overdue_since = now
-        if now - self._now.overdue_since < limit or self._now.said_overdue:
+        if self._overdue_since is None:
+            self._overdue_since = now
+        if now - self._overdue_since < limit or self._said_overdue:
             return []
-        self._now.said_overdue = True
+        self._said_overdue = True
         return [TooStale(status, self._policy.on_stale)]
 
     # ── receipts ───────────────────────────────────────────────────────────────────────────────
@@ -479,7 +501,7 @@ class Instance(Generic[M]):
             schema=self._schema,
             library=library(),
             correlation_id=now.correlation_id,
-            gone=gone,
+            gone=gone or self._has_ended,
             at=rfc3339(self._world.clock.now()),
         )
         payload = receipt.to_bytes()

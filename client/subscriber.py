@@ -162,6 +162,7 @@ class Subscriber:
         self._root = root
         self._negotiates = negotiates
         self._offered: tuple[ConfigUpdate, Envelope] | None = None
+        self._before_trial: tuple[tuple[ConfigUpdate, Envelope] | None, bool] | None = None
         self._decided_on = {kept.poison} if kept is not None and kept.poison else set[str]()
         if kept is not None and kept.to_start_with is not None:
             self._decided_on.add(kept.to_start_with[1].digest)
@@ -291,6 +292,7 @@ class Subscriber:
         if kept is None:
             kept = Kept(None, seen)
         if update.deleted:
+            self._offered = None  # older than the deletion: nobody wants it any more
             self._kept = replace(kept, seen=seen, deleted=True)
             return [Deleted(update)]
         self._kept = replace(kept, seen=seen, deleted=False, poison=None)
@@ -315,15 +317,22 @@ class Subscriber:
         """The offer is about to be applied: must be on disk first, so that a death is remembered."""
         assert self._kept is not None
         assert self._offered is not None
+        self._before_trial = (self._kept.trial, self._kept.trial_ended_well)
         self._kept = replace(self._kept, trial=self._offered, trial_ended_well=False)
         return self._kept
 
-    def adopt(self, *, bakes: bool) -> list[Event]:
-        """The offer runs. bakes: it has yet to live through its bake time (`proved`)."""
+    def adopt(
+        self, *, bakes: bool, accepted: tuple[ConfigUpdate, Envelope] | None = None
+    ) -> list[Event]:
+        """The offer runs. bakes: it has yet to live through its bake time (`proved`). accepted: the
+        one that runs, where another offer may have come while the service thought about it."""
+        accepted = accepted or self._offered
         assert self._kept is not None
-        assert self._offered is not None
-        update, envelope = self._offered
-        self._offered = None
+        assert accepted is not None
+        update, envelope = accepted
+        self._before_trial = None
+        if self._offered is accepted:
+            self._offered = None
         if bakes:
             self._kept = replace(self._kept, trial=(update, envelope), trial_ended_well=False)
         else:
@@ -332,19 +341,22 @@ class Subscriber:
             )
         return [Applied(update, envelope, "broker")]
 
-    def proved(self) -> Kept:
-        """The trial lived through its bake time."""
+    def proved(self, lived: tuple[ConfigUpdate, Envelope]) -> Kept:
+        """This one lived through its bake time. Another trial may wait for the next start."""
         assert self._kept is not None
-        if self._kept.trial is not None:
-            self._kept = replace(
-                self._kept, running=self._kept.trial, trial=None, signer_revoked=False
-            )
+        trial = self._kept.trial
+        if trial is not None and trial[1].digest == lived[1].digest:
+            trial = None
+        self._kept = replace(self._kept, running=lived, trial=trial, signer_revoked=False)
         return self._kept
 
     def put_off(self) -> Kept:
-        """Not now: the offer stands, and what runs goes on."""
+        """Not now: the offer stands, and what runs goes on, with what it has still to prove."""
         assert self._kept is not None
-        self._kept = replace(self._kept, trial=None)
+        if self._before_trial is not None:
+            trial, ended_well = self._before_trial
+            self._before_trial = None
+            self._kept = replace(self._kept, trial=trial, trial_ended_well=ended_well)
         return self._kept
 
     def leave_for_restart(self) -> Kept:
@@ -355,11 +367,16 @@ class Subscriber:
         self._offered = None
         return self._kept
 
-    def turn_down(self, reason: Literal["model", "callback"], detail: str) -> list[Event]:
-        """The offer is refused by the service itself; what runs goes on."""
-        assert self._kept is not None
-        self._offered = None
-        self._kept = replace(self._kept, trial=None)
+    def turn_down(
+        self,
+        reason: Literal["model", "callback"],
+        detail: str,
+        refused: tuple[ConfigUpdate, Envelope] | None = None,
+    ) -> list[Event]:
+        """The offer is refused by the service itself; what runs goes on. refused: as in `adopt`."""
+        if refused is None or self._offered is refused:
+            self._offered = None
+        self.put_off()
         self.refusals[reason] += 1
         return [Refused(reason, detail)]
 
