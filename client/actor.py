@@ -229,8 +229,9 @@ async def open_config(
     config = TrioConfig(prepared)
     async with _driving(prepared, config, apply, transport, world) as driver:
         config._send = driver.send  # noqa: SLF001  the two are one thing, split in public and private
-        if not prepared.has_kept:
+        if prepared.instance.source == "defaults":
             await driver.wait_for_first(prepared)
+        prepared.instance.opened()
         yield config
 
 
@@ -248,18 +249,38 @@ async def _driving(
     if prepared.broken is not None:
         say(logging.ERROR, "kept file broken", service=prepared.service, detail=prepared.broken)
     driver = _Driver(prepared, listener, apply, world)
-    await driver.perform(prepared.instance.start(trio.current_time()))
+    await driver.perform(prepared.instance.start(trio.current_time()), patient=False)
     if addresses:
         transport = transport or _default_transport()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(driver.run, transport, addresses, prepared.client_id)
-        try:
-            yield driver
-        finally:
-            # also when we are cancelled: what runs is still there to say that we leave
-            with trio.CancelScope(shield=True), trio.move_on_after(_FAREWELL_S):
-                await driver.end()
-            driver.stop()
+    raised: Exception | None = None
+    with _one_failure_as_itself():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(driver.run, transport, addresses, prepared.client_id)
+            try:
+                yield driver
+            except Exception as error:  # noqa: BLE001  the body's own: not to be wrapped by a nursery
+                raised = error
+            finally:
+                # also when we are cancelled: what runs is still there to say that we leave
+                with trio.CancelScope(shield=True), trio.move_on_after(_FAREWELL_S):
+                    await driver.end()
+                driver.stop()
+    if raised is not None:
+        raise raised
+
+
+@contextmanager
+def _one_failure_as_itself() -> Iterator[None]:
+    """What ended the background passes without the groups that nurseries put around it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        only: BaseException = group
+        while isinstance(only, BaseExceptionGroup) and len(only.exceptions) == 1:
+            only = only.exceptions[0]
+        if only is group or isinstance(only, BaseExceptionGroup):
+            raise
+        raise only from None
 
 
 class _Driver(Generic[M]):
@@ -350,13 +371,14 @@ class _Driver(Generic[M]):
         if self._instance.source == "broker" or self._instance.nothing_to_wait_for:
             self._first.set()
 
-    async def perform(self, todo: list[Do[M]]) -> None:
-        """In order: what must be durable is, before anything that follows from it."""
+    async def perform(self, todo: list[Do[M]], *, patient: bool = True) -> None:
+        """In order: what must be durable is, before anything that follows from it. patient: until
+        the disk takes it; a start must not wait for that."""
         async with self._turn:
             for do in todo:
                 match do:
                     case Keep(kept):
-                        await self._keep(kept)
+                        await self._keep(kept, patient=patient)
                     case Call(change):
                         self._nursery.start_soon(self._call, change)
                     case Swap(effective, change):
@@ -383,13 +405,14 @@ class _Driver(Generic[M]):
         await self._inbox.send(_Called(error))
 
     def _too_stale(self, reason: str, policy: str) -> None:
-        say(logging.WARNING, "too stale", service=self._instance.service, reason=reason)
+        level = logging.INFO if policy == "report" else logging.WARNING
+        say(level, "too stale", service=self._instance.service, reason=reason)
         if policy == "stop":
             raise ConfigurationStale(
                 f"{self._instance.service}: stale ({reason}) for longer than max_stale_s allows"
             )
 
-    async def _keep(self, kept: Any) -> None:
+    async def _keep(self, kept: Any, *, patient: bool) -> None:
         """Durable before it is applied: a full disk delays a change, it never loses a mark."""
         while True:
             try:
@@ -397,6 +420,8 @@ class _Driver(Generic[M]):
             except OSError as error:
                 service = self._instance.service
                 say(logging.ERROR, "cannot keep", service=service, error=str(error))
+                if not patient:
+                    return
                 await trio.sleep(_KEEP_RETRY_S)
             else:
                 return

@@ -140,7 +140,7 @@ async def open_config(
     config = AsyncioConfig(prepared)
     driver = _Driver(prepared, config, apply, connect or connect_with_aiomqtt, world)
     config._retry = driver.retry_soon  # noqa: SLF001  the two are one thing, in public and private
-    await driver.perform(prepared.instance.start(time.monotonic()))
+    await driver.perform(prepared.instance.start(time.monotonic()), patient=False)
     tasks = [asyncio.create_task(driver.tick(), name="config-manager tick")]
     tasks += [
         asyncio.create_task(
@@ -150,15 +150,18 @@ async def open_config(
         for number, address in enumerate(addresses)
     ]
     try:
-        if not prepared.has_kept:
-            await driver.wait_for_first(prepared)
         async with _watched(tasks):
+            if prepared.instance.source == "defaults":
+                await driver.wait_for_first(prepared)
+            prepared.instance.opened()
             yield config
     finally:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_FAREWELL_S):
-                await driver.end()
-        await driver.stop(tasks)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FAREWELL_S):
+                    await driver.end()
+        finally:  # also where whoever cancelled us loses patience
+            await driver.stop(tasks)
 
 
 @asynccontextmanager
@@ -256,16 +259,17 @@ class _Driver(Generic[M]):
         if self._instance.source == "broker" or self._instance.nothing_to_wait_for:
             self._first.set()
 
-    async def perform(self, todo: list[Do[M]]) -> None:
+    async def perform(self, todo: list[Do[M]], *, patient: bool = True) -> None:
         async with self._turn:
-            await self._perform(todo)
+            await self._perform(todo, patient=patient)
 
-    async def _perform(self, todo: list[Do[M]]) -> None:
-        """In order: what must be durable is, before anything that follows from it."""
+    async def _perform(self, todo: list[Do[M]], *, patient: bool = True) -> None:
+        """In order: what must be durable is, before anything that follows from it. patient: until
+        the disk takes it; a start must not wait for that."""
         for do in todo:
             match do:
                 case Keep(kept):
-                    await self._keep(kept)
+                    await self._keep(kept, patient=patient)
                 case Call(change):
                     call = asyncio.create_task(self._call(change))
                     self._calls.add(call)
@@ -293,13 +297,14 @@ class _Driver(Generic[M]):
         await self._step(lambda: self._instance.called(error, time.monotonic()))
 
     def _too_stale(self, reason: str, policy: str) -> None:
-        say(logging.WARNING, "too stale", service=self._instance.service, reason=reason)
+        level = logging.INFO if policy == "report" else logging.WARNING
+        say(level, "too stale", service=self._instance.service, reason=reason)
         if policy == "stop":
             raise ConfigurationStale(
                 f"{self._instance.service}: stale ({reason}) for longer than max_stale_s allows"
             )
 
-    async def _keep(self, kept: Kept) -> None:
+    async def _keep(self, kept: Kept, *, patient: bool) -> None:
         """Durable before it is applied: a full disk delays a change, it never loses a mark."""
         while True:
             try:
@@ -307,6 +312,8 @@ class _Driver(Generic[M]):
             except OSError as error:
                 service = self._instance.service
                 say(logging.ERROR, "cannot keep", service=service, error=str(error))
+                if not patient:
+                    return
                 await asyncio.sleep(_KEEP_RETRY_S)
             else:
                 return
@@ -324,7 +331,7 @@ class _Driver(Generic[M]):
                     await connection.subscribe(*self._instance.filters)
                     say(logging.INFO, "connected", broker=str(address))
                     # made afresh: the last will that this broker may hold has a higher number
-                    await self.perform([self._instance.report()])
+                    await self._step(lambda: [self._instance.report()])
                     reporting = asyncio.create_task(self._send_reports(connection, client_id))
                     try:
                         async for topic, payload in connection.messages():
