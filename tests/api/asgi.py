@@ -1,0 +1,126 @@
+"""The ASGI application in process, on the store in memory: what a server would hand it, and get back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+from pydantic import SecretStr
+
+from config_manager.actors.mqtt import AiomqttTransport
+from config_manager.actors.system import System, running_system
+from config_manager.api.app import AsgiApp, make_app
+from config_manager.config.names import Epoch
+from config_manager.config.services import SAMPLE_CATALOGUE
+from config_manager.config.settings import Settings
+from config_manager.config.world import World
+from config_manager.storage.memory_store import MemoryStore
+
+TOKEN = "a-token"
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    names: tuple[str, ...] = field(default=())
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Caller:
+    """One application, fast path or not, dev or not."""
+
+    def __init__(self, system: System, *, dev: bool = False, fast_path: bool = True) -> None:
+        self.system = system
+        self._app: AsgiApp = make_app(system, dev=dev, fast_path=fast_path)
+
+    async def ask(
+        self,
+        method: str,
+        target: str,
+        body: bytes | dict[str, Any] | list[Any] | None = None,
+        *,
+        token: str | None = TOKEN,
+        headers: dict[str, str] | None = None,
+        client: str = "192.0.2.1",
+        chunks: int = 1,
+    ) -> Answer:
+        content = (
+            body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        )
+        sent = {"host": "config.example", "user-agent": "test"}
+        if body is not None:
+            sent |= {"content-type": JSON, "content-length": str(len(content))}
+        if token is not None:
+            sent["authorization"] = f"Bearer {token}"
+        sent |= {name.lower(): value for name, value in (headers or {}).items()}
+        path, _, query = target.partition("?")
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode("latin-1"),
+            "query_string": query.encode("latin-1"),
+            "root_path": "",
+            "headers": [(k.encode(), v.encode("latin-1")) for k, v in sent.items() if v != ""],
+            "client": (client, 12345),
+            "server": ("127.0.0.1", 8081),
+            "extensions": {},
+        }
+        size = max(1, -(-len(content) // chunks))
+        parts = [content[i : i + size] for i in range(0, len(content), size)] or [b""]
+        given, got = list(parts), dict[str, Any]()
+        answered = bytearray()
+
+        async def receive() -> dict[str, Any]:
+            await trio.lowlevel.checkpoint()
+            if given:
+                part = given.pop(0)
+                return {"type": "http.request", "body": part, "more_body": bool(given)}
+            await trio.sleep_forever()
+            raise AssertionError
+
+        async def send(message: dict[str, Any]) -> None:
+            await trio.lowlevel.checkpoint()
+            if message["type"] == "http.response.start":
+                got.update(message)
+            else:
+                answered.extend(message.get("body", b""))
+
+        with trio.fail_after(10):
+            await self._app(scope, receive, send)
+        pairs = [(k.decode().lower(), v.decode("latin-1")) for k, v in got["headers"]]
+        return Answer(
+            got["status"], dict(pairs), bytes(answered), tuple(sorted(k for k, _ in pairs))
+        )
+
+
+@asynccontextmanager
+async def running(directory: Path) -> AsyncIterator[System]:
+    """The whole tree, no broker, nothing on disk but keys."""
+    world = World()
+    settings = Settings(
+        data_dir=directory / "data", mqtt_url="none:", bootstrap_token=SecretStr(TOKEN)
+    )
+    store = MemoryStore(Epoch(1, "00000000-0000-4000-8000-000000000000"))
+    async with running_system(
+        settings,
+        catalogue=SAMPLE_CATALOGUE,
+        transport=AiomqttTransport(),
+        world=world,
+        open_store=lambda *_, **__: store,
+    ) as system:
+        yield system
