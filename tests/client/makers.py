@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from pathlib import Path
 from typing import Any
 
 from nacl.signing import SigningKey
 
+from config_manager.client.identity import Identity
 from config_manager.config import wire
 from config_manager.config.documents import Beacon, ConfigUpdate, Role, Root, RootKey, Snapshot
+from config_manager.config.names import InstanceName
 from config_manager.config.wire import Envelope, Signature
 
 ROOT_KEY, CONFIG_KEY, BEACON_KEY, STRANGER = (SigningKey(bytes([n]) * 32) for n in range(1, 5))
@@ -96,3 +100,49 @@ def snapshot_bytes(services: dict[str, tuple[int, str]], seq: int, **fields: Any
 def keepalive_bytes(services: dict[str, tuple[int, str]], seq: int, **fields: Any) -> bytes:
     beacon = make_beacon(make_snapshot(services), seq, **fields)
     return json.dumps({"type": "health.keepalive", "data": {"beacon": beacon}}).encode()
+
+
+class MemoryDisk:
+    """Files in a dictionary; `full` refuses every write, as a full disk does."""
+
+    def __init__(self) -> None:
+        self.files: dict[Path, bytes] = {}
+        self.full = False
+        self.refused = 0
+
+    def read(self, path: Path) -> bytes:
+        try:
+            return self.files[path]
+        except KeyError:
+            raise FileNotFoundError(errno.ENOENT, "No such file", str(path)) from None
+
+    def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        if self.full:
+            self.refused += 1
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        self.files[path] = data
+
+    def rename(self, old: Path, new: Path) -> None:
+        self.files[new] = self.files.pop(old)
+
+    def exists(self, path: Path) -> bool:
+        return path in self.files
+
+
+class SetClock:
+    """A wall clock that says what it was told."""
+
+    def __init__(self, now: float = WALL) -> None:
+        self.time = now
+
+    def now(self) -> float:
+        return self.time
+
+
+def make_identity(instance: str = "robot-1") -> Identity:
+    return Identity(
+        Path("state"), InstanceName(instance), make_root(), b"s" * 32, b"e" * 32, b"f" * 32
+    )
+
+
+INSTANCE_KEY = SigningKey(b"s" * 32)
