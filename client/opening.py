@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -25,6 +26,7 @@ from config_manager.client.precedence import DoesNotFit, Layers, env_prefix
 from config_manager.client.subscriber import Kept
 from config_manager.config.errors import NothingDelivered, SettingsInvalid
 from config_manager.config.names import InstanceName, ServiceName, parse_instance, parse_service
+from config_manager.config.strict_json import MAX_INTEGER
 from config_manager.config.world import World
 
 M = TypeVar("M", bound=BaseModel)
@@ -186,19 +188,21 @@ def _load(cache: Cache) -> tuple[Kept | None, str | None]:
         return cache.load(), None
     except KeptBroken as error:
         return error.marks, str(error)
+    except OSError as error:  # a sick disk costs the service what was kept, not its start
+        return None, str(error)
 
 
 def _next_boot(path: Path, world: World) -> int:
     """This start's number: receipts of a later start count as newer."""
-    try:
-        number = int(world.disk.read(path)) + 1
-    except (OSError, ValueError):
-        # lost or never there: the clock keeps it rising all the same
-        number = max(1, int(world.clock.now()))
-    try:
+    # either alone would do: the clock where the file is lost or the disk full, which is no reason
+    # not to start, and the file where the clock was set back
+    number = max(1, int(world.clock.now()))
+    with suppress(OSError, ValueError):
+        before = int(world.disk.read(path))
+        if before < MAX_INTEGER - 1:
+            number = max(number, before + 1)
+    with suppress(OSError):
         world.disk.write_atomic(path, b"%d\n" % number)
-    except OSError as error:
-        raise SettingsInvalid(f"{path}: {error.strerror or error}") from None
     return number
 
 
@@ -212,8 +216,15 @@ def _marked_restart_required(model: type[BaseModel]) -> frozenset[str]:
 
 
 def _read_env_file(path: Path | str | None) -> dict[str, str | None]:
-    if path is None or not Path(path).is_file():
+    if path is None:
         return {}
-    from dotenv import dotenv_values
+    try:
+        if not Path(path).is_file():
+            return {}
+        from dotenv import dotenv_values
 
-    return dotenv_values(path)
+        return dotenv_values(path)
+    except OSError as error:
+        raise SettingsInvalid(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise SettingsInvalid(f"{path}: not UTF-8") from None
