@@ -54,14 +54,7 @@ def _is_hot(scope: Scope) -> bool:
 
 
 async def _answer_directly(api: Api, scope: Scope, receive: Receive, send: Send) -> None:
-    client = scope["client"]
-    asked = ApiRequest(
-        scope["method"],
-        scope["raw_path"],
-        scope["query_string"],
-        scope["headers"],
-        client[0] if client else None,
-    )
+    asked = _asked(scope)
     too_large = False
     if scope["method"] != "GET":
         body = _Body(kept=may_send_a_body(asked, api))
@@ -76,6 +69,17 @@ async def _answer_directly(api: Api, scope: Scope, receive: Receive, send: Send)
     status, headers, content = await answer(asked, api, too_large=too_large)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})
+
+
+def _asked(scope: Any) -> ApiRequest:
+    client = scope["client"]
+    return ApiRequest(
+        scope["method"],
+        scope["raw_path"],
+        scope["query_string"],
+        scope["headers"],
+        client[0] if client else None,
+    )
 
 
 class _Body:
@@ -109,15 +113,7 @@ def make_quart(api: Api) -> QuartTrio:
     quart.config["BODY_TIMEOUT"] = None  # the server cuts slow requests (api/server.py)
 
     async def view(path: str = "") -> Response:  # noqa: ARG001
-        scope: Any = request.scope
-        client = scope["client"]
-        asked = ApiRequest(
-            scope["method"],
-            scope["raw_path"],
-            scope["query_string"],
-            scope["headers"],
-            client[0] if client else None,
-        )
+        asked = _asked(request.scope)
         body = _Body(kept=may_send_a_body(asked, api))
         try:
             async for chunk in request.body:
@@ -138,15 +134,7 @@ def _not_from_a_route(api: Api) -> Callable[[Exception], Awaitable[Response]]:
     """Quart's own refusals (a method it does not know, a path it can't read) as our problems."""
 
     async def handle(error: Exception) -> Response:  # noqa: ARG001
-        scope: Any = request.scope
-        client = scope["client"]
-        asked = ApiRequest(
-            scope["method"],
-            scope["raw_path"],
-            scope["query_string"],
-            scope["headers"],
-            client[0] if client else None,
-        )
+        asked = _asked(request.scope)
         return _as_quart(await answer(asked, api))
 
     return handle

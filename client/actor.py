@@ -175,28 +175,11 @@ class TrioConfig(LiveConfig[M]):
         self._news = trio.Event()
         self._send: Callable[[_News], None] = lambda _: None
 
-    def changes(self) -> AsyncIterator[Change[M]]:
-        # from this call on, not from the first wait: what happens in between must not be lost
-        return self._read(self._new_reader())
+    async def _next_news(self) -> None:
+        await self._news.wait()
 
-    async def _read(self, unread: deque[Change[M]]) -> AsyncIterator[Change[M]]:
-        try:
-            while True:
-                while unread:
-                    yield unread.popleft()
-                await self._news.wait()
-        finally:
-            self._forget_reader(unread)
-
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """While this block runs nothing changes: the middle of a sentence is no time for it."""
-        self._instance.hold()
-        try:
-            yield
-        finally:
-            self._instance.unhold()
-            self._send(_Released())
+    def _released(self) -> None:
+        self._send(_Released())
 
     def _swap(self, values: M, change: Change[M] | None) -> None:
         super()._swap(values, change)

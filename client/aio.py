@@ -10,10 +10,8 @@ import inspect
 import logging
 import socket
 import ssl
-import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
@@ -83,28 +81,11 @@ class AsyncioConfig(LiveConfig[M]):
         self._news = asyncio.Event()
         self._retry: Callable[[], None] = lambda: None
 
-    def changes(self) -> AsyncIterator[Change[M]]:
-        # from this call on, not from the first wait: what happens in between must not be lost
-        return self._read(self._new_reader())
+    async def _next_news(self) -> None:
+        await self._news.wait()
 
-    async def _read(self, unread: deque[Change[M]]) -> AsyncIterator[Change[M]]:
-        try:
-            while True:
-                while unread:
-                    yield unread.popleft()
-                await self._news.wait()
-        finally:
-            self._forget_reader(unread)
-
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """While this block runs nothing changes: the middle of a sentence is no time for it."""
-        self._instance.hold()
-        try:
-            yield
-        finally:
-            self._instance.unhold()
-            self._retry()
+    def _released(self) -> None:
+        self._retry()
 
     def _swap(self, values: M, change: Change[M] | None) -> None:
         super()._swap(values, change)
@@ -140,7 +121,7 @@ async def open_config(
     config = AsyncioConfig(prepared)
     driver = _Driver(prepared, config, apply, connect or connect_with_aiomqtt, world)
     config._retry = driver.retry_soon  # noqa: SLF001  the two are one thing, in public and private
-    await driver.perform(prepared.instance.start(time.monotonic()), patient=False)
+    await driver.perform(prepared.instance.start(_now()), patient=False)
     tasks = [asyncio.create_task(driver.tick(), name="config-manager tick")]
     tasks += [
         asyncio.create_task(
@@ -229,12 +210,12 @@ class _Driver(Generic[M]):
 
     async def tick(self) -> NoReturn:
         while True:
-            await self._step(lambda: self._instance.tick(time.monotonic(), self._world.clock.now()))
+            await self._step(lambda: self._instance.tick(_now(), self._world.clock.now()))
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TICK_S):
                     await self._due.wait()
                     self._due.clear()
-                    await self._step(lambda: self._instance.retry(time.monotonic()))
+                    await self._step(lambda: self._instance.retry(_now()))
 
     def retry_soon(self) -> None:
         """Nobody holds the configuration any more."""
@@ -294,7 +275,7 @@ class _Driver(Generic[M]):
                 await answer
         except Exception as raised:  # noqa: BLE001  the service refuses; it says why
             error = raised
-        await self._step(lambda: self._instance.called(error, time.monotonic()))
+        await self._step(lambda: self._instance.called(error, _now()))
 
     def _too_stale(self, reason: str, policy: str) -> None:
         level = logging.INFO if policy == "report" else logging.WARNING
@@ -342,16 +323,14 @@ class _Driver(Generic[M]):
                         await asyncio.gather(reporting, return_exceptions=True)
             except BrokerUnavailable as error:
                 say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
-            await self._step(lambda: self._instance.disconnected(time.monotonic()))
+            await self._step(lambda: self._instance.disconnected(_now()))
             failures = 0 if worked else failures + 1
             longest = min(_BACKOFF_S * 2 ** min(failures, _MAX_EXPONENT), _BACKOFF_LIMIT_S)
             await asyncio.sleep(longest * self._world.randomness.fraction())
 
     async def _arrived(self, topic: str, payload: bytes) -> None:
         await self._step(
-            lambda: self._instance.receive(
-                topic, payload, self._world.clock.now(), time.monotonic()
-            )
+            lambda: self._instance.receive(topic, payload, self._world.clock.now(), _now())
         )
 
     async def _send_reports(self, connection: Connection, client_id: str) -> None:
@@ -374,6 +353,11 @@ class _Driver(Generic[M]):
             self._received.pop(client_id, None)
             self._acknowledged.set()
             self._acknowledged = asyncio.Event()
+
+
+def _now() -> float:
+    """Monotonic seconds, by the loop's own clock: who replaces the loop replaces time."""
+    return asyncio.get_running_loop().time()
 
 
 # ── aiomqtt ────────────────────────────────────────────────────────────────────────────────────

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 if TYPE_CHECKING:
+    import trio
+
     from config_manager.client.formats import Format
     from config_manager.client.subscriber import Event
     from config_manager.client.wrapping import Wrapped
@@ -197,7 +201,6 @@ def _log_to_stderr() -> None:
 
 async def _run(state: Path, service: str, mqtt_url: str, instance: str | None) -> None:
     import os
-    import signal
     import sys
 
     import trio
@@ -205,25 +208,18 @@ async def _run(state: Path, service: str, mqtt_url: str, instance: str | None) -
     from config_manager.client.actor import follow
     from config_manager.config import strict_json
 
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-
-            async def stop_on_signal() -> None:
-                async for _ in signals:
-                    nursery.cancel_scope.cancel()
-
-            nursery.start_soon(stop_on_signal)
-            async with follow(
-                service, state_dir=state, mqtt_url=mqtt_url, instance=instance
-            ) as follower:
-                async for event in follower:
-                    line = strict_json.dumps(to_line(service, event)) + b"\n"
-                    try:
-                        # in a thread: a slow reader of the pipe must not stop the following
-                        await trio.to_thread.run_sync(_write, line, abandon_on_cancel=True)
-                    except BrokenPipeError:  # the reader left: nobody needs more lines
-                        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                        nursery.cancel_scope.cancel()
+    async with (
+        _until_signalled() as scope,
+        follow(service, state_dir=state, mqtt_url=mqtt_url, instance=instance) as follower,
+    ):
+        async for event in follower:
+            line = strict_json.dumps(to_line(service, event)) + b"\n"
+            try:
+                # in a thread: a slow reader of the pipe must not stop the following
+                await trio.to_thread.run_sync(_write, line, abandon_on_cancel=True)
+            except BrokenPipeError:  # the reader left: nobody needs more lines
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                scope.cancel()
 
 
 def _wrapped(
@@ -253,15 +249,26 @@ def _wrapped(
 async def _run_command(
     state: Path, service: str, mqtt_url: str, instance: str | None, wrapped: Wrapped
 ) -> int:
-    import signal
-
-    import trio
 
     from config_manager.client.actor import follow
     from config_manager.client.wrapping import wrap
     from config_manager.config.world import World
 
-    code = 0
+    async with (
+        _until_signalled(),
+        follow(service, state_dir=state, mqtt_url=mqtt_url, instance=instance) as follower,
+    ):
+        return await wrap(follower, wrapped, World())
+    return 0  # stopped by a signal
+
+
+@asynccontextmanager
+async def _until_signalled() -> AsyncIterator[trio.CancelScope]:
+    """The body, cancelled by SIGTERM or SIGINT, and by whoever cancels the scope."""
+    import signal
+
+    import trio
+
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
 
@@ -270,12 +277,8 @@ async def _run_command(
                     nursery.cancel_scope.cancel()
 
             nursery.start_soon(stop_on_signal)
-            async with follow(
-                service, state_dir=state, mqtt_url=mqtt_url, instance=instance
-            ) as follower:
-                code = await wrap(follower, wrapped, World())
+            yield nursery.cancel_scope
             nursery.cancel_scope.cancel()
-    return code
 
 
 def _write(line: bytes) -> None:

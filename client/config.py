@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from contextlib import AbstractContextManager
+    from collections.abc import AsyncIterator, Iterator
 
     from config_manager.client.instance import Change, Instance
     from config_manager.client.precedence import Explanation
@@ -89,10 +89,34 @@ class LiveConfig(OpenConfig[M]):
 
     def changes(self) -> AsyncIterator[Change[M]]:
         """Every change from now on, each once, after it became `current`."""
+        # from this call on, not from the first wait: what happens in between must not be lost
+        return self._read(self._new_reader())
+
+    async def _read(self, unread: deque[Change[M]]) -> AsyncIterator[Change[M]]:
+        try:
+            while True:
+                while unread:
+                    yield unread.popleft()
+                await self._next_news()
+        finally:
+            self._forget_reader(unread)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """While this block runs nothing changes: the middle of a sentence is no time for it."""
+        self._instance.hold()
+        try:
+            yield
+        finally:
+            self._instance.unhold()
+            self._released()
+
+    async def _next_news(self) -> None:
+        """Until the next change."""
         raise NotImplementedError
 
-    def hold(self) -> AbstractContextManager[None]:
-        """While this block runs nothing changes: the middle of a sentence is no time for it."""
+    def _released(self) -> None:
+        """Nobody holds: the driver applies what waited."""
         raise NotImplementedError
 
     def _tell(self, event: Event) -> None:
