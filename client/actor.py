@@ -239,6 +239,7 @@ async def _driving(
     with _one_failure_as_itself():
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run, transport, addresses, prepared.client_id)
+            nursery.start_soon(driver.stop_the_service)
             try:
                 yield driver
             except Exception as error:  # noqa: BLE001  the body's own: not to be wrapped by a nursery
@@ -248,6 +249,7 @@ async def _driving(
                 with trio.CancelScope(shield=True), trio.move_on_after(_FAREWELL_S):
                     await driver.end()
                 driver.stop()
+                nursery.cancel_scope.cancel()
     if raised is not None:
         raise raised
 
@@ -290,6 +292,8 @@ class _Driver(Generic[M]):
         self._received: dict[str, Report] = {}  # client id → what its broker acknowledged last
         self._acknowledged = trio.Event()
         self._first = trio.Event()
+        self._stale: ConfigurationStale | None = None
+        self._stops = trio.Event()
 
     def send(self, news: _News) -> None:
         """From outside the driver's tasks; where the inbox is full the next tick does it."""
@@ -391,9 +395,16 @@ class _Driver(Generic[M]):
         level = logging.INFO if policy == "report" else logging.WARNING
         say(level, "too stale", service=self._instance.service, reason=reason)
         if policy == "stop":
-            raise ConfigurationStale(
+            self._stale = ConfigurationStale(
                 f"{self._instance.service}: stale ({reason}) for longer than max_stale_s allows"
             )
+            self._stops.set()
+
+    async def stop_the_service(self) -> None:
+        """Beside the body and not in the background, which has yet to say that we are gone."""
+        await self._stops.wait()
+        if self._stale is not None:
+            raise self._stale
 
     async def _keep(self, kept: Any, *, patient: bool) -> None:
         """Durable before it is applied: a full disk delays a change, it never loses a mark."""

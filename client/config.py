@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, Self, TypeVar
+from weakref import WeakSet
 
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from config_manager.client.instance import Change, Instance
     from config_manager.client.precedence import Explanation
@@ -20,13 +21,30 @@ M = TypeVar("M", bound=BaseModel)
 UNREAD_CHANGES = 256
 
 
+class Changes(Generic[M]):
+    """One reader of what changes. Past 256 unread the oldest are dropped; dropped itself, it is
+    forgotten: no generator, which a loop would have to close."""
+
+    def __init__(self, next_news: Callable[[], Awaitable[None]]) -> None:
+        self.unread: deque[Change[M]] = deque(maxlen=UNREAD_CHANGES)
+        self._next_news = next_news
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Change[M]:
+        while not self.unread:
+            await self._next_news()
+        return self.unread.popleft()
+
+
 class OpenConfig(Generic[M]):
     """A service's configuration while it is open."""
 
     def __init__(self, instance: Instance[M]) -> None:
         self._instance = instance
         self._current: M = instance.effective.values
-        self._readers: list[deque[Change[M]]] = []
+        self._readers: WeakSet[Changes[M]] = WeakSet()
 
     @property
     def service(self) -> str:
@@ -69,16 +87,8 @@ class OpenConfig(Generic[M]):
     def _swap(self, values: M, change: Change[M] | None) -> None:
         self._current = values
         if change is not None:
-            for unread in self._readers:
-                unread.append(change)
-
-    def _new_reader(self) -> deque[Change[M]]:
-        unread: deque[Change[M]] = deque(maxlen=UNREAD_CHANGES)
-        self._readers.append(unread)
-        return unread
-
-    def _forget_reader(self, unread: deque[Change[M]]) -> None:
-        self._readers[:] = [one for one in self._readers if one is not unread]
+            for reader in self._readers:
+                reader.unread.append(change)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.service}, {self.source}, {self.freshness}>"
@@ -90,16 +100,9 @@ class LiveConfig(OpenConfig[M]):
     def changes(self) -> AsyncIterator[Change[M]]:
         """Every change from now on, each once, after it became `current`."""
         # from this call on, not from the first wait: what happens in between must not be lost
-        return self._read(self._new_reader())
-
-    async def _read(self, unread: deque[Change[M]]) -> AsyncIterator[Change[M]]:
-        try:
-            while True:
-                while unread:
-                    yield unread.popleft()
-                await self._next_news()
-        finally:
-            self._forget_reader(unread)
+        changes: Changes[M] = Changes(self._next_news)
+        self._readers.add(changes)
+        return changes
 
     @contextmanager
     def hold(self) -> Iterator[None]:
