@@ -108,7 +108,7 @@ def prepare(
 ) -> Prepared[M]:
     """asks: there is a callback. Raises SettingsInvalid, InvalidName, KeyFileUnsafe, RootRefused."""
     service = _service_of(model, options)
-    state_dir = Path(options.state_dir or _default_state_dir(environment))
+    state_dir = Path(options.state_dir or default_state_dir(environment))
     identity = _identity(state_dir, options, environment, world)
     named = options.instance or environment.get("CONFIG_MANAGER_INSTANCE")
     name = parse_instance(named) if named else identity.instance
@@ -165,7 +165,7 @@ def _service_of(model: type[BaseModel], options: Options) -> ServiceName:
     return parse_service(service)
 
 
-def _default_state_dir(environment: Mapping[str, str]) -> str:
+def default_state_dir(environment: Mapping[str, str]) -> str:
     for variable in ("CONFIG_MANAGER_STATE_DIR", "STATE_DIRECTORY"):
         if environment.get(variable):
             return environment[variable].split(":")[0]
