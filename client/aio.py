@@ -10,8 +10,8 @@ import inspect
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
@@ -150,22 +150,43 @@ async def _watched(tasks: list[asyncio.Task[Any]]) -> AsyncIterator[None]:
     """The body, cancelled where one of our tasks fails; then that failure is raised from it."""
     body = asyncio.current_task()
     assert body is not None
+    cancelled_before = body.cancelling()
+    raised: BaseException | None = None
+    with _cancelling(body, tasks) as failed:
+        try:
+            yield
+        except BaseException as error:
+            raised = error
+            if not failed:
+                raise
+    if not failed:
+        return
+    with suppress(asyncio.CancelledError):  # it may not be delivered yet, and must not be later
+        await asyncio.sleep(0)
+    if body.uncancel() > cancelled_before:  # somebody else cancelled too: that goes on
+        raise asyncio.CancelledError
+    if raised is not None and not isinstance(raised, asyncio.CancelledError):
+        raise raised
+    raise failed[0] from None
+
+
+@contextmanager
+def _cancelling(
+    body: asyncio.Task[Any], tasks: list[asyncio.Task[Any]]
+) -> Iterator[list[BaseException]]:
+    """Cancel the body, once, when a task fails; gives the failures."""
     failed: list[BaseException] = []
 
     def on_done(task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             failed.append(error)
-            body.cancel()
+            if len(failed) == 1:
+                body.cancel()
 
     for task in tasks:
         task.add_done_callback(on_done)
     try:
-        yield
-    except asyncio.CancelledError:
-        if not failed:
-            raise
-        body.uncancel()
-        raise failed[0] from None
+        yield failed
     finally:
         for task in tasks:
             task.remove_done_callback(on_done)
