@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Generic, Literal, TypeAlias, TypeVar
 
@@ -513,11 +514,13 @@ class Instance(Generic[M]):
         return Report(wire.status_topic(self.service, self.instance), envelope.to_bytes())
 
 
+@cache
 def schema_digest(model: type[BaseModel]) -> str:
     """SHA-256 (hex) of the model's JSON Schema: which settings this instance knows."""
     return hashlib.sha256(strict_json.dumps(model.model_json_schema())).hexdigest()
 
 
+@cache
 def library() -> str:
     """What follows, and which version of it."""
     try:
