@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
@@ -133,15 +133,27 @@ class Config(Generic[M]):
     def hold(self) -> Iterator[None]:
         """While this block runs nothing changes: the middle of a sentence is no time for it.
 
-        Blocks until a change that is being applied right now is through.
+        What `apply` is being asked about just then becomes current after the block.
         """
-        assert self._loop is not None
         hold = self._config.hold()
-        asyncio.run_coroutine_threadsafe(_entered(hold), self._loop).result()
+        self._do(hold.__enter__)
         try:
             yield
         finally:
-            asyncio.run_coroutine_threadsafe(_left(hold), self._loop).result()
+            self._do(lambda: hold.__exit__(None, None, None))
+
+    def _do(self, step: Callable[[], object]) -> None:
+        """In the loop's thread, and back when it is done."""
+        assert self._loop is not None
+        done: Future[None] = Future()
+
+        def run() -> None:
+            step()
+            done.set_result(None)
+
+        with suppress(RuntimeError, TimeoutError):  # it has ended: nothing changes any more
+            self._loop.call_soon_threadsafe(run)
+            done.result(_STOP_WITHIN_S)
 
     # ── the thread ─────────────────────────────────────────────────────────────────────────────
 
@@ -189,11 +201,3 @@ class Config(Generic[M]):
                     await asyncio.to_thread(callback, change)
                 except Exception:  # one listener's bug is not the others'
                     logging.getLogger("config_manager.client").exception("on_change callback")
-
-
-async def _entered(hold: Any) -> None:
-    hold.__enter__()
-
-
-async def _left(hold: Any) -> None:
-    hold.__exit__(None, None, None)
