@@ -32,7 +32,7 @@ from tests.client.story import Settings
 
 T = TypeVar("T")
 
-_IDLE_S = 0.001
+_IDLE_S = 0.0003
 _LOST = ("", b"lost")
 
 

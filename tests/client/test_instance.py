@@ -687,7 +687,7 @@ class Robot:
         assert runs.digest not in self.deadly
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 3)), max_size=40),
     st.booleans(),

@@ -124,6 +124,11 @@ def test_apply_may_refuse_and_may_say_not_now(fleet: Fleet) -> None:
 def test_nothing_changes_in_a_hold_whichever_thread_holds(fleet: Fleet) -> None:
     fleet.put("three", speed=2.0)
     held, let_go = threading.Event(), threading.Event()
+
+    def stage_of(service: str) -> str | None:
+        attempt: dict[str, str] | None = fleet.instance(service).get("last_attempt")
+        return attempt["stage"] if attempt else None
+
     with fleet.open("three") as config:
 
         def speak() -> None:
@@ -135,13 +140,12 @@ def test_nothing_changes_in_a_hold_whichever_thread_holds(fleet: Fleet) -> None:
         speaker.start()
         assert held.wait(10)
         fleet.put("three", speed=3.0)
-        soon(
-            lambda: fleet.instance("three").get("last_attempt", {}).get("stage") == "deferred",
-            "it says that it is busy",
-        )
-        assert config.current.speed == 2.0
-        let_go.set()
-        speaker.join(10)
+        try:
+            soon(lambda: stage_of("three") == "deferred", "it says that it is busy")
+            assert config.current.speed == 2.0
+        finally:
+            let_go.set()
+            speaker.join(10)
         soon(lambda: config.current.speed == 3.0, "it changed after the hold")
 
 

@@ -109,7 +109,7 @@ def test_a_callback_may_start_tasks_of_the_services_own_nursery(it: TrioKit) -> 
                 await it.until(lambda: config.current.n == 6)
 
     it.run(story)
-    assert loaded == [5, 6]
+    assert sorted(loaded) == [5, 6]  # both in the same second: Trio throws dice
 
 
 async def test_open_config_finds_out_that_trio_runs(tmp_path: Path) -> None:
