@@ -12,6 +12,7 @@ from config_manager.actors.actor import Request
 from config_manager.config.names import Mark
 from config_manager.config.wire import Envelope
 from config_manager.storage import writes
+from config_manager.storage.administration import Administration
 from config_manager.storage.state import (
     HistoryPage,
     HistoryQuery,
@@ -91,6 +92,13 @@ class EpochWritten:
 
 @dataclass(frozen=True, kw_only=True)
 class NewEpoch(writes.NewEpoch, Write[EpochWritten]): ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Administer(Write[R]):
+    """Anything decided that is no configuration; answers what the administration answers."""
+
+    what: Administration[R]
 
 
 @dataclass(frozen=True, slots=True)

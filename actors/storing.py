@@ -22,6 +22,7 @@ from outcome import Error, Outcome, Value
 
 from config_manager.actors.actor import BatchHandler, BatchLife, Context
 from config_manager.actors.messages import (
+    Administer,
     Confirmed,
     DeleteConfig,
     EpochWritten,
@@ -47,6 +48,11 @@ from config_manager.config.errors import (
 from config_manager.config.names import Mark
 from config_manager.config.world import World, rfc3339
 from config_manager.storage import changes, state_codec
+from config_manager.storage.administration import (
+    Administration,
+    Administrator,
+    administrate,
+)
 from config_manager.storage.changes import Decision
 from config_manager.storage.secrets import SecretBox
 from config_manager.storage.state import Change, Committed, IdempotencyRecord
@@ -112,15 +118,23 @@ class Storage:
         self.view.publishable = False
         self.view.replace(committed)
 
-    async def accept_token(self, name: str, token_hash: str) -> None:
-        """Accept the token with this hash (SHA-256, hex) from now on. Only while normal."""
+    async def administer_at_start(self, what: Administration[Any], correlation_id: str) -> None:
+        """Before anybody can ask: what the settings say about who may enter. Only while normal.
+
+        Raises DatabaseUnopenable where the database can't be written.
+        """
         async with self._turn:
             if self._store is None:
                 return
-            await trio.to_thread.run_sync(self._store.set_token_hash, name, token_hash)
             committed = self.view.committed
-            hashes = {**committed.token_hashes, name: token_hash}
-            self.view.replace(replace(committed, token_hashes=hashes))
+            now = self._world.clock.now()
+            who = Administrator("settings", None, rfc3339(now), correlation_id)
+            change = administrate(committed, what.decide(committed, now), who)
+            try:
+                await trio.to_thread.run_sync(self._store.commit, [change])
+            except DatabaseUnavailable as error:
+                raise DatabaseUnopenable(f"the database can't be written: {error}") from error
+            self.view.replace(change.after)
 
     # ── lives ──────────────────────────────────────────────────────────────────────────────────
 
@@ -274,7 +288,7 @@ class Storage:
                 outcomes.append(Value(None))
                 continue
             try:
-                answer, decision = self._decide(committed, request, context, records)
+                answer, change = self._decide(committed, request, context, records)
             except Refused as refusal:
                 outcomes.append(Error(refusal))
                 continue
@@ -283,12 +297,11 @@ class Storage:
                 outcomes.append(Error(ReadOnly(WHAT_TO_DO)))
                 continue
             outcomes.append(Value(answer))
-            if decision is not None:
-                change = self._with_record(decision.change, request, answer, records)
+            if change is not None:
                 accepted.append((index, change, request))
                 committed = change.after
         if accepted:
-            await self._commit(accepted, outcomes)
+            await self._commit(accepted, jobs, outcomes)
         return outcomes
 
     def _decide(
@@ -297,7 +310,7 @@ class Storage:
         request: Any,
         context: Context,
         records: dict[str, IdempotencyRecord],
-    ) -> tuple[Any, Decision | None]:
+    ) -> tuple[Any, Change | None]:
         """An answer, and what has to be committed before it may be given."""
         store = self._store
         if store is None:
@@ -306,8 +319,13 @@ class Storage:
             raise ReadOnly(WHAT_TO_DO)
         if isinstance(request, ReadHistory):
             return store.history(request.query), None
-        assert isinstance(request, PutConfig | PatchConfig | DeleteConfig | SetSecret | NewEpoch)
         now = self._world.clock.now()
+        if isinstance(request, Administer):
+            done = request.what.decide(committed, now)
+            who = Administrator(request.by, request.reason, rfc3339(now), context.correlation_id)
+            change = administrate(committed, done, who)
+            return done.answer, None if request.dry_run else change
+        assert isinstance(request, PutConfig | PatchConfig | DeleteConfig | SetSecret | NewEpoch)
         if request.idempotency is not None:
             record = records.get(request.idempotency.key) or store.idempotency(
                 request.idempotency.key, since=now - IDEMPOTENCY_S
@@ -325,7 +343,10 @@ class Storage:
             epoch_id=self._world.randomness.uuid() if isinstance(request, NewEpoch) else "",
             seal=self._secret_box.seal,
         )
-        return _answer(request, decision, context), None if request.dry_run else decision
+        answer = _answer(request, decision, context)
+        if request.dry_run:
+            return answer, None
+        return answer, self._with_record(decision.change, request, answer, records)
 
     def _with_record(
         self,
@@ -348,6 +369,7 @@ class Storage:
     async def _commit(
         self,
         accepted: Sequence[tuple[int, Change, Write[Any]]],
+        jobs: Sequence[tuple[Any, Context]],
         outcomes: list[Outcome[Any]],
     ) -> None:
         refusal: Refused
@@ -366,12 +388,12 @@ class Storage:
             refusal = ReadOnly(WHAT_TO_DO)
         else:
             self.view.replace(accepted[-1][1].after)
-            for _, change, request in accepted:
-                _log_committed(change, request)
+            for index, change, request in accepted:
+                _log_committed(change, request, jobs[index][1])
             return
         for index, outcome in enumerate(outcomes):
             # a replay of a write of this very batch goes down with it
-            if isinstance(outcome, Value) and isinstance(outcome.value, (Written, EpochWritten)):
+            if isinstance(outcome, Value) and isinstance(jobs[index][0], Write):
                 outcomes[index] = Error(refusal)
 
 
@@ -401,7 +423,17 @@ def _answer(request: Write[Any], decision: Decision, context: Context) -> Writte
     return Written(change.services[0], decision.first, decision.changes)
 
 
-def _log_committed(change: Change, request: Write[Any]) -> None:
+def _log_committed(change: Change, request: Write[Any], context: Context) -> None:
+    if not change.services and change.audit is not None:
+        _log.info(
+            "administered",
+            actor="storing",
+            request_id=context.correlation_id,
+            correlation_id=context.correlation_id,
+            audit_seq=change.audit.seq,
+            action=orjson.loads(change.audit.body)["action"],
+            by=request.by,
+        )
     for state in change.services:
         _log.info(
             "committed",

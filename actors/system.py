@@ -7,7 +7,6 @@ grace, and what did not stop is named. Before publishing stops, the retained hea
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -47,6 +46,7 @@ from config_manager.storage.secrets import SecretBox
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.state import ServiceState
 from config_manager.storage.store import Store
+from config_manager.storage.tokens import AcceptAdminToken, hash_of, tokens
 
 _FAREWELL_S = 1.0
 
@@ -263,20 +263,23 @@ def _trust_root(data_dir: Path, keys: KeyRing, world: World) -> tuple[Root, Mapp
 
 async def _accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, world: World) -> None:
     """The bootstrap token where one is set; else, the first time, one made for `admin.token`."""
+    known = tokens(storage.view.committed)
+
+    async def accept(name: str, token: str) -> None:
+        token_hash = hash_of(token)
+        if name not in known or known[name].hash != token_hash:
+            await storage.administer_at_start(
+                AcceptAdminToken(name, token_hash), world.randomness.uuid()
+            )
+
     if settings.bootstrap_token is not None:
-        token = settings.bootstrap_token.get_secret_value()
-        await storage.accept_token("bootstrap", _token_hash(token))
-    elif not storage.view.committed.token_hashes:
+        await accept("bootstrap", settings.bootstrap_token.get_secret_value())
+    elif not known:
         path = keys.directory / "admin.token"
         if not world.disk.exists(path):  # else a start that died between file and database
             world.disk.write_atomic(path, world.randomness.token(32).hex().encode() + b"\n")
         check_private(path)
-        token = world.disk.read(path).decode().strip()
-        await storage.accept_token("admin", _token_hash(token))
-
-
-def _token_hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
+        await accept("admin", world.disk.read(path).decode().strip())
 
 
 async def _brokers(

@@ -1,25 +1,28 @@
-"""Who asks: bearer tokens, and what --dev lets a developer's own machine do without one."""
+"""Who asks: bearer tokens, and what --dev lets a developer's own machine do without one.
+
+What somebody may do is `config.access`; `api.pipeline` asks it for every route.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import ipaddress
 import re
 
 from config_manager.api.endpoint import Api, ApiRequest
+from config_manager.config.access import Grant
 from config_manager.config.errors import Forbidden, NotAuthenticated
+from config_manager.config.world import parse_rfc3339
 
 _LOOPBACK_HOST = re.compile(
     r"(?:localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(?::(?P<port>\d{1,5}))?", re.IGNORECASE
 )
 
-DEV = "dev"
+DEV = Grant("dev", "admin")
 """Who writes in --dev without a token."""
 
 
-def authenticate(request: ApiRequest, api: Api) -> str:
-    """The name of who asks; raises NotAuthenticated."""
+def authenticate(request: ApiRequest, api: Api) -> Grant:
+    """Who asks, and what they may do; raises NotAuthenticated."""
     given = request.header(b"authorization")
     if given is None:
         if api.dev and is_loopback(request.client_host) and _loopback_host(request):
@@ -28,15 +31,15 @@ def authenticate(request: ApiRequest, api: Api) -> str:
             "send Authorization: Bearer <token>; the first start wrote one to keys/admin.token"
         )
     scheme, _, token = given.partition(" ")
-    found: str | None = None
+    found = None
     if scheme.lower() == "bearer":
-        token_hash = hashlib.sha256(token.strip().encode("latin-1")).hexdigest()
-        for name, known in api.system.view.committed.token_hashes.items():
-            if hmac.compare_digest(token_hash, known):  # every hash is compared, found or not
-                found = name
+        found = api.tokens.find(api.system.view.committed, token.strip())
     if found is None:
         raise NotAuthenticated("this token is not known here")
-    return found
+    until = found.expires_at
+    if until is not None and parse_rfc3339(until) <= api.system.world.clock.now():
+        raise NotAuthenticated(f"the token {found.name!r} expired at {until}; ask for a new one")
+    return found.grant
 
 
 def guard_dev(request: ApiRequest) -> None:

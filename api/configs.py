@@ -41,7 +41,7 @@ async def list_configs(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     committed = api.system.view.committed
     live = {name: state for name, state in committed.services.items() if not state.deleted}
-    names = sorted({*live, *api.system.catalogue.services})
+    names = sorted(filter(request.grant.covers, {*live, *api.system.catalogue.services}))
     return json_response({"services": [_list_entry(name, live.get(name)) for name in names]})
 
 
@@ -132,6 +132,8 @@ async def post_epoch(request: ApiRequest, api: Api) -> ApiResponse:
             errors.append(FieldError(pointer("services", name), "expected a JSON object"))
     if errors:
         raise InvalidValues("the epoch is not as it should be; nothing was written", errors)
+    for service in values:
+        request.grant.require("write", service)
     options = write_options(request)
     if reason is not None:
         options["reason"] = reason

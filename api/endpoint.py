@@ -14,7 +14,9 @@ from urllib.parse import parse_qsl
 
 from config_manager.actors.actor import Context
 from config_manager.actors.system import System
+from config_manager.api.token_index import TokenIndex
 from config_manager.config import strict_json
+from config_manager.config.access import ANYBODY, Grant, Need
 from config_manager.config.errors import (
     FieldError,
     InvalidValues,
@@ -34,13 +36,14 @@ class Api:
 
     system: System
     dev: bool
+    tokens: TokenIndex = field(default_factory=TokenIndex)
     bodies: dict[str, tuple[object, ApiResponse]] = field(default_factory=dict)
     """service → (the state, the GET answer made of it): a body is made once per revision"""
 
 
 @dataclass
 class ApiRequest:
-    """One request. headers: lower-case names, as they came. by: who, once that is known."""
+    """One request. headers: lower-case names, as they came. grant: who asks, once that is known."""
 
     method: str
     raw_path: bytes
@@ -50,8 +53,12 @@ class ApiRequest:
     body: bytes = b""
     params: Mapping[str, str] = field(default_factory=dict)
     correlation_id: str = ""
-    by: str = "anonymous"
+    grant: Grant = ANYBODY
     deadline: float = float("inf")
+
+    @property
+    def by(self) -> str:
+        return self.grant.name
 
     @property
     def context(self) -> Context:
@@ -144,12 +151,14 @@ Endpoint = Callable[[ApiRequest, Api], Awaitable[ApiResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """path: segments in braces are parameters. public: no token is needed."""
+    """path: segments in braces are parameters. needs: what the caller must be allowed, for the
+    path's `{service}` where it has one; None: no token is needed. What names its services in the
+    body asks `ApiRequest.grant` about each."""
 
     method: str
     path: str
     endpoint: Endpoint
-    public: bool = False
+    needs: Need | None
 
 
 def json_response(

@@ -118,13 +118,15 @@ async def _respond(request: ApiRequest, api: Api, *, too_large: bool) -> ApiResp
     node, request.params = _find(request.raw_path)
     method = "GET" if request.method == "HEAD" else request.method
     route = node.routes.get(method)
-    if route is None or not route.public:
-        request.by = authenticate(request, api)
+    if route is None or route.needs is not None:
+        request.grant = authenticate(request, api)
     if route is None:
         allowed = sorted({*node.routes, *(["HEAD"] if "GET" in node.routes else [])})
         raise MethodNotAllowed(
             f"{request.method[:32]} is not for this; {', '.join(allowed)} are", allowed
         )
+    if route.needs is not None:
+        request.grant.require(route.needs, request.params.get("service"))
     if too_large:
         raise TooLarge(f"the body is over {MAX_BODY_BYTES} bytes")
     return await route.endpoint(request, api)

@@ -27,8 +27,10 @@ async def post_secret(request: ApiRequest, api: Api) -> ApiResponse:
     if errors:
         raise InvalidValues("a secret is a service, a name and a value", errors)
     name: str = body["name"]
+    service = parse_service(body["service"])
+    request.grant.require("secrets", service)
     message = SetSecret(
-        service=parse_service(body["service"]),
+        service=service,
         name=name,
         value=Secret(body["value"]),
         **write_options(request),

@@ -19,10 +19,16 @@ async def get_status(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query("service")
     text = request.query.get("service")
     service = None if text is None else parse_service(text)
+    if service is not None:
+        request.grant.require("read", service)
     board, committed = api.system.statuses, api.system.view.committed
     return json_response(
         {
-            "instances": [_instance(status, committed) for status in board.statuses(service)],
+            "instances": [
+                _instance(status, committed)
+                for status in board.statuses(service)
+                if request.grant.covers(status.receipt.service)
+            ],
             "refused": board.refused,
         },
         headers=_NO_STORE,

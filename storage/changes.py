@@ -70,7 +70,7 @@ class _Writer:
 
 def empty(epoch: Epoch) -> Committed:
     """The state before the first write."""
-    return Committed(epoch, 0, GENESIS, {}, {})
+    return Committed(epoch, 0, 0, GENESIS, {}, {})
 
 
 def decide(
@@ -153,6 +153,12 @@ def merge_patch(target: JsonObject, patch: JsonObject) -> JsonObject:
 def chain(previous: str, body: bytes) -> str:
     """An audit row's hash: SHA-256 over the previous row's hash (hex) and this row's bytes."""
     return hashlib.sha256(previous.encode() + body).hexdigest()
+
+
+def link(before: Committed, revision: int, body: JsonObject) -> AuditEntry:
+    """The next row of the audit chain."""
+    data = strict_json.dumps(body)
+    return AuditEntry(before.audit_seq + 1, revision, data, chain(before.audit_head, data))
 
 
 # ── checks ─────────────────────────────────────────────────────────────────────────────────────
@@ -322,15 +328,18 @@ def _decision(
         )
         for name, state in states.items()
     )
-    audit = _audit(before.audit_head, rows, action, writer)
+    audit = _audit(before, rows, action, writer)
     after = replace(
         before,
         epoch=writer.epoch,
         revision=writer.revision,
+        audit_seq=audit.seq,
         audit_head=audit.hash,
         services={**before.services, **states},
     )
-    change = Change(before, after, tuple(states.values()), rows, audit, writer.reason, secret)
+    change = Change(
+        before, after, tuple(states.values()), rows, audit, writer.reason, secret=secret
+    )
     first = all(before.live(name) is None for name in states)
     return Decision(change, first, rows[0].entry.changes)
 
@@ -357,7 +366,9 @@ def _same(one: object, other: object) -> bool:
     return strict_json.dumps(one) == strict_json.dumps(other)
 
 
-def _audit(head: str, rows: Sequence[HistoryRow], action: Action, writer: _Writer) -> AuditEntry:
+def _audit(
+    before: Committed, rows: Sequence[HistoryRow], action: Action, writer: _Writer
+) -> AuditEntry:
     body: dict[str, Any] = {
         "revision": writer.revision,
         "epoch_seq": writer.epoch.seq,
@@ -370,5 +381,4 @@ def _audit(head: str, rows: Sequence[HistoryRow], action: Action, writer: _Write
             row.service: [[c.key, c.old, c.new] for c in row.entry.changes] for row in rows
         },
     }
-    data = strict_json.dumps(body)
-    return AuditEntry(writer.revision, data, chain(head, data))
+    return link(before, writer.revision, body)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from config_manager.config.names import Epoch
 from config_manager.storage import changes as deciding
@@ -55,13 +54,13 @@ class MemoryStore:
         self._maybe_fail()
         for change in staged:
             self._history += change.history
-            self._audit.append(change.audit)
+            if change.audit is not None:
+                self._audit.append(change.audit)
             if change.secret is not None:
                 self._secrets[change.secret.service, change.secret.name] = change.secret
             if change.idempotency is not None:
                 self._idempotency[change.idempotency.key] = change.idempotency
-        hashes = self._committed.token_hashes
-        self._committed = replace(staged[-1].after, token_hashes=hashes)
+        self._committed = staged[-1].after
 
     def history(self, query: HistoryQuery) -> HistoryPage:
         self._maybe_fail()
@@ -86,12 +85,8 @@ class MemoryStore:
     def secrets(self, service: str) -> Sequence[SealedSecret]:
         return [sealed for (owner, _), sealed in sorted(self._secrets.items()) if owner == service]
 
-    def audit(self, *, after_revision: int = 0) -> Sequence[AuditEntry]:
-        return [entry for entry in self._audit if entry.revision > after_revision]
-
-    def set_token_hash(self, name: str, token_hash: str) -> None:
-        hashes = {**self._committed.token_hashes, name: token_hash}
-        self._committed = replace(self._committed, token_hashes=hashes)
+    def audit(self, *, after: int = 0, limit: int | None = None) -> Sequence[AuditEntry]:
+        return [entry for entry in self._audit if entry.seq > after][:limit]
 
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
         for service, revision in revisions:

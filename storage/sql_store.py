@@ -14,6 +14,7 @@ import orjson
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.names import Epoch
+from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import digest
 from config_manager.storage import changes, database
 from config_manager.storage.database import Connection, translated
@@ -87,7 +88,7 @@ class SqlStore:
     def load(self) -> Committed:
         with translated(self._path):
             (counters,) = self._reader.execute(
-                "SELECT revision, epoch_seq, epoch_id, audit_head FROM counters"
+                "SELECT revision, epoch_seq, epoch_id, audit_seq, audit_head FROM counters"
             )
             services = [
                 _service(row)
@@ -95,14 +96,17 @@ class SqlStore:
                     "SELECT c.*, o.payload FROM configurations c JOIN outbox o USING (service)"
                 )
             ]
-            tokens = dict(self._reader.execute("SELECT name, hash FROM tokens").fetchall())
-        revision, epoch_seq, epoch_id, audit_head = counters
+            registry: dict[str, dict[str, JsonObject]] = {}
+            for kind, key, value in self._reader.execute("SELECT kind, key, value FROM registry"):
+                registry.setdefault(kind, {})[key] = orjson.loads(value)
+        revision, epoch_seq, epoch_id, audit_seq, audit_head = counters
         return Committed(
             epoch=Epoch(epoch_seq, epoch_id),
             revision=revision,
+            audit_seq=audit_seq,
             audit_head=audit_head,
             services={state.service: state for state in services},
-            token_hashes=tokens,
+            registry=registry,
         )
 
     def history(self, query: HistoryQuery) -> HistoryPage:
@@ -148,11 +152,11 @@ class SqlStore:
             ).fetchall()
         return [SealedSecret(*row) for row in rows]
 
-    def audit(self, *, after_revision: int = 0) -> Sequence[AuditEntry]:
+    def audit(self, *, after: int = 0, limit: int | None = None) -> Sequence[AuditEntry]:
         with translated(self._path):
             rows = self._reader.execute(
-                "SELECT revision, body, hash FROM audit WHERE revision > ? ORDER BY revision",
-                (after_revision,),
+                "SELECT seq, revision, body, hash FROM audit WHERE seq > ? ORDER BY seq LIMIT ?",
+                (after, -1 if limit is None else limit),
             ).fetchall()
         return [AuditEntry(*row) for row in rows]
 
@@ -180,7 +184,7 @@ class SqlStore:
                 connection.execute(
                     "SELECT count(*), sum(length(stored) + length(effective)) FROM configurations"
                 ).fetchone()
-                connection.execute("SELECT max(revision), hash FROM audit").fetchone()
+                connection.execute("SELECT max(seq), hash FROM audit").fetchone()
             finally:
                 connection.close()
 
@@ -224,12 +228,14 @@ class SqlStore:
 
     def _move_counters(self, before: Committed, after: Committed) -> None:
         moved = self._writer.execute(
-            "UPDATE counters SET revision = ?, epoch_seq = ?, epoch_id = ?, audit_head = ?"
+            "UPDATE counters"
+            " SET revision = ?, epoch_seq = ?, epoch_id = ?, audit_seq = ?, audit_head = ?"
             " WHERE revision = ? AND audit_head = ?",
             (
                 after.revision,
                 after.epoch.seq,
                 after.epoch.id,
+                after.audit_seq,
                 after.audit_head,
                 before.revision,
                 before.audit_head,
@@ -267,10 +273,21 @@ class SqlStore:
                 "INSERT INTO history_keys VALUES (?, ?, ?)",
                 [(row.service, c.key, entry.revision) for c in entry.changes],
             )
-        audit = change.audit
-        writer.execute(
-            "INSERT INTO audit VALUES (?, ?, ?)", (audit.revision, audit.body, audit.hash)
-        )
+        if (audit := change.audit) is not None:
+            writer.execute(
+                "INSERT INTO audit VALUES (?, ?, ?, ?)",
+                (audit.seq, audit.revision, audit.body, audit.hash),
+            )
+        for item in change.registry:
+            if item.value is None:
+                writer.execute(
+                    "DELETE FROM registry WHERE kind = ? AND key = ?", (item.kind, item.key)
+                )
+            else:
+                writer.execute(
+                    "INSERT OR REPLACE INTO registry VALUES (?, ?, ?)",
+                    (item.kind, item.key, _json(item.value)),
+                )
         if change.after.epoch != change.before.epoch:
             epoch = change.after.epoch
             at = change.history[0].entry.at
@@ -339,10 +356,6 @@ class SqlStore:
             ],
         )
 
-    def set_token_hash(self, name: str, token_hash: str) -> None:
-        with translated(self._path):
-            self._writer.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?)", (name, token_hash))
-
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
         with translated(self._path), self._undone_on_failure() as writer:
             writer.execute("BEGIN IMMEDIATE")
@@ -363,7 +376,9 @@ def _begin_first_epoch(writer: Connection, epoch_id: str, at: str) -> None:
     if writer.execute("SELECT 1 FROM counters").fetchone() is None:
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("INSERT INTO epochs VALUES (1, ?, 0, ?, 'first start')", (epoch_id, at))
-        writer.execute("INSERT INTO counters VALUES (1, 0, 1, ?, ?)", (epoch_id, changes.GENESIS))
+        writer.execute(
+            "INSERT INTO counters VALUES (1, 0, 1, ?, ?, 0)", (epoch_id, changes.GENESIS)
+        )
         writer.execute("COMMIT")
 
 

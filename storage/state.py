@@ -15,6 +15,9 @@ from config_manager.config.strict_json import JsonObject
 
 Action = Literal["put", "patch", "delete", "epoch", "secret"]
 
+Registry = Mapping[str, Mapping[str, JsonObject]]
+"""kind → key → what is kept; the rooms that own a kind read and write its objects."""
+
 
 @dataclass(frozen=True)
 class ServiceState:
@@ -47,13 +50,18 @@ class ServiceState:
 
 @dataclass(frozen=True)
 class Committed:
-    """Everything as of one revision. `services` includes deleted ones (their tombstones count)."""
+    """Everything as of one commit. `services` includes deleted ones (their tombstones count).
+
+    audit_seq, audit_head: number and hash of the newest audit row. registry: what is not a
+    configuration (tokens, devices, …), by kind and key.
+    """
 
     epoch: Epoch
     revision: int
+    audit_seq: int
     audit_head: str
     services: Mapping[str, ServiceState]
-    token_hashes: Mapping[str, str]
+    registry: Registry
 
     @property
     def mark(self) -> Mark:
@@ -63,6 +71,10 @@ class Committed:
         """The service's state unless nobody wrote it or it was deleted."""
         state = self.services.get(service)
         return None if state is None or state.deleted else state
+
+    def registered(self, kind: str) -> Mapping[str, JsonObject]:
+        """Every row of one kind, by key."""
+        return self.registry.get(kind, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +146,22 @@ class IdempotencyRecord:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One row of the chain: hash = SHA-256(previous hash as ASCII hex + body)."""
+    """One row of the chain: hash = SHA-256(previous hash as ASCII hex + body). seq: from 1, without
+    gaps. revision: the newest when it was written; several rows may share one."""
 
+    seq: int
     revision: int
     body: bytes
     hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryRow:
+    """One row to keep under its kind and key; None removes it."""
+
+    kind: str
+    key: str
+    value: JsonObject | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +174,17 @@ class HistoryRow:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One accepted write, ready to be stored: rows to add, and the state after it."""
+    """One accepted write, ready to be stored: rows to add, and the state after it.
+
+    audit: None only for bookkeeping that nobody decided (a token's last use).
+    """
 
     before: Committed
     after: Committed
     services: tuple[ServiceState, ...]
     history: tuple[HistoryRow, ...]
-    audit: AuditEntry
+    audit: AuditEntry | None
     reason: str | None
+    registry: tuple[RegistryRow, ...] = ()
     secret: SealedSecret | None = None
     idempotency: IdempotencyRecord | None = None

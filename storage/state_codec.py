@@ -11,7 +11,7 @@ from config_manager.config.names import Epoch
 from config_manager.config.wire import digest
 from config_manager.storage.state import Committed, ServiceState
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def encode_service(state: ServiceState) -> dict[str, Any]:
@@ -58,9 +58,9 @@ def encode(committed: Committed) -> bytes:
             "format": _FORMAT,
             "epoch": [committed.epoch.seq, committed.epoch.id],
             "revision": committed.revision,
-            "audit_head": committed.audit_head,
+            "audit": [committed.audit_seq, committed.audit_head],
             "services": [encode_service(state) for state in committed.services.values()],
-            "token_hashes": dict(committed.token_hashes),
+            "registry": {kind: dict(rows) for kind, rows in committed.registry.items()},
         }
     )
 
@@ -74,7 +74,8 @@ def decode(data: bytes) -> Committed:
     return Committed(
         epoch=Epoch(*value["epoch"]),
         revision=value["revision"],
-        audit_head=value["audit_head"],
+        audit_seq=value["audit"][0],
+        audit_head=value["audit"][1],
         services={state.service: state for state in services},
-        token_hashes=value["token_hashes"],
+        registry=value["registry"],
     )

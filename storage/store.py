@@ -66,12 +66,8 @@ class Store(Protocol):
         """The newest version of each of the service's secrets, sealed."""
         ...
 
-    def audit(self, *, after_revision: int = 0) -> Sequence[AuditEntry]:
-        """The audit chain in order, from the row after this revision."""
-        ...
-
-    def set_token_hash(self, name: str, token_hash: str) -> None:
-        """Accept the token with this hash under this name from now on."""
+    def audit(self, *, after: int = 0, limit: int | None = None) -> Sequence[AuditEntry]:
+        """The audit chain in order, from the row after this number; at most `limit` rows."""
         ...
 
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:

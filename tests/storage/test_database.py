@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import stat
@@ -15,9 +16,11 @@ import sqlcipher3
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.secret import Secret
 from config_manager.storage import database
+from config_manager.storage.administration import Administrator, administrate
 from config_manager.storage.database import Connection
 from config_manager.storage.state import HistoryQuery
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
+from config_manager.storage.tokens import AcceptAdminToken, Token
 from config_manager.storage.writes import Patch, Put, SetSecret
 from tests.storage import makers as m
 from tests.storage.makers import DB_KEY, Hand
@@ -249,6 +252,28 @@ def test_every_table_checks_its_types(connection: Connection) -> None:
     assert {strict for _, strict in tables} == {1}
 
 
+def test_a_database_of_the_first_version_keeps_its_tokens_and_its_chain(tmp_path: Path) -> None:
+    path = tmp_path / "config.db"
+    path.touch()
+    connection = database.connect(path, DB_KEY)
+    number, first = database._migrations()[0]
+    connection.executescript(first + f"PRAGMA user_version = {number};")
+    connection.executescript(
+        "INSERT INTO counters VALUES (1, 7, 1, 'e', 'head');"
+        "INSERT INTO audit VALUES (5, x'61', 'one'), (7, x'62', 'two');"
+        "INSERT INTO tokens VALUES ('admin', 'abc');"
+    )
+    database.migrate(connection, path)
+    rows = connection.execute("SELECT seq, revision, body, hash FROM audit").fetchall()
+    assert rows == [(1, 5, b"a", "one"), (2, 7, b"b", "two")]
+    assert connection.execute("SELECT audit_seq FROM counters").fetchone() == (2,)
+    (kept,) = connection.execute("SELECT kind, key, value FROM registry").fetchall()
+    connection.close()
+    assert kept[:2] == ("token", "admin")
+    token = Token.of("admin", json.loads(kept[2]))
+    assert (token.hash, token.role, token.services) == ("abc", "admin", ("*",))
+
+
 def test_a_database_that_was_killed_before_its_first_migration_is_migrated(tmp_path: Path) -> None:
     path = tmp_path / "config.db"
     path.touch()
@@ -316,7 +341,7 @@ def test_a_full_disk_is_told_from_one_that_is_gone(path: Path, connection: Conne
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(DiskFull), database.translated(path):
-        connection.execute("INSERT INTO audit VALUES (99, zeroblob(1000000), '')")
+        connection.execute("INSERT INTO audit VALUES (99, 99, zeroblob(1000000), '')")
     with pytest.raises(DatabaseUnavailable) as caught, database.translated(path):
         connection.execute("SELECT * FROM nowhere")
     assert not isinstance(caught.value, DiskFull)
@@ -366,7 +391,10 @@ def test_nothing_of_what_was_written_can_be_read_in_the_files(tmp_path: Path) ->
             value=Secret(distinctive["secret"]),
         )
     )
-    store.set_token_hash("admin", distinctive["token hash"])
+    state = store.load()
+    accepted = AcceptAdminToken("admin", distinctive["token hash"]).decide(state, m.START)
+    who = Administrator("settings", None, "2027-01-15T08:00:00.000Z", "id")
+    store.commit([administrate(state, accepted, who)])
     for number in range(20):  # enough for pages to be written again
         hand.write(Patch(service=distinctive["service"], patch={"n": number}))
     history = store.history(HistoryQuery(distinctive["service"]))

@@ -457,6 +457,6 @@ def seen_from_outside(store: Store) -> list[str]:
         *(repr(store.history(HistoryQuery(name, limit=7))) for name in "ab"),
         *(repr(store.history(HistoryQuery(name, key="x"))) for name in "ab"),
         *(repr(list(store.secrets(name))) for name in "ab"),
-        repr(list(store.audit(after_revision=2))),
+        repr(list(store.audit(after=2))),
         repr(sorted(store.pending())),
     ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +15,19 @@ from config_manager.config.names import Epoch, Mark
 from config_manager.config.secret import Secret
 from config_manager.config.wire import digest
 from config_manager.config.world import rfc3339
+from config_manager.storage.administration import (
+    Administered,
+    Administrator,
+    administrate,
+)
 from config_manager.storage.memory_store import MemoryStore
-from config_manager.storage.state import HistoryQuery, KeyChange
+from config_manager.storage.state import (
+    Change,
+    Committed,
+    HistoryQuery,
+    KeyChange,
+    RegistryRow,
+)
 from config_manager.storage.store import DatabaseUnavailable, Store
 from config_manager.storage.writes import Delete, NewEpoch, Patch, Put, SetSecret
 from tests.storage import makers as m
@@ -342,7 +355,7 @@ def test_the_audit_chain_recomputes_and_ends_in_the_head(written: Store) -> None
     ("after", "left"), [(0, [1, 2, 3, 4, 5, 6, 7]), (5, [6, 7]), (7, []), (99, [])]
 )
 def test_the_audit_goes_on_after_a_revision(written: Store, after: int, left: list[int]) -> None:
-    assert [row.revision for row in written.audit(after_revision=after)] == left
+    assert [row.revision for row in written.audit(after=after)] == left
 
 
 # ── idempotency ────────────────────────────────────────────────────────────────────────────────
@@ -416,23 +429,62 @@ def test_a_batch_leaves_only_the_newest_of_each_service_pending(hand: Hand) -> N
     assert list(hand.store.pending()) == [("a", 4)]
 
 
-# ── tokens ─────────────────────────────────────────────────────────────────────────────────────
+# ── the registry ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_token_hash_is_there_at_once_and_stays_through_writes(hand: Hand) -> None:
-    hand.store.set_token_hash("admin", "0" * 64)
-    hand.store.set_token_hash("admin", "1" * 64)
-    hand.store.set_token_hash("other", "2" * 64)
-    assert hand.store.load().token_hashes == {"admin": "1" * 64, "other": "2" * 64}
+@dataclass(frozen=True)
+class Keeps:
+    """An administration that keeps one row, or removes it."""
+
+    key: str
+    value: dict[str, Any] | None
+    audited: bool = True
+
+    def decide(self, committed: Committed, now: float) -> Administered[str]:
+        row = RegistryRow("thing", self.key, self.value)
+        return Administered("thing.keep", {"key": self.key}, (row,), self.key, self.audited)
+
+
+def administer(hand: Hand, what: Keeps) -> Change:
+    before = hand.store.load()
+    who = Administrator("ada", "because", "2027-01-15T08:00:00.000Z", "id")
+    change = administrate(before, what.decide(before, 0.0), who)
+    hand.store.commit([change])
+    return change
+
+
+def test_a_registry_row_is_kept_replaced_and_removed(hand: Hand) -> None:
+    administer(hand, Keeps("a", {"n": 1}))
+    administer(hand, Keeps("b", {"n": 2}))
+    administer(hand, Keeps("a", {"n": 3}))
+    assert hand.store.load().registered("thing") == {"a": {"n": 3}, "b": {"n": 2}}
+    hand.write(Put(service="door", values={}))
+    administer(hand, Keeps("b", None))
+    assert hand.store.load().registered("thing") == {"a": {"n": 3}}
+
+
+def test_an_administration_is_a_row_of_the_same_chain_and_no_revision(hand: Hand) -> None:
     hand.write(Put(service="a", values={}))
-    assert hand.store.load().token_hashes == {"admin": "1" * 64, "other": "2" * 64}
+    administer(hand, Keeps("x", {}))
+    hand.write(Put(service="a", values={}))
+    rows = list(hand.store.audit())
+    assert [(row.seq, row.revision) for row in rows] == [(1, 1), (2, 1), (3, 2)]
+    assert m.broken_link(rows, hand.store.load().audit_head) is None
+    assert json.loads(rows[1].body)["details"] == {"key": "x"}
 
 
-def test_a_token_accepted_while_a_change_was_being_decided_is_not_lost(hand: Hand) -> None:
+def test_bookkeeping_leaves_the_chain_alone(hand: Hand) -> None:
+    administer(hand, Keeps("x", {"used": 1}, audited=False))
+    assert list(hand.store.audit()) == []
+    assert hand.store.load().registered("thing") == {"x": {"used": 1}}
+
+
+# a change decided on a state that has moved on since is a second writer's
+def test_an_administration_decided_on_an_older_state_is_not_committed(hand: Hand) -> None:
     decided = hand.decide(hand.store.load(), Put(service="a", values={}))
-    hand.store.set_token_hash("admin", "1" * 64)
-    hand.store.commit([decided.change])
-    assert hand.store.load().token_hashes == {"admin": "1" * 64}
+    administer(hand, Keeps("x", {}))
+    with pytest.raises(RuntimeError, match="somebody else wrote"):
+        hand.store.commit([decided.change])
 
 
 # ── a restart ──────────────────────────────────────────────────────────────────────────────────
@@ -444,7 +496,7 @@ def test_a_restart_changes_nothing(kind: Kind) -> None:
     hand.write(SetSecret(service="door", name="pin", value=Secret("1234")))
     hand.write(NewEpoch(services={"a": {"z": 1, "a": {"deep": [1.0, None]}}, "b": {}}))
     hand.write(Delete(service="b"))
-    kind.store.set_token_hash("admin", "1" * 64)
+    administer(hand, Keeps("admin", {"hash": "1" * 64}))
     kind.store.mark_confirmed([("a", 3)])
     remember(hand, "k", m.START)
 

@@ -1,0 +1,84 @@
+"""Who may do what: roles, the services a token is for, and the one question that is asked of both.
+
+    role      may
+    read      look: configurations, history, status
+    write     read, and change configurations
+    secrets   read, and set, list, reveal and delete secrets
+    admin     everything: tokens, devices, the trust root, the audit
+
+A token may be narrowed to services (`tts-*`). What belongs to no service (tokens, the trust root, the
+audit, devices of every service) is only for who may do everything to every service, or a narrowed
+administrator could make himself a token that is not narrowed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from config_manager.config.errors import Forbidden
+
+Role = Literal["read", "write", "secrets", "admin"]
+Need = Literal["read", "write", "secrets", "admin"]
+"""What a call needs; a role of the same name has it."""
+
+_MAY: dict[Role, frozenset[Need]] = {
+    "read": frozenset({"read"}),
+    "write": frozenset({"read", "write"}),
+    "secrets": frozenset({"read", "secrets"}),
+    "admin": frozenset({"read", "write", "secrets", "admin"}),
+}
+ROLES: tuple[Role, ...] = tuple(_MAY)
+EVERY_SERVICE = ("*",)
+
+_PATTERN = re.compile(r"[a-z0-9*-]{1,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What somebody who was recognised may do. services: patterns, `*` standing for any text."""
+
+    name: str
+    role: Role
+    services: tuple[str, ...] = EVERY_SERVICE
+
+    def allows(self, need: Need, service: str | None = None) -> bool:
+        """service: the one that is meant, None for what belongs to none."""
+        if need not in _MAY[self.role]:
+            return False
+        return self.covers(service) if service is not None else True
+
+    def covers(self, service: str) -> bool:
+        return any(_matcher(pattern).fullmatch(service) for pattern in self.services)
+
+    @property
+    def is_narrowed(self) -> bool:
+        return self.services != EVERY_SERVICE
+
+    def require(self, need: Need, service: str | None = None) -> None:
+        """Raises Forbidden, in words that say what would be needed."""
+        if need not in _MAY[self.role]:
+            able = ", ".join(role for role in ROLES if need in _MAY[role])
+            raise Forbidden(f"{self.name!r} has the role {self.role}; this needs one of: {able}")
+        if service is not None and not self.covers(service):
+            raise Forbidden(f"{self.name!r} is for {', '.join(self.services)}, not for {service}")
+        if service is None and need == "admin" and self.is_narrowed:
+            raise Forbidden(
+                f"{self.name!r} is for {', '.join(self.services)}; this concerns every service"
+            )
+
+
+ANYBODY = Grant("anonymous", "read", ())
+"""Who gave no token, on a call that needs none."""
+
+
+def is_pattern(text: str) -> bool:
+    """Whether this can stand in a token's list of services."""
+    return _PATTERN.fullmatch(text) is not None
+
+
+@cache
+def _matcher(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(re.escape(part) for part in pattern.split("*")))

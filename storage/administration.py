@@ -1,0 +1,86 @@
+"""What is no configuration: who may do what, who receives secrets. Pure, as `storage.changes` is.
+
+Such a write moves no revision; it keeps rows in the registry and a row in the same audit chain, in
+one transaction with whatever else is committed then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
+
+from config_manager.config.strict_json import JsonObject
+from config_manager.storage.changes import link
+from config_manager.storage.state import Change, Committed, Registry, RegistryRow
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class Administered(Generic[A]):
+    """What an administration comes to.
+
+    action: its name in the audit, such as `token.create`. details: what is audited of it; never a
+    secret. answer: for who asked. audited: False only for bookkeeping that nobody decided.
+    """
+
+    action: str
+    details: JsonObject
+    rows: tuple[RegistryRow, ...]
+    answer: A
+    audited: bool = True
+
+
+class Administration(Protocol[A]):
+    """Something an operator wants done that is no configuration."""
+
+    def decide(self, committed: Committed, now: float, /) -> Administered[A]:
+        """now: Unix seconds. Raises a `config.errors.Refused`; then nothing happens."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Administrator:
+    """Who wants it, why, when (RFC 3339) and under which id."""
+
+    by: str
+    reason: str | None
+    at: str
+    correlation_id: str
+
+
+def administrate(before: Committed, done: Administered[A], who: Administrator) -> Change:
+    """The change that keeps what was decided."""
+    audit = None
+    after = replace(before, registry=with_rows(before.registry, done.rows))
+    if done.audited:
+        audit = link(
+            before,
+            before.revision,
+            {
+                "revision": before.revision,
+                "epoch_seq": before.epoch.seq,
+                "at": who.at,
+                "by": who.by,
+                "action": done.action,
+                "reason": who.reason,
+                "correlation_id": who.correlation_id,
+                "details": done.details,
+            },
+        )
+        after = replace(after, audit_seq=audit.seq, audit_head=audit.hash)
+    return Change(before, after, (), (), audit, who.reason, registry=done.rows)
+
+
+def with_rows(registry: Registry, rows: tuple[RegistryRow, ...]) -> Registry:
+    """The registry after these rows were kept or removed, in order."""
+    kinds: dict[str, Mapping[str, JsonObject]] = dict(registry)
+    for row in rows:
+        kind = dict(kinds.get(row.kind, {}))
+        if row.value is None:
+            kind.pop(row.key, None)
+        else:
+            kind[row.key] = row.value
+        kinds[row.kind] = kind
+    return {kind: rows for kind, rows in kinds.items() if rows}
