@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-import structlog
 import trio
 
 from config_manager.api.auth import authenticate, guard_dev
@@ -24,9 +23,9 @@ from config_manager.config.errors import (
     Refused,
     TooLarge,
 )
+from config_manager.config.logging import log_request
 from config_manager.config.names import accept_correlation_id
 
-_log = structlog.get_logger()
 _PATHS_KEPT = 1024
 _LONGEST_KEPT = 128
 
@@ -79,8 +78,7 @@ async def answer(request: ApiRequest, api: Api, *, too_large: bool = False) -> A
         response = await _respond(request, api, too_large=too_large)
     except Exception as error:  # noqa: BLE001  the edge: every error becomes a problem document
         response = problem(error, request.correlation_id)
-    _log.info(
-        "request",
+    log_request(
         actor="rest",
         request_id=request.correlation_id,
         correlation_id=request.correlation_id,

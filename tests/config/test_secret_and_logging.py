@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -17,7 +18,15 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config_manager.config.logging import JsonLines, LogFormat, LogLevelName, configure
+import config_manager.config.logging
+from config_manager.config.logging import (
+    JsonLines,
+    LogFormat,
+    LogLevelName,
+    Timestamps,
+    configure,
+    log_request,
+)
 from config_manager.config.secret import Secret
 from tests.config.makers import STEADY, json_values
 
@@ -93,8 +102,9 @@ class Log:
 
 
 @pytest.fixture(autouse=True)
-def as_it_was() -> Iterator[None]:
+def as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Logging belongs to the process: put back what each test sets up."""
+    monkeypatch.setattr(config_manager.config.logging, "_straight", None)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -118,6 +128,32 @@ def test_a_line_has_what_the_contract_lists() -> None:
     at = datetime.fromisoformat(line.pop("timestamp"))
     assert at.utcoffset() is not None
     assert line == {"level": "warning", "event": "refused", "actor": "main", "reason": "x"}
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_the_access_line_is_a_line_like_every_other(log_format: LogFormat) -> None:
+    """It takes a shorter way, which must not show."""
+    log = start(log_format)
+    structlog.get_logger().info("request", actor="rest", path="/a\nb", status=200)
+    log_request(actor="rest", path="/a\nb", status=200)
+    one, other = log.raw.decode().splitlines()
+    at = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+    assert at.search(one)
+    assert at.search(other)
+    one, other = at.sub("", one), at.sub("", other)
+    assert (json.loads(one) == json.loads(other)) if log_format == "json" else (one == other)
+
+
+def test_the_access_line_is_left_out_below_its_level() -> None:
+    log = start("json", "warning")
+    log_request(status=200)
+    assert log.raw == b""
+
+
+@given(st.floats(0, 4e9))
+def test_a_timestamp_is_the_time_to_the_microsecond(now: float) -> None:
+    said = Timestamps(lambda: now).now()
+    assert abs(datetime.fromisoformat(said).timestamp() - now) <= 2e-6
 
 
 def test_what_is_bound_to_the_chain_is_in_each_line_and_the_line_itself_wins() -> None:
