@@ -32,6 +32,7 @@ _FREE_PORT_S = 3.0
 _START_S = 10.0
 _STOP_S = 1.0
 _BACKOFF_S = (0.1, 5.0)
+_MAX_EXPONENT = 10  # 0.1 s · 2^6 is past the limit already; 2^1024 would be no number at all
 
 _MOSQUITTO_CONF = """\
 # Written by config-manager at each start; edits are lost. For a broker of your own, see --mqtt-url.
@@ -91,9 +92,8 @@ async def _keep_running(
             await _ended(process)
             failures = failures + 1 if trio.current_time() - started < longest else 0
             log.warning("broker died", returncode=process.poll(), port=port)
-            await trio.sleep(
-                min(first * 2**failures, longest) * (1 + world.randomness.fraction()) / 2
-            )
+            pause = min(first * 2 ** min(failures, _MAX_EXPONENT), longest)
+            await trio.sleep(pause * (1 + world.randomness.fraction()) / 2)
             try:
                 process = await _start(folder, port)
             except (OSError, trio.TooSlowError) as error:
@@ -193,6 +193,8 @@ def _command(folder: Path, port: int) -> list[str]:
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return  # reaped: its id may be another program's by now
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:

@@ -45,6 +45,7 @@ _ACKNOWLEDGED_WITHIN_S = 10.0
 _BACKOFF_S = (0.5, 5.0)
 """First and longest pause before connecting again; the longest bounds how soon a broker that comes
 back is filled (issue: within 10 s)."""
+_MAX_EXPONENT = 10  # 0.5 s · 2^4 is past the limit already; 2^1024 would be no number at all
 _QUIET_S = 0.1
 """Retained messages come in one burst after SUBACK; this long without one ends it."""
 _SETTLE_S = 5.0
@@ -497,7 +498,8 @@ class Publisher:
             if trio.current_time() - self._connected_at > _LIVED_S:
                 self._failures = 0
             first, longest = _BACKOFF_S
-            pause = min(first * 2**self._failures, longest) * self.world.randomness.fraction()
+            pause = min(first * 2 ** min(self._failures, _MAX_EXPONENT), longest)
+            pause *= self.world.randomness.fraction()
             self._failures += 1
             await trio.sleep(0.05 + pause)
 

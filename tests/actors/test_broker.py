@@ -1,0 +1,43 @@
+"""The broker of our own: what becomes of us while it can't be started."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from config_manager.actors import broker
+from config_manager.config.world import World
+
+
+async def test_a_broker_that_can_not_be_started_for_a_day_is_tried_again_and_again(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = 0
+
+    async def refuse(folder: Path, port: int) -> subprocess.Popen[bytes]:
+        nonlocal attempts
+        attempts += 1
+        raise OSError("the port is somebody else's")
+
+    monkeypatch.setattr(broker, "_start", refuse)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with trio.move_on_after(24 * 3600):
+        await broker._keep_running(dead, tmp_path, 1883, World())  # noqa: SLF001
+    assert attempts > 1100
+
+
+async def test_whose_id_was_given_to_another_program_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as another:
+        monkeypatch.setattr(dead, "pid", another.pid)
+        with trio.fail_after(5):
+            await broker._ended(dead)  # noqa: SLF001
