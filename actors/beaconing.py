@@ -93,8 +93,11 @@ def beaconing(
                     beacon: JsonObject | None = None
                     if view.publishable:
                         snapshot, beacon = await maker.make(committed)
-                        for outlet in outlets:
-                            outlet.set_retained(wire.SNAPSHOT_TOPIC, snapshot)
+                        if view.publishable:
+                            for outlet in outlets:
+                                outlet.set_retained(wire.SNAPSHOT_TOPIC, snapshot)
+                        else:  # a witness was seen while we signed: it must not be written over
+                            beacon = None
                     announced = committed
                     if due:
                         for outlet in outlets:

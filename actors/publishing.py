@@ -146,6 +146,7 @@ class _Session:
         self._in_flight: dict[str, float] = {}  # service → since when its PUBACK is awaited
         self._sent: dict[str, _Sent] = {}
         self._unseen: set[str] = set()
+        self._leftovers: set[str] = set()  # services of ours that we do not know, seen retained
         self._settled = False
         self._last_message = 0.0
         self._not_before: dict[str, float] = {}
@@ -225,6 +226,9 @@ class _Session:
                 await trio.sleep(_REPAIR_INTERVAL_S)
                 self._want(service)
                 continue
+            if not self._p.view.publishable:  # a witness was seen meanwhile
+                self._want(service)
+                continue
             before = self._sent.get(service)
             tries = before.tries if before and before.digest == state.digest else 0
             now = trio.current_time()
@@ -271,14 +275,10 @@ class _Session:
         state = self._p.view.committed.services.get(service)
         digest = self._digest_of_ours(message.payload)
         if state is None:
-            # signed by us for a service we do not know: left over from a database that is gone
-            if (
-                digest is not None
-                and message.retained
-                and self._p.view.publishable
-                and _is_signed_for(message)
-            ):
-                self._clear(message.topic)
+            # signed by us for a service we do not know: left over from a database that is gone, or
+            # ahead of us; the snapshot tells which, and comes later
+            if digest is not None and message.retained and _is_signed_for(message):
+                self._leftovers.add(service)
             return
         if digest == state.digest:
             self._unseen.discard(service)
@@ -398,6 +398,10 @@ class _Session:
             if service not in self._in_flight and service not in self._sent:
                 self._held.pop(service, None)
                 self._pending[service] = None
+        leftovers, self._leftovers = self._leftovers, set()
+        if self._p.view.publishable:
+            for service in leftovers - self._p.view.committed.services.keys():
+                self._clear(wire.config_topic(service))
         self._settled = True
         self._wake()
 

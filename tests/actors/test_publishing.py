@@ -21,7 +21,7 @@ from config_manager.config.world import World
 from config_manager.storage.state import Committed, ServiceState
 from config_manager.storage.writes import Put
 from tests.config.makers import BEACON_KEY, CONFIG_KEY, make_root, sign
-from tests.storage.makers import after
+from tests.storage.makers import after, empty
 
 
 class MemoryBroker:
@@ -143,3 +143,55 @@ async def test_a_broker_that_is_away_for_a_day_costs_nothing_but_the_attempts(
         with trio.fail_after(10):
             await desk.confirmations.wait("gate", 1)
     assert wire.config_topic("gate") in broker.retained
+
+
+async def test_what_was_rolled_back_clears_nothing_that_the_newer_state_published(
+    autojump_clock: MockClock,
+) -> None:
+    newer = after(Put(service="gate", values={"a": 1}), Put(service="late", values={"b": 2}))
+    broker = MemoryBroker()
+    broker.retained = {
+        wire.config_topic(name): update(state).to_bytes() for name, state in newer.services.items()
+    } | {wire.SNAPSHOT_TOPIC: snapshot(newer)}
+    before = dict(broker.retained)
+    desk = Desk(after(Put(service="gate", values={"a": 1})), broker)
+    async with desk.actor.running():
+        await trio.sleep(200)
+        assert desk.witnessed[0] == newer.mark
+        assert not desk.view.publishable
+    assert (broker.retained, broker.cleared) == (before, [])
+
+
+async def test_a_leftover_of_ours_that_nobody_knows_is_cleared(autojump_clock: MockClock) -> None:
+    leftover = after(Put(service="late", values={"b": 2})).services["late"]
+    broker = MemoryBroker()
+    broker.retained[wire.config_topic("late")] = update(leftover).to_bytes()
+    known = after(Put(service="gate", values={"a": 1}), Put(service="gate", values={"a": 2}))
+    desk = Desk(known, broker)
+    async with desk.actor.running():
+        await trio.sleep(5)
+    assert broker.cleared == [wire.config_topic("late")]
+    assert set(broker.retained) == {wire.config_topic("gate")}
+
+
+async def test_nothing_is_published_once_publishing_is_held_though_it_is_being_signed(
+    autojump_clock: MockClock,
+) -> None:
+    broker = MemoryBroker()
+    desk = Desk(empty(), broker)
+
+    async def meanwhile_a_witness_is_seen() -> None:
+        desk.view.hold_publishing()
+        await trio.lowlevel.checkpoint()
+
+    desk.before_signing = meanwhile_a_witness_is_seen
+    async with desk.actor.running():
+        await trio.sleep(1)
+        desk.view.replace(after(Put(service="gate", values={"a": 1})))
+        await trio.sleep(100)
+        assert broker.retained == {}
+        desk.before_signing = trio.lowlevel.checkpoint
+        desk.view.publishable = True
+        desk.view.wake()
+        with trio.fail_after(5):
+            await desk.confirmations.wait("gate", 1)
