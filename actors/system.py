@@ -266,7 +266,7 @@ async def _accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, wo
     known = tokens(storage.view.committed)
 
     async def accept(name: str, token: str) -> None:
-        token_hash = hash_of(token)
+        token_hash = hash_of(token.encode())
         if name not in known or known[name].hash != token_hash:
             await storage.administer_at_start(
                 AcceptAdminToken(name, token_hash), world.randomness.uuid()

@@ -6,12 +6,12 @@ What somebody may do is `config.access`; `api.pipeline` asks it for every route.
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 
 from config_manager.api.endpoint import Api, ApiRequest
 from config_manager.config.access import Grant
 from config_manager.config.errors import Forbidden, NotAuthenticated
-from config_manager.config.world import parse_rfc3339
 
 _LOOPBACK_HOST = re.compile(
     r"(?:localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(?::(?P<port>\d{1,5}))?", re.IGNORECASE
@@ -33,12 +33,13 @@ def authenticate(request: ApiRequest, api: Api) -> Grant:
     scheme, _, token = given.partition(" ")
     found = None
     if scheme.lower() == "bearer":
-        found = api.tokens.find(api.system.view.committed, token.strip())
+        found = api.tokens.find(api.system.view.committed, token.strip().encode("latin-1"))
     if found is None:
         raise NotAuthenticated("this token is not known here")
-    until = found.expires_at
-    if until is not None and parse_rfc3339(until) <= api.system.world.clock.now():
-        raise NotAuthenticated(f"the token {found.name!r} expired at {until}; ask for a new one")
+    if found.expires_at != math.inf and found.expires_at <= api.system.world.clock.now():
+        raise NotAuthenticated(
+            f"the token {found.token.name!r} expired at {found.token.expires_at}; ask for a new one"
+        )
     return found.grant
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -16,6 +17,7 @@ from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, Route
 from config_manager.api.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES
 from config_manager.api.problems import problem
 from config_manager.api.routes import ROUTES
+from config_manager.config.access import ANYBODY
 from config_manager.config.errors import (
     MalformedRequest,
     MethodNotAllowed,
@@ -92,7 +94,7 @@ async def answer(request: ApiRequest, api: Api, *, too_large: bool = False) -> A
         (b"content-type", response.content_type),
         (b"content-length", b"%d" % len(response.body)),
         (b"x-request-id", request.correlation_id.encode()),
-        (b"traceparent", _traceparent(request, api)),
+        (b"traceparent", _traceparent(request)),
         (b"x-content-type-options", b"nosniff"),
         *response.headers,
     ]
@@ -100,11 +102,12 @@ async def answer(request: ApiRequest, api: Api, *, too_large: bool = False) -> A
 
 
 def may_send_a_body(request: ApiRequest, api: Api) -> bool:
-    """Whether the caller is known: an anonymous body is read and thrown away, never kept."""
+    """Whether the caller is known: an anonymous body is read and thrown away, never kept. Notes who
+    it is."""
     try:
         if api.dev:
             guard_dev(request)
-        authenticate(request, api)
+        request.grant = authenticate(request, api)
     except Refused:
         return False
     return True
@@ -116,7 +119,7 @@ async def _respond(request: ApiRequest, api: Api, *, too_large: bool) -> ApiResp
     node, request.params = _find(request.raw_path)
     method = "GET" if request.method == "HEAD" else request.method
     route = node.routes.get(method)
-    if route is None or route.needs is not None:
+    if request.grant is ANYBODY and (route is None or route.needs is not None):
         request.grant = authenticate(request, api)
     if route is None:
         allowed = sorted({*node.routes, *(["HEAD"] if "GET" in node.routes else [])})
@@ -159,10 +162,10 @@ def _walk(raw_path: bytes) -> tuple[_Node, Mapping[str, str]]:
 _kept_find = lru_cache(_PATHS_KEPT)(_walk)
 
 
-def _traceparent(request: ApiRequest, api: Api) -> bytes:
-    """W3C Trace Context: the caller's, or one of our own."""
+def _traceparent(request: ApiRequest) -> bytes:
+    """W3C Trace Context: the caller's, or one of our own, made of the request's id."""
     for name, value in request.headers:
         if name == b"traceparent" and _TRACEPARENT.fullmatch(value):
             return value
-    token = api.system.world.randomness.token(24).hex().encode()
-    return b"00-%b-%b-01" % (token[:32], token[32:])
+    digits = hashlib.sha256(request.correlation_id.encode()).hexdigest().encode()
+    return b"00-%b-%b-01" % (digits[:32], digits[32:48])

@@ -51,7 +51,9 @@ class Grant:
         return self.covers(service) if service is not None else True
 
     def covers(self, service: str) -> bool:
-        return any(_matcher(pattern).fullmatch(service) for pattern in self.services)
+        return self.services == EVERY_SERVICE or any(
+            _matcher(pattern).fullmatch(service) for pattern in self.services
+        )
 
     @property
     def is_narrowed(self) -> bool:

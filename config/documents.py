@@ -18,6 +18,9 @@ from config_manager.config.names import Mark
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import keyid
 
+_MAX_DEPTH = strict_json.MAX_DEPTH + 1
+"""What a request may nest is a member of the document that carries it, one level further down."""
+
 
 class NotADocument(ValueError):
     """A payload that verified but does not have its type's fields; the message names the field."""
@@ -378,7 +381,7 @@ class _Fields:
     @classmethod
     def parse(cls, payload: bytes, *, known: frozenset[str]) -> _Fields:
         try:
-            value = strict_json.loads_object(payload)
+            value = strict_json.loads_object(payload, max_depth=_MAX_DEPTH)
         except strict_json.NotStrictJson as error:
             raise NotADocument(str(error)) from None
         fields = cls(value)

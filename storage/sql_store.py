@@ -86,7 +86,7 @@ class SqlStore:
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
     def load(self) -> Committed:
-        with translated(self._path):
+        with self._translated():
             (counters,) = self._reader.execute(
                 "SELECT revision, epoch_seq, epoch_id, audit_seq, audit_head FROM counters"
             )
@@ -129,14 +129,14 @@ class SqlStore:
             f" h.correlation_id, h.changes FROM history h {joined} WHERE {' AND '.join(where)}"
             " ORDER BY h.revision DESC LIMIT ?"
         )
-        with translated(self._path):
+        with self._translated():
             rows = self._reader.execute(sql, (*values, query.limit + 1)).fetchall()
         entries = tuple(_history_entry(row) for row in rows[: query.limit])
         more = len(rows) > query.limit
         return HistoryPage(query.service, entries, entries[-1].revision if more else None)
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
-        with translated(self._path):
+        with self._translated():
             row = self._reader.execute(
                 "SELECT key, fingerprint, answer, at FROM idempotency WHERE key = ? AND at >= ?",
                 (key, since),
@@ -144,7 +144,7 @@ class SqlStore:
         return None if row is None else IdempotencyRecord(*row)
 
     def secrets(self, service: str) -> Sequence[SealedSecret]:
-        with translated(self._path):
+        with self._translated():
             rows = self._reader.execute(
                 "SELECT service, name, max(version), key_id, nonce, ciphertext, updated_at"
                 " FROM secrets WHERE service = ? GROUP BY name ORDER BY name",
@@ -153,7 +153,7 @@ class SqlStore:
         return [SealedSecret(*row) for row in rows]
 
     def audit(self, *, after: int = 0, limit: int | None = None) -> Sequence[AuditEntry]:
-        with translated(self._path):
+        with self._translated():
             rows = self._reader.execute(
                 "SELECT seq, revision, body, hash FROM audit WHERE seq > ? ORDER BY seq LIMIT ?",
                 (after, -1 if limit is None else limit),
@@ -161,7 +161,7 @@ class SqlStore:
         return [AuditEntry(*row) for row in rows]
 
     def pending(self) -> Sequence[tuple[str, int]]:
-        with translated(self._path):
+        with self._translated():
             return [
                 (row[0], row[1])
                 for row in self._reader.execute(
@@ -172,11 +172,8 @@ class SqlStore:
     def probe(self) -> None:
         """A fresh connection, because an open one answers from its page cache."""
         self._check_file()
-        try:
+        with self._translated():
             connection = database.connect(self._path, self._key)
-        except DatabaseUnopenable as error:
-            raise DatabaseUnavailable(error.detail) from error
-        with translated(self._path):
             try:
                 connection.execute("PRAGMA query_only = ON")
                 connection.execute("SELECT revision FROM counters").fetchone()
@@ -193,7 +190,7 @@ class SqlStore:
 
         SQLite itself would go on from its page cache and acknowledge into a file that is gone.
         """
-        with translated(self._path):
+        with self._translated():
             if self._path.stat().st_ino != self._inode:
                 raise DatabaseUnavailable(f"{self._path.name} was replaced while it was open")
             if os.pread(self._file, _SALT_BYTES, 0) != self._salt:
@@ -207,15 +204,24 @@ class SqlStore:
 
     def stage(self, changes: Sequence[Change]) -> None:
         self._check_file()
-        with translated(self._path), self._undone_on_failure() as writer:
+        with self._translated(), self._undone_on_failure() as writer:
             writer.execute("BEGIN IMMEDIATE")
             self._move_counters(changes[0].before, changes[-1].after)
             for change in changes:
                 self._insert(change)
 
     def commit_staged(self) -> None:
-        with translated(self._path), self._undone_on_failure() as writer:
+        with self._translated(), self._undone_on_failure() as writer:
             writer.execute("COMMIT")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """What opened with this key before and now does not read as a database was damaged since."""
+        try:
+            with translated(self._path):
+                yield
+        except DatabaseUnopenable as error:
+            raise DatabaseUnavailable(error.detail) from error
 
     @contextmanager
     def _undone_on_failure(self) -> Iterator[Connection]:
@@ -357,7 +363,7 @@ class SqlStore:
         )
 
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
-        with translated(self._path), self._undone_on_failure() as writer:
+        with self._translated(), self._undone_on_failure() as writer:
             writer.execute("BEGIN IMMEDIATE")
             writer.executemany(
                 "UPDATE outbox SET confirmed_revision = max(confirmed_revision, ?)"

@@ -57,8 +57,8 @@ def tokens(committed: Committed) -> Mapping[str, Token]:
     return {name: Token.of(name, row) for name, row in committed.registered(KIND).items()}
 
 
-def hash_of(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
+def hash_of(token: bytes) -> str:
+    return hashlib.sha256(token).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
