@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config_manager.config import wire
+from config_manager.config import strict_json, wire
 from config_manager.config.documents import (
     Attempt,
     Beacon,
@@ -171,6 +171,16 @@ def test_every_document_class_orders_as_it_is_compared() -> None:
 def test_only_format_1_is_read() -> None:
     with pytest.raises(NotADocument, match="format: expected 1"):
         ConfigUpdate.parse(changed("config-update", format=2))
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b'{"a":', b"}"), (b"[", b"]")])
+def test_a_configuration_as_deep_as_a_request_may_be_is_read_by_its_client(
+    opening: bytes, closing: bytes
+) -> None:
+    depth = strict_json.MAX_DEPTH - 1
+    body = b'{"deep":' + opening * depth + b"0" + closing * depth + b"}"
+    update = replace(m.UPDATE, config=strict_json.loads_object(body))
+    assert ConfigUpdate.parse(update.to_bytes()) == update
 
 
 @pytest.mark.parametrize("secrets", [{"key": "1"}, {"key": -1}, {"key": None}, {"key": 2**53}])
