@@ -235,6 +235,33 @@ def test_a_file_that_comes_back_as_it_was_is_written_again(path: Path, hand: Han
     assert hand.store.load().revision == 2
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda store: store.history(HistoryQuery("a")),
+        lambda store: store.idempotency("key", since=0),
+        lambda store: store.secrets("a"),
+        lambda store: store.probe(),
+        lambda store: store.load(),
+    ],
+    ids=["history", "idempotency", "secrets", "probe", "load"],
+)
+def test_a_first_page_that_is_damaged_while_open_is_no_wrong_key(
+    path: Path, use: Callable[[SqlStore], object]
+) -> None:
+    """Reads go on from memory then; a key that never fitted would end the start."""
+    store = m.open_sql(path)
+    Hand(store).write(Put(service="a", values={"x": 1}))
+    with closing(database.connect(path, m.DB_KEY)) as another:
+        another.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xa5" * 3000)
+    with pytest.raises(DatabaseUnavailable):
+        use(store)
+    store.close()
+
+
 def test_probing_finds_damage_that_the_page_cache_hides(path: Path) -> None:
     store = m.open_sql(path)
     Hand(store).write(Put(service="a", values={"x": "v" * 50_000}))
