@@ -55,8 +55,8 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
             raise MalformedRequest("view: expected effective or stored")
         if view == "stored":
             return _config_response(_existing(api, committed, service, stored=True))
-    state = committed.services.get(service)
-    key = state or committed.epoch  # what a service that nobody wrote shows depends on the epoch
+    # what a service that nobody wrote, or that was deleted, shows depends on the epoch
+    key = committed.live(service) or committed.epoch
     cached = api.bodies.get(service)
     if cached is not None and cached[0] is key:
         return cached[1]

@@ -68,6 +68,14 @@ async def test_a_deleted_service_is_its_defaults_or_404_and_its_version_goes_on(
         assert (again.status, again.json["version"]) == (201, 3)
 
 
+async def test_a_deleted_service_shows_the_epoch_of_now(rest: Caller) -> None:
+    await rest.ask("PUT", STT, {"vad_threshold": 0.25})
+    await rest.ask("DELETE", STT)
+    assert (await rest.ask("GET", STT)).json["epoch_seq"] == 1
+    await rest.ask("POST", "/api/v1/config/epoch", {"services": {"door": {}}})
+    assert (await rest.ask("GET", STT)).json["epoch_seq"] == 2
+
+
 async def test_a_merge_patch_changes_what_it_names(rest: Caller) -> None:
     await rest.ask("PUT", DOOR, {"a": 1, "b": {"c": 1, "d": 2}})
     patched = await rest.ask("PATCH", DOOR, {"a": None, "b": {"c": 9}}, headers=MERGE)
