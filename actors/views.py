@@ -72,6 +72,7 @@ class Confirmations:
     def __init__(self, brokers: list[BrokerView]) -> None:
         self.brokers = brokers
         self._changed = trio.Event()
+        self._given_up = False
 
     def confirmed(self, service: str, revision: int) -> bool:
         """Whether some broker holds this revision of the service, or a newer one."""
@@ -84,10 +85,21 @@ class Confirmations:
         self._changed.set()
         self._changed = trio.Event()
 
-    async def wait(self, service: str, revision: int) -> None:
-        """Until some broker holds the revision; callers bring their own deadline."""
+    async def wait(self, service: str, revision: int) -> bool:
+        """Until some broker holds the revision, or False: nobody is waited for any longer.
+
+        Callers bring their own deadline.
+        """
         while not self.confirmed(service, revision):
+            if self._given_up:
+                return False
             await self._changed.wait()
+        return True
+
+    def give_up(self) -> None:
+        """We are about to stop: whoever waits is told now, while there is still time to answer."""
+        self._given_up = True
+        self._changed.set()
 
     def depth(self, committed: Committed) -> int:
         """Services whose newest revision no broker is known to hold; 0 where no broker is configured."""

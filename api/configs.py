@@ -188,7 +188,8 @@ async def propagation_of(request: ApiRequest, api: Api, states: list[ServiceStat
         return "pending"
     with trio.move_on_after(timeout):
         for state in states:
-            await api.system.confirmations.wait(state.service, state.revision)
+            if not await api.system.confirmations.wait(state.service, state.revision):
+                return "pending"
         return "confirmed"
     return "pending"
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import math
 import resource
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
 from typing import Any
@@ -56,10 +57,12 @@ async def serve(
     host: str,
     port: int,
     *,
+    on_stop: Callable[[], None] = lambda: None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled, then give requests in hand 2 s. Starts with the port it listens on.
 
+    on_stop: called before those 2 s begin, so that what waits for something may answer in them.
     Raises PortTaken, or SettingsInvalid where the host is not ours to bind.
     """
     listeners = await _listen(host, port)
@@ -70,6 +73,7 @@ async def serve(
         try:
             await trio.sleep_forever()
         finally:
+            on_stop()
             server.stopping.set()
 
 

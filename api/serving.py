@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+from functools import partial
 
 import structlog
 import trio
@@ -64,7 +65,8 @@ async def _serve(settings: Settings) -> None:
             app = make_app(system, dev=settings.dev)
             bind = settings.bind_address
             async with trio.open_nursery() as http:
-                port: int = await http.start(serve_http, app, bind.host, bind.port)
+                serve_app = partial(serve_http, on_stop=system.confirmations.give_up)
+                port: int = await http.start(serve_app, app, bind.host, bind.port)
                 host = f"[{bind.host}]" if ":" in bind.host else bind.host
                 _say_ready(settings, system, f"http://{host}:{port}")
                 sys.setswitchinterval(_SWITCH_INTERVAL_S)

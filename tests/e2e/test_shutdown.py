@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.processes import Processes, eventually, listening
+from tests.processes import Processes, eventually, free_port, listening
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGINT])
@@ -61,3 +62,19 @@ def test_a_bundled_broker_ends_with_its_server(shop: tuple[Processes, Path]) -> 
     assert server.stop() == 0
     for pid in below:
         eventually(lambda p=pid: not Path(f"/proc/{p}").exists(), within=5, what="no orphan")
+
+
+def test_who_waits_for_a_broker_that_is_away_is_told_that_it_is_written(
+    shop: tuple[Processes, Path],
+) -> None:
+    processes, directory = shop
+    server = processes.server(directory / "data", f"mqtt://127.0.0.1:{free_port()}")
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(
+            server.put, "one", {"a": 1}, params={"wait": "confirmed", "timeout": "30"}
+        )
+        server.process.event("committed", revision=1)
+        server.process.popen.send_signal(signal.SIGTERM)
+        assert server.process.wait(12) == 0
+        answer = asked.result(timeout=10)
+    assert (answer.status_code, answer.json()["propagation"]) == (201, "pending")
