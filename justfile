@@ -29,6 +29,7 @@ lint:
     ruff format --check .
     ruff check .
     mypy
+    mypy tests bench examples
     lint-imports
 
 # rewrite the code in the house's format
@@ -36,7 +37,7 @@ format:
     ruff format .
     ruff check --fix .
 
-# the figures of docs/goals, each beside its reference in the same run
+# how fast it is: each figure beside its goal and its reference, from the same run
 bench *args:
     @python -m bench "$@"
 

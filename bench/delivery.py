@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from bench.contenders import SERVICE, Contender, Yard
 from bench.figures import Figure, at_most, percentile
@@ -35,7 +36,7 @@ class _Subscriber:
         self.arrived = 0
         self.newest = b""
         self.topic = topic
-        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        self.client = paho.Client(CallbackAPIVersion.VERSION2)
         self.client.on_message = self._on_message
         self._granted = False
         self.client.on_subscribe = self._on_subscribe
@@ -53,7 +54,7 @@ class _Subscriber:
 
     def _on_message(self, _: paho.Client, __: Any, message: paho.MQTTMessage) -> None:
         self.arrived += 1
-        self.newest = message.payload
+        self.newest = bytes(message.payload)
 
     def wait_for_one(self) -> None:
         """Until a message arrived since the last call. Raises SystemExit where none comes."""
@@ -64,7 +65,7 @@ class _Subscriber:
                 raise SystemExit(
                     f"bench: a message never arrived at the subscriber of {self.topic}"
                 )
-            if select.select([self.client.socket()], [], [], 1)[0]:
+            if select.select([_socket_of(self.client)], [], [], 1)[0]:
                 self.client.loop_read()
         self.client.loop_misc()
         while self.client.want_write():
@@ -100,6 +101,13 @@ def run(yard: Yard, mqtt_port: int, *, rounds: int, count: int) -> Iterator[Figu
                 yield at_most(f"{name}, {pace}, p50", p50, "ms", goal, p99=p99)
             else:
                 yield Figure(f"{name}, {pace}, p50", p50, "ms", p99)
+
+
+def _socket_of(client: paho.Client) -> socket.socket:
+    """paho types its socket for WebSockets too; over TCP it is a real one."""
+    found = client.socket()
+    assert isinstance(found, socket.socket)
+    return found
 
 
 def _connect(one: Contender) -> socket.socket:
@@ -176,12 +184,10 @@ def _plain(yard: Yard, mqtt_port: int) -> Callable[[int], None]:
 def _wire(mqtt_port: int) -> Callable[[int], None]:
     topic = "bench/wire"
     subscriber = _Subscriber(mqtt_port, topic)
-    publisher = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    publisher = paho.Client(CallbackAPIVersion.VERSION2)
     publisher.connect("127.0.0.1", mqtt_port)
     publisher.loop(0.2)
-    socket_of = publisher.socket()
-    assert socket_of is not None
-    socket_of.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _socket_of(publisher).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     payload = b"x" * 1200  # about what a signed configuration of ours weighs
 
     def once(_: int) -> None:

@@ -17,7 +17,7 @@ from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.world import World, rfc3339
 from config_manager.storage import changes
 from config_manager.storage.sql_store import SqlStore
-from config_manager.storage.state import Change, Committed
+from config_manager.storage.state import Change, Committed, SealedSecret
 from config_manager.storage.writes import Put
 
 _BODY = b'{"whisper_model":"base.en","vad_speech_pad_ms":200}'
@@ -82,7 +82,7 @@ def run(directory: Path, *, rounds: int) -> Iterator[Figure]:
     store.close()
 
 
-def _no_secrets(*_: object) -> None:  # type: ignore[misc]
+def _no_secrets(*_: object) -> SealedSecret:
     raise AssertionError("nothing here writes a secret")
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import paho.mqtt.client as paho
 import uvicorn
 from fastapi import FastAPI, HTTPException
+from paho.mqtt.enums import CallbackAPIVersion
 
 from config_manager.config.services import SAMPLE_CATALOGUE
 
@@ -36,7 +37,7 @@ def make_app(directory: Path, mqtt_port: int) -> FastAPI:
         "CREATE INDEX by_service ON history (service, version);"
     )
     lock = threading.Lock()
-    mqtt = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    mqtt = paho.Client(CallbackAPIVersion.VERSION2)
     mqtt.connect("127.0.0.1", mqtt_port)
     mqtt.loop_start()
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -57,7 +58,7 @@ def server(yard: Yard, mqtt_port: int, *, rounds: int) -> Iterator[Figure]:
                 {"CONFIG_MANAGER_BOOTSTRAP_TOKEN": TOKEN},
             )
             eventually(
-                lambda p=port: httpx.get(f"http://127.0.0.1:{p}/health").status_code == 200,
+                partial(_is_healthy, port),
                 within=20,
                 what="healthy",
                 every=0.005,
@@ -99,6 +100,10 @@ def client(yard: Yard, mqtt_port: int, *, rounds: int) -> Iterator[Figure]:
     )
     yield at_most("client: import, CPU", median(imported), "s", 0.3)
     yield Figure("client: whole process", median(whole), "s", max(whole))
+
+
+def _is_healthy(port: int) -> bool:
+    return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
 
 
 def _command(*arguments: str) -> None:

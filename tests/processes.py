@@ -24,6 +24,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from config_manager.config import wire
 from config_manager.config.documents import ConfigUpdate, Root, Snapshot
@@ -284,7 +285,7 @@ class Listener:
         self._news = threading.Condition()
         self._subscribed = threading.Event()
         self._filters = filters or ("system/#",)
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = self._on_message
@@ -344,6 +345,10 @@ def retained(port: int, topic: str, *, within: float = 5) -> bytes:
 
 def revision_in(envelope: bytes) -> int:
     return ConfigUpdate.parse(wire.parse_envelope(envelope).payload).revision
+
+
+def of_revision(wanted: int) -> Callable[[bytes], bool]:
+    return lambda envelope: revision_in(envelope) == wanted
 
 
 class Server:
@@ -429,6 +434,19 @@ class Server:
 
     def verified_snapshot(self, envelope: bytes) -> tuple[Snapshot, str]:
         return judge_snapshot(envelope, self.root(), time.time())
+
+
+def arrived(port: int, server: Server, wanted: dict[str, int], *, within: float) -> None:
+    """What a broker holds for these services is of these revisions, and verifies, in time."""
+    deadline = time.monotonic() + within
+    with listening(port, "system/config/+") as listener:
+        for service, revision in wanted.items():
+            message = listener.message(
+                f"system/config/{service}",
+                of_revision(revision),
+                within=max(0.05, deadline - time.monotonic()),
+            )
+            server.verified(service, message)
 
 
 class Processes:

@@ -199,7 +199,7 @@ async def test_a_query_that_does_not_parse_is_400(rest: Caller, query: str) -> N
 async def test_every_route_but_the_public_ones_needs_a_token(rest: Caller) -> None:
     for route in ROUTES:
         path = route.path.replace("{service}", "door").replace("{n}", "1").replace("{name}", "busy")
-        body = {} if route.method in ("PUT", "POST", "PATCH") else None
+        body: dict[str, Any] | None = {} if route.method in ("PUT", "POST", "PATCH") else None
         status = (await rest.ask(route.method, path, body, token=None)).status
         assert (status == 401) is (route.needs is not None), (route.method, path, status)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -34,7 +35,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-def deliver(state: Path, **fields: object) -> None:
+def deliver(state: Path, **fields: Any) -> None:
     (state.parent / "root").write_bytes(m.root_bytes())
     trust_init(state, state.parent / "root")
     identity = load_identity(state)

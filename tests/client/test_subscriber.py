@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -270,4 +270,4 @@ def test_no_mutation_changes_what_is_applied(at: int, insert: bytes, cut: int) -
 
 
 def test_the_closed_set_of_events_is_what_this_file_speaks_of() -> None:
-    assert {Applied, Refused, Deleted, Stale, Fresh} < set(Event.__args__)  # type: ignore[attr-defined]
+    assert {Applied, Refused, Deleted, Stale, Fresh} < set(get_args(Event))

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -17,7 +16,7 @@ from config_manager.client.testing import FakePublisher
 
 
 class Voice(BaseModel):
-    volume: float = Field(0.5, ge=0, le=1)
+    volume: float = Field(default=0.5, ge=0, le=1)
     name: str = "amy"
 
 
@@ -111,9 +110,14 @@ def test_rubbish_on_the_wire_changes_nothing(run: Run) -> None:
 def test_threads_too() -> None:
     publisher = FakePublisher("voice")
     changed = threading.Event()
-    keys: list[Any] = []
+    keys: list[frozenset[str]] = []
+
+    def note(change: Change[Voice]) -> None:
+        keys.append(change.keys)
+        changed.set()
+
     with publisher.open_in_threads(Voice, first_wait_s=0) as config:
-        config.on_change(lambda change: (keys.append(change.keys), changed.set()))
+        config.on_change(note)
         assert publisher.deliver_and_wait(volume=0.9).applied
         assert config.current.volume == 0.9
         assert changed.wait(5)

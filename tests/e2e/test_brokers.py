@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.processes import (
     MOSQUITTO,
-    Broker,
     Processes,
     Server,
+    arrived,
     listening,
     revision_in,
 )
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
-
-
-def arrived(broker: Broker, server: Server, wanted: dict[str, int], within: float) -> None:
-    with listening(broker.port, "system/config/+") as listener:
-        deadline = time.monotonic() + within
-        for service, revision in wanted.items():
-            message = listener.message(
-                f"system/config/{service}",
-                lambda m, r=revision: revision_in(m) == r,
-                within=max(0.1, deadline - time.monotonic()),
-            )
-            server.verified(service, message)
 
 
 def write(server: Server, names: list[str], number: int) -> dict[str, int]:
@@ -48,7 +35,7 @@ def test_a_broker_absent_at_start_and_killed_in_the_middle_loses_nothing(
     server = processes.server(directory / "data", broker.url)
     wanted = write(server, ["one", "two"], 1)
     broker.start()
-    arrived(broker, server, wanted, 10)
+    arrived(broker.port, server, wanted, within=10)
     server.wait_outbox_empty()
 
     broker.kill()
@@ -56,7 +43,7 @@ def test_a_broker_absent_at_start_and_killed_in_the_middle_loses_nothing(
     assert server.health()["outbox_depth"] >= 2
     assert server.health()["ok"], "a broker away for a moment is no reason to be ill"
     broker.start()
-    arrived(broker, server, wanted, 10)
+    arrived(broker.port, server, wanted, within=10)
     server.wait_outbox_empty()
 
 
@@ -69,12 +56,12 @@ def test_of_two_brokers_the_one_that_comes_back_empty_is_refilled(
     server = processes.server(directory / "data", f"{first.url},{second.url}")
     wanted = write(server, ["a", "b", "c"], 1)
     for broker in (first, second):
-        arrived(broker, server, wanted, 10)
+        arrived(broker.port, server, wanted, within=10)
     second.kill()
     wanted |= write(server, ["c"], 2)
     second.start()
     for broker in (first, second):
-        arrived(broker, server, wanted, 10)
+        arrived(broker.port, server, wanted, within=10)
         with listening(broker.port, "system/#") as listener:
             listener.message("system/trust/roots/1")
             listener.message("system/health/config-manager", lambda m: b'"ok":true' in m)

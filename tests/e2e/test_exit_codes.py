@@ -10,7 +10,9 @@ import pytest
 from tests.processes import COMMAND, Processes
 
 
-def serve(processes: Processes, data: Path, *more: str, env: dict[str, str] | None = None):
+def serve(
+    processes: Processes, data: Path, *more: str, env: dict[str, str] | None = None
+) -> tuple[int, str]:
     process = processes.start(
         [
             COMMAND,

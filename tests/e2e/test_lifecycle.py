@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.processes import Processes, eventually, listening, revision_in
+from tests.processes import Processes, eventually, listening, of_revision
 
 
 def test_a_change_survives_restarts_on_both_sides(shop: tuple[Processes, Path]) -> None:
@@ -25,9 +25,7 @@ def test_a_change_survives_restarts_on_both_sides(shop: tuple[Processes, Path]) 
 
     def check_message() -> bytes:
         with listening(broker.port, "system/config/tts-worker") as listener:
-            message = listener.message(
-                "system/config/tts-worker", lambda m: revision_in(m) == revision
-            )
+            message = listener.message("system/config/tts-worker", of_revision(revision))
         update = server.verified("tts-worker", message)
         assert update.config["volume_percent"] == 90
         assert "tts_provider" in update.defaulted

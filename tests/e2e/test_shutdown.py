@@ -6,11 +6,12 @@ import json
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.processes import Processes, eventually, free_port, listening
+from tests.processes import Processes, descendants, eventually, free_port, listening
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGINT])
@@ -53,15 +54,17 @@ def test_a_killed_server_is_said_to_be_ill_and_its_return_well(
         eventually(well, within=10, what="ok again")
 
 
-def test_a_bundled_broker_ends_with_its_server(shop: tuple[Processes, Path]) -> None:
-    from tests.processes import descendants
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
 
+
+def test_a_bundled_broker_ends_with_its_server(shop: tuple[Processes, Path]) -> None:
     processes, directory = shop
     server = processes.server(directory / "data", "auto:")
     below = descendants(server.process.pid)
     assert server.stop() == 0
     for pid in below:
-        eventually(lambda p=pid: not Path(f"/proc/{p}").exists(), within=5, what="no orphan")
+        eventually(partial(is_gone, pid), within=5, what="no orphan")
 
 
 def test_who_waits_for_a_broker_that_is_away_is_told_that_it_is_written(

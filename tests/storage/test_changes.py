@@ -424,7 +424,9 @@ def test_an_audit_row_says_everything_about_its_change() -> None:
         correlation_id="abc",
         at="2027-01-15T08:00:07Z",
     )
-    assert json.loads(decision.change.audit.body) == {
+    audit = decision.change.audit
+    assert audit is not None
+    assert json.loads(audit.body) == {
         "revision": 2,
         "epoch_seq": 2,
         "at": "2027-01-15T08:00:07Z",
@@ -441,6 +443,7 @@ def rows_of(count: int) -> tuple[list[AuditEntry], str]:
     for number in range(count):
         change = decide(state, Put(service="a", values={"x": number})).change
         state = change.after
+        assert change.audit is not None
         rows.append(change.audit)
     return rows, state.audit_head
 
@@ -579,6 +582,7 @@ def test_any_sequence_of_writes_keeps_the_invariants(sequence: list[Intent]) -> 
             continue
         change = decision.change
         touched = followed.follow(intent)
+        assert change.audit is not None
         followed.rows.append(change.audit)
         check_step(state, change.after, touched, isinstance(intent, NewEpoch))
         assert change.before is state

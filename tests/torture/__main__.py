@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -22,9 +23,8 @@ from tests.processes import (
     Broker,
     Processes,
     Server,
-    listening,
+    arrived,
     port_of,
-    revision_in,
     workshop,
 )
 from tests.torture.stories import hang_ups, race
@@ -92,18 +92,9 @@ def history(server: Server, service: str, back_to: int) -> dict[int, str]:
 
 
 def retained_equals_committed(server: Server, within: float) -> None:
-    deadline = time.monotonic() + within
     listed = server.get("/api/v1/config").json()["services"]
-    with listening(port_of(server.mqtt_url), "system/config/+") as listener:
-        for item in listed:
-            if item["revision"]:
-                topic = f"system/config/{item['service']}"
-                message = listener.message(
-                    topic,
-                    lambda m, r=item["revision"]: revision_in(m) == r,
-                    within=max(0.05, deadline - time.monotonic()),
-                )
-                server.verified(item["service"], message)
+    wanted = {item["service"]: item["revision"] for item in listed if item["revision"]}
+    arrived(port_of(server.mqtt_url), server, wanted, within=within)
 
 
 def kill_cycle(server: Server, luck: random.Random) -> str:
@@ -169,7 +160,7 @@ def run(processes: Processes, directory: Path, tally: Tally, options: argparse.N
     for number in range(rounds):
         tally.check(
             f"100 writers, one If-Match, round {number + 1} of {rounds}",
-            lambda n=number: one_race(server, n),
+            partial(one_race, server, number),
         )
     calls = 200 if options.short else 1000
     tally.check(

@@ -13,8 +13,8 @@ from tests.processes import (
     Server,
     eventually,
     listening,
+    of_revision,
     port_of,
-    revision_in,
 )
 
 
@@ -57,7 +57,7 @@ def hang_ups(server: Server, service: str, *, calls: int) -> int:
     now = server.get(f"/api/v1/config/{service}").json()
     topic = f"system/config/{service}"
     with listening(port_of(server.mqtt_url), topic) as listener:
-        message = listener.message(topic, lambda m: revision_in(m) == now["revision"])
+        message = listener.message(topic, of_revision(now["revision"]))
     assert server.verified(service, message).config == now["config"]
     entries = server.get(f"/api/v1/config/{service}/history", params={"limit": 1}).json()["entries"]
     assert entries[0]["revision"] == now["revision"]
