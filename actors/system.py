@@ -46,7 +46,7 @@ from config_manager.storage.secrets import SecretBox
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.state import ServiceState
 from config_manager.storage.store import Store
-from config_manager.storage.tokens import AcceptAdminToken, hash_of, tokens
+from config_manager.storage.tokens import AcceptAdminToken, hash_of, make_token, tokens
 
 _FAREWELL_S = 1.0
 
@@ -277,7 +277,8 @@ async def _accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, wo
     elif not known:
         path = keys.directory / "admin.token"
         if not world.disk.exists(path):  # else a start that died between file and database
-            world.disk.write_atomic(path, world.randomness.token(32).hex().encode() + b"\n")
+            token = make_token(world.randomness)
+            world.disk.write_atomic(path, token.reveal().encode() + b"\n")  # for its owner alone
         check_private(path)
         await accept("admin", world.disk.read(path).decode().strip())
 

@@ -16,6 +16,7 @@ from config_manager.actors.messages import (
     PutConfig,
     Written,
 )
+from config_manager.api.administering import MAX_REASON, reason_of
 from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
 from config_manager.config.errors import (
     FieldError,
@@ -33,7 +34,6 @@ MERGE_PATCH = "application/merge-patch+json"
 _WRITE_QUERY = ("dry_run", "wait", "timeout", "reason")
 _MAX_WAIT_S = 60
 _DEFAULT_WAIT_S = 5
-_MAX_REASON = 500
 _MAX_KEY = 255
 
 
@@ -122,8 +122,8 @@ async def post_epoch(request: ApiRequest, api: Api) -> ApiResponse:
     if not isinstance(services, dict):
         errors.append(FieldError("/services", "expected an object: service → its values"))
         services = {}
-    if reason is not None and (not isinstance(reason, str) or len(reason) > _MAX_REASON):
-        errors.append(FieldError("/reason", f"expected text of at most {_MAX_REASON} characters"))
+    if reason is not None and (not isinstance(reason, str) or len(reason) > MAX_REASON):
+        errors.append(FieldError("/reason", f"expected text of at most {MAX_REASON} characters"))
     values: dict[str, JsonObject] = {}
     for name, value in services.items():
         if isinstance(value, dict):
@@ -159,13 +159,10 @@ async def post_epoch(request: ApiRequest, api: Api) -> ApiResponse:
 def write_options(request: ApiRequest) -> dict[str, Any]:
     """`by`, `reason`, `idempotency` and `dry_run` of a write; raises MalformedRequest."""
     request.allow_query(*_WRITE_QUERY)
-    reason = request.query.get("reason")
-    if reason is not None and len(reason) > _MAX_REASON:
-        raise MalformedRequest(f"reason: at most {_MAX_REASON} characters")
     _wait_s(request)
     return {
         "by": request.by,
-        "reason": reason,
+        "reason": reason_of(request),
         "idempotency": _idempotency(request),
         "dry_run": request.flag("dry_run"),
     }

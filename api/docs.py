@@ -9,6 +9,7 @@ from typing import Any
 from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.problems import explanation, problem_type
 from config_manager.config import strict_json
+from config_manager.config.access import ROLES
 from config_manager.config.errors import DESCRIPTIONS, NotFound, Refused
 
 _PAGE_CSP = b"default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'"
@@ -142,6 +143,24 @@ def _schema(properties: dict[str, Any], *required: str) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(required or properties)}
 
 
+_TIME_OR_NULL = {"type": ["string", "null"], "format": "date-time"}
+_ROLE = {"enum": list(ROLES)}
+_PATTERNS = {
+    "type": "array",
+    "items": {"type": "string", "pattern": "^[a-z0-9*-]{1,63}$"},
+    "minItems": 1,
+    "maxItems": 64,
+    "description": "the services that it is for; `*` stands for any text",
+}
+_TOKEN = {
+    "name": _TEXT,
+    "role": _ROLE,
+    "services": _PATTERNS,
+    "created_at": _TIME_OR_NULL,
+    "expires_at": _TIME_OR_NULL,
+}
+
+
 _SCHEMAS: dict[str, Any] = {
     "Problem": _schema(
         {
@@ -220,6 +239,29 @@ _SCHEMAS: dict[str, Any] = {
             **_WRITTEN,
         },
         "service", "name", "version", "revision", "updated_at",
+    ),
+    "TokenRequest": _schema(
+        {
+            "name": _NAME,
+            "role": _ROLE,
+            "services": {**_PATTERNS, "default": ["*"]},
+            "expires": {"type": ["string", "null"], "examples": ["90d", "12h"], "description": "null: never"},
+        },
+        "name", "role",
+    ),
+    "MadeToken": _schema(
+        {**_TOKEN, "token": {**_TEXT, "description": "shown this once; only its hash is kept"}}
+    ),
+    "RevokedToken": _schema({"name": _TEXT, "role": _ROLE, "revoked": {"const": True}}),
+    "Tokens": _schema(
+        {
+            "tokens": {
+                "type": "array",
+                "items": _schema(
+                    {**_TOKEN, "created_by": _TEXT, "last_used_at": _TIME_OR_NULL, "expired": {"type": "boolean"}}
+                ),
+            }
+        }
     ),
     "Status": _schema(
         {
@@ -300,11 +342,12 @@ _SERVICE = {
     "description": "the service's name; epoch, search and config-manager are reserved",
 }
 _IF_MATCH = _header("If-Match", "the revision you read, as its ETag; 412 if it is no longer that")
+_REASON = _query("reason", {"type": "string", "maxLength": 500}, "why, for history and audit")
 _WRITE = [
     _query("dry_run", {"type": "boolean"}, "change nothing, answer what would change"),
     _query("wait", {"const": "confirmed"}, "answer once a broker holds it"),
     _query("timeout", {"type": "number", "minimum": 0, "maximum": 60}, "seconds to wait; 5"),
-    _query("reason", {"type": "string", "maxLength": 500}, "why, for the history"),
+    _REASON,
     _header("Idempotency-Key", "repeat safely for 24 hours: the same key, the same revision"),
 ]
 
@@ -345,6 +388,7 @@ def _operation(
 
 
 _WRITE_PROBLEMS = "400 401 403 412 413 415 422 503 504 507"
+_ADMIN_PROBLEMS = "400 401 403 413 415 422 503 504 507"
 
 
 def _paths() -> dict[str, Any]:
@@ -409,6 +453,27 @@ def _paths() -> dict[str, Any]:
                 "setSecret", "Store a secret; no answer ever shows it",
                 {"201": "Secret"}, _WRITE_PROBLEMS,
                 parameters=_WRITE, body=("SecretRequest", "application/json"),
+            )
+        },
+        "/api/v1/tokens": {
+            "get": _operation(
+                "listTokens", "Every token: what it may do, until when, when it was last used",
+                {"200": "Tokens"}, "400 401 403",
+            ),
+            "post": _operation(
+                "createToken", "Make a token; it is shown this once",
+                {"201": "MadeToken"}, f"409 {_ADMIN_PROBLEMS}",
+                parameters=[_REASON], body=("TokenRequest", "application/json"),
+            ),
+        },
+        "/api/v1/tokens/{name}": {
+            "delete": _operation(
+                "revokeToken", "End a token at once", {"200": "RevokedToken"}, "400 401 403 404 409 503 504 507",
+                parameters=[
+                    {"name": "name", "in": "path", "required": True, "schema": _TEXT,
+                     "description": "the token's name"},
+                    _REASON,
+                ],
             )
         },
         "/api/v1/status": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from config_manager.api import configs, docs, health, history, secrets, status
+from config_manager.api import configs, docs, health, history, secrets, status, tokens
 from config_manager.api.endpoint import Route
 
 _SERVICE = "/api/v1/config/{service}"
@@ -23,6 +23,9 @@ ROUTES = (
     Route("GET", _SERVICE + "/history", history.get_history, "read"),
     Route("GET", "/api/v1/config/epoch/history", configs.reserved_name, "read"),
     Route("POST", "/api/v1/secrets", secrets.post_secret, "secrets"),
+    Route("GET", "/api/v1/tokens", tokens.list_tokens, "admin"),
+    Route("POST", "/api/v1/tokens", tokens.post_token, "admin"),
+    Route("DELETE", "/api/v1/tokens/{name}", tokens.delete_token, "admin"),
     Route("GET", "/api/v1/status", status.get_status, "read"),
     Route("GET", "/api/v1/trust/root", health.get_root, None),
     Route("GET", "/api/v1/trust/roots/{version}", health.get_root_version, None),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from config_manager.config.errors import Forbidden
@@ -44,15 +44,12 @@ class Grant:
     role: Role
     services: tuple[str, ...] = EVERY_SERVICE
 
-    def allows(self, need: Need, service: str | None = None) -> bool:
-        """service: the one that is meant, None for what belongs to none."""
-        if need not in _MAY[self.role]:
-            return False
-        return self.covers(service) if service is not None else True
-
     def covers(self, service: str) -> bool:
+        """Whether this service is among those that the token is for."""
         return self.services == EVERY_SERVICE or any(
-            _matcher(pattern).fullmatch(service) for pattern in self.services
+            # a pattern has no other special character than `*`, and no text makes this slow
+            fnmatchcase(service, pattern)
+            for pattern in self.services
         )
 
     @property
@@ -60,7 +57,10 @@ class Grant:
         return self.services != EVERY_SERVICE
 
     def require(self, need: Need, service: str | None = None) -> None:
-        """Raises Forbidden, in words that say what would be needed."""
+        """Raises Forbidden, in words that say what would be needed.
+
+        service: the one that is meant, None for what belongs to none.
+        """
         if need not in _MAY[self.role]:
             able = ", ".join(role for role in ROLES if need in _MAY[role])
             raise Forbidden(f"{self.name!r} has the role {self.role}; this needs one of: {able}")
@@ -79,8 +79,3 @@ ANYBODY = Grant("anonymous", "read", ())
 def is_pattern(text: str) -> bool:
     """Whether this can stand in a token's list of services."""
     return _PATTERN.fullmatch(text) is not None
-
-
-@cache
-def _matcher(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(part) for part in pattern.split("*")))

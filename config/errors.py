@@ -9,6 +9,7 @@
     │   ├── NotFound                no such service, revision, root, page
     │   ├── MethodNotAllowed
     │   ├── RevisionConflict        If-Match named another revision than the current one
+    │   ├── Conflict                what is there already stands against it: a name that is taken
     │   ├── TooLarge                body over 1 MiB, or an envelope over 256 KiB
     │   ├── UnsupportedMediaType
     │   ├── InvalidValues           JSON that the service's model does not allow; one entry per field
@@ -107,6 +108,9 @@ class RevisionConflict(Refused):
     @property
     def extensions(self) -> Mapping[str, Any]:
         return {"expected": self.expected, "current_revision": self.current_revision}
+
+
+class Conflict(Refused): ...
 
 
 class TooLarge(Refused): ...
@@ -228,6 +232,7 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     NotFound: Description("not-found", "Not found", 404, 6),
     MethodNotAllowed: Description("method-not-allowed", "Method not allowed", 405, 2),
     RevisionConflict: Description("revision-conflict", "Somebody else wrote first", 412, 7),
+    Conflict: Description("conflict", "Stands against what is there", 409, 7),
     TooLarge: Description("too-large", "Too large", 413, 2),
     UnsupportedMediaType: Description("unsupported-media-type", "Unsupported media type", 415, 2),
     InvalidValues: Description("invalid-values", "The values are not allowed", 422, 2),

@@ -1,0 +1,85 @@
+"""People and programs at a real server, by its commands: tokens made, used, listed, revoked."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import TOKEN, Processes, Server
+
+
+class Operator:
+    """The commands, each a process, against one server."""
+
+    def __init__(self, processes: Processes, server: Server) -> None:
+        self.processes, self.server = processes, server
+
+    def run(self, *command: str, token: str = TOKEN) -> tuple[int, str]:
+        code, process = self.processes.run(
+            *command, "--url", self.server.url, env={"CONFIG_MANAGER_TOKEN": token}
+        )
+        return code, "\n".join(process.text)
+
+    def json(self, *command: str, token: str = TOKEN) -> Any:
+        code, text = self.run(*command, "--json", token=token)
+        assert code == 0, text
+        return json.loads(text)
+
+
+@pytest.fixture(scope="module")
+def operator(module_shop: tuple[Processes, Path]) -> Operator:
+    processes, directory = module_shop
+    return Operator(processes, processes.server(directory / "data", "none:"))
+
+
+CI = ("token", "create", "--name", "ci", "--role", "write", "--services", "d*", "--expires", "90d")
+
+
+def test_a_token_is_made_used_listed_and_revoked_at_once(operator: Operator) -> None:
+    made = operator.json(*CI)
+    assert (made["services"], made["role"]) == (["d*"], "write")
+    headers = {"Authorization": f"Bearer {made['token']}"}
+    assert operator.server.put("door", {"a": 1}, headers=headers).json()["updated_by"] == "ci"
+    assert operator.server.put("router", {}, headers=headers).status_code == 403
+    code, text = operator.run("token", "list")
+    assert code == 0
+    assert [line.split()[:3] for line in text.splitlines()] == [
+        ["NAME", "ROLE", "SERVICES"],
+        ["bootstrap", "admin", "every"],
+        ["ci", "write", "d*"],
+    ]
+    assert operator.run(*CI)[0] == 7
+    assert operator.run("token", "list", token=made["token"])[0] == 5
+    code, text = operator.run("token", "revoke", "ci", "--reason", "he left")
+    assert (code, text) == (0, "ci is revoked: the next request with its token is refused")
+    assert operator.server.put("door", {}, headers=headers).status_code == 401
+    assert operator.run("token", "revoke", "ci")[0] == 6
+
+
+def test_a_token_for_a_file_is_only_in_that_file(operator: Operator, tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    command = ("token", "create", "--name", "box", "--role", "read", "--out", str(path))
+    code, text = operator.run(*command)
+    token = path.read_text().strip()
+    assert code == 0
+    assert token not in text
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    headers = {"Authorization": f"Bearer {token}"}
+    assert operator.server.get("/api/v1/config", headers=headers).status_code == 200
+    assert operator.run(*command)[0] == 2, "a file that is there is not written over"
+    other = tmp_path / "other"
+    assert operator.run(*command[:-1], str(other))[0] == 7
+    assert not other.exists()
+
+
+def test_no_line_of_the_log_shows_a_token(operator: Operator) -> None:
+    made = operator.json("token", "create", "--name", "quiet", "--role", "read")
+    operator.run("token", "list", token=made["token"])
+    log = "\n".join(operator.server.process.text)
+    assert '"administered"' in log
+    assert made["token"] not in log
+    assert TOKEN not in log
