@@ -126,9 +126,9 @@ class AiomqttTransport:
             v5 = version is module.ProtocolVersion.V5
             if v5 and address in self._speaks_311:
                 continue
-            client = self._client(module, address, client_id, will, version, inbox)
-            manager = trio_asyncio.aio_as_trio(client)
             try:
+                client = self._client(module, address, client_id, will, version, inbox)
+                manager = trio_asyncio.aio_as_trio(client)
                 with trio.fail_after(_CONNECT_V5_S if v5 else _CONNECT_S):
                     await manager.__aenter__()
             except (module.MqttError, OSError, trio.TooSlowError) as refused:
@@ -180,7 +180,7 @@ class AiomqttTransport:
             queue_type=lambda maxsize: inbox,  # noqa: ARG005
             max_inflight_messages=_IN_FLIGHT,
             max_concurrent_outgoing_calls=10 * _IN_FLIGHT,
-            tls_context=(self._tls or ssl.create_default_context()) if address.tls else None,
+            tls_context=self._tls if address.tls and self._tls else address.tls_context(),
             logger=_SILENT,
         )
         client.pending_calls_threshold = 10 * _IN_FLIGHT

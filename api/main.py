@@ -30,10 +30,11 @@ class LazyGroup(click.Group):
 
     lazy = {  # noqa: RUF012
         "client": "config_manager.client.cli:client",
+        "doctor": "config_manager.api.doctor_command:doctor",
         "status": "config_manager.api.status_command:status",
         "token": "config_manager.api.token_command:token",
     }
-    logs = frozenset({"client"})
+    logs = frozenset({"client", "doctor"})
     """Those that load structlog."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -81,6 +82,22 @@ def cli() -> None:
     "--mqtt-url",
     metavar="URL[,URL]",
     help="mqtt://[user[:password]@]host:port, mqtts://…, auto:[PORT], none:. [auto:]",
+)
+@click.option(
+    "--tls-cert-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Serve HTTPS with this PEM chain; read again when it changes.",
+)
+@click.option(
+    "--tls-key-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Its key. [in the certificate's file]",
+)
+@click.option(
+    "--allow-plain-http",
+    is_flag=True,
+    default=None,
+    help="Plain HTTP though others can reach the bind: something in front does TLS.",
 )
 @click.option(
     "--db-key-file", type=click.Path(path_type=Path), help="64 hex digits. [<data>/keys/db.key]"

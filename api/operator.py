@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import re
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -42,8 +43,18 @@ class Reply:
 class Server:
     """One config-manager, over REST."""
 
-    def __init__(self, url: str, token: str | None, *, timeout_s: float = _TIMEOUT_S) -> None:
-        """Raises SettingsInvalid where url or token can't be such."""
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        ca_file: Path | None = None,
+        timeout_s: float = _TIMEOUT_S,
+    ) -> None:
+        """ca_file: whom to believe about an https server, instead of the system's authorities.
+
+        Raises SettingsInvalid where url, token or file can't be such.
+        """
         try:
             parts = urlsplit(url)
             fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -57,6 +68,12 @@ class Server:
         self._token = token
         self._timeout_s = timeout_s
         handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
+        if parts.scheme == "https":
+            try:
+                context = ssl.create_default_context(cafile=ca_file)
+            except OSError as error:
+                raise SettingsInvalid(f"--ca-file {ca_file}: {error.strerror or error}") from None
+            handlers.append(urllib.request.HTTPSHandler(context=context))
         if parts.hostname in _LOOPBACK:  # a proxy would be told the token, and mean another host
             handlers.append(urllib.request.ProxyHandler({}))
         self._opener = urllib.request.build_opener(*handlers)
@@ -64,6 +81,26 @@ class Server:
     def get(self, *path: str, **query: str | None) -> Any:
         """The JSON at a path of these segments. Raises ServerSays, ServerUnreachable."""
         return self.ask("GET", *path, query=query).value
+
+    def health(self) -> Any:
+        """`GET /health`, whether it says 200 or 503. Raises as `ask`."""
+        request = urllib.request.Request(f"{self.url}/health")  # noqa: S310  http(s), see __init__
+        try:
+            try:
+                with self._opener.open(request, timeout=self._timeout_s) as response:
+                    return json.loads(response.read())
+            except urllib.error.HTTPError as answer:
+                with answer:
+                    content = answer.read()
+                value = json.loads(content)
+                if "ok" not in value:
+                    raise _said(answer.code, content, has_token=bool(self._token)) from None
+                return value
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise ServerUnreachable(
+                f"no healthy answer from {self.url} ({_plainly(error)}); is `config-manager serve` "
+                "running there? --url says where else"
+            ) from None
 
     def ask(
         self,
@@ -181,10 +218,19 @@ def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
         type=click.Path(path_type=Path, dir_okay=False),
         help="Holds the token. [CONFIG_MANAGER_TOKEN]",
     )
+    @click.option(
+        "--ca-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="CONFIG_MANAGER_CA_FILE",
+        show_envvar=True,
+        help="The authority of an https server's certificate. [the system's]",
+    )
     @click.option("--json", "as_json", is_flag=True, help="For programs.")
     @functools.wraps(command)
-    def with_server(*, url: str, token_file: Path | None, **options: Any) -> None:
-        command(server=Server(url, read_token(token_file)), **options)
+    def with_server(
+        *, url: str, token_file: Path | None, ca_file: Path | None, **options: Any
+    ) -> None:
+        command(server=Server(url, read_token(token_file), ca_file=ca_file), **options)
 
     return with_server
 

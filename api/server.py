@@ -45,10 +45,12 @@ from config_manager.api.limits import (
     SEND_WITHIN_S,
     STOP_WITHIN_S,
 )
+from config_manager.api.tls import Certificate
 from config_manager.config.errors import PortTaken, SettingsInvalid
 
 _RECEIVE_BYTES = 2**16
 _DESCRIPTORS_LEFT = 128
+_CLOSE_WITHIN_S = 1.0
 _SPELLED = {b"x-request-id": b"X-Request-ID"}
 
 
@@ -58,15 +60,18 @@ async def serve(
     port: int,
     *,
     on_stop: Callable[[], None] = lambda: None,
+    certificate: Certificate | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled, then give requests in hand 2 s. Starts with the port it listens on.
 
     on_stop: called before those 2 s begin, so that what waits for something may answer in them.
+    certificate: HTTPS with it; None is plain HTTP.
+
     Raises PortTaken, or SettingsInvalid where the host is not ours to bind.
     """
     listeners = await _listen(host, port)
-    server = _Server(app)
+    server = _Server(app, certificate)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run, listeners)
         task_status.started(listeners[0].socket.getsockname()[1])
@@ -104,7 +109,8 @@ def _is_the_peers_doing(error: Exception) -> bool:
 
 
 class _Server:
-    def __init__(self, app: AsgiApp) -> None:
+    def __init__(self, app: AsgiApp, certificate: Certificate | None) -> None:
+        self.certificate = certificate
         self.app = ASGIWrapper(app)  # type: ignore[arg-type]
         self.config = Config()
         self.config.include_server_header = False
@@ -167,7 +173,14 @@ class _Connection:
 
     def __init__(self, server: _Server, stream: trio.SocketStream) -> None:
         self._server = server
-        self._stream = stream
+        self._socket = stream.socket
+        self._is_tls = server.certificate is not None
+        self._stream: trio.abc.Stream = stream
+        if (
+            server.certificate is not None
+        ):  # the handshake is part of the first read, and of its time
+            context = server.certificate.context()
+            self._stream = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
         self._send_lock = trio.Lock()
         self._reading = trio.CancelScope()
         self._sending: trio.CancelScope | None = None
@@ -177,7 +190,7 @@ class _Connection:
         self.protocol: _LeanH11
 
     async def run(self) -> None:
-        socket = self._stream.socket
+        socket = self._socket
         try:
             peer, here = socket.getpeername(), socket.getsockname()
         except OSError:  # it left before we looked
@@ -191,7 +204,7 @@ class _Connection:
                     self._server.context,
                     task_group,
                     ConnectionState({}),
-                    False,
+                    self._is_tls,
                     parse_socket_addr(socket.family, peer),
                     parse_socket_addr(socket.family, here),
                     self._send,
@@ -280,8 +293,10 @@ class _Connection:
         async with self._send_lock:  # the reader may find the end while an answer is on its way
             # they may be gone already
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._stream.send_eof()
-        await self._stream.aclose()
+                if isinstance(self._stream, trio.SocketStream):
+                    await self._stream.send_eof()
+        with trio.move_on_after(_CLOSE_WITHIN_S):  # TLS says goodbye; who does not read is left
+            await self._stream.aclose()
 
 
 class _LeanH11(H11Protocol):

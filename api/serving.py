@@ -15,6 +15,7 @@ from config_manager.actors.mqtt import AiomqttTransport
 from config_manager.actors.system import System, running_system
 from config_manager.api.app import make_app
 from config_manager.api.server import serve as serve_http
+from config_manager.api.tls import Certificate
 from config_manager.config.errors import ConfigManagerError, the_reason
 from config_manager.config.logging import Lines, configure
 from config_manager.config.services import SAMPLE_CATALOGUE
@@ -57,6 +58,9 @@ class _OneWriteAPass(trio.abc.Instrument):
 
 
 async def _serve(settings: Settings) -> None:
+    certificate = None
+    if settings.tls_cert_file is not None:
+        certificate = Certificate(settings.tls_cert_file, settings.tls_key_file)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
         async with running_system(
@@ -65,10 +69,13 @@ async def _serve(settings: Settings) -> None:
             app = make_app(system, dev=settings.dev)
             bind = settings.bind_address
             async with trio.open_nursery() as http:
-                serve_app = partial(serve_http, on_stop=system.confirmations.give_up)
+                serve_app = partial(
+                    serve_http, on_stop=system.confirmations.give_up, certificate=certificate
+                )
                 port: int = await http.start(serve_app, app, bind.host, bind.port)
                 host = f"[{bind.host}]" if ":" in bind.host else bind.host
-                _say_ready(settings, system, f"http://{host}:{port}")
+                scheme = "http" if certificate is None else "https"
+                _say_ready(settings, system, f"{scheme}://{host}:{port}")
                 sys.setswitchinterval(_SWITCH_INTERVAL_S)
                 gc.collect()
                 gc.freeze()

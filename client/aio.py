@@ -9,7 +9,6 @@ import asyncio
 import inspect
 import logging
 import socket
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -391,8 +390,8 @@ async def connect_with_aiomqtt(
     """Protocol 5, else 3.1.1. Raises BrokerUnavailable."""
     import aiomqtt
 
-    client = _make_client(address, client_id, will, aiomqtt.ProtocolVersion.V5)
     try:
+        client = _make_client(address, client_id, will, aiomqtt.ProtocolVersion.V5)
         try:
             await client.__aenter__()
         except aiomqtt.MqttError:  # it may not know 5
@@ -427,7 +426,7 @@ def _make_client(
         timeout=_CONNECT_S,
         # small packets wait 40 ms for each other's acknowledgement otherwise (Nagle)
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-        tls_context=ssl.create_default_context() if address.tls else None,
+        tls_context=address.tls_context(),
         logger=_SILENT,
     )
 

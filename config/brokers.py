@@ -1,29 +1,58 @@
-"""Where brokers are: the `--mqtt-url` of the server and the client alike."""
+"""Where brokers are: the `--mqtt-url` of the server and the client alike.
+
+A broker with a certificate of its own authority, or one that wants ours, is told with its URL:
+`mqtts://host:8883?ca=/etc/mqtt/ca.pem&cert=/etc/mqtt/me.pem&key=/etc/mqtt/me.key`.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from config_manager.config.errors import SettingsInvalid
 
+if TYPE_CHECKING:
+    import ssl
+
 _MAX_PORT = 65535
+_FILES = ("ca", "cert", "key")
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """Where a broker is and how to log in; `str()` never shows userinfo."""
+    """Where a broker is and how to log in; `str()` never shows userinfo.
+
+    ca: the authority that signed the broker's certificate, instead of the system's. cert, key: what
+    we show it (PEM; the key may stand in the certificate's file).
+    """
 
     host: str
     port: int
     tls: bool = False
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """None without TLS. Read from the files each time: a connection that is made after they
+        were exchanged uses the new ones. Raises OSError (ssl.SSLError is one)."""
+        if not self.tls:
+            return None
+        import ssl
+
+        context = ssl.create_default_context(cafile=self.ca)
+        if self.cert is not None:
+            context.load_cert_chain(self.cert, self.key)
+        return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +100,37 @@ def _parse_mqtt_url(text: str) -> BrokerAddress | Auto | Nothing:
         raise problem from None
     if not url.hostname or port == 0 or any(c.isspace() for c in text):
         raise problem
-    if url.path not in ("", "/") or url.query or url.fragment:
+    if url.path not in ("", "/") or url.fragment:
         raise problem
     tls = scheme == "mqtts"
+    files = _files(url.query, tls=tls)
     return BrokerAddress(
         url.hostname,
         port or (8883 if tls else 1883),
         tls,
         unquote(url.username) if url.username else None,
         unquote(url.password) if url.password else None,
+        **files,
     )
+
+
+def _files(query: str, *, tls: bool) -> dict[str, Path]:
+    problem = SettingsInvalid(
+        "CONFIG_MANAGER_MQTT_URL: after the port only mqtts:// takes something: "
+        "?ca=FILE&cert=FILE&key=FILE"
+    )
+    if not query:
+        return {}
+    try:
+        pairs = parse_qsl(query, strict_parsing=True, max_num_fields=len(_FILES))
+    except ValueError:
+        raise problem from None
+    files = {name: Path(value) for name, value in pairs}
+    if not tls or len(files) != len(pairs) or not files.keys() <= set(_FILES):
+        raise problem
+    if "key" in files and "cert" not in files:
+        raise SettingsInvalid("CONFIG_MANAGER_MQTT_URL: a key= needs the cert= it belongs to")
+    for name, path in files.items():
+        if not path.is_file():
+            raise SettingsInvalid(f"CONFIG_MANAGER_MQTT_URL: {name}={path}: there is no such file")
+    return files

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     data_dir: Path = Path("./data")
     bind: str = "127.0.0.1:8081"
     mqtt_url: str = "auto:"
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    allow_plain_http: bool = False
     db_key_file: Path | None = None
     bootstrap_token: SecretStr | None = None
     heartbeat_seconds: float = Field(default=10.0, ge=0.1, le=3600)
@@ -105,4 +108,23 @@ def load_settings(*, dev: bool = False, **flags: Any) -> Settings:
             f"--dev listens on loopback only, not on {settings.bind}; "
             "leave --dev out to serve other machines (then a token is needed)"
         )
+    _check_transport(settings)
     return settings
+
+
+def _check_transport(settings: Settings) -> None:
+    """Raises SettingsInvalid where what is secret would travel in the clear without a word."""
+    if settings.tls_key_file is not None and settings.tls_cert_file is None:
+        raise SettingsInvalid(
+            "CONFIG_MANAGER_TLS_KEY_FILE: give the certificate, too: CONFIG_MANAGER_TLS_CERT_FILE"
+        )
+    if (
+        not settings.bind_address.is_loopback
+        and settings.tls_cert_file is None
+        and not settings.allow_plain_http
+    ):
+        raise SettingsInvalid(
+            f"CONFIG_MANAGER_BIND: on {settings.bind} tokens and configurations would travel in the "
+            "clear; give --tls-cert-file and --tls-key-file, or say --allow-plain-http where "
+            "something in front does TLS"
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,7 +63,6 @@ def test_several_places_keep_their_order() -> None:
         "mqtt://h:-1",
         "mqtt://[::1",
         "mqtt://h/topic",
-        "mqtt://h?x=1",
         "mqtt://h#x",
         "mqtt://h h",
         "mqtt://h\n.example",
@@ -105,3 +106,41 @@ def test_any_text_is_places_or_is_refused(text: str) -> None:
         if isinstance(place, BrokerAddress):
             assert place.host
             assert 0 < place.port < 65536
+
+
+def test_a_brokers_own_authority_and_our_certificate_stand_in_its_url(tmp_path: Path) -> None:
+    for name in ("ca.pem", "me.pem", "me.key"):
+        (tmp_path / name).touch()
+    ca, cert, key = (tmp_path / name for name in ("ca.pem", "me.pem", "me.key"))
+    [address] = parse_mqtt_urls(f"mqtts://a?ca={ca}&cert={cert}&key={key}")
+    assert address == BrokerAddress("a", 8883, tls=True, ca=ca, cert=cert, key=key)
+    assert str(address) == "mqtts://a:8883"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("mqtt://a?ca={here}", "only mqtts"),
+        ("mqtts://a?ca={here}&ca={here}", "only mqtts"),
+        ("mqtts://a?password=x", "only mqtts"),
+        ("mqtts://a?key={here}", "cert="),
+        ("mqtts://user:secret@a?ca={here}-not", "no such file"),
+        ("mqtts://a?ca", "only mqtts"),
+    ],
+)
+def test_what_else_stands_there_is_refused(url: str, words: str, tmp_path: Path) -> None:
+    here = tmp_path / "file.pem"
+    here.touch()
+    with pytest.raises(SettingsInvalid) as caught:
+        parse_mqtt_urls(url.format(here=here))
+    assert words in caught.value.detail
+    assert "secret" not in caught.value.detail
+
+
+def test_files_that_are_no_certificates_are_an_os_error(tmp_path: Path) -> None:
+    """So that a broker's turn ends like any other that can't be reached, and is tried again."""
+    here = tmp_path / "file.pem"
+    here.write_text("not a certificate")
+    with pytest.raises(OSError, match=r"\[X509|\[SSL|no certificate"):
+        BrokerAddress("a", 8883, tls=True, ca=here).tls_context()
+    assert BrokerAddress("a", 1883).tls_context() is None

@@ -39,6 +39,9 @@ def test_without_anything_the_defaults_are_the_contracts() -> None:
         "data_dir": Path("data"),
         "bind": "127.0.0.1:8081",
         "mqtt_url": "auto:",
+        "tls_cert_file": None,
+        "tls_key_file": None,
+        "allow_plain_http": False,
         "db_key_file": None,
         "bootstrap_token": None,
         "heartbeat_seconds": 10.0,
@@ -52,14 +55,14 @@ def test_flags_win_over_the_environment_and_that_over_the_env_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_env_file(
-        "CONFIG_MANAGER_LOG_LEVEL=error\nCONFIG_MANAGER_BIND=file:1\nCONFIG_MANAGER_DATA_DIR=file\n"
+        "CONFIG_MANAGER_LOG_LEVEL=error\nCONFIG_MANAGER_BIND=localhost:1\nCONFIG_MANAGER_DATA_DIR=file\n"
     )
-    monkeypatch.setenv("CONFIG_MANAGER_BIND", "environment:2")
+    monkeypatch.setenv("CONFIG_MANAGER_BIND", "localhost:2")
     monkeypatch.setenv("CONFIG_MANAGER_DATA_DIR", "environment")
     settings = load_settings(data_dir=Path("flag"), bind=None)
     assert (settings.log_level, settings.bind, settings.data_dir) == (
         "error",
-        "environment:2",
+        "localhost:2",
         Path("flag"),
     )
 
@@ -184,7 +187,16 @@ def test_an_address_is_parsed_and_known_for_loopback(
 @pytest.mark.parametrize("bind", ["0.0.0.0:80", "[::]:80", "example.com:1", "127.example.com:80"])
 def test_dev_listens_on_loopback_only(bind: str) -> None:
     assert "--dev listens on loopback only" in message_of(dev=True, bind=bind)
-    assert load_settings(dev=False, bind=bind).bind == bind
+    assert load_settings(dev=False, bind=bind, allow_plain_http=True).bind == bind
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0:80", "[::]:80", "example.com:1"])
+def test_what_others_can_reach_is_not_served_in_the_clear_without_a_word(bind: str) -> None:
+    said = message_of(bind=bind)
+    assert "CONFIG_MANAGER_BIND" in said
+    assert "--tls-cert-file" in said
+    assert "--allow-plain-http" in said
+    assert load_settings(bind=bind, tls_cert_file=Path("cert.pem")).bind == bind
 
 
 def test_only_the_flag_says_dev(monkeypatch: pytest.MonkeyPatch) -> None:
