@@ -19,7 +19,7 @@ from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World, rfc3339
 
 BROKERLESS_S = 30.0
-"""For how long configured brokers may all be away before health is not ok (contract.md)."""
+"""For how long configured brokers may all be away before health is not ok."""
 
 _CHECK_INTERVAL_S = 1.0
 
@@ -82,7 +82,7 @@ class HealthBoard:
 
 
 class HealthFrames:
-    """The frame of the health topics (contract.md): who, when, and `data`."""
+    """The frame of the health topics: who, when, and `data`. Every field's name is public."""
 
     def __init__(self, world: World) -> None:
         self._world = world

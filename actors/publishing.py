@@ -44,7 +44,7 @@ _WINDOW = 16
 _ACKNOWLEDGED_WITHIN_S = 10.0
 _BACKOFF_S = (0.5, 5.0)
 """First and longest pause before connecting again; the longest bounds how soon a broker that comes
-back is filled (issue: within 10 s)."""
+back is filled: within 10 s (README)."""
 _MAX_EXPONENT = 10  # 0.5 s · 2^4 is past the limit already; 2^1024 would be no number at all
 _QUIET_S = 0.1
 """Retained messages come in one burst after SUBACK; this long without one ends it."""

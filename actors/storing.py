@@ -230,7 +230,7 @@ class Storage:
         )
 
     async def _weigh(self, witnessed: Witnessed) -> None:
-        """A broker's retained documents are a witness, as instance.json is (trust.md)."""
+        """A broker's retained documents are a witness, as instance.json is."""
         if witnessed.mark > self._floor:
             self._floor = witnessed.mark
             self._seen_at = f"{witnessed.where} holds what we signed at"

@@ -112,7 +112,7 @@ class Confirmations:
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """`GET /health`, word for word (contract.md)."""
+    """`GET /health`, word for word: each field's name is public."""
 
     ok: bool
     mode: Mode

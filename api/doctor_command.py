@@ -34,7 +34,7 @@ _ANSWER_WITHIN_S = 1.0
 _QUIET_S = 0.5
 _PUBLISHERS = 8
 _RETAINED = 1_100
-"""More than the 1,020 that Mosquitto as shipped gives a new subscriber (trust.md)."""
+"""More than the 1,020 that Mosquitto as shipped gives a new subscriber."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from config_manager.config.settings import Settings
 from config_manager.config.world import World
 
 GC_THRESHOLD = 50_000
-"""Young objects before a collection: the default of 700 costs a fifth of a GET's p99 (speed.md)."""
+"""Young objects before a collection: the default of 700 costs a fifth of a GET's p99."""
 _SWITCH_INTERVAL_S = 0.0001
 """How long a thread that comes back from the disk may wait for the interpreter. A busy event loop
 gives it up for microseconds at a time, which a waiting thread misses: with Python's 5 ms each commit

@@ -1,7 +1,7 @@
 """From the first byte of a PUT to the message at a subscriber; beside the bare wire and etcd's watch.
 
 Back to back sends the next as soon as the last arrived; paced waits 25 ms first, which is nearer to
-life and slower: a virtual CPU takes its time to wake (speed.md, 10).
+life and slower: after 10 ms of idleness a virtual CPU takes its time to wake, several times an update.
 """
 
 from __future__ import annotations

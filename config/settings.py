@@ -1,4 +1,4 @@
-"""The service's own settings: flags over environment over `.env` over defaults (contract.md).
+"""The service's own settings: flags over environment over `.env` over defaults (README).
 
 Units are in the names. A value that does not parse stops the start: `SettingsInvalid`, exit 2.
 """

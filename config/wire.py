@@ -1,6 +1,6 @@
 """Bytes in, bytes out: DSSE envelopes, digests, and the only place where a topic is spelled.
 
-Wire format: DSSE v1 (github.com/secure-systems-lab/dsse, protocol.md) with Ed25519 (RFC 8032).
+Wire format: DSSE v1 (github.com/secure-systems-lab/dsse) with Ed25519 (RFC 8032).
 A signature covers `DSSEv1 SP len(type) SP type SP len(body) SP body`; nothing is ever serialised
 again to be checked. `config_manager.config.trust` decides whom to believe; here nothing is trusted.
 """

@@ -1,0 +1,42 @@
+"""What the documents and comments point at is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("actors", "api", "bench", "client", "config", "deploy", "docs", "examples", "storage")
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# `api/app.py`, `docs/wire.md`; not a path of the data directory, such as `trust/root.json`
+_PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join((*FOLDERS, 'tests'))})/[\w./-]*\w\.\w+")
+_PAGE = re.compile(r"(?<![\w/.])[\w-]+\.md\b")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_document_names_exists(page: Path) -> None:
+    named = set(_PATH.findall(page.read_text()))
+    assert sorted(name for name in named if not (ROOT / name).is_file()) == []
+
+
+def test_no_comment_sends_its_reader_to_a_document_that_is_not_here() -> None:
+    here = {
+        page.name for folder in (".", "docs", "deploy") for page in (ROOT / folder).glob("*.md")
+    }
+    sources = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+    lost = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sources
+        for name in _PAGE.findall(path.read_text())
+        if name not in here
+    }
+    assert sorted(lost) == []
+
+
+def test_the_steps_of_one_put_are_numbered_in_order() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    steps = [int(number) for number in re.findall(r"^(\d+)\. ", text, re.MULTILINE)]
+    assert steps == list(range(1, len(steps) + 1))
