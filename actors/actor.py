@@ -21,6 +21,7 @@ import trio
 from outcome import Error, Outcome, Value
 
 from config_manager.config.errors import Refused
+from config_manager.config.world import backoff_s
 
 R = TypeVar("R")
 
@@ -297,7 +298,7 @@ class Actor:
         if len(crashes) > policy.restarts:
             self._on_event(ActorCrashed(self.name, crash, len(crashes), None))
             raise RestartLimit(self.name, len(crashes)) from crash
-        pause = min(policy.backoff * 2 ** (len(crashes) - 1), policy.backoff_limit)
+        pause = backoff_s(len(crashes) - 1, first_s=policy.backoff, longest_s=policy.backoff_limit)
         pause *= self._jitter()
         self.state = "restarting"
         self._on_event(ActorCrashed(self.name, crash, len(crashes), pause))

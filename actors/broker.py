@@ -24,7 +24,7 @@ from config_manager.actors.actor import Actor, Handler, Policy, idle
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import PortTaken
 from config_manager.config.settings import ENV_PREFIX
-from config_manager.config.world import World
+from config_manager.config.world import World, backoff_s
 
 _DEFAULT_PORT = 1883
 _FREE_PORT_S = 3.0
@@ -32,7 +32,6 @@ _FREE_PORT_S = 3.0
 _START_S = 10.0
 _STOP_S = 1.0
 _BACKOFF_S = (0.1, 5.0)
-_MAX_EXPONENT = 10  # 0.1 s · 2^6 is past the limit already; 2^1024 would be no number at all
 
 _MOSQUITTO_CONF = """\
 # Written by config-manager at each start; edits are lost. For a broker of your own, see --mqtt-url.
@@ -92,7 +91,7 @@ async def _keep_running(
             await _ended(process)
             failures = failures + 1 if trio.current_time() - started < longest else 0
             log.warning("broker died", returncode=process.poll(), port=port)
-            pause = min(first * 2 ** min(failures, _MAX_EXPONENT), longest)
+            pause = backoff_s(failures, first_s=first, longest_s=longest)
             await trio.sleep(pause * (1 + world.randomness.fraction()) / 2)
             try:
                 process = await _start(folder, port)

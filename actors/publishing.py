@@ -35,7 +35,7 @@ from config_manager.config.documents import ConfigUpdate, NotADocument, Root, Un
 from config_manager.config.names import Mark
 from config_manager.config.trust import Distrust
 from config_manager.config.wire import Envelope
-from config_manager.config.world import World
+from config_manager.config.world import World, backoff_s
 from config_manager.storage.state import ServiceState
 
 _WINDOW = 16
@@ -45,7 +45,6 @@ _ACKNOWLEDGED_WITHIN_S = 10.0
 _BACKOFF_S = (0.5, 5.0)
 """First and longest pause before connecting again; the longest bounds how soon a broker that comes
 back is filled: within 10 s (README)."""
-_MAX_EXPONENT = 10  # 0.5 s · 2^4 is past the limit already; 2^1024 would be no number at all
 _QUIET_S = 0.1
 """Retained messages come in one burst after SUBACK; this long without one ends it."""
 _SETTLE_S = 5.0
@@ -502,7 +501,7 @@ class Publisher:
             if trio.current_time() - self._connected_at > _LIVED_S:
                 self._failures = 0
             first, longest = _BACKOFF_S
-            pause = min(first * 2 ** min(self._failures, _MAX_EXPONENT), longest)
+            pause = backoff_s(self._failures, first_s=first, longest_s=longest)
             pause *= self.world.randomness.fraction()
             self._failures += 1
             await trio.sleep(0.05 + pause)

@@ -34,7 +34,7 @@ from config_manager.client.saying import say, say_event
 from config_manager.client.subscriber import Applied, Event, Offered, Resigned
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.strict_json import JsonObject
-from config_manager.config.world import World
+from config_manager.config.world import World, backoff_s
 
 if TYPE_CHECKING:  # at run time they would bring a broker client into every importing service
     from config_manager.actors.mqtt import Connection, Transport
@@ -48,7 +48,6 @@ Apply = Callable[[Change[M]], Awaitable[None] | None]
 _TICK_S = 1.0
 _BACKOFF_S = 0.5
 _BACKOFF_LIMIT_S = 30.0
-_MAX_EXPONENT = 10  # 0.5 s · 2^6 is past the limit already; this only bounds the number
 _INBOX = 64
 _UNREAD_EVENTS = 256
 _KEEP_RETRY_S = 1.0
@@ -460,8 +459,8 @@ class _Driver(Generic[M]):
                 _say_unavailable(address, _first_of(broken))
             await self._inbox.send(_Lost())
             failures = 0 if worked else failures + 1
-            longest = min(_BACKOFF_S * 2 ** min(failures, _MAX_EXPONENT), _BACKOFF_LIMIT_S)
-            await trio.sleep(longest * self._world.randomness.fraction())
+            pause = backoff_s(failures, first_s=_BACKOFF_S, longest_s=_BACKOFF_LIMIT_S)
+            await trio.sleep(pause * self._world.randomness.fraction())
 
     async def _send_reports(self, connection: Connection, client_id: str) -> NoReturn:
         """The newest receipt, whenever there is one that this broker has not got."""

@@ -24,7 +24,7 @@ from config_manager.client.saying import say, say_event
 from config_manager.client.subscriber import Kept
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
-from config_manager.config.world import World
+from config_manager.config.world import World, backoff_s
 
 if TYPE_CHECKING:
     import aiomqtt
@@ -37,7 +37,6 @@ Apply = Callable[[Change[M]], Awaitable[None] | None]
 _TICK_S = 1.0
 _BACKOFF_S = 0.5
 _BACKOFF_LIMIT_S = 30.0
-_MAX_EXPONENT = 10
 _KEEP_RETRY_S = 1.0
 _FAREWELL_S = 1.0
 _CONNECT_S = 5.0
@@ -345,8 +344,8 @@ class _Driver(Generic[M]):
                 say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
             await self._step(lambda: self._instance.disconnected(_now()))
             failures = 0 if worked else failures + 1
-            longest = min(_BACKOFF_S * 2 ** min(failures, _MAX_EXPONENT), _BACKOFF_LIMIT_S)
-            await asyncio.sleep(longest * self._world.randomness.fraction())
+            pause = backoff_s(failures, first_s=_BACKOFF_S, longest_s=_BACKOFF_LIMIT_S)
+            await asyncio.sleep(pause * self._world.randomness.fraction())
 
     async def _arrived(self, topic: str, payload: bytes) -> None:
         await self._step(

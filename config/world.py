@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+_MAX_EXPONENT = 100
+
 
 class WallClock(Protocol):
     def now(self) -> float:
@@ -115,6 +117,12 @@ class World:
     clock: WallClock = field(default_factory=SystemClock)
     randomness: Randomness = field(default_factory=SystemRandomness)
     disk: Disk = field(default_factory=SystemDisk)
+
+
+def backoff_s(failures: int, *, first_s: float, longest_s: float) -> float:
+    """The longest pause after so many failures (from 0): doubled for each, bounded, before jitter."""
+    # a float has no 2^1024, and whoever is away for an hour fails that often
+    return min(first_s * 2.0 ** min(failures, _MAX_EXPONENT), longest_s)
 
 
 def rfc3339(seconds: float) -> str:

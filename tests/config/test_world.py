@@ -18,6 +18,7 @@ from config_manager.config.world import (
     SystemDisk,
     SystemRandomness,
     World,
+    backoff_s,
     parse_rfc3339,
     rfc3339,
 )
@@ -142,3 +143,17 @@ def test_the_world_is_the_real_one_unless_another_is_passed_in() -> None:
     assert isinstance(world.clock, SystemClock)
     assert isinstance(world.randomness, SystemRandomness)
     assert isinstance(world.disk, SystemDisk)
+
+
+@pytest.mark.parametrize(
+    ("failures", "pause_s"),
+    [(0, 0.5), (1, 1.0), (3, 4.0), (4, 5.0), (1_023, 5.0), (1_024, 5.0), (10**9, 5.0)],
+)
+def test_a_pause_doubles_up_to_its_limit_however_often_it_failed(
+    failures: int, pause_s: float
+) -> None:
+    assert backoff_s(failures, first_s=0.5, longest_s=5.0) == pause_s
+
+
+def test_no_pause_is_asked_for_where_the_first_is_none() -> None:
+    assert backoff_s(2_000, first_s=0.0, longest_s=0.0) == 0.0
