@@ -11,14 +11,20 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
 from config_manager.config.brokers import BrokerAddress
+from config_manager.config.errors import the_reason
 
 if TYPE_CHECKING:
     import aiomqtt
@@ -46,6 +52,18 @@ class Message:
     topic: str
     payload: bytes
     retained: bool = False
+
+
+@contextmanager
+def broken_as_itself() -> Iterator[None]:
+    """A broken connection passes without the groups that nurseries put around it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        _, other = group.split(BrokerUnavailable)
+        if other is not None:
+            raise
+        raise the_reason(group, BrokerUnavailable) from None
 
 
 class Connection(Protocol):
@@ -92,7 +110,7 @@ class AiomqttTransport:
         import aiomqtt
         import trio_asyncio
 
-        try:
+        with broken_as_itself():  # the loop's nurseries wrap whatever passes them
             async with trio_asyncio.open_loop() as loop:
                 # without a handler of ours a dying broker ends the whole program
                 loop.set_exception_handler(lambda _loop, _context: None)
@@ -104,11 +122,6 @@ class AiomqttTransport:
                     nursery.start_soon(inbox.close_when_lost, client)
                     yield _AiomqttConnection(client, inbox, loop)
                     nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:  # the loop's nurseries wrap whatever passes them
-            broken, other = group.split(BrokerUnavailable)
-            if broken is None or other is not None:
-                raise
-            raise _first(broken) from None
 
     @asynccontextmanager
     async def _open(
@@ -321,11 +334,6 @@ class _AiomqttConnection:
         async for message in self._inbox.read():
             yield message
         raise self._inbox.lost or BrokerUnavailable("the connection was closed")
-
-
-def _first(group: BaseExceptionGroup[BrokerUnavailable]) -> BrokerUnavailable:
-    found = group.exceptions[0]
-    return _first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
 def _may_not_know_5(error: Exception) -> bool:

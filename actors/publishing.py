@@ -26,6 +26,7 @@ from config_manager.actors.mqtt import (
     Connection,
     Message,
     Transport,
+    broken_as_itself,
 )
 from config_manager.actors.statuses import NewlyRuns, NotTaken, StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
@@ -484,17 +485,13 @@ class Publisher:
         while True:
             self._connected_at = math.inf
             try:
-                async with self._transport.connect(
-                    self._address, client_id=self._client_id, will=self._will()
-                ) as connection:
-                    await _Session(self, connection).run()
+                with broken_as_itself():
+                    async with self._transport.connect(
+                        self._address, client_id=self._client_id, will=self._will()
+                    ) as connection:
+                        await _Session(self, connection).run()
             except BrokerUnavailable as error:
                 self._disconnected(str(error))
-            except BaseExceptionGroup as group:
-                broken, other = group.split(BrokerUnavailable)
-                if broken is None or other is not None:
-                    raise
-                self._disconnected(str(_leaf(broken)))
             finally:
                 self.outlet.connected = False
                 self.repairs_due = {}
@@ -580,8 +577,3 @@ def _about(state: ServiceState) -> dict[str, Any]:
         "correlation_id": state.correlation_id,
         "request_id": state.correlation_id,
     }
-
-
-def _leaf(group: BaseExceptionGroup[BrokerUnavailable]) -> BrokerUnavailable:
-    found = group.exceptions[0]
-    return _leaf(found) if isinstance(found, BaseExceptionGroup) else found

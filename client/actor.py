@@ -31,7 +31,7 @@ from config_manager.client.instance import (
 )
 from config_manager.client.opening import ABSENT_GRACE_S, Options, Prepared, prepare
 from config_manager.client.saying import say, say_event
-from config_manager.client.subscriber import Applied, Event, Offered, Resigned
+from config_manager.client.subscriber import Applied, Event, Kept, Offered, Resigned
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World, backoff_s
@@ -405,7 +405,7 @@ class _Driver(Generic[M]):
         if self._stale is not None:
             raise self._stale
 
-    async def _keep(self, kept: Any, *, patient: bool) -> None:
+    async def _keep(self, kept: Kept, *, patient: bool) -> None:
         """Durable before it is applied: a full disk delays a change, it never loses a mark."""
         while True:
             try:
@@ -430,7 +430,7 @@ class _Driver(Generic[M]):
     async def stay_connected(
         self, transport: Transport, address: BrokerAddress, client_id: str
     ) -> NoReturn:
-        from config_manager.actors.mqtt import BrokerUnavailable, Message
+        from config_manager.actors.mqtt import BrokerUnavailable, Message, broken_as_itself
 
         failures = 0
         while True:
@@ -438,25 +438,21 @@ class _Driver(Generic[M]):
             try:
                 last_will = self._instance.report(gone=True)
                 will = Message(last_will.topic, last_will.payload, retained=True)
-                async with (
-                    transport.connect(address, client_id=client_id, will=will) as connection,
-                    trio.open_nursery() as nursery,
-                ):
-                    await connection.subscribe(*self._instance.filters)
-                    say(logging.INFO, "connected", broker=str(address))
-                    # made afresh: the last will that this broker may hold has a higher number
-                    await self.perform([self._instance.report()])
-                    nursery.start_soon(self._send_reports, connection, client_id)
-                    async for message in connection.messages():
-                        worked = True  # which a broker that drops us at once does not
-                        await self._inbox.send(_Arrived(message.topic, message.payload))
+                with broken_as_itself():
+                    async with (
+                        transport.connect(address, client_id=client_id, will=will) as connection,
+                        trio.open_nursery() as nursery,
+                    ):
+                        await connection.subscribe(*self._instance.filters)
+                        say(logging.INFO, "connected", broker=str(address))
+                        # made afresh: the last will that this broker may hold has a higher number
+                        await self.perform([self._instance.report()])
+                        nursery.start_soon(self._send_reports, connection, client_id)
+                        async for message in connection.messages():
+                            worked = True  # which a broker that drops us at once does not
+                            await self._inbox.send(_Arrived(message.topic, message.payload))
             except BrokerUnavailable as error:
-                _say_unavailable(address, error)
-            except BaseExceptionGroup as group:
-                broken, other = group.split(BrokerUnavailable)
-                if broken is None or other is not None:
-                    raise
-                _say_unavailable(address, _first_of(broken))
+                say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
             await self._inbox.send(_Lost())
             failures = 0 if worked else failures + 1
             pause = backoff_s(failures, first_s=_BACKOFF_S, longest_s=_BACKOFF_LIMIT_S)
@@ -480,15 +476,6 @@ class _Driver(Generic[M]):
             self._received.pop(client_id, None)
             self._acknowledged.set()
             self._acknowledged = trio.Event()
-
-
-def _say_unavailable(address: BrokerAddress, error: BaseException) -> None:
-    say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
-
-
-def _first_of(group: BaseExceptionGroup[Any]) -> BaseException:
-    found = group.exceptions[0]
-    return _first_of(found) if isinstance(found, BaseExceptionGroup) else found
 
 
 def _default_transport() -> Transport:
