@@ -5,7 +5,7 @@ and turned down; the actor lives on), `Gone` (crashed or stopping: the outcome i
 (never delivered: nothing happened) or `trio.TooSlowError` (delivered, not answered in time).
 
 An actor may hold only actors that started before it, so asks form a DAG and can't deadlock. What
-travels upwards is a nudge nobody waits for (`Nudge`).
+travels upwards is a view that somebody follows (`actors.views`).
 """
 
 from __future__ import annotations
@@ -151,21 +151,6 @@ def log_event(event: SupervisorEvent) -> None:
                 log.error("actor did not stop in time", actor=actor)
             else:
                 log.debug("actor stopped", actor=actor)
-
-
-class Nudge:
-    """News that travels upwards: one slot, nobody waits for it to be taken, twice counts once."""
-
-    def __init__(self) -> None:
-        self._event = trio.Event()
-
-    def give(self) -> None:
-        self._event.set()
-
-    async def wait(self) -> None:
-        """Until nudged; takes the nudge."""
-        await self._event.wait()
-        self._event = trio.Event()
 
 
 class Actor:

@@ -448,7 +448,7 @@ class Publisher:
         transport: Transport,
         *,
         view: CommittedView,
-        board: Confirmations,
+        confirmations: Confirmations,
         broker_view: BrokerView,
         sign: SignUpdate,
         witnessed: Callable[[Mark], Awaitable[None]],
@@ -474,7 +474,7 @@ class Publisher:
         self.repairs_due: dict[str, Callable[[], None]] = {}
         self._address = address
         self._transport = transport
-        self._board = board
+        self._confirmations = confirmations
         self._will = will
         self._client_id = client_id
         self._failures = 0
@@ -525,7 +525,7 @@ class Publisher:
             self._newly_confirmed[state.service] = state.revision
             log = structlog.get_logger()
             log.info("confirmed", broker=self.broker_view.url, **_about(state))
-        self._board.note(self.broker_view, state.service, state.revision)
+        self._confirmations.note(self.broker_view, state.service, state.revision)
 
     async def tell_confirmed(self) -> None:
         """What was read back since the last call: for the outbox, together and at leisure."""

@@ -137,7 +137,7 @@ async def running_system(
         addresses = await _brokers(settings, stack, states, world)
         outlets = [Outlet() for _ in addresses]
         broker_views = [BrokerView(str(address)) for address in addresses]
-        board = Confirmations(broker_views)
+        confirmations = Confirmations(broker_views)
         statuses = StatusBoard()
         for index, address in enumerate(addresses):
             name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
@@ -147,7 +147,7 @@ async def running_system(
                 address,
                 transport,
                 view=view,
-                board=board,
+                confirmations=confirmations,
                 broker_view=broker_views[index],
                 sign=_sign_with(signer),
                 witnessed=_told_to(storing, str(address)),
@@ -169,7 +169,7 @@ async def running_system(
             heartbeat_s=settings.heartbeat_seconds,
             world=world,
         )
-        health_board = HealthBoard(view, board, states, lambda: cache.available)
+        health_board = HealthBoard(view, confirmations, states, lambda: cache.available)
         await start(
             actor(
                 "beaconing",
@@ -187,7 +187,7 @@ async def running_system(
         yield System(
             storing,
             view,
-            board,
+            confirmations,
             health_board.report,
             roots,
             catalogue,
@@ -239,14 +239,12 @@ def _trust_root(data_dir: Path, keys: KeyRing, world: World) -> tuple[Root, Mapp
     now = world.clock.now()
     if not world.disk.exists(path):
         path.parent.mkdir(mode=0o755, exist_ok=True)
-        public = {
-            role: sign(seed, "", b"").signatures[0].keyid for role, seed in keys.seeds.items()
-        }
+        public = {role: keys.public(role) for role in keys.seeds}
         root = Root(
             version=1,
             issued_at=rfc3339(now),
-            keys={public[role]: RootKey(keys.public(role)) for role in keys.seeds},
-            roles={role: Role((public[role],), 1) for role in keys.seeds},
+            keys={wire.keyid(key): RootKey(key) for key in public.values()},
+            roles={role: Role((wire.keyid(key),), 1) for role, key in public.items()},
         )
         envelope = sign(keys.seeds["root"], wire.ROOT, root.to_bytes())
         world.disk.write_atomic(path, envelope.to_bytes(), mode=0o644)

@@ -63,7 +63,6 @@ class BrokerView:
     """service → the revision that was read back from this broker"""
     set_aside: dict[str, str] = field(default_factory=dict)
     """service → why the broker keeps refusing its newest revision"""
-    snapshot_digest: str | None = None
 
 
 class Confirmations:

@@ -26,7 +26,6 @@ from config_manager.actors.actor import (
     Gone,
     Handler,
     Life,
-    Nudge,
     Policy,
     Request,
     RestartLimit,
@@ -448,15 +447,6 @@ async def test_a_crash_in_a_batch_costs_that_batch_only(autojump_clock: MockCloc
 
 
 # ── small things ───────────────────────────────────────────────────────────────────────────────
-
-
-async def test_a_nudge_is_taken_once_however_often_it_was_given(autojump_clock: MockClock) -> None:
-    nudge = Nudge()
-    nudge.give()
-    nudge.give()
-    await nudge.wait()
-    with pytest.raises(trio.TooSlowError), trio.fail_after(1):
-        await nudge.wait()
 
 
 async def test_asking_who_is_asked_nothing_is_a_bug() -> None:

@@ -106,7 +106,7 @@ class Desk:
             BrokerAddress("broker.test", 1883),
             broker,
             view=self.view,
-            board=self.confirmations,
+            confirmations=self.confirmations,
             broker_view=self.broker_view,
             sign=self._sign,
             witnessed=self._note,
