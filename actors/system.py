@@ -1,6 +1,6 @@
 """The whole tree on one page: start order, policies, shutdown order.
 
-Order is nesting: `own broker → signing → storing → caching → publishing → beaconing → health`, and
+Order is nesting: `own broker → signing → storing → callers → caching → publishing → beaconing → health`, and
 HTTP inside all of them. Leaving goes the other way round: each refuses new mail, drains within its
 grace, and what did not stop is named. Before publishing stops, the retained health says `shutdown`.
 """
@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 import trio
@@ -20,8 +20,9 @@ from config_manager.actors.actor import Actor, ActorStates, Context, Life, Polic
 from config_manager.actors.beaconing import BeaconMaker, beaconing
 from config_manager.actors.broker import own_broker
 from config_manager.actors.caching import Keeper, LastKnownGood, caching
+from config_manager.actors.callers import Callers, Write, noting_callers
 from config_manager.actors.health import HealthBoard, HealthFrames, health
-from config_manager.actors.messages import Confirmed, Sign, Witnessed
+from config_manager.actors.messages import Administer, Confirmed, Sign, Witnessed
 from config_manager.actors.mqtt import Transport
 from config_manager.actors.publishing import Outlet, Publisher, SignUpdate, publishing
 from config_manager.actors.signing import sign, signing
@@ -40,6 +41,7 @@ from config_manager.config.trust import judge_root
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World, rfc3339
 from config_manager.storage import changes
+from config_manager.storage.administration import Administration
 from config_manager.storage.instance import Witness, lock_data_dir
 from config_manager.storage.keys import KeyRing, check_private
 from config_manager.storage.secrets import SecretBox
@@ -49,6 +51,7 @@ from config_manager.storage.store import Store
 from config_manager.storage.tokens import AcceptAdminToken, hash_of, make_token, tokens
 
 _FAREWELL_S = 1.0
+_NOTE_WITHIN_S = 5.0
 
 STORING = Policy(mailbox=256, grace=5.0)
 """256 writes may wait: at 2,000 a second that is an eighth of a second, then HTTP answers 503."""
@@ -67,7 +70,7 @@ class System:
 
     storing: takes every write and history read. roots: version → the root's envelope, byte for
     byte as retained; the highest is current. states: every actor, in start order. statuses: what
-    instances say they run.
+    instances say they run. callers: when tokens were last used, and who was refused.
     """
 
     storing: Actor
@@ -80,6 +83,7 @@ class System:
     states: ActorStates
     brokers: Sequence[BrokerAddress] = ()
     statuses: StatusBoard = field(default_factory=StatusBoard)
+    callers: Callers = field(default_factory=Callers)
 
 
 @asynccontextmanager
@@ -129,6 +133,10 @@ async def running_system(
         await _accept_tokens(storage, settings, keys, world)
         storing = await start(
             Actor.batching("storing", storage.life(), STORING, jitter=world.randomness.fraction)
+        )
+        callers = Callers()
+        await start(
+            actor("callers", noting_callers(callers, _administered_by(storing, world)), FOLLOWING)
         )
         keeper = Keeper(view, cache, witness)
         await start(actor("caching", caching(view, keeper), FOLLOWING))
@@ -195,6 +203,7 @@ async def running_system(
             states,
             addresses,
             statuses,
+            callers,
         )
 
 
@@ -231,6 +240,14 @@ def _noted_by(
         await storing_actor.ask(Confirmed(revisions), Context("outbox"))
 
     return note_confirmed
+
+
+def _administered_by(storing_actor: Actor, world: World) -> Write:
+    async def administered(what: Administration[Any], by: str) -> None:
+        context = Context(world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
+        await storing_actor.ask(Administer(what=what, by=by), context)
+
+    return administered
 
 
 def _trust_root(data_dir: Path, keys: KeyRing, world: World) -> tuple[Root, Mapping[int, bytes]]:

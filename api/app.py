@@ -16,9 +16,9 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from config_manager.actors.system import System
-from config_manager.api.endpoint import Api, ApiRequest
-from config_manager.api.limits import DRAIN_BYTES, MAX_BODY_BYTES
-from config_manager.api.pipeline import Answer, answer, may_send_a_body
+from config_manager.api.endpoint import Api, ApiRequest, writes_limited_to
+from config_manager.api.limits import DRAIN_BYTES
+from config_manager.api.pipeline import Answer, answer, body_limit
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -29,9 +29,13 @@ _HOT_PREFIX = b"/api/v1/config/"
 _METHODS = ("GET", "PUT", "PATCH", "DELETE", "POST", "OPTIONS", "TRACE")
 
 
-def make_app(system: System, *, dev: bool, fast_path: bool = True) -> AsgiApp:
-    """The application over a running system. fast_path: False sends everything through Quart."""
-    api = Api(system, dev)
+def make_app(
+    system: System, *, dev: bool, fast_path: bool = True, writes_per_minute: int | None = None
+) -> AsgiApp:
+    """The application over a running system. fast_path: False sends everything through Quart.
+    writes_per_minute: each token's limit, None for none."""
+    writes = writes_limited_to(writes_per_minute) if writes_per_minute else None
+    api = Api(system, dev, writes=writes)
     quart: Any = make_quart(api)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +62,7 @@ async def _answer_directly(api: Api, scope: Scope, receive: Receive, send: Send)
     asked = _asked(scope)
     too_large = False
     if scope["method"] != "GET":
-        body = _Body(kept=may_send_a_body(asked, api))
+        body = _Body(body_limit(asked, api))
         while True:
             message = await receive()
             if message["type"] != "http.request":
@@ -84,22 +88,22 @@ def _asked(scope: Any) -> ApiRequest:
 
 
 class _Body:
-    """A body as it arrives: kept while it may be, then only counted."""
+    """A body as it arrives: kept up to a limit (0: nothing of it), then only counted."""
 
-    def __init__(self, *, kept: bool) -> None:
+    def __init__(self, limit: int) -> None:
         self.data = bytearray()
         self.size = 0
-        self._kept = kept
+        self._limit = limit
 
     @property
     def too_large(self) -> bool:
-        return self.size > MAX_BODY_BYTES
+        return self.size > self._limit > 0
 
     def take(self, chunk: bytes) -> None:
         self.size += len(chunk)
-        if self.too_large:
+        if self.size > self._limit:
             self.data.clear()
-        elif self._kept:
+        else:
             self.data += chunk
 
 
@@ -115,7 +119,7 @@ def make_quart(api: Api) -> QuartTrio:
 
     async def view(path: str = "") -> Response:  # noqa: ARG001
         asked = _asked(request.scope)
-        body = _Body(kept=may_send_a_body(asked, api))
+        body = _Body(body_limit(asked, api))
         try:
             async for chunk in request.body:
                 body.take(chunk)

@@ -9,9 +9,17 @@ import ipaddress
 import math
 import re
 
+import trio
+
 from config_manager.api.endpoint import Api, ApiRequest
+from config_manager.api.rate_limits import address_key
 from config_manager.config.access import Grant
-from config_manager.config.errors import Forbidden, NotAuthenticated
+from config_manager.config.errors import (
+    Forbidden,
+    NotAuthenticated,
+    Refused,
+    TooManyRequests,
+)
 
 _LOOPBACK_HOST = re.compile(
     r"(?:localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(?::(?P<port>\d{1,5}))?", re.IGNORECASE
@@ -21,8 +29,9 @@ DEV = Grant("dev", "admin")
 """Who writes in --dev without a token."""
 
 
-def authenticate(request: ApiRequest, api: Api) -> Grant:
-    """Who asks, and what they may do; raises NotAuthenticated."""
+def authenticate(request: ApiRequest, api: Api, *, refusing: bool = True) -> Grant:
+    """Who asks, and what they may do; raises NotAuthenticated, and TooManyRequests where that was
+    raised too often. refusing: False only looks, and counts nothing."""
     given = request.header(b"authorization")
     if given is None:
         if api.dev and is_loopback(request.client_host) and _loopback_host(request):
@@ -35,12 +44,27 @@ def authenticate(request: ApiRequest, api: Api) -> Grant:
     if scheme.lower() == "bearer":
         found = api.tokens.find(api.system.view.committed, token.strip().encode("latin-1"))
     if found is None:
-        raise NotAuthenticated("this token is not known here")
+        unknown = "this token is not known here"
+        raise login_failed(request, api, unknown) if refusing else NotAuthenticated(unknown)
     if found.expires_at != math.inf and found.expires_at <= api.system.world.clock.now():
         raise NotAuthenticated(
             f"the token {found.token.name!r} expired at {found.token.expires_at}; ask for a new one"
         )
+    api.system.callers.used(found.token.hash, api.system.world.clock.now())
     return found.grant
+
+
+def login_failed(request: ApiRequest, api: Api, why: str) -> Refused:
+    """The refusal of a token that nobody here made: past the limit of its address it is told to
+    wait. Who has a valid one never comes here."""
+    standing = api.failed_logins.take(address_key(request.client_host), trio.current_time())
+    request.standing = standing
+    if standing.exceeded:
+        return TooManyRequests(
+            "too many unknown tokens came from this address; a valid one is never refused",
+            standing.reset_s,
+        )
+    return NotAuthenticated(why)
 
 
 def guard_dev(request: ApiRequest) -> None:

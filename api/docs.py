@@ -370,7 +370,7 @@ def _operation(
             "description": "Done" if code < "300" else "Not ok",
             "content": {media: content},
         }
-    for code in problems.split():
+    for code in sorted({*problems.split(), *(() if public else ("429",))}):
         responses[code] = {"$ref": "#/components/responses/Problem"}
     operation: dict[str, Any] = {"operationId": name, "summary": summary, "responses": responses}
     if parameters:

@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl
 
 from config_manager.actors.actor import Context
 from config_manager.actors.system import System
+from config_manager.api.limits import FAILED_LOGINS, MOST_ADDRESSES, MOST_WRITERS
+from config_manager.api.rate_limits import Limiter, Policy, Standing
 from config_manager.api.token_index import TokenIndex
 from config_manager.config import strict_json
 from config_manager.config.access import ANYBODY, Grant, Need
@@ -39,11 +41,23 @@ class Api:
     tokens: TokenIndex = field(default_factory=TokenIndex)
     bodies: dict[str, tuple[object, ApiResponse]] = field(default_factory=dict)
     """service → (the state, the GET answer made of it): a body is made once per revision"""
+    failed_logins: Limiter = field(
+        default_factory=lambda: Limiter(
+            Policy("failed-logins", FAILED_LOGINS, 60), most_keys=MOST_ADDRESSES
+        )
+    )
+    writes: Limiter | None = None
+    """by token; None: no limit"""
+
+
+def writes_limited_to(per_minute: int) -> Limiter:
+    return Limiter(Policy("writes", per_minute, 60), most_keys=MOST_WRITERS)
 
 
 @dataclass
 class ApiRequest:
-    """One request. headers: lower-case names, as they came. grant: who asks, once that is known."""
+    """One request. headers: lower-case names, as they came. grant: who asks, once that is known.
+    standing: where the caller stands with a limit that was asked, for the answer's headers."""
 
     method: str
     raw_path: bytes
@@ -54,6 +68,7 @@ class ApiRequest:
     params: Mapping[str, str] = field(default_factory=dict)
     correlation_id: str = ""
     grant: Grant = ANYBODY
+    standing: Standing | None = None
     deadline: float = float("inf")
 
     @property

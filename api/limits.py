@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 MAX_BODY_BYTES = 1024 * 1024
+MAX_PUBLIC_BODY_BYTES = 16 * 1024
+"""Where no token is needed: anybody may send it."""
 DRAIN_BYTES = 16 * 1024 * 1024
 """Of a body that is too large this much is read and thrown away, so that its sender gets to read
 the 413 instead of a reset connection."""
@@ -20,6 +22,12 @@ SEND_WITHIN_S = 15.0
 
 FIRST_BYTE_WITHIN_S = 10.0
 """A connection that never says anything."""
+
+FAILED_LOGINS = 10
+"""Unknown tokens in a minute from one address, before they are answered 429 instead of 401."""
+MOST_ADDRESSES = 4_096
+MOST_WRITERS = 4_096
+"""Callers whose failures, or writes, are counted at once."""
 
 MOST_CONNECTIONS = 2_000
 """At once; past it the one that has been idle for longest is closed."""

@@ -103,6 +103,7 @@ def cli() -> None:
     "--db-key-file", type=click.Path(path_type=Path), help="64 hex digits. [<data>/keys/db.key]"
 )
 @click.option("--heartbeat-seconds", type=float, help="Period of keepalive and beacon. [10]")
+@click.option("--writes-per-minute", type=int, help="Limit on each token's writes. [none]")
 @click.option(
     "--log-format", type=click.Choice(["json", "console"]), help="[json; console with --dev]"
 )

@@ -7,23 +7,29 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import trio
 
+from config_manager.actors.callers import Refusal
 from config_manager.api.auth import authenticate, guard_dev
 from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, Route
-from config_manager.api.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES
-from config_manager.api.problems import problem
+from config_manager.api.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES, MAX_PUBLIC_BODY_BYTES
+from config_manager.api.problems import as_error, problem
+from config_manager.api.rate_limits import Limiter, address_key
 from config_manager.api.routes import ROUTES
 from config_manager.config.access import ANYBODY
 from config_manager.config.errors import (
+    ConfigManagerError,
+    Forbidden,
     MalformedRequest,
     MethodNotAllowed,
+    NotAuthenticated,
     NotFound,
     Refused,
     TooLarge,
+    TooManyRequests,
 )
 from config_manager.config.logging import log_request
 from config_manager.config.names import accept_correlation_id
@@ -76,10 +82,16 @@ async def answer(request: ApiRequest, api: Api, *, too_large: bool = False) -> A
         accept_correlation_id(request.header(b"x-request-id")) or world.randomness.uuid()
     )
     request.deadline = started + ANSWER_WITHIN_S
+    told: dict[str, Any] = {}
     try:
         response = await _respond(request, api, too_large=too_large)
     except Exception as error:  # noqa: BLE001  the edge: every error becomes a problem document
-        response = problem(error, request.correlation_id)
+        shown = as_error(error)
+        response = problem(shown, request.correlation_id)
+        told["error"] = shown.description.name
+        if isinstance(shown, NotAuthenticated | Forbidden | TooManyRequests):
+            told["client"] = request.client_host
+            _note_refusal(request, api, shown)
     log_request(
         actor="rest",
         request_id=request.correlation_id,
@@ -89,6 +101,7 @@ async def answer(request: ApiRequest, api: Api, *, too_large: bool = False) -> A
         status=response.status,
         duration_ms=round((trio.current_time() - started) * 1000, 3),
         by=request.by,
+        **told,
     )
     headers = [
         (b"content-type", response.content_type),
@@ -96,21 +109,24 @@ async def answer(request: ApiRequest, api: Api, *, too_large: bool = False) -> A
         (b"x-request-id", request.correlation_id.encode()),
         (b"traceparent", _traceparent(request)),
         (b"x-content-type-options", b"nosniff"),
+        *(request.standing.headers if request.standing else ()),
         *response.headers,
     ]
     return Answer(response.status, headers, b"" if request.method == "HEAD" else response.body)
 
 
-def may_send_a_body(request: ApiRequest, api: Api) -> bool:
-    """Whether the caller is known: an anonymous body is read and thrown away, never kept. Notes who
-    it is."""
+def body_limit(request: ApiRequest, api: Api) -> int:
+    """How many bytes of the body to keep: none of a caller who is not known, few where the call
+    needs no token. Notes who it is."""
     try:
         if api.dev:
             guard_dev(request)
-        request.grant = authenticate(request, api)
+        if _is_public(request):
+            return MAX_PUBLIC_BODY_BYTES
+        request.grant = authenticate(request, api, refusing=False)
     except Refused:
-        return False
-    return True
+        return 0
+    return MAX_BODY_BYTES
 
 
 async def _respond(request: ApiRequest, api: Api, *, too_large: bool) -> ApiResponse:
@@ -128,9 +144,55 @@ async def _respond(request: ApiRequest, api: Api, *, too_large: bool) -> ApiResp
         )
     if route.needs is not None:
         request.grant.require(route.needs, request.params.get("service"))
+        if method != "GET" and api.writes is not None:
+            _count_write(request, api.writes)
     if too_large:
-        raise TooLarge(f"the body is over {MAX_BODY_BYTES} bytes")
+        limit = MAX_BODY_BYTES if route.needs is not None else MAX_PUBLIC_BODY_BYTES
+        raise TooLarge(f"the body is over {limit} bytes")
     return await route.endpoint(request, api)
+
+
+def _is_public(request: ApiRequest) -> bool:
+    node, _ = _find(request.raw_path)
+    route = node.routes.get(request.method)
+    return route is not None and route.needs is None
+
+
+def _count_write(request: ApiRequest, writes: Limiter) -> None:
+    """Raises TooManyRequests."""
+    standing = request.standing = writes.take(request.by, trio.current_time())
+    if standing.exceeded:
+        quota = standing.policy.quota
+        raise TooManyRequests(
+            f"{request.by!r} has written {quota} times within a minute, which is the limit here",
+            standing.reset_s,
+        )
+
+
+def _note_refusal(request: ApiRequest, api: Api, error: ConfigManagerError) -> None:
+    """For the audit. Without a token nothing was tried; that is only logged."""
+    known = request.grant is not ANYBODY
+    if not known and request.header(b"authorization") is None:
+        return
+    refusal = Refusal(
+        by=request.by,
+        client=None if known else address_key(request.client_host),
+        call=_call(request),
+        service=request.params.get("service", "")[:64] or None,
+        error=error.description.name,
+    )
+    api.system.callers.refused(refusal, request.correlation_id)
+
+
+def _call(request: ApiRequest) -> str:
+    """The method and the route's own words: a path is the caller's, and may be anything."""
+    try:
+        node, _ = _find(request.raw_path)
+    except Refused:
+        return "unknown"
+    method = "GET" if request.method == "HEAD" else request.method
+    route = node.routes.get(method)
+    return "unknown" if route is None else f"{method} {route.path}"
 
 
 def _find(raw_path: bytes) -> tuple[_Node, Mapping[str, str]]:

@@ -15,6 +15,7 @@ from config_manager.config.errors import (
     DeadlineExceeded,
     MethodNotAllowed,
     NotAuthenticated,
+    TooManyRequests,
 )
 
 PROBLEM_JSON = b"application/problem+json"
@@ -51,8 +52,11 @@ def problem(error: Exception, request_id: str) -> ApiResponse:
     shown = as_error(error)
     description = shown.description
     headers: list[tuple[bytes, bytes]] = []
-    if description.retry_after_s is not None:
-        headers.append((b"retry-after", str(description.retry_after_s).encode()))
+    retry_after_s = description.retry_after_s
+    if isinstance(shown, TooManyRequests):
+        retry_after_s = shown.retry_after_s
+    if retry_after_s is not None:
+        headers.append((b"retry-after", str(retry_after_s).encode()))
     if isinstance(shown, NotAuthenticated):
         headers.append((b"www-authenticate", b'Bearer realm="config-manager"'))
     if isinstance(shown, MethodNotAllowed):

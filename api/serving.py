@@ -66,7 +66,7 @@ async def _serve(settings: Settings) -> None:
         async with running_system(
             settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World()
         ) as system:
-            app = make_app(system, dev=settings.dev)
+            app = make_app(system, dev=settings.dev, writes_per_minute=settings.writes_per_minute)
             bind = settings.bind_address
             async with trio.open_nursery() as http:
                 serve_app = partial(

@@ -59,7 +59,7 @@ async def list_tokens(request: ApiRequest, api: Api) -> ApiResponse:
                 {
                     **_shown(token),
                     "created_by": token.created_by,
-                    "last_used_at": token.last_used_at,
+                    "last_used_at": _last_use(token, api.system.callers.uses.get(token.hash)),
                     "expired": token.is_expired(now),
                 }
                 for _, token in known
@@ -82,6 +82,11 @@ def _shown(token: Token) -> Mapping[str, Any]:
         "created_at": token.created_at,
         "expires_at": token.expires_at,
     }
+
+
+def _last_use(token: Token, noted: float | None) -> str | None:
+    """What was noted since the start is newer than what was written down."""
+    return token.last_used_at if noted is None else rfc3339(noted)
 
 
 def _check(body: JsonObject) -> None:

@@ -15,6 +15,7 @@
     │   ├── InvalidValues           JSON that the service's model does not allow; one entry per field
     │   │   ├── UseSecrets          a secret's value in a place that is not for secrets
     │   │   └── IdempotencyMismatch the same Idempotency-Key with another request
+    │   ├── TooManyRequests         more unknown tokens, or more writes, than the limit allows
     │   ├── ReadOnly                the database cannot be written now
     │   ├── Busy                    a mailbox stayed full, or an actor was restarting: try again
     │   ├── DeadlineExceeded        accepted, but not answered in time: the outcome is unknown
@@ -135,6 +136,14 @@ class UseSecrets(InvalidValues): ...
 class IdempotencyMismatch(InvalidValues): ...
 
 
+class TooManyRequests(Refused):
+    """A limit is reached; trying again helps after `retry_after_s`."""
+
+    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
 class ReadOnly(Refused): ...
 
 
@@ -240,6 +249,7 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     IdempotencyMismatch: Description(
         "idempotency-mismatch", "This Idempotency-Key was used for another request", 422, 7
     ),
+    TooManyRequests: Description("too-many-requests", "Too many requests", 429, 1, "warning", 1),
     ReadOnly: Description("read-only", "Read-only for now", 503, 1, "warning", 5),
     Busy: Description("busy", "Busy, try again", 503, 1, "warning", 1),
     DeadlineExceeded: Description("deadline-exceeded", "Not answered in time", 504, 1, "warning"),

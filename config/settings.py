@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     db_key_file: Path | None = None
     bootstrap_token: SecretStr | None = None
     heartbeat_seconds: float = Field(default=10.0, ge=0.1, le=3600)
+    writes_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
     log_format: Literal["json", "console"] | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     _dev: bool = PrivateAttr(default=False)

@@ -19,7 +19,9 @@ from config_manager.config.settings import Settings
 from config_manager.config.world import World
 from tests.processes import MOSQUITTO, free_port
 
-ACTORS = ("signing", "storing", "caching", "broker", "publishing", "beaconing", "health")
+ACTORS = (
+    *("signing", "storing", "callers", "caching", "broker", "publishing", "beaconing", "health"),
+)
 
 
 def settings_for(directory: Path, mqtt_url: str) -> Settings:

@@ -40,9 +40,18 @@ class Answer:
 class Caller:
     """One application, fast path or not, dev or not."""
 
-    def __init__(self, system: System, *, dev: bool = False, fast_path: bool = True) -> None:
+    def __init__(
+        self,
+        system: System,
+        *,
+        dev: bool = False,
+        fast_path: bool = True,
+        writes_per_minute: int | None = None,
+    ) -> None:
         self.system = system
-        self._app: AsgiApp = make_app(system, dev=dev, fast_path=fast_path)
+        self._app: AsgiApp = make_app(
+            system, dev=dev, fast_path=fast_path, writes_per_minute=writes_per_minute
+        )
 
     async def ask(
         self,

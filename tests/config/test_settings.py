@@ -45,6 +45,7 @@ def test_without_anything_the_defaults_are_the_contracts() -> None:
         "db_key_file": None,
         "bootstrap_token": None,
         "heartbeat_seconds": 10.0,
+        "writes_per_minute": None,
         "log_format": None,
         "log_level": "info",
     }

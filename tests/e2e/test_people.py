@@ -76,6 +76,35 @@ def test_a_token_for_a_file_is_only_in_that_file(operator: Operator, tmp_path: P
     assert not other.exists()
 
 
+def test_a_refusal_says_in_the_log_who_and_from_where(operator: Operator) -> None:
+    made = operator.json("token", "create", "--name", "looker", "--role", "read")
+    server = operator.server
+    for name, token, by, error in (
+        ("known", made["token"], "looker", "forbidden"),
+        ("unknown", "a-guess", "anonymous", "not-authenticated"),
+    ):
+        server.put("door", {}, headers={"Authorization": f"Bearer {token}", "X-Request-ID": name})
+        line = server.process.event("request", request_id=name)
+        assert (line["by"], line["error"], line["client"]) == (by, error, "127.0.0.1")
+
+
+def test_who_came_and_who_was_refused_is_written_down_at_the_latest_when_stopping(
+    shop: tuple[Processes, Path],
+) -> None:
+    processes, directory = shop
+    server = processes.server(directory / "data", "none:")
+    operator = Operator(processes, server)
+    token = operator.json("token", "create", "--name", "ci", "--role", "read")["token"]
+    server.process.event("request", status=201)
+    headers = {"Authorization": f"Bearer {token}"}
+    assert server.put("door", {}, headers=headers).status_code == 403
+    assert server.stop() == 0
+    assert server.process.event("administered", action="access.refused")["by"] == "ci"
+    server.start()
+    shown = {one["name"]: one for one in operator.json("token", "list")["tokens"]}
+    assert shown["ci"]["last_used_at"] is not None
+
+
 def test_no_line_of_the_log_shows_a_token(operator: Operator) -> None:
     made = operator.json("token", "create", "--name", "quiet", "--role", "read")
     operator.run("token", "list", token=made["token"])

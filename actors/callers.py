@@ -1,0 +1,154 @@
+"""What callers leave behind: when each token was last used, and who was refused what.
+
+Both are noted in memory by REST, which waits for nothing, and written together by this actor, at
+most once a minute: last uses without an audit row, refusals with one for each caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+import trio
+
+from config_manager.actors.actor import Full, Gone, Handler, Life, idle
+from config_manager.config.errors import Refused
+from config_manager.config.strict_json import JsonObject
+from config_manager.config.world import rfc3339
+from config_manager.storage.administration import Administered, Administration
+from config_manager.storage.state import Committed
+from config_manager.storage.tokens import NoteTokenUses
+
+_INTERVAL_S = 60.0
+_GATHER_S = 1.0
+"""What comes within a second of the first is written with it."""
+_FAREWELL_S = 1.0
+_MOST_REFUSALS = 64
+"""Told apart between two writes: whoever floods us with refusals fills memory and audit no further."""
+
+Write = Callable[[Administration[Any], str], Awaitable[None]]
+"""Has an administration done in somebody's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """by: the caller's token, or `anonymous`; then client says from where. call: method and route."""
+
+    by: str
+    client: str | None
+    call: str
+    service: str | None
+    error: str
+
+
+@dataclass
+class Callers:
+    """What was noted since it was last written. Never more than tokens and `_MOST_REFUSALS`."""
+
+    uses: dict[str, float] = field(default_factory=dict)
+    """token hash → when it was last used (Unix seconds), since the start"""
+    _unwritten: set[str] = field(default_factory=set)
+    _refusals: dict[Refusal, tuple[int, str]] = field(default_factory=dict)
+    _not_told_apart: int = 0
+    _news: trio.Event = field(default_factory=trio.Event)
+
+    def used(self, token_hash: str, at: float) -> None:
+        self.uses[token_hash] = at
+        self._unwritten.add(token_hash)
+        self._news.set()
+
+    def refused(self, refusal: Refusal, request_id: str) -> None:
+        count, _ = self._refusals.get(refusal, (0, ""))
+        if count or len(self._refusals) < _MOST_REFUSALS:
+            self._refusals[refusal] = (count + 1, request_id)
+        else:
+            self._not_told_apart += 1
+        self._news.set()
+
+    async def news(self) -> None:
+        """Until there is something to write."""
+        await self._news.wait()
+
+    async def write(self, write: Write) -> None:
+        """Write what there is; what can't be written now waits for the next time."""
+        self._news = trio.Event()
+        if self._unwritten:
+            writing, self._unwritten = self._unwritten, set()
+            uses = {token_hash: rfc3339(self.uses[token_hash]) for token_hash in writing}
+            if not await _written(write, NoteTokenUses(uses), "config-manager"):
+                self._unwritten |= writing
+                self._news.set()
+                return
+        refusals, self._refusals = self._refusals, {}
+        others, self._not_told_apart = self._not_told_apart, 0
+        for by in dict.fromkeys(refusal.by for refusal in refusals):
+            theirs = {r: seen for r, seen in refusals.items() if r.by == by}
+            if not await _written(write, NoteRefusals(theirs, others), by):
+                self._refusals = {**theirs, **self._refusals}
+                self._not_told_apart += others
+                self._news.set()
+            others = 0
+
+
+async def _written(write: Write, what: Administration[Any], by: str) -> bool:
+    try:
+        await write(what, by)
+    except (Refused, Gone, Full, trio.TooSlowError) as error:
+        structlog.get_logger().warning(
+            "not written down", what=type(what).__name__, error=str(error)
+        )
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class NoteRefusals:
+    """One caller's refusals: each with how often, and the newest request's id. others: how many
+    were too many to tell apart."""
+
+    refusals: Mapping[Refusal, tuple[int, str]]
+    others: int
+
+    def decide(self, _committed: Committed, _now: float) -> Administered[None]:
+        details: JsonObject = {
+            "refusals": [
+                {
+                    "call": refusal.call,
+                    "service": refusal.service,
+                    "client": refusal.client,
+                    "error": refusal.error,
+                    "count": count,
+                    "request_id": request_id,
+                }
+                for refusal, (count, request_id) in self.refusals.items()
+            ]
+        }
+        if self.others:
+            details["others"] = self.others
+        return Administered("access.refused", details, (), None)
+
+
+def noting_callers(callers: Callers, write: Write) -> Life:
+    @asynccontextmanager
+    async def life() -> AsyncIterator[Handler]:
+        async def follow() -> None:
+            structlog.contextvars.bind_contextvars(actor="callers")
+            while True:
+                await callers.news()
+                await trio.sleep(_GATHER_S)
+                await callers.write(write)
+                await trio.sleep(_INTERVAL_S - _GATHER_S)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            try:
+                yield idle
+            finally:
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + _FAREWELL_S):
+                    await callers.write(write)
+
+    return life
