@@ -16,6 +16,7 @@ from config_manager.api.routes import ROUTES
 from config_manager.config.access import Need, Role
 from tests.api.asgi import TOKEN, Caller, running
 
+Body = dict[str, Any] | None
 Scope = Literal["anybody", "service", "some", "every"]
 """
 anybody   needs no token
@@ -128,7 +129,8 @@ async def test_each_role_gets_in_where_the_table_says_and_nowhere_else(
 ) -> None:
     expected = EXPECTED[name]
     method, _, route = name.partition(" ")
-    path, body = path_of(route), None if method == "GET" else {}
+    path = path_of(route)
+    body: Body = None if method == "GET" else {}
     for (role, narrowed), token in people.tokens.items():
         answer = await people.rest.ask(method, path, body, token=token)
         got_in = answer.status not in (401, 403)
@@ -136,8 +138,8 @@ async def test_each_role_gets_in_where_the_table_says_and_nowhere_else(
         if not got_in:
             assert answer.status == 403
             assert answer.json["type"] == "/problems/forbidden"
-    for token in (None, "not-a-token", ""):
-        answer = await people.rest.ask(method, path, body, token=token)
+    for stranger in (None, "not-a-token", ""):
+        answer = await people.rest.ask(method, path, body, token=stranger)
         assert (answer.status not in (401, 403)) == (expected.need is None)
         if expected.need is not None:
             assert answer.status == 401
@@ -149,7 +151,7 @@ async def test_the_fast_path_and_quart_ask_the_same(people: People) -> None:
     path = f"/api/v1/config/{SERVICE}"
     for method in ("GET", "PUT"):
         for token in people.tokens.values():
-            body = None if method == "GET" else {}
+            body: Body = None if method == "GET" else {}
             one = await people.rest.ask(method, path, body, token=token)
             other = await slow.ask(method, path, body, token=token)
             assert (one.status in (401, 403)) == (other.status in (401, 403))
@@ -167,11 +169,11 @@ async def test_a_list_shows_a_narrowed_token_its_own_services_alone(people: Peop
 
 
 async def test_an_epoch_takes_only_services_that_are_all_ones_own(people: People) -> None:
-    both = {"services": {"stt-worker": {}, "tts-worker": {}}}
+    both: Body = {"services": {"stt-worker": {}, "tts-worker": {}}}
     status, problem = await people.ask("write", "own", "POST", "/api/v1/config/epoch", both)
     assert (status, "tts-worker" in problem["detail"]) == (403, True)
     assert people.rest.system.view.committed.revision == 0
-    alone = {"services": {"stt-worker": {}}}
+    alone: Body = {"services": {"stt-worker": {}}}
     assert (await people.ask("write", "own", "POST", "/api/v1/config/epoch", alone))[0] == 200
 
 
