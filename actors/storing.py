@@ -41,6 +41,7 @@ from config_manager.config.catalogue import Catalogue
 from config_manager.config.errors import (
     DatabaseUnopenable,
     IdempotencyMismatch,
+    OutcomeUnknown,
     ReadOnly,
     Refused,
     StorageFull,
@@ -56,7 +57,7 @@ from config_manager.storage.administration import (
 from config_manager.storage.changes import Decision
 from config_manager.storage.secrets import SecretBox
 from config_manager.storage.state import Change, Committed, IdempotencyRecord
-from config_manager.storage.store import DatabaseUnavailable, DiskFull, Store
+from config_manager.storage.store import CommitUnsure, DatabaseUnavailable, DiskFull, Store
 
 IDEMPOTENCY_S = 24 * 3600.0
 _PROBE_INTERVAL_S = 2.0
@@ -382,6 +383,12 @@ class Storage:
             refusal = StorageFull(
                 "the disk is full: nothing was written; free some space and retry"
             )
+        except CommitUnsure as error:
+            await self._go_read_only(error)
+            refusal = OutcomeUnknown(
+                "the disk failed while this was committed: it may have been written all the same. "
+                "Read before you repeat it; an Idempotency-Key makes repeating safe"
+            )
         except DatabaseUnavailable as error:
             if self._store is not None:
                 await self._go_read_only(error)
@@ -405,9 +412,14 @@ async def _commit(store: Store, changes: Sequence[Change]) -> None:
     """
     if sum(len(change.services) for change in changes) <= _STAGED_IN_PLACE:
         store.stage(changes)
-        await trio.to_thread.run_sync(store.commit_staged)
     else:
-        await trio.to_thread.run_sync(store.commit, changes)
+        await trio.to_thread.run_sync(store.stage, changes)
+    try:
+        await trio.to_thread.run_sync(store.commit_staged)
+    except DiskFull:
+        raise
+    except DatabaseUnavailable as error:
+        raise CommitUnsure(str(error)) from error
 
 
 def _answer(request: Write[Any], decision: Decision, context: Context) -> Written | EpochWritten:

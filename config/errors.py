@@ -17,6 +17,7 @@
     │   │   └── IdempotencyMismatch the same Idempotency-Key with another request
     │   ├── TooManyRequests         more unknown tokens, or more writes, than the limit allows
     │   ├── ReadOnly                the database cannot be written now
+    │   ├── OutcomeUnknown          the disk failed in the middle of a commit
     │   ├── Busy                    a mailbox stayed full, or an actor was restarting: try again
     │   ├── DeadlineExceeded        accepted, but not answered in time: the outcome is unknown
     │   └── StorageFull             the disk is full; nothing was written
@@ -147,6 +148,10 @@ class TooManyRequests(Refused):
 class ReadOnly(Refused): ...
 
 
+class OutcomeUnknown(Refused):
+    """The disk failed in the middle of the commit: it may have become durable."""
+
+
 class Busy(Refused): ...
 
 
@@ -251,6 +256,9 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     ),
     TooManyRequests: Description("too-many-requests", "Too many requests", 429, 1, "warning", 1),
     ReadOnly: Description("read-only", "Read-only for now", 503, 1, "warning", 5),
+    OutcomeUnknown: Description(
+        "outcome-unknown", "It may have been written", 503, 1, "warning", 5
+    ),
     Busy: Description("busy", "Busy, try again", 503, 1, "warning", 1),
     DeadlineExceeded: Description("deadline-exceeded", "Not answered in time", 504, 1, "warning"),
     StorageFull: Description("storage-full", "No space left", 507, 1, "error"),

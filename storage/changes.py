@@ -41,6 +41,9 @@ from config_manager.storage.writes import Delete, Intent, NewEpoch, Patch, Put, 
 MASK = "********"
 """What stands in answers where a secret is, and what a caller sends back to leave it alone."""
 
+MAX_SECRET_BYTES = 16 * 1024
+"""Of one secret in UTF-8. Sealed and twice in base64 a message of 256 KiB holds eight such."""
+
 GENESIS = "0" * 64
 """The hash before the first audit row."""
 
@@ -240,6 +243,12 @@ def _with_secret(
     if not is_key(name):
         detail = "a secret's name is 1 to 63 of a-z, 0-9 and '_', and starts with a letter"
         raise InvalidValues("not a secret's name", [FieldError("/name", detail)])
+    size = len(value.reveal().encode())
+    if size > MAX_SECRET_BYTES:
+        raise TooLarge(
+            f"a secret of {size} bytes; at most {MAX_SECRET_BYTES}, because all of a service's "
+            "secrets are delivered in one message"
+        )
     catalogue.check_secret(service, name, value.reveal())  # the model's own limits need the value
     live, known = state.live(service), state.services.get(service)
     if live is not None and name in live.stored:

@@ -28,6 +28,10 @@ class DatabaseUnavailable(Exception):
     except that a failing COMMIT may have become durable: `load` again before judging."""
 
 
+class CommitUnsure(DatabaseUnavailable):
+    """A COMMIT failed after everything was staged: it may have become durable all the same."""
+
+
 class DiskFull(DatabaseUnavailable):
     """No space left; the transaction was rolled back and the database is as it was."""
 

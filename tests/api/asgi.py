@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
 from config_manager.storage.memory_store import MemoryStore
+from config_manager.storage.store import Store
 
 TOKEN = "a-token"
 JSON = "application/json"
@@ -118,13 +119,15 @@ class Caller:
 
 
 @asynccontextmanager
-async def running(directory: Path) -> AsyncIterator[System]:
+async def running(
+    directory: Path, make_store: Callable[[Epoch], Store] = MemoryStore
+) -> AsyncIterator[System]:
     """The whole tree, no broker, nothing on disk but keys."""
     world = World()
     settings = Settings(
         data_dir=directory / "data", mqtt_url="none:", bootstrap_token=SecretStr(TOKEN)
     )
-    store = MemoryStore(Epoch(1, "00000000-0000-4000-8000-000000000000"))
+    store = make_store(Epoch(1, "00000000-0000-4000-8000-000000000000"))
     async with running_system(
         settings,
         catalogue=SAMPLE_CATALOGUE,

@@ -639,3 +639,11 @@ def check_changes(
             assert (c.old, c.new) == (before.get(c.key), now.get(c.key))
         else:
             assert (c.old in {None, MASK}, c.new) == (True, MASK)
+
+
+def test_a_secret_is_at_most_16_kib() -> None:
+    """Eight of that size fit into the one message that delivers them."""
+    biggest = Secret("ü" * (8 * 1024))
+    assert m.after(SetSecret(service="shed", name="pin", value=biggest)).revision == 1
+    with pytest.raises(TooLarge, match="16385 bytes"):
+        m.after(SetSecret(service="shed", name="pin", value=Secret("x" * 16_385)))

@@ -1,0 +1,69 @@
+"""The single writer when its store fails: what the caller is told, and what is true afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from config_manager.config.names import Epoch
+from config_manager.storage.memory_store import MemoryStore
+from config_manager.storage.store import DatabaseUnavailable, DiskFull
+from tests.api.asgi import Caller, running
+
+DOOR = "/api/v1/config/door"
+
+
+class FailingStore(MemoryStore):
+    """Fails its next commit, before or after it became durable."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        super().__init__(epoch)
+        self.fails: DatabaseUnavailable | None = None
+        self.durable_first = False
+
+    def commit_staged(self) -> None:
+        error, self.fails = self.fails, None
+        if error is None or self.durable_first:
+            super().commit_staged()
+        if error is not None:
+            raise error
+
+
+async def test_a_commit_that_fails_may_have_become_durable_and_the_caller_is_told(
+    tmp_path: Path,
+) -> None:
+    stores: list[FailingStore] = []
+
+    def make(epoch: Epoch) -> FailingStore:
+        stores.append(FailingStore(epoch))
+        return stores[-1]
+
+    async with running(tmp_path, make) as system:
+        rest = Caller(system)
+        stores[0].fails, stores[0].durable_first = DatabaseUnavailable("EIO"), True
+        key = {"Idempotency-Key": "once"}
+        told = await rest.ask("PUT", DOOR, {"open": True}, headers=key)
+        assert told.status == 503
+        assert told.json["type"] == "/problems/outcome-unknown"
+        assert "may have been written" in told.json["detail"]
+        assert told.headers["retry-after"]
+        while system.view.mode == "read-only":  # until it has been opened afresh
+            await system.view.changed()
+        assert (await rest.ask("GET", DOOR)).json["revision"] == 1
+        again = await rest.ask("PUT", DOOR, {"open": True}, headers=key)
+        assert again.json["revision"] == 1, "the same key repeats nothing"
+
+
+async def test_a_full_disk_wrote_nothing_and_says_so(tmp_path: Path) -> None:
+    stores: list[FailingStore] = []
+
+    def make(epoch: Epoch) -> FailingStore:
+        stores.append(FailingStore(epoch))
+        return stores[-1]
+
+    async with running(tmp_path, make) as system:
+        rest = Caller(system)
+        stores[0].fails = DiskFull("SQLITE_FULL")
+        told = await rest.ask("PUT", DOOR, {"open": True})
+        assert (told.status, told.json["type"]) == (507, "/problems/storage-full")
+        assert system.view.mode == "normal"
+        assert (await rest.ask("PUT", DOOR, {"open": True})).json["revision"] == 1
