@@ -57,9 +57,14 @@ from config_manager.storage.administration import (
 from config_manager.storage.changes import Decision
 from config_manager.storage.secrets import SecretBox
 from config_manager.storage.state import Change, Committed, IdempotencyRecord
-from config_manager.storage.store import CommitUnsure, DatabaseUnavailable, DiskFull, Store
+from config_manager.storage.store import (
+    IDEMPOTENCY_KEPT_S,
+    CommitUnsure,
+    DatabaseUnavailable,
+    DiskFull,
+    Store,
+)
 
-IDEMPOTENCY_S = 24 * 3600.0
 _PROBE_INTERVAL_S = 2.0
 _REOPEN_INTERVAL_S = 1.0
 _STAGED_IN_PLACE = 64
@@ -329,7 +334,7 @@ class Storage:
         assert isinstance(request, PutConfig | PatchConfig | DeleteConfig | SetSecret | NewEpoch)
         if request.idempotency is not None:
             record = records.get(request.idempotency.key) or store.idempotency(
-                request.idempotency.key, since=now - IDEMPOTENCY_S
+                request.idempotency.key, since=now - IDEMPOTENCY_KEPT_S
             )
             if record is not None:
                 return _replay(record, request.idempotency), None

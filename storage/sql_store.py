@@ -25,14 +25,15 @@ from config_manager.storage.state import (
     HistoryEntry,
     HistoryPage,
     HistoryQuery,
+    HistoryRow,
     IdempotencyRecord,
     KeyChange,
+    RegistryRow,
     SealedSecret,
     ServiceState,
 )
-from config_manager.storage.store import DatabaseUnavailable
+from config_manager.storage.store import IDEMPOTENCY_KEPT_S, DatabaseUnavailable
 
-_IDEMPOTENCY_KEPT_S = 24 * 3600
 _SALT_BYTES = 16
 """SQLCipher keeps the salt in the clear at the front; it never changes while the file lives."""
 
@@ -110,7 +111,8 @@ class SqlStore:
         )
 
     def history(self, query: HistoryQuery) -> HistoryPage:
-        where, values = ["h.service = ?"], [query.service]
+        where = ["h.service = ?"]
+        values: list[str | int] = [query.service]
         joined = ""
         for clause, value in (
             ("h.revision < ?", query.before),
@@ -119,7 +121,7 @@ class SqlStore:
         ):
             if value is not None:
                 where.append(clause)
-                values.append(value)  # type: ignore[arg-type]
+                values.append(value)
         if query.key is not None:
             joined = "JOIN history_keys k ON k.service = h.service AND k.revision = h.revision"
             where.append("k.key = ?")
@@ -255,45 +257,16 @@ class SqlStore:
     def _insert(self, change: Change) -> None:
         writer = self._writer
         for state in change.services:
-            before = change.before.services.get(state.service)
-            self._put_service(before, state)
+            self._put_service(change.before.services.get(state.service), state)
         for row in change.history:
-            entry = row.entry
-            writer.execute(
-                "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    row.service,
-                    entry.revision,
-                    entry.version,
-                    entry.epoch_seq,
-                    entry.config_epoch,
-                    entry.at,
-                    entry.by,
-                    entry.action,
-                    entry.reason,
-                    entry.correlation_id,
-                    _json([[c.key, c.old, c.new] for c in entry.changes]),
-                ),
-            )
-            writer.executemany(
-                "INSERT INTO history_keys VALUES (?, ?, ?)",
-                [(row.service, c.key, entry.revision) for c in entry.changes],
-            )
+            self._insert_history(row)
         if (audit := change.audit) is not None:
             writer.execute(
                 "INSERT INTO audit VALUES (?, ?, ?, ?)",
                 (audit.seq, audit.revision, audit.body, audit.hash),
             )
         for item in change.registry:
-            if item.value is None:
-                writer.execute(
-                    "DELETE FROM registry WHERE kind = ? AND key = ?", (item.kind, item.key)
-                )
-            else:
-                writer.execute(
-                    "INSERT OR REPLACE INTO registry VALUES (?, ?, ?)",
-                    (item.kind, item.key, _json(item.value)),
-                )
+            self._put_registry(item)
         if change.after.epoch != change.before.epoch:
             epoch = change.after.epoch
             at = change.history[0].entry.at
@@ -301,27 +274,68 @@ class SqlStore:
                 "INSERT INTO epochs VALUES (?, ?, ?, ?, ?)",
                 (epoch.seq, epoch.id, change.after.revision, at, change.reason),
             )
-        if (secret := change.secret) is not None:
-            writer.execute(
-                "INSERT INTO secrets VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    secret.service,
-                    secret.name,
-                    secret.version,
-                    secret.key_id,
-                    secret.nonce,
-                    secret.ciphertext,
-                    secret.updated_at,
-                ),
+        if change.secret is not None:
+            self._insert_secret(change.secret)
+        if change.idempotency is not None:
+            self._put_idempotency(change.idempotency)
+
+    def _insert_history(self, row: HistoryRow) -> None:
+        entry = row.entry
+        self._writer.execute(
+            "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                row.service,
+                entry.revision,
+                entry.version,
+                entry.epoch_seq,
+                entry.config_epoch,
+                entry.at,
+                entry.by,
+                entry.action,
+                entry.reason,
+                entry.correlation_id,
+                _json([[c.key, c.old, c.new] for c in entry.changes]),
+            ),
+        )
+        self._writer.executemany(
+            "INSERT INTO history_keys VALUES (?, ?, ?)",
+            [(row.service, c.key, entry.revision) for c in entry.changes],
+        )
+
+    def _put_registry(self, row: RegistryRow) -> None:
+        if row.value is None:
+            self._writer.execute(
+                "DELETE FROM registry WHERE kind = ? AND key = ?", (row.kind, row.key)
             )
-        if (record := change.idempotency) is not None:
-            writer.execute(
-                "DELETE FROM idempotency WHERE at < ?", (record.at - _IDEMPOTENCY_KEPT_S,)
+        else:
+            self._writer.execute(
+                "INSERT OR REPLACE INTO registry VALUES (?, ?, ?)",
+                (row.kind, row.key, _json(row.value)),
             )
-            writer.execute(
-                "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?)",
-                (record.key, record.fingerprint, record.answer, record.at),
-            )
+
+    def _insert_secret(self, secret: SealedSecret) -> None:
+        self._writer.execute(
+            "INSERT INTO secrets VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                secret.service,
+                secret.name,
+                secret.version,
+                secret.key_id,
+                secret.nonce,
+                secret.ciphertext,
+                secret.updated_at,
+            ),
+        )
+
+    def _put_idempotency(self, record: IdempotencyRecord) -> None:
+        """The table keeps itself small: each record takes those with it that are past their time."""
+        self._writer.execute(
+            "DELETE FROM idempotency WHERE at < ?", (record.at - IDEMPOTENCY_KEPT_S,)
+        )
+        self._writer.execute(
+            "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?)",
+            (record.key, record.fingerprint, record.answer, record.at),
+        )
 
     def _put_service(self, before: ServiceState | None, state: ServiceState) -> None:
         writer = self._writer

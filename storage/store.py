@@ -1,8 +1,8 @@
 """The store port: what any store does, for the SQLCipher one and the one in memory alike.
 
 All methods block and are called from one thread at a time, never two calls at once: the storing
-actor waits for the disk (`commit_staged`) in a worker thread and does the rest where it likes. Decisions are not made
-here: `storage.changes` makes them, pure, and hands over finished rows.
+actor waits for the disk (`commit_staged`) in a worker thread and does the rest where it likes.
+Decisions are not made here: `storage.changes` makes them, pure, and hands over finished rows.
 
 tests/storage/test_store_contract.py holds both implementations to the same words.
 """
@@ -21,6 +21,9 @@ from config_manager.storage.state import (
     IdempotencyRecord,
     SealedSecret,
 )
+
+IDEMPOTENCY_KEPT_S = 24 * 3600.0
+"""How long an Idempotency-Key stands for its answer: asked by who reads, deleted after by a store."""
 
 
 class DatabaseUnavailable(Exception):
