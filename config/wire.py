@@ -67,7 +67,7 @@ class Signature(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A signed document as it travels. `correlation_id` and `extra` are outside the signature."""
+    """A signed document as it travels. `correlation_id` is outside the signature."""
 
     payload_type: str
     payload: bytes
