@@ -29,7 +29,8 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """The caller's Idempotency-Key, and a digest of everything else that makes the request."""
+    """key: the caller's name and his Idempotency-Key. fingerprint: SHA-256 of everything else that
+    makes the request; never stored as it is, because a request may hold a secret."""
 
     key: str
     fingerprint: bytes

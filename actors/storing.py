@@ -10,6 +10,7 @@ and a fresh open is tried until one succeeds.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -39,6 +40,7 @@ from config_manager.actors.messages import (
 from config_manager.actors.views import CommittedView
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.errors import (
+    Conflict,
     DatabaseUnopenable,
     IdempotencyMismatch,
     OutcomeUnknown,
@@ -65,6 +67,8 @@ from config_manager.storage.store import (
     Store,
 )
 
+_NOT_KEPT = b""
+"""Kept instead of an answer that may be given only once."""
 _PROBE_INTERVAL_S = 2.0
 _REOPEN_INTERVAL_S = 1.0
 _STAGED_IN_PLACE = 64
@@ -88,12 +92,16 @@ class Storage:
         *,
         catalogue: Catalogue,
         secret_box: SecretBox,
+        fingerprint_key: bytes,
         world: World,
     ) -> None:
+        """fingerprint_key: 32 bytes. A request may hold a secret; what is kept of it to recognise
+        its repetition must not let anybody try guesses."""
         self.view = view
         self._open_store = open_store
         self._catalogue = catalogue
         self._secret_box = secret_box
+        self._fingerprint_key = fingerprint_key
         self._world = world
         self._store: Store | None = None
         self._suspended: list[Store] = []
@@ -326,18 +334,22 @@ class Storage:
         if isinstance(request, ReadHistory):
             return store.history(request.query), None
         now = self._world.clock.now()
-        if isinstance(request, Administer):
-            done = request.what.decide(committed, now)
-            who = Administrator(request.by, request.reason, rfc3339(now), context.correlation_id)
-            change = administrate(committed, done, who)
-            return done.answer, None if request.dry_run else change
-        assert isinstance(request, PutConfig | PatchConfig | DeleteConfig | SetSecret | NewEpoch)
+        assert isinstance(request, Write)
         if request.idempotency is not None:
             record = records.get(request.idempotency.key) or store.idempotency(
                 request.idempotency.key, since=now - IDEMPOTENCY_KEPT_S
             )
             if record is not None:
-                return _replay(record, request.idempotency), None
+                return self._replay(record, request, request.idempotency), None
+        if isinstance(request, Administer):
+            done = request.what.decide(committed, now)
+            who = Administrator(request.by, request.reason, rfc3339(now), context.correlation_id)
+            change = administrate(committed, done, who)
+            if request.dry_run:
+                return done.answer, None
+            kept = orjson.dumps(done.answer) if done.repeatable else _NOT_KEPT
+            return done.answer, self._with_record(change, request, kept, records)
+        assert isinstance(request, PutConfig | PatchConfig | DeleteConfig | SetSecret | NewEpoch)
         decision = changes.decide(
             committed,
             request,
@@ -352,25 +364,45 @@ class Storage:
         answer = _answer(request, decision, context)
         if request.dry_run:
             return answer, None
-        return answer, self._with_record(decision.change, request, answer, records)
+        kept = b"" if request.idempotency is None else _encode_answer(answer)
+        return answer, self._with_record(decision.change, request, kept, records)
 
     def _with_record(
         self,
         change: Change,
         request: Write[Any],
-        answer: Written | EpochWritten,
+        answer: bytes,
         records: dict[str, IdempotencyRecord],
     ) -> Change:
         if request.idempotency is None:
             return change
         record = IdempotencyRecord(
             request.idempotency.key,
-            request.idempotency.fingerprint,
-            _encode_answer(answer),
+            self._keyed(request.idempotency),
+            answer,
             self._world.clock.now(),
         )
         records[record.key] = record
         return replace(change, idempotency=record)
+
+    def _keyed(self, idempotency: Idempotency) -> bytes:
+        return hmac.digest(self._fingerprint_key, idempotency.fingerprint, "sha256")
+
+    def _replay(self, record: IdempotencyRecord, request: Write[Any], asked: Idempotency) -> Any:
+        """What was answered to this very request before."""
+        if not hmac.compare_digest(record.fingerprint, self._keyed(asked)):
+            raise IdempotencyMismatch(
+                "this Idempotency-Key was used within the last 24 hours for another request; "
+                "use a new key for a new request"
+            )
+        if not isinstance(request, Administer):
+            return _decode_answer(record.answer)
+        if record.answer == _NOT_KEPT:
+            raise Conflict(
+                "this was done when the Idempotency-Key came first; what was answered then was "
+                "shown once and is not kept"
+            )
+        return orjson.loads(record.answer)
 
     async def _commit(
         self,
@@ -483,13 +515,8 @@ def _encode_answer(answer: Written | EpochWritten) -> bytes:
     )
 
 
-def _replay(record: IdempotencyRecord, asked: Idempotency) -> Written | EpochWritten:
-    if record.fingerprint != asked.fingerprint:
-        raise IdempotencyMismatch(
-            "this Idempotency-Key was used within the last 24 hours for another request; "
-            "use a new key for a new request"
-        )
-    value = orjson.loads(record.answer)
+def _decode_answer(data: bytes) -> Written | EpochWritten:
+    value = orjson.loads(data)
     states = tuple(state_codec.decode_service(item) for item in value["states"])
     if value["epoch"] is not None:
         epoch_id, epoch_seq, revision, correlation_id = value["epoch"]

@@ -35,7 +35,7 @@ from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import Role, Root, RootKey
 from config_manager.config.errors import RootRefused
 from config_manager.config.names import Epoch, Mark
-from config_manager.config.sealed_file import SealedFile
+from config_manager.config.sealed_file import SealedFile, derive_key
 from config_manager.config.settings import Settings
 from config_manager.config.trust import judge_root
 from config_manager.config.wire import Envelope
@@ -122,6 +122,7 @@ async def running_system(
             view,
             catalogue=catalogue,
             secret_box=SecretBox(keys.secrets_key, world.randomness),
+            fingerprint_key=derive_key(keys.instance_key, "idempotency-fingerprints"),
             world=world,
         )
         cache = LastKnownGood(

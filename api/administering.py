@@ -1,4 +1,4 @@
-"""What every administration over REST has in common: who, why, and the ask itself."""
+"""Has an administration done for whoever asks for it over REST."""
 
 from __future__ import annotations
 
@@ -6,28 +6,24 @@ from typing import TypeVar
 
 from config_manager.actors.messages import Administer
 from config_manager.api.endpoint import Api, ApiRequest
-from config_manager.config.errors import MalformedRequest
+from config_manager.api.write_terms import idempotency_of, reason_of
 from config_manager.storage.administration import Administration
 
 A = TypeVar("A")
 
-MAX_REASON = 500
-
 
 async def administer(request: ApiRequest, api: Api, what: Administration[A]) -> A:
-    """Have it done in the caller's name, with the query's `reason`.
+    """Have it done in the caller's name, with the query's `reason` and the Idempotency-Key.
 
-    Raises MalformedRequest and what the administration refuses.
+    Raises MalformedRequest and what the administration refuses; IdempotencyMismatch where the key
+    stands for another request, Conflict where it stands for this one and its answer isn't kept.
     """
     request.allow_query("reason")
-    message = Administer(what=what, by=request.by, reason=reason_of(request))
+    message = Administer(
+        what=what,
+        by=request.by,
+        reason=reason_of(request),
+        idempotency=idempotency_of(request),
+    )
     answer: A = await api.system.storing.ask(message, request.context)
     return answer
-
-
-def reason_of(request: ApiRequest) -> str | None:
-    """The query's `reason`: why, in the operator's words; raises MalformedRequest."""
-    reason = request.query.get("reason")
-    if reason is not None and len(reason) > MAX_REASON:
-        raise MalformedRequest(f"reason: at most {MAX_REASON} characters")
-    return reason

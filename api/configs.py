@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import trio
@@ -10,14 +9,13 @@ import trio
 from config_manager.actors.messages import (
     DeleteConfig,
     EpochWritten,
-    Idempotency,
     NewEpoch,
     PatchConfig,
     PutConfig,
     Written,
 )
-from config_manager.api.administering import MAX_REASON, reason_of
 from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.write_terms import MAX_REASON, idempotency_of, reason_of
 from config_manager.config.errors import (
     FieldError,
     InvalidName,
@@ -34,7 +32,6 @@ MERGE_PATCH = "application/merge-patch+json"
 _WRITE_QUERY = ("dry_run", "wait", "timeout", "reason")
 _MAX_WAIT_S = 60
 _DEFAULT_WAIT_S = 5
-_MAX_KEY = 255
 
 
 async def list_configs(request: ApiRequest, api: Api) -> ApiResponse:
@@ -163,7 +160,7 @@ def write_options(request: ApiRequest) -> dict[str, Any]:
     return {
         "by": request.by,
         "reason": reason_of(request),
-        "idempotency": _idempotency(request),
+        "idempotency": idempotency_of(request),
         "dry_run": request.flag("dry_run"),
     }
 
@@ -205,23 +202,6 @@ def _wait_s(request: ApiRequest) -> float | None:
         if not 0 <= seconds <= _MAX_WAIT_S:
             raise MalformedRequest(f"timeout: expected seconds from 0 to {_MAX_WAIT_S}")
     return seconds if wait else None
-
-
-def _idempotency(request: ApiRequest) -> Idempotency | None:
-    key = request.header(b"idempotency-key")
-    if key is None:
-        return None
-    if not 1 <= len(key) <= _MAX_KEY or not key.isascii() or not key.isprintable():
-        raise MalformedRequest(f"Idempotency-Key: 1 to {_MAX_KEY} printable ASCII characters")
-    told_apart = (
-        request.method,
-        request.raw_path.decode("ascii"),
-        request.header(b"content-type") or "",
-        request.header(b"if-match") or "",
-        request.query.get("dry_run", ""),
-    )
-    fingerprint = hashlib.sha256("\n".join(told_apart).encode() + b"\n" + request.body).digest()
-    return Idempotency(key, fingerprint)
 
 
 # ── what is shown ──────────────────────────────────────────────────────────────────────────────

@@ -343,12 +343,16 @@ _SERVICE = {
 }
 _IF_MATCH = _header("If-Match", "the revision you read, as its ETag; 412 if it is no longer that")
 _REASON = _query("reason", {"type": "string", "maxLength": 500}, "why, for history and audit")
+_IDEMPOTENCY_KEY = _header(
+    "Idempotency-Key", "repeat safely for 24 hours: the same key and body, the same revision"
+)
+_ADMINISTRATION = [_REASON, _IDEMPOTENCY_KEY]
 _WRITE = [
     _query("dry_run", {"type": "boolean"}, "change nothing, answer what would change"),
     _query("wait", {"const": "confirmed"}, "answer once a broker holds it"),
     _query("timeout", {"type": "number", "minimum": 0, "maximum": 60}, "seconds to wait; 5"),
     _REASON,
-    _header("Idempotency-Key", "repeat safely for 24 hours: the same key, the same revision"),
+    _IDEMPOTENCY_KEY,
 ]
 
 
@@ -463,16 +467,16 @@ def _paths() -> dict[str, Any]:
             "post": _operation(
                 "createToken", "Make a token; it is shown this once",
                 {"201": "MadeToken"}, f"409 {_ADMIN_PROBLEMS}",
-                parameters=[_REASON], body=("TokenRequest", "application/json"),
+                parameters=_ADMINISTRATION, body=("TokenRequest", "application/json"),
             ),
         },
         "/api/v1/tokens/{name}": {
             "delete": _operation(
-                "revokeToken", "End a token at once", {"200": "RevokedToken"}, "400 401 403 404 409 503 504 507",
+                "revokeToken", "End a token at once", {"200": "RevokedToken"}, "400 401 403 404 409 422 503 504 507",
                 parameters=[
                     {"name": "name", "in": "path", "required": True, "schema": _TEXT,
                      "description": "the token's name"},
-                    _REASON,
+                    *_ADMINISTRATION,
                 ],
             )
         },

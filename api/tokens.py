@@ -71,7 +71,7 @@ async def list_tokens(request: ApiRequest, api: Api) -> ApiResponse:
 
 async def delete_token(request: ApiRequest, api: Api) -> ApiResponse:
     revoked = await administer(request, api, RevokeToken(request.params["name"]))
-    return json_response({"name": revoked.name, "role": revoked.role, "revoked": True})
+    return json_response({**revoked, "revoked": True})
 
 
 def _shown(token: Token) -> Mapping[str, Any]:

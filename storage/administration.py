@@ -23,6 +23,8 @@ class Administered(Generic[A]):
 
     action: its name in the audit, such as `token.create`. details: what is audited of it; never a
     secret. answer: for who asked. audited: False only for bookkeeping that nobody decided.
+    repeatable: the answer is JSON without secrets, and is kept for who repeats his request with its
+    Idempotency-Key; else a repetition is told that it was done, and no more.
     """
 
     action: str
@@ -30,6 +32,7 @@ class Administered(Generic[A]):
     rows: tuple[RegistryRow, ...]
     answer: A
     audited: bool = True
+    repeatable: bool = False
 
 
 class Administration(Protocol[A]):

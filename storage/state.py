@@ -136,7 +136,8 @@ class SealedSecret:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRecord:
-    """What an Idempotency-Key stands for; `fingerprint` covers the caller's whole request."""
+    """What an Idempotency-Key stands for; `fingerprint` covers the caller's whole request, under a
+    key: the request may hold a secret."""
 
     key: str
     fingerprint: bytes

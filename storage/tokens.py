@@ -145,7 +145,7 @@ class RevokeToken:
 
     name: str
 
-    def decide(self, committed: Committed, now: float) -> Administered[Token]:
+    def decide(self, committed: Committed, now: float) -> Administered[JsonObject]:
         known = tokens(committed)
         token = known.get(self.name)
         if token is None:
@@ -157,7 +157,8 @@ class RevokeToken:
                 "or nobody can make tokens any more"
             )
         details: dict[str, Any] = {"name": self.name, "role": token.role}
-        return Administered("token.revoke", details, (RegistryRow(KIND, self.name, None),), token)
+        gone = RegistryRow(KIND, self.name, None)
+        return Administered("token.revoke", details, (gone,), details, repeatable=True)
 
 
 def _may_make_tokens(token: Token, now: float) -> bool:
