@@ -5,11 +5,13 @@ An actor answers with the reply type named here or refuses with a `config.errors
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from config_manager.actors.actor import Request
 from config_manager.config.names import Mark
+from config_manager.config.secret import Secret
 from config_manager.config.wire import Envelope
 from config_manager.storage import writes
 from config_manager.storage.administration import Administration
@@ -17,6 +19,7 @@ from config_manager.storage.state import (
     HistoryPage,
     HistoryQuery,
     KeyChange,
+    SealedSecret,
     ServiceState,
 )
 from config_manager.storage.writes import Delete, Patch, Put
@@ -77,6 +80,36 @@ class DeleteConfig(Delete, Write[Written]): ...
 
 @dataclass(frozen=True, kw_only=True)
 class SetSecret(writes.SetSecret, Write[Written]): ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteSecret(writes.DeleteSecret, Write[Written]): ...
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    """A secret's value, for the one who asked; the audit row that says so is committed."""
+
+    version: int
+    updated_at: str
+    value: Secret
+
+
+@dataclass(frozen=True, kw_only=True)
+class RevealSecret(Write[Revealed]):
+    """Show a secret's value: a write, because the audit has it first. version: None is the newest."""
+
+    service: str
+    name: str
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSecrets(Request[Sequence[SealedSecret]]):
+    """Every version that is kept, sealed; of one service, of one name, or of all."""
+
+    service: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 import structlog
 import trio
+from nacl.exceptions import CryptoError
 from outcome import Error, Outcome, Value
 
 from config_manager.actors.actor import BatchHandler, BatchLife, Context
@@ -26,12 +27,16 @@ from config_manager.actors.messages import (
     Administer,
     Confirmed,
     DeleteConfig,
+    DeleteSecret,
     EpochWritten,
     Idempotency,
     NewEpoch,
     PatchConfig,
     PutConfig,
     ReadHistory,
+    ReadSecrets,
+    Revealed,
+    RevealSecret,
     SetSecret,
     Witnessed,
     Write,
@@ -43,22 +48,25 @@ from config_manager.config.errors import (
     Conflict,
     DatabaseUnopenable,
     IdempotencyMismatch,
+    NotFound,
     OutcomeUnknown,
     ReadOnly,
     Refused,
+    SecretUnreadable,
     StorageFull,
 )
 from config_manager.config.names import Mark
 from config_manager.config.world import World, rfc3339
 from config_manager.storage import changes, state_codec
 from config_manager.storage.administration import (
+    Administered,
     Administration,
     Administrator,
     administrate,
 )
 from config_manager.storage.changes import Decision
 from config_manager.storage.secrets import SecretBox
-from config_manager.storage.state import Change, Committed, IdempotencyRecord
+from config_manager.storage.state import Change, Committed, IdempotencyRecord, SealedSecret
 from config_manager.storage.store import (
     IDEMPOTENCY_KEPT_S,
     CommitUnsure,
@@ -290,7 +298,7 @@ class Storage:
     ) -> Sequence[Outcome[Any]]:
         outcomes: list[Outcome[Any]] = []
         accepted: list[tuple[int, Change, Write[Any]]] = []
-        records: dict[str, IdempotencyRecord] = {}
+        batch = _Batch()
         for request, _ in jobs:
             if isinstance(request, Witnessed):
                 await self._weigh(request)
@@ -302,7 +310,7 @@ class Storage:
                 outcomes.append(Value(None))
                 continue
             try:
-                answer, change = self._decide(committed, request, context, records)
+                answer, change = self._decide(committed, request, context, batch)
             except Refused as refusal:
                 outcomes.append(Error(refusal))
                 continue
@@ -314,6 +322,7 @@ class Storage:
             if change is not None:
                 accepted.append((index, change, request))
                 committed = change.after
+                batch.note(change)
         if accepted:
             await self._commit(accepted, jobs, outcomes)
         return outcomes
@@ -323,7 +332,7 @@ class Storage:
         committed: Committed,
         request: Any,
         context: Context,
-        records: dict[str, IdempotencyRecord],
+        batch: _Batch,
     ) -> tuple[Any, Change | None]:
         """An answer, and what has to be committed before it may be given."""
         store = self._store
@@ -333,23 +342,31 @@ class Storage:
             raise ReadOnly(WHAT_TO_DO)
         if isinstance(request, ReadHistory):
             return store.history(request.query), None
+        if isinstance(request, ReadSecrets):
+            return store.secret_versions(request.service, request.name), None
         now = self._world.clock.now()
         assert isinstance(request, Write)
         if request.idempotency is not None:
-            record = records.get(request.idempotency.key) or store.idempotency(
+            record = batch.records.get(request.idempotency.key) or store.idempotency(
                 request.idempotency.key, since=now - IDEMPOTENCY_KEPT_S
             )
             if record is not None:
                 return self._replay(record, request, request.idempotency), None
-        if isinstance(request, Administer):
-            done = request.what.decide(committed, now)
+        if isinstance(request, Administer | RevealSecret):
+            if isinstance(request, RevealSecret):
+                done = self._reveal(request, committed, batch.sealed(store, request))
+            else:
+                done = request.what.decide(committed, now)
             who = Administrator(request.by, request.reason, rfc3339(now), context.correlation_id)
             change = administrate(committed, done, who)
             if request.dry_run:
                 return done.answer, None
             kept = orjson.dumps(done.answer) if done.repeatable else _NOT_KEPT
-            return done.answer, self._with_record(change, request, kept, records)
-        assert isinstance(request, PutConfig | PatchConfig | DeleteConfig | SetSecret | NewEpoch)
+            return done.answer, self._with_record(change, request, kept, batch.records)
+        assert isinstance(
+            request,
+            PutConfig | PatchConfig | DeleteConfig | SetSecret | DeleteSecret | NewEpoch,
+        )
         decision = changes.decide(
             committed,
             request,
@@ -365,7 +382,30 @@ class Storage:
         if request.dry_run:
             return answer, None
         kept = b"" if request.idempotency is None else _encode_answer(answer)
-        return answer, self._with_record(decision.change, request, kept, records)
+        return answer, self._with_record(decision.change, request, kept, batch.records)
+
+    def _reveal(
+        self, request: RevealSecret, committed: Committed, kept: Sequence[SealedSecret]
+    ) -> Administered[Revealed]:
+        """The value, with the audit row that is committed before it is answered."""
+        known = committed.services.get(request.service)
+        if known is None or request.name not in known.secrets:
+            raise NotFound(f"{request.service} has no secret of this name")
+        version = request.version or known.secrets[request.name]
+        sealed = next((s for s in kept if s.version == version), None)
+        if sealed is None:
+            raise NotFound(f"{request.service} has no version {version} of this secret")
+        try:
+            value = self._secret_box.open(sealed)
+        except CryptoError:
+            raise SecretUnreadable(
+                f"version {version} of {request.service}'s {request.name} does not open: it was "
+                "altered, or the key that sealed it is gone; put keys/secrets.key back from where "
+                "you keep it, or set the secret anew"
+            ) from None
+        details = {"service": request.service, "name": request.name, "version": version}
+        revealed = Revealed(version, sealed.updated_at, value)
+        return Administered("secret.reveal", details, (), revealed, repeatable=False)
 
     def _with_record(
         self,
@@ -439,6 +479,28 @@ class Storage:
             # a replay of a write of this very batch goes down with it
             if isinstance(outcome, Value) and isinstance(jobs[index][0], Write):
                 outcomes[index] = Error(refusal)
+
+
+class _Batch:
+    """What the requests of one batch have come to that the store does not hold yet."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, IdempotencyRecord] = {}
+        self._secrets: list[SealedSecret] = []
+        self._forgotten: set[tuple[str, str]] = set()
+
+    def note(self, change: Change) -> None:
+        if change.forgotten is not None:
+            self._forgotten.add(change.forgotten)
+            self._secrets = [s for s in self._secrets if (s.service, s.name) != change.forgotten]
+        if change.secret is not None:
+            self._secrets.append(change.secret)
+
+    def sealed(self, store: Store, request: RevealSecret) -> Sequence[SealedSecret]:
+        """The versions of the secret that is asked for, those of this very batch included."""
+        place = request.service, request.name
+        kept = () if place in self._forgotten else store.secret_versions(*place)
+        return [*kept, *(s for s in self._secrets if (s.service, s.name) == place)]
 
 
 async def _commit(store: Store, changes: Sequence[Change]) -> None:

@@ -139,6 +139,20 @@ _WRITTEN = {
 }
 
 
+_SECRET_ENTRY = {
+    "service": _NAME,
+    "name": _TEXT,
+    "version": {**_INTEGER, "description": "the newest"},
+    "kept": {**_INTEGER, "description": "how many versions are kept"},
+    "updated_at": {"type": "string", "format": "date-time"},
+    "age_s": {**_INTEGER, "description": "since it was set, in seconds"},
+    "rotate": {
+        "type": ["object", "null"],
+        "description": "why it should be set anew, if it should",
+    },
+}
+
+
 def _schema(properties: dict[str, Any], *required: str) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(required or properties)}
 
@@ -218,7 +232,7 @@ _SCHEMAS: dict[str, Any] = {
                         "epoch_seq": _INTEGER,
                         "at": {"type": "string", "format": "date-time"},
                         "by": _TEXT,
-                        "action": {"enum": ["put", "patch", "delete", "epoch", "secret"]},
+                        "action": {"enum": ["put", "patch", "delete", "epoch", "secret", "secret-delete"]},
                         "reason": {"type": ["string", "null"]},
                         "correlation_id": _TEXT,
                         "changes": {"type": "array", "items": {"$ref": "#/components/schemas/KeyChange"}},
@@ -261,6 +275,46 @@ _SCHEMAS: dict[str, Any] = {
                     {**_TOKEN, "created_by": _TEXT, "last_used_at": _TIME_OR_NULL, "expired": {"type": "boolean"}}
                 ),
             }
+        }
+    ),
+    "SecretList": _schema(
+        {"secrets": {"type": "array", "items": {"$ref": "#/components/schemas/SecretEntry"}}}
+    ),
+    "SecretEntry": _schema(_SECRET_ENTRY),
+    "SecretVersions": _schema(
+        {
+            **_SECRET_ENTRY,
+            "versions": {
+                "type": "array",
+                "items": _schema({key: _SECRET_ENTRY[key] for key in ("version", "updated_at", "age_s")}),
+            },
+        }
+    ),
+    "SecretDeleted": _schema(
+        {
+            "service": _NAME,
+            "name": _TEXT,
+            "deleted": {"const": True},
+            "revision": _INTEGER,
+            "updated_at": {"type": "string", "format": "date-time"},
+            **_WRITTEN,
+        },
+        "service", "name", "deleted", "revision", "updated_at",
+    ),
+    "RevealRequest": _schema(
+        {
+            "reason": {"type": "string", "minLength": 1, "maxLength": 500, "pattern": r"\S"},
+            "version": {"type": ["integer", "null"], "minimum": 1, "maximum": 2**53 - 1},
+        },
+        "reason",
+    ),
+    "SecretValue": _schema(
+        {
+            "service": _NAME,
+            "name": _TEXT,
+            "version": _INTEGER,
+            "updated_at": {"type": "string", "format": "date-time"},
+            "value": _TEXT,
         }
     ),
     "Status": _schema(
@@ -340,6 +394,13 @@ _SERVICE = {
     "required": True,
     "schema": _NAME,
     "description": "the service's name; epoch, search and config-manager are reserved",
+}
+_SECRET_NAME = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "schema": _TEXT,
+    "description": "the secret's name",
 }
 _IF_MATCH = _header("If-Match", "the revision you read, as its ETag; 412 if it is no longer that")
 _REASON = _query("reason", {"type": "string", "maxLength": 500}, "why, for history and audit")
@@ -457,6 +518,29 @@ def _paths() -> dict[str, Any]:
                 "setSecret", "Store a secret; no answer ever shows it",
                 {"201": "Secret"}, _WRITE_PROBLEMS,
                 parameters=_WRITE, body=("SecretRequest", "application/json"),
+            ),
+            "get": _operation(
+                "listSecrets", "Names, versions and ages; never a value",
+                {"200": "SecretList"}, "400 401 403 503 504",
+                parameters=[_query("service", _NAME, "only this service's secrets")],
+            ),
+        },
+        "/api/v1/secrets/{service}/{name}": {
+            "get": _operation(
+                "getSecret", "One secret's versions and their ages; never a value",
+                {"200": "SecretVersions"}, "400 401 403 404 503 504", parameters=[_SERVICE, _SECRET_NAME],
+            ),
+            "delete": _operation(
+                "deleteSecret", "Delete every version of a secret; a revision of the service",
+                {"200": "SecretDeleted"}, "400 401 403 404 413 422 503 504 507",
+                parameters=[_SERVICE, _SECRET_NAME, *_WRITE],
+            ),
+        },
+        "/api/v1/secrets/{service}/{name}/reveal": {
+            "post": _operation(
+                "revealSecret", "A secret's value, once the audit has who asked and why",
+                {"200": "SecretValue"}, "400 401 403 404 409 413 415 422 503 504 507",
+                parameters=[_SERVICE, _SECRET_NAME], body=("RevealRequest", "application/json"),
             )
         },
         "/api/v1/tokens": {

@@ -31,6 +31,7 @@ class LazyGroup(click.Group):
     lazy = {  # noqa: RUF012
         "client": "config_manager.client.cli:client",
         "doctor": "config_manager.api.doctor_command:doctor",
+        "secret": "config_manager.api.secret_command:secret",
         "status": "config_manager.api.status_command:status",
         "token": "config_manager.api.token_command:token",
     }

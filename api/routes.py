@@ -6,6 +6,7 @@ from config_manager.api import configs, docs, health, history, secrets, status, 
 from config_manager.api.endpoint import Route
 
 _SERVICE = "/api/v1/config/{service}"
+_SECRETS = "/api/v1/secrets"
 
 ROUTES = (
     Route("GET", "/health", health.get_health, None),
@@ -22,10 +23,14 @@ ROUTES = (
     Route("DELETE", "/api/v1/config/epoch", configs.reserved_name, "write"),
     Route("GET", _SERVICE + "/history", history.get_history, "read"),
     Route("GET", "/api/v1/config/epoch/history", configs.reserved_name, "read"),
-    Route("POST", "/api/v1/secrets", secrets.post_secret, "secrets"),
     Route("GET", "/api/v1/tokens", tokens.list_tokens, "admin"),
     Route("POST", "/api/v1/tokens", tokens.post_token, "admin"),
     Route("DELETE", "/api/v1/tokens/{name}", tokens.delete_token, "admin"),
+    Route("GET", _SECRETS, secrets.list_secrets, "secrets"),
+    Route("POST", _SECRETS, secrets.post_secret, "secrets"),
+    Route("GET", _SECRETS + "/{service}/{name}", secrets.get_secret, "secrets"),
+    Route("DELETE", _SECRETS + "/{service}/{name}", secrets.delete_secret, "secrets"),
+    Route("POST", _SECRETS + "/{service}/{name}/reveal", secrets.reveal_secret, "secrets"),
     Route("GET", "/api/v1/status", status.get_status, "read"),
     Route("GET", "/api/v1/trust/root", health.get_root, None),
     Route("GET", "/api/v1/trust/roots/{version}", health.get_root_version, None),

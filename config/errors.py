@@ -16,6 +16,7 @@
     │   │   ├── UseSecrets          a secret's value in a place that is not for secrets
     │   │   └── IdempotencyMismatch the same Idempotency-Key with another request
     │   ├── TooManyRequests         more unknown tokens, or more writes, than the limit allows
+    │   ├── SecretUnreadable        a stored secret does not open: altered, or its key is gone
     │   ├── ReadOnly                the database cannot be written now
     │   ├── OutcomeUnknown          the disk failed in the middle of a commit
     │   ├── Busy                    a mailbox stayed full, or an actor was restarting: try again
@@ -145,6 +146,10 @@ class TooManyRequests(Refused):
         self.retry_after_s = retry_after_s
 
 
+class SecretUnreadable(Refused):
+    """What is stored of a secret does not open: altered, or the key that sealed it is gone."""
+
+
 class ReadOnly(Refused): ...
 
 
@@ -255,6 +260,9 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
         "idempotency-mismatch", "This Idempotency-Key was used for another request", 422, 7
     ),
     TooManyRequests: Description("too-many-requests", "Too many requests", 429, 1, "warning", 1),
+    SecretUnreadable: Description(
+        "secret-unreadable", "A stored secret does not open", 409, 3, "error"
+    ),
     ReadOnly: Description("read-only", "Read-only for now", 503, 1, "warning", 5),
     OutcomeUnknown: Description(
         "outcome-unknown", "It may have been written", 503, 1, "warning", 5

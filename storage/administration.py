@@ -6,13 +6,12 @@ one transaction with whatever else is committed then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.changes import link
-from config_manager.storage.state import Change, Committed, Registry, RegistryRow
+from config_manager.storage.state import Change, Committed, RegistryRow, with_rows
 
 A = TypeVar("A")
 
@@ -74,16 +73,3 @@ def administrate(before: Committed, done: Administered[A], who: Administrator) -
         )
         after = replace(after, audit_seq=audit.seq, audit_head=audit.hash)
     return Change(before, after, (), (), audit, who.reason, registry=done.rows)
-
-
-def with_rows(registry: Registry, rows: tuple[RegistryRow, ...]) -> Registry:
-    """The registry after these rows were kept or removed, in order."""
-    kinds: dict[str, Mapping[str, JsonObject]] = dict(registry)
-    for row in rows:
-        kind = dict(kinds.get(row.kind, {}))
-        if row.value is None:
-            kind.pop(row.key, None)
-        else:
-            kind[row.key] = row.value
-        kinds[row.kind] = kind
-    return {kind: rows for kind, rows in kinds.items() if rows}

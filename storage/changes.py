@@ -25,6 +25,7 @@ from config_manager.config.errors import (
 from config_manager.config.names import Epoch, check_keys, is_key, pointer
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
+from config_manager.storage import secret_rows
 from config_manager.storage.state import (
     Action,
     AuditEntry,
@@ -33,10 +34,20 @@ from config_manager.storage.state import (
     HistoryEntry,
     HistoryRow,
     KeyChange,
+    RegistryRow,
     SealedSecret,
     ServiceState,
+    with_rows,
 )
-from config_manager.storage.writes import Delete, Intent, NewEpoch, Patch, Put, SetSecret
+from config_manager.storage.writes import (
+    Delete,
+    DeleteSecret,
+    Intent,
+    NewEpoch,
+    Patch,
+    Put,
+    SetSecret,
+)
 
 MASK = "********"
 """What stands in answers where a secret is, and what a caller sends back to leave it alone."""
@@ -71,6 +82,19 @@ class _Writer:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class _AboutSecret:
+    """What a change does to a secret, beside the service's new revision: usually nothing."""
+
+    shown: KeyChange | None = None
+    sealed: SealedSecret | None = None
+    forgotten: tuple[str, str] | None = None
+    rows: tuple[RegistryRow, ...] = ()
+
+
+_NOTHING = _AboutSecret()
+
+
 def empty(epoch: Epoch) -> Committed:
     """The state before the first write."""
     return Committed(epoch, 0, 0, GENESIS, {}, {})
@@ -94,7 +118,7 @@ def decide(
     """
     epoch = Epoch(state.epoch.seq + 1, epoch_id) if isinstance(intent, NewEpoch) else state.epoch
     writer = _Writer(by, reason, at, correlation_id, epoch, state.revision + 1)
-    secret: SealedSecret | None = None
+    about_secret = _NOTHING
     match intent:
         case Put(service=service, values=values, if_match=if_match):
             _check_match(state, service, if_match)
@@ -126,11 +150,14 @@ def decide(
             }
             action = "epoch"
         case SetSecret(service=service, name=name, value=value):
-            after, secret = _with_secret(state, service, name, value, catalogue, writer, seal)
+            after, about_secret = _with_secret(state, service, name, value, catalogue, writer, seal)
             action = "secret"
+        case DeleteSecret(service=service, name=name):
+            after, about_secret = _without_secret(state, service, name, catalogue, writer)
+            action = "secret-delete"
         case _ as unreachable:
             assert_never(unreachable)
-    return _decision(state, after, action, writer, secret)
+    return _decision(state, after, action, writer, about_secret)
 
 
 def secret_keys_of(state: Committed, service: str, catalogue: Catalogue) -> frozenset[str]:
@@ -239,7 +266,7 @@ def _with_secret(
     catalogue: Catalogue,
     writer: _Writer,
     seal: Seal,
-) -> tuple[dict[str, ServiceState], SealedSecret]:
+) -> tuple[dict[str, ServiceState], _AboutSecret]:
     if not is_key(name):
         detail = "a secret's name is 1 to 63 of a-z, 0-9 and '_', and starts with a letter"
         raise InvalidValues("not a secret's name", [FieldError("/name", detail)])
@@ -254,11 +281,32 @@ def _with_secret(
     if live is not None and name in live.stored:
         detail = f"{name} is a plain key of {service}; remove it there first"
         raise InvalidValues("already a plain key", [FieldError("/name", detail)])
-    version = (known.secrets.get(name, 0) if known else 0) + 1
-    sealed = seal(service, name, version, value, writer.at)
-    secrets = {**(known.secrets if known else {}), name: version}
+    before = known.secrets if known else {}
+    version = secret_rows.last_version(state, service, name) + 1
+    about = _AboutSecret(
+        shown=KeyChange(name, MASK if name in before else None, MASK),
+        sealed=seal(service, name, version, value, writer.at),
+        rows=secret_rows.rows_after_set(state, service, name),
+    )
     stored = live.stored if live else {}
-    return {service: _next(state, service, stored, catalogue, writer, secrets)}, sealed
+    secrets = {**before, name: version}
+    return {service: _next(state, service, stored, catalogue, writer, secrets)}, about
+
+
+def _without_secret(
+    state: Committed, service: str, name: str, catalogue: Catalogue, writer: _Writer
+) -> tuple[dict[str, ServiceState], _AboutSecret]:
+    live, known = state.live(service), state.services.get(service)
+    if known is None or name not in known.secrets:
+        raise NotFound(f"{service} has no secret of this name")
+    about = _AboutSecret(
+        shown=KeyChange(name, MASK, None),
+        forgotten=(service, name),
+        rows=secret_rows.rows_after_delete(state, service, name, at=writer.at),
+    )
+    stored = live.stored if live else None  # a deleted service stays deleted
+    secrets = {key: version for key, version in known.secrets.items() if key != name}
+    return {service: _next(state, service, stored, catalogue, writer, secrets)}, about
 
 
 def _next(
@@ -317,7 +365,7 @@ def _decision(
     states: Mapping[str, ServiceState],
     action: Action,
     writer: _Writer,
-    secret: SealedSecret | None,
+    about_secret: _AboutSecret,
 ) -> Decision:
     rows = tuple(
         HistoryRow(
@@ -332,7 +380,7 @@ def _decision(
                 action=action,
                 reason=writer.reason,
                 correlation_id=writer.correlation_id,
-                changes=_key_changes(before.live(name), state, secret),
+                changes=_key_changes(before.live(name), state, about_secret.shown),
             ),
         )
         for name, state in states.items()
@@ -345,20 +393,28 @@ def _decision(
         audit_seq=audit.seq,
         audit_head=audit.hash,
         services={**before.services, **states},
+        registry=with_rows(before.registry, about_secret.rows),
     )
     change = Change(
-        before, after, tuple(states.values()), rows, audit, writer.reason, secret=secret
+        before,
+        after,
+        tuple(states.values()),
+        rows,
+        audit,
+        writer.reason,
+        registry=about_secret.rows,
+        secret=about_secret.sealed,
+        forgotten=about_secret.forgotten,
     )
     first = all(before.live(name) is None for name in states)
     return Decision(change, first, rows[0].entry.changes)
 
 
 def _key_changes(
-    before: ServiceState | None, after: ServiceState, secret: SealedSecret | None
+    before: ServiceState | None, after: ServiceState, secret: KeyChange | None
 ) -> tuple[KeyChange, ...]:
     if secret is not None:
-        old = MASK if secret.version > 1 else None
-        return (KeyChange(secret.name, old, MASK),)
+        return (secret,)
     old_values = before.stored if before else {}
     keys = dict.fromkeys((*old_values, *after.stored))
     return tuple(

@@ -27,7 +27,7 @@ class MemoryStore:
         self._staged: tuple[Change, ...] = ()
         self._history: list[HistoryRow] = []
         self._audit: list[AuditEntry] = []
-        self._secrets: dict[tuple[str, str], SealedSecret] = {}
+        self._secrets: dict[tuple[str, str, int], SealedSecret] = {}
         self._idempotency: dict[str, IdempotencyRecord] = {}
         self._confirmed: dict[str, int] = {}
         self.fail_next: DatabaseUnavailable | None = None
@@ -56,8 +56,12 @@ class MemoryStore:
             self._history += change.history
             if change.audit is not None:
                 self._audit.append(change.audit)
+            if change.forgotten is not None:
+                gone = [place for place in self._secrets if place[:2] == change.forgotten]
+                for place in gone:
+                    del self._secrets[place]
             if change.secret is not None:
-                self._secrets[change.secret.service, change.secret.name] = change.secret
+                self._secrets[_place(change.secret)] = change.secret
             if change.idempotency is not None:
                 self._idempotency[change.idempotency.key] = change.idempotency
         self._committed = staged[-1].after
@@ -83,7 +87,35 @@ class MemoryStore:
         return record if record is not None and record.at >= since else None
 
     def secrets(self, service: str) -> Sequence[SealedSecret]:
-        return [sealed for (owner, _), sealed in sorted(self._secrets.items()) if owner == service]
+        newest = {sealed.name: sealed for sealed in self.secret_versions(service)}
+        return list(newest.values())
+
+    def secret_versions(
+        self, service: str | None = None, name: str | None = None
+    ) -> Sequence[SealedSecret]:
+        self._maybe_fail()
+        return [
+            sealed
+            for _, sealed in sorted(self._secrets.items())
+            if service in (None, sealed.service) and name in (None, sealed.name)
+        ]
+
+    def secrets_under_other_keys(
+        self, key_id: str, *, after: tuple[str, str, int] = ("", "", 0), limit: int
+    ) -> Sequence[SealedSecret]:
+        return [
+            sealed
+            for place, sealed in sorted(self._secrets.items())
+            if place > after and sealed.key_id != key_id
+        ][:limit]
+
+    def count_secrets(self, key_id: str) -> tuple[int, int]:
+        under = sum(sealed.key_id == key_id for sealed in self._secrets.values())
+        return under, len(self._secrets)
+
+    def reseal(self, sealed: Sequence[SealedSecret]) -> None:
+        self._maybe_fail()
+        self._secrets |= {_place(s): s for s in sealed if _place(s) in self._secrets}
 
     def audit(self, *, after: int = 0, limit: int | None = None) -> Sequence[AuditEntry]:
         return [entry for entry in self._audit if entry.seq > after][:limit]
@@ -110,3 +142,7 @@ class MemoryStore:
         error, self.fail_next = self.fail_next, None
         if error is not None:
             raise error
+
+
+def _place(sealed: SealedSecret) -> tuple[str, str, int]:
+    return sealed.service, sealed.name, sealed.version

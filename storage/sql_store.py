@@ -34,6 +34,7 @@ from config_manager.storage.state import (
 )
 from config_manager.storage.store import IDEMPOTENCY_KEPT_S, DatabaseUnavailable
 
+_SEALED = "service, name, version, key_id, nonce, ciphertext, updated_at"
 _SALT_BYTES = 16
 """SQLCipher keeps the salt in the clear at the front; it never changes while the file lives."""
 
@@ -153,6 +154,37 @@ class SqlStore:
                 (service,),
             ).fetchall()
         return [SealedSecret(*row) for row in rows]
+
+    def secret_versions(
+        self, service: str | None = None, name: str | None = None
+    ) -> Sequence[SealedSecret]:
+        with translated(self._path):
+            rows = self._reader.execute(
+                f"SELECT {_SEALED} FROM secrets"  # noqa: S608  a constant
+                " WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR name = ?2)"
+                " ORDER BY service, name, version",
+                (service, name),
+            ).fetchall()
+        return [SealedSecret(*row) for row in rows]
+
+    def secrets_under_other_keys(
+        self, key_id: str, *, after: tuple[str, str, int] = ("", "", 0), limit: int
+    ) -> Sequence[SealedSecret]:
+        with translated(self._path):
+            rows = self._reader.execute(
+                f"SELECT {_SEALED} FROM secrets"  # noqa: S608  a constant
+                " WHERE (service, name, version) > (?, ?, ?) AND key_id <> ?"
+                " ORDER BY service, name, version LIMIT ?",
+                (*after, key_id, limit),
+            ).fetchall()
+        return [SealedSecret(*row) for row in rows]
+
+    def count_secrets(self, key_id: str) -> tuple[int, int]:
+        with translated(self._path):
+            under, every = self._reader.execute(
+                "SELECT count(*) FILTER (WHERE key_id = ?), count(*) FROM secrets", (key_id,)
+            ).fetchone()
+        return under, every
 
     def audit(self, *, after: int = 0, limit: int | None = None) -> Sequence[AuditEntry]:
         with self._translated():
@@ -274,6 +306,11 @@ class SqlStore:
                 "INSERT INTO epochs VALUES (?, ?, ?, ?, ?)",
                 (epoch.seq, epoch.id, change.after.revision, at, change.reason),
             )
+        if change.forgotten is not None:
+            with _overwritten(self._writer):
+                self._writer.execute(
+                    "DELETE FROM secrets WHERE service = ? AND name = ?", change.forgotten
+                )
         if change.secret is not None:
             self._insert_secret(change.secret)
         if change.idempotency is not None:
@@ -376,6 +413,21 @@ class SqlStore:
             ],
         )
 
+    def reseal(self, sealed: Sequence[SealedSecret]) -> None:
+        self._check_file()
+        with translated(self._path), self._undone_on_failure() as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            with _overwritten(writer):
+                writer.executemany(
+                    "UPDATE secrets SET key_id = ?, nonce = ?, ciphertext = ?"
+                    " WHERE service = ? AND name = ? AND version = ?",
+                    [
+                        (s.key_id, s.nonce, s.ciphertext, s.service, s.name, s.version)
+                        for s in sealed
+                    ],
+                )
+            writer.execute("COMMIT")
+
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
         with self._translated(), self._undone_on_failure() as writer:
             writer.execute("BEGIN IMMEDIATE")
@@ -390,6 +442,16 @@ class SqlStore:
         for connection in (self._reader, self._writer):
             connection.close()
         os.close(self._file)
+
+
+@contextmanager
+def _overwritten(writer: Connection) -> Iterator[None]:
+    """What is deleted in here is zeroed in the file too; for every write it would cost too much."""
+    writer.execute("PRAGMA secure_delete = ON").fetchone()
+    try:
+        yield
+    finally:
+        writer.execute("PRAGMA secure_delete = OFF").fetchone()
 
 
 def _begin_first_epoch(writer: Connection, epoch_id: str, at: str) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
 
-Action = Literal["put", "patch", "delete", "epoch", "secret"]
+Action = Literal["put", "patch", "delete", "epoch", "secret", "secret-delete"]
 
 Registry = Mapping[str, Mapping[str, JsonObject]]
 """kind → key → what is kept; the rooms that own a kind read and write its objects."""
@@ -165,6 +165,21 @@ class RegistryRow:
     value: JsonObject | None
 
 
+def with_rows(registry: Registry, rows: tuple[RegistryRow, ...]) -> Registry:
+    """The registry after these rows were kept or removed, in order."""
+    if not rows:
+        return registry
+    kinds: dict[str, Mapping[str, JsonObject]] = dict(registry)
+    for row in rows:
+        kind = dict(kinds.get(row.kind, {}))
+        if row.value is None:
+            kind.pop(row.key, None)
+        else:
+            kind[row.key] = row.value
+        kinds[row.kind] = kind
+    return {kind: rows for kind, rows in kinds.items() if rows}
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
     """What one revision did to one service."""
@@ -177,7 +192,8 @@ class HistoryRow:
 class Change:
     """One accepted write, ready to be stored: rows to add, and the state after it.
 
-    audit: None only for bookkeeping that nobody decided (a token's last use).
+    audit: None only for bookkeeping that nobody decided (a token's last use). secret: a version to
+    add. forgotten: (service, name) of a secret whose every version is removed.
     """
 
     before: Committed
@@ -188,4 +204,5 @@ class Change:
     reason: str | None
     registry: tuple[RegistryRow, ...] = ()
     secret: SealedSecret | None = None
+    forgotten: tuple[str, str] | None = None
     idempotency: IdempotencyRecord | None = None

@@ -73,6 +73,29 @@ class Store(Protocol):
         """The newest version of each of the service's secrets, sealed."""
         ...
 
+    def secret_versions(
+        self, service: str | None = None, name: str | None = None
+    ) -> Sequence[SealedSecret]:
+        """Every version that is kept, by service, name and version; all of them where no service
+        is named. Deleted secrets have none."""
+        ...
+
+    def secrets_under_other_keys(
+        self, key_id: str, *, after: tuple[str, str, int] = ("", "", 0), limit: int
+    ) -> Sequence[SealedSecret]:
+        """At most `limit` versions that are not sealed under this key, in order of (service, name,
+        version), from beyond `after`."""
+        ...
+
+    def count_secrets(self, key_id: str) -> tuple[int, int]:
+        """(versions sealed under this key, all versions)."""
+        ...
+
+    def reseal(self, sealed: Sequence[SealedSecret]) -> None:
+        """Replace these versions' ciphertexts, all or none, durable; one that is not there any more
+        stays away. Raises DiskFull or DatabaseUnavailable."""
+        ...
+
     def audit(self, *, after: int = 0, limit: int | None = None) -> Sequence[AuditEntry]:
         """The audit chain in order, from the row after this number; at most `limit` rows."""
         ...

@@ -50,4 +50,12 @@ class SetSecret:
     value: Secret
 
 
-Intent = Put | Patch | Delete | NewEpoch | SetSecret
+@dataclass(frozen=True, kw_only=True)
+class DeleteSecret:
+    """Delete every version of a secret; a revision of the service that no longer names it."""
+
+    service: str
+    name: str
+
+
+Intent = Put | Patch | Delete | NewEpoch | SetSecret | DeleteSecret

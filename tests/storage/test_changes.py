@@ -28,7 +28,15 @@ from config_manager.config.wire import Envelope, Signature
 from config_manager.storage import changes, state_codec
 from config_manager.storage.changes import GENESIS, MASK, merge_patch
 from config_manager.storage.state import AuditEntry, Committed, KeyChange
-from config_manager.storage.writes import Delete, Intent, NewEpoch, Patch, Put, SetSecret
+from config_manager.storage.writes import (
+    Delete,
+    DeleteSecret,
+    Intent,
+    NewEpoch,
+    Patch,
+    Put,
+    SetSecret,
+)
 from tests.storage import makers as m
 from tests.storage.makers import after, decide
 
@@ -404,6 +412,26 @@ def test_a_refused_secret_value_is_not_repeated() -> None:
     assert "distinctive" not in str(caught.value) + repr(caught.value.errors)
 
 
+def test_deleting_a_secret_takes_its_name_out_of_the_message_and_out_of_the_database() -> None:
+    decision = decide(WITH_PIN, DeleteSecret(service="door", name="pin"))
+    change, (state,) = decision.change, decision.change.services
+    assert change.forgotten == ("door", "pin")
+    assert change.secret is None
+    assert dict(ConfigUpdate.parse(state.payload).secrets) == {}
+    assert decision.changes == (KeyChange("pin", MASK, None),)
+    assert change.after.registered("secret-retired")["door/pin"]["version"] == 1
+    (again,) = decide(
+        change.after, SetSecret(service="door", name="pin", value=Secret("2"))
+    ).change.services
+    assert again.secrets == {"pin": 2}
+
+
+def test_only_a_secret_that_is_there_can_be_deleted() -> None:
+    for service, name in (("door", "volume"), ("door", "other"), ("nobody", "pin")):
+        with pytest.raises(NotFound):
+            decide(WITH_PIN, DeleteSecret(service=service, name=name))
+
+
 # ── the audit chain ────────────────────────────────────────────────────────────────────────────
 
 
@@ -533,6 +561,11 @@ intents: st.SearchStrategy[Intent] = st.one_of(
         name=st.sampled_from(["pin", "x"]),
         value=st.just(Secret(SECRET_TEXT)),
     ),
+    st.builds(
+        DeleteSecret,
+        service=st.sampled_from(["a", "b", "door"]),
+        name=st.sampled_from(["pin", "x"]),
+    ),
 )
 
 
@@ -543,6 +576,8 @@ class Followed:
     stored: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     secrets: set[tuple[str, str]] = field(default_factory=lambda: {("door", "pin")})
+    used: dict[tuple[str, str], int] = field(default_factory=dict)
+    kept: dict[tuple[str, str], int] = field(default_factory=dict)
     rows: list[AuditEntry] = field(default_factory=list)
 
     def follow(self, intent: Intent) -> set[str]:
@@ -558,7 +593,13 @@ class Followed:
                 written = dict(several)
             case SetSecret(service=service, name=name):
                 self.secrets.add((service, name))
+                self.used[service, name] = self.used.get((service, name), 0) + 1
+                self.kept[service, name] = self.used[service, name]
                 written = {service: self.stored.get(service) or {}}
+            case DeleteSecret(service=service, name=name):
+                del self.kept[service, name]
+                self.secrets -= {(service, name)} - {("door", "pin")}
+                written = {service: self.stored[service]}
         for service, new_values in written.items():
             self.versions[service] = self.versions.get(service, 0) + 1
             self.stored[service] = new_values and {
@@ -595,6 +636,9 @@ def test_any_sequence_of_writes_keeps_the_invariants(sequence: list[Intent]) -> 
             ours = state.services[service]
             assert (ours.stored, ours.deleted) == (stored or {}, stored is None)
             assert ours.version == followed.versions[service]
+            assert ours.secrets == {
+                name: version for (of, name), version in followed.kept.items() if of == service
+            }
     assert m.broken_link(followed.rows, state.audit_head) is None
     assert state.revision == len(followed.rows)
     everything = state_codec.encode(state) + b"".join(row.body for row in followed.rows)
@@ -618,7 +662,7 @@ def check_step(old: Committed, new: Committed, touched: set[str], is_epoch: bool
         assert dict(update.secrets) == ({} if state.deleted else state.secrets)
         assert not state.stored.keys() & (state.secrets.keys() | m.CATALOGUE.secret_keys(name))
         for secret, version in (known.secrets if known else {}).items():
-            assert state.secrets[secret] >= version
+            assert state.secrets.get(secret, version) >= version
 
 
 def check_changes(
@@ -633,12 +677,14 @@ def check_changes(
         if (key in before, repr_sorted(before.get(key))) != (key in now, repr_sorted(now.get(key)))
     }
     secrets = new.services[service].secrets
-    assert {c.key for c in noted if c.key not in secrets} == differing
+    once = old.services[service].secrets.keys() if service in old.services else set[str]()
+    assert {c.key for c in noted if c.key not in secrets.keys() | once} == differing
     for c in noted:
         if c.key in differing:
             assert (c.old, c.new) == (before.get(c.key), now.get(c.key))
         else:
-            assert (c.old in {None, MASK}, c.new) == (True, MASK)
+            assert c.old == (MASK if c.key in once else None)
+            assert c.new == (MASK if c.key in secrets else None)
 
 
 def test_a_secret_is_at_most_16_kib() -> None:

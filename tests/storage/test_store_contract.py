@@ -21,6 +21,7 @@ from config_manager.storage.administration import (
     administrate,
 )
 from config_manager.storage.memory_store import MemoryStore
+from config_manager.storage.secrets import SecretBox
 from config_manager.storage.state import (
     Change,
     Committed,
@@ -29,7 +30,7 @@ from config_manager.storage.state import (
     RegistryRow,
 )
 from config_manager.storage.store import DatabaseUnavailable, Store
-from config_manager.storage.writes import Delete, NewEpoch, Patch, Put, SetSecret
+from config_manager.storage.writes import Delete, DeleteSecret, NewEpoch, Patch, Put, SetSecret
 from tests.storage import makers as m
 from tests.storage.makers import Hand
 
@@ -174,6 +175,72 @@ def test_secrets_come_in_the_order_of_their_names_and_only_the_services_own(hand
     for service, name in (("a", "zeta"), ("b", "beta"), ("a", "alpha")):
         hand.write(SetSecret(service=service, name=name, value=Secret(name)))
     assert [sealed.name for sealed in hand.store.secrets("a")] == ["alpha", "zeta"]
+
+
+def test_every_version_is_kept_until_the_secret_is_deleted_and_its_number_goes_on(
+    hand: Hand,
+) -> None:
+    for value in ("one", "two"):
+        hand.write(SetSecret(service="door", name="pin", value=Secret(value)))
+    hand.write(SetSecret(service="a", name="key", value=Secret("k")))
+
+    def kept(*of: str) -> list[tuple[str, str, int]]:
+        return [(s.service, s.name, s.version) for s in hand.store.secret_versions(*of)]
+
+    assert kept() == [("a", "key", 1), ("door", "pin", 1), ("door", "pin", 2)]
+    assert kept("door") == kept("door", "pin") == [("door", "pin", 1), ("door", "pin", 2)]
+    assert kept("door", "other") == []
+    change = hand.write(DeleteSecret(service="door", name="pin")).change
+    assert hand.store.load() == change.after
+    assert change.after.services["door"].secrets == {}
+    assert kept() == [("a", "key", 1)]
+    hand.write(SetSecret(service="door", name="pin", value=Secret("three")))
+    assert kept("door") == [("door", "pin", 3)]
+    assert hand.store.load().registered("secret-retired") == {}
+
+
+def test_a_secret_that_is_deleted_and_set_in_one_batch_is_the_new_one(hand: Hand) -> None:
+    hand.write(SetSecret(service="door", name="pin", value=Secret("1")))
+    hand.batch(
+        DeleteSecret(service="door", name="pin"),
+        SetSecret(service="door", name="pin", value=Secret("2")),
+    )
+    (sealed,) = hand.store.secret_versions("door")
+    assert (sealed.version, hand.box.open(sealed).reveal()) == (2, "2")
+    hand.batch(
+        SetSecret(service="door", name="pin", value=Secret("3")),
+        DeleteSecret(service="door", name="pin"),
+    )
+    assert hand.store.secret_versions("door") == []
+
+
+def test_what_is_sealed_under_other_keys_comes_in_pages_and_is_sealed_anew(hand: Hand) -> None:
+    for service in ("a", "b", "c"):
+        for value in ("1", "2"):
+            hand.write(SetSecret(service=service, name="s", value=Secret(value)))
+    old = hand.box.key_id
+    new_box = SecretBox(b"n" * 32, hand.world.randomness)
+    assert hand.store.count_secrets(old) == (6, 6)
+    assert list(hand.store.secrets_under_other_keys(old, limit=10)) == []
+    page = hand.store.secrets_under_other_keys(new_box.key_id, limit=4)
+    assert [(s.service, s.version) for s in page] == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+    rest = hand.store.secrets_under_other_keys(new_box.key_id, after=("b", "s", 1), limit=10)
+    assert [(s.service, s.version) for s in rest] == [("b", 2), ("c", 1), ("c", 2)]
+    gone = replace(page[0], version=9)
+    before = hand.store.load()
+    hand.store.reseal(
+        [
+            new_box.seal(s.service, s.name, s.version, hand.box.open(s), s.updated_at)
+            for s in page[:2]
+        ]
+        + [replace(gone, key_id=new_box.key_id)]
+    )
+    assert hand.store.count_secrets(new_box.key_id) == (2, 6)
+    assert hand.store.load() == before
+    (one, two) = hand.store.secret_versions("a")
+    assert [new_box.open(s).reveal() for s in (one, two)] == ["1", "2"]
+    left = hand.store.secrets_under_other_keys(new_box.key_id, limit=10)
+    assert [(s.service, s.version) for s in left] == [("b", 1), ("b", 2), ("c", 1), ("c", 2)]
 
 
 def test_if_match_lets_one_of_two_through(hand: Hand) -> None:

@@ -1,0 +1,53 @@
+"""What the registry keeps about secrets, by `service/name`; never a value.
+
+secret-mark      it should be set anew, and why: somebody who could read it was revoked
+secret-retired   the last version of one that was deleted, so that numbers are never used twice
+secrets-key      `rotation`: the change of the key that secrets are sealed under
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from config_manager.config.strict_json import JsonObject
+from config_manager.storage.state import Committed, RegistryRow
+
+MARK = "secret-mark"
+RETIRED = "secret-retired"
+
+
+def key_of(service: str, name: str) -> str:
+    return f"{service}/{name}"
+
+
+def marks(committed: Committed) -> Mapping[str, JsonObject]:
+    """`service/name` → why it should be set anew."""
+    return committed.registered(MARK)
+
+
+def last_version(committed: Committed, service: str, name: str) -> int:
+    """The highest version this secret ever had, deleted ones included; 0 for one that never was."""
+    known = committed.services.get(service)
+    retired = committed.registered(RETIRED).get(key_of(service, name), {"version": 0})
+    return max(known.secrets.get(name, 0) if known else 0, int(retired["version"]))
+
+
+def rows_after_set(committed: Committed, service: str, name: str) -> tuple[RegistryRow, ...]:
+    """A new value ends the mark, and its number is the service's to keep."""
+    key = key_of(service, name)
+    return tuple(
+        RegistryRow(kind, key, None)
+        for kind in (MARK, RETIRED)
+        if key in committed.registered(kind)
+    )
+
+
+def rows_after_delete(
+    committed: Committed, service: str, name: str, *, at: str
+) -> tuple[RegistryRow, ...]:
+    key = key_of(service, name)
+    retired = RegistryRow(
+        RETIRED, key, {"version": last_version(committed, service, name), "at": at}
+    )
+    marked = key in committed.registered(MARK)
+    return (retired, *((RegistryRow(MARK, key, None),) if marked else ()))
