@@ -24,7 +24,7 @@ from config_manager.client.instance import (
     Change,
     Do,
     Keep,
-    Report,
+    PublishReceipt,
     Swap,
     Tell,
     TooStale,
@@ -286,9 +286,10 @@ class _Driver(Generic[M]):
         self._nursery: trio.Nursery
         self._inbox, self._news = trio.open_memory_channel[_News](_INBOX)
         self._turn = trio.Lock()
-        self._report = prepared.instance.report()
-        self._reported = trio.Event()
-        self._received: dict[str, Report] = {}  # client id → what its broker acknowledged last
+        self._receipt = prepared.instance.receipt()
+        self._new_receipt = trio.Event()
+        self._at_brokers: dict[str, PublishReceipt] = {}
+        """client id → the receipt that its broker acknowledged last"""
         self._acknowledged = trio.Event()
         self._first = trio.Event()
         self._stale: ConfigurationStale | None = None
@@ -372,10 +373,10 @@ class _Driver(Generic[M]):
                     case Tell(event):
                         say_event(self._instance.service, event)
                         self._listener._tell(event)  # noqa: SLF001
-                    case Report():
-                        self._report = do
-                        self._reported.set()
-                        self._reported = trio.Event()
+                    case PublishReceipt():
+                        self._receipt = do
+                        self._new_receipt.set()
+                        self._new_receipt = trio.Event()
                     case TooStale(reason, policy):
                         self._too_stale(reason, policy)
 
@@ -422,7 +423,7 @@ class _Driver(Generic[M]):
     async def end(self) -> None:
         """Say that we leave on purpose, on disk and to the brokers."""
         await self.perform(self._instance.end())
-        while any(received is not self._report for received in self._received.values()):
+        while any(there is not self._receipt for there in self._at_brokers.values()):
             await self._acknowledged.wait()
 
     # ── brokers ────────────────────────────────────────────────────────────────────────────────
@@ -436,7 +437,7 @@ class _Driver(Generic[M]):
         while True:
             worked = False
             try:
-                last_will = self._instance.report(gone=True)
+                last_will = self._instance.receipt(gone=True)
                 will = Message(last_will.topic, last_will.payload, retained=True)
                 with broken_as_itself():
                     async with (
@@ -446,8 +447,8 @@ class _Driver(Generic[M]):
                         await connection.subscribe(*self._instance.filters)
                         say(logging.INFO, "connected", broker=str(address))
                         # made afresh: the last will that this broker may hold has a higher number
-                        await self.perform([self._instance.report()])
-                        nursery.start_soon(self._send_reports, connection, client_id)
+                        await self.perform([self._instance.receipt()])
+                        nursery.start_soon(self._send_receipts, connection, client_id)
                         async for message in connection.messages():
                             worked = True  # which a broker that drops us at once does not
                             await self._inbox.send(_Arrived(message.topic, message.payload))
@@ -458,22 +459,22 @@ class _Driver(Generic[M]):
             pause = backoff_s(failures, first_s=_BACKOFF_S, longest_s=_BACKOFF_LIMIT_S)
             await trio.sleep(pause * self._world.randomness.fraction())
 
-    async def _send_reports(self, connection: Connection, client_id: str) -> NoReturn:
+    async def _send_receipts(self, connection: Connection, client_id: str) -> NoReturn:
         """The newest receipt, whenever there is one that this broker has not got."""
-        sent: Report | None = None
+        sent: PublishReceipt | None = None
         try:
             while True:
-                if self._report is sent:
-                    await self._reported.wait()
+                if self._receipt is sent:
+                    await self._new_receipt.wait()
                 else:
-                    report = self._report
-                    self._received.setdefault(client_id, report)
-                    await connection.publish(report.topic, report.payload, qos=1, retain=True)
-                    sent = self._received[client_id] = report
+                    receipt = self._receipt
+                    self._at_brokers.setdefault(client_id, receipt)
+                    await connection.publish(receipt.topic, receipt.payload, qos=1, retain=True)
+                    sent = self._at_brokers[client_id] = receipt
                     self._acknowledged.set()
                     self._acknowledged = trio.Event()
         finally:
-            self._received.pop(client_id, None)
+            self._at_brokers.pop(client_id, None)
             self._acknowledged.set()
             self._acknowledged = trio.Event()
 

@@ -18,7 +18,16 @@ from pydantic import BaseModel
 
 from config_manager.client.brokers import parse_addresses
 from config_manager.client.config import LiveConfig
-from config_manager.client.instance import Call, Change, Do, Keep, Report, Swap, Tell, TooStale
+from config_manager.client.instance import (
+    Call,
+    Change,
+    Do,
+    Keep,
+    PublishReceipt,
+    Swap,
+    Tell,
+    TooStale,
+)
 from config_manager.client.opening import ABSENT_GRACE_S, Options, Prepared, prepare
 from config_manager.client.saying import say, say_event
 from config_manager.client.subscriber import Kept
@@ -209,9 +218,10 @@ class _Driver(Generic[M]):
         self._world = world
         self._turn = asyncio.Lock()
         self._due = asyncio.Event()
-        self._report = prepared.instance.report()
-        self._reported = asyncio.Event()
-        self._received: dict[str, Report] = {}  # client id → what its broker acknowledged last
+        self._receipt = prepared.instance.receipt()
+        self._new_receipt = asyncio.Event()
+        self._at_brokers: dict[str, PublishReceipt] = {}
+        """client id → the receipt that its broker acknowledged last"""
         self._acknowledged = asyncio.Event()
         self._first = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
@@ -243,7 +253,7 @@ class _Driver(Generic[M]):
     async def end(self) -> None:
         """Say that we leave on purpose, on disk and to the brokers."""
         await self._step(self._instance.end)
-        while any(received is not self._report for received in self._received.values()):
+        while any(there is not self._receipt for there in self._at_brokers.values()):
             await self._acknowledged.wait()
 
     async def stop(self, tasks: list[asyncio.Task[Any]]) -> None:
@@ -278,10 +288,10 @@ class _Driver(Generic[M]):
                     self._config._swap(effective.values, change)  # noqa: SLF001
                 case Tell(event):
                     say_event(self._instance.service, event)
-                case Report():
-                    self._report = do
-                    self._reported.set()
-                    self._reported = asyncio.Event()
+                case PublishReceipt():
+                    self._receipt = do
+                    self._new_receipt.set()
+                    self._new_receipt = asyncio.Event()
                 case TooStale(reason, policy):
                     self._too_stale(reason, policy)
 
@@ -325,21 +335,21 @@ class _Driver(Generic[M]):
         while True:
             worked = False
             try:
-                last_will = self._instance.report(gone=True)
+                last_will = self._instance.receipt(gone=True)
                 will = Will(last_will.topic, last_will.payload)
                 async with self._connect(address, client_id, will) as connection:
                     await connection.subscribe(*self._instance.filters)
                     say(logging.INFO, "connected", broker=str(address))
                     # made afresh: the last will that this broker may hold has a higher number
-                    await self._step(lambda: [self._instance.report()])
-                    reporting = asyncio.create_task(self._send_reports(connection, client_id))
+                    await self._step(lambda: [self._instance.receipt()])
+                    sending = asyncio.create_task(self._send_receipts(connection, client_id))
                     try:
                         async for topic, payload in connection.messages():
                             worked = True  # which a broker that drops us at once does not
                             await self._arrived(topic, payload)
                     finally:
-                        reporting.cancel()
-                        await asyncio.gather(reporting, return_exceptions=True)
+                        sending.cancel()
+                        await asyncio.gather(sending, return_exceptions=True)
             except BrokerUnavailable as error:
                 say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
             await self._step(lambda: self._instance.disconnected(_now()))
@@ -352,24 +362,24 @@ class _Driver(Generic[M]):
             lambda: self._instance.receive(topic, payload, self._world.clock.now(), _now())
         )
 
-    async def _send_reports(self, connection: Connection, client_id: str) -> None:
+    async def _send_receipts(self, connection: Connection, client_id: str) -> None:
         """The newest receipt, whenever there is one that this broker has not got."""
-        sent: Report | None = None
+        sent: PublishReceipt | None = None
         try:
             while True:
-                if self._report is sent:
-                    await self._reported.wait()
+                if self._receipt is sent:
+                    await self._new_receipt.wait()
                 else:
-                    report = self._report
-                    self._received.setdefault(client_id, report)
-                    await connection.publish(report.topic, report.payload)
-                    sent = self._received[client_id] = report
+                    receipt = self._receipt
+                    self._at_brokers.setdefault(client_id, receipt)
+                    await connection.publish(receipt.topic, receipt.payload)
+                    sent = self._at_brokers[client_id] = receipt
                     self._acknowledged.set()
                     self._acknowledged = asyncio.Event()
         except BrokerUnavailable:
             pass  # the reader of the same connection notices, and says so
         finally:
-            self._received.pop(client_id, None)
+            self._at_brokers.pop(client_id, None)
             self._acknowledged.set()
             self._acknowledged = asyncio.Event()
 

@@ -110,8 +110,8 @@ class Swap(Generic[M]):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """Publish this retained; only the newest counts."""
+class PublishReceipt:
+    """Publish this receipt, retained; only the newest counts."""
 
     topic: str
     payload: bytes
@@ -132,7 +132,7 @@ class TooStale:
     policy: OnStale
 
 
-Do: TypeAlias = Keep | Call[M] | Swap[M] | Report | Tell | TooStale
+Do: TypeAlias = Keep | Call[M] | Swap[M] | PublishReceipt | Tell | TooStale
 
 
 @dataclass
@@ -263,7 +263,7 @@ class Instance(Generic[M]):
             todo.append(Tell(Applied(update, envelope, "last-known-good", kept.signer_revoked)))
             break
         todo.append(Swap(self._now.effective, None))
-        return [*todo, self.report()]
+        return [*todo, self.receipt()]
 
     def opened(self) -> None:
         """The service begins to run: from now on a restart is a restart."""
@@ -286,7 +286,7 @@ class Instance(Generic[M]):
             todo.append(Keep(self.subscriber.proved(lived)))
             if attempt is None or attempt.revision == lived[0].revision:
                 self._attempted(lived[0].revision, "healthy")
-            todo.append(self.report())
+            todo.append(self.receipt())
         if self._candidate is not None:
             todo += self._try(now)
         kept = self.subscriber.kept
@@ -329,7 +329,7 @@ class Instance(Generic[M]):
             self._candidate = candidate
             self._not_before = now + max(0.0, error.seconds)
             self._attempted(asked[0].revision, "deferred", "not now")
-            todo = [Keep(self.subscriber.put_off()), self.report()]
+            todo = [Keep(self.subscriber.put_off()), self.receipt()]
         return [*todo, *self._weigh(now)] if overtaken else todo
 
     def end(self) -> list[Do[M]]:
@@ -337,13 +337,13 @@ class Instance(Generic[M]):
         self._has_ended = True
         kept = self.subscriber.end_well()
         todo: list[Do[M]] = [Keep(kept)] if kept is not None else []
-        return [*todo, self.report(gone=True)]
+        return [*todo, self.receipt(gone=True)]
 
     # ── deciding on an offer ───────────────────────────────────────────────────────────────────
 
     def _on_events(self, events: list[Event], now: float) -> list[Do[M]]:
         todo: list[Do[M]] = []
-        reports = False
+        says_so = False
         for event in events:
             match event:
                 case Offered():
@@ -360,10 +360,10 @@ class Instance(Generic[M]):
                     todo += [Keep(kept), Tell(event)]
                 case Stale() | Fresh():
                     todo.append(Tell(event))
-                    reports = True
+                    says_so = True
                 case _:
                     todo.append(Tell(event))
-        return [*todo, self.report()] if reports else todo
+        return [*todo, self.receipt()] if says_so else todo
 
     def _weigh(self, now: float) -> list[Do[M]]:
         """A new offer: does it fit, may it be applied while running?"""
@@ -396,7 +396,7 @@ class Instance(Generic[M]):
             assert candidate.update is not None
             if self._now.attempt is None or self._now.attempt.stage != "deferred":
                 self._attempted(candidate.update.revision, "deferred", "the service is busy")
-                return [self.report()]
+                return [self.receipt()]
             return []
         offered = self.subscriber.offered
         assert offered is not None
@@ -404,7 +404,7 @@ class Instance(Generic[M]):
             self._calling = True
             self._asked = offered
             keep = Keep(self.subscriber.try_out())
-            return [keep, self.report(), Call(self._change(candidate, "broker"))]
+            return [keep, self.receipt(), Call(self._change(candidate, "broker"))]
         self._candidate = None
         keeps: list[Do[M]] = [Keep(self.subscriber.try_out())] if self._policy.bake_s > 0 else []
         return [*keeps, *self._swap(candidate, offered, now)]
@@ -423,7 +423,7 @@ class Instance(Generic[M]):
         kept = self.subscriber.kept
         assert kept is not None
         keep: list[Do[M]] = [] if bakes else [Keep(kept)]
-        return [*keep, Swap(candidate, change), *map(Tell, events), self.report()]
+        return [*keep, Swap(candidate, change), *map(Tell, events), self.receipt()]
 
     def _turn_down(
         self,
@@ -436,13 +436,13 @@ class Instance(Generic[M]):
         events = self.subscriber.turn_down(reason, f"revision {revision}: {detail}", refused)
         kept = self.subscriber.kept
         assert kept is not None
-        return [Keep(kept), *map(Tell, events), self.report()]
+        return [Keep(kept), *map(Tell, events), self.receipt()]
 
     def _wait_for_restart(self, update: ConfigUpdate, keys: list[str]) -> list[Do[M]]:
         """Kept as what the next start runs; until then everything stays as it is."""
         self._attempted(update.revision, "restart-required", f"restart to change {', '.join(keys)}")
         kept = self.subscriber.leave_for_restart()
-        return [Keep(kept), self.report()]
+        return [Keep(kept), self.receipt()]
 
     def _change(self, new: Effective[M], source: Source) -> Change[M]:
         old = self._now.effective.values
@@ -481,7 +481,7 @@ class Instance(Generic[M]):
     def _attempted(self, revision: int, stage: Stage, reason: str | None = None) -> None:
         self._now.attempt = Attempt(revision, stage, reason)
 
-    def report(self, *, gone: bool = False) -> Report:
+    def receipt(self, *, gone: bool = False) -> PublishReceipt:
         """The receipt as of now, signed by the instance's own key. gone: also the will."""
         self._seq += 1
         now = self._now
@@ -489,7 +489,7 @@ class Instance(Generic[M]):
         if now.running is not None:
             update, envelope = now.running
             running = Running(update.epoch_seq, update.revision, envelope.digest)
-        receipt = Receipt(
+        document = Receipt(
             service=self.service,
             instance=self.instance,
             boot_seq=self._boot_seq,
@@ -505,13 +505,13 @@ class Instance(Generic[M]):
             gone=gone or self._has_ended,
             at=rfc3339(self._world.clock.now()),
         )
-        payload = receipt.to_bytes()
+        payload = document.to_bytes()
         signed = self._signing_key.sign(wire.signed_bytes(wire.RECEIPT, payload)).signature
         keyid = wire.keyid(self._signing_key.verify_key.encode())
         envelope = Envelope(
-            wire.RECEIPT, payload, (Signature(keyid, signed),), receipt.correlation_id
+            wire.RECEIPT, payload, (Signature(keyid, signed),), document.correlation_id
         )
-        return Report(wire.status_topic(self.service, self.instance), envelope.to_bytes())
+        return PublishReceipt(wire.status_topic(self.service, self.instance), envelope.to_bytes())
 
 
 @cache

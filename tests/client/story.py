@@ -19,7 +19,7 @@ from config_manager.client.instance import (
     Instance,
     Keep,
     Policy,
-    Report,
+    PublishReceipt,
     Swap,
     Tell,
     TooStale,
@@ -99,7 +99,7 @@ class Story:
                     if change is not None:
                         assert change.revision is not None
                         self.swaps.append(change.revision)
-                case Report(topic, payload):
+                case PublishReceipt(topic, payload):
                     self.receipts.append(read_receipt(topic, payload))
                 case Tell(event):
                     self.events.append(event)

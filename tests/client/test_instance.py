@@ -426,7 +426,7 @@ def test_a_good_end_says_gone_and_nothing_said_afterwards_takes_it_back() -> Non
 
 def test_the_will_is_a_receipt_that_says_gone_while_the_live_ones_do_not() -> None:
     story = running(5)
-    will = story.instance.report(gone=True)
+    will = story.instance.receipt(gone=True)
     assert read_receipt(will.topic, will.payload).gone
     assert not any(receipt.gone for receipt in story.gets(6).says().receipts)
 
