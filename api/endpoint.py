@@ -28,6 +28,8 @@ from config_manager.config.errors import (
 from config_manager.config.strict_json import JsonObject
 
 JSON = b"application/json"
+NO_STORE = ((b"cache-control", b"no-store"),)
+"""For answers that are true only now, or for nobody else's eyes."""
 _MAX_DIGITS = 16
 """of 2^53, the largest integer anywhere in the API"""
 
@@ -109,12 +111,17 @@ class ApiRequest:
         return query
 
     def flag(self, name: str) -> bool:
+        """A query parameter that says true or false; false where it is left out.
+
+        Raises MalformedRequest.
+        """
         value = self.query.get(name, "false")
         if value not in ("true", "false"):
             raise MalformedRequest(f"{name}: expected true or false")
         return value == "true"
 
     def number(self, name: str, *, least: int, most: int) -> int | None:
+        """A query parameter's integer, least ≤ n ≤ most, or None; raises MalformedRequest."""
         text = self.query.get(name)
         if text is None:
             return None
@@ -128,6 +135,7 @@ class ApiRequest:
         return int(text)
 
     def allow_query(self, *names: str) -> None:
+        """Raises MalformedRequest where any other query parameter stands."""
         unknown = [name for name in self.query if name not in names]
         if unknown:
             known = ", ".join(names) or "none"

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.config.errors import MalformedRequest, NotFound
 
-_NO_STORE = ((b"cache-control", b"no-store"),)
 _MAX_DIGITS = 9
 
 
 async def get_health(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
     report = api.system.health()
-    return json_response(asdict(report), 200 if report.ok else 503, _NO_STORE)
+    return json_response(asdict(report), 200 if report.ok else 503, NO_STORE)
 
 
 async def get_root(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001

@@ -13,7 +13,7 @@ from config_manager.actors.messages import (
     SetSecret,
 )
 from config_manager.api.configs import propagation_of, write_options
-from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.config.errors import FieldError, InvalidValues, NotFound
 from config_manager.config.names import parse_service, pointer
 from config_manager.config.secret import Secret
@@ -25,7 +25,6 @@ from config_manager.storage.state import SealedSecret
 _FIELDS = ("service", "name", "value")
 _MAX_REASON = 500
 _MAX_VERSION = 2**53 - 1
-_NO_STORE = ((b"cache-control", b"no-store"),)
 
 
 async def post_secret(request: ApiRequest, api: Api) -> ApiResponse:
@@ -106,7 +105,7 @@ async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
         "updated_at": revealed.updated_at,
         "value": revealed.value.reveal(),  # this call's purpose
     }
-    return json_response(answer, headers=_NO_STORE)
+    return json_response(answer, headers=NO_STORE)
 
 
 def _asked_for(body: JsonObject) -> tuple[str, int | None]:

@@ -7,12 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from config_manager.actors.statuses import Status
-from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.config.names import parse_service
 from config_manager.config.world import rfc3339
 from config_manager.storage.state import Committed
-
-_NO_STORE = ((b"cache-control", b"no-store"),)
 
 
 async def get_status(request: ApiRequest, api: Api) -> ApiResponse:
@@ -31,7 +29,7 @@ async def get_status(request: ApiRequest, api: Api) -> ApiResponse:
             ],
             "refused": board.refused,
         },
-        headers=_NO_STORE,
+        headers=NO_STORE,
     )
 
 

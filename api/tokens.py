@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from config_manager.api.administering import administer
-from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.config.access import EVERY_SERVICE, ROLES, Role, is_pattern
 from config_manager.config.durations import parse_duration
 from config_manager.config.errors import FieldError, InvalidValues
@@ -23,7 +23,6 @@ from config_manager.storage.tokens import (
     tokens,
 )
 
-_NO_STORE = ((b"cache-control", b"no-store"),)
 _FIELDS = ("name", "role", "services", "expires")
 _MOST_PATTERNS = 64
 
@@ -46,7 +45,7 @@ async def post_token(request: ApiRequest, api: Api) -> ApiResponse:
     )
     made = await administer(request, api, what)
     shown_once = token.reveal()  # to who asked for it, now and never again
-    return json_response({**_shown(made), "token": shown_once}, 201, _NO_STORE)
+    return json_response({**_shown(made), "token": shown_once}, 201, NO_STORE)
 
 
 async def list_tokens(request: ApiRequest, api: Api) -> ApiResponse:
@@ -65,7 +64,7 @@ async def list_tokens(request: ApiRequest, api: Api) -> ApiResponse:
                 for _, token in known
             ]
         },
-        headers=_NO_STORE,
+        headers=NO_STORE,
     )
 
 
