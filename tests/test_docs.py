@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from config_manager.config.settings import ENV_PREFIX, Settings
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("actors", "api", "bench", "client", "config", "deploy", "docs", "examples", "storage")
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,3 +42,8 @@ def test_the_steps_of_one_put_are_numbered_in_order() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     steps = [int(number) for number in re.findall(r"^(\d+)\. ", text, re.MULTILINE)]
     assert steps == list(range(1, len(steps) + 1))
+
+
+def test_every_setting_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in Settings.model_fields if ENV_PREFIX + name.upper() not in text] == []
