@@ -194,17 +194,17 @@ async def running_system(
         )
         await start(actor("health", health(health_board, frames, outlets), FOLLOWING))
         yield System(
-            storing,
-            view,
-            confirmations,
-            health_board.report,
-            roots,
-            catalogue,
-            world,
-            states,
-            addresses,
-            statuses,
-            callers,
+            storing=storing,
+            view=view,
+            confirmations=confirmations,
+            health=health_board.report,
+            roots=roots,
+            catalogue=catalogue,
+            world=world,
+            states=states,
+            brokers=addresses,
+            statuses=statuses,
+            callers=callers,
         )
 
 
