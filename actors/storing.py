@@ -353,16 +353,40 @@ class Storage:
             if record is not None:
                 return self._replay(record, request, request.idempotency), None
         if isinstance(request, Administer | RevealSecret):
-            if isinstance(request, RevealSecret):
-                done = self._reveal(request, committed, batch.sealed(store, request))
-            else:
-                done = request.what.decide(committed, now)
-            who = Administrator(request.by, request.reason, rfc3339(now), context.correlation_id)
-            change = administrate(committed, done, who)
-            if request.dry_run:
-                return done.answer, None
-            kept = orjson.dumps(done.answer) if done.repeatable else _NOT_KEPT
-            return done.answer, self._with_record(change, request, kept, batch.records)
+            return self._decide_administration(store, committed, request, context, now, batch)
+        return self._decide_write(committed, request, context, now, batch)
+
+    def _decide_administration(
+        self,
+        store: Store,
+        committed: Committed,
+        request: Administer[Any] | RevealSecret,
+        context: Context,
+        now: float,
+        batch: _Batch,
+    ) -> tuple[Any, Change | None]:
+        """now: Unix seconds."""
+        done: Administered[Any]
+        if isinstance(request, RevealSecret):
+            done = self._reveal(request, committed, batch.sealed(store, request))
+        else:
+            done = request.what.decide(committed, now)
+        who = Administrator(request.by, request.reason, rfc3339(now), context.correlation_id)
+        change = administrate(committed, done, who)
+        if request.dry_run:
+            return done.answer, None
+        kept = orjson.dumps(done.answer) if done.repeatable else _NOT_KEPT
+        return done.answer, self._with_record(change, request, kept, batch.records)
+
+    def _decide_write(
+        self,
+        committed: Committed,
+        request: Write[Any],
+        context: Context,
+        now: float,
+        batch: _Batch,
+    ) -> tuple[Written | EpochWritten, Change | None]:
+        """now: Unix seconds."""
         assert isinstance(
             request,
             PutConfig | PatchConfig | DeleteConfig | SetSecret | DeleteSecret | NewEpoch,
