@@ -31,16 +31,23 @@ class BeaconMaker:
     """Makes beacons that rise for as long as the process lives, across its actor's crashes."""
 
     def __init__(
-        self, signing: Actor, *, boot_seq: int, root_version: int, heartbeat_s: float, world: World
+        self,
+        signing: Actor,
+        *,
+        boot_seq: int,
+        root_version: Callable[[], int | None],
+        heartbeat_s: float,
+        world: World,
     ) -> None:
+        """root_version: of the root that counts now; None while it is being exchanged."""
         self._signing = signing
         self._boot_seq = boot_seq
-        self._root_version = root_version
+        self.root_version = root_version
         self._valid_s = max(_MIN_VALID_S, round(_MISSED_HEARTBEATS * heartbeat_s))
         self._world = world
         self._seq = 0
 
-    async def make(self, committed: Committed) -> tuple[bytes, JsonObject]:
+    async def make(self, committed: Committed, root_version: int) -> tuple[bytes, JsonObject]:
         """The retained snapshot's bytes, and the beacon's envelope as an object."""
         context = Context(f"beacon-{self._boot_seq}-{self._seq + 1}")
         snapshot = Snapshot(
@@ -56,7 +63,7 @@ class BeaconMaker:
             epoch_seq=committed.epoch.seq,
             revision=committed.revision,
             snapshot=signed.digest,
-            root_version=self._root_version,
+            root_version=root_version,
             audit_head=committed.audit_head,
             boot_seq=self._boot_seq,
             seq=self._seq,
@@ -85,20 +92,15 @@ def beaconing(
     async def life() -> AsyncIterator[Handler]:
         async def beat() -> None:
             next_heartbeat = trio.current_time()
-            announced: Committed | None = None
+            announced: tuple[Committed | None, int] = (None, 0)
             while True:
-                committed = view.committed
+                committed, root = view.committed, maker.root_version()
                 due = trio.current_time() >= next_heartbeat
-                if due or committed is not announced:
-                    beacon: JsonObject | None = None
-                    if view.publishable:
-                        snapshot, beacon = await maker.make(committed)
-                        if view.publishable:
-                            for outlet in outlets:
-                                outlet.set_retained(wire.SNAPSHOT_TOPIC, snapshot)
-                        else:  # a witness was seen while we signed: it must not be written over
-                            beacon = None
-                    announced = committed
+                if root is None:
+                    await view.changed()
+                elif due or committed is not announced[0] or root != announced[1]:
+                    beacon = await _announce(maker, view, outlets, committed, root)
+                    announced = (committed, root)
                     if due:
                         for outlet in outlets:
                             outlet.send(wire.KEEPALIVE_TOPIC, keepalive(beacon))
@@ -116,3 +118,21 @@ def beaconing(
                 nursery.cancel_scope.cancel()
 
     return life
+
+
+async def _announce(
+    maker: BeaconMaker,
+    view: CommittedView,
+    outlets: Sequence[Outlet],
+    committed: Committed,
+    root: int,
+) -> JsonObject | None:
+    """The beacon, once its snapshot is with the outlets; None where none may be made."""
+    if not view.publishable:
+        return None
+    snapshot, beacon = await maker.make(committed, root)
+    if not view.publishable:  # a witness was seen meanwhile: it must not be written over
+        return None
+    for outlet in outlets:
+        outlet.set_retained(wire.SNAPSHOT_TOPIC, snapshot)
+    return beacon

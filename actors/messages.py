@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from config_manager.actors.actor import Request
+from config_manager.config.documents import Root
 from config_manager.config.names import Mark
+from config_manager.config.roots import Needs
 from config_manager.config.secret import Secret
 from config_manager.config.wire import Envelope
 from config_manager.storage import writes
@@ -156,14 +158,64 @@ class Witnessed(Request[None]):
     where: str
 
 
+# ── trusting ───────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class RootChange:
+    """The version that was asked for. needs: whose signatures it waits for; empty: it counts now."""
+
+    root: Root
+    envelope: Envelope
+    needs: tuple[Needs, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ChangesRoot(Request[RootChange]):
+    """by: who. reason: why, in the operator's words."""
+
+    by: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotateRole(_ChangesRoot):
+    """A new key for a role. overlap_s: how long the old one stays good; 0 drops it at once."""
+
+    role: str
+    overlap_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddSigner(_ChangesRoot):
+    """One more root key (raw Ed25519), and how many have to sign from then on (None: as now)."""
+
+    public: bytes
+    threshold: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RevokeKey(_ChangesRoot):
+    """Drop a key at once. key: its id, or the beginning of it."""
+
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakeRoot(_ChangesRoot):
+    """An envelope with signatures that were made elsewhere."""
+
+    envelope: bytes
+
+
 # ── signing ────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
 class Sign(Request[Envelope]):
-    """Sign exactly these bytes with this role's key."""
+    """Sign exactly these bytes with the key that signs for this role now."""
 
-    role: Literal["root", "config", "beacon"]
+    role: Literal["config", "beacon"]
     payload_type: str
     payload: bytes
     correlation_id: str | None = None

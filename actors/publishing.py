@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 import trio
@@ -64,6 +64,23 @@ _LIVED_S = 30.0
 
 _CONFIG_PREFIX = wire.config_topic("")
 
+
+class Believed(Protocol):
+    """Whom we believe, as of now."""
+
+    @property
+    def current(self) -> Root: ...
+
+    @property
+    def changing(self) -> bool:
+        """A new root is being announced: what is signed now, and by which key, has to wait."""
+        ...
+
+    def key_for(self, role: str) -> str:
+        """The id of the key that signs for a role; raises KeyError where none is here."""
+        ...
+
+
 SignUpdate = Callable[[ServiceState], Awaitable[Envelope]]
 
 
@@ -74,12 +91,14 @@ class Outlet:
         self.retained: dict[str, bytes] = {}
         self.connected = False
         self._dirty: dict[str, None] = {}
+        self._held: set[str] = set()
         self._passing: dict[str, bytes] = {}
         self._changed = trio.Event()
 
     def set_retained(self, topic: str, payload: bytes) -> None:
         """From now on the broker should hold this under the topic."""
         self.retained[topic] = payload
+        self._held.discard(topic)
         self.mark(topic)
 
     def withdraw(self, topic: str) -> None:
@@ -115,6 +134,16 @@ class Outlet:
         if self.retained.get(topic) is payload:
             self._dirty.pop(topic, None)
             self._wake()
+
+    def note_held(self, topic: str) -> None:
+        """It was read back as it should be."""
+        self._held.add(topic)
+        self._wake()
+
+    async def until_held(self, topic: str) -> None:
+        """Until the broker gave the document back, or there is no connection."""
+        while topic not in self._held and self.connected:
+            await self._changed.wait()
 
     async def flush(self) -> None:
         """Until every retained document was acknowledged, or there is no connection."""
@@ -178,7 +207,7 @@ class _Session:
     async def _take(self) -> ServiceState:
         """The next to publish; each service waits for the PUBACK of what it sent before."""
         while True:
-            if self._settled and self._p.view.publishable and len(self._in_flight) < _WINDOW:
+            if self._settled and self._p.may_publish and len(self._in_flight) < _WINDOW:
                 services = self._p.view.committed.services
                 for service in [name for name in self._pending if name not in self._in_flight]:
                     del self._pending[service]
@@ -195,11 +224,16 @@ class _Session:
         )
 
     async def _follow(self) -> None:
-        """Every service whose state changed since the last look."""
+        """Every service whose state changed since the last look; all of them under a new root."""
         known: dict[str, ServiceState] = {}
-        view = self._p.view
+        view, believed = self._p.view, self._p.believed
+        root = believed.current
         while True:
             services = view.committed.services
+            if believed.current is not root:
+                root = believed.current
+                for seen in (known, self._held, self._sent):
+                    seen.clear()
             if view.publishable:
                 for name, state in services.items():
                     if known.get(name) is not state:
@@ -220,14 +254,15 @@ class _Session:
         while True:
             state = await self._take()
             service = state.service
+            root = self._p.believed.current
             try:
                 envelope = await self._p.sign(state)
             except (Gone, Full):
                 await trio.sleep(_REPAIR_INTERVAL_S)
                 self._want(service)
                 continue
-            if not self._p.view.publishable:  # a witness was seen meanwhile
-                self._want(service)
+            if not self._p.may_publish or self._p.believed.current is not root:
+                self._want(service)  # a witness was seen meanwhile, or the key was exchanged
                 continue
             before = self._sent.get(service)
             tries = before.tries if before and before.digest == state.digest else 0
@@ -273,18 +308,18 @@ class _Session:
 
     async def _on_config(self, service: str, message: Message) -> None:
         state = self._p.view.committed.services.get(service)
-        digest = self._digest_of_ours(message.payload)
+        ours = self._ours(message.payload)
         if state is None:
             # signed by us for a service we do not know: left over from a database that is gone, or
             # ahead of us; the snapshot tells which, and comes later
-            if digest is not None and message.retained and _is_signed_for(message):
+            if ours is not None and message.retained and _is_signed_for(message):
                 self._leftovers.add(service)
             return
-        if digest == state.digest:
+        if ours is not None and ours.digest == state.digest and self._is_signed_as_now(ours):
             self._unseen.discard(service)
             self._sent.pop(service, None)
-            if self._held.get(service) != digest:
-                self._held[service] = digest
+            if self._held.get(service) != ours.digest:
+                self._held[service] = ours.digest
                 self._p.confirmed(state)
         elif service not in self._in_flight and service not in self._pending:
             sent = self._sent.get(service)
@@ -297,7 +332,9 @@ class _Session:
 
     def _on_document(self, message: Message) -> None:
         outlet = self._p.outlet
-        if message.payload != outlet.retained[message.topic]:
+        if message.payload == outlet.retained[message.topic]:
+            outlet.note_held(message.topic)
+        else:
             self._repair(message.topic, lambda: outlet.mark(message.topic))
 
     def _on_receipt(self, message: Message) -> None:
@@ -336,7 +373,9 @@ class _Session:
         if len(message.payload) > trust.MAX_SNAPSHOT_BYTES:
             return False
         try:
-            snapshot, _ = trust.judge_snapshot(message.payload, p.root, p.world.clock.now())
+            snapshot, _ = trust.judge_snapshot(
+                message.payload, p.believed.current, p.world.clock.now()
+            )
         except Distrust:
             return False
         mark = Mark(snapshot.epoch_seq, snapshot.revision)
@@ -363,16 +402,28 @@ class _Session:
         else:
             self._p.repairs_due[topic] = do
 
-    def _digest_of_ours(self, payload: bytes) -> str | None:
-        """The digest of a configuration that our own root's keys signed, else None."""
+    def _ours(self, payload: bytes) -> Envelope | None:
+        """The envelope of a configuration that our own root's keys signed, else None."""
         try:
             envelope = trust.open_envelope(payload)
             trust.verify(
-                envelope, wire.CONFIG_UPDATE, "config", self._p.root, self._p.world.clock.now()
+                envelope,
+                wire.CONFIG_UPDATE,
+                "config",
+                self._p.believed.current,
+                self._p.world.clock.now(),
             )
         except Distrust:
             return None
-        return envelope.digest
+        return envelope
+
+    def _is_signed_as_now(self, envelope: Envelope) -> bool:
+        """By the key that signs now: what a retired one signed is good, and is replaced."""
+        try:
+            key_id = self._p.believed.key_for("config")
+        except KeyError:
+            return True  # nobody could replace it
+        return any(one.keyid == key_id for one in envelope.signatures)
 
     # ── what never came ────────────────────────────────────────────────────────────────────────
 
@@ -455,12 +506,13 @@ class Publisher:
         note_confirmed: Callable[[tuple[tuple[str, int], ...]], Awaitable[None]],
         outlet: Outlet,
         will: Callable[[], Message],
-        root: Root,
+        believed: Believed,
         client_id: str,
         world: World,
         statuses: StatusBoard | None = None,
     ) -> None:
-        """statuses: where receipts go; a board of its own unless one is given."""
+        """believed: the trust root of now. statuses: where receipts go; a board of its own unless one
+        is given."""
         self.view = view
         self.broker_view = broker_view
         self.sign = sign
@@ -468,7 +520,7 @@ class Publisher:
         self._note_confirmed = note_confirmed
         self._newly_confirmed: dict[str, int] = {}
         self.outlet = outlet
-        self.root = root
+        self.believed = believed
         self.world = world
         self.statuses = statuses if statuses is not None else StatusBoard()
         self.repairs_due: dict[str, Callable[[], None]] = {}
@@ -502,6 +554,10 @@ class Publisher:
             pause *= self.world.randomness.fraction()
             self._failures += 1
             await trio.sleep(0.05 + pause)
+
+    @property
+    def may_publish(self) -> bool:
+        return self.view.publishable and not self.believed.changing
 
     def connected(self) -> None:
         self._connected_at = trio.current_time()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import assert_never
 
@@ -25,8 +25,8 @@ def sign(
     return Envelope(payload_type, payload, (Signature(key_id, signature),), correlation_id)
 
 
-def signing(seeds: Mapping[str, bytes]) -> Life:
-    """seeds: role → the 32-byte Ed25519 seed of its key."""
+def signing(seed_of: Callable[[str], bytes]) -> Life:
+    """seed_of: role → the 32-byte Ed25519 seed of the key that signs for it now."""
 
     @asynccontextmanager
     async def life() -> AsyncIterator[Handler]:
@@ -35,7 +35,7 @@ def signing(seeds: Mapping[str, bytes]) -> Life:
         async def handle(request: Sign, _context: Context) -> Envelope:
             match request:
                 case Sign(role, payload_type, payload, correlation_id):
-                    envelope = sign(seeds[role], payload_type, payload, correlation_id)
+                    envelope = sign(seed_of(role), payload_type, payload, correlation_id)
                     if payload_type == wire.CONFIG_UPDATE:
                         log.info("signed", role=role, digest=envelope.digest)
                     return envelope

@@ -7,10 +7,9 @@ grace, and what did not stop is named. Before publishing stops, the retained hea
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
@@ -28,22 +27,24 @@ from config_manager.actors.publishing import Outlet, Publisher, SignUpdate, publ
 from config_manager.actors.signing import sign, signing
 from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.storing import Storage
+from config_manager.actors.trusting import Trusting, TrustView, trusting
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
 from config_manager.config import wire
 from config_manager.config.brokers import Auto, BrokerAddress, parse_mqtt_urls
 from config_manager.config.catalogue import Catalogue
-from config_manager.config.documents import Role, Root, RootKey
+from config_manager.config.documents import ROLES
 from config_manager.config.errors import RootRefused
 from config_manager.config.names import Epoch, Mark
+from config_manager.config.roots import first
 from config_manager.config.sealed_file import SealedFile, derive_key
 from config_manager.config.settings import Settings
-from config_manager.config.trust import judge_root
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World, rfc3339
 from config_manager.storage import changes
 from config_manager.storage.administration import Administration
 from config_manager.storage.instance import Witness, lock_data_dir
 from config_manager.storage.keys import KeyRing, check_private
+from config_manager.storage.root_files import RootFiles
 from config_manager.storage.secrets import SecretBox
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.state import ServiceState
@@ -56,6 +57,8 @@ _NOTE_WITHIN_S = 5.0
 STORING = Policy(mailbox=256, grace=5.0)
 """256 writes may wait: at 2,000 a second that is an eighth of a second, then HTTP answers 503."""
 SIGNING = Policy(mailbox=256, grace=1.0)
+TRUSTING = Policy(mailbox=16, grace=6.0)
+"""A change that has begun is announced to the brokers for up to 5 s, and then counts."""
 FOLLOWING = Policy(mailbox=1, grace=2.0)
 """For actors that nobody asks: they follow a view."""
 
@@ -68,8 +71,8 @@ class OpenStore(Protocol):
 class System:
     """What REST holds of the running system.
 
-    storing: takes every write and history read. roots: version → the root's envelope, byte for
-    byte as retained; the highest is current. states: every actor, in start order. statuses: what
+    storing: takes every write and history read. trust: the root and its versions; trusting: takes
+    every change to it. states: every actor, in start order. statuses: what
     instances say they run. callers: when tokens were last used, and who was refused.
     """
 
@@ -77,7 +80,8 @@ class System:
     view: CommittedView
     confirmations: Confirmations
     health: Callable[[], HealthReport]
-    roots: Mapping[int, bytes]
+    trust: TrustView
+    trusting: Actor
     catalogue: Catalogue
     world: World
     states: ActorStates
@@ -104,7 +108,8 @@ async def running_system(
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(data_dir))
         keys = KeyRing.open(data_dir, world, db_key_file=settings.db_key_file)
-        root, roots = _trust_root(data_dir, keys, world)
+        root_files = RootFiles(data_dir, world)
+        trust = _trust(root_files, keys, world)
         states = ActorStates()
 
         async def start(actor: Actor) -> Actor:
@@ -114,7 +119,9 @@ async def running_system(
         def actor(name: str, life: Life, policy: Policy) -> Actor:
             return Actor(name, life, policy, jitter=world.randomness.fraction)
 
-        signer = await start(actor("signing", signing(keys.seeds), SIGNING))
+        signer = await start(
+            actor("signing", signing(lambda role: keys.seed(trust.key_for(role))), SIGNING)
+        )
 
         view = CommittedView(changes.empty(Epoch(0, "")))
         storage = Storage(
@@ -150,7 +157,7 @@ async def running_system(
         statuses = StatusBoard()
         for index, address in enumerate(addresses):
             name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
-            for version, envelope in roots.items():
+            for version, envelope in trust.roots.items():
                 outlets[index].set_retained(wire.root_topic(version), envelope)
             publisher = Publisher(
                 address,
@@ -163,18 +170,28 @@ async def running_system(
                 note_confirmed=_noted_by(storing),
                 outlet=outlets[index],
                 will=frames.will,
-                root=root,
+                believed=trust,
                 client_id=f"config-manager-{witness.instance_id[:8]}",
                 world=world,
                 statuses=statuses,
             )
             await start(actor(name, publishing(name, publisher), FOLLOWING))
         await stack.enter_async_context(_farewell(frames, outlets))
+        work = Trusting(
+            trust,
+            root_files,
+            keys,
+            storing=storing,
+            outlets=outlets,
+            changed=view.wake,
+            world=world,
+        )
+        trusting_actor = await start(actor("trusting", trusting(work), TRUSTING))
 
         maker = BeaconMaker(
             signer,
             boot_seq=witness.boot_seq,
-            root_version=root.version,
+            root_version=lambda: None if trust.changing else trust.current.version,
             heartbeat_s=settings.heartbeat_seconds,
             world=world,
         )
@@ -198,7 +215,8 @@ async def running_system(
             view=view,
             confirmations=confirmations,
             health=health_board.report,
-            roots=roots,
+            trust=trust,
+            trusting=trusting_actor,
             catalogue=catalogue,
             world=world,
             states=states,
@@ -251,30 +269,27 @@ def _administered_by(storing_actor: Actor, world: World) -> Write:
     return administered
 
 
-def _trust_root(data_dir: Path, keys: KeyRing, world: World) -> tuple[Root, Mapping[int, bytes]]:
-    """Root version 1, made at the first start and kept byte for byte in `trust/root.json`."""
-    path = data_dir / "trust" / "root.json"
-    now = world.clock.now()
-    if not world.disk.exists(path):
-        path.parent.mkdir(mode=0o755, exist_ok=True)
-        public = {role: keys.public(role) for role in keys.seeds}
-        root = Root(
-            version=1,
-            issued_at=rfc3339(now),
-            keys={wire.keyid(key): RootKey(key) for key in public.values()},
-            roles={role: Role((wire.keyid(key),), 1) for role, key in public.items()},
-        )
-        envelope = sign(keys.seeds["root"], wire.ROOT, root.to_bytes())
-        world.disk.write_atomic(path, envelope.to_bytes(), mode=0o644)
-    data = world.disk.read(path)
-    root = judge_root(data, None, now)
-    for role in keys.seeds:
-        if wire.keyid(keys.public(role)) not in root.roles[role].keyids:
+def _trust(files: RootFiles, keys: KeyRing, world: World) -> TrustView:
+    """The root that counts; version 1 is made at the first start. Raises RootRefused."""
+    loaded = files.load()
+    if loaded is None:
+        publics = {role: keys.publics(role, world)[0] for role in ROLES}
+        root = first(publics, rfc3339(world.clock.now()))
+        seed = keys.root_seeds(world)[root.roles["root"].keyids[0]]
+        files.keep(1, sign(seed, wire.ROOT, root.to_bytes()).to_bytes())
+        loaded = files.load()
+        assert loaded is not None
+    root, data = loaded
+    view = TrustView(root, data, keys, world)
+    for role in ("config", "beacon"):
+        try:
+            view.key_for(role)
+        except KeyError:
             raise RootRefused(
-                f"{path} does not list our {role} key: it is another publisher's, or was exchanged; "
-                "put back the one that belongs to these keys"
-            )
-    return root, {root.version: data}
+                f"trust/root.json does not list our {role} key: it is another publisher's, or was "
+                "exchanged; put back the one that belongs to these keys"
+            ) from None
+    return view
 
 
 async def _accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, world: World) -> None:

@@ -370,6 +370,33 @@ _SCHEMAS: dict[str, Any] = {
             "reasons": {"type": "array", "items": _TEXT},
         }
     ),
+    "RotateRequest": {
+        "type": "object",
+        "required": ["role"],
+        "additionalProperties": False,
+        "properties": {
+            "role": {"enum": ["root", "config", "beacon"]},
+            "overlap": {**_TEXT, "description": "how long the old key stays good: 24h; 0: not at all"},
+        },
+    },
+    "SignerRequest": {
+        "type": "object",
+        "required": ["public"],
+        "additionalProperties": False,
+        "properties": {
+            "public": {**_TEXT, "description": "an Ed25519 public key, 32 bytes in base64"},
+            "threshold": {"type": ["integer", "null"], "minimum": 1, "maximum": 4},
+        },
+    },
+    "RevokeRequest": {
+        "type": "object",
+        "required": ["keyid"],
+        "additionalProperties": False,
+        "properties": {"keyid": {**_TEXT, "description": "the key's id, or its first 8 digits"}},
+    },
+    "RootChange": _schema(
+        {"version": _INTEGER, "adopted": {"type": "boolean"}, "roles": _OBJECT}
+    ),
     "Envelope": _schema(
         {
             "payloadType": _TEXT,
@@ -569,6 +596,40 @@ def _paths() -> dict[str, Any]:
                 "status", "What each instance says it runs, beside what it should run",
                 {"200": "Status"}, "400 401 403",
                 parameters=[_query("service", _NAME, "only this service's instances")],
+            )
+        },
+        "/api/v1/trust/rotate": {
+            "post": _operation(
+                "rotateKey", "A new key for a role; a new version of the trust root",
+                {"200": "RootChange", "202": "RootChange"}, f"409 {_ADMIN_PROBLEMS}",
+                parameters=[_REASON], body=("RotateRequest", "application/json"),
+            )
+        },
+        "/api/v1/trust/signers": {
+            "post": _operation(
+                "addSigner", "One more root key, and how many of them have to sign",
+                {"200": "RootChange", "202": "RootChange"}, f"409 {_ADMIN_PROBLEMS}",
+                parameters=[_REASON], body=("SignerRequest", "application/json"),
+            )
+        },
+        "/api/v1/trust/revoke": {
+            "post": _operation(
+                "revokeKey", "Drop a key from the trust root at once",
+                {"200": "RootChange", "202": "RootChange"}, f"404 409 {_ADMIN_PROBLEMS}",
+                parameters=[_REASON], body=("RevokeRequest", "application/json"),
+            )
+        },
+        "/api/v1/trust/pending": {
+            "get": _operation(
+                "pendingRoot", "The root version that waits for signatures, and whose",
+                {"200": ""}, "400 401 403",
+            )
+        },
+        "/api/v1/trust/roots": {
+            "post": _operation(
+                "applyRoot", "Bring a root version that was signed elsewhere",
+                {"200": "RootChange", "202": "RootChange"}, f"409 {_ADMIN_PROBLEMS}",
+                parameters=[_REASON], body=("Envelope", "application/json"),
             )
         },
         "/api/v1/trust/root": {

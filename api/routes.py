@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from config_manager.api import configs, docs, health, history, secrets, status, tokens
+from config_manager.api import configs, docs, health, history, secrets, status, tokens, trust
 from config_manager.api.endpoint import Route
 
 _SERVICE = "/api/v1/config/{service}"
@@ -32,8 +32,13 @@ ROUTES = (
     Route("DELETE", _SECRETS + "/{service}/{name}", secrets.delete_secret, "secrets"),
     Route("POST", _SECRETS + "/{service}/{name}/reveal", secrets.reveal_secret, "secrets"),
     Route("GET", "/api/v1/status", status.get_status, "read"),
-    Route("GET", "/api/v1/trust/root", health.get_root, None),
-    Route("GET", "/api/v1/trust/roots/{version}", health.get_root_version, None),
+    Route("GET", "/api/v1/trust/root", trust.get_root, None),
+    Route("GET", "/api/v1/trust/roots/{version}", trust.get_root_version, None),
+    Route("POST", "/api/v1/trust/roots", trust.post_root, "admin"),
+    Route("GET", "/api/v1/trust/pending", trust.get_pending, "admin"),
+    Route("POST", "/api/v1/trust/rotate", trust.post_rotate, "admin"),
+    Route("POST", "/api/v1/trust/signers", trust.post_signer, "admin"),
+    Route("POST", "/api/v1/trust/revoke", trust.post_revoke, "admin"),
     Route("GET", "/openapi.json", docs.get_openapi, None),
     Route("GET", "/docs", docs.get_docs, None),
     Route("GET", "/problems/{name}", docs.get_problem, None),

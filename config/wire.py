@@ -116,16 +116,19 @@ def envelope_size(payload_bytes: int, correlation_id: str) -> int:
     return fixed + 4 * -(-payload_bytes // 3) + len(correlation_id)
 
 
-def parse_envelope(data: bytes) -> Envelope:
-    """Parse an envelope from the wire; raises NotAnEnvelope. Size is the caller's first check."""
+def parse_envelope(data: bytes, *, least_signatures: int = 1) -> Envelope:
+    """Parse an envelope from the wire; raises NotAnEnvelope. Size is the caller's first check.
+
+    least_signatures: 0 for what has yet to be signed.
+    """
     try:
         value = strict_json.loads_object(data)
     except strict_json.NotStrictJson as error:
         raise NotAnEnvelope(str(error)) from None
-    return envelope_from_object(value)
+    return envelope_from_object(value, least_signatures=least_signatures)
 
 
-def envelope_from_object(value: Any) -> Envelope:
+def envelope_from_object(value: Any, *, least_signatures: int = 1) -> Envelope:
     """An envelope from parsed JSON (the snapshot and the keepalive carry one inside)."""
     if not isinstance(value, dict):
         raise NotAnEnvelope("expected an object")
@@ -133,8 +136,11 @@ def envelope_from_object(value: Any) -> Envelope:
     if not isinstance(payload_type, str):
         raise NotAnEnvelope("payloadType: expected a string")
     signatures = value.get("signatures")
-    if not isinstance(signatures, list) or not 1 <= len(signatures) <= MAX_SIGNATURES:
-        raise NotAnEnvelope(f"signatures: expected 1 to {MAX_SIGNATURES}")
+    if (
+        not isinstance(signatures, list)
+        or not least_signatures <= len(signatures) <= MAX_SIGNATURES
+    ):
+        raise NotAnEnvelope(f"signatures: expected {least_signatures} to {MAX_SIGNATURES}")
     correlation_id = value.get("correlation_id")
     return Envelope(
         payload_type,

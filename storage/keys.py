@@ -9,30 +9,69 @@ from pathlib import Path
 
 from nacl.signing import SigningKey
 
+from config_manager.config.documents import ROLES
 from config_manager.config.errors import DatabaseUnopenable, KeyFileUnsafe
+from config_manager.config.wire import keyid
 from config_manager.config.world import World
 
 _KEY_BYTES = 32
-_SIGNING_ROLES = ("root", "config", "beacon")
 
 
 class KeyRing:
-    """Every key of this instance. It has no repr that shows one."""
+    """Every key of this instance. It has no repr that shows one.
 
-    def __init__(self, data_dir: Path, keys: Mapping[str, bytes]) -> None:
+    A role may have several keys over time: `config.key` is the first, later ones carry the first 16
+    digits of their id (`config-0123456789abcdef.key`). Which one signs is the trust root's to say. The root's own may
+    be elsewhere, offline.
+    """
+
+    def __init__(
+        self, data_dir: Path, keys: Mapping[str, bytes], seeds: Mapping[str, bytes]
+    ) -> None:
+        """keys: db, secrets, instance. seeds: key id → Ed25519 seed; none of the root's."""
         self.data_dir = data_dir
         self.directory = data_dir / "keys"
         self.db_key = keys["db"]
         self.secrets_key = keys["secrets"]
         self.instance_key = keys["instance"]
-        self.seeds: Mapping[str, bytes] = {role: keys[role] for role in _SIGNING_ROLES}
+        self._seeds = dict(seeds)
 
     def __repr__(self) -> str:
         return f"KeyRing({str(self.directory)!r})"
 
-    def public(self, role: str) -> bytes:
-        """The role's raw Ed25519 public key."""
-        return SigningKey(self.seeds[role]).verify_key.encode()
+    def holds(self, key_id: str) -> bool:
+        """Whether we can sign configurations or beacons with this key."""
+        return key_id in self._seeds
+
+    def seed(self, key_id: str) -> bytes:
+        """Raises KeyError where the key is not here."""
+        return self._seeds[key_id]
+
+    def publics(self, role: str, world: World) -> list[bytes]:
+        """The raw public keys of a role whose seeds are here, its first one first."""
+        return [_public(seed) for seed in self._read_role(role, world)]
+
+    def add(self, role: str, world: World) -> bytes:
+        """A new key for a role, on disk before anybody relies on it; its public key."""
+        seed = world.randomness.token(_KEY_BYTES)
+        public = _public(seed)
+        path = self.directory / f"{role}-{keyid(public)[:16]}.key"
+        world.disk.write_atomic(path, seed.hex().encode())
+        if role != "root":
+            self._seeds[keyid(public)] = seed
+        return public
+
+    def root_seeds(self, world: World) -> dict[str, bytes]:
+        """Key id → seed of each root key that is here now: read when they are needed and not kept, so
+        that who takes them offline has taken them from the running service, too."""
+        return {keyid(_public(seed)): seed for seed in self._read_role("root", world)}
+
+    def root_files(self) -> list[Path]:
+        """Where the root keys lie that are here."""
+        return _files(self.directory, "root")
+
+    def _read_role(self, role: str, world: World) -> list[bytes]:
+        return [read_key(path, world) for path in _files(self.directory, role)]
 
     @classmethod
     def open(cls, data_dir: Path, world: World, *, db_key_file: Path | None = None) -> KeyRing:
@@ -45,14 +84,37 @@ class KeyRing:
         directory.mkdir(mode=0o700, exist_ok=True)
         check_private(directory)
         fresh = not any(world.disk.exists(data_dir / n) for n in ("instance.json", "config.db"))
-        keys: dict[str, bytes] = {}
-        for name in ("db", "secrets", "instance", *_SIGNING_ROLES):
+
+        def key(name: str, given: Path | None = None) -> bytes:
             path = directory / f"{name}.key"
-            given = db_key_file if name == "db" else None
             if given is None and fresh and not world.disk.exists(path):
                 world.disk.write_atomic(path, world.randomness.token(_KEY_BYTES).hex().encode())
-            keys[name] = read_key(given or path, world)
-        return cls(data_dir, keys)
+            return read_key(given or path, world)
+
+        keys = {
+            "db": key("db", db_key_file),
+            "secrets": key("secrets"),
+            "instance": key("instance"),
+        }
+        seeds: dict[str, bytes] = {}
+        for role in ROLES:
+            if not _files(directory, role) and (fresh or role != "root"):  # that may be offline
+                key(role)
+            for path in _files(directory, role):
+                seed = read_key(path, world)
+                if role != "root":
+                    seeds[keyid(_public(seed))] = seed
+        return cls(data_dir, keys, seeds)
+
+
+def _files(directory: Path, role: str) -> list[Path]:
+    """A role's key files, the first one first."""
+    first = directory / f"{role}.key"
+    return [*([first] if first.exists() else []), *sorted(directory.glob(f"{role}-*.key"))]
+
+
+def _public(seed: bytes) -> bytes:
+    return SigningKey(seed).verify_key.encode()
 
 
 def check_private(path: Path) -> None:

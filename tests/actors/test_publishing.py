@@ -24,6 +24,16 @@ from tests.config.makers import BEACON_KEY, CONFIG_KEY, make_root, sign
 from tests.storage.makers import after, empty
 
 
+class Believing:
+    """One root, never changed."""
+
+    current = make_root()
+    changing = False
+
+    def key_for(self, role: str) -> str:
+        return self.current.roles[role].keyids[0]
+
+
 class MemoryBroker:
     """Retains, gives back to who subscribed, and can be away. `cleared`: topics that were emptied."""
 
@@ -113,7 +123,7 @@ class Desk:
             note_confirmed=self._forget,
             outlet=self.outlet,
             will=lambda: Message(wire.HEALTH_TOPIC, b"{}", retained=True),
-            root=make_root(),
+            believed=Believing(),
             client_id="config-manager-test",
             world=World(),
         )

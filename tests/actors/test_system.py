@@ -20,7 +20,17 @@ from config_manager.config.world import World
 from tests.processes import MOSQUITTO, free_port
 
 ACTORS = (
-    *("signing", "storing", "callers", "caching", "broker", "publishing", "beaconing", "health"),
+    *(
+        "signing",
+        "storing",
+        "callers",
+        "caching",
+        "broker",
+        "publishing",
+        "trusting",
+        "beaconing",
+        "health",
+    ),
 )
 
 

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
+from config_manager.config.documents import ROLES
 from config_manager.config.errors import DatabaseUnopenable, KeyFileUnsafe
+from config_manager.config.wire import keyid
 from config_manager.config.world import World
 from config_manager.storage.keys import KeyRing, read_key
 from tests.storage.makers import STEADY, Counting
@@ -31,7 +33,8 @@ def write_key(path: Path, text: str = GIVEN, mode: int = 0o600) -> Path:
 
 
 def values(ring: KeyRing) -> list[bytes]:
-    return [ring.db_key, ring.secrets_key, ring.instance_key, *ring.seeds.values()]
+    signing = [seed for role in ROLES for seed in ring._read_role(role, World())]  # noqa: SLF001
+    return [ring.db_key, ring.secrets_key, ring.instance_key, *signing]
 
 
 def test_the_first_start_makes_every_key_each_another_and_private(tmp_path: Path) -> None:
@@ -70,7 +73,7 @@ def test_a_first_start_that_was_killed_goes_on_with_the_keys_it_had_made(tmp_pat
 
 
 @pytest.mark.parametrize("beside", ["instance.json", "config.db"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "root"])
 def test_a_key_that_is_missing_beside_data_is_never_made_anew(
     tmp_path: Path, name: str, beside: str
 ) -> None:
@@ -175,7 +178,33 @@ def test_a_ring_prints_no_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("role", ["root", "config", "beacon"])
 def test_the_public_key_of_a_role_checks_what_its_seed_signs(tmp_path: Path, role: str) -> None:
     ring = KeyRing.open(tmp_path, make_world())
-    signer = SigningKey(ring.seeds[role])
-    assert ring.public(role) == signer.verify_key.encode()
-    others = {ring.public(other) for other in ring.seeds if other != role}
-    assert ring.public(role) not in others
+    [public] = ring.publics(role, World())
+    seeds = {**ring.root_seeds(World())}
+    seed = seeds[keyid(public)] if role == "root" else ring.seed(keyid(public))
+    assert public == SigningKey(seed).verify_key.encode()
+    others = [one for other in ROLES if other != role for one in ring.publics(other, World())]
+    assert public not in others
+
+
+def test_the_root_key_may_be_offline_and_is_never_kept_in_memory(tmp_path: Path) -> None:
+    ring = KeyRing.open(tmp_path, make_world())
+    (tmp_path / "instance.json").touch()
+    [public] = ring.publics("root", World())
+    assert not ring.holds(keyid(public))
+    (tmp_path / "keys/root.key").unlink()
+    assert ring.root_seeds(World()) == {}
+    again = KeyRing.open(tmp_path, make_world())
+    assert again.root_seeds(World()) == {}
+    assert not (tmp_path / "keys/root.key").exists()
+
+
+def test_a_roles_later_keys_are_read_with_its_first(tmp_path: Path) -> None:
+    ring = KeyRing.open(tmp_path, make_world())
+    (tmp_path / "instance.json").touch()
+    later = ring.add("config", World())
+    assert ring.holds(keyid(later))
+    again = KeyRing.open(tmp_path, make_world())
+    assert again.publics("config", World())[1:] == [later]
+    assert again.seed(keyid(later)) == ring.seed(keyid(later))
+    (tmp_path / "keys/config.key").unlink()  # revoked, and taken away
+    assert KeyRing.open(tmp_path, make_world()).publics("config", World()) == [later]

@@ -1,0 +1,276 @@
+"""The trust root while we run: which version counts, and how the next one comes about.
+
+A change is, in this order: a key that it needs on disk, the audit row, the new version on disk, the
+new version on every connected broker (read back, at most 5 s), and only then what it changes: which
+key signs, and whom publishing believes. So a client has the root before it meets what was signed by
+its new key. Where a root key that has to sign is not here, the change waits in `pending` until the
+signatures that were made elsewhere are brought (`TakeRoot`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, assert_never
+
+import structlog
+import trio
+
+from config_manager.actors.actor import Actor, Context, Handler, Life
+from config_manager.actors.messages import (
+    AddSigner,
+    Administer,
+    RevokeKey,
+    RootChange,
+    RotateRole,
+    TakeRoot,
+)
+from config_manager.actors.publishing import Outlet
+from config_manager.actors.signing import sign
+from config_manager.config import roots, trust, wire
+from config_manager.config.documents import Root
+from config_manager.config.errors import Conflict, FieldError, InvalidValues
+from config_manager.config.roots import Needs
+from config_manager.config.strict_json import JsonObject
+from config_manager.config.trust import Distrust
+from config_manager.config.wire import Envelope
+from config_manager.config.world import World, parse_rfc3339, rfc3339
+from config_manager.storage.administration import Administered
+from config_manager.storage.keys import KeyRing
+from config_manager.storage.root_files import RootFiles
+from config_manager.storage.state import Committed
+
+_ANNOUNCED_WITHIN_S = 5.0
+
+
+class TrustView:
+    """What the others see of the root: the current version, the bytes of each, who signs what.
+
+    pending: what waits for signatures. changing: a new version is being announced; until it counts
+    nothing is signed, so that nobody meets a signature of a key that he has just been told to drop.
+    """
+
+    def __init__(self, current: Root, data: dict[int, bytes], keys: KeyRing, world: World) -> None:
+        self.current = current
+        self.roots = data
+        self.pending: Pending | None = None
+        self.changing = False
+        self._keys = keys
+        self._world = world
+
+    def key_for(self, role: str) -> str:
+        """The id of the key that signs for a role: the first that the root lists and that is here.
+
+        Raises KeyError where none is.
+        """
+        now = self._world.clock.now()
+        for one in self.current.roles[role].keyids:
+            until = self.current.keys[one].not_after if one in self.current.keys else None
+            if self._keys.holds(one) and (until is None or parse_rfc3339(until) > now):
+                return one
+        raise KeyError(role)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A version that was proposed and is not signed by everybody yet."""
+
+    root: Root
+    envelope: Envelope
+    needs: tuple[Needs, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoteRoot:
+    """The audit row of a change to the root."""
+
+    action: str
+    details: JsonObject
+
+    def decide(self, _committed: Committed, _now: float) -> Administered[None]:
+        return Administered(self.action, self.details, (), None)
+
+
+class Trusting:
+    """What the trusting actor works on, across its lives."""
+
+    def __init__(
+        self,
+        view: TrustView,
+        files: RootFiles,
+        keys: KeyRing,
+        *,
+        storing: Actor,
+        outlets: Sequence[Outlet],
+        changed: Callable[[], None],
+        world: World,
+    ) -> None:
+        """changed: called once a new version counts."""
+        self._view = view
+        self._files = files
+        self._keys = keys
+        self._storing = storing
+        self._outlets = outlets
+        self._changed = changed
+        self._world = world
+        self._load_pending()
+
+    def _load_pending(self) -> None:
+        data = self._files.load_pending()
+        if data is None:
+            return
+        with suppress(Distrust, wire.NotAnEnvelope):
+            envelope = wire.parse_envelope(data, least_signatures=0)
+            root = trust.parse_verified(envelope.payload, Root.parse)
+            if root.version == self._view.current.version + 1:
+                needs = roots.needs(envelope, self._view.current, root)
+                self._view.pending = Pending(root, envelope, needs)
+
+    # ── what is asked ──────────────────────────────────────────────────────────────────────────
+
+    async def handle(self, request: Any, context: Context) -> RootChange:
+        current, at = self._view.current, rfc3339(self._world.clock.now())
+        match request:
+            case RotateRole(role=role, overlap_s=overlap_s):
+                proposed = self._rotated(current, role, overlap_s, at)
+                details: JsonObject = {"role": role, "key": proposed.roles[role].keyids[0]}
+                action = "trust.rotate"
+            case AddSigner(public=public, threshold=threshold):
+                proposed = roots.with_signer(current, public, threshold, at=at)
+                details = {
+                    "key": wire.keyid(public),
+                    "threshold": proposed.roles["root"].threshold,
+                }
+                action = "trust.add-signer"
+            case RevokeKey(key=key):
+                proposed = self._revoked(current, key, at)
+                details, action = {"key": key}, "trust.revoke"
+            case TakeRoot(envelope=given):
+                return await self._take(given, request, context)
+            case _ as unreachable:
+                assert_never(unreachable)
+        envelope = self._sign(Envelope(wire.ROOT, proposed.to_bytes(), ()), current, proposed)
+        details = {"version": proposed.version, **details}
+        return await self._bring(proposed, envelope, action, details, request, context)
+
+    def _rotated(self, current: Root, role: str, overlap_s: float, at: str) -> Root:
+        if role not in current.roles:
+            raise InvalidValues(
+                "no such role", [FieldError("/role", "expected root, config or beacon")]
+            )
+        if role == "root":
+            here = self._keys.root_seeds(self._world)
+            old = next((one for one in current.roles["root"].keyids if one in here), None)
+            if old is None:
+                raise Conflict(
+                    "the root key is not here: make its successor where it is kept "
+                    "(config-manager trust make-key), `trust add-signer` it, then `trust revoke` the old"
+                )
+        else:
+            old = self._view.key_for(role)
+        until = rfc3339(self._world.clock.now() + overlap_s) if overlap_s > 0 else None
+        new = self._keys.add(role, self._world)
+        return roots.rotated(current, role, old, new, at=at, old_until=until)
+
+    def _revoked(self, current: Root, key: str, at: str) -> Root:
+        matching = [one for one in current.keys if len(key) >= _SHORTEST_ID and one.startswith(key)]
+        gone = matching[0] if len(matching) == 1 else key
+        replacement = None
+        for role in ("config", "beacon"):
+            if current.roles[role].keyids[0] == gone:
+                replacement = self._keys.add(role, self._world)
+        return roots.revoked(current, gone, replacement, at=at)
+
+    async def _take(self, given: bytes, request: TakeRoot, context: Context) -> RootChange:
+        """Signatures that were made elsewhere."""
+        current, pending = self._view.current, self._view.pending
+        try:
+            envelope = trust.open_envelope(given)
+            if envelope.payload_type != wire.ROOT:
+                raise Distrust("wrong-type", f"expected {wire.ROOT}")
+            proposed = trust.parse_verified(envelope.payload, Root.parse)
+        except Distrust as verdict:
+            raise InvalidValues(f"this is no trust root: {verdict}") from None
+        if proposed.version != current.version + 1:
+            raise Conflict(f"this is version {proposed.version}; {current.version} is current")
+        for role in ("config", "beacon"):
+            if not any(self._keys.holds(one) for one in proposed.roles[role].keyids):
+                raise Conflict(
+                    f"it lists no {role} key that is here: nothing could be signed any more"
+                )
+        if pending is not None and pending.envelope.payload == envelope.payload:
+            envelope = roots.merged(pending.envelope, envelope, current, proposed)
+        else:
+            envelope = roots.merged(envelope, envelope, current, proposed)
+            if not envelope.signatures:
+                raise Conflict("no root key of the current or the new version signed this")
+        details: JsonObject = {"version": proposed.version, "digest": envelope.digest}
+        return await self._bring(proposed, envelope, "trust.apply", details, request, context)
+
+    # ── how it comes about ─────────────────────────────────────────────────────────────────────
+
+    def _sign(self, envelope: Envelope, current: Root, proposed: Root) -> Envelope:
+        """With every root key that is here and that either version asks."""
+        wanted = {*current.roles["root"].keyids, *proposed.roles["root"].keyids}
+        signed = envelope
+        for key_id, seed in self._keys.root_seeds(self._world).items():
+            if key_id in wanted:
+                signature = sign(seed, envelope.payload_type, envelope.payload)
+                signed = replace(signed, signatures=(*signed.signatures, *signature.signatures))
+        return roots.merged(signed, signed, current, proposed)
+
+    async def _bring(
+        self,
+        proposed: Root,
+        envelope: Envelope,
+        action: str,
+        details: JsonObject,
+        request: Any,
+        context: Context,
+    ) -> RootChange:
+        needs = roots.needs(envelope, self._view.current, proposed)
+        details = {**details, "adopted": not needs}
+        note = Administer(what=NoteRoot(action, details), by=request.by, reason=request.reason)
+        await self._storing.ask(note, context)
+        if needs:
+            self._files.keep_pending(envelope.to_bytes())
+            self._view.pending = Pending(proposed, envelope, needs)
+            return RootChange(proposed, envelope, needs)
+        with trio.CancelScope(shield=True):  # begun is finished: half a change is nobody's wish
+            await self._adopt(proposed, envelope)
+        return RootChange(proposed, envelope, ())
+
+    async def _adopt(self, root: Root, envelope: Envelope) -> None:
+        data = envelope.to_bytes()
+        # what everybody will do with it, done here first
+        trust.judge_root(data, self._view.current, self._world.clock.now())
+        self._files.keep(root.version, data)
+        self._files.keep_pending(None)
+        self._view.pending = None
+        self._view.roots[root.version] = data
+        topic = wire.root_topic(root.version)
+        self._view.changing = True
+        try:
+            with trio.move_on_after(_ANNOUNCED_WITHIN_S):
+                async with trio.open_nursery() as nursery:
+                    for outlet in self._outlets:
+                        outlet.set_retained(topic, data)
+                        nursery.start_soon(outlet.until_held, topic)
+        finally:
+            self._view.current = root
+            self._view.changing = False
+            self._changed()
+        structlog.get_logger().info("root adopted", version=root.version, digest=envelope.digest)
+
+
+_SHORTEST_ID = 8
+"""Digits of a key's id that name it where only one begins so."""
+
+
+def trusting(work: Trusting) -> Life:
+    @asynccontextmanager
+    async def life() -> AsyncIterator[Handler]:
+        yield work.handle
+
+    return life

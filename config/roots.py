@@ -1,0 +1,180 @@
+"""The next version of the trust root, pure: who may sign what from then on, and whose signatures it
+takes.
+
+Version n+1 is believed by whoever believes n, once n's root keys and its own have signed it, each to
+their threshold (as The Update Framework has it, section 5.3). Nothing here holds a private key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
+
+from config_manager.config import wire
+from config_manager.config.documents import ROLES, Role, Root, RootKey
+from config_manager.config.errors import Conflict, FieldError, InvalidValues, NotFound
+from config_manager.config.wire import Envelope, Signature, keyid
+from config_manager.config.world import parse_rfc3339
+
+MOST_ROOT_KEYS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What one version's root keys still have to do: `missing` more signatures, of any of these."""
+
+    version: int
+    threshold: int
+    missing: int
+    keyids: tuple[str, ...]
+
+
+def first(publics: Mapping[str, bytes], at: str) -> Root:
+    """Version 1: one key for each role. publics: role → raw Ed25519 public key."""
+    ids = {role: keyid(publics[role]) for role in ROLES}
+    return Root(
+        version=1,
+        issued_at=at,
+        keys={ids[role]: RootKey(publics[role]) for role in ROLES},
+        roles={role: Role((ids[role],), 1) for role in ROLES},
+    )
+
+
+def rotated(root: Root, role: str, old: str, new: bytes, *, at: str, old_until: str | None) -> Root:
+    """`new` takes the place of the key `old` in a role, and stands first.
+
+    old_until (RFC 3339): what the old key signed is good until then; None drops it at once, which
+    for the root role is the only way.
+    """
+    _known(root, role)
+    new_id = keyid(new)
+    if new_id in root.keys:
+        raise Conflict("this key is in the root already")
+    others = [one for one in root.roles[role].keyids if one not in (old, new_id)]
+    kept = [old] if old_until is not None and role != "root" else []
+    keys = dict(root.keys)
+    if kept:
+        keys[old] = replace(keys[old], not_after=old_until)
+    keys[new_id] = RootKey(new)
+    roles = {**root.roles, role: Role((new_id, *kept, *others), root.roles[role].threshold)}
+    return _next(root, keys, roles, at)
+
+
+def with_signer(root: Root, public: bytes, threshold: int | None, *, at: str) -> Root:
+    """One more root key; `threshold` of them have to sign from then on (None: as many as now)."""
+    new_id = keyid(public)
+    role = root.roles["root"]
+    keyids = role.keyids if new_id in role.keyids else (*role.keyids, new_id)
+    wanted = role.threshold if threshold is None else threshold
+    if not 1 <= wanted <= min(len(keyids), wire.MAX_SIGNATURES):
+        most = min(len(keyids), wire.MAX_SIGNATURES)
+        raise InvalidValues(
+            "that many signatures could never be given",
+            [FieldError("/threshold", f"expected 1 to {most}")],
+        )
+    if len(keyids) > MOST_ROOT_KEYS:
+        raise Conflict(f"a root has at most {MOST_ROOT_KEYS} root keys; revoke one first")
+    if (keyids, wanted) == (role.keyids, role.threshold):
+        raise Conflict("this key signs for the root already, and the threshold is that")
+    keys = {**root.keys, new_id: root.keys.get(new_id, RootKey(public))}
+    return _next(root, keys, {**root.roles, "root": Role(keyids, wanted)}, at)
+
+
+def revoked(root: Root, gone: str, replacement: bytes | None, *, at: str) -> Root:
+    """Without the key. replacement: takes its place wherever its role would be left without enough."""
+    if gone not in root.keys:
+        raise NotFound(
+            "no key of the current root has this id; `config-manager trust show` lists them"
+        )
+    keys = {k: v for k, v in root.keys.items() if k != gone}
+    roles = dict(root.roles)
+    for name, role in root.roles.items():
+        if gone not in role.keyids:
+            continue
+        left = tuple(one for one in role.keyids if one != gone)
+        if replacement is not None and name != "root" and role.keyids[0] == gone:
+            keys[keyid(replacement)] = RootKey(replacement)
+            left = (keyid(replacement), *left)
+        if len(left) < role.threshold:
+            raise Conflict(
+                f"the role {name} would be left with {len(left)} keys and needs {role.threshold}: "
+                + (
+                    "add a signer first (config-manager trust add-signer)"
+                    if name == "root"
+                    else f"rotate it (config-manager trust rotate {name})"
+                )
+            )
+        roles[name] = Role(left, role.threshold)
+    return _next(root, keys, roles, at)
+
+
+def needs(envelope: Envelope, current: Root, proposed: Root) -> tuple[Needs, ...]:
+    """Who still has to sign; empty once everybody who believes `current` will believe `proposed`."""
+    signed = valid_signers(envelope, {**current.keys, **proposed.keys})
+    found = []
+    for root in (current, proposed):
+        role = root.roles["root"]
+        missing = role.threshold - len(signed & set(role.keyids))
+        if missing > 0:
+            open_ones = tuple(one for one in role.keyids if one not in signed)
+            found.append(Needs(root.version, role.threshold, missing, open_ones))
+    return tuple(found)
+
+
+def valid_signers(envelope: Envelope, keys: Mapping[str, RootKey]) -> set[str]:
+    """The ids of the keys whose signature over the envelope is right."""
+    message = wire.signed_bytes(envelope.payload_type, envelope.payload)
+    good: set[str] = set()
+    for key_id, signature in envelope.signatures:
+        if key_id not in keys:
+            continue
+        try:
+            VerifyKey(keys[key_id].public).verify(message, signature)
+        except (BadSignatureError, ValueError):
+            continue
+        good.add(key_id)
+    return good
+
+
+def merged(one: Envelope, other: Envelope, current: Root, proposed: Root) -> Envelope:
+    """Both envelopes' right signatures over the same payload, the needed ones first, at most four."""
+    keys = {**current.keys, **proposed.keys}
+    wanted = {*current.roles["root"].keyids, *proposed.roles["root"].keyids}
+    found: dict[str, Signature] = {}
+    for envelope in (one, other):
+        for signature in envelope.signatures:
+            if signature.keyid in wanted and signature.keyid in valid_signers(
+                replace(envelope, signatures=(signature,)), keys
+            ):
+                found.setdefault(signature.keyid, signature)
+    both = set(current.roles["root"].keyids) & set(proposed.roles["root"].keyids)
+    ordered = sorted(found.values(), key=lambda s: s.keyid not in both)
+    return replace(one, signatures=tuple(ordered[: wire.MAX_SIGNATURES]))
+
+
+def _next(root: Root, keys: Mapping[str, RootKey], roles: Mapping[str, Role], at: str) -> Root:
+    """The version after; without the keys that nobody needs any more or whose time is over."""
+    now = parse_rfc3339(at)
+    over = {
+        one
+        for one, key in keys.items()
+        if key.not_after is not None and parse_rfc3339(key.not_after) < now
+    }
+    kept = {
+        name: role
+        if len(left := tuple(one for one in role.keyids if one not in over)) < role.threshold
+        else Role(left, role.threshold)
+        for name, role in roles.items()
+    }
+    used = {one for role in kept.values() for one in role.keyids}
+    return Root(root.version + 1, at, {k: v for k, v in keys.items() if k in used}, kept)
+
+
+def _known(root: Root, role: str) -> None:
+    if role not in root.roles:
+        raise InvalidValues(
+            "no such role", [FieldError("/role", f"expected one of: {', '.join(ROLES)}")]
+        )
