@@ -86,7 +86,7 @@ class Keeper:
 
     def _write(self, committed: Committed) -> None:
         self._cache.save(committed)
-        self._witness.advance(committed.mark)
+        self._witness.advance(committed.mark, (committed.audit_seq, committed.audit_head))
 
 
 def caching(view: CommittedView, keeper: Keeper) -> Life:

@@ -18,6 +18,7 @@ from config_manager.config.wire import Envelope
 from config_manager.storage import writes
 from config_manager.storage.administration import Administration
 from config_manager.storage.state import (
+    AuditEntry,
     HistoryPage,
     HistoryQuery,
     KeyChange,
@@ -140,6 +141,15 @@ class Administer(Write[R]):
 @dataclass(frozen=True, slots=True)
 class ReadHistory(Request[HistoryPage]):
     query: HistoryQuery
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAudit(Request[Sequence[AuditEntry]]):
+    """Rows of the audit in order, from the one after this number; see `Store.audit`."""
+
+    after: int
+    limit: int
+    most_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import hmac
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, assert_never
 
 import orjson
 import structlog
@@ -33,6 +33,7 @@ from config_manager.actors.messages import (
     NewEpoch,
     PatchConfig,
     PutConfig,
+    ReadAudit,
     ReadHistory,
     ReadSecrets,
     Revealed,
@@ -43,6 +44,7 @@ from config_manager.actors.messages import (
     Written,
 )
 from config_manager.actors.views import CommittedView
+from config_manager.config.audit import GENESIS, Head
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.errors import (
     Conflict,
@@ -115,18 +117,23 @@ class Storage:
         self._suspended: list[Store] = []
         self._floor = Mark(0, 0)
         self._seen_at = "instance.json has seen"
+        self._audited = Head(0, GENESIS, "instance.json")
         self._started = False
         self._turn = trio.Lock()  # the port promises its store one call at a time
 
     # ── first start ────────────────────────────────────────────────────────────────────────────
 
-    async def start(self, witnessed: Mark, kept: Callable[[], Committed | None]) -> None:
+    async def start(
+        self, witnessed: Mark, audited: Head, kept: Callable[[], Committed | None]
+    ) -> None:
         """Open the database before anything runs, or go on read-only from what was kept.
 
-        witnessed: how far this instance has come; a database behind it was rolled back. Raises
+        witnessed: how far this instance has come; audited: a row of its audit. A database that is
+        behind the one, or has not the other, was rolled back or rewritten. Raises
         DatabaseUnopenable (exit 3) where nothing that verifies is left to go on from.
         """
         self._floor = witnessed
+        self._audited = audited
         await self._try_open()
         self._started = True
         if self._store is not None:
@@ -206,10 +213,19 @@ class Storage:
             except DatabaseUnavailable as error:
                 await self._go_read_only(error)
                 return
-            self._floor = max(self._floor, self.view.committed.mark)
-            if committed.mark < self._floor:
+            before = self.view.committed
+            self._floor = max(self._floor, before.mark)
+            if before.audit_seq > self._audited.seq:
+                self._audited = Head(before.audit_seq, before.audit_head, "this server")
+            try:
+                contradiction = await trio.to_thread.run_sync(self._contradiction, store, committed)
+            except DatabaseUnavailable as error:
                 await trio.to_thread.run_sync(store.close)
-                await self._suspect_rollback(committed)
+                await self._go_read_only(error)
+                return
+            if contradiction is not None:
+                await trio.to_thread.run_sync(store.close)
+                await self._suspect_rollback(contradiction)
                 return
             self._store = store
             await self._close_suspended()
@@ -241,14 +257,29 @@ class Storage:
             self._suspended.append(self._store)
             self._store = None
 
-    async def _suspect_rollback(self, committed: Committed) -> None:
-        """Behind a witness: rolled back, or a twin wrote on. Callers hold the turn."""
+    def _contradiction(self, store: Store, committed: Committed) -> str | None:
+        """Where this database says otherwise than what we know, and how."""
+        if committed.mark < self._floor:
+            return self._behind(committed)
+        seq, row_hash, where = self._audited
+        if seq == 0:
+            return None
+        rows = store.audit(after=seq - 1, limit=1)
+        if committed.audit_seq < seq or not rows or (rows[0].seq, rows[0].hash) != (seq, row_hash):
+            return f"row {seq} of its audit is not the one that {where} knows"
+        return None
+
+    def _behind(self, committed: Committed) -> str:
+        return (
+            f"the database is at revision {committed.revision}, but {self._seen_at} revision "
+            f"{self._floor.revision}"
+        )
+
+    async def _suspect_rollback(self, why: str) -> None:
+        """Against a witness: rolled back, or a twin wrote on. Callers hold the turn."""
         self.view.publishable = False
         await self._go_read_only(
-            DatabaseUnavailable(
-                f"rollback-suspected: the database is at revision {committed.revision}, but "
-                f"{self._seen_at} revision {self._floor.revision}; restore the newest backup"
-            )
+            DatabaseUnavailable(f"rollback-suspected: {why}; restore the newest backup")
         )
 
     async def _weigh(self, witnessed: Witnessed) -> None:
@@ -258,7 +289,7 @@ class Storage:
             self._seen_at = f"{witnessed.where} holds what we signed at"
         committed = self.view.committed
         if committed.mark < self._floor:
-            await self._suspect_rollback(committed)
+            await self._suspect_rollback(self._behind(committed))
         elif self.view.mode == "normal":
             self.view.publishable = True
             self.view.wake()
@@ -337,13 +368,11 @@ class Storage:
         """An answer, and what has to be committed before it may be given."""
         store = self._store
         if store is None:
-            if isinstance(request, ReadHistory):
+            if isinstance(request, ReadHistory | ReadAudit):
                 raise ReadOnly("the history can't be read while the database is unavailable")
             raise ReadOnly(WHAT_TO_DO)
-        if isinstance(request, ReadHistory):
-            return store.history(request.query), None
-        if isinstance(request, ReadSecrets):
-            return store.secret_versions(request.service, request.name), None
+        if isinstance(request, ReadHistory | ReadAudit | ReadSecrets):
+            return _read(store, request), None
         now = self._world.clock.now()
         assert isinstance(request, Write)
         if request.idempotency is not None:
@@ -525,6 +554,18 @@ class _Batch:
         place = request.service, request.name
         kept = () if place in self._forgotten else store.secret_versions(*place)
         return [*kept, *(s for s in self._secrets if (s.service, s.name) == place)]
+
+
+def _read(store: Store, request: ReadHistory | ReadAudit | ReadSecrets) -> object:
+    match request:
+        case ReadHistory(query):
+            return store.history(query)
+        case ReadAudit(after, limit, most_bytes):
+            return store.audit(after=after, limit=limit, most_bytes=most_bytes)
+        case ReadSecrets(service, name):
+            return store.secret_versions(service, name)
+        case _ as unreachable:
+            assert_never(unreachable)
 
 
 async def _commit(store: Store, changes: Sequence[Change]) -> None:

@@ -71,12 +71,13 @@ class OpenStore(Protocol):
 class System:
     """What REST holds of the running system.
 
-    storing: takes every write and history read. trust: the root and its versions; trusting: takes
-    every change to it. states: every actor, in start order. statuses: what
-    instances say they run. callers: when tokens were last used, and who was refused.
+    storing: takes every write and history read. signing: signs what is answered signed. trust: the
+    root and its versions; trusting: takes every change to it. states: every actor, in start order.
+    statuses: what instances say they run. callers: when tokens were last used, and who was refused.
     """
 
     storing: Actor
+    signing: Actor
     view: CommittedView
     confirmations: Confirmations
     health: Callable[[], HealthReport]
@@ -136,7 +137,7 @@ async def running_system(
             SealedFile(data_dir / "config.lkg", keys.instance_key, "server-last-known-good", world)
         )
         witness = Witness.open(data_dir / "instance.json", keys.instance_key, world)
-        await storage.start(witness.mark, cache.load)
+        await storage.start(witness.mark, witness.audit, cache.load)
         witness.boot()
         await _accept_tokens(storage, settings, keys, world)
         storing = await start(
@@ -212,6 +213,7 @@ async def running_system(
         await start(actor("health", health(health_board, frames, outlets), FOLLOWING))
         yield System(
             storing=storing,
+            signing=signer,
             view=view,
             confirmations=confirmations,
             health=health_board.report,

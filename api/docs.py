@@ -317,6 +317,43 @@ _SCHEMAS: dict[str, Any] = {
             "value": _TEXT,
         }
     ),
+    "Audit": _schema(
+        {
+            "entries": {
+                "type": "array",
+                "items": _schema(
+                    {
+                        "seq": _INTEGER,
+                        "revision": _INTEGER,
+                        "hash": {**_TEXT, "description": "SHA-256 of the hash before (hex) and the body"},
+                        "body": {**_TEXT, "description": "JSON, exactly as it was hashed"},
+                    }
+                ),
+            },
+            "rows": _INTEGER,
+            "head": _TEXT,
+            "next_after": {"type": ["integer", "null"]},
+        }
+    ),
+    "AuditVerdict": _schema(
+        {
+            "ok": {"type": "boolean"},
+            "rows": _INTEGER,
+            "head": _TEXT,
+            "problem": {
+                "anyOf": [
+                    _schema(
+                        {
+                            "seq": _INTEGER,
+                            "kind": {"enum": ["altered", "removed", "reordered", "head"]},
+                            "detail": _TEXT,
+                        }
+                    ),
+                    {"type": "null"},
+                ]
+            },
+        }
+    ),
     "Status": _schema(
         {
             "instances": {"type": "array", "items": {"$ref": "#/components/schemas/Instance"}},
@@ -589,6 +626,30 @@ def _paths() -> dict[str, Any]:
                      "description": "the token's name"},
                     *_ADMINISTRATION,
                 ],
+            )
+        },
+        "/api/v1/audit": {
+            "get": _operation(
+                "getAudit", "Who did what, when and why, in order, each row chained to the one before",
+                {"200": "Audit"}, "400 401 403 503 504",
+                parameters=[
+                    _query("after", _INTEGER, "rows after this number; 0"),
+                    _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "rows at most; 100"),
+                ],
+            )
+        },
+        "/api/v1/audit/verify": {
+            "get": _operation(
+                "verifyAudit", "Check the whole chain against the head that the beacons sign",
+                {"200": "AuditVerdict"}, "400 401 403 503 504",
+                parameters=[_query("contains", {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                                   "a hash that you kept: the chain must hold it")],
+            )
+        },
+        "/api/v1/audit/export": {
+            "get": _operation(
+                "exportAudit", "The signed end of the chain: with it, the rows up to there are an export",
+                {"200": "Envelope"}, "400 401 403 503 504",
             )
         },
         "/api/v1/status": {

@@ -12,6 +12,8 @@ MAX_HEAD_BYTES = 32 * 1024
 ARRIVE_WITHIN_S = 15.0
 """From a request's first byte to its last: a slow sender is cut."""
 ANSWER_WITHIN_S = 10.0
+VERIFY_WITHIN_S = 60.0
+"""For reading the whole audit: a million rows."""
 IDLE_S = 75.0
 """A kept-alive connection between two requests."""
 STOP_WITHIN_S = 2.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from config_manager.api import configs, docs, health, history, secrets, status, tokens, trust
+from config_manager.api import audit, configs, docs, health, history, secrets, status, tokens, trust
 from config_manager.api.endpoint import Route
 
 _SERVICE = "/api/v1/config/{service}"
@@ -31,6 +31,9 @@ ROUTES = (
     Route("GET", _SECRETS + "/{service}/{name}", secrets.get_secret, "secrets"),
     Route("DELETE", _SECRETS + "/{service}/{name}", secrets.delete_secret, "secrets"),
     Route("POST", _SECRETS + "/{service}/{name}/reveal", secrets.reveal_secret, "secrets"),
+    Route("GET", "/api/v1/audit", audit.get_audit, "admin"),
+    Route("GET", "/api/v1/audit/verify", audit.verify_audit, "admin"),
+    Route("GET", "/api/v1/audit/export", audit.export_audit, "admin"),
     Route("GET", "/api/v1/status", status.get_status, "read"),
     Route("GET", "/api/v1/trust/root", trust.get_root, None),
     Route("GET", "/api/v1/trust/roots/{version}", trust.get_root_version, None),

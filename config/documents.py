@@ -371,6 +371,38 @@ class Receipt:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class AuditExport:
+    """The end of the audit when it was exported: row number `rows` has the hash `head`, and with it
+    every row before it is what it was."""
+
+    rows: int
+    head: str
+    config_epoch: str
+    epoch_seq: int
+    revision: int
+    exported_at: str
+    exported_by: str
+
+    def to_bytes(self) -> bytes:
+        return strict_json.dumps({"format": 1, **asdict(self)})
+
+    @classmethod
+    def parse(cls, payload: bytes) -> AuditExport:
+        fields = _Fields.parse(payload, known=frozenset((*cls.__slots__, "format", "critical")))
+        if fields.integer("format") != 1:
+            raise NotADocument("format: expected 1")
+        return cls(
+            rows=fields.integer("rows"),
+            head=fields.text("head"),
+            config_epoch=fields.text("config_epoch"),
+            epoch_seq=fields.integer("epoch_seq"),
+            revision=fields.integer("revision"),
+            exported_at=fields.text("exported_at"),
+            exported_by=fields.text("exported_by"),
+        )
+
+
 class _Fields:
     """Reads typed fields out of a verified payload, and says which one is wrong."""
 

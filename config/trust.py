@@ -28,6 +28,7 @@ from nacl.signing import VerifyKey
 
 from config_manager.config import wire
 from config_manager.config.documents import (
+    AuditExport,
     Beacon,
     ConfigUpdate,
     NotADocument,
@@ -45,9 +46,10 @@ Reason = Literal[
 ]  # fmt: skip
 
 RoleName = Literal["root", "config", "beacon"]
-Document = TypeVar("Document", ConfigUpdate, Snapshot, Beacon, Root)
+Document = TypeVar("Document", ConfigUpdate, Snapshot, Beacon, Root, AuditExport)
 
 
+_BEFORE_ANY_END = 0.0
 MAX_SNAPSHOT_BYTES = 4 * 1024 * 1024
 """About 40,000 services; a snapshot is not bound by the limit of an ordinary envelope."""
 
@@ -192,6 +194,13 @@ def judge_root(data: bytes, trusted: Root | None, now: float) -> Root:
         raise Distrust("rolled-back", f"root {root.version} does not follow {trusted.version}")
     verify(envelope, wire.ROOT, "root", root, now)
     return root
+
+
+def judge_audit_export(envelope: Envelope, root: Root) -> AuditExport:
+    """The signed end of an export; raises Distrust. An export is kept for years, and verifies under
+    the root of its time also after the key that signed it has expired."""
+    payload = verify(envelope, wire.AUDIT_EXPORT, "config", root, _BEFORE_ANY_END)
+    return parse_verified(payload, AuditExport.parse)
 
 
 def _is_past(not_after: str, now: float) -> bool:

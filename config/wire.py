@@ -54,6 +54,7 @@ SNAPSHOT = _payload_type("snapshot")
 ROOT = _payload_type("root")
 SEALED = _payload_type("sealed")
 RECEIPT = _payload_type("receipt")
+AUDIT_EXPORT = _payload_type("audit-export")
 
 
 class NotAnEnvelope(ValueError):

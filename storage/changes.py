@@ -6,12 +6,12 @@ write after the other; nothing else decides.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, assert_never
 
 from config_manager.config import strict_json, wire
+from config_manager.config.audit import GENESIS, chain
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import ConfigUpdate
 from config_manager.config.errors import (
@@ -54,9 +54,6 @@ MASK = "********"
 
 MAX_SECRET_BYTES = 16 * 1024
 """Of one secret in UTF-8. Sealed and twice in base64 a message of 256 KiB holds eight such."""
-
-GENESIS = "0" * 64
-"""The hash before the first audit row."""
 
 Seal = Callable[[str, str, int, Secret, str], SealedSecret]
 """(service, name, version, value, at) → the sealed secret."""
@@ -180,15 +177,11 @@ def merge_patch(target: JsonObject, patch: JsonObject) -> JsonObject:
     return merged
 
 
-def chain(previous: str, body: bytes) -> str:
-    """An audit row's hash: SHA-256 over the previous row's hash (hex) and this row's bytes."""
-    return hashlib.sha256(previous.encode() + body).hexdigest()
-
-
 def link(before: Committed, revision: int, body: JsonObject) -> AuditEntry:
-    """The next row of the audit chain."""
-    data = strict_json.dumps(body)
-    return AuditEntry(before.audit_seq + 1, revision, data, chain(before.audit_head, data))
+    """The next row of the audit chain, naming its place (`config.audit`)."""
+    seq, previous = before.audit_seq + 1, before.audit_head
+    data = strict_json.dumps({"seq": seq, "previous": previous, **body})
+    return AuditEntry(seq, revision, data, chain(previous, data))
 
 
 # ── checks ─────────────────────────────────────────────────────────────────────────────────────

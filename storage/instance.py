@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from config_manager.config import strict_json
+from config_manager.config.audit import GENESIS, Head
 from config_manager.config.errors import DatabaseUnopenable, DataDirInUse
 from config_manager.config.names import Mark
 from config_manager.config.sealed_file import derive_key
+from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World
 
 
@@ -26,6 +28,8 @@ class _Record:
     boot_seq: int
     epoch_seq: int
     revision: int
+    audit_seq: int = 0
+    audit_head: str = GENESIS
 
 
 class Witness:
@@ -44,12 +48,12 @@ class Witness:
         try:
             value = strict_json.loads_object(world.disk.read(path))
             mac = bytes.fromhex(value.pop("mac"))
-            record = _Record(**value)
+            record = _Record(**value)  # one from before the audit was noted has two fields less
         except FileNotFoundError:
             return cls(path, key, world, _Record(world.randomness.uuid(), 0, 0, 0))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise DatabaseUnopenable(f"{path.name} is damaged; restore it from a backup") from None
-        if not hmac.compare_digest(mac, _mac(key, record)):
+        if not hmac.compare_digest(mac, _mac(key, value)):
             raise DatabaseUnopenable(
                 f"{path.name} was altered, or belongs to other keys; restore both from one backup"
             )
@@ -68,23 +72,34 @@ class Witness:
     def mark(self) -> Mark:
         return Mark(self._record.epoch_seq, self._record.revision)
 
+    @property
+    def audit(self) -> Head:
+        """The newest row of the audit that was noted; row 0 is before the first."""
+        return Head(self._record.audit_seq, self._record.audit_head, self._path.name)
+
     def boot(self) -> None:
         """Count this start, durably; raises OSError."""
         self._save(replace(self._record, boot_seq=self._record.boot_seq + 1))
 
-    def advance(self, mark: Mark) -> None:
-        """Note how far the database has come, durably; never goes back. Raises OSError."""
+    def advance(self, mark: Mark, audit: tuple[int, str] = (0, GENESIS)) -> None:
+        """Note how far the database and its audit (number and hash of its newest row) have come,
+        durably; neither goes back. Raises OSError."""
+        record = self._record
         if mark > self.mark:
-            self._save(replace(self._record, epoch_seq=mark.epoch_seq, revision=mark.revision))
+            record = replace(record, epoch_seq=mark.epoch_seq, revision=mark.revision)
+        if audit[0] > record.audit_seq:
+            record = replace(record, audit_seq=audit[0], audit_head=audit[1])
+        if record != self._record:
+            self._save(record)
 
     def _save(self, record: _Record) -> None:
-        data = {**asdict(record), "mac": _mac(self._key, record).hex()}
+        data = {**asdict(record), "mac": _mac(self._key, asdict(record)).hex()}
         self._world.disk.write_atomic(self._path, strict_json.dumps(data) + b"\n")
         self._record = record
 
 
-def _mac(key: bytes, record: _Record) -> bytes:
-    return hmac.digest(key, strict_json.dumps(asdict(record)), "sha256")
+def _mac(key: bytes, record: JsonObject) -> bytes:
+    return hmac.digest(key, strict_json.dumps(record), "sha256")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from config_manager.storage.state import (
     HistoryRow,
     IdempotencyRecord,
     SealedSecret,
+    up_to_bytes,
 )
 from config_manager.storage.store import DatabaseUnavailable
 
@@ -117,8 +118,12 @@ class MemoryStore:
         self._maybe_fail()
         self._secrets |= {_place(s): s for s in sealed if _place(s) in self._secrets}
 
-    def audit(self, *, after: int = 0, limit: int | None = None) -> Sequence[AuditEntry]:
-        return [entry for entry in self._audit if entry.seq > after][:limit]
+    def audit(
+        self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None
+    ) -> Sequence[AuditEntry]:
+        self._maybe_fail()
+        rows = [entry for entry in self._audit if entry.seq > after][:limit]
+        return list(up_to_bytes(rows, most_bytes))
 
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
         for service, revision in revisions:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from config_manager.config.audit import GENESIS
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.names import Epoch
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import digest
-from config_manager.storage import changes, database
+from config_manager.storage import database
 from config_manager.storage.database import Connection, translated
 from config_manager.storage.state import (
     AuditEntry,
@@ -31,6 +32,7 @@ from config_manager.storage.state import (
     RegistryRow,
     SealedSecret,
     ServiceState,
+    up_to_bytes,
 )
 from config_manager.storage.store import IDEMPOTENCY_KEPT_S, DatabaseUnavailable
 
@@ -186,13 +188,11 @@ class SqlStore:
             ).fetchone()
         return under, every
 
-    def audit(self, *, after: int = 0, limit: int | None = None) -> Sequence[AuditEntry]:
-        with self._translated():
-            rows = self._reader.execute(
-                "SELECT seq, revision, body, hash FROM audit WHERE seq > ? ORDER BY seq LIMIT ?",
-                (after, -1 if limit is None else limit),
-            ).fetchall()
-        return [AuditEntry(*row) for row in rows]
+    def audit(
+        self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None
+    ) -> Sequence[AuditEntry]:
+        with self._translated(), closing(audit_rows(self._reader, after, limit)) as rows:
+            return list(up_to_bytes(rows, most_bytes))
 
     def pending(self) -> Sequence[tuple[str, int]]:
         with self._translated():
@@ -454,13 +454,26 @@ def _overwritten(writer: Connection) -> Iterator[None]:
         writer.execute("PRAGMA secure_delete = OFF").fetchone()
 
 
+def audit_rows(
+    connection: Connection, after: int = 0, limit: int | None = None
+) -> Generator[AuditEntry]:
+    """Rows of the audit as they lie in the table, read as they are asked for."""
+    cursor = connection.execute(
+        "SELECT seq, revision, body, hash FROM audit WHERE seq > ? ORDER BY seq LIMIT ?",
+        (after, -1 if limit is None else limit),
+    )
+    try:
+        for row in cursor:
+            yield AuditEntry(*row)
+    finally:
+        cursor.close()  # one that is left half read holds back the checkpoint of the log
+
+
 def _begin_first_epoch(writer: Connection, epoch_id: str, at: str) -> None:
     if writer.execute("SELECT 1 FROM counters").fetchone() is None:
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("INSERT INTO epochs VALUES (1, ?, 0, ?, 'first start')", (epoch_id, at))
-        writer.execute(
-            "INSERT INTO counters VALUES (1, 0, 1, ?, ?, 0)", (epoch_id, changes.GENESIS)
-        )
+        writer.execute("INSERT INTO counters VALUES (1, 0, 1, ?, ?, 0)", (epoch_id, GENESIS))
         writer.execute("COMMIT")
 
 

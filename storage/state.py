@@ -6,7 +6,7 @@ the world as of one revision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -154,6 +154,16 @@ class AuditEntry:
     revision: int
     body: bytes
     hash: str
+
+
+def up_to_bytes(rows: Iterable[AuditEntry], most_bytes: int | None) -> Iterator[AuditEntry]:
+    """The rows up to the one with which their bodies reach this size; never none of them."""
+    total = 0
+    for row in rows:
+        yield row
+        total += len(row.body)
+        if most_bytes is not None and total >= most_bytes:
+            return
 
 
 @dataclass(frozen=True, slots=True)

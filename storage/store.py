@@ -96,8 +96,11 @@ class Store(Protocol):
         stays away. Raises DiskFull or DatabaseUnavailable."""
         ...
 
-    def audit(self, *, after: int = 0, limit: int | None = None) -> Sequence[AuditEntry]:
-        """The audit chain in order, from the row after this number; at most `limit` rows."""
+    def audit(
+        self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None
+    ) -> Sequence[AuditEntry]:
+        """The audit chain in order, from the row after this number; at most `limit` rows, and no
+        more after the one with which their bytes reach `most_bytes`."""
         ...
 
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from config_manager.config.names import Epoch
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
+from config_manager.storage import database
+from config_manager.storage.database import Connection
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.store import Store
 
@@ -116,6 +118,24 @@ class Caller:
         return Answer(
             got["status"], dict(pairs), bytes(answered), tuple(sorted(k for k, _ in pairs))
         )
+
+
+@asynccontextmanager
+async def on_disk(data: Path) -> AsyncIterator[System]:
+    """The whole tree on a real SQLCipher file, no broker."""
+    settings = Settings(data_dir=data, mqtt_url="none:", bootstrap_token=SecretStr(TOKEN))
+    async with running_system(
+        settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World()
+    ) as system:
+        yield system
+
+
+@contextmanager
+def with_the_key(data: Path, *, read_only: bool = True) -> Iterator[Connection]:
+    """The data directory's database as somebody sees it who has its key."""
+    key = bytes.fromhex((data / "keys" / "db.key").read_text())
+    with closing(database.connect(data / "config.db", key, read_only=read_only)) as connection:
+        yield connection
 
 
 @asynccontextmanager

@@ -5,19 +5,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
-
-from config_manager.actors.mqtt import AiomqttTransport
-from config_manager.actors.system import running_system
-from config_manager.config.services import SAMPLE_CATALOGUE
-from config_manager.config.settings import Settings
-from config_manager.config.world import World
-from config_manager.storage import database
-from tests.api.asgi import TOKEN, Answer, Caller
+from tests.api.asgi import TOKEN, Answer, Caller, on_disk, with_the_key
 
 DOOR = "/api/v1/config/door"
 TOKENS = "/api/v1/tokens"
@@ -38,8 +30,7 @@ class Desk:
         return await self.rest.ask(method, path, body, headers=headers, token=token)
 
     def kept(self) -> list[tuple[str, bytes, bytes]]:
-        key = bytes.fromhex((self._data / "keys" / "db.key").read_text())
-        with closing(database.connect(self._data / "config.db", key, read_only=True)) as reader:
+        with with_the_key(self._data) as reader:
             rows: list[tuple[str, bytes, bytes]] = reader.execute(
                 "SELECT key, fingerprint, answer FROM idempotency ORDER BY at"
             ).fetchall()
@@ -52,10 +43,7 @@ class Desk:
 
 @asynccontextmanager
 async def serving(data: Path) -> AsyncIterator[Desk]:
-    settings = Settings(data_dir=data, mqtt_url="none:", bootstrap_token=SecretStr(TOKEN))
-    async with running_system(
-        settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World()
-    ) as system:
+    async with on_disk(data) as system:
         yield Desk(Caller(system), data)
 
 

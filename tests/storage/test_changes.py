@@ -14,6 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from config_manager.config import wire
+from config_manager.config.audit import GENESIS, chain
 from config_manager.config.documents import ConfigUpdate
 from config_manager.config.errors import (
     InvalidValues,
@@ -25,8 +26,8 @@ from config_manager.config.errors import (
 )
 from config_manager.config.secret import Secret
 from config_manager.config.wire import Envelope, Signature
-from config_manager.storage import changes, state_codec
-from config_manager.storage.changes import GENESIS, MASK, merge_patch
+from config_manager.storage import state_codec
+from config_manager.storage.changes import MASK, merge_patch
 from config_manager.storage.state import AuditEntry, Committed, KeyChange
 from config_manager.storage.writes import (
     Delete,
@@ -437,15 +438,16 @@ def test_only_a_secret_that_is_there_can_be_deleted() -> None:
 
 def test_a_link_is_sha256_over_the_hash_before_and_the_body() -> None:
     """A golden vector: whoever recomputes a chain elsewhere gets this."""
-    assert changes.chain(GENESIS, b'{"revision":1}') == (
+    assert chain(GENESIS, b'{"revision":1}') == (
         hashlib.sha256(b"0" * 64 + b'{"revision":1}').hexdigest()
     )
     assert GENESIS == "0" * 64
 
 
 def test_an_audit_row_says_everything_about_its_change() -> None:
+    before = after(Put(service="a", values={"x": 1}))
     decision = decide(
-        after(Put(service="a", values={"x": 1})),
+        before,
         NewEpoch(services={"a": {"x": 2}, "b": {}}),
         by="bob",
         reason="why",
@@ -455,6 +457,8 @@ def test_an_audit_row_says_everything_about_its_change() -> None:
     audit = decision.change.audit
     assert audit is not None
     assert json.loads(audit.body) == {
+        "seq": 2,
+        "previous": before.audit_head,
         "revision": 2,
         "epoch_seq": 2,
         "at": "2027-01-15T08:00:07Z",
@@ -500,7 +504,7 @@ def test_an_altered_row_with_its_hash_made_to_fit_is_noticed_at_the_next(index: 
     rows = [*CHAIN]
     before = rows[index - 1].hash if index else GENESIS
     body = rows[index].body.replace(b'"ada"', b'"eve"')
-    rows[index] = replace(rows[index], body=body, hash=changes.chain(before, body))
+    rows[index] = replace(rows[index], body=body, hash=chain(before, body))
     assert m.broken_link(rows, HEAD) == index + 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hmac
 import json
 import subprocess
 import sys
@@ -13,8 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config_manager.config import strict_json
+from config_manager.config.audit import GENESIS
 from config_manager.config.errors import DatabaseUnopenable, DataDirInUse
 from config_manager.config.names import Mark
+from config_manager.config.sealed_file import derive_key
 from config_manager.config.world import SystemDisk, World
 from config_manager.storage.instance import Witness, lock_data_dir
 from tests.storage.makers import STEADY, Counting
@@ -33,10 +37,10 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def witness(path: Path) -> Witness:
-    """One that has come to (1, 7) in its first start, on disk."""
+    """One that has come to (1, 7) and row 3 in its first start, on disk."""
     witness = open_witness(path)
     witness.boot()
-    witness.advance(Mark(1, 7))
+    witness.advance(Mark(1, 7), (3, "c" * 64))
     return witness
 
 
@@ -73,6 +77,31 @@ def test_a_witness_goes_on_to_the_later_epoch_first(
     assert open_witness(path).mark == mark
 
 
+def test_a_witness_knows_the_newest_row_of_the_audit_and_does_not_go_back(
+    path: Path, witness: Witness
+) -> None:
+    assert open_witness(path.with_name("none")).audit[:2] == (0, GENESIS)
+    for mark, audit in ((Mark(1, 7), (3, "d" * 64)), (Mark(1, 8), (2, "b" * 64))):
+        witness.advance(mark, audit)
+    assert open_witness(path).audit == (3, "c" * 64, "instance.json")
+    assert open_witness(path).mark == Mark(1, 8)
+
+
+def test_a_witness_from_before_the_audit_was_noted_is_taken(path: Path, witness: Witness) -> None:
+    value = {
+        "instance_id": witness.instance_id,
+        "boot_seq": 1,
+        "epoch_seq": 1,
+        "revision": 7,
+    }
+    mac = hmac.digest(derive_key(KEY, "instance-witness"), strict_json.dumps(value), "sha256")
+    path.write_text(json.dumps({**value, "mac": mac.hex()}))
+    again = open_witness(path)
+    assert (again.mark, again.audit.seq) == (Mark(1, 7), 0)
+    again.advance(Mark(1, 7), (1, "a" * 64))
+    assert open_witness(path).audit.seq == 1
+
+
 def test_the_file_is_its_owners_alone_and_holds_no_key(path: Path, witness: Witness) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     text = path.read_text()
@@ -95,6 +124,8 @@ ALTERATIONS: dict[str, dict[str, Any]] = {
     "another instance": {"instance_id": "00000000-0000-4000-8000-00000000ffff"},
     "a lone surrogate": {"instance_id": "\ud800"},
     "a field more": {"extra": 1},
+    "another end of the audit": {"audit_head": "e" * 64},
+    "an earlier end of the audit": {"audit_seq": 0},
     "no mac": {"mac": None},
     "an empty mac": {"mac": ""},
     "a mac that is no hex": {"mac": "zz"},
@@ -111,7 +142,10 @@ def test_an_altered_witness_is_refused(path: Path, witness: Witness, name: str) 
     assert caught.value.description.exit_code == 3
 
 
-@pytest.mark.parametrize("field", ["instance_id", "boot_seq", "epoch_seq", "revision", "mac"])
+@pytest.mark.parametrize(
+    "field",
+    ["instance_id", "boot_seq", "epoch_seq", "revision", "mac", "audit_seq", "audit_head"],
+)
 def test_a_witness_without_one_of_its_fields_is_refused(
     path: Path, witness: Witness, field: str
 ) -> None:

@@ -425,6 +425,17 @@ def test_the_audit_goes_on_after_a_revision(written: Store, after: int, left: li
     assert [row.revision for row in written.audit(after=after)] == left
 
 
+@pytest.mark.parametrize(("rows", "count"), [(0, 1), (1, 1), (1.5, 2), (2, 2), (99, 7)])
+def test_the_audit_ends_with_the_row_that_reaches_the_size(
+    written: Store, rows: float, count: int
+) -> None:
+    everything = list(written.audit())
+    size = sum(len(row.body) for row in everything[: int(rows)])
+    most_bytes = size if rows == int(rows) else size + 1
+    assert list(written.audit(most_bytes=most_bytes)) == everything[:count]
+    assert list(written.audit(after=3, limit=2, most_bytes=10**9)) == everything[3:5]
+
+
 # ── idempotency ────────────────────────────────────────────────────────────────────────────────
 
 
