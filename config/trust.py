@@ -20,8 +20,8 @@ Signatures are checked over the received bytes before those bytes are parsed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
@@ -37,7 +37,7 @@ from config_manager.config.documents import (
     UnknownCritical,
 )
 from config_manager.config.names import Mark
-from config_manager.config.wire import Envelope
+from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import parse_rfc3339
 
 Reason = Literal[
@@ -72,11 +72,23 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A configuration to take; `duplicate` where exactly these bytes were accepted before."""
+    """A configuration to take; `duplicate` where exactly these bytes were accepted before.
+
+    envelope: with the signatures that hold, and no others.
+    """
 
     update: ConfigUpdate
     envelope: Envelope
     duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Signed(Generic[Document]):
+    """A verified document, its digest, and the ids of the keys that vouch for it."""
+
+    document: Document
+    digest: str
+    signers: frozenset[str]
 
 
 def open_envelope(data: bytes) -> Envelope:
@@ -94,7 +106,14 @@ def open_envelope(data: bytes) -> Envelope:
 
 
 def verify(envelope: Envelope, expected_type: str, role: RoleName, root: Root, now: float) -> bytes:
-    """The payload's bytes, once the role's threshold of distinct keys has signed them.
+    """As `verified`; the payload's bytes."""
+    return verified(envelope, expected_type, role, root, now).payload
+
+
+def verified(
+    envelope: Envelope, expected_type: str, role: RoleName, root: Root, now: float
+) -> Envelope:
+    """The envelope with the signatures that hold, once the role's threshold of distinct keys has signed.
 
     now: wall clock in Unix seconds, only for the keys' `not_after`. Raises Distrust.
     """
@@ -104,7 +123,7 @@ def verify(envelope: Envelope, expected_type: str, role: RoleName, root: Root, n
         )
     signed = wire.signed_bytes(envelope.payload_type, envelope.payload)
     allowed = root.roles[role]
-    good: set[str] = set()
+    good: dict[str, Signature] = {}
     bad: Distrust | None = None
     for signature in envelope.signatures:
         key = root.keys.get(signature.keyid)
@@ -114,11 +133,11 @@ def verify(envelope: Envelope, expected_type: str, role: RoleName, root: Root, n
             continue
         try:
             VerifyKey(key.public).verify(signed, signature.sig)
-            good.add(signature.keyid)
+            good[signature.keyid] = signature
         except (BadSignatureError, ValueError):  # ValueError: not 64 bytes
             bad = Distrust("bad-signature", f"key {signature.keyid[:16]} did not sign these bytes")
     if len(good) >= allowed.threshold:
-        return envelope.payload
+        return replace(envelope, signatures=tuple(good.values()))
     raise bad or Distrust(
         "unknown-key",
         f"{len(good)} of {allowed.threshold} needed {role} keys of root {root.version} signed this; "
@@ -141,8 +160,8 @@ def judge_update(
 ) -> Accepted:
     """The whole ladder for a configuration message; raises Distrust."""
     envelope = open_envelope(data)
-    payload = verify(envelope, wire.CONFIG_UPDATE, "config", root, now)
-    update = parse_verified(payload, ConfigUpdate.parse)
+    envelope = verified(envelope, wire.CONFIG_UPDATE, "config", root, now)
+    update = parse_verified(envelope.payload, ConfigUpdate.parse)
     if update.service != service:
         raise Distrust("wrong-service", f"signed for {update.service[:64]!r}, not for {service!r}")
     if update.topic != topic:
@@ -158,6 +177,12 @@ def judge_update(
 
 def judge_snapshot(data: bytes, root: Root, now: float) -> tuple[Snapshot, str]:
     """A retained snapshot and its digest; raises Distrust."""
+    signed = signed_snapshot(data, root, now)
+    return signed.document, signed.digest
+
+
+def signed_snapshot(data: bytes, root: Root, now: float) -> Signed[Snapshot]:
+    """A retained snapshot, and who vouches for it; raises Distrust."""
     if len(data) > MAX_SNAPSHOT_BYTES:
         raise Distrust(
             "too-large", f"snapshot of {len(data)} bytes, the limit is {MAX_SNAPSHOT_BYTES}"
@@ -166,23 +191,32 @@ def judge_snapshot(data: bytes, root: Root, now: float) -> tuple[Snapshot, str]:
         envelope = wire.parse_envelope(data)
     except wire.NotAnEnvelope as error:
         raise Distrust("malformed", str(error)) from None
-    payload = verify(envelope, wire.SNAPSHOT, "beacon", root, now)
-    return parse_verified(payload, Snapshot.parse), envelope.digest
+    return _signed(verified(envelope, wire.SNAPSHOT, "beacon", root, now), Snapshot.parse)
 
 
 def judge_beacon(value: object, root: Root, now: float) -> Beacon:
     """A beacon's envelope as parsed JSON (from the keepalive or the snapshot); raises Distrust."""
+    return signed_beacon(value, root, now).document
+
+
+def signed_beacon(value: object, root: Root, now: float) -> Signed[Beacon]:
+    """As `judge_beacon`, and who vouches for it; raises Distrust."""
     try:
         envelope = wire.envelope_from_object(value)
     except wire.NotAnEnvelope as error:
         raise Distrust("malformed", str(error)) from None
-    return parse_verified(verify(envelope, wire.BEACON, "beacon", root, now), Beacon.parse)
+    return _signed(verified(envelope, wire.BEACON, "beacon", root, now), Beacon.parse)
 
 
-def judge_root(data: bytes, trusted: Root | None, now: float) -> Root:
+def _signed(envelope: Envelope, parse: Callable[[bytes], Document]) -> Signed[Document]:
+    return Signed(parse_verified(envelope.payload, parse), envelope.digest, envelope.signers)
+
+
+def judge_root(data: bytes, trusted: Root | None, now: float, *, topic: str | None = None) -> Root:
     """The root's next version: signed by its own root keys and by the trusted one's.
 
-    trusted: the root before it, or None for the one that is being pinned. Raises Distrust.
+    trusted: the root before it, or None for the one that is being pinned. topic: the one it came
+    on, where it came by a broker. Raises Distrust.
     """
     envelope = open_envelope(data)
     if envelope.payload_type != wire.ROOT:
@@ -190,6 +224,8 @@ def judge_root(data: bytes, trusted: Root | None, now: float) -> Root:
     if trusted is not None:
         verify(envelope, wire.ROOT, "root", trusted, now)
     root = parse_verified(envelope.payload, Root.parse)
+    if topic is not None and topic != wire.root_topic(root.version):
+        raise Distrust("wrong-topic", f"root {root.version} came on {topic[:100]!r}")
     if trusted is not None and root.version != trusted.version + 1:
         raise Distrust("rolled-back", f"root {root.version} does not follow {trusted.version}")
     verify(envelope, wire.ROOT, "root", root, now)

@@ -23,7 +23,8 @@ HEALTH_TOPIC = f"system/health/{OUR_ID}"
 KEEPALIVE_TOPIC = f"system/keepalive/{OUR_ID}"
 SNAPSHOT_TOPIC = f"system/config-snapshot/{OUR_ID}"
 CONFIG_FILTER = "system/config/+"
-ROOTS_FILTER = "system/trust/roots/+"
+ROOTS_PREFIX = "system/trust/roots/"
+ROOTS_FILTER = ROOTS_PREFIX + "+"
 STATUS_PREFIX = "system/config-status/"
 STATUS_FILTER = STATUS_PREFIX + "+/+"
 
@@ -37,7 +38,7 @@ def sealed_topic(service: str, instance: str) -> str:
 
 
 def root_topic(version: int) -> str:
-    return f"system/trust/roots/{version}"
+    return f"{ROOTS_PREFIX}{version}"
 
 
 def status_topic(service: str, instance: str) -> str:
@@ -78,6 +79,11 @@ class Envelope:
     @property
     def digest(self) -> str:
         return digest(self.payload)
+
+    @property
+    def signers(self) -> frozenset[str]:
+        """Whom the signatures name; who really signed says `trust.verified`."""
+        return frozenset(signature.keyid for signature in self.signatures)
 
     def to_object(self) -> dict[str, Any]:
         value: dict[str, Any] = {
