@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
@@ -24,6 +25,7 @@ from config_manager.client.instance import (
     Change,
     Do,
     Keep,
+    KeepRoot,
     PublishReceipt,
     Swap,
     Tell,
@@ -31,7 +33,7 @@ from config_manager.client.instance import (
 )
 from config_manager.client.opening import ABSENT_GRACE_S, Options, Prepared, prepare
 from config_manager.client.saying import say, say_event
-from config_manager.client.subscriber import Applied, Event, Kept, Offered, Resigned
+from config_manager.client.subscriber import Applied, Event, Offered, Resigned, RootTrusted
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World, backoff_s
@@ -122,7 +124,7 @@ class Follower:
     def _tell(self, event: Event) -> None:
         if isinstance(event, Applied):
             self.running = event
-        if isinstance(event, Resigned | Offered):
+        if isinstance(event, Resigned | Offered | RootTrusted):
             return  # nothing that a service could act on
         self._unread.append(event)
         self._news.set()
@@ -279,6 +281,7 @@ class _Driver(Generic[M]):
     ) -> None:
         self._instance = prepared.instance
         self._cache = prepared.cache
+        self._keep_root = prepared.keep_root
         self._listener = listener
         self._apply = apply
         self._world = world
@@ -335,7 +338,8 @@ class _Driver(Generic[M]):
         next_tick = trio.current_time() + _TICK_S
         while True:
             news: _News | None = None
-            with trio.move_on_at(next_tick):
+            wakes_at = min(next_tick, instance.due or next_tick)
+            with trio.move_on_at(wakes_at):
                 news = await self._news.receive()
             now, wall_now = trio.current_time(), self._world.clock.now()
             match news:
@@ -349,7 +353,7 @@ class _Driver(Generic[M]):
                     await self._step(instance.retry(now))
                 case None:
                     pass
-            if now >= next_tick:  # also where messages never pause: time must not depend on them
+            if now >= wakes_at:  # also where messages never pause: time must not depend on them
                 await self._step(instance.tick(now, wall_now))
                 next_tick = now + _TICK_S
 
@@ -365,7 +369,9 @@ class _Driver(Generic[M]):
             for do in todo:
                 match do:
                     case Keep(kept):
-                        await self._keep(kept, patient=patient)
+                        await self._write(partial(self._cache.keep, kept), patient=patient)
+                    case KeepRoot(link):
+                        await self._write(partial(self._keep_root, link), patient=patient)
                     case Call(change):
                         self._nursery.start_soon(self._call, change)
                     case Swap(effective, change):
@@ -406,11 +412,11 @@ class _Driver(Generic[M]):
         if self._stale is not None:
             raise self._stale
 
-    async def _keep(self, kept: Kept, *, patient: bool) -> None:
+    async def _write(self, write: Callable[[], None], *, patient: bool) -> None:
         """Durable before it is applied: a full disk delays a change, it never loses a mark."""
         while True:
             try:
-                await trio.to_thread.run_sync(self._cache.keep, kept)
+                await trio.to_thread.run_sync(write)
             except OSError as error:
                 service = self._instance.service
                 say(logging.ERROR, "cannot keep", service=service, error=str(error))

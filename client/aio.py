@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -23,6 +24,7 @@ from config_manager.client.instance import (
     Change,
     Do,
     Keep,
+    KeepRoot,
     PublishReceipt,
     Swap,
     Tell,
@@ -30,7 +32,6 @@ from config_manager.client.instance import (
 )
 from config_manager.client.opening import ABSENT_GRACE_S, Options, Prepared, prepare
 from config_manager.client.saying import say, say_event
-from config_manager.client.subscriber import Kept
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.world import World, backoff_s
@@ -212,6 +213,7 @@ class _Driver(Generic[M]):
     ) -> None:
         self._instance = prepared.instance
         self._cache = prepared.cache
+        self._keep_root = prepared.keep_root
         self._config = config
         self._apply = apply
         self._connect = connect
@@ -240,8 +242,9 @@ class _Driver(Generic[M]):
     async def tick(self) -> NoReturn:
         while True:
             await self._step(lambda: self._instance.tick(_now(), self._world.clock.now()))
+            wakes_at = _now() + _TICK_S
             with suppress(TimeoutError):
-                async with asyncio.timeout(_TICK_S):
+                async with asyncio.timeout_at(min(wakes_at, self._instance.due or wakes_at)):
                     await self._due.wait()
                     self._due.clear()
                     await self._step(lambda: self._instance.retry(_now()))
@@ -279,7 +282,9 @@ class _Driver(Generic[M]):
         for do in todo:
             match do:
                 case Keep(kept):
-                    await self._keep(kept, patient=patient)
+                    await self._write(partial(self._cache.keep, kept), patient=patient)
+                case KeepRoot(link):
+                    await self._write(partial(self._keep_root, link), patient=patient)
                 case Call(change):
                     call = asyncio.create_task(self._call(change))
                     self._calls.add(call)
@@ -314,11 +319,11 @@ class _Driver(Generic[M]):
                 f"{self._instance.service}: stale ({reason}) for longer than max_stale_s allows"
             )
 
-    async def _keep(self, kept: Kept, *, patient: bool) -> None:
+    async def _write(self, write: Callable[[], None], *, patient: bool) -> None:
         """Durable before it is applied: a full disk delays a change, it never loses a mark."""
         while True:
             try:
-                await asyncio.to_thread(self._cache.keep, kept)
+                await asyncio.to_thread(write)
             except OSError as error:
                 service = self._instance.service
                 say(logging.ERROR, "cannot keep", service=service, error=str(error))
@@ -358,9 +363,12 @@ class _Driver(Generic[M]):
             await asyncio.sleep(pause * self._world.randomness.fraction())
 
     async def _arrived(self, topic: str, payload: bytes) -> None:
+        before = self._instance.due
         await self._step(
             lambda: self._instance.receive(topic, payload, self._world.clock.now(), _now())
         )
+        if before is None and self._instance.due is not None:
+            self._due.set()  # the ticking task sleeps longer than that
 
     async def _send_receipts(self, connection: Connection, client_id: str) -> None:
         """The newest receipt, whenever there is one that this broker has not got."""

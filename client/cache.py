@@ -1,12 +1,13 @@
 """The client's last-known-good: the publisher's own envelope and the marks, sealed.
 
 Whoever steals the file reads nothing; whoever steals its key still can't forge, for the envelope in
-it is verified again against the pinned root. A key that is past its date still starts the service
-(`signer_revoked`): what it signed was right when it was taken.
+it is verified again against the chain of roots. A key that is past its date, or that a newer root no
+longer lists, still starts the service (`signer_revoked`): what it signed was right when it was taken.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,16 @@ class Cache:
     """One service's last-known-good file in the state directory."""
 
     def __init__(
-        self, state_dir: Path, service: str, file_key: bytes, root: Root, world: World
+        self,
+        state_dir: Path,
+        service: str,
+        file_key: bytes,
+        roots: Sequence[Root],
+        world: World,
     ) -> None:
+        """roots: every one that was trusted, the newest last."""
         self._service = service
-        self._root = root
+        self._roots = roots
         self._world = world
         self._file = SealedFile(
             state_dir / f"{service}.lkg", file_key, f"client last-known-good of {service}", world
@@ -64,10 +71,13 @@ class Cache:
                 {
                     "format": 1,
                     "envelope": kept.running[1].to_object() if kept.running else None,
-                    "seen": _seen_to_list(kept.seen),
+                    "seen": _seen_to_list(kept.seen) if kept.seen else None,
+                    "seen_by": {key: _seen_to_list(seen) for key, seen in kept.seen_by.items()},
                     "applied": _seen_to_list(kept.applied) if kept.applied else None,
                     "deleted": kept.deleted,
                     "beacon_order": kept.beacon_order,
+                    "beacons_by": dict(kept.beacons_by),
+                    "root_version": kept.root_version,
                     "trial": kept.trial[1].to_object() if kept.trial else None,
                     "trial_ended_well": kept.trial_ended_well,
                     "poison": kept.poison,
@@ -78,13 +88,16 @@ class Cache:
     def _parse(self, value: dict[str, Any]) -> Kept:
         if value["format"] != 1:
             raise ValueError("expected format 1")
-        order = value["beacon_order"]
+        seen, order = value["seen"], value["beacon_order"]
         marks = Kept(
             None,
-            _seen_from_list(value["seen"]),
+            _seen_from_list(seen) if seen is not None else None,
             bool(value["deleted"]),
-            (int(order[0]), int(order[1])) if order is not None else None,
+            _order_from_list(order) if order is not None else None,
             poison=value.get("poison"),
+            seen_by={k: _seen_from_list(one) for k, one in value["seen_by"].items()},
+            beacons_by={k: _order_from_list(one) for k, one in value["beacons_by"].items()},
+            root_version=int(value["root_version"]),
         )
         try:
             running, revoked = self._kept_envelope(value["envelope"])
@@ -99,7 +112,7 @@ class Cache:
         )
 
     def _kept_envelope(self, value: Any) -> tuple[tuple[ConfigUpdate, Envelope] | None, bool]:
-        """One of the file's envelopes, and whether its signer is past its date; raises Distrust."""
+        """One of the file's envelopes, and whether its signer is good no more; raises Distrust."""
         if value is None:
             return None, False
         envelope = wire.envelope_from_object(value)
@@ -107,23 +120,34 @@ class Cache:
         return (update, envelope), revoked
 
     def _verify(self, envelope: Envelope) -> tuple[ConfigUpdate, bool]:
-        """The update, and whether its signer is past its date; raises Distrust."""
+        """The update, and whether its signer is past its date or no longer listed; raises Distrust."""
         revoked = False
         try:
-            payload = trust.verify(
-                envelope, wire.CONFIG_UPDATE, "config", self._root, self._world.clock.now()
-            )
+            payload = self._verify_under(self._roots[-1], envelope, self._world.clock.now())
         except Distrust as verdict:
             if verdict.reason != "unknown-key":
                 raise
-            payload = trust.verify(
-                envelope, wire.CONFIG_UPDATE, "config", self._root, _BEFORE_ANY_DATE
-            )
+            payload = self._verify_under_any(envelope)
             revoked = True
         update = trust.parse_verified(payload, ConfigUpdate.parse)
         if update.service != self._service or update.deleted:
             raise Distrust("wrong-service", f"kept for {self._service}, signed for another")
         return update, revoked
+
+    def _verify_under_any(self, envelope: Envelope) -> bytes:
+        """By whichever root listed its signers, whatever the date; raises Distrust."""
+        refused: Distrust | None = None
+        for root in reversed(self._roots):
+            try:
+                return self._verify_under(root, envelope, _BEFORE_ANY_DATE)
+            except Distrust as verdict:
+                refused = refused or verdict
+        assert refused is not None
+        raise refused
+
+    @staticmethod
+    def _verify_under(root: Root, envelope: Envelope, now: float) -> bytes:
+        return trust.verify(envelope, wire.CONFIG_UPDATE, "config", root, now)
 
 
 def _seen_to_list(seen: Seen) -> list[int | str]:
@@ -133,3 +157,8 @@ def _seen_to_list(seen: Seen) -> list[int | str]:
 def _seen_from_list(value: Any) -> Seen:
     epoch_seq, revision, digest = value
     return Seen(Mark(int(epoch_seq), int(revision)), str(digest))
+
+
+def _order_from_list(value: Any) -> tuple[int, int]:
+    boot_seq, seq = value
+    return int(boot_seq), int(seq)

@@ -177,7 +177,7 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
     world = World()
     name = parse_service(service)
     identity = load_identity(state, world)
-    cache = Cache(state, name, identity.file_key, identity.root, world)
+    cache = Cache(state, name, identity.file_key, identity.roots, world)
     try:
         kept = cache.load()
     except KeptBroken as error:

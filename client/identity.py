@@ -1,6 +1,7 @@
 """An instance's state directory: the root it trusts, its own keys, its name.
 
 root.json            the pinned trust root, the envelope's bytes; written last, so it means ready
+roots/<n>.json       the versions that followed it, each verified by the one before, at each start
 instance             the instance's name
 keys/sign.key        Ed25519 seed, 64 hex digits; so are
 keys/seal.key        the X25519 private key that secrets get sealed to, and
@@ -17,35 +18,50 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from config_manager.client import root_chain
+from config_manager.client.root_chain import Link
 from config_manager.config import trust
 from config_manager.config.documents import Root
 from config_manager.config.errors import InvalidName, KeyFileUnsafe, RootRefused, SettingsInvalid
 from config_manager.config.names import InstanceName, parse_instance
-from config_manager.config.wire import parse_envelope
 from config_manager.config.world import World
 
 _KEYS = ("sign", "seal", "file")
 _KEY_BYTES = 32
 _HOST_LENGTH = 48  # leaves room for the suffix within the 63 of a name
-_BEFORE_ANY_DATE = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What `trust init` made. The keys are raw bytes and never shown."""
+    """What `trust init` made, and the roots that were trusted since. The keys are raw bytes and
+    never shown.
+
+    chain: from the pinned root to the newest. broken: why a kept root was left out, for the log.
+    """
 
     state_dir: Path
     instance: InstanceName
-    root: Root
+    chain: tuple[Link, ...]
     sign_key: bytes = field(repr=False)
     seal_key: bytes = field(repr=False)
     file_key: bytes = field(repr=False)
+    broken: str | None = None
+
+    @property
+    def root(self) -> Root:
+        """The newest that is trusted."""
+        return self.chain[-1].root
+
+    @property
+    def roots(self) -> tuple[Root, ...]:
+        return tuple(link.root for link in self.chain)
 
 
 def trust_init(state_dir: Path, root_file: Path, world: World | None = None) -> Identity:
     """Pin the root and make the instance's keys; again with the same root, nothing changes.
 
-    Raises RootRefused (does not verify, or another one is pinned), SettingsInvalid, KeyFileUnsafe.
+    A root that follows the newest one trusted here is trusted too: for who brings it by hand. Raises
+    RootRefused (does not verify, or belongs to another chain), SettingsInvalid, KeyFileUnsafe.
     """
     world = world or World()
     try:
@@ -53,17 +69,12 @@ def trust_init(state_dir: Path, root_file: Path, world: World | None = None) -> 
     except OSError as error:
         raise SettingsInvalid(f"--root {root_file}: {error.strerror or error}") from None
     try:
-        trust.judge_root(data, None, world.clock.now())
+        link = root_chain.pin(data, world.clock.now())
     except trust.Distrust as verdict:
         raise RootRefused(f"{root_file} is no trust root to pin: {verdict}") from None
     pinned = state_dir / "root.json"
     if world.disk.exists(pinned):
-        if not _same_root(world.disk.read(pinned), data):
-            raise RootRefused(
-                f"{state_dir} trusts another root already; "
-                "to follow a new publisher, use a new state directory"
-            )
-        return load_identity(state_dir, world)
+        return _join(load_identity(state_dir, world), link, world)
     try:
         _make(state_dir, world)
         world.disk.write_atomic(pinned, data)
@@ -85,11 +96,59 @@ def load_identity(state_dir: Path, world: World | None = None) -> Identity:
     try:
         # pinned is pinned: a date that passed since, or a clock that lost its battery, must not
         # keep a service from starting with what it has
-        root = trust.judge_root(data, None, _BEFORE_ANY_DATE)
+        pinned = root_chain.pin(data)
     except trust.Distrust as verdict:
         raise RootRefused(f"the root pinned in {state_dir} is damaged: {verdict}") from None
+    chain, broken = _load_chain(state_dir, pinned, world)
     sign_key, seal_key, file_key = (_read_key(_key_path(state_dir, k), world) for k in _KEYS)
-    return Identity(state_dir, _read_instance(state_dir, world), root, sign_key, seal_key, file_key)
+    return Identity(
+        state_dir, _read_instance(state_dir, world), chain, sign_key, seal_key, file_key, broken
+    )
+
+
+def keep_root(state_dir: Path, link: Link, world: World) -> None:
+    """Durable on return, before anything is believed because of it. Raises OSError."""
+    path = _root_path(state_dir, link.root.version)
+    if not world.disk.exists(path):
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+    world.disk.write_atomic(path, link.data)
+
+
+def _load_chain(state_dir: Path, pinned: Link, world: World) -> tuple[tuple[Link, ...], str | None]:
+    """As far as it verifies; the brokers have the rest. And why it ends early, where it does."""
+    chain = [pinned]
+    while True:
+        path = _root_path(state_dir, chain[-1].root.version + 1)
+        try:
+            chain.append(root_chain.follow_on(chain[-1], world.disk.read(path)))
+        except FileNotFoundError:
+            return tuple(chain), None
+        except (OSError, trust.Distrust) as error:
+            return tuple(chain), f"{path.name} of the trusted roots: {error}"
+
+
+def _join(identity: Identity, link: Link, world: World) -> Identity:
+    """The root of a state directory that has one already."""
+    for known in identity.chain:
+        if known.digest == link.digest:
+            return identity
+    if link.root.version > identity.root.version:
+        try:
+            link = root_chain.follow_on(identity.chain[-1], link.data, world.clock.now())
+            keep_root(identity.state_dir, link, world)
+        except trust.Distrust as verdict:
+            raise RootRefused(
+                f"root {link.root.version} does not follow root {identity.root.version}, which "
+                f"{identity.state_dir} trusts ({verdict.detail}); to follow a new publisher, use a "
+                "new state directory"
+            ) from None
+        except OSError as error:
+            raise SettingsInvalid(f"--state {identity.state_dir}: {error.strerror}") from None
+        return load_identity(identity.state_dir, world)
+    raise RootRefused(
+        f"{identity.state_dir} trusts another root already; "
+        "to follow a new publisher, use a new state directory"
+    )
 
 
 def make_instance_name(host: str, world: World) -> InstanceName:
@@ -112,6 +171,10 @@ def _make(state_dir: Path, world: World) -> None:
     if not world.disk.exists(name_file):
         name = make_instance_name(socket.gethostname(), world)
         world.disk.write_atomic(name_file, name.encode() + b"\n")
+
+
+def _root_path(state_dir: Path, version: int) -> Path:
+    return state_dir / "roots" / f"{version}.json"
 
 
 def _key_path(state_dir: Path, name: str) -> Path:
@@ -139,11 +202,3 @@ def _read_instance(state_dir: Path, world: World) -> InstanceName:
         return parse_instance(world.disk.read(path).decode("ascii").strip())
     except (OSError, ValueError, InvalidName) as error:
         raise SettingsInvalid(f"{path} holds no instance name: {error}") from None
-
-
-def _same_root(one: bytes, other: bytes) -> bool:
-    """The same signed bytes, however the envelope around them is spelled."""
-    try:
-        return one == other or parse_envelope(one).digest == parse_envelope(other).digest
-    except ValueError:
-        return False

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from config_manager.client.identity import Identity
 from config_manager.client.precedence import DoesNotFit, Effective, Layers
+from config_manager.client.root_chain import Link, RootChain
 from config_manager.client.subscriber import (
     Applied,
     Deleted,
@@ -30,6 +31,7 @@ from config_manager.client.subscriber import (
     Offered,
     Refused,
     Resigned,
+    RootTrusted,
     Source,
     Stale,
     Subscriber,
@@ -95,6 +97,13 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepRoot:
+    """Make this durable before going on: what follows is believed because of it."""
+
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
 class Call(Generic[M]):
     """Ask the service's callback, off to the side; tell `called` what it said."""
 
@@ -132,7 +141,7 @@ class TooStale:
     policy: OnStale
 
 
-Do: TypeAlias = Keep | Call[M] | Swap[M] | PublishReceipt | Tell | TooStale
+Do: TypeAlias = Keep | KeepRoot | Call[M] | Swap[M] | PublishReceipt | Tell | TooStale
 
 
 @dataclass
@@ -164,7 +173,9 @@ class Instance(Generic[M]):
         alone do not fit the model."""
         self.service = service
         self.instance = instance
-        self.subscriber = Subscriber(service, instance, identity.root, kept, negotiates=True)
+        self.subscriber = Subscriber(
+            service, instance, RootChain(identity.chain), kept, negotiates=True
+        )
         self._layers = layers
         self._policy = policy
         self._boot_seq = boot_seq
@@ -218,6 +229,11 @@ class Instance(Generic[M]):
         )
 
     @property
+    def due(self) -> float | None:
+        """When `tick` should be called, where that is sooner than the next second."""
+        return self.subscriber.due
+
+    @property
     def nothing_to_wait_for(self) -> bool:
         """The publisher has vouched that it holds no configuration of this service."""
         return self.subscriber.is_known_to_be_absent
@@ -232,14 +248,14 @@ class Instance(Generic[M]):
         if kept is None:
             return [Swap(self._now.effective, None)]
         if kept.poison is not None:
-            newest = kept.poison == kept.seen.digest
+            newest = kept.seen if kept.seen and kept.poison == kept.seen.digest else None
             detail = (
-                (f"revision {kept.seen.mark.revision}" if newest else "one before the newest")
+                (f"revision {newest.mark.revision}" if newest else "one before the newest")
                 + ": the service died within its bake time; it is not applied again, a newer one will be"
             )
             self.subscriber.refusals["callback"] += 1
             if newest:
-                self._attempted(kept.seen.mark.revision, "poisoned", detail)
+                self._attempted(newest.mark.revision, "poisoned", detail)
             todo.append(Tell(Refused("callback", detail)))
             todo.append(Keep(kept))
         for first in (kept.trial, kept.running):
@@ -358,12 +374,26 @@ class Instance(Generic[M]):
                     kept = self.subscriber.kept
                     assert kept is not None
                     todo += [Keep(kept), Tell(event)]
+                case RootTrusted(link):
+                    todo += [KeepRoot(link), *self._go_on_under_root(), Tell(event)]
+                    says_so = True
                 case Stale() | Fresh():
                     todo.append(Tell(event))
                     says_so = True
                 case _:
                     todo.append(Tell(event))
         return [*todo, self.receipt()] if says_so else todo
+
+    def _go_on_under_root(self) -> list[Do[M]]:
+        """What a newer root took away is gone from disk, and from what is about to be applied."""
+        candidate = self._candidate
+        if candidate is not None and not self._calling and self.subscriber.offered is None:
+            assert candidate.update is not None
+            revision = candidate.update.revision
+            self._attempted(revision, "refused", "unknown-key: its signer was revoked")
+            self._candidate = None
+        kept = self.subscriber.kept
+        return [Keep(kept)] if kept is not None else []
 
     def _weigh(self, now: float) -> list[Do[M]]:
         """A new offer: does it fit, may it be applied while running?"""

@@ -11,18 +11,20 @@ environment and defaults.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
 from config_manager.client.cache import Cache, KeptBroken
-from config_manager.client.identity import Identity, load_identity, trust_init
+from config_manager.client.identity import Identity, keep_root, load_identity, trust_init
 from config_manager.client.instance import BAKE_S, Instance, OnStale, Policy
 from config_manager.client.precedence import DoesNotFit, Layers, env_prefix
+from config_manager.client.root_chain import Link
 from config_manager.client.subscriber import Kept
 from config_manager.config.errors import NothingDelivered, SettingsInvalid
 from config_manager.config.names import InstanceName, ServiceName, parse_instance, parse_service
@@ -83,6 +85,7 @@ class Prepared(Generic[M]):
     identity: Identity
     instance: Instance[M]
     cache: Cache
+    keep_root: Callable[[Link], None]
     mqtt_url: str
     client_id: str
     has_kept: bool
@@ -116,7 +119,7 @@ def prepare(
     layers = Layers(
         model, prefix, environment=environment, env_file=_read_env_file(options.env_file)
     )
-    cache = Cache(state_dir, service, identity.file_key, identity.root, world)
+    cache = Cache(state_dir, service, identity.file_key, identity.roots, world)
     kept, broken = _load(cache)
     try:
         instance = Instance(
@@ -146,12 +149,13 @@ def prepare(
         identity,
         instance,
         cache,
+        partial(_keep_root, state_dir, world),
         options.mqtt_url or environment.get("CONFIG_MANAGER_MQTT_URL") or DEFAULT_MQTT_URL,
         # the same for as long as the process lives: a broker that sees it again says the will of
         # the connection before at once, not after the receipts of the new one
         f"cm-{service}-{name}-{world.randomness.token(3).hex()}",
         kept is not None and kept.to_start_with is not None,
-        broken,
+        "; ".join(filter(None, (identity.broken, broken))) or None,
     )
 
 
@@ -181,6 +185,10 @@ def _identity(
     if root is not None and not world.disk.exists(state_dir / "root.json"):
         return trust_init(state_dir, Path(root), world)
     return load_identity(state_dir, world)
+
+
+def _keep_root(state_dir: Path, world: World, link: Link) -> None:
+    keep_root(state_dir, link, world)
 
 
 def _load(cache: Cache) -> tuple[Kept | None, str | None]:

@@ -81,6 +81,10 @@ class RootChain:
     def newest(self) -> Root:
         return self._newest
 
+    def last_to_list(self, keyid: str) -> int | None:
+        """The newest version with that key; None: no version that we know had it."""
+        return max((v for v, link in self._links.items() if keyid in link.root.keys), default=None)
+
     def offer(self, topic: str, data: bytes, now: float) -> list[Link | Turned]:
         """What follows from a message on a root's topic: versions to trust now, in order, and
         what was turned down. now: wall clock in Unix seconds."""

@@ -16,6 +16,7 @@ from config_manager.client.subscriber import (
     Fresh,
     Refused,
     Resigned,
+    RootTrusted,
     Stale,
 )
 
@@ -57,6 +58,8 @@ def say_event(service: str, event: Event) -> None:
             say(logging.WARNING, "deleted", service=service, correlation_id=update.correlation_id)
         case Resigned():
             say(logging.INFO, "resigned", service=service)
+        case RootTrusted(link):
+            say(logging.INFO, "root trusted", service=service, root_version=link.root.version)
         case Stale(reason):
             say(logging.WARNING, "stale", service=service, reason=reason)
         case Fresh():

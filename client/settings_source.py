@@ -72,7 +72,7 @@ class DeliveredSource(PydanticBaseSettingsSource):
 def _read(directory: Path, service: str, world: World) -> JsonObject:
     try:
         identity = load_identity(directory, world)
-        cache = Cache(directory, parse_service(service), identity.file_key, identity.root, world)
+        cache = Cache(directory, parse_service(service), identity.file_key, identity.roots, world)
         kept = cache.load()
     except (SettingsInvalid, KeptBroken, OSError) as error:
         say(logging.WARNING, "nothing delivered", service=service, detail=str(error))

@@ -9,8 +9,12 @@ The rules, in the order they are met:
     deletion   a signed tombstone; the running values stay. An empty message is refused
     fresh      a rising beacon was seen within its validity, and the snapshot it names lists exactly
                what we hold; age alone makes nothing stale
+    root       the chain of trust roots is walked (`root_chain`); what a message by a key that is
+               not known yet said is judged again when the root that lists it comes; a key that a
+               root no longer lists takes with it the marks for which it alone stood
 
-Whoever drives this writes `kept` to disk before it passes on an event of `CHANGES_KEPT`.
+Whoever drives this writes each new root to disk, then `kept`, before it passes on an event of
+`CHANGES_KEPT`.
 """
 
 from __future__ import annotations
@@ -18,13 +22,15 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, OrderedDict
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias, TypeVar
 
+from config_manager.client.root_chain import Link, RootChain, Turned
 from config_manager.config import strict_json, trust, wire
-from config_manager.config.documents import Beacon, ConfigUpdate, Root, Snapshot
+from config_manager.config.documents import Beacon, ConfigUpdate, Role, Root, Snapshot
 from config_manager.config.strict_json import JsonObject
-from config_manager.config.trust import Accepted, Distrust, Reason, Seen
+from config_manager.config.trust import Accepted, Distrust, Reason, Seen, Signed
 from config_manager.config.wire import Envelope
 from config_manager.config.world import parse_rfc3339
 
@@ -45,8 +51,21 @@ _SAID_PERIOD_S = 10.0
 
 _REFUSALS_REMEMBERED = 256
 
+ROOT_MAY_FOLLOW_S = 0.5
+"""How long a message by an unknown key waits for its root before its refusal is said. Retained
+messages come in any order: on a connect, a configuration may be tenths of a second ahead of the
+root that lists its key, and that is no attack. Longer would hide a real one for longer."""
+
+_SET_ASIDE = 4
+"""Messages of one topic that a newer root might let in; the newest stay."""
+
+_FAST_FORWARDED = frozenset[Reason](["rolled-back", "equivocation"])
+"""Refused, but the mark that stands against it may be a stolen key's, and fall with that key."""
+
 Source: TypeAlias = Literal["broker", "last-known-good"]
-StaleReason: TypeAlias = Literal["no-beacon", "withheld", "expired"]
+StaleReason: TypeAlias = Literal[
+    "no-beacon", "withheld", "expired", "root-withheld", "signer-revoked"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +121,16 @@ class Fresh:
     """What runs is what the publisher wants, proved within the last beacon's validity."""
 
 
-Event: TypeAlias = Offered | Applied | Refused | Deleted | Resigned | Stale | Fresh
+@dataclass(frozen=True, slots=True)
+class RootTrusted:
+    """A newer root is trusted: to be on disk before anything that follows from it."""
 
-CHANGES_KEPT = (Applied, Deleted, Resigned)
+    link: Link
+
+
+Event: TypeAlias = Offered | Applied | Refused | Deleted | Resigned | Stale | Fresh | RootTrusted
+
+CHANGES_KEPT = (Applied, Deleted, Resigned, RootTrusted)
 """Events that may be passed on only once `Subscriber.kept` is on disk."""
 
 
@@ -116,18 +142,24 @@ class Kept:
     trial: one that runs, or is about to, and has yet to live through its bake time; then `running`
     is the one before. trial_ended_well: the service stopped on purpose meanwhile. poison: the digest
     of one that the service died of: not tried again until a newer one comes.
-    seen: the highest ever accepted, tombstones included. beacon_order: the highest beacon, so that
-    an old one proves nothing after a restart. signer_revoked: found while loading, never stored.
+    seen: the highest ever accepted, tombstones included; None where no key of today vouches for any.
+    beacon_order: the highest beacon, so that an old one proves nothing after a restart. Both stand
+    as long as the keys that vouched for them: seen_by and beacons_by hold the highest of each key.
+    root_version: of the newest root that was trusted. signer_revoked: found while loading, never
+    stored.
     """
 
     running: tuple[ConfigUpdate, Envelope] | None
-    seen: Seen
+    seen: Seen | None
     deleted: bool = False
     beacon_order: tuple[int, int] | None = None
     signer_revoked: bool = False
     trial: tuple[ConfigUpdate, Envelope] | None = None
     trial_ended_well: bool = False
     poison: str | None = None
+    seen_by: Mapping[str, Seen] = field(default_factory=dict)
+    beacons_by: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    root_version: int = 0
 
     @property
     def applied(self) -> Seen | None:
@@ -141,6 +173,54 @@ class Kept:
         """What a restarted service runs: the trial it left in good health, else what ran before."""
         return self.trial or self.running
 
+    def under(self, root: Root) -> Kept:
+        """The same under a root: a mark for which only keys stood that it no longer lists is undone.
+
+        What enough of today's keys signed can't be undone by this: of the highest that each of them
+        vouched for, the threshold's one is at least as high.
+        """
+        seen_by, seen = _under(self.seen_by, self.seen, root.roles["config"])
+        beacons_by, order = _under(self.beacons_by, self.beacon_order, root.roles["beacon"])
+        return replace(self, seen=seen, seen_by=seen_by, beacon_order=order, beacons_by=beacons_by)
+
+
+Rising = TypeVar("Rising", Seen, tuple[int, int])
+
+
+def _under(
+    by_key: Mapping[str, Rising], highest: Rising | None, role: Role
+) -> tuple[Mapping[str, Rising], Rising | None]:
+    """The marks by key, and the one that stands, once only this role's keys count."""
+    left = {key: mark for key, mark in by_key.items() if key in role.keyids}
+    if len(left) == len(by_key):
+        return by_key, highest
+    ranked = sorted(left.values(), reverse=True)
+    return left, ranked[role.threshold - 1] if len(ranked) >= role.threshold else None
+
+
+def _raised(
+    by_key: Mapping[str, Rising], keys: frozenset[str], mark: Rising
+) -> Mapping[str, Rising]:
+    """The marks by key once these keys vouched for `mark`; the same object where nothing rose."""
+    risen = {key: mark for key in keys if key not in by_key or by_key[key] < mark}
+    return {**by_key, **risen} if risen else by_key
+
+
+@dataclass(slots=True)
+class _Aside:
+    """Refused, but to be judged again under a newer root.
+
+    overtakes: by a key that such a root may list. event: the refusal, while it is unsaid.
+    """
+
+    topic: str
+    payload: bytes
+    arrived_at: float
+    reason: Reason
+    overtakes: bool
+    event: Refused | None
+    say_at: float
+
 
 class Subscriber:
     """One service's configuration, as one instance sees it. Never raises for what it receives."""
@@ -149,7 +229,7 @@ class Subscriber:
         self,
         service: str,
         instance: str,
-        root: Root,
+        roots: RootChain,
         kept: Kept | None,
         *,
         negotiates: bool = False,
@@ -159,7 +239,11 @@ class Subscriber:
         self.instance = instance
         self.refusals: Counter[Reason] = Counter()
         self.replayed_beacons = 0
-        self._root = root
+        self._roots = roots
+        self._lost_root = 0
+        if kept is not None:
+            self._lost_root = kept.root_version  # a file may be gone: see `_check_root`
+            kept = kept.under(roots.newest)
         self._negotiates = negotiates
         self._offered: tuple[ConfigUpdate, Envelope] | None = None
         self._before_trial: tuple[tuple[ConfigUpdate, Envelope] | None, bool] | None = None
@@ -174,10 +258,18 @@ class Subscriber:
         self._held: Accepted | None = None
         self._floor: tuple[int, str] | None = None
         self._snapshot: tuple[Snapshot, str] | None = None
+        self._snapshot_by = frozenset[str]()
         self._beacon: Beacon | None = None
+        self._beacon_by = frozenset[str]()
         self._beacon_order = kept.beacon_order if kept is not None else None
+        self._beacons_by = kept.beacons_by if kept is not None else {}
         self._beacon_at: float | None = None
+        self._heard_at: float | None = None
         self._differs_since: float | None = None
+        self._behind_since: float | None = None
+        self._aside: list[_Aside] = []
+        revoked = kept.to_start_with if kept is not None and kept.signer_revoked else None
+        self._revoked_at_start = revoked[1].digest if revoked is not None else None
         self._started_at: float | None = None
         self._wall_ahead: float | None = None
         self._status: StaleReason | Literal["fresh"] | None = None
@@ -190,7 +282,38 @@ class Subscriber:
         """What must survive a restart, as of now."""
         if self._kept is None:
             return None
-        return replace(self._kept, beacon_order=self._beacon_order)
+        return replace(
+            self._kept,
+            beacon_order=self._beacon_order,
+            beacons_by=self._beacons_by,
+            root_version=max(self._roots.newest.version, self._kept.root_version),
+        )
+
+    @property
+    def root(self) -> Root:
+        """The newest that is trusted."""
+        return self._roots.newest
+
+    @property
+    def _what_runs(self) -> tuple[ConfigUpdate, Envelope] | None:
+        """Neither what is being asked about nor what waits for a restart."""
+        if self._kept is None:
+            return None
+        trial, ended_well = self._before_trial or (self._kept.trial, self._kept.trial_ended_well)
+        return trial if trial is not None and not ended_well else self._kept.running
+
+    @property
+    def signer_revoked(self) -> bool:
+        """What runs was signed by a key that is good no more; its publisher has to sign it anew."""
+        runs = self._what_runs
+        if runs is None:
+            return False
+        return runs[1].digest == self._revoked_at_start or not self._is_good(runs[1])
+
+    @property
+    def due(self) -> float | None:
+        """When `tick` has something to say, if that is before the next one; None: it has not."""
+        return min((a.say_at for a in self._aside if a.event is not None), default=None)
 
     @property
     def is_known_to_be_absent(self) -> bool:
@@ -219,23 +342,25 @@ class Subscriber:
     ) -> list[Event]:
         """One message from a broker. wall_now is believed only for dates (`not_after`)."""
         self._note_time(monotonic_now, wall_now)
-        events: list[Event] = []
+        events = self._say_what_waited(monotonic_now)
         try:
-            if topic == wire.SNAPSHOT_TOPIC:
+            if topic.startswith(wire.ROOTS_PREFIX):
+                events += self._on_root(topic, payload, wall_now)
+            elif topic == wire.SNAPSHOT_TOPIC:
                 events += self._on_snapshot(payload, wall_now, monotonic_now)
             elif topic == wire.KEEPALIVE_TOPIC:
                 events += self._on_keepalive(payload, wall_now, monotonic_now)
             elif topic.startswith(wire.config_topic("")):
                 events += self._on_update(topic, payload, wall_now)
         except Distrust as verdict:
-            events += self._refuse(verdict, topic, payload)
+            events += self._refuse_for_now(self._explained(verdict), topic, payload)
         return events + self._judge_status(monotonic_now)
 
     def tick(self, monotonic_now: float, wall_now: float | None = None) -> list[Event]:
         """Time passed: call it at the start and every second or so. wall_now: where it is known."""
         self._note_time(monotonic_now, wall_now)
         assert self._started_at is not None
-        events: list[Event] = []
+        events = self._say_what_waited(monotonic_now)
         if self._waits_for_floor and monotonic_now - self._started_at >= FLOOR_WAIT_S:
             events += self._release()
         return events + self._judge_status(monotonic_now)
@@ -248,14 +373,20 @@ class Subscriber:
     # configuration
 
     def _on_update(self, topic: str, payload: bytes, wall_now: float) -> list[Event]:
-        accepted = trust.judge_update(
+        return self._accept(self._judge(topic, payload, wall_now))
+
+    def _judge(self, topic: str, payload: bytes, wall_now: float) -> Accepted:
+        self._check_root()
+        return trust.judge_update(
             payload,
             topic=topic,
             service=self.service,
-            root=self._root,
+            root=self._roots.newest,
             seen=self._seen(),
             now=wall_now,
         )
+
+    def _accept(self, accepted: Accepted) -> list[Event]:
         if self._waits_for_floor:
             self._held = accepted
             return []
@@ -291,11 +422,16 @@ class Subscriber:
         self._first_start = False
         if kept is None:
             kept = Kept(None, seen)
+        kept = replace(kept, seen=seen, seen_by=_raised(kept.seen_by, envelope.signers, seen))
         if update.deleted:
             self._offered = None  # older than the deletion: nobody wants it any more
-            self._kept = replace(kept, seen=seen, deleted=True)
+            self._kept = replace(kept, deleted=True)
             return [Deleted(update)]
-        self._kept = replace(kept, seen=seen, deleted=False, poison=None)
+        if self._kept is not None and self._runs_or_waits(envelope):
+            # newer than a mark that was undone, but no news: it runs
+            self._kept = self._resigned(replace(kept, deleted=False), envelope)
+            return [Resigned(envelope)]
+        self._kept = replace(kept, deleted=False, poison=None)
         return self._offer(update, envelope)
 
     def _offer(self, update: ConfigUpdate, envelope: Envelope) -> list[Event]:
@@ -393,19 +529,52 @@ class Subscriber:
         return self._kept
 
     def _take_duplicate(self, kept: Kept, update: ConfigUpdate, envelope: Envelope) -> list[Event]:
-        if update.deleted:
-            return []
-        if kept.running is None or envelope.digest != kept.running[1].digest:
+        seen = Seen(update.mark, envelope.digest)
+        seen_by = _raised(kept.seen_by, envelope.signers, seen)
+        before, self._kept = kept, replace(kept, seen_by=seen_by)
+        if not update.deleted:
+            self._kept = self._resigned(self._kept, envelope)
             # what was kept of it was lost, or the service that ran before us turned it down
-            return self._offer(update, envelope)
-        if self._signers(envelope) == self._signers(kept.running[1]):
-            return []
-        self._kept = replace(kept, running=(update, envelope), signer_revoked=False)
-        return [Resigned(envelope)]
+            runs = kept.running is not None and envelope.digest == kept.running[1].digest
+            if not runs and (events := self._offer(update, envelope)):
+                return events
+        return [Resigned(envelope)] if self._kept != before else []
 
-    def _signers(self, envelope: Envelope) -> frozenset[str]:
-        allowed = self._root.roles["config"].keyids
-        return frozenset(s.keyid for s in envelope.signatures if s.keyid in allowed)
+    def _resigned(self, kept: Kept, envelope: Envelope) -> Kept:
+        """The same, where these very bytes are kept: with this envelope's signatures, which is how
+        what runs survives the key that it was signed by at first."""
+        running, trial = (
+            (one[0], self._with_both(one[1], envelope))
+            if one is not None and one[1].digest == envelope.digest
+            else one
+            for one in (kept.running, kept.trial)
+        )
+        if envelope.digest == self._revoked_at_start:
+            self._revoked_at_start = None
+        return replace(kept, running=running, trial=trial, signer_revoked=False)
+
+    def _runs_or_waits(self, envelope: Envelope) -> bool:
+        """Whether this content runs already, or will after the restart that it waits for."""
+        assert self._kept is not None
+        return any(
+            one is not None and one[1].digest == envelope.digest
+            for one in (self._what_runs, self._kept.trial)
+        )
+
+    def _with_both(self, kept: Envelope, newer: Envelope) -> Envelope:
+        role = self._roots.newest.roles["config"]
+        if newer.signers <= kept.signers:
+            return kept
+        signatures = {
+            one.keyid: one
+            for one in (*newer.signatures, *kept.signatures)
+            if one.keyid in role.keyids
+        }
+        return replace(newer, signatures=tuple(signatures.values())[: wire.MAX_SIGNATURES])
+
+    def _is_good(self, envelope: Envelope) -> bool:
+        """Whether the newest root still lists enough of those who signed it, whatever the date."""
+        return _are_enough(envelope.signers, self._roots.newest.roles["config"])
 
     def _release(self) -> list[Event]:
         """The floor is known, or was waited for long enough: what was held meets it."""
@@ -416,12 +585,155 @@ class Subscriber:
         try:
             self._check_floor(held)
         except Distrust as verdict:
-            return self._refuse(verdict, self._topic, held.envelope.payload)
+            return [*self._refuse(verdict, self._topic, held.envelope.payload)]
         return self._take(replace(held, duplicate=False))
 
-    def _refuse(self, verdict: Distrust, topic: str, payload: bytes) -> list[Event]:
+    # the chain of roots
+
+    def _on_root(self, topic: str, payload: bytes, wall_now: float) -> list[Event]:
+        events: list[Event] = []
+        before = self._roots.newest.version
+        for step in self._roots.offer(topic, payload, wall_now):
+            if isinstance(step, Turned):
+                events += self._refuse(step.verdict, step.topic, step.data)
+            else:
+                events.append(RootTrusted(step))
+        if self._roots.newest.version > before:
+            self._go_on_under(self._roots.newest)
+            events += self._judge_again(wall_now)
+        return events
+
+    def _check_root(self) -> None:
+        """Nothing is judged by an older root than was trusted once; raises Distrust."""
+        if self._roots.newest.version < self._lost_root:
+            raise Distrust(
+                "unknown-key",
+                f"root {self._lost_root} was trusted here and can't be read any more; until it "
+                "comes again nobody is believed",
+            )
+
+    def _go_on_under(self, root: Root) -> None:
+        """What a newer root takes away: what was said by keys that it does not list."""
+        beacon = root.roles["beacon"]
+        if not _are_enough(self._beacon_by, beacon):
+            self._beacon, self._beacon_at = None, None
+        if not _are_enough(self._snapshot_by, beacon):
+            self._snapshot, self._floor = None, None
+        self._beacons_by, self._beacon_order = _under(self._beacons_by, self._beacon_order, beacon)
+        if self._held is not None and not self._is_good(self._held.envelope):
+            self._held = None
+        if self._offered is not None and not self._is_good(self._offered[1]):
+            self._forget(self._offered)
+            self._offered = None
+        if self._kept is None:
+            return
+        seen, kept = self._kept.seen, self._kept.under(root)
+        if kept.seen != seen:  # then the snapshot is the floor, as at the first start
+            self._first_start = True
+            self._floor = self._snapshot[0].services.get(self.service) if self._snapshot else None
+        if kept.trial is not None and kept.trial_ended_well and not self._is_good(kept.trial[1]):
+            self._forget(kept.trial)
+            kept = replace(kept, trial=None, trial_ended_well=False)
+        self._kept = kept
+
+    def _forget(self, decided: tuple[ConfigUpdate, Envelope]) -> None:
+        """It may be offered again, under another signature."""
+        self._decided_on.discard(decided[1].digest)
+
+    def _judge_again(self, wall_now: float) -> list[Event]:
+        """What was refused under the root before. Of several configurations only the highest."""
+        waiting, self._aside = self._aside, []
+        events: list[Event] = []
+        accepted: list[tuple[Accepted, _Aside]] = []
+        for one in sorted(waiting, key=lambda one: one.topic != wire.SNAPSHOT_TOPIC):
+            try:
+                if one.topic == self._topic:
+                    accepted.append((self._judge(one.topic, one.payload, wall_now), one))
+                    continue
+                judge = (
+                    self._on_snapshot if one.topic == wire.SNAPSHOT_TOPIC else self._on_keepalive
+                )
+                events += judge(one.payload, wall_now, one.arrived_at)
+                self._pardon(one)
+            except Distrust:
+                self._aside.append(one)
+        accepted.sort(key=lambda pair: pair[0].update.mark, reverse=True)
+        for rank, (verdict, one) in enumerate(accepted):
+            self._pardon(one)
+            if rank == 0:
+                try:
+                    self._check_floor(verdict)
+                except Distrust as refused:
+                    events += self._refuse(refused, one.topic, one.payload)
+                else:
+                    events += self._accept(verdict)
+        return events
+
+    def _explained(self, verdict: Distrust) -> Distrust:
+        """With what became of the keys that the newest root does not list any more."""
+        revoked = [
+            f"root {version} was the last to list {keyid[:16]}: it is revoked"
+            for keyid in sorted(verdict.strangers)
+            if (version := self._roots.last_to_list(keyid)) is not None
+        ]
+        if not revoked:
+            return verdict
+        still_unknown = frozenset(
+            keyid for keyid in verdict.strangers if self._roots.last_to_list(keyid) is None
+        )
+        detail = "; ".join((verdict.detail, *revoked))
+        return Distrust(verdict.reason, detail, strangers=still_unknown)
+
+    def _refuse_for_now(self, verdict: Distrust, topic: str, payload: bytes) -> list[Event]:
+        """Refused; but what a newer root might let in is set aside, to be judged again then."""
+        refused = self._refuse(verdict, topic, payload)
+        overtakes = verdict.reason == "unknown-key"
+        ours = topic == self._topic
+        if not (
+            (overtakes and (ours or topic in (wire.SNAPSHOT_TOPIC, wire.KEEPALIVE_TOPIC)))
+            or (ours and verdict.reason in _FAST_FORWARDED)
+        ) or any(one.topic == topic and one.payload == payload for one in self._aside):
+            return [*refused]
+        may_follow = verdict.strangers or self._roots.newest.version < self._lost_root
+        waits = refused[0] if refused and overtakes and may_follow else None
+        self._aside.append(
+            _Aside(
+                topic,
+                payload,
+                self._now,
+                verdict.reason,
+                overtakes,
+                waits,
+                self._now + ROOT_MAY_FOLLOW_S,
+            )
+        )
+        alike = [one for one in self._aside if one.topic == topic and one.overtakes == overtakes]
+        events: list[Event] = [] if waits else [*refused]
+        for one in alike[: -_SET_ASIDE if ours else -1]:
+            self._aside = [other for other in self._aside if other is not one]
+            events += [one.event] if one.event is not None else []
+        return events
+
+    def _say_what_waited(self, now: float) -> list[Event]:
+        """Refusals by unknown keys, once their root had time to come."""
+        events: list[Event] = []
+        for one in self._aside:
+            if one.event is not None and now >= one.say_at:
+                events.append(one.event)
+                one.event = None
+        return events
+
+    def _pardon(self, one: _Aside) -> None:
+        """It was not refused after all; unless that was said already."""
+        if one.event is not None:
+            self.refusals[one.reason] -= 1
+        self._recent.pop(_fingerprint(one.topic, one.payload), None)
+
+    # refusals
+
+    def _refuse(self, verdict: Distrust, topic: str, payload: bytes) -> list[Refused]:
         self.refusals[verdict.reason] += 1
-        key = (topic, hashlib.sha256(payload).digest())
+        key = _fingerprint(topic, payload)
         if key in self._recent:
             self._recent.move_to_end(key)
             return []
@@ -443,21 +755,24 @@ class Subscriber:
     # how far the publisher has come
 
     def _on_snapshot(self, payload: bytes, wall_now: float, now: float) -> list[Event]:
-        snapshot, digest = trust.judge_snapshot(payload, self._root, wall_now)
-        beacon = trust.judge_beacon(
-            strict_json.loads_object(payload).get("beacon"), self._root, wall_now
+        self._check_root()
+        snapshot = trust.signed_snapshot(payload, self._roots.newest, wall_now)
+        beacon = trust.signed_beacon(
+            strict_json.loads_object(payload).get("beacon"), self._roots.newest, wall_now
         )
-        if beacon.snapshot != digest:
+        if beacon.document.snapshot != snapshot.digest:
             raise Distrust("malformed", "the snapshot's beacon names another snapshot")
         self._on_beacon(beacon, now)
-        if self._beacon is None or self._beacon.snapshot != digest:
+        if self._beacon is None or self._beacon.snapshot != snapshot.digest:
             return []  # an older snapshot than the newest beacon's: nothing to learn from it
-        self._snapshot = (snapshot, digest)
+        self._snapshot = (snapshot.document, snapshot.digest)
+        self._snapshot_by = snapshot.signers
         if self._first_start:
-            self._floor = snapshot.services.get(self.service)
+            self._floor = snapshot.document.services.get(self.service)
         return self._release() if self._waits_for_floor else []
 
     def _on_keepalive(self, payload: bytes, wall_now: float, now: float) -> list[Event]:
+        self._check_root()
         if len(payload) > wire.MAX_ENVELOPE_BYTES:
             raise Distrust("too-large", f"keepalive of {len(payload)} bytes")
         try:
@@ -468,17 +783,20 @@ class Subscriber:
         if value.get("beacon") is None:
             return []  # a publisher that may not vouch for its database still says that it lives
         # no floor by itself: which revision is ours stands in the snapshot that it names
-        self._on_beacon(trust.judge_beacon(value["beacon"], self._root, wall_now), now)
+        self._on_beacon(trust.signed_beacon(value["beacon"], self._roots.newest, wall_now), now)
         return []
 
-    def _on_beacon(self, beacon: Beacon, now: float) -> bool:
-        """Take a verified beacon that rises; whether it did."""
+    def _on_beacon(self, signed: Signed[Beacon], now: float) -> None:
+        """Take a verified beacon, if it rises."""
+        beacon = signed.document
+        self._beacons_by = _raised(self._beacons_by, signed.signers, beacon.order)
         if self._beacon_order is not None and beacon.order <= self._beacon_order:
             if beacon.order < self._beacon_order or self._beacon is None:
                 self.replayed_beacons += 1
-            return False
+            return
         self._beacon, self._beacon_order, self._beacon_at = beacon, beacon.order, now
-        return True
+        self._beacon_by = signed.signers
+        self._heard_at = now
 
     # fresh or stale
 
@@ -495,6 +813,10 @@ class Subscriber:
             self._differs_since = None
         elif self._differs_since is None:
             self._differs_since = now
+        if not self._lacks_a_root:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = now
         status, since = self._find_status(now, differs=differs)
         if status is None or status == self._status:
             return []
@@ -508,18 +830,24 @@ class Subscriber:
         assert self._started_at is not None
         if self._is_expired(now):
             return "expired", now
-        if self._beacon is None or self._beacon_at is None:
+        if self.signer_revoked:
+            return "signer-revoked", now
+        if self._heard_at is None:
             heard_at = self._started_at
             patience = FLOOR_WAIT_S if self._began_empty else MIN_BEACON_VALID_S
         else:
-            heard_at = self._beacon_at
-            patience = max(MIN_BEACON_VALID_S, float(self._beacon.valid_s))
+            heard_at = self._heard_at
+            valid_s = float(self._beacon.valid_s) if self._beacon is not None else 0.0
+            patience = max(MIN_BEACON_VALID_S, valid_s)
         if now - heard_at >= patience:
             return "no-beacon", heard_at
+        if self._behind_since is not None and now - self._behind_since >= WITHHELD_AFTER_S:
+            return "root-withheld", self._behind_since
         if self._differs_since is not None and now - self._differs_since >= WITHHELD_AFTER_S:
             return "withheld", self._differs_since
         knows = self._kept is not None and self._beacon is not None
-        return ("fresh" if knows and not differs else None), now
+        is_fresh = knows and not differs and not self._lacks_a_root
+        return ("fresh" if is_fresh else None), now
 
     def _is_expired(self, now: float) -> bool:
         running = self._kept.running if self._kept is not None else None
@@ -529,6 +857,12 @@ class Subscriber:
             return parse_rfc3339(running[0].not_after) < now + self._wall_ahead
         except (ValueError, OverflowError):
             return True  # a date we can't read has passed: saying so is the safe side
+
+    @property
+    def _lacks_a_root(self) -> bool:
+        """A newer root is vouched for, or was trusted once, than we were given."""
+        wanted = self._beacon.root_version if self._beacon is not None else 0
+        return max(wanted, self._lost_root) > self._roots.newest.version
 
     def _lacks_the_snapshot(self) -> bool:
         """The newest beacon names a snapshot that we were not given: somebody may hold it back."""
@@ -545,4 +879,13 @@ class Subscriber:
             return wanted is not None
         if wanted is None:
             return not self._kept.deleted
-        return wanted != (self._kept.seen.mark.revision, self._kept.seen.digest)
+        seen = self._kept.seen
+        return seen is None or wanted != (seen.mark.revision, seen.digest)
+
+
+def _are_enough(keyids: frozenset[str], role: Role) -> bool:
+    return len(keyids.intersection(role.keyids)) >= role.threshold
+
+
+def _fingerprint(topic: str, payload: bytes) -> tuple[str, bytes]:
+    return topic, hashlib.sha256(payload).digest()

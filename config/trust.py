@@ -57,10 +57,14 @@ MAX_SNAPSHOT_BYTES = 4 * 1024 * 1024
 class Distrust(Exception):
     """Refused; `reason` is stable and counted, `detail` is for the person who looks."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(
+        self, reason: Reason, detail: str, *, strangers: frozenset[str] = frozenset()
+    ) -> None:
+        """strangers: with `unknown-key`, the ids of signers that the root does not list at all."""
         super().__init__(f"{reason}: {detail}")
         self.reason: Reason = reason
         self.detail = detail
+        self.strangers = strangers
 
 
 class Seen(NamedTuple):
@@ -125,11 +129,17 @@ def verified(
     allowed = root.roles[role]
     good: dict[str, Signature] = {}
     bad: Distrust | None = None
+    idle: list[str] = []
     for signature in envelope.signatures:
         key = root.keys.get(signature.keyid)
-        if key is None or signature.keyid not in allowed.keyids or signature.keyid in good:
+        if key is None or signature.keyid not in allowed.keyids:
+            idle.append(_say_place(signature.keyid, root))
             continue
         if key.not_after is not None and _is_past(key.not_after, now):
+            idle.append(f"key {signature.keyid[:16]} is past its not_after, {key.not_after[:40]}")
+            continue
+        if signature.keyid in good:
+            idle.append(f"key {signature.keyid[:16]} signed twice, which counts once")
             continue
         try:
             VerifyKey(key.public).verify(signed, signature.sig)
@@ -141,8 +151,16 @@ def verified(
     raise bad or Distrust(
         "unknown-key",
         f"{len(good)} of {allowed.threshold} needed {role} keys of root {root.version} signed this; "
-        f"it names {', '.join(s.keyid[:16] for s in envelope.signatures)}",
+        + "; ".join(idle),
+        strangers=envelope.signers - root.keys.keys(),
     )
+
+
+def _say_place(keyid: str, root: Root) -> str:
+    """What a key may do instead, for who wonders why it is not enough."""
+    roles = [name for name, role in root.roles.items() if keyid in role.keyids]
+    may = f"is the {' and '.join(roles)} key there" if roles else "is not listed there"
+    return f"key {keyid[:16]} {may}"
 
 
 def parse_verified(payload: bytes, parse: Callable[[bytes], Document]) -> Document:

@@ -10,9 +10,12 @@ from typing import Any
 from nacl.signing import SigningKey
 
 from config_manager.client.identity import Identity
+from config_manager.client.root_chain import Link, RootChain
+from config_manager.client.subscriber import Kept
 from config_manager.config import wire
 from config_manager.config.documents import Beacon, ConfigUpdate, Role, Root, RootKey, Snapshot
 from config_manager.config.names import InstanceName
+from config_manager.config.trust import Seen
 from config_manager.config.wire import Envelope, Signature
 
 ROOT_KEY, CONFIG_KEY, BEACON_KEY, STRANGER = (SigningKey(bytes([n]) * 32) for n in range(1, 5))
@@ -42,6 +45,24 @@ def make_root(*, config_not_after: str | None = None, version: int = 1) -> Root:
 
 def root_bytes(root: Root | None = None) -> bytes:
     return sign(ROOT_KEY, wire.ROOT, (root or make_root()).to_bytes()).to_bytes()
+
+
+def make_links(root: Root | None = None) -> tuple[Link, ...]:
+    """The chain of a state directory that saw no other root yet; nobody need have signed it."""
+    root = root or make_root()
+    return (Link(root, wire.digest(root.to_bytes()), root_bytes(root)),)
+
+
+def make_chain(root: Root | None = None) -> RootChain:
+    return RootChain(make_links(root))
+
+
+def make_kept(revision: int, payload: bytes | None = None, **fields: Any) -> Kept:
+    """As it is on disk once this revision was taken."""
+    envelope = wire.parse_envelope(payload or update_bytes(revision))
+    update = ConfigUpdate.parse(envelope.payload)
+    seen = Seen(update.mark, envelope.digest)
+    return Kept((update, envelope), seen, seen_by=dict.fromkeys(envelope.signers, seen), **fields)
 
 
 def make_update(revision: int = 1, **fields: Any) -> ConfigUpdate:
@@ -141,7 +162,7 @@ class SetClock:
 
 def make_identity(instance: str = "robot-1") -> Identity:
     return Identity(
-        Path("state"), InstanceName(instance), make_root(), b"s" * 32, b"e" * 32, b"f" * 32
+        Path("state"), InstanceName(instance), make_links(), b"s" * 32, b"e" * 32, b"f" * 32
     )
 
 

@@ -27,9 +27,8 @@ from config_manager.client.instance import (
 from config_manager.client.precedence import Effective, Layers
 from config_manager.client.subscriber import Event, Kept, Refused
 from config_manager.config import wire
-from config_manager.config.documents import ConfigUpdate, Receipt
+from config_manager.config.documents import Receipt
 from config_manager.config.names import ServiceName
-from config_manager.config.trust import Seen
 from config_manager.config.world import World
 from tests.client import makers as m
 
@@ -70,7 +69,7 @@ class Story:
         self._boot_seq = boot_seq
         identity = m.make_identity()
         world = World(clock=self.clock, disk=self.disk)
-        self._cache = Cache(Path("state"), m.SERVICE, identity.file_key, identity.root, world)
+        self._cache = Cache(Path("state"), m.SERVICE, identity.file_key, identity.roots, world)
         self.instance: Instance[Any] = Instance(
             ServiceName(m.SERVICE),
             identity.instance,
@@ -191,6 +190,12 @@ class Story:
         return kept
 
     @property
+    def seen(self) -> int | None:
+        """The highest revision that was ever accepted, on disk."""
+        seen = self.kept.seen
+        return seen.mark.revision if seen is not None else None
+
+    @property
     def on_disk(self) -> tuple[int | None, int | None]:
         """The proved revision, and the one on trial."""
         kept = self.kept
@@ -220,10 +225,8 @@ def disk_with(revision: int, **fields: Any) -> m.MemoryDisk:
     disk = m.MemoryDisk()
     identity = m.make_identity()
     world = World(clock=m.SetClock(), disk=disk)
-    envelope = wire.parse_envelope(m.update_bytes(revision, **fields))
-    update = ConfigUpdate.parse(envelope.payload)
-    Cache(Path("state"), m.SERVICE, identity.file_key, identity.root, world).keep(
-        Kept((update, envelope), Seen(update.mark, envelope.digest))
+    Cache(Path("state"), m.SERVICE, identity.file_key, identity.roots, world).keep(
+        m.make_kept(revision, m.update_bytes(revision, **fields))
     )
     return disk
 

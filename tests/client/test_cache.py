@@ -6,21 +6,16 @@ import pytest
 
 from config_manager.client.cache import Cache, KeptBroken
 from config_manager.client.subscriber import Kept
-from config_manager.config import wire
-from config_manager.config.documents import ConfigUpdate
-from config_manager.config.trust import Seen
 from config_manager.config.world import World
 from tests.client import makers as m
 
 
 def kept(revision: int, payload: bytes | None = None) -> Kept:
-    envelope = wire.parse_envelope(payload or m.update_bytes(revision))
-    update = ConfigUpdate.parse(envelope.payload)
-    return Kept((update, envelope), Seen(update.mark, envelope.digest), beacon_order=(1, revision))
+    return m.make_kept(revision, payload, beacon_order=(1, revision))
 
 
 def make_cache(path: Path, key: bytes = b"k" * 32, date: str | None = None) -> Cache:
-    return Cache(path, m.SERVICE, key, m.make_root(config_not_after=date), World())
+    return Cache(path, m.SERVICE, key, [m.make_root(config_not_after=date)], World())
 
 
 def test_nothing_kept_is_none_and_what_is_kept_comes_back(tmp_path: Path) -> None:
@@ -52,6 +47,7 @@ def test_a_thief_with_the_file_key_still_cannot_forge_and_the_marks_survive(tmp_
     with pytest.raises(KeptBroken) as caught:
         cache.load()
     assert caught.value.marks is not None
+    assert caught.value.marks.seen is not None
     assert caught.value.marks.seen.mark.revision == 6
 
 

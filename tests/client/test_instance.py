@@ -63,7 +63,7 @@ def test_a_callback_that_raises_leaves_what_runs_untouched_and_the_receipt_says_
     assert story.refused() == ["callback"]
     assert story.instance.subscriber.refusals["callback"] == 1
     assert (story.kept.running, story.on_disk) == (disk_before, (5, None))
-    assert story.kept.seen.mark.revision == 6  # never back, all the same
+    assert story.seen == 6  # never back, all the same
 
 
 def test_an_exceptions_essay_is_cut() -> None:
@@ -215,7 +215,7 @@ def test_what_the_model_does_not_take_is_refused_counted_and_explained() -> None
     assert (story.n, story.asked, story.stage) == (5, [], "refused 6")
     assert story.why == "model: n: Input should be greater than or equal to 0"
     assert story.instance.subscriber.refusals["model"] == 1
-    assert (story.on_disk, story.kept.seen.mark.revision) == ((5, None), 6)
+    assert (story.on_disk, story.seen) == ((5, None), 6)
 
 
 def test_a_value_that_does_not_fit_is_in_no_receipt_and_no_event() -> None:

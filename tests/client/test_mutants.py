@@ -19,11 +19,9 @@ from pydantic import BaseModel, ConfigDict
 
 from config_manager.client.instance import Instance, Policy, Swap
 from config_manager.client.precedence import Layers
-from config_manager.client.subscriber import Kept, Subscriber
+from config_manager.client.subscriber import Subscriber
 from config_manager.config import wire
-from config_manager.config.documents import ConfigUpdate
 from config_manager.config.names import ServiceName
-from config_manager.config.trust import Seen
 from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import World
 from tests.client import makers as m
@@ -102,9 +100,7 @@ class Target:
     """A service that runs revision 5 and takes whatever it may; made anew once anything moved it."""
 
     def __init__(self) -> None:
-        envelope = wire.parse_envelope(m.update_bytes(5))
-        parsed = ConfigUpdate.parse(envelope.payload)
-        self._kept = Kept((parsed, envelope), Seen(parsed.mark, envelope.digest))
+        self._kept = m.make_kept(5)
         self._layers = Layers(Model, "S_", environment={})
         self.reasons: Counter[str] = Counter()
         self.accepted = 0
@@ -447,10 +443,11 @@ def test_a_subscriber_that_starts_with_nothing_believes_none_of_them_either() ->
     """No floor, no marks, no kept message: only signatures stand."""
     allowed = {wire.parse_envelope(one.payload).digest for one in MESSAGES if one.topic == m.TOPIC}
     for mutant in Mutator(SEED + 1).messages(MUTANTS // 4):
-        subscriber = Subscriber(m.SERVICE, "here", m.make_root(), None)
+        subscriber = Subscriber(m.SERVICE, "here", m.make_chain(), None)
         subscriber.receive(mutant.topic, mutant.payload, m.WALL, 0.0)
         subscriber.tick(15.0, m.WALL + 15)
         if subscriber.kept is not None:
+            assert subscriber.kept.seen is not None
             assert subscriber.kept.seen.digest in allowed, mutant
 
 

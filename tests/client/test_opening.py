@@ -18,16 +18,12 @@ from config_manager.client.opening import (
     Prepared,
     prepare,
 )
-from config_manager.client.subscriber import Kept
-from config_manager.config import wire
-from config_manager.config.documents import ConfigUpdate
 from config_manager.config.errors import (
     InvalidName,
     NothingDelivered,
     RootRefused,
     SettingsInvalid,
 )
-from config_manager.config.trust import Seen
 from config_manager.config.world import SystemDisk, World
 from tests.client import makers as m
 from tests.client.story import Settings
@@ -61,9 +57,7 @@ def opened(
 
 def keep(prepared: Prepared[Any], revision: int) -> None:
     """As if this revision had been applied and proved."""
-    envelope = wire.parse_envelope(m.update_bytes(revision))
-    update = ConfigUpdate.parse(envelope.payload)
-    prepared.cache.keep(Kept((update, envelope), Seen(update.mark, envelope.digest)))
+    prepared.cache.keep(m.make_kept(revision))
 
 
 # ── names and places ───────────────────────────────────────────────────────────────────────────

@@ -11,10 +11,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from config_manager.client.cache import Cache
 from config_manager.client.identity import load_identity, trust_init
 from config_manager.client.settings_source import delivered
-from config_manager.client.subscriber import Kept
-from config_manager.config import wire
-from config_manager.config.documents import ConfigUpdate
-from config_manager.config.trust import Seen
 from config_manager.config.world import World
 from tests.client import makers as m
 
@@ -39,10 +35,8 @@ def deliver(state: Path, **fields: Any) -> None:
     (state.parent / "root").write_bytes(m.root_bytes())
     trust_init(state, state.parent / "root")
     identity = load_identity(state)
-    envelope = wire.parse_envelope(m.update_bytes(5, **fields))
-    update = ConfigUpdate.parse(envelope.payload)
-    kept = Kept((update, envelope), Seen(update.mark, envelope.digest))
-    Cache(state, m.SERVICE, identity.file_key, identity.root, World()).keep(kept)
+    kept = m.make_kept(5, m.update_bytes(5, **fields))
+    Cache(state, m.SERVICE, identity.file_key, identity.roots, World()).keep(kept)
 
 
 def test_environment_over_delivered_over_default(
