@@ -246,8 +246,9 @@ class _Driver(Generic[M]):
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(min(wakes_at, self._instance.due or wakes_at)):
                     await self._due.wait()
-                    self._due.clear()
-                    await self._step(lambda: self._instance.retry(_now()))
+            if self._due.is_set():  # outside the timeout: what was decided is done to its end
+                self._due.clear()
+                await self._step(lambda: self._instance.retry(_now()))
 
     def retry_soon(self) -> None:
         """Nobody holds the configuration any more."""

@@ -346,6 +346,23 @@ async def test_a_full_disk_delays_a_change_and_loses_none(it: Kit) -> None:
 
 
 @told
+async def test_a_full_disk_at_the_end_of_a_hold_delays_the_change_and_does_not_lose_it(
+    it: Kit,
+) -> None:
+    await deliver_first(it)
+    async with it.open() as config:
+        await connect(it)
+        with config.hold():
+            it.a.configures(6)
+            await it.sleep(1)
+            it.disk.full = True
+        await it.sleep(30)
+        assert (config.current.n, it.disk.refused > 10) == (5, True)
+        it.disk.full = False
+        await it.until(lambda: config.current.n == 6, within=3)
+
+
+@told
 async def test_a_full_disk_keeps_nobody_from_starting_or_leaving(it: Kit) -> None:
     await deliver_first(it)
     it.a.configures(6)
