@@ -121,6 +121,9 @@ def serve(**flags: Any) -> None:
     <data>/keys/admin.token.
     """
     import_structlog_alone()
+    from config_manager.config.dumps import forbid_dumps
+
+    forbid_dumps(children=True)
     from config_manager.api.serving import run
     from config_manager.config.settings import load_settings
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from config_manager.api.operator import Server, asks_a_server, clean, print_json, print_table
+from config_manager.config.dumps import forbid_dumps
 from config_manager.config.errors import SettingsInvalid
 
 _PATH = ("api", "v1", "secrets")
@@ -30,6 +31,7 @@ def secret() -> None:
       config-manager secret list
       config-manager secret reveal tts-worker api_key --reason "moving to the new provider"
     """
+    forbid_dumps()
 
 
 @secret.command("set")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from config_manager.config.dumps import forbid_dumps
+
 if TYPE_CHECKING:
     import trio
 
@@ -37,6 +39,7 @@ def client() -> None:
       config-manager client run --state ./state --service stt-worker --mqtt-url mqtt://localhost:1883
       config-manager client get --state ./state --service stt-worker
     """
+    forbid_dumps()
 
 
 @client.group()
