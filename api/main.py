@@ -29,6 +29,7 @@ class LazyGroup(click.Group):
     """Imports a command's module when its name is typed: `client get` loads no server."""
 
     lazy = {  # noqa: RUF012
+        "audit": "config_manager.api.audit_command:audit",
         "client": "config_manager.client.cli:client",
         "doctor": "config_manager.api.doctor_command:doctor",
         "secret": "config_manager.api.secret_command:secret",

@@ -110,7 +110,9 @@ class ChainCheck:
 
     def _judge(self, seq: int, revision: int, body: bytes, row_hash: str) -> None:
         expected = self._seq + 1
-        if seq != expected:
+        if seq < expected:
+            self._problem = Problem(seq, "reordered", f"row {seq} stands there twice")
+        elif seq > expected:
             self._missing = expected
             last = f" to {seq - 1}" if seq - 1 > expected else ""
             self._problem = Problem(expected, "removed", f"row {expected}{last} is not there")

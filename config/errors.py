@@ -24,6 +24,7 @@
     │   └── StorageFull             the disk is full; nothing was written
     ├── ServerUnreachable           a command asked a server, and no answer of ours came
     ├── ServerSays                  it came, and it is a problem: its name, code and words
+    ├── AuditBroken             a row of the audit is not what it was when it was written
     └── StartError                  the process cannot start (or go on) as asked
         ├── SettingsInvalid         a setting or the command line does not parse
         ├── PortTaken
@@ -190,6 +191,9 @@ class ServerSays(ConfigManagerError):
         return Description(self.name, "The server refused", self.status, exit_code)
 
 
+class AuditBroken(ConfigManagerError): ...
+
+
 class StartError(ConfigManagerError):
     """The process cannot start, or cannot go on, as it was asked to."""
 
@@ -272,6 +276,7 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     StorageFull: Description("storage-full", "No space left", 507, 1, "error"),
     ServerUnreachable: Description("server-unreachable", "No server answers", 500, 1, "error"),
     ServerSays: Description("server-says", "The server refused", 500, 1, "error"),
+    AuditBroken: Description("audit-broken", "The audit does not verify", 500, 5, "error"),
     StartError: Description("start-failed", "Cannot start", 500, 1, "error"),
     SettingsInvalid: Description("settings-invalid", "A setting does not parse", 500, 2, "error"),
     PortTaken: Description("port-taken", "The port is taken", 500, 2, "error"),

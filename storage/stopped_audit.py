@@ -1,0 +1,56 @@
+"""The audit of a data directory whose server is stopped, and what else there knows its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from config_manager.config.audit import Head
+from config_manager.config.errors import DatabaseUnopenable
+from config_manager.config.world import World
+from config_manager.storage import database
+from config_manager.storage.database import translated
+from config_manager.storage.instance import Witness, lock_data_dir
+from config_manager.storage.keys import KeyRing
+from config_manager.storage.sql_store import audit_rows
+from config_manager.storage.state import AuditEntry
+from config_manager.storage.store import DatabaseUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class StoppedAudit:
+    """rows: read as they are asked for. end: by the database's own counters. known: by others."""
+
+    rows: Iterator[AuditEntry]
+    end: Head
+    known: tuple[Head, ...]
+
+
+@contextmanager
+def stopped_audit(
+    data_dir: Path, world: World, *, db_key_file: Path | None = None
+) -> Iterator[StoppedAudit]:
+    """Nothing is changed. Raises DataDirInUse, DatabaseUnopenable, KeyFileUnsafe."""
+    path = data_dir / "config.db"
+    if not path.exists() or path.stat().st_size == 0:  # any key would open an empty one
+        raise DatabaseUnopenable(f"there is no database in {data_dir}")
+    try:
+        with lock_data_dir(data_dir):
+            keys = KeyRing.open(data_dir, world, db_key_file=db_key_file)
+            known: tuple[Head, ...] = ()
+            witness = data_dir / "instance.json"
+            if world.disk.exists(witness):
+                known = (Witness.open(witness, keys.instance_key, world).audit,)
+            with (
+                translated(path),
+                closing(database.connect(path, keys.db_key, read_only=True)) as connection,
+            ):
+                ((seq, head),) = connection.execute("SELECT audit_seq, audit_head FROM counters")
+                with closing(audit_rows(connection)) as rows:
+                    yield StoppedAudit(rows, Head(seq, head, "the database's counter"), known)
+    except DatabaseUnavailable as error:
+        raise DatabaseUnopenable(
+            f"the database can't be read ({error}); nothing was changed"
+        ) from error
