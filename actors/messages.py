@@ -17,6 +17,7 @@ from config_manager.config.secret import Secret
 from config_manager.config.wire import Envelope
 from config_manager.storage import writes
 from config_manager.storage.administration import Administration
+from config_manager.storage.devices import Device
 from config_manager.storage.state import (
     AuditEntry,
     HistoryPage,
@@ -136,6 +137,14 @@ class Administer(Write[R]):
     """Anything decided that is no configuration; answers what the administration answers."""
 
     what: Administration[R]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deliver(Write[None]):
+    """Seal a service's secrets for one of its devices, and keep that."""
+
+    device: Device
+    by: str = "delivering"
 
 
 @dataclass(frozen=True, slots=True)

@@ -435,6 +435,7 @@ class _Session:
             wire.HEALTH_TOPIC,
             wire.SNAPSHOT_TOPIC,
             wire.ROOTS_FILTER,
+            wire.SEALED_FILTER,
             # at QoS 1 Mosquitto as shipped gives 1,020 of 5,000 retained messages; at 0 all of them,
             # and there is no PUBACK to send for each of our own
             qos=0,

@@ -1,7 +1,8 @@
 """What instances say they run: their retained receipts, judged and kept. Pure: bytes in, no I/O.
 
-Nobody's key is enrolled yet, so a receipt is a claim: it is shown as one and decides nothing. A
-broker need not be trusted, so all of this is bounded, and what is no receipt is counted.
+An enrolled instance's receipts are signed by the key it enrolled; another's in its name is refused.
+What nobody enrolled only claims: it is shown as such and decides nothing. A broker need not be
+trusted, so all of this is bounded, and what is no receipt is counted.
 
 Receipts of one key rise by `(boot_seq, seq)`; an older one is ignored. A will was signed before the
 receipts that it follows and knows less than they do: it only marks its boot as gone. A state that
@@ -13,7 +14,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
 
 from config_manager.config import wire
 from config_manager.config.documents import NotADocument, Receipt, Running, UnknownCritical
@@ -39,7 +44,8 @@ class Status:
 
     at: its own time of that, in seconds as all times here. live_seq: of the newest receipt that is
     no will. gone: its will came, or its farewell. broker: which told us whether it is gone. since:
-    when it came to run what it runs, or went, as far as we know.
+    when it came to run what it runs, or went, as far as we know. verified: signed by the key that the
+    instance enrolled.
     """
 
     receipt: Receipt
@@ -51,6 +57,7 @@ class Status:
     since: float
     received_at: float
     size: int
+    verified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,9 @@ class NotTaken:
     reason: str
 
 
+SignKey = Callable[[str, str], bytes | None]
+
+
 class _Garbage(Exception):
     """The message says what is wrong with a receipt."""
 
@@ -76,8 +86,14 @@ class StatusBoard:
     """Every instance that any broker told us of; in memory, because the brokers retain it for us."""
 
     def __init__(
-        self, *, max_instances: int = MAX_INSTANCES, max_total_bytes: int = MAX_TOTAL_BYTES
+        self,
+        sign_key: SignKey = lambda _service, _instance: None,
+        *,
+        max_instances: int = MAX_INSTANCES,
+        max_total_bytes: int = MAX_TOTAL_BYTES,
     ) -> None:
+        """sign_key: of an instance that is enrolled (raw Ed25519), None for any other."""
+        self._sign_key = sign_key
         self.refused = 0
         """Messages that were no receipts, or too many."""
         self._statuses: dict[tuple[str, str], Status] = {}
@@ -103,13 +119,20 @@ class StatusBoard:
         try:
             key = _names(topic)
             if payload:
-                return self._judge(key, _read(payload, broker, now), retained=retained)
+                told = _read(payload, broker, now, self._sign_key(*key))
+                return self._judge(key, told, retained=retained)
         except _Garbage as garbage:
             self.refused += 1
             return NotTaken(str(garbage))
         removed = self._statuses.pop(key, None)
         self._total_bytes -= removed.size if removed else 0
         return None
+
+    def forget(self, service: str, instance: str) -> None:
+        """Whose word counts has changed: what was said before is nobody's."""
+        removed = self._statuses.pop((service, instance), None)
+        self._total_bytes -= removed.size if removed else 0
+        self._known_by_sight.clear()
 
     def _is_known(self, broker: str, topic: str, payload: bytes) -> bool:
         """Whether this was the topic's last message from this broker; from now on it is."""
@@ -157,6 +180,8 @@ class StatusBoard:
 def _succeed(held: Status, told: Status, *, retained: bool) -> Status:
     """What is known after `told`; `held` itself where it tells nothing new."""
     before, after = held.receipt, told.receipt
+    if told.verified != held.verified:  # an enrolled one's word counts, whoever spoke before
+        return told if told.verified else held
     if told.keyid != held.keyid:
         return told if told.at > held.at else held
     if after.boot_seq != before.boot_seq:
@@ -191,7 +216,7 @@ def _names(topic: str) -> tuple[str, str]:
         raise _Garbage(error.detail) from None
 
 
-def _read(payload: bytes, broker: str, now: float) -> Status:
+def _read(payload: bytes, broker: str, now: float, sign_key: bytes | None) -> Status:
     """A receipt as it stands alone; raises _Garbage."""
     if len(payload) > MAX_RECEIPT_BYTES:
         raise _Garbage(f"it is over {MAX_RECEIPT_BYTES} bytes")
@@ -199,6 +224,8 @@ def _read(payload: bytes, broker: str, now: float) -> Status:
         envelope = wire.parse_envelope(payload)
         if envelope.payload_type != wire.RECEIPT:
             raise _Garbage("it is another kind of document")
+        if sign_key is not None:
+            _check_signature(envelope, sign_key)
         receipt = Receipt.parse(envelope.payload)
     except (wire.NotAnEnvelope, NotADocument, UnknownCritical) as error:
         raise _Garbage(str(error)) from None
@@ -213,7 +240,16 @@ def _read(payload: bytes, broker: str, now: float) -> Status:
         since=now,
         received_at=now,
         size=len(payload),
+        verified=sign_key is not None,
     )
+
+
+def _check_signature(envelope: wire.Envelope, sign_key: bytes) -> None:
+    message = wire.signed_bytes(envelope.payload_type, envelope.payload)
+    try:
+        VerifyKey(sign_key).verify(message, envelope.signatures[0].sig)
+    except (BadSignatureError, ValueError):
+        raise _Garbage("it is not signed by the key that this instance enrolled") from None
 
 
 def _check(receipt: Receipt) -> float:

@@ -28,6 +28,7 @@ from config_manager.actors.messages import (
     Confirmed,
     DeleteConfig,
     DeleteSecret,
+    Deliver,
     EpochWritten,
     Idempotency,
     NewEpoch,
@@ -44,8 +45,10 @@ from config_manager.actors.messages import (
     Written,
 )
 from config_manager.actors.views import CommittedView
+from config_manager.config import wire
 from config_manager.config.audit import GENESIS, Head
 from config_manager.config.catalogue import Catalogue
+from config_manager.config.documents import Sealed, SealedValue
 from config_manager.config.errors import (
     Conflict,
     DatabaseUnopenable,
@@ -56,8 +59,11 @@ from config_manager.config.errors import (
     Refused,
     SecretUnreadable,
     StorageFull,
+    TooLarge,
 )
 from config_manager.config.names import Mark
+from config_manager.config.sealing import seal
+from config_manager.config.secret import Secret
 from config_manager.config.world import World, rfc3339
 from config_manager.storage import changes, state_codec
 from config_manager.storage.administration import (
@@ -67,6 +73,7 @@ from config_manager.storage.administration import (
     administrate,
 )
 from config_manager.storage.changes import Decision
+from config_manager.storage.devices import Delivery, Device, KeepDelivery
 from config_manager.storage.secrets import SecretBox
 from config_manager.storage.state import Change, Committed, IdempotencyRecord, SealedSecret
 from config_manager.storage.store import (
@@ -381,7 +388,7 @@ class Storage:
             )
             if record is not None:
                 return self._replay(record, request, request.idempotency), None
-        if isinstance(request, Administer | RevealSecret):
+        if isinstance(request, Administer | RevealSecret | Deliver):
             return self._decide_administration(store, committed, request, context, now, batch)
         return self._decide_write(committed, request, context, now, batch)
 
@@ -389,7 +396,7 @@ class Storage:
         self,
         store: Store,
         committed: Committed,
-        request: Administer[Any] | RevealSecret,
+        request: Administer[Any] | RevealSecret | Deliver,
         context: Context,
         now: float,
         batch: _Batch,
@@ -398,6 +405,8 @@ class Storage:
         done: Administered[Any]
         if isinstance(request, RevealSecret):
             done = self._reveal(request, committed, batch.sealed(store, request))
+        elif isinstance(request, Deliver):
+            done = self._seal_for(request.device, committed, store).decide(committed, now)
         else:
             done = request.what.decide(committed, now)
         who = Administrator(request.by, request.reason, rfc3339(now), context.correlation_id)
@@ -437,6 +446,45 @@ class Storage:
         kept = b"" if request.idempotency is None else _encode_answer(answer)
         return answer, self._with_record(decision.change, request, kept, batch.records)
 
+    def _seal_for(self, device: Device, committed: Committed, store: Store) -> KeepDelivery:
+        """A service's secrets for one of its devices. Raises TooLarge where they fit no message, and
+        Conflict where one is about to change: then this is asked again."""
+        state = committed.live(device.service)
+        wanted = dict(state.secrets) if state is not None else {}
+        mark = state.mark if state is not None else committed.mark
+        empty = Sealed(device.service, device.instance, mark.epoch_seq, mark.revision, {})
+        values: dict[str, SealedValue] = {}
+        for row in store.secrets(device.service):
+            if wanted.get(row.name) == row.version:
+                values[row.name] = seal(
+                    self._open(row),
+                    sealed=empty,
+                    name=row.name,
+                    version=row.version,
+                    public=device.seal_public,
+                )
+        if values.keys() != wanted.keys():  # written in this very batch, not in the store yet
+            raise Conflict("the secrets are being changed")
+        payload = replace(empty, secrets=values).to_bytes()
+        size = wire.envelope_size(len(payload), "")
+        if size > wire.MAX_ENVELOPE_BYTES:
+            raise TooLarge(
+                f"the secrets of {device.service} would be a message of {size} bytes; "
+                f"services take at most {wire.MAX_ENVELOPE_BYTES}"
+            )
+        return KeepDelivery(device, Delivery(payload, wanted, device.sign_keyid))
+
+    def _open(self, sealed: SealedSecret) -> Secret:
+        """Raises SecretUnreadable."""
+        try:
+            return self._secret_box.open(sealed)
+        except CryptoError:
+            raise SecretUnreadable(
+                f"version {sealed.version} of {sealed.service}'s {sealed.name} does not open: it was "
+                "altered, or the key that sealed it is gone; put keys/secrets.key back from where "
+                "you keep it, or set the secret anew"
+            ) from None
+
     def _reveal(
         self, request: RevealSecret, committed: Committed, kept: Sequence[SealedSecret]
     ) -> Administered[Revealed]:
@@ -448,14 +496,7 @@ class Storage:
         sealed = next((s for s in kept if s.version == version), None)
         if sealed is None:
             raise NotFound(f"{request.service} has no version {version} of this secret")
-        try:
-            value = self._secret_box.open(sealed)
-        except CryptoError:
-            raise SecretUnreadable(
-                f"version {version} of {request.service}'s {request.name} does not open: it was "
-                "altered, or the key that sealed it is gone; put keys/secrets.key back from where "
-                "you keep it, or set the secret anew"
-            ) from None
+        value = self._open(sealed)
         details = {"service": request.service, "name": request.name, "version": version}
         revealed = Revealed(version, sealed.updated_at, value)
         return Administered("secret.reveal", details, (), revealed, repeatable=False)

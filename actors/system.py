@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -20,6 +21,7 @@ from config_manager.actors.beaconing import BeaconMaker, beaconing
 from config_manager.actors.broker import own_broker
 from config_manager.actors.caching import Keeper, LastKnownGood, caching
 from config_manager.actors.callers import Callers, Write, noting_callers
+from config_manager.actors.delivering import Deliverer, delivering
 from config_manager.actors.health import HealthBoard, HealthFrames, health
 from config_manager.actors.messages import Administer, Confirmed, Sign, Witnessed
 from config_manager.actors.mqtt import Transport
@@ -42,6 +44,7 @@ from config_manager.config.wire import Envelope
 from config_manager.config.world import World, rfc3339
 from config_manager.storage import changes
 from config_manager.storage.administration import Administration
+from config_manager.storage.devices import enrolled
 from config_manager.storage.instance import Witness, lock_data_dir
 from config_manager.storage.keys import KeyRing, check_private
 from config_manager.storage.root_files import RootFiles
@@ -155,7 +158,7 @@ async def running_system(
         outlets = [Outlet() for _ in addresses]
         broker_views = [BrokerView(str(address)) for address in addresses]
         confirmations = Confirmations(broker_views)
-        statuses = StatusBoard()
+        statuses = StatusBoard(partial(_sign_key, view))
         for index, address in enumerate(addresses):
             name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
             for version, envelope in trust.roots.items():
@@ -188,6 +191,8 @@ async def running_system(
             world=world,
         )
         trusting_actor = await start(actor("trusting", trusting(work), TRUSTING))
+        deliverer = Deliverer(view, storing, signer, outlets, trust, world)
+        await start(actor("delivering", delivering(deliverer), FOLLOWING))
 
         maker = BeaconMaker(
             signer,
@@ -237,6 +242,12 @@ def _open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World) -> Sto
         at=rfc3339(world.clock.now()),
         fresh=not world.disk.exists(keys.data_dir / "instance.json"),
     )
+
+
+def _sign_key(view: CommittedView, service: str, instance: str) -> bytes | None:
+    """What an enrolled instance signs its receipts with; None where it is not enrolled."""
+    device = enrolled(view.committed, service, instance)
+    return None if device is None else device.sign_public
 
 
 def _sign_with(signing_actor: Actor) -> SignUpdate:

@@ -407,6 +407,29 @@ _SCHEMAS: dict[str, Any] = {
             "reasons": {"type": "array", "items": _TEXT},
         }
     ),
+    "EnrolmentTokenRequest": {
+        "type": "object",
+        "required": ["service"],
+        "additionalProperties": False,
+        "properties": {
+            "service": _NAME,
+            "instance": {**_TEXT, "description": "only this one; else whichever comes"},
+            "expires": {**_TEXT, "description": "such as 30m; 1h"},
+        },
+    },
+    "EnrolmentRequest": {
+        "type": "object",
+        "required": ["token", "service", "instance", "sign_public", "seal_public", "proof"],
+        "additionalProperties": False,
+        "properties": {
+            "token": _TEXT,
+            "service": _NAME,
+            "instance": _NAME,
+            "sign_public": {**_TEXT, "description": "Ed25519, 32 bytes in base64"},
+            "seal_public": {**_TEXT, "description": "X25519, 32 bytes in base64"},
+            "proof": {**_TEXT, "description": "docs/wire.md says what is signed"},
+        },
+    },
     "RotateRequest": {
         "type": "object",
         "required": ["role"],
@@ -466,6 +489,7 @@ _SECRET_NAME = {
     "schema": _TEXT,
     "description": "the secret's name",
 }
+_INSTANCE = {**_SERVICE, "name": "instance", "description": "the instance's name"}
 _IF_MATCH = _header("If-Match", "the revision you read, as its ETag; 412 if it is no longer that")
 _REASON = _query("reason", {"type": "string", "maxLength": 500}, "why, for history and audit")
 _IDEMPOTENCY_KEY = _header(
@@ -657,6 +681,33 @@ def _paths() -> dict[str, Any]:
                 "status", "What each instance says it runs, beside what it should run",
                 {"200": "Status"}, "400 401 403",
                 parameters=[_query("service", _NAME, "only this service's instances")],
+            )
+        },
+        "/api/v1/devices": {
+            "get": _operation(
+                "listDevices", "Every instance that enrolled, and which secrets it can read",
+                {"200": ""}, "400 401 403",
+            )
+        },
+        "/api/v1/devices/tokens": {
+            "post": _operation(
+                "allowEnrolment", "A one-time token with which an instance enrols; shown this once",
+                {"201": ""}, f"409 {_ADMIN_PROBLEMS}",
+                parameters=[_REASON], body=("EnrolmentTokenRequest", "application/json"),
+            )
+        },
+        "/api/v1/devices/enroll": {
+            "post": _operation(
+                "enrol", "An instance shows its one-time token and its public keys",
+                {"201": ""}, f"409 429 {_ADMIN_PROBLEMS}",
+                body=("EnrolmentRequest", "application/json"), public=True,
+            )
+        },
+        "/api/v1/devices/{service}/{instance}": {
+            "delete": _operation(
+                "revokeDevice", "Deliver nothing more; its secrets are marked to be set anew",
+                {"200": ""}, f"404 409 {_ADMIN_PROBLEMS}",
+                parameters=[_SERVICE, _INSTANCE, _REASON],
             )
         },
         "/api/v1/trust/rotate": {

@@ -33,6 +33,7 @@ class LazyGroup(click.Group):
         "client": "config_manager.client.cli:client",
         "doctor": "config_manager.api.doctor_command:doctor",
         "secret": "config_manager.api.secret_command:secret",
+        "devices": "config_manager.api.devices_command:devices",
         "trust": "config_manager.api.trust_command:trust",
         "status": "config_manager.api.status_command:status",
         "token": "config_manager.api.token_command:token",

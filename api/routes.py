@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from config_manager.api import audit, configs, docs, health, history, secrets, status, tokens, trust
+from config_manager.api import (
+    audit,
+    configs,
+    devices,
+    docs,
+    health,
+    history,
+    secrets,
+    status,
+    tokens,
+    trust,
+)
 from config_manager.api.endpoint import Route
 
 _SERVICE = "/api/v1/config/{service}"
@@ -34,6 +45,10 @@ ROUTES = (
     Route("GET", "/api/v1/audit", audit.get_audit, "admin"),
     Route("GET", "/api/v1/audit/verify", audit.verify_audit, "admin"),
     Route("GET", "/api/v1/audit/export", audit.export_audit, "admin"),
+    Route("GET", "/api/v1/devices", devices.list_devices, "admin"),
+    Route("POST", "/api/v1/devices/tokens", devices.post_enrolment_token, "admin"),
+    Route("POST", "/api/v1/devices/enroll", devices.post_enrol, None),
+    Route("DELETE", "/api/v1/devices/{service}/{instance}", devices.delete_device, "admin"),
     Route("GET", "/api/v1/status", status.get_status, "read"),
     Route("GET", "/api/v1/trust/root", trust.get_root, None),
     Route("GET", "/api/v1/trust/roots/{version}", trust.get_root_version, None),

@@ -46,7 +46,7 @@ def _instance(status: Status, committed: Committed) -> Mapping[str, Any]:
     return {
         "service": receipt.service,
         "instance": receipt.instance,
-        "enrolled": False,  # nobody's key is known yet: all of this is what an instance claims
+        "enrolled": status.verified,  # else all of this is what somebody claims
         "wanted": wanted and {"revision": wanted.revision, "digest": wanted.digest},
         "running": running and asdict(running),
         "in_sync": runs_wanted and not status.gone,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from config_manager.client.formats import Format
     from config_manager.client.subscriber import Event
     from config_manager.client.wrapping import Wrapped
+    from config_manager.config.secret import Secret
 
 _STATE = click.option(
     "--state",
@@ -148,6 +149,68 @@ def run(
         return
     wrapped = _wrapped(command, templates, on_change, prefix)
     sys.exit(trio.run(_run_command, state, service, mqtt_url, instance, wrapped))
+
+
+@client.command()
+@_STATE
+@_SERVICE
+@click.option("--url", required=True, help="The server's REST, such as https://config.local:8081.")
+@click.option(
+    "--token-file",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="Holds the one-time token of `devices token`; - asks for it, or reads standard input.",
+)
+@click.option("--instance", metavar="NAME", help="This instance's name. [made by trust init]")
+@click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="CONFIG_MANAGER_CA_FILE",
+    show_envvar=True,
+    help="The authority of an https server's certificate. [the system's]",
+)
+def enroll(
+    state: Path,
+    service: str,
+    url: str,
+    token_file: Path,
+    instance: str | None,
+    ca_file: Path | None,
+) -> None:
+    """Enrol this instance, so that it receives its service's secrets.
+
+    Sends the public halves of the keys that `trust init` made; the private ones never leave DIR. An
+    administrator makes the token: config-manager devices token --service SERVICE.
+    """
+    from config_manager.client.enrolling import enrol
+    from config_manager.client.identity import load_identity
+    from config_manager.config.names import parse_instance, parse_service
+
+    name = parse_service(service)
+    identity = load_identity(state)
+    as_instance = identity.instance if instance is None else parse_instance(instance)
+    at = enrol(identity, name, as_instance, url=url, token=_read_token(token_file), ca_file=ca_file)
+    click.echo(f"{name}/{as_instance} is enrolled since {at}; its secrets are on their way")
+
+
+def _read_token(token_file: Path) -> Secret:
+    import sys
+
+    from config_manager.config.errors import SettingsInvalid
+    from config_manager.config.secret import Secret
+
+    if str(token_file) != "-":
+        try:
+            text = token_file.read_text("ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsInvalid(f"--token-file {token_file}: {error}") from None
+    elif sys.stdin.isatty():
+        text = click.prompt("enrolment token", hide_input=True)
+    else:
+        text = sys.stdin.readline()
+    if not text.strip():
+        raise SettingsInvalid("the enrolment token is empty")
+    return Secret(text.strip())
 
 
 @client.command()

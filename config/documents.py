@@ -285,6 +285,75 @@ def _public_key(text: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedValue:
+    """One secret's version, sealed to one instance (`config.sealing`)."""
+
+    version: int
+    ciphertext: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A service's secrets for one of its instances. epoch_seq, revision: the service's, when this was
+    sealed; a later one never goes back."""
+
+    service: str
+    instance: str
+    epoch_seq: int
+    revision: int
+    secrets: Mapping[str, SealedValue]
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.epoch_seq, self.revision)
+
+    def to_bytes(self) -> bytes:
+        return strict_json.dumps(
+            {
+                "format": 1,
+                "service": self.service,
+                "instance": self.instance,
+                "epoch_seq": self.epoch_seq,
+                "revision": self.revision,
+                "secrets": {
+                    name: {
+                        "version": value.version,
+                        "ciphertext": base64.b64encode(value.ciphertext).decode(),
+                    }
+                    for name, value in self.secrets.items()
+                },
+                "critical": [],
+            }
+        )
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Sealed:
+        fields = _Fields.parse(payload, known=_SEALED_FIELDS)
+        if fields.integer("format") != 1:
+            raise NotADocument("format: expected 1")
+        secrets: dict[str, SealedValue] = {}
+        for name, item in fields.object("secrets").items():
+            value = _Fields.of(item, f"secrets.{name[:64]}")
+            try:
+                ciphertext = base64.b64decode(value.text("ciphertext"), validate=True)
+            except (binascii.Error, ValueError):
+                raise NotADocument(f"secrets.{name[:64]}.ciphertext: not base64") from None
+            secrets[name] = SealedValue(value.integer("version"), ciphertext)
+        return cls(
+            fields.text("service"),
+            fields.text("instance"),
+            fields.integer("epoch_seq"),
+            fields.integer("revision"),
+            secrets,
+        )
+
+
+_SEALED_FIELDS = frozenset(
+    ["format", "service", "instance", "epoch_seq", "revision", "secrets", "critical"]
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """What an instance runs."""
 

@@ -25,6 +25,7 @@ SNAPSHOT_TOPIC = f"system/config-snapshot/{OUR_ID}"
 CONFIG_FILTER = "system/config/+"
 ROOTS_PREFIX = "system/trust/roots/"
 ROOTS_FILTER = ROOTS_PREFIX + "+"
+SEALED_FILTER = "system/config-sealed/+/+"
 STATUS_PREFIX = "system/config-status/"
 STATUS_FILTER = STATUS_PREFIX + "+/+"
 
@@ -56,6 +57,7 @@ ROOT = _payload_type("root")
 SEALED = _payload_type("sealed")
 RECEIPT = _payload_type("receipt")
 AUDIT_EXPORT = _payload_type("audit-export")
+ENROLMENT = _payload_type("enrolment")
 
 
 class NotAnEnvelope(ValueError):

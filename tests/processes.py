@@ -320,6 +320,10 @@ class Listener:
                     raise Late(f"no such message on {topic} within {within:g} s; seen: {seen}")
                 self._news.wait(left)
 
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Retained, as anybody could."""
+        self._client.publish(topic, payload, qos=1, retain=True)
+
     def newest(self) -> dict[str, bytes]:
         with self._news:
             return {topic: payload for topic, payload, _ in self.messages}

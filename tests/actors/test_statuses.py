@@ -59,7 +59,7 @@ class Board:
     """A StatusBoard and a broker or two that talk to it."""
 
     def __init__(self, **limits: int) -> None:
-        self.board = StatusBoard(**limits)
+        self.board = StatusBoard(lambda service, instance: None, **limits)
         self.now = NOW
 
     def live(self, receipt: Receipt, **options: Any) -> object:

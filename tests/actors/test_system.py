@@ -28,6 +28,7 @@ ACTORS = (
         "broker",
         "publishing",
         "trusting",
+        "delivering",
         "beaconing",
         "health",
     ),

@@ -1,0 +1,132 @@
+"""Secrets on their way: each enrolled device gets those of its service, sealed to its key.
+
+Follows what is committed and makes good what is missing, so that a crash in between costs nothing:
+where a device's delivery does not hold the versions that its service names, storing is asked to seal
+them; what is sealed is signed and laid on every broker, retained; a revoked device's is cleared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import structlog
+import trio
+
+from config_manager.actors.actor import Actor, Context, Full, Gone, Handler, Life, idle
+from config_manager.actors.messages import Deliver, Sign
+from config_manager.actors.publishing import Believed, Outlet
+from config_manager.actors.views import CommittedView
+from config_manager.config import wire
+from config_manager.config.errors import Refused
+from config_manager.config.world import World
+from config_manager.storage.devices import Delivery, Device, delivery, devices
+from config_manager.storage.state import Committed
+
+_AGAIN_S = 5.0
+
+
+@dataclass
+class Deliverer:
+    """What the delivering actor works with, across its lives."""
+
+    view: CommittedView
+    storing: Actor
+    signing: Actor
+    outlets: Sequence[Outlet]
+    believed: Believed
+    world: World
+    _laid: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    """topic → the payload that the outlets have, and the key that signed it"""
+
+    async def make_good(self) -> bool:
+        """Whether everything is as it should be; where not, it is worth trying again later."""
+        committed = self.view.committed
+        if not self.view.publishable or self.believed.changing:
+            return True  # whoever changes that wakes us
+        good = True
+        for device in devices(committed):
+            if device.revoked_at is not None:
+                self._lay(wire.sealed_topic(device.service, device.instance), b"", "")
+                continue
+            held = delivery(committed, device)
+            if _is_due(committed, device, held) and self.view.mode == "normal":
+                good = await self._ask_for(device) and good
+            elif held is not None:
+                good = await self._sign_and_lay(device, held) and good
+        return good
+
+    async def _ask_for(self, device: Device) -> bool:
+        """The answer is a commit, which wakes us."""
+        try:
+            await self.storing.ask(Deliver(device=device), self._context())
+        except (Gone, Full, Refused) as error:
+            structlog.get_logger().error(
+                "not delivered",
+                service=device.service,
+                instance=device.instance,
+                error=getattr(error, "detail", str(error)),
+            )
+            return False
+        return True
+
+    async def _sign_and_lay(self, device: Device, held: Delivery) -> bool:
+        topic = wire.sealed_topic(device.service, device.instance)
+        key_id = self.believed.key_for("config")
+        if self._laid.get(topic) == (held.payload, key_id):
+            return True
+        try:
+            envelope = await self.signing.ask(
+                Sign("config", wire.SEALED, held.payload), self._context()
+            )
+        except (Gone, Full):
+            return False
+        self._lay(topic, envelope.to_bytes(), key_id, held.payload)
+        structlog.get_logger().info(
+            "sealed",
+            service=device.service,
+            instance=device.instance,
+            secrets=len(held.versions),
+        )
+        return True
+
+    def _lay(self, topic: str, message: bytes, key_id: str, payload: bytes = b"") -> None:
+        if self._laid.get(topic) == (payload, key_id):
+            return
+        self._laid[topic] = (payload, key_id)
+        for outlet in self.outlets:
+            outlet.set_retained(topic, message)
+
+    def _context(self) -> Context:
+        return Context(self.world.randomness.uuid())
+
+
+def _is_due(committed: Committed, device: Device, held: Delivery | None) -> bool:
+    state = committed.live(device.service)
+    wanted = dict(state.secrets) if state is not None else {}
+    if held is None:
+        return bool(wanted)
+    return dict(held.versions) != wanted and bool(wanted or held.versions)
+
+
+def delivering(work: Deliverer) -> Life:
+    @asynccontextmanager
+    async def life() -> AsyncIterator[Handler]:
+        async def follow() -> None:
+            while True:
+                seen = work.view.committed
+                good = await work.make_good()
+                if work.view.committed is not seen:
+                    continue
+                with trio.move_on_after(float("inf") if good else _AGAIN_S):
+                    await work.view.changed()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            try:
+                yield idle
+            finally:
+                nursery.cancel_scope.cancel()
+
+    return life

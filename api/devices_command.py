@@ -1,0 +1,95 @@
+"""`config-manager devices`: which instances may receive secrets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from config_manager.api.operator import Server, asks_a_server, clean, print_json, print_table
+
+_PATH = ("api", "v1", "devices")
+_HEADER = ("SERVICE", "INSTANCE", "KEY", "ENROLLED", "BY", "SECRETS", "REVOKED")
+
+
+@click.group()
+def devices() -> None:
+    """Let instances in, so that they receive their service's secrets; and out again.
+
+    \b
+      config-manager devices token --service stt-worker        # here: shows a one-time token
+      config-manager client enroll --state ./state --service stt-worker \\
+        --url http://server:8081 --token-file -                # there: asks for it
+    """
+
+
+@devices.command()
+@asks_a_server
+@click.option("--service", required=True, help="Whose instance may enrol.")
+@click.option("--instance", metavar="NAME", help="Only this one. [whichever comes]")
+@click.option("--expires", default="1h", show_default=True, metavar="TIME", help="Such as 30m.")
+@click.option("--reason", help="Why, for the audit.")
+def token(
+    server: Server,
+    as_json: bool,
+    service: str,
+    instance: str | None,
+    expires: str,
+    reason: str | None,
+) -> None:
+    """Make a token with which one instance enrols, once."""
+    body = {"service": service, "instance": instance, "expires": expires}
+    made = server.ask("POST", *_PATH, "tokens", body=body, query={"reason": reason}).value
+    if as_json:
+        print_json(made)
+        return
+    who = f"{service}/{instance}" if instance else f"one instance of {service}"
+    click.echo(f"{clean(who)} may enrol with it until {clean(made['expires_at'])}, once:")
+    click.echo(f"\n  {clean(made['token'])}\n")
+    click.echo(
+        "on its machine: config-manager client enroll --state DIR --service "
+        f"{clean(service)} --url URL --token-file -"
+    )
+
+
+@devices.command("list")
+@asks_a_server
+def list_devices(server: Server, as_json: bool) -> None:
+    """Show every instance that enrolled, and which secrets it can read."""
+    answer = server.get(*_PATH)
+    if as_json:
+        print_json(answer)
+        return
+    print_table(_HEADER, [_row(one) for one in answer["devices"]])
+
+
+@devices.command()
+@asks_a_server
+@click.argument("service")
+@click.argument("instance")
+@click.option("--reason", help="Why, for the audit.")
+def revoke(server: Server, as_json: bool, service: str, instance: str, reason: str | None) -> None:
+    """Deliver nothing more to an instance, and mark what it could read."""
+    answer = server.ask("DELETE", *_PATH, service, instance, query={"reason": reason}).value
+    if as_json:
+        print_json(answer)
+        return
+    click.echo(
+        f"{clean(service)}/{clean(instance)} is revoked: no secret is delivered to it any more"
+    )
+    for name in answer["secrets"]:
+        click.echo(
+            f"  it could read {clean(name)}: config-manager secret set {clean(service)} {clean(name)}"
+        )
+
+
+def _row(device: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        device["service"],
+        device["instance"],
+        device["sign_keyid"][:16],
+        device["enrolled_at"][:19],
+        device["enrolled_by"],
+        ", ".join(device["secrets"]) or "-",
+        (device["revoked_at"] or "-")[:19],
+    )
