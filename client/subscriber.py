@@ -658,15 +658,13 @@ class Subscriber:
             except Distrust:
                 self._aside.append(one)
         accepted.sort(key=lambda pair: pair[0].update.mark, reverse=True)
-        for rank, (verdict, one) in enumerate(accepted):
+        for _, one in accepted:
             self._pardon(one)
-            if rank == 0:
-                try:
-                    self._check_floor(verdict)
-                except Distrust as refused:
-                    events += self._refuse(refused, one.topic, one.payload)
-                else:
-                    events += self._accept(verdict)
+        for verdict, one in accepted[:1]:
+            try:
+                events += self._accept(verdict)
+            except Distrust as refused:
+                events += self._refuse(refused, one.topic, one.payload)
         return events
 
     def _explained(self, verdict: Distrust) -> Distrust:

@@ -97,28 +97,36 @@ def entry(revision: int, **fields: Any) -> tuple[int, str]:
     return (revision, wire.digest(make_update(revision, **fields).to_bytes()))
 
 
-def make_snapshot(services: dict[str, tuple[int, str]], revision: int = 9) -> Envelope:
+def make_snapshot(
+    services: dict[str, tuple[int, str]], revision: int = 9, key: SigningKey = BEACON_KEY
+) -> Envelope:
     snapshot = Snapshot("00000000-0000-4000-8000-000000000000", 1, revision, services)
-    return sign(BEACON_KEY, wire.SNAPSHOT, snapshot.to_bytes())
+    return sign(key, wire.SNAPSHOT, snapshot.to_bytes())
 
 
 def make_beacon(
-    snapshot: Envelope, seq: int, boot_seq: int = 1, valid_s: int = 30, key: SigningKey = BEACON_KEY
+    snapshot: Envelope,
+    seq: int,
+    boot_seq: int = 1,
+    valid_s: int = 30,
+    key: SigningKey = BEACON_KEY,
+    root_version: int = 1,
 ) -> dict[str, Any]:
     beacon = Beacon(
-        "00000000-0000-4000-8000-000000000000", 1, 9, snapshot.digest, 1, "0" * 64,
+        "00000000-0000-4000-8000-000000000000", 1, 9, snapshot.digest, root_version, "0" * 64,
         boot_seq, seq, "2026-01-01T00:00:00.000Z", valid_s,
     )  # fmt: skip
     return sign(key, wire.BEACON, beacon.to_bytes()).to_object()
 
 
 def snapshot_bytes(services: dict[str, tuple[int, str]], seq: int, **fields: Any) -> bytes:
-    snapshot = make_snapshot(services)
+    snapshot = make_snapshot(services, key=fields.get("key", BEACON_KEY))
     beacon = make_beacon(snapshot, seq, **fields)
     return json.dumps({**snapshot.to_object(), "beacon": beacon}).encode()
 
 
 def keepalive_bytes(services: dict[str, tuple[int, str]], seq: int, **fields: Any) -> bytes:
+    """The beacon names the snapshot of the same services, whoever signed that."""
     beacon = make_beacon(make_snapshot(services), seq, **fields)
     return json.dumps({"type": "health.keepalive", "data": {"beacon": beacon}}).encode()
 

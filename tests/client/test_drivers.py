@@ -9,6 +9,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from config_manager.client import Change, NotNow
+from config_manager.client.identity import load_identity
+from config_manager.client.subscriber import ROOT_MAY_FOLLOW_S
 from config_manager.config import wire
 from config_manager.config.errors import (
     ConfigurationStale,
@@ -17,6 +19,7 @@ from config_manager.config.errors import (
     SettingsInvalid,
 )
 from tests.client import makers as m
+from tests.client import roots as r
 from tests.client.drivers import KITS, Broker, Kit, told
 from tests.client.story import Settings
 
@@ -328,6 +331,78 @@ async def test_what_it_dies_of_within_its_bake_time_is_not_run_again(it: Kit) ->
         assert (config.current.n, it.a.stage) == (5, "poisoned 6")
         it.a.configures(7)
         await it.until(lambda: config.current.n == 7)
+
+
+# ── newer roots ────────────────────────────────────────────────────────────────────────────────
+
+SECOND = r.root(2, config=(r.SECOND_CONFIG,))
+THIRD = r.root(3, r.ROOT_KEY, r.SECOND_ROOT, root=(r.SECOND_ROOT,), config=(r.SECOND_CONFIG,))
+FOURTH = r.root(4, r.SECOND_ROOT, root=(r.SECOND_ROOT,), config=(r.THIRD_CONFIG,))
+
+
+@told
+async def test_roots_are_walked_and_kept_and_a_start_offline_goes_on_from_there(it: Kit) -> None:
+    await deliver_first(it)
+    it.a.configures(6, key=r.THIRD_CONFIG)
+    for version, data in ((4, FOURTH), (3, THIRD), (2, SECOND)):
+        it.a.says(wire.root_topic(version), data)
+    async with it.open(bake_s=0.0) as config:
+        await it.until(lambda: config.current.n == 6, within=3)
+        assert config.refusals.total() == 0
+    assert [link.data for link in load_identity(it.state).chain[1:]] == [SECOND, THIRD, FOURTH]
+    async with it.open(mqtt_url="none:") as config:
+        assert config.current.n == 6
+
+
+@told
+async def test_what_a_revoked_key_signed_goes_on_also_after_a_restart_and_says_so(it: Kit) -> None:
+    await deliver_first(it)
+    async with it.open() as config:
+        await connect(it)
+        it.a.says(wire.root_topic(2), SECOND)
+        await it.until(lambda: config.freshness == "stale (signer-revoked)")
+        assert config.current.n == 5
+        it.a.configures(6)
+        await it.until(lambda: config.refusals["unknown-key"])
+    async with it.open() as config:
+        assert config.current.n == 5
+        await it.until(lambda: config.freshness == "stale (signer-revoked)")
+        it.a.configures(6, key=r.SECOND_CONFIG)
+        it.a.vouches(6, 2)
+        await it.until(lambda: config.freshness == "fresh")
+        assert config.current.n == 6
+
+
+@told
+async def test_a_root_that_is_not_on_disk_is_not_acted_on(it: Kit) -> None:
+    await deliver_first(it)
+    async with it.open() as config:
+        await connect(it)
+        it.disk.full = True
+        it.a.says(wire.root_topic(2), SECOND)
+        it.a.configures(6, key=r.SECOND_CONFIG)
+        await it.sleep(30)
+        assert config.current.n == 5
+        assert load_identity(it.state).root.version == 1
+        it.disk.full = False
+        await it.until(lambda: config.current.n == 6, within=3)
+    assert load_identity(it.state).root.version == 2
+
+
+@told
+async def test_an_unknown_key_is_said_half_a_second_later_and_not_at_the_next_tick(
+    it: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    await deliver_first(it)
+    async with it.open():
+        await connect(it)
+        for n in range(3):
+            await it.sleep(1.3)
+            caplog.clear()
+            it.a.configures(6 + n, key=m.STRANGER)
+            began = it.time()
+            await it.until(lambda: "refused" in caplog.text, every=0.02)
+            assert ROOT_MAY_FOLLOW_S <= it.time() - began < ROOT_MAY_FOLLOW_S + 0.2
 
 
 # ── a full disk ────────────────────────────────────────────────────────────────────────────────
