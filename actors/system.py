@@ -46,7 +46,8 @@ from config_manager.storage import changes
 from config_manager.storage.administration import Administration
 from config_manager.storage.devices import enrolled
 from config_manager.storage.instance import Witness, lock_data_dir
-from config_manager.storage.keys import KeyRing, check_private
+from config_manager.storage.key_files import check_private, read_token
+from config_manager.storage.keys import KeyRing
 from config_manager.storage.root_files import RootFiles
 from config_manager.storage.secrets import SecretBox
 from config_manager.storage.sql_store import SqlStore
@@ -111,7 +112,12 @@ async def running_system(
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(data_dir))
-        keys = KeyRing.open(data_dir, world, db_key_file=settings.db_key_file)
+        keys = KeyRing.open(
+            data_dir,
+            world,
+            db_key_file=settings.db_key_file,
+            credentials_dir=settings.credentials_dir,
+        )
         root_files = RootFiles(data_dir, world)
         trust = _trust(root_files, keys, world)
         states = ActorStates()
@@ -318,6 +324,8 @@ async def _accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, wo
 
     if settings.bootstrap_token is not None:
         await accept("bootstrap", settings.bootstrap_token.get_secret_value())
+    elif (given := settings.credentials_dir) is not None and (given / "admin.token").exists():
+        await accept("bootstrap", read_token(given / "admin.token", world))
     elif not known:
         path = keys.directory / "admin.token"
         if not world.disk.exists(path):  # else a start that died between file and database

@@ -106,6 +106,11 @@ def cli() -> None:
 @click.option(
     "--db-key-file", type=click.Path(path_type=Path), help="64 hex digits. [<data>/keys/db.key]"
 )
+@click.option(
+    "--credentials-dir",
+    type=click.Path(path_type=Path),
+    help="Key files from elsewhere, read-only: db.key, secrets.key, … [systemd's $CREDENTIALS_DIRECTORY]",
+)
 @click.option("--heartbeat-seconds", type=float, help="Period of keepalive and beacon. [10]")
 @click.option("--writes-per-minute", type=int, help="Limit on each token's writes. [none]")
 @click.option(

@@ -181,7 +181,7 @@ def sign_root(key: Path, given: Path, out: Path, yes: bool) -> None:
     from config_manager.config.documents import NotADocument, Root, UnknownCritical
     from config_manager.config.wire import Signature
     from config_manager.config.world import World
-    from config_manager.storage.keys import read_key
+    from config_manager.storage.key_files import read_key
 
     envelope = _envelope(given)
     try:
@@ -220,7 +220,7 @@ def export_root(data_dir: Path, to: Path) -> None:
     From then on `trust rotate`, `add-signer` and `revoke` answer what has to be signed where the key
     is. Everything else, and every client, goes on as before.
     """
-    from config_manager.storage.keys import check_private
+    from config_manager.storage.key_files import check_private
 
     keys = data_dir / "keys"
     if not keys.is_dir():

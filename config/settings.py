@@ -6,6 +6,7 @@ Units are in the names. A value that does not parse stops the start: `SettingsIn
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -46,6 +47,7 @@ class Settings(BaseSettings):
     tls_key_file: Path | None = None
     allow_plain_http: bool = False
     db_key_file: Path | None = None
+    credentials_dir: Path | None = None
     bootstrap_token: SecretStr | None = None
     heartbeat_seconds: float = Field(default=10.0, ge=0.1, le=3600)
     writes_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
@@ -103,6 +105,12 @@ def load_settings(*, dev: bool = False, **flags: Any) -> Settings:
         raise SettingsInvalid(f"{what}: {first['msg'].removeprefix('Value error, ')}") from None
     except (OSError, UnicodeDecodeError) as error:  # no other file is read here
         raise SettingsInvalid(f".env: cannot be read: {error}") from None
+    if settings.credentials_dir is None and (theirs := os.environ.get("CREDENTIALS_DIRECTORY")):
+        settings = settings.model_copy(update={"credentials_dir": Path(theirs)})  # systemd's
+    if settings.credentials_dir is not None and not settings.credentials_dir.is_dir():
+        raise SettingsInvalid(
+            f"CONFIG_MANAGER_CREDENTIALS_DIR: {settings.credentials_dir} is no directory"
+        )
     settings._dev = dev  # noqa: SLF001  ours, and set once
     if dev and not settings.bind_address.is_loopback:
         raise SettingsInvalid(

@@ -86,6 +86,11 @@ class SystemDisk:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 os.fchmod(file.fileno(), mode)  # a leftover temporary may have had another mode
+                if (
+                    os.geteuid() == 0
+                ):  # root works on a service's directory: the file is its owner's
+                    owner = path.parent.stat()
+                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -1,24 +1,29 @@
-"""The key files: made at the first start, 0600 or no start, 64 hex digits each."""
+"""Every key of an instance: made at the first start, read from `<data>/keys` or from where they are
+given (`storage.key_files` says what is safe)."""
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from nacl.signing import SigningKey
 
 from config_manager.config.documents import ROLES
-from config_manager.config.errors import DatabaseUnopenable, KeyFileUnsafe
 from config_manager.config.wire import keyid
 from config_manager.config.world import World
-
-_KEY_BYTES = 32
+from config_manager.storage.key_files import (
+    KEY_BYTES,
+    KeyFile,
+    check_not_writable,
+    check_private,
+    read_key,
+)
 
 
 class KeyRing:
     """Every key of this instance. It has no repr that shows one.
+
+    db, secrets: the files of the two keys that are changed through a successor.
 
     A role may have several keys over time: `config.key` is the first, later ones carry the first 16
     digits of their id (`config-0123456789abcdef.key`). Which one signs is the trust root's to say. The root's own may
@@ -26,14 +31,17 @@ class KeyRing:
     """
 
     def __init__(
-        self, data_dir: Path, keys: Mapping[str, bytes], seeds: Mapping[str, bytes]
+        self, places: _Places, files: Mapping[str, KeyFile], seeds: Mapping[str, bytes]
     ) -> None:
-        """keys: db, secrets, instance. seeds: key id → Ed25519 seed; none of the root's."""
-        self.data_dir = data_dir
-        self.directory = data_dir / "keys"
-        self.db_key = keys["db"]
-        self.secrets_key = keys["secrets"]
-        self.instance_key = keys["instance"]
+        """files: db, secrets, instance. seeds: key id → Ed25519 seed; none of the root's."""
+        self.data_dir = places.data_dir
+        self.directory = places.directory
+        self.db = files["db"]
+        self.secrets = files["secrets"]
+        self.db_key = self.db.read()
+        self.secrets_key = self.secrets.read()
+        self.instance_key = files["instance"].read()
+        self._places = places
         self._seeds = dict(seeds)
 
     def __repr__(self) -> str:
@@ -49,11 +57,11 @@ class KeyRing:
 
     def publics(self, role: str, world: World) -> list[bytes]:
         """The raw public keys of a role whose seeds are here, its first one first."""
-        return [_public(seed) for seed in self._read_role(role, world)]
+        return [_public(seed) for seed in _read(self._places.of_role(role), world)]
 
     def add(self, role: str, world: World) -> bytes:
         """A new key for a role, on disk before anybody relies on it; its public key."""
-        seed = world.randomness.token(_KEY_BYTES)
+        seed = world.randomness.token(KEY_BYTES)
         public = _public(seed)
         path = self.directory / f"{role}-{keyid(public)[:16]}.key"
         world.disk.write_atomic(path, seed.hex().encode())
@@ -64,83 +72,86 @@ class KeyRing:
     def root_seeds(self, world: World) -> dict[str, bytes]:
         """Key id → seed of each root key that is here now: read when they are needed and not kept, so
         that who takes them offline has taken them from the running service, too."""
-        return {keyid(_public(seed)): seed for seed in self._read_role("root", world)}
+        return {keyid(_public(seed)): seed for seed in _read(self._places.of_role("root"), world)}
 
     def root_files(self) -> list[Path]:
         """Where the root keys lie that are here."""
-        return _files(self.directory, "root")
-
-    def _read_role(self, role: str, world: World) -> list[bytes]:
-        return [read_key(path, world) for path in _files(self.directory, role)]
+        return [path for path, _ in self._places.of_role("root")]
 
     @classmethod
-    def open(cls, data_dir: Path, world: World, *, db_key_file: Path | None = None) -> KeyRing:
+    def open(
+        cls,
+        data_dir: Path,
+        world: World,
+        *,
+        db_key_file: Path | None = None,
+        credentials_dir: Path | None = None,
+    ) -> KeyRing:
         """Read the keys, or make them where nothing was ever kept under them.
 
-        Raises KeyFileUnsafe where others can read one, DatabaseUnopenable where one is missing
-        beside data that needs it, or is not 64 hex digits.
+        credentials_dir: key files that lie there (`db.key`, `secrets.key`, …) are used instead of
+        those in `keys/`, which then aren't made. Raises KeyFileUnsafe where others can read one,
+        DatabaseUnopenable where one is missing beside data that needs it, or is not 64 hex digits.
         """
-        directory = data_dir / "keys"
-        directory.mkdir(mode=0o700, exist_ok=True)
-        check_private(directory)
+        places = _Places(data_dir, credentials_dir)
+        places.check()
         fresh = not any(world.disk.exists(data_dir / n) for n in ("instance.json", "config.db"))
 
-        def key(name: str, given: Path | None = None) -> bytes:
-            path = directory / f"{name}.key"
-            if given is None and fresh and not world.disk.exists(path):
-                world.disk.write_atomic(path, world.randomness.token(_KEY_BYTES).hex().encode())
-            return read_key(given or path, world)
+        def file(name: str, given: Path | None = None) -> KeyFile:
+            path, is_given = (given, True) if given else places.of(name)
+            key_file = KeyFile(path, world, given=is_given)
+            if fresh and not is_given and not world.disk.exists(path):
+                key_file.make()
+            return key_file
 
-        keys = {
-            "db": key("db", db_key_file),
-            "secrets": key("secrets"),
-            "instance": key("instance"),
+        files = {
+            "db": file("db", db_key_file),
+            "secrets": file("secrets"),
+            "instance": file("instance"),
         }
         seeds: dict[str, bytes] = {}
         for role in ROLES:
-            if not _files(directory, role) and (fresh or role != "root"):  # that may be offline
-                key(role)
-            for path in _files(directory, role):
-                seed = read_key(path, world)
+            if not places.of_role(role) and (fresh or role != "root"):  # that may be offline
+                file(role).read()
+            for seed in _read(places.of_role(role), world):
                 if role != "root":
                     seeds[keyid(_public(seed))] = seed
-        return cls(data_dir, keys, seeds)
+        return cls(places, files, seeds)
 
 
-def _files(directory: Path, role: str) -> list[Path]:
-    """A role's key files, the first one first."""
-    first = directory / f"{role}.key"
-    return [*([first] if first.exists() else []), *sorted(directory.glob(f"{role}-*.key"))]
+class _Places:
+    """Where key files lie: those that are given win over ours."""
+
+    def __init__(self, data_dir: Path, given: Path | None) -> None:
+        self.data_dir = data_dir
+        self.directory = data_dir / "keys"
+        self._given = given
+
+    def check(self) -> None:
+        """Makes `keys/` where it is missing; raises KeyFileUnsafe where others reach into it."""
+        check_not_writable(self.data_dir)
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        check_private(self.directory)
+        for path in self.directory.iterdir():
+            if path.exists():  # a link that leads nowhere is said to be missing, by who wants it
+                check_private(path)
+
+    def of(self, name: str) -> tuple[Path, bool]:
+        """A key's file, and whether it is given."""
+        if self._given is not None and (self._given / f"{name}.key").exists():
+            return self._given / f"{name}.key", True
+        return self.directory / f"{name}.key", False
+
+    def of_role(self, role: str) -> list[tuple[Path, bool]]:
+        """A role's key files, the first one first, and whether each is given."""
+        first = self.of(role)
+        later = sorted(self.directory.glob(f"{role}-*.key"))
+        return [*([first] if first[0].exists() else []), *((path, False) for path in later)]
+
+
+def _read(files: list[tuple[Path, bool]], world: World) -> list[bytes]:
+    return [read_key(path, world, given=given) for path, given in files]
 
 
 def _public(seed: bytes) -> bytes:
     return SigningKey(seed).verify_key.encode()
-
-
-def check_private(path: Path) -> None:
-    """Only we can reach it; raises KeyFileUnsafe. A key that others could read or plant is no key."""
-    status = path.stat()
-    if stat.S_IMODE(status.st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
-        mode = "700" if stat.S_ISDIR(status.st_mode) else "600"
-        raise KeyFileUnsafe(f"others can reach {path.name}: run chmod {mode} on it")
-    if status.st_uid not in (os.geteuid(), 0):
-        raise KeyFileUnsafe(f"{path.name} belongs to another user: run chown on it")
-
-
-def read_key(path: Path, world: World) -> bytes:
-    """One key file; raises KeyFileUnsafe or DatabaseUnopenable."""
-    try:
-        mode = path.stat().st_mode
-        text = world.disk.read(path).decode("ascii").strip()
-        key = bytes.fromhex(text)
-    except FileNotFoundError:
-        raise DatabaseUnopenable(
-            f"the key file {path.name} is missing; put it back from where you keep it"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise DatabaseUnopenable(f"the key file {path.name} can't be read: {error}") from None
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise KeyFileUnsafe(f"others can read {path.name}: run chmod 600 on it, and change the key")
-    if len(key) != _KEY_BYTES or len(text) != 2 * _KEY_BYTES:
-        raise DatabaseUnopenable(f"the key file {path.name} does not hold 64 hex digits")
-    return key

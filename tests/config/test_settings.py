@@ -43,6 +43,7 @@ def test_without_anything_the_defaults_are_the_contracts() -> None:
         "tls_key_file": None,
         "allow_plain_http": False,
         "db_key_file": None,
+        "credentials_dir": None,
         "bootstrap_token": None,
         "heartbeat_seconds": 10.0,
         "writes_per_minute": None,

@@ -15,7 +15,8 @@ from config_manager.config.documents import ROLES
 from config_manager.config.errors import DatabaseUnopenable, KeyFileUnsafe
 from config_manager.config.wire import keyid
 from config_manager.config.world import World
-from config_manager.storage.keys import KeyRing, read_key
+from config_manager.storage.key_files import read_key
+from config_manager.storage.keys import KeyRing
 from tests.storage.makers import STEADY, Counting
 
 NAMES = ("db", "secrets", "instance", "root", "config", "beacon")
@@ -33,7 +34,7 @@ def write_key(path: Path, text: str = GIVEN, mode: int = 0o600) -> Path:
 
 
 def values(ring: KeyRing) -> list[bytes]:
-    signing = [seed for role in ROLES for seed in ring._read_role(role, World())]  # noqa: SLF001
+    signing = [read_key(ring.directory / f"{role}.key", World()) for role in ROLES]
     return [ring.db_key, ring.secrets_key, ring.instance_key, *signing]
 
 

@@ -1,0 +1,185 @@
+"""One key in a file: 64 hex digits, where nobody else can read or plant it, or no start.
+
+Ours lie in `<data>/keys`: 0600, and the directory 0700. A file that somebody else put there for us
+(systemd's LoadCredential, a secret mounted into a container, `--db-key-file`) may also be root's and
+readable by a group: systemd lets us in by an ACL, which shows as root:root 0440, Kubernetes by
+`fsGroup`, which shows as root:<our group> 0440. What everybody can read is refused there too.
+
+A key changes through a second file beside it, `NAME.new`, which takes its place when nothing needs
+the old one any more; a death at any moment leaves one that can be read and one that can be taken up.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from config_manager.config.errors import Conflict, DatabaseUnopenable, KeyFileUnsafe
+from config_manager.config.world import World
+
+KEY_BYTES = 32
+_ROOT = 0
+_MOST_BYTES = 4096
+"""A device or a mistake must not fill the memory."""
+
+
+class KeyFile:
+    """A key, and its successor while it is being changed. It has no repr that shows one."""
+
+    def __init__(self, path: Path, world: World, *, given: bool = False) -> None:
+        """given: somebody else put it there; else it is ours and lies in `keys/`."""
+        self.path = path
+        self.successor = path.with_name(path.name + ".new")
+        self._world = world
+        self._given = given
+
+    def __repr__(self) -> str:
+        return f"KeyFile({self.path.name!r})"
+
+    def make(self) -> None:
+        """A random key, durable on return. Raises OSError."""
+        _write_new(self.path, self._world)
+
+    def read(self) -> bytes:
+        """Raises KeyFileUnsafe or DatabaseUnopenable."""
+        return read_key(self.path, self._world, given=self._given)
+
+    def read_successor(self) -> bytes | None:
+        """None unless the key is being changed. Raises KeyFileUnsafe or DatabaseUnopenable."""
+        if not self._world.disk.exists(self.successor):
+            return None
+        return read_key(self.successor, self._world, given=self._given)
+
+    def begin(self) -> bytes:
+        """The successor: what a change that was cut off has left, else a new one, durable on return.
+
+        Raises Conflict where it can't be written there.
+        """
+        kept = self.read_successor()
+        if kept is not None:
+            return kept
+        if self.path.is_symlink():
+            raise Conflict(
+                f"{self.path.name} is a link: whoever mounts it there puts the next key beside it as "
+                f"{self.successor.name}, 64 hex digits, and this goes on from that"
+            )
+        try:
+            _write_new(self.successor, self._world)
+        except OSError as error:
+            raise Conflict(
+                f"{self.successor.name} can't be written beside {self.path.name} "
+                f"({error.strerror or error}): whoever puts the key there puts the next one beside "
+                "it under that name, 64 hex digits, and this goes on from that"
+            ) from None
+        return read_key(self.successor, self._world, given=self._given)
+
+    def finish(self) -> bool:
+        """The successor takes the key's place; the old key is gone. Once nothing needs it.
+
+        False where it can't be renamed there: then whoever puts the files there has to. Not durable
+        by itself: after a power cut it is as before, and is done again.
+        """
+        if self.path.is_symlink():
+            return False
+        try:
+            self._world.disk.rename(self.successor, self.path)
+        except OSError:
+            return False
+        return True
+
+
+def check_private(path: Path) -> None:
+    """Only we can reach it; raises KeyFileUnsafe. A key that others could read or plant is no key."""
+    status = path.stat()
+    if stat.S_IMODE(status.st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
+        mode = "700" if stat.S_ISDIR(status.st_mode) else "600"
+        raise KeyFileUnsafe(f"others can reach {path.name}: run chmod {mode} on it")
+    _check_owner(path, status)
+
+
+def check_not_writable(directory: Path) -> None:
+    """Nobody else can exchange what lies in it; raises KeyFileUnsafe. The sticky bit keeps the others
+    from renaming what is not theirs."""
+    status = directory.stat()
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        raise KeyFileUnsafe(f"everybody can write to {directory}: run chmod 700 on it")
+
+
+def read_key(path: Path, world: World, *, given: bool = False) -> bytes:
+    """One key file; raises KeyFileUnsafe or DatabaseUnopenable."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DatabaseUnopenable(f"the key file {path.name} can't be read: it is no file")
+        if given:
+            _check_given(path, status)
+        else:
+            _check_ours(path, status)
+        if status.st_size > _MOST_BYTES:
+            raise DatabaseUnopenable(f"the key file {path.name} does not hold 64 hex digits")
+        text = world.disk.read(path).decode("ascii").strip()
+        key = bytes.fromhex(text)
+    except FileNotFoundError:
+        raise DatabaseUnopenable(
+            f"the key file {path.name} is missing; put it back from where you keep it"
+        ) from None
+    except OSError as error:
+        raise DatabaseUnopenable(
+            f"the key file {path.name} can't be read: {error.strerror or error}"
+        ) from None
+    except ValueError:
+        raise DatabaseUnopenable(
+            f"the key file {path.name} does not hold 64 hex digits"
+        ) from None  # whose message repeats them
+    if len(key) != KEY_BYTES or len(text) != 2 * KEY_BYTES:
+        raise DatabaseUnopenable(f"the key file {path.name} does not hold 64 hex digits")
+    return key
+
+
+def read_token(path: Path, world: World) -> str:
+    """A token that somebody else put there; raises KeyFileUnsafe or DatabaseUnopenable."""
+    try:
+        _check_given(path, path.stat())
+        text = world.disk.read(path)[:_MOST_BYTES].decode("ascii").strip()
+    except (OSError, ValueError):
+        text = ""
+    if not text or not text.isprintable() or " " in text:
+        raise DatabaseUnopenable(f"{path.name} holds no token: printable ASCII without spaces")
+    return text
+
+
+def _write_new(path: Path, world: World) -> None:
+    world.disk.write_atomic(path, world.randomness.token(KEY_BYTES).hex().encode())
+
+
+def _check_ours(path: Path, status: os.stat_result) -> None:
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise KeyFileUnsafe(f"others can read {path.name}: run chmod 600 on it, and change the key")
+    _check_owner(path, status)
+
+
+def _check_given(path: Path, status: os.stat_result) -> None:
+    """Root's and readable by our group will do where we are not root; see the module's words."""
+    try:
+        check_not_writable(path.resolve().parent)
+    except OSError as error:
+        raise DatabaseUnopenable(
+            f"the key file {path.name} can't be read: {error.strerror or error}"
+        ) from None
+    beyond_group_reading = stat.S_IMODE(status.st_mode) & ~(stat.S_IRWXU | stat.S_IRGRP)
+    let_in_by_root = (
+        status.st_uid == _ROOT != os.geteuid()
+        and not beyond_group_reading
+        and status.st_gid in {_ROOT, os.getegid(), *os.getgroups()}
+    )
+    if not let_in_by_root:
+        _check_ours(path, status)
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    ours = {os.geteuid(), _ROOT}
+    if os.geteuid() == _ROOT:  # who works on a service's directory: what is there is its owner's
+        ours.add(path.parent.stat().st_uid)
+    if status.st_uid not in ours:
+        raise KeyFileUnsafe(f"{path.name} belongs to another user: run chown on it")
