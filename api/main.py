@@ -30,6 +30,11 @@ class LazyGroup(click.Group):
 
     lazy = {  # noqa: RUF012
         "audit": "config_manager.api.audit_command:audit",
+        "get": "config_manager.api.config_command:get_config",
+        "set": "config_manager.api.config_command:set_config",
+        "history": "config_manager.api.config_command:show_history",
+        "diff": "config_manager.api.config_command:diff_config",
+        "rollback": "config_manager.api.config_command:rollback_config",
         "client": "config_manager.client.cli:client",
         "doctor": "config_manager.api.doctor_command:doctor",
         "secret": "config_manager.api.secret_command:secret",

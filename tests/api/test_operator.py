@@ -347,6 +347,6 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("command", ["status", "token", "audit"])
+@pytest.mark.parametrize("command", ["status", "token", "audit", "get", "rollback"])
 def test_a_command_loads_click_and_the_standard_library_alone(command: str) -> None:
     subprocess.run([sys.executable, "-c", _LIGHT, command], check=True, timeout=30)
