@@ -227,6 +227,7 @@ class _Driver(Generic[M]):
         self._acknowledged = asyncio.Event()
         self._first = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
+        self._stops = False
 
     # ── what happens ───────────────────────────────────────────────────────────────────────────
 
@@ -261,6 +262,7 @@ class _Driver(Generic[M]):
             await self._acknowledged.wait()
 
     async def stop(self, tasks: list[asyncio.Task[Any]]) -> None:
+        self._stops = True
         running = [*tasks, *self._calls]
         for task in running:
             task.cancel()
@@ -303,13 +305,17 @@ class _Driver(Generic[M]):
 
     async def _call(self, change: Change[M]) -> None:
         assert self._apply is not None
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             answer = self._apply(change)
             if inspect.isawaitable(answer):
                 await answer
         except Exception as raised:  # noqa: BLE001  the service refuses; it says why
             error = raised
+        except asyncio.CancelledError as raised:
+            if self._stops:
+                raise
+            error = raised  # of something that it waited for: no answer would be none for ever
         await self._step(lambda: self._instance.called(error, _now()))
 
     def _too_stale(self, reason: str, policy: str) -> None:

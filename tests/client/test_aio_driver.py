@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from config_manager.client import open_config
+from config_manager.client import Change, open_config
 from config_manager.client.aio import AsyncioConfig
 from config_manager.config.errors import ConfigurationStale
 from tests.client import makers as m
@@ -183,6 +183,28 @@ def test_a_base_exception_comes_out_as_it_is(it: AioKit) -> None:
         it.run(story)
 
 
+def test_a_callback_that_is_cancelled_by_what_it_waits_for_refuses_and_is_asked_about_the_next(
+    it: AioKit,
+) -> None:
+    """Else there would never be an answer, and no change would be taken any more."""
+
+    async def apply(change: Change[Settings]) -> None:
+        if change.revision == 6:
+            loading = asyncio.create_task(asyncio.sleep(10))
+            asyncio.get_running_loop().call_soon(loading.cancel)
+            await loading
+
+    async def story() -> None:
+        async with it.open(apply=apply) as config:
+            it.a.configures(6)
+            await it.until(lambda: it.a.stage == "refused 6")
+            assert config.current.n == 5
+            it.a.configures(7)
+            await it.until(lambda: config.current.n == 7)
+
+    it.run(story)
+
+
 def test_a_change_that_is_read_by_two_tasks_reaches_each(it: AioKit) -> None:
     async def story() -> None:
         async with it.open() as config:
@@ -229,7 +251,7 @@ def test_a_port_that_nobody_listens_on_is_only_a_broker_that_is_away(tmp_path: P
 _NO_TRIO = """
 import asyncio, sys
 from pydantic import BaseModel
-from config_manager.client import open_config
+from config_manager.client import Change, open_config
 
 class Settings(BaseModel):
     n: int = 3
