@@ -287,15 +287,21 @@ class Instance(Generic[M]):
 
     def receive(self, topic: str, payload: bytes, wall_now: float, now: float) -> list[Do[M]]:
         """One message from a broker."""
+        if self._has_ended:  # nobody would live to see it through
+            return []
         return self._on_events(self.subscriber.receive(topic, payload, wall_now, now), now)
 
     def disconnected(self, now: float) -> list[Do[M]]:
+        if self._has_ended:
+            return []
         return self._on_events(self.subscriber.disconnected(now), now)
 
     def tick(self, now: float, wall_now: float) -> list[Do[M]]:
         """Every second or so."""
+        if self._has_ended:
+            return []
         todo = self._on_events(self.subscriber.tick(now, wall_now), now)
-        if self._bakes_until is not None and now >= self._bakes_until and not self._calling:
+        if self._bakes_until is not None and now >= self._bakes_until:
             self._bakes_until = None
             lived, attempt = self._now.running, self._now.attempt
             assert lived is not None
@@ -321,10 +327,12 @@ class Instance(Generic[M]):
 
     def retry(self, now: float) -> list[Do[M]]:
         """Apply what was put off, where nothing stands against it any more."""
-        return self._try(now)
+        return [] if self._has_ended else self._try(now)
 
     def called(self, error: BaseException | None, now: float) -> list[Do[M]]:
         """What the callback said: None (it runs the new one), NotNow, or what it raised."""
+        if self._has_ended:  # the next start asks again
+            return []
         if error is None and self._holds:  # somebody began something while it was asked
             self._accepted = True
             return []
@@ -349,8 +357,11 @@ class Instance(Generic[M]):
         return [*todo, *self._weigh(now)] if overtaken else todo
 
     def end(self) -> list[Do[M]]:
-        """The service stops on purpose."""
+        """The service stops on purpose. Nothing is decided any more: what comes now, or is being
+        asked about, is for the next start."""
         self._has_ended = True
+        if self._calling and not self._accepted:  # nobody said yes to it
+            self.subscriber.put_off()
         kept = self.subscriber.end_well()
         todo: list[Do[M]] = [Keep(kept)] if kept is not None else []
         return [*todo, self.receipt(gone=True)]

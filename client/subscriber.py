@@ -483,6 +483,10 @@ class Subscriber:
         trial = self._kept.trial
         if trial is not None and trial[1].digest == lived[1].digest:
             trial = None
+        before, _ = self._before_trial or (None, False)
+        # the one that a newer one, which is being asked about, may be put off for
+        if before is not None and before[1].digest == lived[1].digest:
+            self._before_trial = (None, False)
         self._kept = replace(self._kept, running=lived, trial=trial, signer_revoked=False)
         return self._kept
 

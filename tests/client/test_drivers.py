@@ -558,8 +558,12 @@ async def test_cancelling_ends_a_callback_that_is_still_at_it(it: Kit) -> None:
     assert await it.cancelled(serve, after=30)
     assert ended == ["the callback"]
     it.a.is_up = False
-    async with it.open() as config:  # it was no death: what was asked may be run
-        assert config.current.n == 6
+    async with it.open() as config:  # nobody said yes to it
+        assert config.current.n == 5
+    it.a.is_up = True
+    async with it.open() as config:  # but it was no death either: it is asked about again
+        await it.until(lambda: config.current.n == 6)
+        assert not config.refusals
 
 
 @told

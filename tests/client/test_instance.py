@@ -381,10 +381,16 @@ def test_a_misfit_leaves_the_bake_of_what_runs_as_it_was() -> None:
     assert (story.on_disk, story.stage) == ((6, None), "refused 7")
 
 
-def test_the_bake_time_is_no_shorter_for_a_callback_that_takes_long_over_the_next() -> None:
+@pytest.mark.parametrize("answer", [NO, NotNow(1000), None], ids=["no", "not now", "yes"])
+def test_what_runs_is_proved_also_while_a_callback_takes_long_over_the_next(
+    answer: Exception | None,
+) -> None:
+    story = running(5).gets(6).says().gets(7).lives(9)
+    assert story.died().n == 5  # a second process on the same disk, to see what it would do
     story = running(5).gets(6).says().gets(7).lives(100)
-    assert story.on_disk[0] == 5
-    story.says(NO).lives(1)
+    assert story.kept.running is not None
+    assert story.kept.running[0].revision == 6
+    assert story.says(answer).died().n == 6
     assert story.on_disk == (6, None)
 
 
@@ -418,10 +424,35 @@ def test_receipts_rise_within_a_start_and_from_one_to_the_next() -> None:
 
 def test_a_good_end_says_gone_and_nothing_said_afterwards_takes_it_back() -> None:
     story = running(5).gets(6)
-    story.instance.end()
-    story.says().lives(20)
-    assert len(story.receipts) > 3
-    assert all(receipt.gone for receipt in story.receipts[-2:])
+    story.ended()
+    said = len(story.receipts)
+    assert story.receipts[-1].gone
+    story.says().gets(7).lives(20)
+    story.instance.disconnected(story.now)
+    assert len(story.receipts) == said
+    reconnected = story.instance.receipt()
+    assert read_receipt(reconnected.topic, reconnected.payload).gone
+
+
+def test_what_nobody_said_yes_to_before_the_end_is_asked_about_at_the_next_start() -> None:
+    story = running(5).gets(6).ended()
+    assert (story.n, story.asked, story.refused()) == (5, [], [])
+    assert story.gets(6).asked == [6]
+    assert story.says().n == 6
+
+
+def test_what_was_said_yes_to_in_a_hold_before_the_end_runs_at_the_next_start() -> None:
+    story = running(5).gets(6).holds().says().ended()
+    assert (story.n, story.refused()) == (6, [])
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_what_comes_during_the_farewell_is_not_what_the_service_died_of(asks: bool) -> None:
+    story = running(5, asks=asks)
+    story.ended()
+    story.gets(6).lives(1)  # the driver still waits for a broker to acknowledge its last receipt
+    assert (story.asked, story.n) == ([], 5)
+    assert story.died().refused() == []
 
 
 def test_the_will_is_a_receipt_that_says_gone_while_the_live_ones_do_not() -> None:
