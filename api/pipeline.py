@@ -170,9 +170,10 @@ def _count_write(request: ApiRequest, writes: Limiter) -> None:
 
 
 def _note_refusal(request: ApiRequest, api: Api, error: ConfigManagerError) -> None:
-    """For the audit. Without a token nothing was tried; that is only logged."""
+    """For the audit. Without a token (in the header, or counted where a body has one) nothing was
+    tried; that is only logged."""
     known = request.grant is not ANYBODY
-    if not known and request.header(b"authorization") is None:
+    if not known and request.header(b"authorization") is None and request.standing is None:
         return
     refusal = Refusal(
         by=request.by,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +211,25 @@ async def test_refusals_become_a_row_of_the_audit_for_each_caller(tmp_path: Path
             while system.view.committed.audit_seq < 4:
                 await system.view.changed()
     assert system.view.committed.audit_seq == 4, "the bootstrap token, ci, and one row for each"
+
+
+async def test_a_guessed_enrolment_token_is_limited_and_audited_as_a_guessed_login(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as system:
+        rest = Caller(system)
+        key = base64.b64encode(bytes(32)).decode()
+        proof = base64.b64encode(bytes(64)).decode()
+        body = {"service": "door", "instance": "front", "token": "a-guess", "proof": proof}
+        body |= {"sign_public": key, "seal_public": key}
+        path = "/api/v1/devices/enroll"
+        answers = [await rest.ask("POST", path, body, token=None) for _ in range(FAILED_LOGINS + 2)]
+        assert [a.status for a in answers] == [401] * FAILED_LOGINS + [429] * 2
+        with trio.fail_after(5):
+            while system.view.committed.audit_seq < 2:
+                await system.view.changed()
+        (row,) = (await rest.ask("GET", "/api/v1/audit?after=1")).json["entries"]
+        told = json.loads(row["body"])["details"]["refusals"]
+        assert {(r["call"], r["client"]) for r in told} == {(f"POST {path}", "192.0.2.1")}
+        assert sum(r["count"] for r in told) == FAILED_LOGINS + 2
+        assert "a-guess" not in row["body"]

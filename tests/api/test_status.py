@@ -198,6 +198,18 @@ async def test_instances_are_sorted_and_one_service_can_be_asked_for(tmp_path: P
             assert [(i["service"], i["instance"]) for i in body["instances"]] == wanted
 
 
+async def test_a_narrowed_token_sees_the_instances_of_its_own_services_alone(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as rest:
+        for service in ("router", "stt-worker", "tts-worker"):
+            rest.report(None, service)
+        body = {"name": "ci", "role": "read", "services": ["*-worker", "nobody"]}
+        _, made = await rest.ask("POST", "/api/v1/tokens", body)
+        _, shown = await rest.ask("GET", STATUS, token=made["token"])
+        assert [i["service"] for i in shown["instances"]] == ["stt-worker", "tts-worker"]
+
+
 @pytest.mark.parametrize(
     "query", ["service=epoch", "service=A", "service=", "servce=a", "service=a&service=b"]
 )
