@@ -95,9 +95,9 @@ class Cache:
             bool(value["deleted"]),
             _order_from_list(order) if order is not None else None,
             poison=value.get("poison"),
-            seen_by={k: _seen_from_list(one) for k, one in value["seen_by"].items()},
-            beacons_by={k: _order_from_list(one) for k, one in value["beacons_by"].items()},
-            root_version=int(value["root_version"]),
+            seen_by={k: _seen_from_list(one) for k, one in value.get("seen_by", {}).items()},
+            beacons_by={k: _order_from_list(one) for k, one in value.get("beacons_by", {}).items()},
+            root_version=int(value.get("root_version", 0)),
         )
         try:
             running, revoked = self._kept_envelope(value["envelope"])
