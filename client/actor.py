@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from config_manager.client.opening import ABSENT_GRACE_S, Options, Prepared, pre
 from config_manager.client.saying import say, say_event
 from config_manager.client.subscriber import Applied, Event, Offered, Resigned, RootTrusted
 from config_manager.config.errors import ConfigurationStale
+from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World, backoff_s
 
@@ -99,10 +100,13 @@ class Follower:
     are dropped, never the newest.
     """
 
-    def __init__(self, service: str, instance: str) -> None:
+    def __init__(
+        self, service: str, instance: str, secrets: Callable[[], Mapping[str, Secret]] = dict
+    ) -> None:
         self.service = service
         self.instance = instance
         self.running: Applied | None = None
+        self._secrets = secrets
         self._unread: deque[Event] = deque(maxlen=_UNREAD_EVENTS)
         self._news = trio.Event()
 
@@ -110,6 +114,11 @@ class Follower:
     def current(self) -> JsonObject | None:
         """The configuration to run with; None while none was ever applied."""
         return self.running.update.config if self.running is not None else None
+
+    @property
+    def secrets(self) -> Mapping[str, Secret]:
+        """What was delivered sealed with the running configuration."""
+        return self._secrets()
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
@@ -163,7 +172,9 @@ async def follow(
         bake_s=0,
     )
     prepared = prepare(Anything, options, asks=False, world=world)
-    follower = Follower(prepared.service, prepared.name)
+    follower = Follower(
+        prepared.service, prepared.name, lambda: prepared.instance.effective.secrets
+    )
     async with _driving(prepared, follower, None, transport, world):
         yield follower
 

@@ -81,6 +81,7 @@ class Cache:
                     "trial": kept.trial[1].to_object() if kept.trial else None,
                     "trial_ended_well": kept.trial_ended_well,
                     "poison": kept.poison,
+                    "sealed": [envelope.to_object() for envelope in kept.sealed],
                 }
             )
         )
@@ -98,6 +99,7 @@ class Cache:
             seen_by={k: _seen_from_list(one) for k, one in value.get("seen_by", {}).items()},
             beacons_by={k: _order_from_list(one) for k, one in value.get("beacons_by", {}).items()},
             root_version=int(value.get("root_version", 0)),
+            sealed=tuple(wire.envelope_from_object(one) for one in value.get("sealed", ())),
         )
         try:
             running, revoked = self._kept_envelope(value["envelope"])

@@ -103,6 +103,12 @@ def trust_init(state: Path, root: Path) -> None:
     metavar="TEXT",
     help="Of COMMAND's variables; '' for the bare keys. [the service: STT_WORKER_]",
 )
+@click.option(
+    "--secrets",
+    is_flag=True,
+    help="Give COMMAND its secrets where its settings go. A file (--render) is the better place: "
+    "an environment is inherited by whatever COMMAND starts.",
+)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
     state: Path,
@@ -112,6 +118,7 @@ def run(
     templates: tuple[str, ...],
     on_change: str,
     prefix: str | None,
+    secrets: bool,
     command: tuple[str, ...],
 ) -> None:
     """Follow a service: one JSON object a line on stdout per event, until SIGTERM or SIGINT.
@@ -142,12 +149,12 @@ def run(
 
     _log_to_stderr()
     if not command:
-        for given, name in ((templates, "--render"), (prefix, "--prefix")):
+        for given, name in ((templates, "--render"), (prefix, "--prefix"), (secrets, "--secrets")):
             if given:
                 raise click.UsageError(f"{name} needs a COMMAND: … -- ./my-service")
         trio.run(_run, state, service, mqtt_url, instance)
         return
-    wrapped = _wrapped(command, templates, on_change, prefix)
+    wrapped = _wrapped(command, templates, on_change, prefix, secrets=secrets)
     sys.exit(trio.run(_run_command, state, service, mqtt_url, instance, wrapped))
 
 
@@ -183,13 +190,15 @@ def enroll(
     administrator makes the token: config-manager devices token --service SERVICE.
     """
     from config_manager.client.enrolling import enrol
-    from config_manager.client.identity import load_identity
+    from config_manager.client.identity import load_identity, note_enrolled
     from config_manager.config.names import parse_instance, parse_service
+    from config_manager.config.world import World
 
     name = parse_service(service)
     identity = load_identity(state)
     as_instance = identity.instance if instance is None else parse_instance(instance)
     at = enrol(identity, name, as_instance, url=url, token=_read_token(token_file), ca_file=ca_file)
+    note_enrolled(state, name, as_instance, World())
     click.echo(f"{name}/{as_instance} is enrolled since {at}; its secrets are on their way")
 
 
@@ -289,7 +298,12 @@ async def _run(state: Path, service: str, mqtt_url: str, instance: str | None) -
 
 
 def _wrapped(
-    command: tuple[str, ...], templates: tuple[str, ...], on_change: str, prefix: str | None
+    command: tuple[str, ...],
+    templates: tuple[str, ...],
+    on_change: str,
+    prefix: str | None,
+    *,
+    secrets: bool,
 ) -> Wrapped:
     import signal
 
@@ -309,7 +323,7 @@ def _wrapped(
             raise click.UsageError(
                 f"--on-change {on_change}: expected restart, or a signal such as HUP"
             ) from None
-    return Wrapped(command, pairs, signals, prefix)
+    return Wrapped(command, pairs, signals, prefix, secrets)
 
 
 async def _run_command(

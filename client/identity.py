@@ -1,5 +1,6 @@
 """An instance's state directory: the root it trusts, its own keys, its name.
 
+enrolled             `service/instance` of each enrolment that a server took
 root.json            the pinned trust root, the envelope's bytes; written last, so it means ready
 roots/<n>.json       the versions that followed it, each verified by the one before, at each start
 instance             the instance's name
@@ -36,7 +37,8 @@ class Identity:
     """What `trust init` made, and the roots that were trusted since. The keys are raw bytes and
     never shown.
 
-    chain: from the pinned root to the newest. broken: why a kept root was left out, for the log.
+    chain: from the pinned root to the newest. enrolled: the `service/instance` of each enrolment that
+    a server took. broken: why a kept root was left out, for the log.
     """
 
     state_dir: Path
@@ -46,6 +48,7 @@ class Identity:
     seal_key: bytes = field(repr=False)
     file_key: bytes = field(repr=False)
     broken: str | None = None
+    enrolled: frozenset[str] = frozenset()
 
     @property
     def root(self) -> Root:
@@ -102,8 +105,29 @@ def load_identity(state_dir: Path, world: World | None = None) -> Identity:
     chain, broken = _load_chain(state_dir, pinned, world)
     sign_key, seal_key, file_key = (_read_key(_key_path(state_dir, k), world) for k in _KEYS)
     return Identity(
-        state_dir, _read_instance(state_dir, world), chain, sign_key, seal_key, file_key, broken
+        state_dir,
+        _read_instance(state_dir, world),
+        chain,
+        sign_key,
+        seal_key,
+        file_key,
+        broken,
+        _read_enrolled(state_dir, world),
     )
+
+
+def note_enrolled(state_dir: Path, service: str, instance: str, world: World) -> None:
+    """From now on this instance waits for the secrets that a configuration names. Raises OSError."""
+    known = _read_enrolled(state_dir, world) | {f"{service}/{instance}"}
+    text = "".join(f"{one}\n" for one in sorted(known))
+    world.disk.write_atomic(state_dir / "enrolled", text.encode())
+
+
+def _read_enrolled(state_dir: Path, world: World) -> frozenset[str]:
+    try:
+        return frozenset(world.disk.read(state_dir / "enrolled").decode("ascii").split())
+    except (OSError, UnicodeDecodeError):
+        return frozenset()
 
 
 def keep_root(state_dir: Path, link: Link, world: World) -> None:

@@ -19,6 +19,7 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 from nacl.signing import SigningKey
 from pydantic import BaseModel
 
+from config_manager.client.deliveries import Deliveries
 from config_manager.client.identity import Identity
 from config_manager.client.precedence import DoesNotFit, Effective, Layers
 from config_manager.client.root_chain import Link, RootChain
@@ -39,6 +40,7 @@ from config_manager.client.subscriber import (
 from config_manager.config import strict_json, wire
 from config_manager.config.documents import Attempt, ConfigUpdate, Receipt, Running, Stage
 from config_manager.config.names import InstanceName, ServiceName
+from config_manager.config.trust import Distrust
 from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import World, rfc3339
 
@@ -46,6 +48,8 @@ M = TypeVar("M", bound=BaseModel)
 
 BAKE_S = 10.0
 """How long a service must live with a configuration before it is taken for good."""
+
+NOT_ENROLLED = "this instance is not enrolled, see config-manager client enroll"
 
 OnStale = Literal["report", "warn", "stop"]
 
@@ -176,6 +180,15 @@ class Instance(Generic[M]):
         self.subscriber = Subscriber(
             service, instance, RootChain(identity.chain), kept, negotiates=True
         )
+        self.deliveries = Deliveries(
+            service,
+            instance,
+            identity.seal_key,
+            kept.sealed if kept is not None else (),
+            identity.roots,
+        )
+        self._is_enrolled = f"{service}/{instance}" in identity.enrolled
+        self._sealed_aside: bytes | None = None
         self._layers = layers
         self._policy = policy
         self._boot_seq = boot_seq
@@ -226,6 +239,7 @@ class Instance(Generic[M]):
             wire.SNAPSHOT_TOPIC,
             wire.KEEPALIVE_TOPIC,
             wire.ROOTS_FILTER,
+            self.deliveries.topic,
         )
 
     @property
@@ -263,7 +277,7 @@ class Instance(Generic[M]):
                 continue
             update, envelope = first
             try:
-                effective = self._layers.effective(update)
+                effective = self._layers.effective(update, self.deliveries.values(update))
             except DoesNotFit as error:
                 self._attempted(update.revision, "refused", f"model: {error}")
                 todo.append(Tell(Refused("model", f"what was kept no longer fits: {error}")))
@@ -289,7 +303,35 @@ class Instance(Generic[M]):
         """One message from a broker."""
         if self._has_ended:  # nobody would live to see it through
             return []
-        return self._on_events(self.subscriber.receive(topic, payload, wall_now, now), now)
+        if topic == self.deliveries.topic:
+            return self._on_sealed(payload, wall_now, now)
+        before = self.subscriber.root.version
+        todo = self._on_events(self.subscriber.receive(topic, payload, wall_now, now), now)
+        if self._sealed_aside is not None and self.subscriber.root.version > before:
+            waited, self._sealed_aside = self._sealed_aside, None
+            todo += self._on_sealed(waited, wall_now, now)
+        return todo
+
+    def _on_sealed(self, payload: bytes, wall_now: float, now: float) -> list[Do[M]]:
+        """This instance's secrets. An empty message takes nothing away: it was revoked, or a broker
+        lost it."""
+        if not payload:
+            return []
+        try:
+            is_news = self.deliveries.receive(payload, self.subscriber.root, wall_now)
+        except Distrust as verdict:
+            if verdict.reason == "unknown-key":
+                self._sealed_aside = payload  # its root may follow
+            refused = self.subscriber.refuse(verdict, self.deliveries.topic, payload)
+            return [Tell(event) for event in refused]
+        if not is_news:
+            return []
+        self._is_enrolled = True
+        kept = self.subscriber.keep_sealed(self.deliveries.kept)
+        running = self._now.running
+        if running is not None and running[0].secrets and not self._now.effective.secrets:
+            self.subscriber.offer_again()  # it was enrolled while it ran
+        return [*([Keep(kept)] if kept is not None else []), *self._weigh(now)]
 
     def disconnected(self, now: float) -> list[Do[M]]:
         if self._has_ended:
@@ -415,10 +457,15 @@ class Instance(Generic[M]):
         self._candidate = None
         self._attempted(update.revision, "received")
         self._now.correlation_id = update.correlation_id
+        secrets = self.deliveries.values(update)
+        if secrets is None and self._is_enrolled:
+            self._attempted(update.revision, "deferred", "waiting for secrets")
+            return [self.receipt()]
         try:
-            effective = self._layers.effective(update)
+            effective = self._layers.effective(update, secrets)
         except DoesNotFit as error:
-            return self._turn_down("model", str(error), offered)
+            why = "" if secrets is not None else f" (its secrets are not delivered: {NOT_ENROLLED})"
+            return self._turn_down("model", f"{error}{why}", offered)
         needs_restart = self._change(effective, "broker").keys & self._policy.restart_required
         if needs_restart and (self._is_open or self._now.running is not None):
             return self._wait_for_restart(update, sorted(needs_restart))
@@ -460,7 +507,9 @@ class Instance(Generic[M]):
         self._now = _Standing(
             candidate, "broker", accepted, correlation_id=accepted[0].correlation_id
         )
-        self._attempted(accepted[0].revision, "applied" if bakes else "healthy")
+        lacks = accepted[0].secrets and not candidate.secrets
+        why = f"without its secrets: {NOT_ENROLLED}" if lacks else None
+        self._attempted(accepted[0].revision, "applied" if bakes else "healthy", why)
         kept = self.subscriber.kept
         assert kept is not None
         keep: list[Do[M]] = [] if bakes else [Keep(kept)]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Generic, Literal, TypeVar, cast, get_args
 
@@ -28,9 +28,13 @@ from pydantic_core.core_schema import ErrorType
 from config_manager.config import strict_json
 from config_manager.config.documents import ConfigUpdate
 from config_manager.config.errors import SettingsInvalid
+from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
 
 M = TypeVar("M", bound=BaseModel)
+
+MASK = "********"
+"""What is shown in a secret's place."""
 
 Origin = Literal["environment", ".env", "delivered", "default"]
 
@@ -78,6 +82,8 @@ class Effective(Generic[M]):
     values: M
     explanations: Mapping[str, Explanation]
     update: ConfigUpdate | None
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    """what was delivered sealed for it, whether the model has a field for it or not"""
 
     @cached_property
     def overrides(self) -> tuple[str, ...]:
@@ -113,21 +119,29 @@ class Layers(Generic[M]):
         self._overrides: dict[str, tuple[Origin, str, Any]] = {}
         upper_environment = {name.upper(): value for name, value in environment.items()}
         upper_file = {name.upper(): value for name, value in (env_file or {}).items()}
-        for key, field in model.model_fields.items():
+        for key, info in model.model_fields.items():
             name = (prefix + key).upper()
             if (text := upper_environment.get(name)) is not None:
-                self._overrides[key] = ("environment", name, _parsed(name, text, field))
+                self._overrides[key] = ("environment", name, _parsed(name, text, info))
             elif (text := upper_file.get(name)) is not None:
-                self._overrides[key] = (".env", name, _parsed(name, text, field))
+                self._overrides[key] = (".env", name, _parsed(name, text, info))
 
-    def effective(self, update: ConfigUpdate | None) -> Effective[M]:
-        """Everything merged; update None: nothing was delivered yet. Raises DoesNotFit."""
+    def effective(
+        self, update: ConfigUpdate | None, secrets: Mapping[str, Secret] | None = None
+    ) -> Effective[M]:
+        """Everything merged; update None: nothing was delivered yet. secrets: those of the update.
+
+        Raises DoesNotFit.
+        """
+        known = secrets or {}
         delivered: JsonObject = {}
         filled_in: JsonObject = {}
         if update is not None:
             delivered = {k: v for k, v in update.config.items() if k not in update.defaulted}
             filled_in = {k: v for k, v in update.config.items() if k in update.defaulted}
-        given = {**delivered, **{key: value for key, (_, _, value) in self._overrides.items()}}
+        opened = {k: s.reveal() for k, s in known.items() if k in self.model.model_fields}
+        overridden = {key: value for key, (_, _, value) in self._overrides.items()}
+        given = {**delivered, **opened, **overridden}
         try:
             # as JSON, so that a strict model takes "2026-01-01" for a date as it would from a file
             values = self._frozen.model_validate_json(strict_json.dumps(given))
@@ -136,10 +150,17 @@ class Layers(Generic[M]):
         return Effective(
             values,
             {
-                key: self._explain(key, getattr(values, key), delivered, filled_in, update)
+                key: self._explain(
+                    key,
+                    MASK if key in opened else getattr(values, key),
+                    {**delivered, **dict.fromkeys(opened, MASK)},
+                    filled_in,
+                    update,
+                )
                 for key in self.model.model_fields
             },
             update,
+            known,
         )
 
     def _explain(

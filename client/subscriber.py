@@ -160,6 +160,7 @@ class Kept:
     seen_by: Mapping[str, Seen] = field(default_factory=dict)
     beacons_by: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     root_version: int = 0
+    sealed: tuple[Envelope, ...] = ()
 
     @property
     def applied(self) -> Seen | None:
@@ -245,6 +246,7 @@ class Subscriber:
             self._lost_root = kept.root_version  # a file may be gone: see `_check_root`
             kept = kept.under(roots.newest)
         self._negotiates = negotiates
+        self._sealed = kept.sealed if kept is not None else ()
         self._offered: tuple[ConfigUpdate, Envelope] | None = None
         self._before_trial: tuple[tuple[ConfigUpdate, Envelope] | None, bool] | None = None
         self._decided_on = {kept.poison} if kept is not None and kept.poison else set[str]()
@@ -421,7 +423,7 @@ class Subscriber:
         seen = Seen(update.mark, envelope.digest)
         self._first_start = False
         if kept is None:
-            kept = Kept(None, seen)
+            kept = Kept(None, seen, sealed=self._sealed)
         kept = replace(kept, seen=seen, seen_by=_raised(kept.seen_by, envelope.signers, seen))
         if update.deleted:
             self._offered = None  # older than the deletion: nobody wants it any more
@@ -441,6 +443,23 @@ class Subscriber:
         self._decided_on = {envelope.digest}
         self._offered = (update, envelope)
         return [Offered(update, envelope)] if self._negotiates else self.adopt(bakes=False)
+
+    def keep_sealed(self, sealed: tuple[Envelope, ...]) -> Kept | None:
+        """The instance's secrets, as they came, go with what is kept."""
+        self._sealed = sealed
+        if self._kept is not None:
+            self._kept = replace(self._kept, sealed=sealed)
+        return self.kept
+
+    def offer_again(self) -> None:
+        """What runs may be applied once more: something that it lacked has come."""
+        runs = self._what_runs
+        if runs is not None and self._offered is None:
+            self._offered = runs
+
+    def refuse(self, verdict: Distrust, topic: str, payload: bytes) -> list[Refused]:
+        """A message that somebody else judged: counted, and said as others are."""
+        return self._refuse(self._explained(verdict), topic, payload)
 
     # what the service makes of an offer
 

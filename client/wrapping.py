@@ -35,13 +35,15 @@ class Wrapped:
     """What to run, and how it learns of changes.
 
     templates: template file → the file it becomes. on_change: the signal to send, or None to
-    restart. prefix: of the variables, None for the service's own.
+    restart. prefix: of the variables, None for the service's own. secrets: whether the command gets
+    them, too, where its settings go.
     """
 
     command: Sequence[str]
     templates: Mapping[Path, Path] = field(default_factory=dict)
     on_change: signal.Signals | None = None
     prefix: str | None = None
+    secrets: bool = False
 
 
 async def wrap(follower: Follower, wrapped: Wrapped, world: World) -> int:
@@ -80,8 +82,14 @@ class _Child:
     async def follow_changes(self, follower: Follower) -> None:
         running: JsonObject | None = None
         async for event in follower:
-            if isinstance(event, Applied) and event.update.config != running:
-                running = event.update.config
+            if not isinstance(event, Applied):
+                continue
+            config = event.update.config
+            if self._wrapped.secrets:  # asked for: they go where the command reads its settings
+                opened = {name: one.reveal() for name, one in follower.secrets.items()}
+                config = {**config, **opened}
+            if config != running:
+                running = config
                 await self._give(running, event.update.revision)
 
     async def ended(self) -> int:

@@ -33,6 +33,7 @@ from config_manager.config.documents import (
     ConfigUpdate,
     NotADocument,
     Root,
+    Sealed,
     Snapshot,
     UnknownCritical,
 )
@@ -46,7 +47,7 @@ Reason = Literal[
 ]  # fmt: skip
 
 RoleName = Literal["root", "config", "beacon"]
-Document = TypeVar("Document", ConfigUpdate, Snapshot, Beacon, Root, AuditExport)
+Document = TypeVar("Document", Sealed, ConfigUpdate, Snapshot, Beacon, Root, AuditExport)
 
 
 _BEFORE_ANY_END = 0.0

@@ -5,6 +5,7 @@ No loop, no socket, no file: the disk is a dictionary and time is a number.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Story:
         now: float = 0.0,
         boot_seq: int = 1,
         opened: bool = True,
+        enrolled: bool = False,
         **policy: Any,
     ) -> None:
         self.disk = disk or m.MemoryDisk()
@@ -64,10 +66,12 @@ class Story:
         self.receipts: list[Receipt] = []
         self.too_stale: list[TooStale] = []
         self._again = {
-            "asks": asks, "environment": environment, "model": model, **policy
+            "asks": asks, "environment": environment, "model": model, "enrolled": enrolled, **policy
         }  # fmt: skip
         self._boot_seq = boot_seq
         identity = m.make_identity()
+        if enrolled:
+            identity = replace(identity, enrolled=frozenset({f"{m.SERVICE}/{identity.instance}"}))
         world = World(clock=self.clock, disk=self.disk)
         self._cache = Cache(Path("state"), m.SERVICE, identity.file_key, identity.roots, world)
         self.instance: Instance[Any] = Instance(

@@ -713,8 +713,9 @@ async def test_overrides_go_up_by_name(it: Kit, monkeypatch: pytest.MonkeyPatch)
 
 @told
 async def test_it_asks_for_its_own_topics_and_nobody_elses(it: Kit) -> None:
-    async with it.open(first_wait_s=1.0):
+    async with it.open(first_wait_s=1.0) as config:
         (session,) = it.a.sessions
         assert set(session.filters) == {
             m.TOPIC, wire.SNAPSHOT_TOPIC, wire.KEEPALIVE_TOPIC, wire.ROOTS_FILTER,
+            wire.sealed_topic(m.SERVICE, config.instance),
         }  # fmt: skip

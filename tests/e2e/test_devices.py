@@ -197,3 +197,47 @@ def test_status_tells_the_enrolled_from_who_only_says_so(shop: tuple[Processes, 
         what="her receipt is refused",
     )
     assert instances()[ada.instance]["enrolled"] is True
+
+
+def test_a_program_gets_its_secrets_where_it_asked_for_them_and_starts_with_them_offline(
+    shop: tuple[Processes, Path],
+) -> None:
+    processes, directory = shop
+    broker = processes.broker(directory / "broker")
+    server = processes.server(directory / "data", broker.url)
+    server.put(SERVICE, {"open": True})
+    set_secret(server, "pin", "first-marked")
+    state, template, target = (directory / name for name in ("ada", "template", "target"))
+    template.write_text("pin = ${pin}\n")
+    ada = enrol(processes, server, state)
+
+    def run() -> Any:
+        return processes.start(
+            [COMMAND, "client", "run", "--state", str(state), "--service", SERVICE,
+             "--mqtt-url", broker.url, "--render", f"{template}:{target}", "--secrets",
+             "--on-change", "HUP", "--", "sh", "-c", "trap : HUP; while :; do sleep 0.1; done"]
+        )  # fmt: skip
+
+    def rendered() -> str:
+        return target.read_text() if target.exists() else ""
+
+    wrapped = run()
+    eventually(lambda: rendered() == "pin = first-marked\n", within=20, what="it has its secret")
+    assert target.stat().st_mode & 0o777 == 0o600
+    set_secret(server, "pin", "second-marked")
+    eventually(lambda: rendered() == "pin = second-marked\n", within=10, what="the new value")
+    follower = processes.follow(state, SERVICE, "none:", "--instance", str(ada.instance))
+    follower.event("applied", within=20)
+    code, told = processes.run("client", "get", "--state", str(state), "--service", SERVICE)
+    assert code == 0
+    said = "\n".join([*follower.text, *told.text, *wrapped.text, *server.process.text])
+    assert "marked" not in said
+    follower.terminate()
+    wrapped.terminate()
+    server.kill()
+    broker.kill()
+    target.unlink()
+    run()
+    eventually(lambda: rendered() == "pin = second-marked\n", within=20, what="offline, too")
+    kept = b"".join(file.read_bytes() for file in state.rglob("*") if file.is_file())
+    assert b"marked" not in kept

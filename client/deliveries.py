@@ -1,0 +1,116 @@
+"""The secrets that were sealed to this instance, sans I/O.
+
+A configuration names its secrets and their versions; a sealed document brings the values. Both have
+to be here before either is applied, whichever comes first. The last few documents are kept, as they
+came: what runs may still be on the versions before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from config_manager.config import trust, wire
+from config_manager.config.documents import ConfigUpdate, Root, Sealed
+from config_manager.config.names import Mark
+from config_manager.config.sealing import NotSealedForThis, open_sealed
+from config_manager.config.secret import Secret
+from config_manager.config.trust import Distrust
+from config_manager.config.wire import Envelope
+
+_KEPT = 3
+_BEFORE_ANY_DATE = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivered:
+    sealed: Sealed
+    envelope: Envelope
+    values: Mapping[str, Secret]
+
+
+class Deliveries:
+    """What was delivered to one instance of one service, the newest first."""
+
+    def __init__(
+        self,
+        service: str,
+        instance: str,
+        seal_key: bytes,
+        kept: Sequence[Envelope],
+        roots: Sequence[Root],
+    ) -> None:
+        """seal_key: the instance's X25519 key. kept: as `kept` was. roots: any that were trusted."""
+        self.topic = wire.sealed_topic(service, instance)
+        self._service = service
+        self._instance = instance
+        self._seal_key = seal_key
+        self._delivered: list[_Delivered] = []
+        for envelope in reversed(kept):
+            for root in reversed(roots):
+                try:
+                    self._take(self._judge(envelope, root, _BEFORE_ANY_DATE), root)
+                except Distrust:
+                    continue
+                break
+
+    @property
+    def kept(self) -> tuple[Envelope, ...]:
+        """What must survive a restart."""
+        return tuple(one.envelope for one in self._delivered)
+
+    @property
+    def mark(self) -> Mark | None:
+        """Of the newest."""
+        return self._delivered[0].sealed.mark if self._delivered else None
+
+    def receive(self, payload: bytes, root: Root, now: float) -> bool:
+        """A message on `topic`. Whether it is news; raises Distrust. now: wall clock."""
+        return self._take(self._judge(trust.open_envelope(payload), root, now), root)
+
+    def values(self, update: ConfigUpdate) -> Mapping[str, Secret] | None:
+        """The secrets that a configuration names, in its versions; None where they are not here."""
+        for one in self._delivered:
+            if all(
+                name in one.values and one.sealed.secrets[name].version == version
+                for name, version in update.secrets.items()
+            ):
+                return {name: one.values[name] for name in update.secrets}
+        return None if update.secrets else {}
+
+    def _judge(self, envelope: Envelope, root: Root, now: float) -> _Delivered:
+        payload = trust.verify(envelope, wire.SEALED, "config", root, now)
+        sealed = trust.parse_verified(payload, Sealed.parse)
+        if (sealed.service, sealed.instance) != (self._service, self._instance):
+            raise Distrust(
+                "wrong-service",
+                f"secrets sealed for {sealed.service[:64]}/{sealed.instance[:64]}, not for "
+                f"{self._service}/{self._instance}",
+            )
+        try:
+            values = {name: open_sealed(sealed, name, self._seal_key) for name in sealed.secrets}
+        except NotSealedForThis as error:
+            raise Distrust("malformed", f"sealed secrets: {error}") from None
+        return _Delivered(sealed, envelope, values)
+
+    def _take(self, new: _Delivered, root: Root) -> bool:
+        """Never back, but for what a key pushed forward that the root no longer lists."""
+        good = root.roles["config"].keyids
+        highest = max(
+            (
+                one.sealed.mark
+                for one in self._delivered
+                if any(signature.keyid in good for signature in one.envelope.signatures)
+            ),
+            default=None,
+        )
+        if highest is not None and new.sealed.mark < highest:
+            raise Distrust(
+                "rolled-back",
+                f"sealed secrets of revision {new.sealed.revision} after {highest.revision}",
+            )
+        if any(one.envelope == new.envelope for one in self._delivered):
+            return False
+        others = [one for one in self._delivered if one.sealed != new.sealed]
+        self._delivered = [new, *others][:_KEPT]
+        return True
