@@ -211,7 +211,12 @@ def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
     """The options that every operator command has; it is called with `server` and `as_json`."""
 
     @click.option(
-        "--url", default=DEFAULT_URL, show_default=True, help="Where the server's REST listens."
+        "--url",
+        default=DEFAULT_URL,
+        envvar="CONFIG_MANAGER_URL",
+        show_default=True,
+        show_envvar=True,
+        help="Where the server's REST listens.",
     )
     @click.option(
         "--token-file",
