@@ -417,10 +417,10 @@ async def connect_with_aiomqtt(
     try:
         client = _make_client(address, client_id, will, aiomqtt.ProtocolVersion.V5)
         try:
-            await client.__aenter__()
+            await _connect_or_clean_up(client)
         except aiomqtt.MqttError:  # it may not know 5
             client = _make_client(address, client_id, will, aiomqtt.ProtocolVersion.V311)
-            await client.__aenter__()
+            await _connect_or_clean_up(client)
     except (aiomqtt.MqttError, OSError) as error:
         raise BrokerUnavailable(str(error) or type(error).__name__) from error
     try:
@@ -428,6 +428,35 @@ async def connect_with_aiomqtt(
     finally:
         with suppress(aiomqtt.MqttError, OSError):
             await client.__aexit__(None, None, None)
+
+
+async def _connect_or_clean_up(client: Any) -> None:
+    """aiomqtt connects in a thread, which goes on where we are cancelled, and then leaves a socket,
+    its watchers and a task to a loop that may be closed already."""
+    paho, loop, connect = client._client, asyncio.get_running_loop(), client._client_connect  # noqa: SLF001
+    is_given_up = False
+
+    async def end_at_once() -> None:
+        pass
+
+    def clean_up() -> None:
+        paho._sock_close()  # noqa: SLF001  which ends all of them
+
+    def connect_unless_given_up() -> None:
+        try:
+            connect()
+        finally:
+            if is_given_up:  # behind what connecting made the loop do
+                loop.call_soon_threadsafe(clean_up)
+
+    client._client_connect = connect_unless_given_up  # noqa: SLF001
+    try:
+        await client.__aenter__()
+    except BaseException:
+        client._misc_loop = end_at_once  # noqa: SLF001
+        is_given_up = True
+        loop.call_soon(clean_up)
+        raise
 
 
 def _make_client(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -246,6 +248,31 @@ def test_a_port_that_nobody_listens_on_is_only_a_broker_that_is_away(tmp_path: P
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(story())
+
+
+def test_leaving_while_it_connects_leaves_nothing_behind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The real aiomqtt, which connects in a thread; a short program ends before that is through."""
+    kit = AioKit(tmp_path)
+
+    async def story(url: str, wait_s: float) -> None:
+        async with open_config(
+            Settings,
+            service=m.SERVICE,
+            state_dir=kit.state,
+            mqtt_url=url,
+            env_file=None,
+            first_wait_s=0,
+        ):
+            await asyncio.sleep(wait_s)
+
+    with socket.create_server(("127.0.0.1", 0)) as never_answers:
+        url = f"mqtt://127.0.0.1:{never_answers.getsockname()[1]}"
+        for wait_s in (0, 0, 0, 0.001, 0.01, 0.1):
+            asyncio.run(story(url, wait_s))
+            gc.collect()
+    assert not [one for one in caplog.records if one.name == "asyncio"]
 
 
 _NO_TRIO = """
