@@ -162,6 +162,14 @@ class ReadAudit(Request[Sequence[AuditEntry]]):
 
 
 @dataclass(frozen=True, slots=True)
+class NotDoneYet(Request[None]):
+    """Refused with Conflict where this key stands for an administration that was done, and with
+    IdempotencyMismatch where it stands for another request."""
+
+    idempotency: Idempotency
+
+
+@dataclass(frozen=True, slots=True)
 class Confirmed(Request[None]):
     """A broker was seen to hold these (service, revision): the outbox may forget them."""
 
@@ -191,10 +199,11 @@ class RootChange:
 
 @dataclass(frozen=True, kw_only=True)
 class _ChangesRoot(Request[RootChange]):
-    """by: who. reason: why, in the operator's words."""
+    """by: who. reason: why, in the operator's words. idempotency: a change is made once for it."""
 
     by: str
     reason: str | None = None
+    idempotency: Idempotency | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

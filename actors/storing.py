@@ -32,6 +32,7 @@ from config_manager.actors.messages import (
     EpochWritten,
     Idempotency,
     NewEpoch,
+    NotDoneYet,
     PatchConfig,
     PutConfig,
     ReadAudit,
@@ -86,6 +87,10 @@ from config_manager.storage.store import (
 
 _NOT_KEPT = b""
 """Kept instead of an answer that may be given only once."""
+_DONE = (
+    "this was done when the Idempotency-Key came first; what was answered then is not kept (a token "
+    "is shown once); look at what there is before you ask again under another key"
+)
 _PROBE_INTERVAL_S = 2.0
 _REOPEN_INTERVAL_S = 1.0
 _STAGED_IN_PLACE = 64
@@ -381,6 +386,9 @@ class Storage:
         if isinstance(request, ReadHistory | ReadAudit | ReadSecrets):
             return _read(store, request), None
         now = self._world.clock.now()
+        if isinstance(request, NotDoneYet):
+            self._refuse_repetition(store, request.idempotency, now)
+            return None, None
         assert isinstance(request, Write)
         if request.idempotency is not None:
             record = batch.records.get(request.idempotency.key) or store.idempotency(
@@ -522,21 +530,28 @@ class Storage:
     def _keyed(self, idempotency: Idempotency) -> bytes:
         return hmac.digest(self._fingerprint_key, idempotency.fingerprint, "sha256")
 
-    def _replay(self, record: IdempotencyRecord, request: Write[Any], asked: Idempotency) -> Any:
-        """What was answered to this very request before."""
+    def _check_repeats(self, record: IdempotencyRecord, asked: Idempotency) -> None:
+        """Raises IdempotencyMismatch where the key was used for another request."""
         if not hmac.compare_digest(record.fingerprint, self._keyed(asked)):
             raise IdempotencyMismatch(
                 "this Idempotency-Key was used within the last 24 hours for another request; "
                 "use a new key for a new request"
             )
+
+    def _replay(self, record: IdempotencyRecord, request: Write[Any], asked: Idempotency) -> Any:
+        """What was answered to this very request before."""
+        self._check_repeats(record, asked)
         if not isinstance(request, Administer):
             return _decode_answer(record.answer)
         if record.answer == _NOT_KEPT:
-            raise Conflict(
-                "this was done when the Idempotency-Key came first; what was answered then was "
-                "shown once and is not kept"
-            )
+            raise Conflict(_DONE)
         return orjson.loads(record.answer)
+
+    def _refuse_repetition(self, store: Store, asked: Idempotency, now: float) -> None:
+        record = store.idempotency(asked.key, since=now - IDEMPOTENCY_KEPT_S)
+        if record is not None:
+            self._check_repeats(record, asked)
+            raise Conflict(_DONE)
 
     async def _commit(
         self,

@@ -21,6 +21,7 @@ from config_manager.actors.actor import Actor, Context, Handler, Life
 from config_manager.actors.messages import (
     AddSigner,
     Administer,
+    NotDoneYet,
     RevokeKey,
     RootChange,
     RotateRole,
@@ -131,6 +132,8 @@ class Trusting:
 
     async def handle(self, request: Any, context: Context) -> RootChange:
         current, at = self._view.current, rfc3339(self._world.clock.now())
+        if request.idempotency is not None:  # asked first: a new key lies on disk before it counts
+            await self._storing.ask(NotDoneYet(request.idempotency), context)
         match request:
             case RotateRole(role=role, overlap_s=overlap_s):
                 proposed = self._rotated(current, role, overlap_s, at)
@@ -231,7 +234,12 @@ class Trusting:
     ) -> RootChange:
         needs = roots.needs(envelope, self._view.current, proposed)
         details = {**details, "adopted": not needs}
-        note = Administer(what=NoteRoot(action, details), by=request.by, reason=request.reason)
+        note = Administer(
+            what=NoteRoot(action, details),
+            by=request.by,
+            reason=request.reason,
+            idempotency=request.idempotency,
+        )
         await self._storing.ask(note, context)
         if needs:
             self._files.keep_pending(envelope.to_bytes())

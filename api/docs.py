@@ -693,7 +693,7 @@ def _paths() -> dict[str, Any]:
             "post": _operation(
                 "allowEnrolment", "A one-time token with which an instance enrols; shown this once",
                 {"201": ""}, f"409 {_ADMIN_PROBLEMS}",
-                parameters=[_REASON], body=("EnrolmentTokenRequest", "application/json"),
+                parameters=_ADMINISTRATION, body=("EnrolmentTokenRequest", "application/json"),
             )
         },
         "/api/v1/devices/enroll": {
@@ -714,21 +714,21 @@ def _paths() -> dict[str, Any]:
             "post": _operation(
                 "rotateKey", "A new key for a role; a new version of the trust root",
                 {"200": "RootChange", "202": "RootChange"}, f"409 {_ADMIN_PROBLEMS}",
-                parameters=[_REASON], body=("RotateRequest", "application/json"),
+                parameters=_ADMINISTRATION, body=("RotateRequest", "application/json"),
             )
         },
         "/api/v1/trust/signers": {
             "post": _operation(
                 "addSigner", "One more root key, and how many of them have to sign",
                 {"200": "RootChange", "202": "RootChange"}, f"409 {_ADMIN_PROBLEMS}",
-                parameters=[_REASON], body=("SignerRequest", "application/json"),
+                parameters=_ADMINISTRATION, body=("SignerRequest", "application/json"),
             )
         },
         "/api/v1/trust/revoke": {
             "post": _operation(
                 "revokeKey", "Drop a key from the trust root at once",
                 {"200": "RootChange", "202": "RootChange"}, f"404 409 {_ADMIN_PROBLEMS}",
-                parameters=[_REASON], body=("RevokeRequest", "application/json"),
+                parameters=_ADMINISTRATION, body=("RevokeRequest", "application/json"),
             )
         },
         "/api/v1/trust/pending": {
@@ -741,7 +741,7 @@ def _paths() -> dict[str, Any]:
             "post": _operation(
                 "applyRoot", "Bring a root version that was signed elsewhere",
                 {"200": "RootChange", "202": "RootChange"}, f"409 {_ADMIN_PROBLEMS}",
-                parameters=[_REASON], body=("Envelope", "application/json"),
+                parameters=_ADMINISTRATION, body=("Envelope", "application/json"),
             )
         },
         "/api/v1/trust/root": {

@@ -89,7 +89,7 @@ async def test_a_token_is_made_once_and_its_repetition_is_told_so(tmp_path: Path
         rows = desk.audit_rows
         again = await desk.ask("k", "POST", TOKENS, CI)
         assert (again.status, again.json["type"]) == (409, "/problems/conflict")
-        assert "shown once" in again.json["detail"]
+        assert "is shown once" in again.json["detail"]
         assert (await desk.ask("k", "POST", TOKENS, {**CI, "role": "read"})).status == 422
         assert desk.audit_rows == rows
         assert all(
@@ -133,3 +133,34 @@ async def test_a_key_of_a_write_is_none_for_an_administration(tmp_path: Path) ->
         assert (await desk.ask("k", "POST", TOKENS, CI)).status == 422
         assert (await desk.ask("k2", "POST", TOKENS, CI)).status == 201
         assert (await desk.ask("k2", "PUT", DOOR, {})).status == 422
+
+
+async def test_a_key_is_rotated_once_however_often_it_is_asked_under_one_idempotency_key(
+    tmp_path: Path,
+) -> None:
+    path, body = "/api/v1/trust/rotate", {"role": "config"}
+    async with serving(tmp_path) as desk:
+        first = await desk.ask("k", "POST", path, body)
+        assert (first.status, first.json["version"]) == (200, 2)
+        files, rows = sorted((tmp_path / "keys").iterdir()), desk.audit_rows
+        again = await desk.ask("k", "POST", path, body)
+        assert (again.status, again.json["type"]) == (409, "/problems/conflict")
+        assert (await desk.ask("k", "POST", path, {"role": "beacon"})).status == 422
+        assert sorted((tmp_path / "keys").iterdir()) == files
+        assert desk.audit_rows == rows
+        assert desk.rest.system.trust.current.version == 2
+        assert (await desk.ask("k2", "POST", path, body)).json["version"] == 3
+
+
+async def test_an_enrolment_token_is_made_once_and_its_repetition_is_told_so(
+    tmp_path: Path,
+) -> None:
+    path, body = "/api/v1/devices/tokens", {"service": "door"}
+    async with serving(tmp_path) as desk:
+        made = await desk.ask("k", "POST", path, body)
+        assert made.status == 201
+        again = await desk.ask("k", "POST", path, body)
+        assert (again.status, "token" in again.json) == (409, False)
+        assert all(
+            made.json["token"].encode() not in part for row in desk.kept() for part in row[1:]
+        )
