@@ -27,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, TypeVar
 
 from config_manager.client.root_chain import Link, RootChain, Turned
+from config_manager.client.set_aside import Aside, SetAside, is_fast_forwarded
 from config_manager.config import strict_json, trust, wire
 from config_manager.config.documents import Beacon, ConfigUpdate, Role, Root, Snapshot
 from config_manager.config.strict_json import JsonObject
@@ -51,16 +52,8 @@ _SAID_PERIOD_S = 10.0
 
 _REFUSALS_REMEMBERED = 256
 
-ROOT_MAY_FOLLOW_S = 0.5
-"""How long a message by an unknown key waits for its root before its refusal is said. Retained
-messages come in any order: on a connect, a configuration may be tenths of a second ahead of the
-root that lists its key, and that is no attack. Longer would hide a real one for longer."""
-
 _SET_ASIDE = 4
-"""Messages of one topic that a newer root might let in; the newest stay."""
-
-_FAST_FORWARDED = frozenset[Reason](["rolled-back", "equivocation"])
-"""Refused, but the mark that stands against it may be a stolen key's, and fall with that key."""
+"""Configurations that a newer root might let in, of either kind. Of the rest, one of each topic."""
 
 Source: TypeAlias = Literal["broker", "last-known-good"]
 StaleReason: TypeAlias = Literal[
@@ -207,22 +200,6 @@ def _raised(
     return {**by_key, **risen} if risen else by_key
 
 
-@dataclass(slots=True)
-class _Aside:
-    """Refused, but to be judged again under a newer root.
-
-    overtakes: by a key that such a root may list. event: the refusal, while it is unsaid.
-    """
-
-    topic: str
-    payload: bytes
-    arrived_at: float
-    reason: Reason
-    overtakes: bool
-    event: Refused | None
-    say_at: float
-
-
 class Subscriber:
     """One service's configuration, as one instance sees it. Never raises for what it receives."""
 
@@ -269,7 +246,7 @@ class Subscriber:
         self._heard_at: float | None = None
         self._differs_since: float | None = None
         self._behind_since: float | None = None
-        self._aside: list[_Aside] = []
+        self._aside = SetAside()
         revoked = kept.to_start_with if kept is not None and kept.signer_revoked else None
         self._revoked_at_start = revoked[1].digest if revoked is not None else None
         self._started_at: float | None = None
@@ -315,7 +292,7 @@ class Subscriber:
     @property
     def due(self) -> float | None:
         """When `tick` has something to say, if that is before the next one; None: it has not."""
-        return min((a.say_at for a in self._aside if a.event is not None), default=None)
+        return self._aside.due
 
     @property
     def is_known_to_be_absent(self) -> bool:
@@ -665,10 +642,9 @@ class Subscriber:
 
     def _judge_again(self, wall_now: float) -> list[Event]:
         """What was refused under the root before. Of several configurations only the highest."""
-        waiting, self._aside = self._aside, []
         events: list[Event] = []
-        accepted: list[tuple[Accepted, _Aside]] = []
-        for one in sorted(waiting, key=lambda one: one.topic != wire.SNAPSHOT_TOPIC):
+        accepted: list[tuple[Accepted, Aside]] = []
+        for one in sorted(self._aside.take_all(), key=lambda one: one.topic != wire.SNAPSHOT_TOPIC):
             try:
                 if one.topic == self._topic:
                     accepted.append((self._judge(one.topic, one.payload, wall_now), one))
@@ -679,7 +655,7 @@ class Subscriber:
                 events += judge(one.payload, wall_now, one.arrived_at)
                 self._pardon(one)
             except Distrust:
-                self._aside.append(one)
+                self._aside.put_back(one)
         accepted.sort(key=lambda pair: pair[0].update.mark, reverse=True)
         for _, one in accepted:
             self._pardon(one)
@@ -708,46 +684,28 @@ class Subscriber:
     def _refuse_for_now(self, verdict: Distrust, topic: str, payload: bytes) -> list[Event]:
         """Refused; but what a newer root might let in is set aside, to be judged again then."""
         refused = self._refuse(verdict, topic, payload)
-        overtakes = verdict.reason == "unknown-key"
         ours = topic == self._topic
-        if not (
-            (overtakes and (ours or topic in (wire.SNAPSHOT_TOPIC, wire.KEEPALIVE_TOPIC)))
-            or (ours and verdict.reason in _FAST_FORWARDED)
-        ) or any(one.topic == topic and one.payload == payload for one in self._aside):
+        overtakes = verdict.reason == "unknown-key" and (
+            ours or topic in (wire.SNAPSHOT_TOPIC, wire.KEEPALIVE_TOPIC)
+        )
+        if not (overtakes or (ours and is_fast_forwarded(verdict))):
+            return [*refused]
+        if self._aside.holds(topic, payload):
             return [*refused]
         may_follow = verdict.strangers or self._roots.newest.version < self._lost_root
-        waits = refused[0] if refused and overtakes and may_follow else None
-        self._aside.append(
-            _Aside(
-                topic,
-                payload,
-                self._now,
-                verdict.reason,
-                overtakes,
-                waits,
-                self._now + ROOT_MAY_FOLLOW_S,
-            )
+        waits = bool(refused and overtakes and may_follow)
+        displaced = self._aside.add(
+            Aside(topic, payload, self._now, verdict, waits), at_most=_SET_ASIDE if ours else 1
         )
-        alike = [one for one in self._aside if one.topic == topic and one.overtakes == overtakes]
-        events: list[Event] = [] if waits else [*refused]
-        for one in alike[: -_SET_ASIDE if ours else -1]:
-            self._aside = [other for other in self._aside if other is not one]
-            events += [one.event] if one.event is not None else []
-        return events
+        return [*map(_said, displaced), *(() if waits else refused)]
 
     def _say_what_waited(self, now: float) -> list[Event]:
-        """Refusals by unknown keys, once their root had time to come."""
-        events: list[Event] = []
-        for one in self._aside:
-            if one.event is not None and now >= one.say_at:
-                events.append(one.event)
-                one.event = None
-        return events
+        return [*map(_said, self._aside.say(now))]
 
-    def _pardon(self, one: _Aside) -> None:
+    def _pardon(self, one: Aside) -> None:
         """It was not refused after all; unless that was said already."""
-        if one.event is not None:
-            self.refusals[one.reason] -= 1
+        if one.is_unsaid:
+            self.refusals[one.verdict.reason] -= 1
         self._recent.pop(_fingerprint(one.topic, one.payload), None)
 
     # refusals
@@ -763,7 +721,7 @@ class Subscriber:
             self._recent.popitem(last=False)
         if not self._may_say(verdict.reason):
             return []
-        return [Refused(verdict.reason, verdict.detail)]
+        return [_said(verdict)]
 
     def _may_say(self, reason: Reason) -> bool:
         """A flood of ever different junk is counted, but must not fill the log."""
@@ -906,6 +864,10 @@ class Subscriber:
 
 def _are_enough(keyids: frozenset[str], role: Role) -> bool:
     return len(keyids.intersection(role.keyids)) >= role.threshold
+
+
+def _said(verdict: Distrust) -> Refused:
+    return Refused(verdict.reason, verdict.detail)
 
 
 def _fingerprint(topic: str, payload: bytes) -> tuple[str, bytes]:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from config_manager.client.root_chain import RootChain, follow_on, pin
+from config_manager.client.set_aside import ROOT_MAY_FOLLOW_S
 from config_manager.client.subscriber import (
-    ROOT_MAY_FOLLOW_S,
     Applied,
     Event,
     Kept,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config_manager.client.set_aside import ROOT_MAY_FOLLOW_S
 from config_manager.client.subscriber import (
-    ROOT_MAY_FOLLOW_S,
     Applied,
     Deleted,
     Event,
