@@ -21,6 +21,7 @@ import trio
 from config_manager.client.formats import fill_in, to_environment
 from config_manager.client.saying import say
 from config_manager.client.subscriber import Applied
+from config_manager.config.errors import SettingsInvalid
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World
 
@@ -49,7 +50,8 @@ class Wrapped:
 async def wrap(follower: Follower, wrapped: Wrapped, world: World) -> int:
     """Run the command until it ends by itself, or this is cancelled. Returns its exit code.
 
-    Raises SettingsInvalid where a template does not fit, or the command can't be started.
+    Raises SettingsInvalid where a template does not fit at its first start, or the command can't be
+    started; a later configuration that does not fit a template leaves it as it is.
     """
     child = _Child(follower.service, wrapped, world)
     try:
@@ -116,9 +118,19 @@ class _Child:
 
     async def _give(self, config: JsonObject, revision: int) -> None:
         wrapped = self._wrapped
-        for template, target in wrapped.templates.items():
-            text = fill_in(template.read_text("utf-8"), config)
-            self._world.disk.write_atomic(target, text.encode(), mode=0o600)
+        try:
+            self._render(config)
+        except SettingsInvalid as error:
+            if self._process is None:
+                raise
+            say(
+                logging.ERROR,
+                "change not passed on",
+                service=self._service,
+                revision=revision,
+                detail=str(error),
+            )
+            return
         if self._process is not None and wrapped.on_change is not None:
             say(
                 logging.INFO,
@@ -137,9 +149,21 @@ class _Child:
             self._restarting = False
         say(logging.INFO, "command started", service=self._service, revision=revision)
 
-    async def _start(self, config: JsonObject) -> None:
-        from config_manager.config.errors import SettingsInvalid
+    def _render(self, config: JsonObject) -> None:
+        """All files or none, but for a disk that fails between them. Raises SettingsInvalid."""
+        texts: dict[Path, str] = {}
+        for template, target in self._wrapped.templates.items():
+            try:
+                texts[target] = fill_in(template.read_text("utf-8"), config)
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsInvalid(f"the template {template}: {error}") from None
+        for target, text in texts.items():
+            try:
+                self._world.disk.write_atomic(target, text.encode(), mode=0o600)
+            except OSError as error:
+                raise SettingsInvalid(f"{target}: {error.strerror or error}") from None
 
+    async def _start(self, config: JsonObject) -> None:
         settings = to_environment(self._service, config, self._wrapped.prefix)
         # who may write a setting must not get to choose what the command loads or finds
         for name in [n for n in settings if n in os.environ or _is_loaders(n)]:

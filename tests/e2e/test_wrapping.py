@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.processes import COMMAND, Process, Processes, Server, eventually
 
 CHILD = """
@@ -63,6 +65,31 @@ def test_it_gets_a_signal_once_its_file_is_written_anew(shop: tuple[Processes, P
     wrapped.event("hup", pad="100")  # its environment is the one it was started with
     assert target.read_text() == "pad = 200\n"
     assert not [line for line in wrapped.lines if line.get("event") == "term"]
+
+
+@pytest.mark.parametrize("on_change", ["HUP", "restart"])
+def test_what_a_template_has_no_value_for_any_more_leaves_it_running_as_it_was(
+    shop: tuple[Processes, Path], on_change: str
+) -> None:
+    processes, directory = shop
+    server, url = ready(processes, directory)
+    first, second = directory / "first", directory / "second"
+    first.write_text("pad = ${vad_speech_pad_ms}\n")
+    second.write_text("voice = ${voice}\n")
+    server.put("voice", {"voice": "amy", "vad_speech_pad_ms": 1})
+    options = ["--on-change", on_change, "--prefix", "STT_WORKER_", "--service", "voice"]
+    for template in (first, second):
+        options += ["--render", f"{template}:{template}.conf"]
+    wrapped = wrap(processes, directory, url, *options, "--", sys.executable, "-c", CHILD)
+    wrapped.event("up", pad="1")
+    server.put("voice", {"vad_speech_pad_ms": 2})  # somebody forgot a key
+    assert eventually(
+        lambda: any("asks for 'voice'" in line for line in wrapped.text), within=10, what="why"
+    )
+    assert Path(f"{first}.conf").read_text() == "pad = 1\n"  # not half of the new one
+    server.put("voice", {"voice": "joe", "vad_speech_pad_ms": 3})
+    wrapped.event("hup" if on_change == "HUP" else "up", pad="1" if on_change == "HUP" else "3")
+    assert Path(f"{second}.conf").read_text() == "voice = joe\n"
 
 
 def test_its_exit_code_is_ours_and_it_starts_with_nothing_in_reach(
