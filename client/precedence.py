@@ -18,10 +18,10 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Annotated, Any, Generic, Literal, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ErrorType
 
@@ -116,6 +116,12 @@ class Layers(Generic[M]):
         """Raises SettingsInvalid, naming the variable, where an override does not fit its key."""
         self.model = model
         self._frozen = _frozen(model)
+        self._names = {
+            alias: key
+            for key, info in model.model_fields.items()
+            for alias in _aliases(info)
+            if alias not in model.model_fields
+        }
         self._overrides: dict[str, tuple[Origin, str, Any]] = {}
         upper_environment = {name.upper(): value for name, value in environment.items()}
         upper_file = {name.upper(): value for name, value in (env_file or {}).items()}
@@ -137,8 +143,9 @@ class Layers(Generic[M]):
         delivered: JsonObject = {}
         filled_in: JsonObject = {}
         if update is not None:
-            delivered = {k: v for k, v in update.config.items() if k not in update.defaulted}
-            filled_in = {k: v for k, v in update.config.items() if k in update.defaulted}
+            named = {self._names.get(k, k): (k, v) for k, v in update.config.items()}
+            delivered = {name: v for name, (k, v) in named.items() if k not in update.defaulted}
+            filled_in = {name: v for name, (k, v) in named.items() if k in update.defaulted}
         opened = {k: s.reveal() for k, s in known.items() if k in self.model.model_fields}
         overridden = {key: value for key, (_, _, value) in self._overrides.items()}
         given = {**delivered, **opened, **overridden}
@@ -186,9 +193,29 @@ class Layers(Generic[M]):
         return Explanation(key, value, "default", server_default=filled_in.get(key))
 
 
+def _aliases(info: FieldInfo) -> list[str]:
+    """Other names under which a field's value may be delivered."""
+    alias = info.validation_alias
+    choices: list[Any] = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return [choice for choice in choices if isinstance(choice, str)]
+
+
 def _frozen(model: type[M]) -> type[M]:
-    """The same model, immutable: two tasks that look at `current` must see the same."""
-    if model.model_config.get("frozen"):
+    """The same model, immutable: two tasks that look at `current` must see the same. Its fields go by
+    their own names, as everything above spells them, whatever aliases they have."""
+    return cast("type[M]", _made_frozen(model))
+
+
+def _read_back(model: type[BaseModel], state: dict[Any, Any]) -> BaseModel:
+    frozen = _made_frozen(model)
+    values = frozen.__new__(frozen)
+    values.__setstate__(state)
+    return values
+
+
+@cache
+def _made_frozen(model: type[BaseModel]) -> type[BaseModel]:
+    if model.model_config.get("frozen") and not any(map(_aliases, model.model_fields.values())):
         return model
 
     def equals(self: BaseModel, other: object) -> bool:
@@ -199,18 +226,22 @@ def _frozen(model: type[M]) -> type[M]:
             and self.model_extra == other.model_extra
         )
 
-    made = type(
+    def reduced(self: BaseModel) -> tuple[Any, ...]:
+        """For pickle, which finds by this class's name only what it is a copy of."""
+        return _read_back, (model, self.__getstate__())
+
+    return type(
         model.__name__,
         (model,),
         {
-            "model_config": ConfigDict(frozen=True),
+            "model_config": ConfigDict(frozen=True, populate_by_name=True),
             "__module__": model.__module__,
             "__qualname__": model.__qualname__,
             "__doc__": model.__doc__,
             **({"__eq__": equals} if model.__eq__ is BaseModel.__eq__ else {}),
+            **({"__reduce__": reduced} if model.__reduce__ is BaseModel.__reduce__ else {}),
         },
     )
-    return cast("type[M]", made)
 
 
 def _parsed(name: str, text: str, field: FieldInfo) -> Any:

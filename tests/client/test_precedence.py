@@ -8,6 +8,7 @@ import enum
 import ipaddress
 import os
 import pathlib
+import pickle
 import uuid
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import (
+    AliasChoices,
     AnyUrl,
     BaseModel,
     ByteSize,
@@ -426,3 +428,45 @@ def test_for_any_layers_the_winner_of_every_key_is_the_documented_one(
     assert effective.overrides == tuple(
         sorted(key for key in keys if key in environment or key in env_file)
     )
+
+
+# ── aliases, and other processes ───────────────────────────────────────────────────────────────
+
+
+class Aliased(BaseModel):
+    whisper_model: str = Field("tiny", alias="whisperModel")
+    n: int = Field(0, validation_alias=AliasChoices("count", "how_many"))
+
+
+class AliasedAndFrozen(Aliased):
+    model_config = ConfigDict(frozen=True)
+
+
+@pytest.mark.parametrize("model", [Aliased, AliasedAndFrozen])
+@pytest.mark.parametrize("names", [("whisper_model", "n"), ("whisperModel", "how_many")])
+def test_a_field_with_an_alias_goes_by_its_own_name_too_and_is_explained(
+    model: type[Aliased], names: tuple[str, str]
+) -> None:
+    update = m.make_update(6, config=dict(zip(names, ("base", 3), strict=True)))
+    delivered = Layers(model, "P_", environment={}).effective(update)
+    assert (delivered.values.whisper_model, delivered.values.n) == ("base", 3)
+    assert delivered.explanations["n"].origin == "delivered"
+    overridden = Layers(model, "P_", environment={"P_N": "4"}).effective(update)
+    assert (overridden.values.whisper_model, overridden.values.n) == ("base", 4)
+    assert overridden.explanations["n"].shadowed == 3
+
+
+def test_what_the_server_filled_in_under_an_alias_counts_as_not_delivered() -> None:
+    update = m.make_update(6, config={"whisperModel": "base"}, defaulted=("whisperModel",))
+    effective = Layers(Aliased, "P_", environment={}).effective(update)
+    assert effective.values.whisper_model == "tiny"
+    assert effective.explanations["whisper_model"].server_default == "base"
+
+
+def test_current_may_be_sent_to_another_process() -> None:
+    current = Layers(Settings, "P_", environment={}).effective(None).values
+    received = pickle.loads(pickle.dumps(current))
+    assert received == current
+    assert isinstance(received, Settings)
+    with pytest.raises(ValidationError, match="frozen"):
+        received.n = 4
