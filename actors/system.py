@@ -35,19 +35,20 @@ from config_manager.config import wire
 from config_manager.config.brokers import Auto, BrokerAddress, parse_mqtt_urls
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import ROLES
-from config_manager.config.errors import RootRefused
+from config_manager.config.errors import RecoveryRefused, RootRefused
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.roots import first
 from config_manager.config.sealed_file import SealedFile, derive_key
 from config_manager.config.settings import Settings
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World, rfc3339
-from config_manager.storage import changes
+from config_manager.storage import changes, rekeying
 from config_manager.storage.administration import Administration
 from config_manager.storage.devices import enrolled
 from config_manager.storage.instance import Witness, lock_data_dir
 from config_manager.storage.key_files import check_private, read_token
 from config_manager.storage.keys import KeyRing
+from config_manager.storage.recovery import Recovery
 from config_manager.storage.root_files import RootFiles
 from config_manager.storage.secrets import SecretBox
 from config_manager.storage.sql_store import SqlStore
@@ -120,6 +121,7 @@ async def running_system(
         )
         root_files = RootFiles(data_dir, world)
         trust = _trust(root_files, keys, world)
+        _seal_for_recovery(keys, world)
         states = ActorStates()
 
         async def start(actor: Actor) -> Actor:
@@ -239,10 +241,19 @@ async def running_system(
         )
 
 
+def _seal_for_recovery(keys: KeyRing, world: World) -> None:
+    """Keys may have changed since the last start; a start does not fail for what is for a bad day."""
+    try:
+        Recovery(keys, world).refresh()
+    except (OSError, RecoveryRefused) as error:
+        structlog.get_logger().error("recovery not sealed", error=str(error))
+
+
 def _open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World) -> Store:
+    path = keys.data_dir / "config.db"
     return SqlStore.open(
-        keys.data_dir / "config.db",
-        keys.db_key,
+        path,
+        rekeying.settle(path, keys.db, keys.db_key),
         epoch_id=world.randomness.uuid(),
         catalogue=catalogue,
         at=rfc3339(world.clock.now()),

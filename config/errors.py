@@ -31,6 +31,7 @@
         ├── DatabaseUnopenable      wrong key, no database beside its instance.json, not a database
         ├── KeyFileUnsafe           others can read a key file
         ├── DataDirInUse            another process holds the data directory
+        ├── RecoveryRefused         a recovery key is mistyped or another's, or what it opens was altered
         ├── RootRefused             a trust root does not verify
         ├── NothingKept             no last-known-good configuration in the client's state
         ├── NothingDelivered        a required configuration came neither from a broker nor from the state
@@ -213,6 +214,10 @@ class KeyFileUnsafe(StartError): ...
 class DataDirInUse(StartError): ...
 
 
+class RecoveryRefused(StartError):
+    """A recovery key that is mistyped or another's, or sealed keys that were altered."""
+
+
 class RootRefused(StartError): ...
 
 
@@ -285,6 +290,9 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     ),
     KeyFileUnsafe: Description("key-file-unsafe", "Others can read a key file", 500, 3, "error"),
     DataDirInUse: Description("data-dir-in-use", "The data directory is in use", 500, 4, "error"),
+    RecoveryRefused: Description(
+        "recovery-refused", "The recovery key does not open it", 500, 5, "error"
+    ),
     RootRefused: Description("root-refused", "The trust root does not verify", 500, 5, "error"),
     NothingKept: Description("nothing-kept", "No configuration was kept", 500, 6, "error"),
     NothingDelivered: Description(

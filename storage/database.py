@@ -54,7 +54,7 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
         )
         try:
             connection.execute("PRAGMA cipher_log_level = NONE")
-            connection.set_key(b"x'" + key.hex().encode() + b"'")
+            connection.set_key(raw_key(key))
             connection.set_authorizer(_deny_attach)
             connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -68,6 +68,11 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
             connection.close()
             raise
     return connection
+
+
+def raw_key(key: bytes) -> bytes:
+    """SQLCipher's spelling of a key that is no passphrase."""
+    return b"x'" + key.hex().encode() + b"'"
 
 
 def create(path: Path, key: bytes) -> None:

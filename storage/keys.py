@@ -40,7 +40,8 @@ class KeyRing:
         self.secrets = files["secrets"]
         self.db_key = self.db.read()
         self.secrets_key = self.secrets.read()
-        self.instance_key = files["instance"].read()
+        self._instance = files["instance"]
+        self.instance_key = self._instance.read()
         self._places = places
         self._seeds = dict(seeds)
 
@@ -73,6 +74,20 @@ class KeyRing:
         """Key id → seed of each root key that is here now: read when they are needed and not kept, so
         that who takes them offline has taken them from the running service, too."""
         return {keyid(_public(seed)): seed for seed in _read(self._places.of_role("root"), world)}
+
+    def contents(self, world: World) -> dict[str, bytes]:
+        """File name → key, of every key that is here now, successors included. For whoever seals or
+        restores them all."""
+        named = {"db.key": self.db, "secrets.key": self.secrets, "instance.key": self._instance}
+        found = {name: file.read() for name, file in named.items()}
+        for name, file in named.items():
+            successor = file.read_successor()
+            if successor is not None:
+                found[f"{name}.new"] = successor
+        for role in ROLES:
+            for path, given in self._places.of_role(role):
+                found[path.name] = read_key(path, world, given=given)
+        return found
 
     def root_files(self) -> list[Path]:
         """Where the root keys lie that are here."""
