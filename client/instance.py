@@ -53,6 +53,8 @@ NOT_ENROLLED = "this instance is not enrolled, see config-manager client enroll"
 
 OnStale = Literal["report", "warn", "stop"]
 
+_NO_VALUE = object()
+
 
 _KEEP_BEACON_S = 300.0
 """How often the newest beacon's number goes to disk: after a restart, older ones prove nothing."""
@@ -171,10 +173,12 @@ class Instance(Generic[M]):
         policy: Policy,
         boot_seq: int,
         asks: bool,
+        requires: bool = False,
         world: World,
     ) -> None:
-        """asks: there is a callback to ask before a change. Raises DoesNotFit where the overrides
-        alone do not fit the model."""
+        """asks: there is a callback to ask before a change. requires: nobody runs it before something
+        was delivered, so the model need not have defaults. Raises DoesNotFit where the overrides alone
+        do not fit the model."""
         self.service = service
         self.instance = instance
         self.subscriber = Subscriber(
@@ -209,7 +213,13 @@ class Instance(Generic[M]):
         self._overdue_since: float | None = None
         self._said_overdue = False
         self._beacon_kept_at = -math.inf
-        self._now = _Standing(layers.effective(None), "defaults")
+        try:
+            before_any = layers.effective(None)
+        except DoesNotFit as error:
+            if not (requires and error.only_lacks):
+                raise
+            before_any = layers.incomplete()
+        self._now = _Standing(before_any, "defaults")
 
     # ── what can be asked ──────────────────────────────────────────────────────────────────────
 
@@ -539,7 +549,7 @@ class Instance(Generic[M]):
         keys = frozenset(
             key
             for key in type(new.values).model_fields
-            if getattr(old, key) != getattr(new.values, key)
+            if getattr(old, key, _NO_VALUE) != getattr(new.values, key)
         )
         update = new.update
         return Change(

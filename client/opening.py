@@ -136,9 +136,15 @@ def prepare(
             ),
             boot_seq=_next_boot(state_dir / f"{service}.boot", world),
             asks=asks,
+            requires=options.require,
             world=world,
         )
     except DoesNotFit as error:
+        if error.only_lacks:
+            raise SettingsInvalid(
+                f"{model.__name__}: {error}; give it a default, or open it with require=True, which "
+                "waits for what is delivered"
+            ) from None
         raise SettingsInvalid(
             f"{model.__name__}: its own defaults and overrides do not fit together: {error}"
         ) from None

@@ -40,7 +40,12 @@ Origin = Literal["environment", ".env", "delivered", "default"]
 
 
 class DoesNotFit(ValueError):
-    """The values are not what the service's own model takes; the message names each key."""
+    """The values are not what the service's own model takes; the message names each key. only_lacks:
+    nothing is wrong but that there is no value for some."""
+
+    def __init__(self, words: str, *, only_lacks: bool = False) -> None:
+        super().__init__(words)
+        self.only_lacks = only_lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +158,8 @@ class Layers(Generic[M]):
             # as JSON, so that a strict model takes "2026-01-01" for a date as it would from a file
             values = self._frozen.model_validate_json(strict_json.dumps(given))
         except ValidationError as error:
-            raise DoesNotFit(_in_words(error)) from None
+            lacks = all(item["type"] == "missing" for item in error.errors(include_url=False))
+            raise DoesNotFit(_in_words(error), only_lacks=lacks) from None
         return Effective(
             values,
             {
@@ -168,6 +174,15 @@ class Layers(Generic[M]):
             },
             update,
             known,
+        )
+
+    def incomplete(self) -> Effective[M]:
+        """What stands in, never to be run with, until a model without defaults has its values."""
+        values = self._frozen.model_construct()
+        return Effective(
+            values,
+            {k: self._explain(k, None, {}, {}, None) for k in self.model.model_fields},
+            None,
         )
 
     def _explain(

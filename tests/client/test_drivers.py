@@ -134,6 +134,39 @@ async def test_require_also_holds_where_what_was_kept_no_longer_fits(it: Kit) ->
 
 
 @told
+async def test_with_require_a_model_needs_no_defaults(it: Kit) -> None:
+    class Demanding(BaseModel):
+        n: int
+
+    asked = list[Any]()
+    with pytest.raises(SettingsInvalid, match="n: Field required; .* require=True"):
+        async with it.open(model=Demanding):
+            pytest.fail("it must not open")
+    it.a.configures(5)
+    it.a.vouches(5, 1)
+    async with it.open(model=Demanding, require=True, apply=asked.append) as config:
+        assert (config.current.n, config.source) == (5, "broker")
+        assert asked[0].keys == {"n"}
+        assert config.explain("n").revision == 5
+    it.a.is_up = False
+    async with it.open(model=Demanding, require=True) as config:
+        assert (config.current.n, config.source) == (5, "last-known-good")
+
+
+@told
+async def test_with_require_a_model_without_defaults_never_runs_on_nothing(it: Kit) -> None:
+    class Demanding(BaseModel):
+        whisper: str
+
+    it.a.configures(5)
+    it.a.vouches(5, 1)
+    with pytest.raises(NothingDelivered):
+        async with it.open(model=Demanding, require=True):
+            pytest.fail("it must not open")
+    assert it.a.stage == "refused 5"
+
+
+@told
 async def test_no_broker_at_all_is_a_way_to_run(it: Kit) -> None:
     await deliver_first(it)
     async with it.open(mqtt_url="none:") as config:
