@@ -195,6 +195,9 @@ class TrioConfig(LiveConfig[M]):
 
     def _swap(self, values: M, change: Change[M] | None) -> None:
         super()._swap(values, change)
+        self._wake()
+
+    def _wake(self) -> None:
         self._news.set()
         self._news = trio.Event()
 
@@ -227,7 +230,10 @@ async def open_config(
         if prepared.instance.source == "defaults":
             await driver.wait_for_first(prepared)
         prepared.instance.opened()
-        yield config
+        try:
+            yield config
+        finally:
+            config._close()  # noqa: SLF001
 
 
 @asynccontextmanager

@@ -97,6 +97,9 @@ class AsyncioConfig(LiveConfig[M]):
 
     def _swap(self, values: M, change: Change[M] | None) -> None:
         super()._swap(values, change)
+        self._wake()
+
+    def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
 
@@ -150,6 +153,7 @@ async def open_config(
                 async with asyncio.timeout(_FAREWELL_S):
                     await driver.end()
         finally:  # also where whoever cancelled us loses patience
+            config._close()  # noqa: SLF001
             await driver.stop(tasks)
 
 

@@ -22,11 +22,12 @@ UNREAD_CHANGES = 256
 
 
 class Changes(Generic[M]):
-    """One reader of what changes. Past 256 unread the oldest are dropped; dropped itself, it is
-    forgotten: no generator, which a loop would have to close."""
+    """One reader of what changes, until the configuration is closed. Past 256 unread the oldest are
+    dropped; dropped itself, it is forgotten: no generator, which a loop would have to close."""
 
     def __init__(self, next_news: Callable[[], Awaitable[None]]) -> None:
         self.unread: deque[Change[M]] = deque(maxlen=UNREAD_CHANGES)
+        self.has_ended = False
         self._next_news = next_news
 
     def __aiter__(self) -> Self:
@@ -34,6 +35,8 @@ class Changes(Generic[M]):
 
     async def __anext__(self) -> Change[M]:
         while not self.unread:
+            if self.has_ended:
+                raise StopAsyncIteration
             await self._next_news()
         return self.unread.popleft()
 
@@ -97,12 +100,22 @@ class OpenConfig(Generic[M]):
 class LiveConfig(OpenConfig[M]):
     """What `open_config` gives, under asyncio and Trio alike."""
 
+    _is_closed = False
+
     def changes(self) -> AsyncIterator[Change[M]]:
-        """Every change from now on, each once, after it became `current`."""
+        """Every change from now on, each once, after it became `current`; ends with the block."""
         # from this call on, not from the first wait: what happens in between must not be lost
         changes: Changes[M] = Changes(self._next_news)
+        changes.has_ended = self._is_closed
         self._readers.add(changes)
         return changes
+
+    def _close(self) -> None:
+        """No change comes any more: whoever reads changes, in whatever task, is through."""
+        self._is_closed = True
+        for reader in self._readers:
+            reader.has_ended = True
+        self._wake()
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -115,7 +128,11 @@ class LiveConfig(OpenConfig[M]):
             self._released()
 
     async def _next_news(self) -> None:
-        """Until the next change."""
+        """Until the next change, or the end."""
+        raise NotImplementedError
+
+    def _wake(self) -> None:
+        """Whoever waits for `_next_news`."""
         raise NotImplementedError
 
     def _released(self) -> None:

@@ -207,6 +207,22 @@ def test_a_callback_that_is_cancelled_by_what_it_waits_for_refuses_and_is_asked_
     it.run(story)
 
 
+def test_a_task_that_waits_for_a_change_when_the_block_ends_is_through(it: AioKit) -> None:
+    async def read(config: Any) -> list[int]:
+        return [change.new.n async for change in config.changes()]
+
+    async def story() -> None:
+        async with it.open() as config:
+            reader = asyncio.create_task(read(config))
+            await asyncio.sleep(1)
+            it.a.configures(6)
+            await it.until(lambda: config.current.n == 6)
+        async with asyncio.timeout(10):
+            assert await reader == [6]
+
+    it.run(story)
+
+
 def test_a_change_that_is_read_by_two_tasks_reaches_each(it: AioKit) -> None:
     async def story() -> None:
         async with it.open() as config:

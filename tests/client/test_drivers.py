@@ -231,6 +231,19 @@ async def test_a_reader_begins_with_the_call_not_with_its_first_wait(it: Kit) ->
 
 
 @told
+async def test_who_still_reads_changes_when_the_block_ends_is_through(it: Kit) -> None:
+    await deliver_first(it)
+    async with it.open() as config:
+        early, late = config.changes(), config.changes()
+        it.a.configures(6)
+        await it.until(lambda: config.current.n == 6)
+        assert (await anext(late)).new.n == 6
+    assert [change.new.n async for change in early] == [6]
+    assert not [change async for change in late]
+    assert not [change async for change in config.changes()]
+
+
+@told
 async def test_who_never_reads_costs_no_more_than_the_newest_256_changes(it: Kit) -> None:
     await deliver_first(it)
     async with it.open(bake_s=0.0) as config:
