@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 from tests.processes import Processes, Server, eventually
@@ -71,10 +73,13 @@ def test_damaged_while_running_reads_go_on_and_restored_it_recovers_by_itself(
     assert server.put("one", {"a": 1}).status_code == 201
     kept(server)
     files = [server.data_dir / f"config.db{suffix}" for suffix in ("", "-wal")]
+    # held still meanwhile: what it commits between copy and damage would be missing afterwards
+    os.kill(server.process.pid, signal.SIGSTOP)
     good = {path: path.read_bytes() for path in files if path.exists()}
     for path, content in good.items():
         with path.open("r+b") as file:
             file.write(b"\xa5" * len(content))
+    os.kill(server.process.pid, signal.SIGCONT)
 
     def refused() -> bool:
         answer = server.put("one", {"a": 1})
