@@ -30,7 +30,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 async def get_audit(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query("after", "limit")
-    after = request.number("after", least=0, most=MAX_INTEGER) or 0
+    after = request.number("after", least=0, most=MAX_INTEGER - 1) or 0
     limit = request.number("limit", least=1, most=_MAX_PAGE) or _PAGE
     rows = await api.system.storing.ask(
         ReadAudit(after, limit=limit, most_bytes=_MOST_BYTES), request.context

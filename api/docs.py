@@ -8,7 +8,7 @@ from typing import Any
 
 from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.problems import explanation, problem_type
-from config_manager.config import strict_json
+from config_manager.config import strict_json, wire
 from config_manager.config.access import ROLES
 from config_manager.config.errors import DESCRIPTIONS, NotFound, Refused
 
@@ -120,7 +120,14 @@ def openapi() -> dict[str, Any]:
 _INTEGER = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
 _TEXT = {"type": "string"}
 _OBJECT = {"type": "object"}
-_NAME = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"}
+_NAME = {
+    "type": "string",
+    "pattern": "^[a-z0-9][a-z0-9-]{0,62}$",
+    "not": {"enum": ["epoch", "search", "config-manager"]},
+}
+_KEY = {"type": "string", "pattern": "^[a-z][a-z0-9_]{0,62}$"}
+_KEY_32 = {"type": "string", "pattern": "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"}
+_DURATION = {"type": "string", "pattern": "^[1-9][0-9]{0,2}[smhdw]$"}
 
 _STAMP = {
     "service": _NAME,
@@ -151,6 +158,11 @@ _SECRET_ENTRY = {
         "description": "why it should be set anew, if it should",
     },
 }
+
+
+def _strict(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    """Takes nothing else."""
+    return {**_schema(properties, *required), "additionalProperties": False}
 
 
 def _schema(properties: dict[str, Any], *required: str) -> dict[str, Any]:
@@ -206,8 +218,17 @@ _SCHEMAS: dict[str, Any] = {
         }
     ),
     "Deleted": _schema({**_STAMP, "deleted": {"const": True}, **_WRITTEN}, *_STAMP, "deleted"),
-    "EpochRequest": _schema(
-        {"services": {"type": "object", "additionalProperties": _OBJECT}, "reason": _TEXT}, "services"
+    "EpochRequest": _strict(
+        {
+            "services": {
+                "type": "object",
+                "propertyNames": _NAME,
+                "additionalProperties": {"type": "object", "propertyNames": _KEY},
+                "minProperties": 1,
+            },
+            "reason": {"type": ["string", "null"], "maxLength": 500},
+        },
+        "services",
     ),
     "Epoch": _schema(
         {
@@ -242,7 +263,7 @@ _SCHEMAS: dict[str, Any] = {
             "next_before": {"type": ["integer", "null"]},
         }
     ),
-    "SecretRequest": _schema({"service": _NAME, "name": _TEXT, "value": _TEXT}),
+    "SecretRequest": _strict({"service": _NAME, "name": _KEY, "value": {**_TEXT, "minLength": 1}}),
     "Secret": _schema(
         {
             "service": _NAME,
@@ -254,12 +275,12 @@ _SCHEMAS: dict[str, Any] = {
         },
         "service", "name", "version", "revision", "updated_at",
     ),
-    "TokenRequest": _schema(
+    "TokenRequest": _strict(
         {
             "name": _NAME,
             "role": _ROLE,
             "services": {**_PATTERNS, "default": ["*"]},
-            "expires": {"type": ["string", "null"], "examples": ["90d", "12h"], "description": "null: never"},
+            "expires": {"anyOf": [_DURATION, {"type": "null"}], "examples": ["90d", "12h"], "description": "null: never"},
         },
         "name", "role",
     ),
@@ -301,7 +322,7 @@ _SCHEMAS: dict[str, Any] = {
         },
         "service", "name", "deleted", "revision", "updated_at",
     ),
-    "RevealRequest": _schema(
+    "RevealRequest": _strict(
         {
             "reason": {"type": "string", "minLength": 1, "maxLength": 500, "pattern": r"\S"},
             "version": {"type": ["integer", "null"], "minimum": 1, "maximum": 2**53 - 1},
@@ -413,8 +434,8 @@ _SCHEMAS: dict[str, Any] = {
         "additionalProperties": False,
         "properties": {
             "service": _NAME,
-            "instance": {**_TEXT, "description": "only this one; else whichever comes"},
-            "expires": {**_TEXT, "description": "such as 30m; 1h"},
+            "instance": {"anyOf": [_NAME, {"type": "null"}], "description": "only this one; else whichever comes"},
+            "expires": {**_DURATION, "description": "such as 30m; 1h"},
         },
     },
     "EnrolmentRequest": {
@@ -425,9 +446,9 @@ _SCHEMAS: dict[str, Any] = {
             "token": _TEXT,
             "service": _NAME,
             "instance": _NAME,
-            "sign_public": {**_TEXT, "description": "Ed25519, 32 bytes in base64"},
-            "seal_public": {**_TEXT, "description": "X25519, 32 bytes in base64"},
-            "proof": {**_TEXT, "description": "docs/wire.md says what is signed"},
+            "sign_public": {**_KEY_32, "description": "Ed25519, 32 bytes in base64"},
+            "seal_public": {**_KEY_32, "description": "X25519, 32 bytes in base64"},
+            "proof": {"type": "string", "pattern": "^[A-Za-z0-9+/]{85}[AQgw]==$", "description": "docs/wire.md says what is signed"},
         },
     },
     "RotateRequest": {
@@ -436,7 +457,7 @@ _SCHEMAS: dict[str, Any] = {
         "additionalProperties": False,
         "properties": {
             "role": {"enum": ["root", "config", "beacon"]},
-            "overlap": {**_TEXT, "description": "how long the old key stays good: 24h; 0: not at all"},
+            "overlap": {"type": "string", "pattern": "^(0|[1-9][0-9]{0,2}[smhdw])$", "description": "how long the old key stays good: 24h; 0: not at all"},
         },
     },
     "SignerRequest": {
@@ -444,18 +465,35 @@ _SCHEMAS: dict[str, Any] = {
         "required": ["public"],
         "additionalProperties": False,
         "properties": {
-            "public": {**_TEXT, "description": "an Ed25519 public key, 32 bytes in base64"},
-            "threshold": {"type": ["integer", "null"], "minimum": 1, "maximum": 4},
+            "public": {**_KEY_32, "description": "an Ed25519 public key, 32 bytes in base64"},
+            "threshold": {"type": ["integer", "null"], "minimum": 1, "maximum": 3},
         },
     },
     "RevokeRequest": {
         "type": "object",
         "required": ["keyid"],
         "additionalProperties": False,
-        "properties": {"keyid": {**_TEXT, "description": "the key's id, or its first 8 digits"}},
+        "properties": {"keyid": {"type": "string", "pattern": "^[0-9a-f]{8,64}$", "description": "the key's id, or its first 8 digits"}},
     },
     "RootChange": _schema(
         {"version": _INTEGER, "adopted": {"type": "boolean"}, "roles": _OBJECT}
+    ),
+    "RootEnvelope": _strict(
+        {
+            "payloadType": {"const": wire.ROOT},
+            "payload": {"type": "string", "pattern": "^([A-Za-z0-9+/]{4})*$"},
+            "signatures": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 4,
+                "items": _strict(
+                    {
+                        "keyid": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                        "sig": {"type": "string", "pattern": "^[A-Za-z0-9+/]{85}[AQgw]==$"},
+                    }
+                ),
+            },
+        }
     ),
     "Envelope": _schema(
         {
@@ -471,8 +509,9 @@ def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
-def _header(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "schema": _TEXT, "description": description}
+def _header(name: str, pattern: str, description: str) -> dict[str, Any]:
+    schema = {"type": "string", "pattern": pattern}
+    return {"name": name, "in": "header", "schema": schema, "description": description}
 
 
 _SERVICE = {
@@ -486,14 +525,24 @@ _SECRET_NAME = {
     "name": "name",
     "in": "path",
     "required": True,
-    "schema": _TEXT,
+    "schema": _KEY,
     "description": "the secret's name",
 }
 _INSTANCE = {**_SERVICE, "name": "instance", "description": "the instance's name"}
-_IF_MATCH = _header("If-Match", "the revision you read, as its ETag; 412 if it is no longer that")
-_REASON = _query("reason", {"type": "string", "maxLength": 500}, "why, for history and audit")
+_IF_MATCH = _header(
+    "If-Match",
+    '^("[0-9]{1,15}"|[*])$',
+    "the revision you read, as its ETag; 412 if it is no longer that",
+)
+_REASON = _query(
+    "reason",
+    {"type": "string", "maxLength": 500, "pattern": "^[^\\u0000]*$"},
+    "why, for history and audit",
+)
 _IDEMPOTENCY_KEY = _header(
-    "Idempotency-Key", "repeat safely for 24 hours: the same key and body, the same revision"
+    "Idempotency-Key",
+    "^[!-~]{1,255}$",
+    "repeat safely for 24 hours: the same key and body, the same revision",
 )
 _ADMINISTRATION = [_REASON, _IDEMPOTENCY_KEY]
 _WRITE = [
@@ -595,7 +644,7 @@ def _paths() -> dict[str, Any]:
                     _SERVICE,
                     _query("limit", {"type": "integer", "minimum": 1, "maximum": 500}, "entries; 50"),
                     _query("before", _INTEGER, "revisions below this one"),
-                    _query("key", _TEXT, "only revisions that changed this key"),
+                    _query("key", _KEY, "only revisions that changed this key"),
                     _query("since", {"type": "string", "format": "date-time"}, "not older than this"),
                     _query("until", {"type": "string", "format": "date-time"}, "not newer than this"),
                 ],
@@ -604,7 +653,7 @@ def _paths() -> dict[str, Any]:
         "/api/v1/secrets": {
             "post": _operation(
                 "setSecret", "Store a secret; no answer ever shows it",
-                {"201": "Secret"}, _WRITE_PROBLEMS,
+                {"200": "", "201": "Secret"}, _WRITE_PROBLEMS,
                 parameters=_WRITE, body=("SecretRequest", "application/json"),
             ),
             "get": _operation(
@@ -741,7 +790,7 @@ def _paths() -> dict[str, Any]:
             "post": _operation(
                 "applyRoot", "Bring a root version that was signed elsewhere",
                 {"200": "RootChange", "202": "RootChange"}, f"409 {_ADMIN_PROBLEMS}",
-                parameters=_ADMINISTRATION, body=("Envelope", "application/json"),
+                parameters=_ADMINISTRATION, body=("RootEnvelope", "application/json"),
             )
         },
         "/api/v1/trust/root": {
@@ -754,7 +803,8 @@ def _paths() -> dict[str, Any]:
                 "trustRootVersion", "One version of the trust root", {"200": "Envelope"}, "400 403 404",
                 public=True,
                 parameters=[
-                    {"name": "version", "in": "path", "required": True, "schema": _INTEGER,
+                    {"name": "version", "in": "path", "required": True,
+                     "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999},
                      "description": "1 is the first"}
                 ],
             )

@@ -24,7 +24,7 @@ async def get_history(request: ApiRequest, api: Api) -> ApiResponse:
     query = HistoryQuery(
         service=service,
         limit=request.number("limit", least=1, most=_MAX_PAGE) or _PAGE,
-        before=request.number("before", least=0, most=MAX_INTEGER),
+        before=request.number("before", least=0, most=MAX_INTEGER - 1),
         key=key,
         since=_time(request, "since"),
         until=_time(request, "until"),

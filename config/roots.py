@@ -69,8 +69,9 @@ def with_signer(root: Root, public: bytes, threshold: int | None, *, at: str) ->
     role = root.roles["root"]
     keyids = role.keyids if new_id in role.keyids else (*role.keyids, new_id)
     wanted = role.threshold if threshold is None else threshold
-    if not 1 <= wanted <= min(len(keyids), wire.MAX_SIGNATURES):
-        most = min(len(keyids), wire.MAX_SIGNATURES)
+    # an envelope takes four: a key that is exchanged signs beside those that stay
+    most = min(len(keyids), wire.MAX_SIGNATURES - 1)
+    if not 1 <= wanted <= most:
         raise InvalidValues(
             "that many signatures could never be given",
             [FieldError("/threshold", f"expected 1 to {most}")],

@@ -56,7 +56,7 @@ def test_importing_the_client_loads_no_server_no_foreign_loop_and_no_broker_clie
         ("", "from config_manager.client import open_config"),
         # what a typed service has loaded anyway, then the driver and all that it needs
         (
-            "import pydantic.json_schema, asyncio",
+            "import pydantic.json_schema, asyncio\nclass Settings(pydantic.BaseModel):\n    n: int = 0",
             "from config_manager.client import Change, Config",
         ),
     ],

@@ -75,6 +75,10 @@ def test_under_a_hundred_writes_a_second_every_message_verifies_under_what_was_a
             number += 1
             answers.append(server.put("door", {"number": number}).status_code)
 
+    server.put("door", {"number": 0})
+    processes.pin(directory / "instance", server.data_dir / "trust" / "root.json")
+    instance = processes.follow(directory / "instance", "door", broker.url)
+    instance.event("applied", within=20)
     with listening(broker.port, "system/#") as listener:
         writer = threading.Thread(target=write)
         writer.start()
@@ -109,6 +113,9 @@ def test_under_a_hundred_writes_a_second_every_message_verifies_under_what_was_a
                 trust.judge_snapshot(payload, root, time.time())
         assert root is not None
         assert root.version == 5
+        newest = server.get("/api/v1/config/door").json()["revision"]
+        instance.event("applied", revision=newest, within=10)
+        assert not [line for line in instance.lines if line.get("event") == "refused"]
         assert updates > 30
 
 
