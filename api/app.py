@@ -13,7 +13,6 @@ from typing import Any
 
 from quart import Response, request
 from quart_trio import QuartTrio
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from config_manager.actors.system import System
 from config_manager.api.endpoint import Api, ApiRequest, writes_limited_to
@@ -54,6 +53,8 @@ def _is_hot(scope: Scope) -> bool:
     ):  # `http://host/path` (RFC 9112, 3.2.2), `*`: Quart trips over some
         _, absolute, rest = path.partition(b"://")
         scope["raw_path"] = b"/" + rest.partition(b"/")[2] if absolute else path
+        return True
+    if scope["method"] not in _METHODS:  # Quart would answer before it has read the body
         return True
     return path.startswith(_HOT_PREFIX) and scope["method"] in ("GET", "PUT")
 
@@ -113,18 +114,17 @@ def make_quart(api: Api) -> QuartTrio:
         Path(__file__).parent
     )  # given, because Flask can't find a namespace package's folder
     quart = QuartTrio(__name__, static_folder=None, root_path=here, instance_path=here)
-    quart.config["MAX_CONTENT_LENGTH"] = DRAIN_BYTES
+    quart.config["MAX_CONTENT_LENGTH"] = None  # counted while it is read
     quart.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     quart.config["BODY_TIMEOUT"] = None  # the server cuts slow requests (api/server.py)
 
     async def view(path: str = "") -> Response:  # noqa: ARG001
         asked = _asked(request.scope)
         body = _Body(body_limit(asked, api))
-        try:
-            async for chunk in request.body:
-                body.take(chunk)
-        except RequestEntityTooLarge:
-            body.size = max(body.size, DRAIN_BYTES)
+        async for chunk in request.body:
+            body.take(chunk)
+            if body.size > DRAIN_BYTES:
+                break
         asked.body = b"" if body.too_large else bytes(body.data)
         return _as_quart(await answer(asked, api, too_large=body.too_large))
 

@@ -290,13 +290,16 @@ class _Connection:
             return not self._sending.cancelled_caught
 
     async def _close(self) -> None:
-        async with self._send_lock:  # the reader may find the end while an answer is on its way
-            # they may be gone already
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                if isinstance(self._stream, trio.SocketStream):
-                    await self._stream.send_eof()
-        with trio.move_on_after(_CLOSE_WITHIN_S):  # TLS says goodbye; who does not read is left
-            await self._stream.aclose()
+        # shielded, because after an answer that came before its request was whole Quart cancels the
+        # very task that is closing here: the connection stayed open, and nobody read it any more
+        with trio.CancelScope(shield=True):
+            async with self._send_lock:  # the reader may find the end while an answer leaves
+                # they may be gone already
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    if isinstance(self._stream, trio.SocketStream):
+                        await self._stream.send_eof()
+            with trio.move_on_after(_CLOSE_WITHIN_S):  # TLS says goodbye; who does not read is left
+                await self._stream.aclose()
 
 
 class _LeanH11(H11Protocol):

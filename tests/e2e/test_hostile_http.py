@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import struct
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from config_manager.api.limits import DRAIN_BYTES
 from tests.processes import COMMAND, TOKEN, Processes, Server
 
 DOCUMENTED = {200, 201, 400, 401, 403, 404, 405, 412, 413, 415, 422, 426, 431, 501, 503}
@@ -54,6 +56,47 @@ def put(
     assert problem["status"] == answer.status_code
     assert problem["request_id"] == answer.headers["X-Request-ID"]
     return answer
+
+
+def _head(method: bytes, path: bytes, length: int) -> bytes:
+    return (
+        b"%b %b HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        % (method, path, TOKEN.encode(), length)
+    )
+
+
+@pytest.mark.parametrize("path", [b"/api/v1/tokens", b"/api/v1/config/epoch", b"/nothing/here"])
+@pytest.mark.parametrize("method", [b"QUERY", b"PUT", b"DELETE"])
+def test_a_body_that_follows_its_head_leaves_the_connection_usable(
+    server: Server, method: bytes, path: bytes
+) -> None:
+    parts = urlsplit(server.url)
+    with socket.create_connection((parts.hostname, parts.port), 10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(5):
+            connection.sendall(_head(method, path, 2))
+            assert server.get("/health").status_code == 200  # the head is read before the body goes
+            connection.sendall(b"{}")
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            answer.read()
+            assert answer.status in {400, 404, 405, 422}
+
+
+@pytest.mark.parametrize("path", [b"/api/v1/tokens", b"/api/v1/config/hostile"])
+@pytest.mark.parametrize("method", [b"PUT", b"POST"])
+def test_a_body_too_large_to_be_read_is_answered_and_its_connection_closed(
+    server: Server, method: bytes, path: bytes
+) -> None:
+    parts = urlsplit(server.url)
+    with socket.create_connection((parts.hostname, parts.port), 10) as connection:
+        connection.sendall(_head(method, path, 2 * DRAIN_BYTES) + b"x" * (DRAIN_BYTES + 1))
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        answer.read()
+        assert answer.status in {405, 413}
+        assert connection.recv(1) == b""
 
 
 @pytest.mark.parametrize("extra", [b"\x00", b"\x81", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 4096])
