@@ -13,7 +13,7 @@ import trio
 from config_manager.actors.actor import RestartLimit
 from config_manager.actors.mqtt import AiomqttTransport
 from config_manager.actors.system import System, running_system
-from config_manager.api.app import make_app
+from config_manager.api.app import RestApp
 from config_manager.api.server import serve as serve_http
 from config_manager.api.tls import Certificate
 from config_manager.config.errors import ConfigManagerError, the_reason
@@ -66,7 +66,7 @@ async def _serve(settings: Settings) -> None:
         async with running_system(
             settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World()
         ) as system:
-            app = make_app(system, dev=settings.dev, writes_per_minute=settings.writes_per_minute)
+            app = RestApp(system, dev=settings.dev, writes_per_minute=settings.writes_per_minute)
             bind = settings.bind_address
             async with trio.open_nursery() as http:
                 serve_app = partial(
@@ -76,10 +76,16 @@ async def _serve(settings: Settings) -> None:
                 host = f"[{bind.host}]" if ":" in bind.host else bind.host
                 scheme = "http" if certificate is None else "https"
                 _say_ready(settings, system, f"{scheme}://{host}:{port}")
+                http.start_soon(_make_the_rest, app)
                 sys.setswitchinterval(_SWITCH_INTERVAL_S)
                 gc.collect()
                 gc.freeze()
                 gc.set_threshold(GC_THRESHOLD, 20, 20)
+
+
+async def _make_the_rest(app: RestApp) -> None:
+    await app.make_quart_soon()
+    gc.freeze()
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from config_manager.actors.mqtt import AiomqttTransport
 from config_manager.actors.system import System, running_system
-from config_manager.api.app import AsgiApp, make_app
+from config_manager.api.app import RestApp
 from config_manager.config.names import Epoch
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
@@ -52,7 +52,7 @@ class Caller:
         writes_per_minute: int | None = None,
     ) -> None:
         self.system = system
-        self._app: AsgiApp = make_app(
+        self._app: RestApp = RestApp(
             system, dev=dev, fast_path=fast_path, writes_per_minute=writes_per_minute
         )
 

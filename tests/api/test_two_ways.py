@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +89,8 @@ async def test_both_answer_alike(
         assert first.headers["content-length"] == str(len(first.body))
         assert second.headers["content-length"] == str(len(second.body))
         assert first.status < 500
+
+
+def test_a_start_does_not_load_quart() -> None:
+    program = "import sys, config_manager.api.serving; sys.exit('quart' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)

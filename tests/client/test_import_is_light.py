@@ -12,12 +12,10 @@ TRIO = ("trio", "trio_asyncio", "outcome")
 BROKER = ("aiomqtt", "paho")
 
 _CODE = """
-import sys, time
-before = time.process_time()
+import sys
 {code}
-took = time.process_time() - before
 found = sorted(set({without!r}) & {{name.partition(".")[0] for name in sys.modules}})
-sys.exit(f"loaded: {{found}}" if found else 0 if took < {cpu_s} else f"took {{took:.3f}} s of CPU")
+sys.exit(f"loaded: {{found}}" if found else 0)
 """
 
 
@@ -43,35 +41,8 @@ sys.exit(f"loaded: {{found}}" if found else 0 if took < {cpu_s} else f"took {{to
 def test_importing_the_client_loads_no_server_no_foreign_loop_and_no_broker_client(
     code: str, without: tuple[str, ...]
 ) -> None:
-    program = _CODE.format(code=code, without=without, cpu_s=60)
+    program = _CODE.format(code=code, without=without)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30
     )
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize(
-    ("already", "code"),
-    [
-        ("", "from config_manager.client import open_config"),
-        # what a typed service has loaded anyway, then the driver and all that it needs
-        (
-            "import pydantic.json_schema, asyncio\nclass Settings(pydantic.BaseModel):\n    n: int = 0",
-            "from config_manager.client import Change, Config",
-        ),
-    ],
-)
-def test_what_importing_it_adds_takes_less_than_three_tenths_of_a_second_of_cpu(
-    already: str, code: str
-) -> None:
-    """The best of five: a busy machine makes CPU time longer too."""
-    program = f"{already}\n{_CODE.format(code=code, without=(), cpu_s=0.3)}"
-    said = []
-    for _ in range(5):
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, timeout=30
-        )
-        if done.returncode == 0:
-            return
-        said.append(done.stderr)
-    pytest.fail(str(said))
