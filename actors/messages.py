@@ -117,6 +117,30 @@ class ReadSecrets(Request[Sequence[SealedSecret]]):
 
 
 @dataclass(frozen=True, slots=True)
+class CountSecrets(Request[tuple[int, int]]):
+    """(versions sealed under this key, all versions)."""
+
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resealed:
+    """A page. unreadable: versions that don't open and stay as they are. last: where it ended."""
+
+    done: int
+    unreadable: int
+    last: tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ResealSecrets(Request["Resealed | None"]):
+    """Seal a page of versions under the key that seals now; None where none is left beyond `after`."""
+
+    after: tuple[str, str, int]
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class EpochWritten:
     """All services of a new epoch, as of its one revision."""
 
@@ -183,6 +207,18 @@ class Witnessed(Request[None]):
 
     mark: Mark
     where: str
+
+
+# ── rotating the secrets key ───────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotateSecretsKey(Request[None]):
+    """Begin, or go on with the rotation under way. by: who. reason: why, in the operator's words."""
+
+    by: str
+    reason: str | None = None
+    idempotency: Idempotency | None = None
 
 
 # ── trusting ───────────────────────────────────────────────────────────────────────────────────

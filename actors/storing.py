@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, assert_never
 
@@ -26,6 +26,7 @@ from config_manager.actors.actor import BatchHandler, BatchLife, Context
 from config_manager.actors.messages import (
     Administer,
     Confirmed,
+    CountSecrets,
     DeleteConfig,
     DeleteSecret,
     Deliver,
@@ -38,6 +39,8 @@ from config_manager.actors.messages import (
     ReadAudit,
     ReadHistory,
     ReadSecrets,
+    Resealed,
+    ResealSecrets,
     Revealed,
     RevealSecret,
     SetSecret,
@@ -75,7 +78,7 @@ from config_manager.storage.administration import (
 )
 from config_manager.storage.changes import Decision
 from config_manager.storage.devices import Delivery, Device, KeepDelivery
-from config_manager.storage.secrets import SecretBox
+from config_manager.storage.secrets import SecretBox, SecretBoxes
 from config_manager.storage.state import Change, Committed, IdempotencyRecord, SealedSecret
 from config_manager.storage.store import (
     IDEMPOTENCY_KEPT_S,
@@ -113,7 +116,7 @@ class Storage:
         view: CommittedView,
         *,
         catalogue: Catalogue,
-        secret_box: SecretBox,
+        secret_boxes: SecretBoxes,
         fingerprint_key: bytes,
         world: World,
     ) -> None:
@@ -122,7 +125,7 @@ class Storage:
         self.view = view
         self._open_store = open_store
         self._catalogue = catalogue
-        self._secret_box = secret_box
+        self._secret_boxes = secret_boxes
         self._fingerprint_key = fingerprint_key
         self._world = world
         self._store: Store | None = None
@@ -316,6 +319,33 @@ class Storage:
             except DatabaseUnavailable as error:
                 await self._go_read_only(error)
 
+    async def _keep_house(self, request: Witnessed | Confirmed | ResealSecrets) -> Outcome[Any]:
+        """What changes nothing that anybody decides on."""
+        match request:
+            case Witnessed():
+                await self._weigh(request)
+            case Confirmed():
+                await self._note_confirmed(request)
+            case ResealSecrets():
+                return await self._reseal(request)
+        return Value(None)
+
+    async def _reseal(self, request: ResealSecrets) -> Outcome[Resealed | None]:
+        """Under the key that is committed to be the one: what this batch decides comes later."""
+        if self._store is None:
+            return Error(ReadOnly(WHAT_TO_DO))
+        box = self._secret_boxes.sealing(self.view.committed)
+        try:
+            resealed = await trio.to_thread.run_sync(
+                _reseal, self._store, self._secret_boxes, box, request
+            )
+        except DiskFull:
+            return Error(StorageFull("the disk is full: free some space"))
+        except DatabaseUnavailable as error:
+            await self._go_read_only(error)
+            return Error(ReadOnly(WHAT_TO_DO))
+        return Value(resealed)
+
     async def _close(self) -> None:
         async with self._turn:
             if self._store is not None:
@@ -342,15 +372,14 @@ class Storage:
         outcomes: list[Outcome[Any]] = []
         accepted: list[tuple[int, Change, Write[Any]]] = []
         batch = _Batch()
-        for request, _ in jobs:
-            if isinstance(request, Witnessed):
-                await self._weigh(request)
-            elif isinstance(request, Confirmed):
-                await self._note_confirmed(request)
+        kept: dict[int, Outcome[Any]] = {}
+        for index, (request, _) in enumerate(jobs):
+            if isinstance(request, Witnessed | Confirmed | ResealSecrets):
+                kept[index] = await self._keep_house(request)
         committed = self.view.committed
         for index, (request, context) in enumerate(jobs):
-            if isinstance(request, Witnessed | Confirmed):
-                outcomes.append(Value(None))
+            if index in kept:
+                outcomes.append(kept[index])
                 continue
             try:
                 answer, change = self._decide(committed, request, context, batch)
@@ -383,7 +412,7 @@ class Storage:
             if isinstance(request, ReadHistory | ReadAudit):
                 raise ReadOnly("the history can't be read while the database is unavailable")
             raise ReadOnly(WHAT_TO_DO)
-        if isinstance(request, ReadHistory | ReadAudit | ReadSecrets):
+        if isinstance(request, ReadHistory | ReadAudit | ReadSecrets | CountSecrets):
             return _read(store, request), None
         now = self._world.clock.now()
         if isinstance(request, NotDoneYet):
@@ -446,7 +475,7 @@ class Storage:
             at=rfc3339(now),
             correlation_id=context.correlation_id,
             epoch_id=self._world.randomness.uuid() if isinstance(request, NewEpoch) else "",
-            seal=self._secret_box.seal,
+            seal=self._secret_boxes.sealing(committed).seal,
         )
         answer = _answer(request, decision, context)
         if request.dry_run:
@@ -485,7 +514,7 @@ class Storage:
     def _open(self, sealed: SealedSecret) -> Secret:
         """Raises SecretUnreadable."""
         try:
-            return self._secret_box.open(sealed)
+            return self._secret_boxes.open(sealed)
         except CryptoError:
             raise SecretUnreadable(
                 f"version {sealed.version} of {sealed.service}'s {sealed.name} does not open: it was "
@@ -612,7 +641,7 @@ class _Batch:
         return [*kept, *(s for s in self._secrets if (s.service, s.name) == place)]
 
 
-def _read(store: Store, request: ReadHistory | ReadAudit | ReadSecrets) -> object:
+def _read(store: Store, request: ReadHistory | ReadAudit | ReadSecrets | CountSecrets) -> object:
     match request:
         case ReadHistory(query):
             return store.history(query)
@@ -620,8 +649,28 @@ def _read(store: Store, request: ReadHistory | ReadAudit | ReadSecrets) -> objec
             return store.audit(after=after, limit=limit, most_bytes=most_bytes)
         case ReadSecrets(service, name):
             return store.secret_versions(service, name)
+        case CountSecrets(key_id):
+            return store.count_secrets(key_id)
         case _ as unreachable:
             assert_never(unreachable)
+
+
+def _reseal(
+    store: Store, boxes: SecretBoxes, box: SecretBox, request: ResealSecrets
+) -> Resealed | None:
+    """A page of what is not under this key. What doesn't open stays as it is."""
+    page = store.secrets_under_other_keys(box.key_id, after=request.after, limit=request.limit)
+    if not page:
+        return None
+    done: list[SealedSecret] = []
+    for row in page:
+        with suppress(CryptoError):
+            value = boxes.open(row)
+            done.append(box.seal(row.service, row.name, row.version, value, row.updated_at))
+    if done:
+        store.reseal(done)
+    last = page[-1]
+    return Resealed(len(done), len(page) - len(done), (last.service, last.name, last.version))
 
 
 async def _commit(store: Store, changes: Sequence[Change]) -> None:

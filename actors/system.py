@@ -26,6 +26,11 @@ from config_manager.actors.health import HealthBoard, HealthFrames, health
 from config_manager.actors.messages import Administer, Confirmed, Sign, Witnessed
 from config_manager.actors.mqtt import Transport
 from config_manager.actors.publishing import Outlet, Publisher, SignUpdate, publishing
+from config_manager.actors.secrets_rotating import (
+    RotationReport,
+    SecretsRotation,
+    secrets_rotating,
+)
 from config_manager.actors.signing import sign, signing
 from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.storing import Storage
@@ -50,7 +55,7 @@ from config_manager.storage.key_files import check_private, read_token
 from config_manager.storage.keys import KeyRing
 from config_manager.storage.recovery import Recovery
 from config_manager.storage.root_files import RootFiles
-from config_manager.storage.secrets import SecretBox
+from config_manager.storage.secrets import SecretBoxes
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.state import ServiceState
 from config_manager.storage.store import Store
@@ -62,6 +67,7 @@ _NOTE_WITHIN_S = 5.0
 STORING = Policy(mailbox=256, grace=5.0)
 """256 writes may wait: at 2,000 a second that is an eighth of a second, then HTTP answers 503."""
 SIGNING = Policy(mailbox=256, grace=1.0)
+ROTATING = Policy(mailbox=4, grace=2.0)
 TRUSTING = Policy(mailbox=16, grace=6.0)
 """A change that has begun is announced to the brokers for up to 5 s, and then counts."""
 FOLLOWING = Policy(mailbox=1, grace=2.0)
@@ -76,13 +82,16 @@ class OpenStore(Protocol):
 class System:
     """What REST holds of the running system.
 
-    storing: takes every write and history read. signing: signs what is answered signed. trust: the
+    storing: takes every write and history read. signing: signs what is answered signed.
+    rotating: begins a new secrets key; rotation: how far that is. trust: the
     root and its versions; trusting: takes every change to it. states: every actor, in start order.
     statuses: what instances say they run. callers: when tokens were last used, and who was refused.
     """
 
     storing: Actor
     signing: Actor
+    rotating: Actor
+    rotation: Callable[[], RotationReport]
     view: CommittedView
     confirmations: Confirmations
     health: Callable[[], HealthReport]
@@ -136,11 +145,14 @@ async def running_system(
         )
 
         view = CommittedView(changes.empty(Epoch(0, "")))
+        boxes = SecretBoxes(
+            keys.secrets_key, world.randomness, successor=keys.secrets.read_successor()
+        )
         storage = Storage(
             lambda: (open_store or _open_sql_store)(keys, catalogue=catalogue, world=world),
             view,
             catalogue=catalogue,
-            secret_box=SecretBox(keys.secrets_key, world.randomness),
+            secret_boxes=boxes,
             fingerprint_key=derive_key(keys.instance_key, "idempotency-fingerprints"),
             world=world,
         )
@@ -154,6 +166,10 @@ async def running_system(
         storing = await start(
             Actor.batching("storing", storage.life(), STORING, jitter=world.randomness.fraction)
         )
+        rotation = SecretsRotation(
+            view, keys.secrets, boxes, storing=storing, recovery=Recovery(keys, world)
+        )
+        rotating = await start(actor("secrets-rotating", secrets_rotating(rotation), ROTATING))
         callers = Callers()
         await start(
             actor("callers", noting_callers(callers, _administered_by(storing, world)), FOLLOWING)
@@ -227,6 +243,8 @@ async def running_system(
         yield System(
             storing=storing,
             signing=signer,
+            rotating=rotating,
+            rotation=rotation.report,
             view=view,
             confirmations=confirmations,
             health=health_board.report,

@@ -169,6 +169,7 @@ def _schema(properties: dict[str, Any], *required: str) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(required or properties)}
 
 
+_TEXT_OR_NULL = {"type": ["string", "null"]}
 _TIME_OR_NULL = {"type": ["string", "null"], "format": "date-time"}
 _ROLE = {"enum": list(ROLES)}
 _PATTERNS = {
@@ -321,6 +322,22 @@ _SCHEMAS: dict[str, Any] = {
             **_WRITTEN,
         },
         "service", "name", "deleted", "revision", "updated_at",
+    ),
+    "KeyRotation": _schema(
+        {
+            "state": {"enum": ["idle", "running", "blocked"]},
+            "done": {**_INTEGER, "description": "versions under the new key"},
+            "total": {**_INTEGER, "description": "all versions"},
+            "unreadable": {**_INTEGER, "description": "versions that no key here opens"},
+            "key_id": {**_TEXT, "description": "of the key that seals now"},
+            "old_key_id": _TEXT_OR_NULL,
+            "new_key_id": _TEXT_OR_NULL,
+            "started_at": _TIME_OR_NULL,
+            "finished_at": _TIME_OR_NULL,
+            "by": _TEXT_OR_NULL,
+            "correlation_id": {**_TEXT_OR_NULL, "description": "of the request that began it"},
+            "to_do": {**_TEXT_OR_NULL, "description": "what an operator has to do, where he has to"},
+        }
     ),
     "RevealRequest": _strict(
         {
@@ -660,6 +677,16 @@ def _paths() -> dict[str, Any]:
                 "listSecrets", "Names, versions and ages; never a value",
                 {"200": "SecretList"}, "400 401 403 503 504",
                 parameters=[_query("service", _NAME, "only this service's secrets")],
+            ),
+        },
+        "/api/v1/secrets/rotate-key": {
+            "get": _operation(
+                "secretsKeyRotation", "How far the rotation of the secrets key is; the last one where none runs",
+                {"200": "KeyRotation"}, "400 401 403",
+            ),
+            "post": _operation(
+                "rotateSecretsKey", "Seal every secret anew under a new key, in the background; while one runs, that one",
+                {"202": "KeyRotation"}, "400 401 403 409 413 422 503 504 507", parameters=_ADMINISTRATION,
             ),
         },
         "/api/v1/secrets/{service}/{name}": {

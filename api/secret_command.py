@@ -1,8 +1,9 @@
-"""`config-manager secret`: set, list, reveal, delete. A value never stands on the command line."""
+"""`config-manager secret`: set, list, reveal, delete, and a new key for all. A value never stands on the command line."""
 
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,19 @@ import click
 
 from config_manager.api.operator import Server, asks_a_server, clean, print_json, print_table
 from config_manager.config.dumps import forbid_dumps
-from config_manager.config.errors import SettingsInvalid
+from config_manager.config.errors import Conflict, SettingsInvalid
 
 _PATH = ("api", "v1", "secrets")
 _MOST_BYTES = 16 * 1024
 """What the server takes; a pipe that never ends must not fill the memory."""
+_LOOK_EVERY_S = 0.2
 _UNTIL = ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h"), (float("inf"), 86_400, "d"))
 """Up to how many seconds an age is told in which unit."""
 
 
 @click.group()
 def secret() -> None:
-    """Set, list, reveal and delete secrets.
+    """Set, list, reveal and delete secrets; rotate the key they lie under.
 
     A secret belongs to a service and has a name; each value is a version. Values are encrypted
     under a key of their own and reach only that service's enrolled instances.
@@ -30,6 +32,7 @@ def secret() -> None:
       config-manager secret set tts-worker api_key          # asks for it, or reads a pipe
       config-manager secret list
       config-manager secret reveal tts-worker api_key --reason "moving to the new provider"
+      config-manager secret rotate-key
     """
     forbid_dumps()
 
@@ -128,6 +131,73 @@ def reveal(
         click.echo(clean(answer["value"], keep="\n"))
     else:
         click.echo(answer["value"].encode(), nl=False)  # byte for byte, for a pipe
+
+
+@secret.command("rotate-key")
+@click.option("--reason", help="Why, for the audit.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Until it is done.")
+@asks_a_server
+def rotate_key(server: Server, as_json: bool, reason: str | None, wait: bool) -> None:
+    """Seal every secret anew under a new key, while everything goes on.
+
+    The server makes the key, writes it beside the old one, seals every version anew in the background
+    and then lets the old key go. Meanwhile both open, so nothing is unreadable at any moment; a server
+    that dies goes on at its next start, and this command can be given again: there is one rotation at
+    a time, and whoever asks for another is shown the one that runs. Needs an admin's token.
+
+    \b
+    After it:
+      - backups from before still need the old key: it is in their own recovery.sealed, so keep the
+        recovery key, or let those backups go
+      - the values themselves are what they were. If somebody may have read them, set them anew:
+        config-manager secret set SERVICE NAME
+
+    A key that comes from elsewhere (--credentials-dir) is not the server's to write; it says what to
+    do. `rotate-db-key` changes the key of the whole database, for which the server is stopped.
+
+    \b
+      config-manager secret rotate-key --reason "somebody left"
+      config-manager secret rotate-key --no-wait --json
+    """
+    report = server.ask("POST", *_PATH, "rotate-key", query={"reason": reason}).value
+    if wait:
+        report = _followed(server, report)
+    if as_json:
+        print_json(report)
+    else:
+        click.echo(_told(report))
+    if report["state"] == "blocked":
+        raise Conflict(clean(report["to_do"]))
+
+
+def _followed(server: Server, report: dict[str, Any]) -> dict[str, Any]:
+    """Look until this rotation is over, with its progress on a terminal's stderr."""
+    shows = sys.stderr.isatty()
+    mine = report["correlation_id"]
+    while report["state"] == "running" and report["correlation_id"] == mine:
+        if shows:
+            click.echo(
+                f"\r{report['done']} of {report['total']} versions sealed anew", err=True, nl=False
+            )
+        time.sleep(_LOOK_EVERY_S)
+        report = server.get(*_PATH, "rotate-key")
+    if shows:
+        click.echo(err=True)
+    return report
+
+
+def _told(report: dict[str, Any]) -> str:
+    if report["state"] == "idle":
+        said = f"all {report['done']} versions are sealed under a new key ({report['key_id']})"
+        if report["unreadable"]:
+            said += f"; {report['unreadable']} more open with no key that is here"
+        said += f"\nto do: {report['to_do']}" if report["to_do"] else "; the old one is gone"
+        return said
+    by, at = clean(report["by"]), report["started_at"]
+    return (
+        f"{report['done']} of {report['total']} versions are sealed under the new key (begun by {by}, "
+        f"{at}); the server goes on by itself, GET /api/v1/secrets/rotate-key says how far"
+    )
 
 
 @secret.command()

@@ -32,7 +32,7 @@ class KeyFile:
         self.path = path
         self.successor = path.with_name(path.name + ".new")
         self._world = world
-        self._given = given
+        self.given = given
 
     def __repr__(self) -> str:
         return f"KeyFile({self.path.name!r})"
@@ -43,13 +43,13 @@ class KeyFile:
 
     def read(self) -> bytes:
         """Raises KeyFileUnsafe or DatabaseUnopenable."""
-        return read_key(self.path, self._world, given=self._given)
+        return read_key(self.path, self._world, given=self.given)
 
     def read_successor(self) -> bytes | None:
         """None unless the key is being changed. Raises KeyFileUnsafe or DatabaseUnopenable."""
         if not self._world.disk.exists(self.successor):
             return None
-        return read_key(self.successor, self._world, given=self._given)
+        return read_key(self.successor, self._world, given=self.given)
 
     def begin(self) -> bytes:
         """The successor: what a change that was cut off has left, else a new one, durable on return.
@@ -72,7 +72,7 @@ class KeyFile:
                 f"({error.strerror or error}): whoever puts the key there puts the next one beside "
                 "it under that name, 64 hex digits, and this goes on from that"
             ) from None
-        return read_key(self.successor, self._world, given=self._given)
+        return read_key(self.successor, self._world, given=self.given)
 
     def finish(self) -> bool:
         """The successor takes the key's place; the old key is gone. Once nothing needs it.

@@ -14,6 +14,7 @@ from config_manager.storage.state import Committed, RegistryRow
 
 MARK = "secret-mark"
 RETIRED = "secret-retired"
+KEY = "secrets-key"
 
 
 def key_of(service: str, name: str) -> str:

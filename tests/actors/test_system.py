@@ -27,6 +27,7 @@ ACTORS = (
         "caching",
         "broker",
         "publishing",
+        "secrets-rotating",
         "trusting",
         "delivering",
         "beaconing",

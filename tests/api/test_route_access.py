@@ -47,6 +47,8 @@ EXPECTED: dict[str, Expected] = {
     "GET /api/v1/config/epoch/history": Expected("read", "some"),
     "GET /api/v1/secrets": Expected("secrets", "some"),
     "POST /api/v1/secrets": Expected("secrets", "some"),
+    "GET /api/v1/secrets/rotate-key": Expected("admin", "every"),
+    "POST /api/v1/secrets/rotate-key": Expected("admin", "every"),
     "GET /api/v1/secrets/{service}/{name}": Expected("secrets", "service"),
     "DELETE /api/v1/secrets/{service}/{name}": Expected("secrets", "service"),
     "POST /api/v1/secrets/{service}/{name}/reveal": Expected("secrets", "service"),

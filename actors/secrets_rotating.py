@@ -1,0 +1,275 @@
+"""A new key for the secrets while everything goes on: `storage.secret_rotation` says the steps.
+
+Works a page at a time through the storing actor and leaves the others at least half of its time. At a
+start it goes on with what a death cut off; what stands against it is said, and tried again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+import trio
+
+from config_manager.actors.actor import Actor, Context, Full, Gone, Handler, Life
+from config_manager.actors.messages import (
+    Administer,
+    CountSecrets,
+    NotDoneYet,
+    ResealSecrets,
+    RotateSecretsKey,
+)
+from config_manager.actors.views import CommittedView
+from config_manager.config.errors import Conflict, RecoveryRefused, Refused, StartError
+from config_manager.storage.key_files import KeyFile
+from config_manager.storage.recovery import Recovery
+from config_manager.storage.secret_rotation import (
+    BeginRotation,
+    FinishRotation,
+    Rotation,
+    newest,
+    under_way,
+)
+from config_manager.storage.secrets import SecretBoxes, key_id_of
+
+_PAGE = 100
+_AGAIN_S = 5.0
+_IN_OUR_OWN_NAME = "config-manager"
+
+State = Literal["idle", "running", "blocked"]
+
+
+@dataclass(frozen=True, slots=True)
+class RotationReport:
+    """done, total: versions under the new key, and all. unreadable: those that no key here opens.
+    rotation: the one under way, else the last one. key_id: what seals now. to_do: what an operator
+    has to do, where he has to."""
+
+    state: State
+    done: int
+    total: int
+    unreadable: int
+    rotation: Rotation | None
+    key_id: str
+    to_do: str | None
+
+
+class SecretsRotation:
+    """What the rotating actor works on, across its lives, and what others see of it."""
+
+    def __init__(
+        self,
+        view: CommittedView,
+        file: KeyFile,
+        boxes: SecretBoxes,
+        *,
+        storing: Actor,
+        recovery: Recovery,
+    ) -> None:
+        self._view = view
+        self._file = file
+        self._boxes = boxes
+        self._storing = storing
+        self._recovery = recovery
+        self._done = self._total = self._unreadable = 0
+        self._blocked: str | None = None
+        self._left_to_do: str | None = None
+        self._wanted = trio.Event()
+        rotation = newest(view.committed)
+        if rotation is not None:
+            self._done = rotation.total if rotation.finished_at is not None else 0
+            self._total = rotation.total
+
+    def report(self) -> RotationReport:
+        committed = self._view.committed
+        state: State = "idle"
+        if under_way(committed) is not None:
+            state = "running" if self._blocked is None else "blocked"
+        return RotationReport(
+            state=state,
+            done=self._done,
+            total=self._total,
+            unreadable=self._unreadable,
+            rotation=newest(committed),
+            key_id=self._boxes.sealing(committed).key_id,
+            to_do=self._blocked if state == "blocked" else self._left_to_do,
+        )
+
+    # ── beginning ──────────────────────────────────────────────────────────────────────────────
+
+    async def handle(self, request: RotateSecretsKey, context: Context) -> None:
+        try:
+            if under_way(self._view.committed) is None:
+                await self._begin(request, context)
+        finally:
+            self._wanted.set()  # also where the outcome is unknown
+
+    async def _begin(self, request: RotateSecretsKey, context: Context) -> None:
+        if (
+            request.idempotency is not None
+        ):  # asked first: the new key lies on disk before it counts
+            await self._storing.ask(NotDoneYet(request.idempotency), context)
+        old = self._boxes.sealing(self._view.committed).key_id
+        new = self._boxes.add(await trio.to_thread.run_sync(self._next_key, old))
+        under_old, every = await self._storing.ask(CountSecrets(old), context)
+        begin = BeginRotation(old, new, every, request.by, context.correlation_id)
+        await self._storing.ask(
+            Administer(
+                what=begin, by=request.by, reason=request.reason, idempotency=request.idempotency
+            ),
+            context,
+        )
+        self._done, self._total, self._unreadable = 0, every, every - under_old
+        self._blocked = self._left_to_do = None
+
+    def _next_key(self, old: str) -> bytes:
+        """The new key, durable and in the recovery copy; old: the id of the one in use. Raises
+        Conflict."""
+        file = self._file
+        try:
+            if _id(file.read_successor()) == old and (file.given or not file.finish()):
+                raise Conflict(_put_in_place(file))
+            if file.given and file.read_successor() is None:
+                raise Conflict(
+                    f"{file.path.name} comes from elsewhere and is not ours to write: put the next "
+                    f"key beside it as {file.successor.name} (64 hex digits, readable by this service "
+                    "alone), start the server again where what is mounted is copied at its start "
+                    "(systemd), and ask again"
+                )
+            key = file.begin()
+            self._recovery.refresh()
+        except (StartError, OSError) as error:
+            raise Conflict(f"no new key: {getattr(error, 'detail', error)}") from None
+        if _id(key) == old:
+            raise Conflict(f"{file.successor.name} holds the key that is in use; put another there")
+        return key
+
+    # ── going on ───────────────────────────────────────────────────────────────────────────────
+
+    async def work(self) -> None:
+        """For as long as the actor lives."""
+        structlog.contextvars.bind_contextvars(actor="secrets-rotating")
+        while True:
+            self._wanted = trio.Event()
+            waiting_s = math.inf
+            rotation = newest(self._view.committed)
+            if rotation is not None:
+                try:
+                    waiting_s = await self._bring_to_its_end(rotation)
+                except (Refused, Gone, Full, StartError, OSError) as error:
+                    self._block(getattr(error, "detail", None) or f"interrupted: {error!r}")
+                    waiting_s = _AGAIN_S
+            if self._view.mode != "normal":  # a begin that is not known to be committed may show
+                waiting_s = _AGAIN_S
+            with trio.move_on_after(waiting_s):
+                await self._wanted.wait()
+
+    async def _bring_to_its_end(self, rotation: Rotation) -> float:
+        """How long to wait before it is worth looking again, in seconds."""
+        if rotation.finished_at is not None:  # but for its file, where a power cut undid that
+            await trio.to_thread.run_sync(self._replace_file, rotation)
+            return math.inf
+        file = self._file
+        if rotation.new not in self._boxes:
+            self._block(
+                f"the new key is not here: put {file.successor.name} back beside {file.path.name} "
+                "(config-manager recover, where there is a recovery key), and start again"
+            )
+            return math.inf
+        context = Context(rotation.correlation_id)
+        if self._blocked is None:
+            structlog.get_logger().info("rotating the secrets key", **_ids(rotation))
+        await self._reseal_all(rotation, context)
+        under_old, _ = await self._storing.ask(CountSecrets(rotation.old), context)
+        if under_old:
+            self._block(self._what_does_not_open(rotation, under_old))
+            return math.inf
+        await trio.to_thread.run_sync(self._replace_file, rotation)
+        finish = FinishRotation(rotation, self._unreadable)
+        await self._storing.ask(Administer(what=finish, by=_IN_OUR_OWN_NAME), context)
+        self._blocked = None
+        structlog.get_logger().info(
+            "secrets key rotated", secrets=self._done, unreadable=self._unreadable, **_ids(rotation)
+        )
+        return 0
+
+    async def _reseal_all(self, rotation: Rotation, context: Context) -> None:
+        """Whatever is set meanwhile lies under the new key already, so once through is enough."""
+        self._done, self._total = await self._storing.ask(CountSecrets(rotation.new), context)
+        self._unreadable, self._blocked = 0, None
+        after = ("", "", 0)
+        while True:
+            began = trio.current_time()
+            page = await self._storing.ask(ResealSecrets(after, _PAGE), context)
+            if page is None:
+                break
+            after = page.last
+            self._done += page.done
+            self._unreadable += page.unreadable
+            await trio.sleep(trio.current_time() - began)
+        self._done, self._total = await self._storing.ask(CountSecrets(rotation.new), context)
+
+    def _what_does_not_open(self, rotation: Rotation, under_old: int) -> str:
+        if rotation.old not in self._boxes:
+            return (
+                f"{under_old} stored versions lie under the old key, which is not here: put it back as "
+                f"{self._file.path.name}, with the new one beside it as {self._file.successor.name} "
+                "(config-manager recover does, where there is a recovery key), and start again"
+            )
+        return (
+            f"{under_old} stored versions don't open with the key that sealed them: they were altered. "
+            "Revealing says which; delete those secrets and set them anew, then ask for the rotation "
+            "again. Until then both keys stay"
+        )
+
+    def _replace_file(self, rotation: Rotation) -> None:
+        """The new key's file takes the old one's place, where that is not done already. Raises OSError,
+        and StartError where a key file can't be read."""
+        file = self._file
+        if _id(file.read_successor()) == rotation.new and _id(file.read()) != rotation.new:
+            if file.given or not file.finish():
+                self._left_to_do = _put_in_place(file)
+                return
+            try:
+                self._recovery.refresh()
+            except (OSError, RecoveryRefused) as error:  # it has the new key, as the successor
+                structlog.get_logger().error("recovery not sealed", error=str(error))
+        if rotation.new in self._boxes:
+            self._boxes.keep_only(rotation.new)
+
+    def _block(self, why: str) -> None:
+        if self._blocked != why:
+            structlog.get_logger().error("the secrets key is not rotated yet", error=why)
+        self._blocked = why
+
+
+def _put_in_place(file: KeyFile) -> str:
+    return (
+        f"secrets lie under the key in {file.successor.name}, but {file.path.name} is not ours to "
+        "replace: whoever puts them there puts the new one in the place of the old one"
+    )
+
+
+def _ids(rotation: Rotation) -> dict[str, str]:
+    return {"correlation_id": rotation.correlation_id, "old": rotation.old, "new": rotation.new}
+
+
+def _id(key: bytes | None) -> str | None:
+    return None if key is None else key_id_of(key)
+
+
+def secrets_rotating(rotation: SecretsRotation) -> Life:
+    @asynccontextmanager
+    async def life() -> AsyncIterator[Handler]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rotation.work)
+            try:
+                yield rotation.handle
+            finally:
+                nursery.cancel_scope.cancel()
+
+    return life
