@@ -1,37 +1,54 @@
 """A process that dies by SIGKILL at one line of its work, at each in turn.
 
-`python -m tests.dying rekey TEMPLATE DIRECTORY`: copies TEMPLATE to DIRECTORY/1, /2, … and in each
-changes the database's key, dying at the 1st, 2nd, … line that runs in the modules that do it. Ends
-when the work got through; prints how many copies died.
+`python -m tests.dying WORK TEMPLATE DIRECTORY`: copies TEMPLATE to DIRECTORY/1, /2, … and in each
+does the work, dying at the 1st, 2nd, … line that runs in what does it. Ends when the work got
+through; prints how many copies died. WORK is `rekey` (the database's key) or `rotate-secrets-key`.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, ModuleType
-from typing import Any
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
 
+import trio
+from pydantic import SecretStr
+
+from config_manager.actors import secrets_rotating, storing
+from config_manager.actors.actor import Context
+from config_manager.actors.messages import RotateSecretsKey
+from config_manager.actors.mqtt import AiomqttTransport
+from config_manager.actors.system import running_system
 from config_manager.config import world
+from config_manager.config.logging import configure
+from config_manager.config.services import SAMPLE_CATALOGUE
+from config_manager.config.settings import Settings
 from config_manager.config.world import World
-from config_manager.storage import keys, recovery, rekeying
+from config_manager.storage import key_files, keys, recovery, rekeying, secret_rotation, sql_store
 
 
-def dies_at(line: int, modules: Iterable[ModuleType], work: Callable[[], None]) -> bool:
+class Work(NamedTuple):
+    """on: whether a line of this code counts."""
+
+    do: Callable[[Path], None]
+    on: Callable[[CodeType], bool]
+
+
+def dies_at(line: int, work: Work, data_dir: Path) -> bool:
     """Work in a process of its own that is killed before this line (from 1); whether it was."""
-    files = {module.__file__ for module in modules}
     pid = os.fork()
     if pid == 0:
         left = line
 
         def trace(frame: FrameType, event: str, _: Any) -> Any:
             nonlocal left
-            if frame.f_code.co_filename not in files:
+            if not work.on(frame.f_code):
                 return None
             if event == "line":
                 left -= 1
@@ -39,9 +56,10 @@ def dies_at(line: int, modules: Iterable[ModuleType], work: Callable[[], None]) 
                     os.kill(os.getpid(), signal.SIGKILL)
             return trace
 
+        threading.settrace(trace)
         sys.settrace(trace)
         try:
-            work()
+            work.do(data_dir)
         finally:
             sys.settrace(None)
             os._exit(0)
@@ -57,15 +75,57 @@ def rekey(data_dir: Path) -> None:
     sealed.refresh()
 
 
-def main(template: Path, directory: Path) -> int:
+def rotate_secrets_key(data_dir: Path) -> None:
+    """As a server does it, a secret at a time."""
+    secrets_rotating._PAGE = 1
+    settings = Settings(
+        data_dir=data_dir, mqtt_url="none:", bootstrap_token=SecretStr("a-token-of-this-test")
+    )
+
+    async def begin_and_wait() -> None:
+        async with running_system(
+            settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World()
+        ) as system:
+            await system.rotating.ask(RotateSecretsKey(by="a test"), Context("a-test"))
+            while system.rotation().state != "idle":
+                await trio.sleep(0.005)
+
+    trio.run(begin_and_wait)
+
+
+def _in(*modules: Any, functions: tuple[str, ...] = ()) -> Callable[[CodeType], bool]:
+    """Code of these modules, and of functions with these names in any of ours that stores."""
+    files = {module.__file__ for module in modules}
+    stores = {storing.__file__, sql_store.__file__}
+    return lambda code: (
+        code.co_filename in files or (code.co_name in functions and code.co_filename in stores)
+    )
+
+
+WORKS = {
+    "rekey": Work(rekey, _in(rekeying, world)),
+    "rotate-secrets-key": Work(
+        rotate_secrets_key,
+        _in(
+            secrets_rotating,
+            secret_rotation,
+            key_files,
+            functions=("reseal", "_reseal", "_overwritten", "stage", "commit_staged"),
+        ),
+    ),
+}
+
+
+def main(work: Work, template: Path, directory: Path) -> int:
     line = 0
     while True:
         line += 1
         data_dir = directory / str(line)
         shutil.copytree(template, data_dir)
-        if not dies_at(line, (rekeying, world), functools.partial(rekey, data_dir)):
+        if not dies_at(line, work, data_dir):
             return line - 1
 
 
 if __name__ == "__main__":
-    print(main(Path(sys.argv[2]), Path(sys.argv[3])))  # noqa: T201
+    configure("json", "error", sys.stderr)
+    print(main(WORKS[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3])))  # noqa: T201

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -170,6 +171,20 @@ def run(processes: Processes, directory: Path, tally: Tally, options: argparse.N
     away = 5.0 if options.short else 60.0
     tally.check(f"broker away for {away:.0f} s", lambda: broker_away(server, broker, away))
     tally.check("SIGTERM ends it with 0", lambda: f"exit {_zero(server.stop())}")
+    if not options.short:
+        tally.check("what dies at every line", long_tests)
+
+
+def long_tests() -> str:
+    """Those that are marked `torture`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "torture", "tests/torture"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
+    return done.stdout.strip().splitlines()[-1]
 
 
 def _zero(code: int) -> int:
