@@ -19,7 +19,7 @@ client *args:
 
 # the whole suite, on real Mosquitto and SQLCipher
 test *args:
-    @pytest -m "not torture" -n 3 --dist loadscope "$@"
+    @pytest -m "not torture" -n 3 --dist loadscope --no-loadscope-reorder "$@"
 
 # format (check only), lint, types, import rules, then the tests
 check: lint test

@@ -139,10 +139,12 @@ def serve(**flags: Any) -> None:
     from config_manager.config.dumps import forbid_dumps
 
     forbid_dumps(children=True)
-    from config_manager.api.serving import run
     from config_manager.config.settings import load_settings
 
-    run(load_settings(**flags))
+    settings = load_settings(**flags)
+    from config_manager.api.serving import run  # after them: a mistake is told in half the time
+
+    run(settings)
 
 
 def main() -> NoReturn:

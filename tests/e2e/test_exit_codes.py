@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from pathlib import Path
 
@@ -30,13 +31,20 @@ def serve(
     return process.wait(15), "\n".join(process.text)
 
 
-@pytest.fixture
-def stopped(shop: tuple[Processes, Path]) -> tuple[Processes, Path]:
+@pytest.fixture(scope="module")
+def template(module_shop: tuple[Processes, Path]) -> Path:
     """A data directory with one change in it, whose server has stopped."""
-    processes, directory = shop
+    processes, directory = module_shop
     server = processes.server(directory / "data", "none:")
     server.put("one", {"a": 1})
     assert server.stop() == 0
+    return directory / "data"
+
+
+@pytest.fixture
+def stopped(shop: tuple[Processes, Path], template: Path) -> tuple[Processes, Path]:
+    processes, directory = shop
+    shutil.copytree(template, directory / "data")
     return processes, directory / "data"
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from config_manager.api.limits import DRAIN_BYTES
 from tests.processes import COMMAND, TOKEN, Processes, Server
+from tests.torture.rubbish import storm
 
 DOCUMENTED = {200, 201, 400, 401, 403, 404, 405, 412, 413, 415, 422, 426, 431, 501, 503}
 
@@ -271,3 +272,9 @@ def test_idle_connections_of_strangers_leave_room_for_others(
         http = processes.client(url)
         assert http.put("/api/v1/config/one", json={"a": 1}).status_code == 201
         assert http.get("/health").json()["mode"] == "normal"
+
+
+def test_two_thousand_raw_requests_get_documented_answers_in_time(server: Server) -> None:
+    found = storm(server, 2_000, seed=1)
+    assert found[0] < 1_000, found
+    assert len(found) > 8, found

@@ -200,7 +200,12 @@ def test_killed_at_any_line_the_next_start_opens_it_and_the_next_run_completes_i
     whole(processes, tmp_path / str(opened_by_old))
 
 
-@pytest.mark.parametrize("part", [0.02, 0.5, 1.0])
+LONG = pytest.mark.torture
+
+
+@pytest.mark.parametrize(
+    "part", [pytest.param(0.02, marks=LONG), 0.5, pytest.param(1.0, marks=LONG)]
+)
 def test_killed_while_sqlcipher_writes_the_pages_anew_nothing_is_lost(
     stopped: tuple[Processes, Path, str], part: float
 ) -> None:

@@ -7,6 +7,7 @@ of moments (the machine's own timing stays what it is).
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from tests.processes import (
     port_of,
     workshop,
 )
+from tests.torture.rubbish import storm
 from tests.torture.stories import hang_ups, race
 
 WRITERS = 4
@@ -148,6 +150,28 @@ def one_race(server: Server, number: int) -> str:
     return ""
 
 
+def raw_requests(server: Server, requests: int, seed: int) -> str:
+    found = storm(server, requests, seed)
+    assert server.process.alive
+    assert server.get("/health").status_code == 200
+    assert not [line for line in server.process.lines if line.get("level") in ("error", "critical")]
+    return str(dict(found.most_common()))
+
+
+def marked_tests() -> str:
+    """Those of the suite that take too long for it, and its made-up messages five times over."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "torture or mutants", "-n", "2"],
+        env={**os.environ, "MUTANTS": "100000"},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-10_000:]
+    return done.stdout.strip().splitlines()[-1]
+
+
 def run(processes: Processes, directory: Path, tally: Tally, options: argparse.Namespace) -> None:
     luck = random.Random(options.seed)
     broker = processes.broker(directory / "broker")
@@ -170,6 +194,8 @@ def run(processes: Processes, directory: Path, tally: Tally, options: argparse.N
     )
     away = 5.0 if options.short else 60.0
     tally.check(f"broker away for {away:.0f} s", lambda: broker_away(server, broker, away))
+    storm_of = 20_000 if options.short else 100_000
+    tally.check(f"{storm_of} raw requests", lambda: raw_requests(server, storm_of, options.seed))
     tally.check("SIGTERM ends it with 0", lambda: f"exit {_zero(server.stop())}")
     if not options.short:
         tally.check("what dies at every line", long_tests)
@@ -194,7 +220,9 @@ def _zero(code: int) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.torture", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="12 cycles, 10 races, 200 hang-ups")
+    parser.add_argument(
+        "--short", action="store_true", help="12 kills, 10 races, 200 hang-ups, 20,000 raw requests"
+    )
     parser.add_argument("--cycles", type=int, help="how often the server is killed")
     parser.add_argument("--seed", type=int, default=random.randrange(2**31))
     options = parser.parse_args()
@@ -203,6 +231,7 @@ def main() -> int:
     try:
         with workshop() as (processes, directory):
             run(processes, directory, tally, options)
+        tally.check("the suite's long tests", marked_tests)
     except Exception:
         tally.failed += 1
         traceback.print_exc()
