@@ -165,7 +165,9 @@ class Config(Generic[M]):
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._live())
+            # named, because a process that imported trio-asyncio gets another one from asyncio.run()
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(self._live())
         except BaseException as error:
             self._failure = error
             if not self._opened.done():

@@ -454,6 +454,13 @@ class _JumpingSelector(selectors.DefaultSelector):
         return events
 
 
+def run_asyncio(main: Coroutine[Any, Any, T]) -> T:
+    """In real time, and on asyncio's own loop: where anything has imported trio-asyncio,
+    `asyncio.run` takes another."""
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        return runner.run(main)
+
+
 class JumpingLoop(asyncio.SelectorEventLoop):
     """Sleeps for nobody: where there is nothing to do, it is later already."""
 

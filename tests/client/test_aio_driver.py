@@ -16,7 +16,7 @@ from config_manager.client import Change, open_config
 from config_manager.client.aio import AsyncioConfig
 from config_manager.config.errors import ConfigurationStale
 from tests.client import makers as m
-from tests.client.drivers import AioKit
+from tests.client.drivers import AioKit, run_asyncio
 from tests.client.story import Settings
 
 
@@ -244,7 +244,7 @@ def test_open_config_finds_out_that_asyncio_runs(tmp_path: Path) -> None:
             assert isinstance(config, AsyncioConfig)
             assert config.source == "defaults"
 
-    asyncio.run(story())
+    run_asyncio(story())
 
 
 def test_a_port_that_nobody_listens_on_is_only_a_broker_that_is_away(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_port_that_nobody_listens_on_is_only_a_broker_that_is_away(tmp_path: P
             assert config.source == "defaults"
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    asyncio.run(story())
+    run_asyncio(story())
 
 
 def test_leaving_while_it_connects_leaves_nothing_behind(
@@ -286,7 +286,7 @@ def test_leaving_while_it_connects_leaves_nothing_behind(
     with socket.create_server(("127.0.0.1", 0)) as never_answers:
         url = f"mqtt://127.0.0.1:{never_answers.getsockname()[1]}"
         for wait_s in (0, 0, 0, 0.001, 0.01, 0.1):
-            asyncio.run(story(url, wait_s))
+            run_asyncio(story(url, wait_s))
             gc.collect()
     assert not [one for one in caplog.records if one.name == "asyncio"]
 

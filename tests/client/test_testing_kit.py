@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from config_manager.client import Change, NotNow
 from config_manager.client.testing import FakePublisher
+from tests.client.drivers import run_asyncio
 
 
 class Voice(BaseModel):
@@ -25,7 +25,7 @@ def under_trio(main: Callable[[], Awaitable[None]]) -> None:
 
 
 def under_asyncio(main: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(main())  # type: ignore[arg-type]
+    run_asyncio(main())  # type: ignore[arg-type]
 
 
 both = pytest.mark.parametrize("run", [under_trio, under_asyncio])
