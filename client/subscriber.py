@@ -7,8 +7,9 @@ The rules, in the order they are met:
     floor      the first start ever holds what arrives until a verified snapshot or beacon says how
                far the publisher has come, at most 15 s: a broker can't begin with something old
     deletion   a signed tombstone; the running values stay. An empty message is refused
-    fresh      a rising beacon was seen within its validity, and the snapshot it names lists exactly
-               what we hold; age alone makes nothing stale
+    fresh      a rising beacon was seen within its validity, as soon after the one before as it was
+               made (`pace`), and the snapshot it names lists exactly what we hold; age alone makes
+               nothing stale
     root       the chain of trust roots is walked (`root_chain`); what a message by a key that is
                not known yet said is judged again when the root that lists it comes; a key that a
                root no longer lists takes with it the marks for which it alone stood
@@ -26,6 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, TypeVar
 
+from config_manager.client.pace import Pace
 from config_manager.client.root_chain import Link, RootChain, Turned
 from config_manager.client.set_aside import Aside, SetAside, is_fast_forwarded
 from config_manager.config import strict_json, trust, wire
@@ -243,6 +245,7 @@ class Subscriber:
         self._beacon_order = kept.beacon_order if kept is not None else None
         self._beacons_by = kept.beacons_by if kept is not None else {}
         self._beacon_at: float | None = None
+        self._pace = Pace()
         self._heard_at: float | None = None
         self._differs_since: float | None = None
         self._behind_since: float | None = None
@@ -617,6 +620,7 @@ class Subscriber:
         beacon = root.roles["beacon"]
         if not _are_enough(self._beacon_by, beacon):
             self._beacon, self._beacon_at = None, None
+            self._pace = Pace()  # how fast a thief's clock ran says nothing
         if not _are_enough(self._snapshot_by, beacon):
             self._snapshot, self._floor = None, None
         self._beacons_by, self._beacon_order = _under(self._beacons_by, self._beacon_order, beacon)
@@ -775,7 +779,9 @@ class Subscriber:
             return
         self._beacon, self._beacon_order, self._beacon_at = beacon, beacon.order, now
         self._beacon_by = signed.signers
-        self._heard_at = now
+        self._pace.heard(beacon, now)
+        if self._pace.keeps_up:
+            self._heard_at = now
 
     # fresh or stale
 

@@ -89,7 +89,8 @@ class FakePublisher:
         self.receipts: list[Receipt] = []
         self._world = world or World()
         self._keys = {role: SigningKey.generate() for role in _ROLES}
-        self._seq = 0
+        self._began_at = self._now()
+        self._beacons = 0
         self._newest: tuple[int, str] | None = None
         self._retained: dict[str, bytes] = {}
         self._lines: list[_Line] = []
@@ -258,7 +259,7 @@ class FakePublisher:
         return self._sign("beacon", wire.SNAPSHOT, snapshot.to_bytes())
 
     def _beacon(self) -> Envelope:
-        self._seq += 1
+        self._beacons += 1
         beacon = Beacon(
             config_epoch=_EPOCH,
             epoch_seq=1,
@@ -266,9 +267,11 @@ class FakePublisher:
             snapshot=self._snapshot().digest,
             root_version=1,
             audit_head="0" * 64,
-            boot_seq=1,
-            seq=self._seq,
-            issued_at=self._now(),
+            # each as of a new start whose clock stands: a test's time may leap between two beats,
+            # and neither of them is a replay
+            boot_seq=self._beacons,
+            seq=1,
+            issued_at=self._began_at,
             valid_s=30,
         )
         return self._sign("beacon", wire.BEACON, beacon.to_bytes())

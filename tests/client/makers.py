@@ -111,10 +111,11 @@ def make_beacon(
     valid_s: int = 30,
     key: SigningKey = BEACON_KEY,
     root_version: int = 1,
+    issued_at: str = "2026-01-01T00:00:00.000Z",
 ) -> dict[str, Any]:
     beacon = Beacon(
         "00000000-0000-4000-8000-000000000000", 1, 9, snapshot.digest, root_version, "0" * 64,
-        boot_seq, seq, "2026-01-01T00:00:00.000Z", valid_s,
+        boot_seq, seq, issued_at, valid_s,
     )  # fmt: skip
     return sign(key, wire.BEACON, beacon.to_bytes()).to_object()
 

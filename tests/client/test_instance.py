@@ -531,10 +531,10 @@ def test_max_stale_is_said_once_with_the_services_own_policy(policy: str) -> Non
 
 def test_a_fresh_moment_starts_max_stale_anew() -> None:
     story = beacons(running(5, max_stale_s=60.0), 5, 1).lives(30 + 50)
-    beacons(story, 5, 2).lives(30 + 50)
+    beacons(story, 5, 1 + 8).lives(30 + 50)  # the publisher went on meanwhile
     assert story.too_stale == []
     assert len(story.lives(10).too_stale) == 1
-    assert len(beacons(story, 5, 3).lives(30 + 60).too_stale) == 2
+    assert len(beacons(story, 5, 9 + 9).lives(30 + 60).too_stale) == 2
 
 
 def test_a_new_configuration_proves_nothing_about_freshness() -> None:

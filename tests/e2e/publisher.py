@@ -6,7 +6,8 @@ Also what a thief of one of its keys signs, and what a broker makes of its messa
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from nacl.signing import SigningKey
@@ -15,6 +16,7 @@ from config_manager.config import wire
 from config_manager.config.documents import Beacon, ConfigUpdate, Snapshot
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import Envelope
+from config_manager.config.world import rfc3339
 from tests.config.makers import key_id, make_root, sign
 
 EPOCH = "00000000-0000-4000-8000-000000000000"
@@ -22,10 +24,13 @@ LONG_AGO = "2020-01-01T00:00:00.000Z"
 
 
 class Publisher:
-    """One service's. `revision` is the newest honest one."""
+    """One service's. `revision` is the newest honest one. clock: Unix seconds, of its beacons."""
 
-    def __init__(self, service: str = "stt-worker") -> None:
+    def __init__(
+        self, service: str = "stt-worker", *, clock: Callable[[], float] = time.time
+    ) -> None:
         self.service = service
+        self._clock = clock
         self.topic = wire.config_topic(service)
         self.root_key, self.config_key, self.beacon_key, self.stranger, self.retired = (
             SigningKey.generate() for _ in range(5)
@@ -117,7 +122,7 @@ class Publisher:
             "audit_head": "0" * 64,
             "boot_seq": 1,
             "seq": self._seq,
-            "issued_at": "2026-01-01T00:00:00.000Z",
+            "issued_at": rfc3339(self._clock()),
             "valid_s": 30,
         }
         beacon = Beacon(**{**values, **fields})

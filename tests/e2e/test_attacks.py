@@ -614,9 +614,9 @@ class Later:
     """A service that runs revision 5 and is fresh; lines as the command prints them."""
 
     def __init__(self, **root: Any) -> None:
-        self.publisher = Publisher()
         self.wall = parse_rfc3339("2026-03-01T00:00:00Z")
         self.now = 0.0
+        self.publisher = Publisher(clock=lambda: self.wall + self.now)
         chain = RootChain([pin(self.publisher.root(**root))])
         self._subscriber = Subscriber(self.publisher.service, "here", chain, None)
         self._subscriber.tick(0.0, self.wall)
@@ -676,6 +676,18 @@ def test_a_replayed_beacon_keeps_nothing_fresh() -> None:
         said += it.lives(9.5) + it.gets(recorded, wire.KEEPALIVE_TOPIC)
     assert said == stale("no-beacon")
     assert it.gets(it.publisher.keepalive(), wire.KEEPALIVE_TOPIC) == [{"event": "fresh"}]
+
+
+def test_beacons_replayed_at_a_crawl_keep_nothing_fresh() -> None:
+    it = Later()
+    minute = [rfc3339(it.wall + 10 * n) for n in range(1, 7)]
+    recorded = [it.publisher.keepalive(issued_at=at) for at in minute]
+    said: list[dict[str, Any]] = []
+    for beacon in recorded:
+        said += it.lives(25) + it.gets(beacon, wire.KEEPALIVE_TOPIC)
+    assert said == stale("no-beacon")
+    assert it.gets(it.publisher.keepalive(), wire.KEEPALIVE_TOPIC) == [{"event": "fresh"}]
+    it.goes_on()
 
 
 def test_a_beacon_of_an_earlier_boot_keeps_nothing_fresh() -> None:
