@@ -11,7 +11,7 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar
@@ -254,7 +254,7 @@ async def _driving(
     if addresses:
         transport = transport or _default_transport()
     raised: Exception | None = None
-    with _one_failure_as_itself():
+    with _one_failure_as_itself(), closing(prepared.claim):
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run, transport, addresses, prepared.client_id)
             nursery.start_soon(driver.stop_the_service)
@@ -372,7 +372,14 @@ class _Driver(Generic[M]):
                     pass
             if now >= wakes_at:  # also where messages never pause: time must not depend on them
                 await self._step(instance.tick(now, wall_now))
+                await self._keep_what_waits()
                 next_tick = now + _TICK_S
+
+    async def _keep_what_waits(self) -> None:
+        """The process that wrote the file may have ended."""
+        async with self._turn:
+            if (kept := self._cache.unwritten) is not None:
+                await self._write(partial(self._cache.keep, kept), patient=False)
 
     async def _step(self, todo: list[Do[M]]) -> None:
         await self.perform(todo)

@@ -155,6 +155,7 @@ async def open_config(
         finally:  # also where whoever cancelled us loses patience
             config._close()  # noqa: SLF001
             await driver.stop(tasks)
+            prepared.claim.close()
 
 
 @asynccontextmanager
@@ -247,6 +248,7 @@ class _Driver(Generic[M]):
     async def tick(self) -> NoReturn:
         while True:
             await self._step(lambda: self._instance.tick(_now(), self._world.clock.now()))
+            await self._keep_what_waits()
             wakes_at = _now() + _TICK_S
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(min(wakes_at, self._instance.due or wakes_at)):
@@ -254,6 +256,12 @@ class _Driver(Generic[M]):
             if self._due.is_set():  # outside the timeout: what was decided is done to its end
                 self._due.clear()
                 await self._step(lambda: self._instance.retry(_now()))
+
+    async def _keep_what_waits(self) -> None:
+        """The process that wrote the file may have ended."""
+        async with self._turn:
+            if (kept := self._cache.unwritten) is not None:
+                await self._write(partial(self._cache.keep, kept), patient=False)
 
     def retry_soon(self) -> None:
         """Nobody holds the configuration any more."""

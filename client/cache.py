@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from config_manager.client.claim import Claim
 from config_manager.client.subscriber import Kept
 from config_manager.config import strict_json, trust, wire
 from config_manager.config.documents import ConfigUpdate, Root
@@ -42,11 +43,16 @@ class Cache:
         file_key: bytes,
         roots: Sequence[Root],
         world: World,
+        claim: Claim | None = None,
     ) -> None:
-        """roots: every one that was trusted, the newest last."""
+        """roots: every one that was trusted, the newest last. claim: who does not hold it only
+        reads; None where nobody else can be there."""
         self._service = service
         self._roots = roots
         self._world = world
+        self._claim = claim
+        self._writes = claim is None or claim.is_held
+        self._unwritten: Kept | None = None
         self._file = SealedFile(
             state_dir / f"{service}.lkg", file_key, f"client last-known-good of {service}", world
         )
@@ -64,8 +70,18 @@ class Cache:
         except (KeyError, TypeError, ValueError) as error:
             raise KeptBroken(f"{self._file.path.name}: unexpected content ({error})") from None
 
+    @property
+    def unwritten(self) -> Kept | None:
+        """What could not be kept because another process writes: to be tried again."""
+        return self._unwritten
+
     def keep(self, kept: Kept) -> None:
-        """Durable on return; raises OSError, and then what was kept before is still there."""
+        """Durable on return; raises OSError, and then what was kept before is still there. While
+        another process writes it is `unwritten`."""
+        if not self._may_write(kept):
+            self._unwritten = kept
+            return
+        self._unwritten = None
         self._file.write(
             strict_json.dumps(
                 {
@@ -85,6 +101,23 @@ class Cache:
                 }
             )
         )
+
+    def _may_write(self, kept: Kept) -> bool:
+        """Whether the file is ours, or its writer has ended and knew nothing newer: never back."""
+        if not self._writes:
+            assert self._claim is not None
+            if not self._claim.take():
+                return False
+            there = self._seen_there()
+            self._writes = there is None or (kept.seen is not None and kept.seen.mark >= there.mark)
+        return self._writes
+
+    def _seen_there(self) -> Seen | None:
+        try:
+            there = self.load()
+        except KeptBroken as error:
+            there = error.marks
+        return there.seen if there is not None else None
 
     def _parse(self, value: dict[str, Any]) -> Kept:
         if value["format"] != 1:
@@ -107,6 +140,10 @@ class Cache:
         except (Distrust, wire.NotAnEnvelope) as error:
             raise KeptBroken(f"{self._file.path.name}: {error}", marks) from None
         if trial is not None and not value["trial_ended_well"]:
+            if self._claim is not None and not self._claim.take():
+                return replace(
+                    marks, running=running, signer_revoked=revoked, tried_elsewhere=trial
+                )
             # the service died of it, or beside it: nobody can tell, and what ran before is safe
             return replace(marks, running=running, signer_revoked=revoked, poison=trial[1].digest)
         return replace(

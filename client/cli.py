@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import trio
 
     from config_manager.client.formats import Format
-    from config_manager.client.subscriber import Event
+    from config_manager.client.subscriber import Event, Kept
     from config_manager.client.wrapping import Wrapped
     from config_manager.config.secret import Secret
 
@@ -234,7 +234,10 @@ def _read_token(token_file: Path) -> Secret:
 )
 @click.option("--prefix", metavar="TEXT", help="With env: '' for the bare keys. [STT_WORKER_]")
 def get(state: Path, service: str, form: str, prefix: str | None) -> None:
-    """Print the configuration last applied, without any network.
+    """Print the configuration that a start would begin with, without any network.
+
+    That is the one last applied, but one that a running process has still to prove itself with, or
+    died of, is not it: then, and where another has not proved itself yet, stderr says so.
 
     Exit 6 where none was kept yet, 5 where the kept file does not verify.
 
@@ -242,7 +245,10 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
       config-manager client get --state ./state --service stt-worker | jq -r .whisper_model
       . <(config-manager client get --state ./state --service stt-worker --format env)
     """
+    from contextlib import closing
+
     from config_manager.client.cache import Cache, KeptBroken
+    from config_manager.client.claim import Claim
     from config_manager.client.formats import render
     from config_manager.client.identity import load_identity
     from config_manager.config.errors import NothingKept, RootRefused
@@ -252,17 +258,36 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
     world = World()
     name = parse_service(service)
     identity = load_identity(state, world)
-    cache = Cache(state, name, identity.file_key, identity.roots, world)
     try:
-        kept = cache.load()
+        with closing(Claim(state, name)) as claim:
+            kept = Cache(state, name, identity.file_key, identity.roots, world, claim).load()
     except KeptBroken as error:
         raise RootRefused(f"what was kept does not verify: {error}") from None
-    if kept is None or kept.running is None:
+    remark = _remark(kept) if kept is not None else None
+    if kept is None or kept.to_start_with is None:
         raise NothingKept(
-            f"{state} keeps no configuration of {name} yet; `config-manager client run` fetches it"
+            f"{state} keeps no configuration of {name} yet; "
+            + (remark or "`config-manager client run` fetches it")
         )
-    config = kept.running[0].config
+    update, _ = kept.to_start_with
+    if remark is not None:
+        click.echo(f"revision {update.revision} is what a start begins with; {remark}", err=True)
+    config = update.config
     click.echo(render(name, config, cast("Format", form), prefix), nl=False)
+
+
+def _remark(kept: Kept) -> str | None:
+    """What else there is than the configuration to start with; None where there is nothing."""
+    if kept.tried_elsewhere is not None:
+        return f"a running process has yet to prove itself with revision {kept.tried_elsewhere[0].revision}"
+    if kept.trial is not None:
+        before = f"revision {kept.running[0].revision}" if kept.running is not None else "none"
+        return f"it has not proved itself yet, the last that did is {before}"
+    if kept.poison is not None:
+        newest = kept.seen is not None and kept.seen.digest == kept.poison
+        died_of = f"revision {kept.seen.mark.revision}" if kept.seen and newest else "a newer one"
+        return f"the service died within the bake time of {died_of}, which is not tried again"
+    return None
 
 
 def _log_to_stderr() -> None:

@@ -7,7 +7,7 @@ instance             the instance's name
 keys/sign.key        Ed25519 seed, 64 hex digits; so are
 keys/seal.key        the X25519 private key that secrets get sealed to, and
 keys/file.key        what the last-known-good files are sealed under
-<service>.lkg        `config_manager.client.cache`
+<service>.lkg        `config_manager.client.cache`; with <service>.lock, `config_manager.client.claim`
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ environment and defaults.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -21,10 +22,12 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel
 
 from config_manager.client.cache import Cache, KeptBroken
+from config_manager.client.claim import Claim
 from config_manager.client.identity import Identity, keep_root, load_identity, trust_init
 from config_manager.client.instance import BAKE_S, Instance, OnStale, Policy
 from config_manager.client.precedence import DoesNotFit, Layers, env_prefix
 from config_manager.client.root_chain import Link
+from config_manager.client.saying import say
 from config_manager.client.subscriber import Kept
 from config_manager.config.errors import NothingDelivered, SettingsInvalid
 from config_manager.config.names import InstanceName, ServiceName, parse_instance, parse_service
@@ -90,6 +93,7 @@ class Prepared(Generic[M]):
     client_id: str
     has_kept: bool
     broken: str | None
+    claim: Claim
 
     def check_required(self) -> None:
         """Raises NothingDelivered where the service requires what did not come."""
@@ -119,7 +123,15 @@ def prepare(
     layers = Layers(
         model, prefix, environment=environment, env_file=_read_env_file(options.env_file)
     )
-    cache = Cache(state_dir, service, identity.file_key, identity.roots, world)
+    claim = Claim(state_dir, service)
+    if not claim.take():
+        say(
+            logging.WARNING,
+            "kept file shared",
+            service=service,
+            detail="another process of this service writes it; this one reads it until that ends",
+        )
+    cache = Cache(state_dir, service, identity.file_key, identity.roots, world, claim)
     kept, broken = _load(cache)
     try:
         instance = Instance(
@@ -162,6 +174,7 @@ def prepare(
         f"cm-{service}-{name}-{world.randomness.token(3).hex()}",
         kept is not None and kept.to_start_with is not None,
         "; ".join(filter(None, (identity.broken, broken))) or None,
+        claim,
     )
 
 

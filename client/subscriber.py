@@ -141,7 +141,7 @@ class Kept:
     beacon_order: the highest beacon, so that an old one proves nothing after a restart. Both stand
     as long as the keys that vouched for them: seen_by and beacons_by hold the highest of each key.
     root_version: of the newest root that was trusted. signer_revoked: found while loading, never
-    stored.
+    stored; so is tried_elsewhere: what another process lives through its bake time with just now.
     """
 
     running: tuple[ConfigUpdate, Envelope] | None
@@ -156,6 +156,7 @@ class Kept:
     beacons_by: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     root_version: int = 0
     sealed: tuple[Envelope, ...] = ()
+    tried_elsewhere: tuple[ConfigUpdate, Envelope] | None = None
 
     @property
     def applied(self) -> Seen | None:
