@@ -17,20 +17,32 @@ Nothing is loaded before it is used: no server, no database, and no event loop b
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from pydantic import BaseModel
 
+    from config_manager.actors.mqtt import Transport
+    from config_manager.client import aio
     from config_manager.client.actor import Follower, follow
     from config_manager.client.config import LiveConfig, OpenConfig
     from config_manager.client.identity import trust_init
     from config_manager.client.instance import Change, NotNow
+    from config_manager.client.opening import OptionArguments
     from config_manager.client.precedence import Explanation
     from config_manager.client.subscriber import Applied, Deleted, Event, Fresh, Refused, Stale
     from config_manager.client.threads import Config
+    from config_manager.config.world import World
 
     M = TypeVar("M", bound=BaseModel)
+
+    class _OptionsAndSeams(OptionArguments, total=False):
+        connect: aio.Connect | None
+        transport: Transport | None
+        world: World | None
+
 
 __all__ = [
     "Applied",
@@ -64,7 +76,12 @@ _HOMES = {
 }
 
 
-def open_config(model: type[M], **options: Any) -> AbstractAsyncContextManager[LiveConfig[M]]:
+def open_config(
+    model: type[M],
+    *,
+    apply: Callable[[Change[M]], Awaitable[None] | None] | None = None,
+    **options: Unpack[_OptionsAndSeams],
+) -> AbstractAsyncContextManager[LiveConfig[M]]:
     """A service's typed, live configuration, under asyncio or Trio, whichever runs.
 
     options: `service`, `apply`, `state_dir`, `mqtt_url`, `root`, `require`, … (`opening.Options`).
@@ -72,16 +89,17 @@ def open_config(model: type[M], **options: Any) -> AbstractAsyncContextManager[L
     """
     import sys
 
+    seams: dict[str, Any] = {**options}  # the one that is chosen knows its own
     if "trio" in sys.modules:
         import sniffio
 
         if sniffio.current_async_library() == "trio":
             from config_manager.client import actor
 
-            return actor.open_config(model, **options)
+            return actor.open_config(model, apply=apply, **seams)
     from config_manager.client import aio
 
-    return aio.open_config(model, **options)
+    return aio.open_config(model, apply=apply, **seams)
 
 
 def __getattr__(name: str) -> Any:

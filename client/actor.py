@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, NoReturn, Protocol, TypeVar, Unpack
 
 import trio
 from pydantic import BaseModel, ConfigDict
@@ -31,7 +31,13 @@ from config_manager.client.instance import (
     Tell,
     TooStale,
 )
-from config_manager.client.opening import ABSENT_GRACE_S, Options, Prepared, prepare
+from config_manager.client.opening import (
+    ABSENT_GRACE_S,
+    OptionArguments,
+    Options,
+    Prepared,
+    prepare,
+)
 from config_manager.client.saying import say, say_event
 from config_manager.client.subscriber import Applied, Event, Offered, Resigned, RootTrusted
 from config_manager.config.errors import ConfigurationStale
@@ -209,7 +215,7 @@ async def open_config(
     apply: Apply[M] | None = None,
     transport: Transport | None = None,
     world: World | None = None,
-    **options: Any,
+    **options: Unpack[OptionArguments],
 ) -> AsyncIterator[TrioConfig[M]]:
     """A service's typed, live configuration. options: see `Options`.
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, Unpack
 
 from pydantic import BaseModel
 
@@ -30,7 +30,13 @@ from config_manager.client.instance import (
     Tell,
     TooStale,
 )
-from config_manager.client.opening import ABSENT_GRACE_S, Options, Prepared, prepare
+from config_manager.client.opening import (
+    ABSENT_GRACE_S,
+    OptionArguments,
+    Options,
+    Prepared,
+    prepare,
+)
 from config_manager.client.saying import say, say_event
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
@@ -111,7 +117,7 @@ async def open_config(
     apply: Apply[M] | None = None,
     connect: Connect | None = None,
     world: World | None = None,
-    **options: Any,
+    **options: Unpack[OptionArguments],
 ) -> AsyncIterator[AsyncioConfig[M]]:
     """A service's typed, live configuration. options: see `opening.Options`.
 

@@ -545,11 +545,11 @@ class Instance(Generic[M]):
         return [Keep(kept), self.receipt()]
 
     def _change(self, new: Effective[M], source: Source) -> Change[M]:
-        old = self._now.effective.values
+        old, held = self._now.effective.values, self._now.effective.held
         keys = frozenset(
             key
             for key in type(new.values).model_fields
-            if getattr(old, key, _NO_VALUE) != getattr(new.values, key)
+            if getattr(held, key, _NO_VALUE) != getattr(new.held, key)
         )
         update = new.update
         return Change(

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypedDict, TypeVar
 
 from pydantic import BaseModel
 
@@ -76,6 +76,24 @@ class Options:
         if self.first_wait_s is not None:
             return self.first_wait_s
         return REQUIRED_WAIT_S if self.require else FIRST_WAIT_S
+
+
+class OptionArguments(TypedDict, total=False):
+    """The same as keyword arguments, so that a type checker knows their names and types."""
+
+    service: str | None
+    state_dir: Path | str | None
+    mqtt_url: str | None
+    root: Path | str | None
+    instance: str | None
+    prefix: str | None
+    env_file: Path | str | None
+    require: bool
+    first_wait_s: float | None
+    bake_s: float
+    restart_required: frozenset[str]
+    max_stale_s: float | None
+    on_stale: OnStale
 
 
 @dataclass(frozen=True)

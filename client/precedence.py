@@ -14,6 +14,7 @@ with every receipt.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -85,6 +86,8 @@ class Effective(Generic[M]):
     """What the service runs with, and why. Immutable."""
 
     values: M
+    held: M
+    """equal to `values`, and never handed out: a list in those can be changed by who has it"""
     explanations: Mapping[str, Explanation]
     update: ConfigUpdate | None
     secrets: Mapping[str, Secret] = field(default_factory=dict)
@@ -156,12 +159,14 @@ class Layers(Generic[M]):
         given = {**delivered, **opened, **overridden}
         try:
             # as JSON, so that a strict model takes "2026-01-01" for a date as it would from a file
-            values = self._frozen.model_validate_json(strict_json.dumps(given))
+            held = self._frozen.model_validate_json(strict_json.dumps(given))
         except ValidationError as error:
             lacks = all(item["type"] == "missing" for item in error.errors(include_url=False))
             raise DoesNotFit(_in_words(error), only_lacks=lacks) from None
+        values = _freeze_within(_copied(held))
         return Effective(
             values,
+            held,
             {
                 key: self._explain(
                     key,
@@ -180,6 +185,7 @@ class Layers(Generic[M]):
         """What stands in, never to be run with, until a model without defaults has its values."""
         values = self._frozen.model_construct()
         return Effective(
+            values,
             values,
             {k: self._explain(k, None, {}, {}, None) for k in self.model.model_fields},
             None,
@@ -219,6 +225,34 @@ def _frozen(model: type[M]) -> type[M]:
     """The same model, immutable: two tasks that look at `current` must see the same. Its fields go by
     their own names, as everything above spells them, whatever aliases they have."""
     return cast("type[M]", _made_frozen(model))
+
+
+def _freeze_within(values: M) -> M:
+    """The models in there immutable too, where pydantic made them: as values, in lists, in mappings."""
+    for inner in (*values.__dict__.values(), *(values.model_extra or {}).values()):
+        _freeze(inner)
+    return values
+
+
+def _freeze(value: Any) -> None:
+    if isinstance(value, BaseModel):
+        _freeze_within(value)
+        frozen = _made_frozen(type(value))
+        if frozen is not type(value):
+            object.__setattr__(value, "__class__", frozen)
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            _freeze(inner)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for inner in value:
+            _freeze(inner)
+
+
+def _copied(values: M) -> M:
+    try:
+        return values.model_copy(deep=True)
+    except (TypeError, copy.Error):  # a validator made something that can't be copied
+        return values
 
 
 def _read_back(model: type[BaseModel], state: dict[Any, Any]) -> BaseModel:

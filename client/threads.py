@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack
 
 from pydantic import BaseModel
 
@@ -19,6 +19,7 @@ from config_manager.client.instance import Change
 from config_manager.config.errors import ConfigManagerError
 
 if TYPE_CHECKING:
+    from config_manager.client.opening import OptionArguments
     from config_manager.client.precedence import Explanation
     from config_manager.config.world import World
 
@@ -46,7 +47,7 @@ class Config(Generic[M]):
         apply: Callable[[Change[M]], None] | None = None,
         connect: Connect | None = None,
         world: World | None = None,
-        **options: Any,
+        **options: Unpack[OptionArguments],
     ) -> None:
         if apply is not None and inspect.iscoroutinefunction(apply):
             raise TypeError("apply: a plain function, because there is no event loop of yours here")

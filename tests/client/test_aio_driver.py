@@ -237,7 +237,7 @@ def test_open_config_finds_out_that_asyncio_runs(tmp_path: Path) -> None:
     kit = AioKit(tmp_path)
 
     async def story() -> None:
-        options = {
+        options: Any = {
             "service": m.SERVICE, "state_dir": kit.state, "mqtt_url": "none:", "env_file": None,
         }  # fmt: skip
         async with open_config(Settings, first_wait_s=0.01, **options) as config:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from pydantic import BaseModel, Field
 
+from config_manager.client import Config, actor, aio, open_config
 from config_manager.client.identity import trust_init
 from config_manager.client.opening import (
     DEFAULT_MQTT_URL,
     FIRST_WAIT_S,
     REQUIRED_WAIT_S,
+    OptionArguments,
     Options,
     Prepared,
     prepare,
@@ -260,6 +263,22 @@ def test_who_requires_a_configuration_waits_longer_for_it() -> None:
     assert Options().wait_s == FIRST_WAIT_S
     assert Options(require=True).wait_s == REQUIRED_WAIT_S > FIRST_WAIT_S
     assert Options(require=True, first_wait_s=0.0).wait_s == 0.0
+
+
+def test_the_names_of_options_are_known_to_type_checkers() -> None:
+    assert list(OptionArguments.__annotations__) == [field.name for field in fields(Options)]
+    with pytest.raises(TypeError, match="servce"):
+        Config(Settings, servce="x").__enter__()  # type: ignore[call-arg]
+
+    def mistakes() -> None:
+        """For mypy, which checks this file too, and complains where what it ignores is no mistake."""
+        Config(Settings, bake_s="long")  # type: ignore[arg-type]
+        aio.open_config(Settings, servce="x")  # type: ignore[call-arg]
+        actor.open_config(Settings, servce="x")  # type: ignore[call-arg]
+        open_config(Settings, servce="x")  # type: ignore[call-arg]
+        open_config(Settings, apply=len)  # type: ignore[arg-type]
+
+    assert callable(mistakes)
 
 
 # ── sick disks ─────────────────────────────────────────────────────────────────────────────────

@@ -36,6 +36,7 @@ from pydantic_core import PydanticCustomError
 from config_manager.client.precedence import DoesNotFit, Effective, Layers, env_prefix
 from config_manager.config.errors import SettingsInvalid
 from tests.client import makers as m
+from tests.client.story import Story, disk_with
 
 SECRET = "hunter2"
 
@@ -264,7 +265,9 @@ def test_every_kind_of_field_is_read_from_a_variable(
         layered = Layers[Any](made, "S_", environment=environment, env_file=env_file)
         read = layered.effective(None).values.x
         assert read == value
-        assert type(read) is type(value) or isinstance(value, int)
+        assert isinstance(read, type(value))
+        # a model is an immutable one's, as the whole is; an int may be a ByteSize
+        assert type(read) is type(value) or isinstance(value, int | BaseModel)
 
 
 @pytest.mark.parametrize(
@@ -470,3 +473,44 @@ def test_current_may_be_sent_to_another_process() -> None:
     assert isinstance(received, Settings)
     with pytest.raises(ValidationError, match="frozen"):
         received.n = 4
+
+
+# ── what the service may do with its values ────────────────────────────────────────────────────
+
+
+class Voice(BaseModel):
+    pitch: float = 1.0
+    tags: list[str] = []
+
+
+class Speaking(BaseModel):
+    voice: Voice = Voice()
+    voices: list[Voice] = []
+    by_name: dict[str, Voice] = {}
+    pair: tuple[Voice, ...] = ()
+
+
+def test_models_within_the_configuration_are_immutable_too() -> None:
+    one = {"pitch": 2.0}
+    delivered = {"voice": one, "voices": [one], "by_name": {"a": one}, "pair": [one]}
+    layers = Layers(Speaking, "", environment={})
+    values = layers.effective(m.make_update(1, config=delivered)).values
+    for voice in (values.voice, values.voices[0], values.by_name["a"], values.pair[0]):
+        assert isinstance(voice, Voice)
+        assert voice == Voice(pitch=2.0)
+        with pytest.raises(ValidationError, match="frozen"):
+            voice.pitch = 3.0
+    assert values.model_dump(mode="json") == Speaking(**delivered).model_dump(mode="json")  # type: ignore[arg-type]
+    assert pickle.loads(pickle.dumps(values)) == values
+    with pytest.raises(ValidationError, match="frozen"):
+        layers.effective(None).values.voice.pitch = 3.0
+    mine = Voice()
+    mine.pitch = 3.0  # the service's own class is as it was
+    assert Speaking().voice.pitch == 1.0
+
+
+def test_a_list_that_the_service_changes_hides_no_change() -> None:
+    story = Story(disk_with(5, config={"voice": {"tags": ["a"]}}), model=Speaking)
+    story.current.values.voice.tags.append("b")
+    story.gets(6, config={"voice": {"tags": ["a", "b"]}})
+    assert [change.keys for change in story.calls] == [{"voice"}]

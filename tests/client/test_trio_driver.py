@@ -114,7 +114,12 @@ def test_a_callback_may_start_tasks_of_the_services_own_nursery(it: TrioKit) -> 
 
 async def test_open_config_finds_out_that_trio_runs(tmp_path: Path) -> None:
     kit = TrioKit(tmp_path)
-    options = {"service": m.SERVICE, "state_dir": kit.state, "mqtt_url": "none:", "env_file": None}
+    options: Any = {
+        "service": m.SERVICE,
+        "state_dir": kit.state,
+        "mqtt_url": "none:",
+        "env_file": None,
+    }
     async with open_config(Settings, first_wait_s=0.01, **options) as config:
         assert isinstance(config, TrioConfig)
         assert config.source == "defaults"
