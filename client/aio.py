@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from config_manager.client.brokers import parse_addresses
 from config_manager.client.config import LiveConfig
+from config_manager.client.inbox import Inbox
 from config_manager.client.instance import (
     Call,
     Change,
@@ -495,6 +496,7 @@ def _make_client(
         clean_start=True if v5 else 3,
         keepalive=_KEEPALIVE_S,
         timeout=_CONNECT_S,
+        queue_type=Inbox,
         # small packets wait 40 ms for each other's acknowledgement otherwise (Nagle)
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         tls_context=address.tls_context(),

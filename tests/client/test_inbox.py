@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import asyncio
+
+import aiomqtt
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config_manager.client.aio import Will, _make_client
+from config_manager.client.brokers import parse_addresses
+from config_manager.client.inbox import MOST_BYTES, PER_TOPIC, Inbox
+
+
+def message(topic: str, payload: bytes) -> aiomqtt.Message:
+    return aiomqtt.Message(topic, payload, qos=1, retain=False, mid=1, properties=None)
+
+
+def read_all(inbox: Inbox) -> list[tuple[str, bytes]]:
+    read: list[tuple[str, bytes]] = []
+    while not inbox.empty():
+        one = inbox.get_nowait()
+        assert isinstance(one.payload, bytes)
+        read.append((one.topic.value, one.payload))
+    return read
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.binary(max_size=4)), max_size=PER_TOPIC))
+def test_what_fits_comes_out_as_it_came_in(sent: list[tuple[str, bytes]]) -> None:
+    inbox = Inbox()
+    for topic, payload in sent:
+        inbox.put_nowait(message(topic, payload))
+    assert read_all(inbox) == sent
+
+
+def test_a_flood_on_one_topic_leaves_its_newest_and_every_other() -> None:
+    inbox = Inbox()
+    inbox.put_nowait(message("config", b"genuine"))
+    for number in range(10_000):
+        inbox.put_nowait(message("keepalive", b"%d" % number))
+    newest = [("keepalive", b"%d" % number) for number in range(10_000 - PER_TOPIC, 10_000)]
+    assert read_all(inbox) == [("config", b"genuine"), *newest]
+
+
+def test_a_flood_of_topics_and_of_bytes_leaves_the_newest() -> None:
+    inbox, mebibyte = Inbox(), b"x" * 1024 * 1024
+    for number in range(100):
+        inbox.put_nowait(message(f"roots/{number}", mebibyte))
+    left = read_all(inbox)
+    assert len(left) == MOST_BYTES // len(mebibyte) - 1  # a topic and a message cost something too
+    assert left[-1] == ("roots/99", mebibyte)
+    for number in range(50_000):
+        inbox.put_nowait(message(f"roots/{number}", b""))
+    assert inbox.qsize() < MOST_BYTES / 1024
+    inbox.put_nowait(message("too large for all", b"x" * 2 * MOST_BYTES))
+    assert [topic for topic, _ in read_all(inbox)] == ["too large for all"]
+
+
+def test_who_waits_is_given_what_comes() -> None:
+    async def story() -> None:
+        inbox = Inbox()
+        waiting = asyncio.create_task(inbox.get())
+        await asyncio.sleep(0)
+        inbox.put_nowait(message("config", b"1"))
+        assert (await waiting).payload == b"1"
+
+    asyncio.run(story())
+
+
+async def _client_of_asyncio() -> aiomqtt.Client:
+    (address,) = parse_addresses("mqtt://localhost:1")
+    return _make_client(address, "me", Will("t", b""), aiomqtt.ProtocolVersion.V5)
+
+
+def test_it_is_the_inbox_of_every_connection_under_asyncio() -> None:
+    client = asyncio.run(_client_of_asyncio())
+    assert isinstance(client._queue, Inbox)
