@@ -83,6 +83,7 @@ from config_manager.storage.state import Change, Committed, IdempotencyRecord, S
 from config_manager.storage.store import (
     IDEMPOTENCY_KEPT_S,
     CommitUnsure,
+    DatabaseBusy,
     DatabaseUnavailable,
     DiskFull,
     Store,
@@ -677,11 +678,10 @@ async def _commit(store: Store, changes: Sequence[Change]) -> None:
     """The disk is waited for in a thread; a few rows are staged right here.
 
     In the thread each of their statements would give up the interpreter and queue for it again:
-    at 16 connections that cost two thirds of the PUTs per second (bench/).
+    at 16 connections that cost two thirds of the PUTs per second (bench/). A lock that somebody
+    else holds (a backup, an operator's shell) is waited for in the thread too.
     """
-    if sum(len(change.services) for change in changes) <= _STAGED_IN_PLACE:
-        store.stage(changes)
-    else:
+    if not _staged_in_place(store, changes):
         await trio.to_thread.run_sync(store.stage, changes)
     try:
         await trio.to_thread.run_sync(store.commit_staged)
@@ -689,6 +689,16 @@ async def _commit(store: Store, changes: Sequence[Change]) -> None:
         raise
     except DatabaseUnavailable as error:
         raise CommitUnsure(str(error)) from error
+
+
+def _staged_in_place(store: Store, changes: Sequence[Change]) -> bool:
+    if sum(len(change.services) for change in changes) > _STAGED_IN_PLACE:
+        return False
+    try:
+        store.stage(changes, wait=False)
+    except DatabaseBusy:
+        return False
+    return True
 
 
 def _answer(request: Write[Any], decision: Decision, context: Context) -> Written | EpochWritten:

@@ -20,6 +20,7 @@ from config_manager.config.errors import DatabaseUnopenable
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
 
 Connection = Any  # sqlcipher3 has no type stubs
+Error = sqlite.Error
 
 _PAGE_CACHE_KIB = 4096
 _BUSY_MS = 5000
@@ -27,6 +28,7 @@ _SALT_BYTES = 16
 """What any file of ours begins with. One of a single byte counts as empty with SQLite, and so would
 open with any key."""
 
+_SQLITE_BUSY = 5
 _SQLITE_CORRUPT = 11
 _SQLITE_FULL = 13
 _SQLITE_NOTADB = 26
@@ -68,6 +70,20 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
             connection.close()
             raise
     return connection
+
+
+@contextmanager
+def impatient(connection: Connection) -> Iterator[None]:
+    """Within, a lock that somebody else holds is an error at once (4 µs each way)."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+
+
+def is_busy(error: Exception) -> bool:
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF == _SQLITE_BUSY
 
 
 def raw_key(key: bytes) -> bytes:

@@ -41,7 +41,7 @@ class MemoryStore:
         self.stage(changes)
         self.commit_staged()
 
-    def stage(self, changes: Sequence[Change]) -> None:
+    def stage(self, changes: Sequence[Change], *, wait: bool = True) -> None:  # noqa: ARG002  nobody else has it
         self._maybe_fail()
         before, ours = changes[0].before, self._committed
         if (before.revision, before.audit_head) != (ours.revision, ours.audit_head):

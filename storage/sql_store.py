@@ -34,7 +34,7 @@ from config_manager.storage.state import (
     ServiceState,
     up_to_bytes,
 )
-from config_manager.storage.store import IDEMPOTENCY_KEPT_S, DatabaseUnavailable
+from config_manager.storage.store import IDEMPOTENCY_KEPT_S, DatabaseBusy, DatabaseUnavailable
 
 _SEALED = "service, name, version, key_id, nonce, ciphertext, updated_at"
 _SALT_BYTES = 16
@@ -236,10 +236,13 @@ class SqlStore:
         self.stage(changes)
         self.commit_staged()
 
-    def stage(self, changes: Sequence[Change]) -> None:
+    def stage(self, changes: Sequence[Change], *, wait: bool = True) -> None:
         self._check_file()
         with self._translated(), self._undone_on_failure() as writer:
-            writer.execute("BEGIN IMMEDIATE")
+            if wait:
+                writer.execute("BEGIN IMMEDIATE")
+            else:
+                self._begin_at_once()
             self._move_counters(changes[0].before, changes[-1].after)
             for change in changes:
                 self._insert(change)
@@ -247,6 +250,16 @@ class SqlStore:
     def commit_staged(self) -> None:
         with self._translated(), self._undone_on_failure() as writer:
             writer.execute("COMMIT")
+
+    def _begin_at_once(self) -> None:
+        """In WAL mode it is only here that a transaction waits for another process."""
+        with database.impatient(self._writer):
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+            except database.Error as error:
+                if database.is_busy(error):
+                    raise DatabaseBusy(str(error)) from error
+                raise
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

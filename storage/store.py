@@ -39,6 +39,10 @@ class DiskFull(DatabaseUnavailable):
     """No space left; the transaction was rolled back and the database is as it was."""
 
 
+class DatabaseBusy(DatabaseUnavailable):
+    """Another process holds the write lock; nothing was staged, and waiting may help."""
+
+
 class Store(Protocol):
     def load(self) -> Committed:
         """Everything that is committed; raises DatabaseUnavailable."""
@@ -48,9 +52,10 @@ class Store(Protocol):
         """`stage` and `commit_staged`: all of `changes`, in order, durable, or none."""
         ...
 
-    def stage(self, changes: Sequence[Change]) -> None:
+    def stage(self, changes: Sequence[Change], *, wait: bool = True) -> None:
         """Write all of `changes`, in order, into one open transaction; nobody sees them yet.
 
+        wait: up to 5 s for a write lock that another process holds; else DatabaseBusy at once.
         Raises DiskFull or DatabaseUnavailable, and RuntimeError where the stored revision is not
         the first change's `before`: somebody else wrote, which the data directory's lock forbids.
         What raises has rolled back. Must be followed by `commit_staged`.

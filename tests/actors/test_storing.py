@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import trio
+import trio.testing
+
 from config_manager.config.names import Epoch
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
-from tests.api.asgi import Caller, running
+from tests.api.asgi import Answer, Caller, on_disk, running, with_the_key
 
 DOOR = "/api/v1/config/door"
 
@@ -67,3 +70,23 @@ async def test_a_full_disk_wrote_nothing_and_says_so(tmp_path: Path) -> None:
         assert (told.status, told.json["type"]) == (507, "/problems/storage-full")
         assert system.view.mode == "normal"
         assert (await rest.ask("PUT", DOOR, {"open": True})).json["revision"] == 1
+
+
+async def test_a_write_waits_for_somebody_elses_lock_without_holding_up_the_event_loop(
+    tmp_path: Path,
+) -> None:
+    told: list[Answer] = []
+
+    async def put(rest: Caller) -> None:
+        told.append(await rest.ask("PUT", DOOR, {"open": True}))
+
+    async with on_disk(tmp_path) as system:
+        with with_the_key(tmp_path, read_only=False) as stranger:
+            stranger.execute("BEGIN IMMEDIATE")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(put, Caller(system))
+                await trio.testing.wait_all_tasks_blocked()
+                assert not told, "it waits, and others go on"
+                stranger.execute("ROLLBACK")
+        assert [(a.status, a.json["revision"]) for a in told] == [(201, 1)]
+        assert system.view.mode == "normal"

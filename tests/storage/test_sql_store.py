@@ -24,7 +24,7 @@ from config_manager.storage import database
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.state import Change, HistoryQuery
-from config_manager.storage.store import DatabaseUnavailable, DiskFull, Store
+from config_manager.storage.store import DatabaseBusy, DatabaseUnavailable, DiskFull, Store
 from config_manager.storage.writes import Delete, Intent, NewEpoch, Patch, Put, SetSecret
 from tests.storage import makers as m
 from tests.storage.makers import DB_KEY, Hand
@@ -292,6 +292,20 @@ def test_an_open_store_holds_its_locks_though_others_open_and_close_the_file(
         with pytest.raises(Exception, match="locked"):
             stranger.execute("BEGIN IMMEDIATE")
     store.commit_staged()
+
+
+def test_a_store_that_is_not_to_wait_says_at_once_that_somebody_holds_the_lock(
+    hand: Hand, path: Path, store: SqlStore
+) -> None:
+    change = hand.decide(store.load(), Put(service="a", values={})).change
+    with closing(database.connect(path, DB_KEY)) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseBusy, match="locked"):
+            store.stage([change], wait=False)
+        stranger.execute("ROLLBACK")
+    assert store._writer.execute("PRAGMA busy_timeout").fetchone() == (5000,)
+    store.commit([change])
+    assert store.load().revision == 1
 
 
 # ── no space ───────────────────────────────────────────────────────────────────────────────────
