@@ -72,14 +72,9 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
     return connection
 
 
-@contextmanager
-def impatient(connection: Connection) -> Iterator[None]:
-    """Within, a lock that somebody else holds is an error at once (4 µs each way)."""
-    connection.execute("PRAGMA busy_timeout = 0")
-    try:
-        yield
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+def waits_for_locks(connection: Connection, waits: bool) -> None:
+    """Whether a lock that somebody else holds is waited for (5 s) or an error at once."""
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS if waits else 0}")
 
 
 def is_busy(error: Exception) -> bool:

@@ -49,6 +49,7 @@ class SqlStore:
         self._key = key
         self._writer = writer
         self._reader = reader
+        database.waits_for_locks(writer, False)
         # kept open for as long as the connections: closing any descriptor of a database's file
         # drops the POSIX locks that SQLite holds on it
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -238,11 +239,8 @@ class SqlStore:
 
     def stage(self, changes: Sequence[Change], *, wait: bool = True) -> None:
         self._check_file()
-        with self._translated(), self._undone_on_failure() as writer:
-            if wait:
-                writer.execute("BEGIN IMMEDIATE")
-            else:
-                self._begin_at_once()
+        with self._translated(), self._undone_on_failure():
+            self._begin(wait=wait)
             self._move_counters(changes[0].before, changes[-1].after)
             for change in changes:
                 self._insert(change)
@@ -251,15 +249,21 @@ class SqlStore:
         with self._translated(), self._undone_on_failure() as writer:
             writer.execute("COMMIT")
 
-    def _begin_at_once(self) -> None:
-        """In WAL mode it is only here that a transaction waits for another process."""
-        with database.impatient(self._writer):
-            try:
-                self._writer.execute("BEGIN IMMEDIATE")
-            except database.Error as error:
-                if database.is_busy(error):
-                    raise DatabaseBusy(str(error)) from error
-                raise
+    def _begin(self, *, wait: bool = True) -> None:
+        """In WAL mode it is only here that a transaction waits for another process, so the writer
+        does not wait elsewhere: what must not wait costs nothing (14 µs of 106, switched each time).
+        """
+        if wait:
+            database.waits_for_locks(self._writer, True)
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+        except database.Error as error:
+            if database.is_busy(error):
+                raise DatabaseBusy(str(error)) from error
+            raise
+        finally:
+            if wait:
+                database.waits_for_locks(self._writer, False)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -429,7 +433,7 @@ class SqlStore:
     def reseal(self, sealed: Sequence[SealedSecret]) -> None:
         self._check_file()
         with translated(self._path), self._undone_on_failure() as writer:
-            writer.execute("BEGIN IMMEDIATE")
+            self._begin()
             with _overwritten(writer):
                 writer.executemany(
                     "UPDATE secrets SET key_id = ?, nonce = ?, ciphertext = ?"
@@ -443,7 +447,7 @@ class SqlStore:
 
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
         with self._translated(), self._undone_on_failure() as writer:
-            writer.execute("BEGIN IMMEDIATE")
+            self._begin()
             writer.executemany(
                 "UPDATE outbox SET confirmed_revision = max(confirmed_revision, ?)"
                 " WHERE service = ?",
