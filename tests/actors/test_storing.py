@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 
 import trio
 import trio.testing
 
 from config_manager.config.names import Epoch
 from config_manager.storage.memory_store import MemoryStore
+from config_manager.storage.state import HistoryPage, HistoryQuery
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
 from tests.api.asgi import Answer, Caller, on_disk, running, with_the_key
 
@@ -90,3 +92,38 @@ async def test_a_write_waits_for_somebody_elses_lock_without_holding_up_the_even
                 stranger.execute("ROLLBACK")
         assert [(a.status, a.json["revision"]) for a in told] == [(201, 1)]
         assert system.view.mode == "normal"
+
+
+class SlowToRead(MemoryStore):
+    """Reads its history only once somebody on the event loop has let it."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        super().__init__(epoch)
+        self.let = Event()
+
+    def history(self, query: HistoryQuery) -> HistoryPage:
+        if not self.let.wait(5):
+            raise AssertionError("the event loop stood still")
+        return super().history(query)
+
+
+async def test_a_long_page_of_history_is_read_while_the_event_loop_goes_on(tmp_path: Path) -> None:
+    stores: list[SlowToRead] = []
+    told: list[Answer] = []
+
+    def make(epoch: Epoch) -> SlowToRead:
+        stores.append(SlowToRead(epoch))
+        return stores[-1]
+
+    async def read(rest: Caller) -> None:
+        told.append(await rest.ask("GET", f"{DOOR}/history"))
+
+    async with running(tmp_path, make) as system:
+        rest = Caller(system)
+        await rest.ask("PUT", DOOR, {"open": True})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, rest)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await rest.ask("GET", DOOR)).status == 200
+            stores[0].let.set()
+        assert [len(answer.json["entries"]) for answer in told] == [1]
