@@ -15,7 +15,7 @@ from config_manager.actors.messages import (
     Written,
 )
 from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
-from config_manager.api.write_terms import MAX_REASON, idempotency_of, reason_of
+from config_manager.api.write_terms import MAX_REASON, idempotency_of, preconditions, reason_of
 from config_manager.config.errors import (
     FieldError,
     InvalidName,
@@ -67,7 +67,7 @@ async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
     message = PutConfig(
         service=service,
         values=request.json_object(),
-        if_match=request.header(b"if-match"),
+        **preconditions(request),
         **write_options(request),
     )
     written = await api.system.storing.ask(message, request.context)
@@ -79,7 +79,7 @@ async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
     message = PatchConfig(
         service=service,
         patch=request.json_object(MERGE_PATCH),
-        if_match=request.header(b"if-match"),
+        **preconditions(request),
         **write_options(request),
     )
     written = await api.system.storing.ask(message, request.context)
@@ -88,9 +88,7 @@ async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
 
 async def delete_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = parse_service(request.params["service"])
-    message = DeleteConfig(
-        service=service, if_match=request.header(b"if-match"), **write_options(request)
-    )
+    message = DeleteConfig(service=service, **preconditions(request), **write_options(request))
     written = await api.system.storing.ask(message, request.context)
     state = written.state
     body: JsonObject = {

@@ -551,6 +551,11 @@ _IF_MATCH = _header(
     '^("[0-9]{1,15}"|[*])$',
     "the revision you read, as its ETag; 412 if it is no longer that",
 )
+_IF_NONE_MATCH = _header(
+    "If-None-Match",
+    '^("[0-9]{1,15}"|[*])$',
+    "`*`: only if nobody has written it yet, else 412",
+)
 _REASON = _query(
     "reason",
     {"type": "string", "maxLength": 500, "pattern": "^[^\\u0000]*$"},
@@ -611,7 +616,7 @@ _ADMIN_PROBLEMS = "400 401 403 413 415 422 503 504 507"
 
 
 def _paths() -> dict[str, Any]:
-    write = [_SERVICE, _IF_MATCH, *_WRITE]
+    write = [_SERVICE, _IF_MATCH, _IF_NONE_MATCH, *_WRITE]
     return {
         "/health": {
             "get": _operation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from config_manager.actors.messages import Idempotency
 from config_manager.api.endpoint import ApiRequest
@@ -20,6 +21,14 @@ def reason_of(request: ApiRequest) -> str | None:
     return reason
 
 
+def preconditions(request: ApiRequest) -> dict[str, Any]:
+    """`if_match` and `if_none_match` of a write (RFC 9110, 13.1)."""
+    return {
+        "if_match": request.header(b"if-match"),
+        "if_none_match": request.header(b"if-none-match"),
+    }
+
+
 def idempotency_of(request: ApiRequest) -> Idempotency | None:
     """The Idempotency-Key, which is the caller's own: another's same key is another one. Raises
     MalformedRequest."""
@@ -32,7 +41,7 @@ def idempotency_of(request: ApiRequest) -> Idempotency | None:
         request.method,
         request.raw_path.decode("ascii"),
         request.header(b"content-type") or "",
-        request.header(b"if-match") or "",
+        *(given or "" for given in preconditions(request).values()),
         request.query.get("dry_run", ""),
     )
     fingerprint = hashlib.sha256("\n".join(told_apart).encode() + b"\n" + request.body).digest()

@@ -117,13 +117,13 @@ def decide(
     writer = _Writer(by, reason, at, correlation_id, epoch, state.revision + 1)
     about_secret = _NOTHING
     match intent:
-        case Put(service=service, values=values, if_match=if_match):
-            _check_match(state, service, if_match)
+        case Put(service=service, values=values):
+            _check_preconditions(state, intent)
             stored = _checked(state, service, values, catalogue)
             after = {service: _next(state, service, stored, catalogue, writer)}
             action: Action = "put"
-        case Patch(service=service, patch=patch, if_match=if_match):
-            _check_match(state, service, if_match)
+        case Patch(service=service, patch=patch):
+            _check_preconditions(state, intent)
             live = state.live(service)
             if live is None and service not in catalogue:
                 raise NotFound(f"nobody has written {service} yet; PUT it first")
@@ -134,8 +134,8 @@ def decide(
             stored = _checked(state, service, merged, catalogue)
             after = {service: _next(state, service, stored, catalogue, writer)}
             action = "patch"
-        case Delete(service=service, if_match=if_match):
-            _check_match(state, service, if_match)
+        case Delete(service=service):
+            _check_preconditions(state, intent)
             if state.live(service) is None:
                 raise NotFound(f"{service} has no configuration to delete")
             after = {service: _next(state, service, None, catalogue, writer)}
@@ -187,28 +187,35 @@ def link(before: Committed, revision: int, body: JsonObject) -> AuditEntry:
 # ── checks ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _check_match(state: Committed, service: str, if_match: str | None) -> None:
-    if if_match is None:
-        return
-    live = state.live(service)
+def _check_preconditions(state: Committed, intent: Put | Patch | Delete) -> None:
+    """RFC 9110, 13.1. Raises RevisionConflict."""
+    live = state.live(intent.service)
     current = live.revision if live else 0
-    for tag in (part.strip() for part in if_match.split(",")):
-        if tag == "*" and live is not None:
-            return
-        if tag in (f'"{current}"', str(current)):
-            return
-    raise RevisionConflict(service, if_match[:64], current)
+    if intent.if_match is not None and not _names(intent.if_match, live):
+        raise RevisionConflict(intent.service, intent.if_match[:64], current)
+    unless = intent.if_none_match
+    if unless is not None and _names(unless.replace('W/"', '"'), live):
+        raise RevisionConflict(intent.service, unless[:64], current, unless=True)
+
+
+def _names(tags: str, live: ServiceState | None) -> bool:
+    """Whether one of `tags` is what there is; one that nobody wrote is revision 0."""
+    current = live.revision if live else 0
+    return any(
+        (tag == "*" and live is not None) or tag in (f'"{current}"', str(current))
+        for tag in (part.strip() for part in tags.split(","))
+    )
 
 
 def _checked(
     state: Committed, service: str, values: JsonObject, catalogue: Catalogue
 ) -> JsonObject:
     """The values to store: secrets' masks dropped, everything else allowed by the model."""
-    check_keys(values)
     secret_keys = secret_keys_of(state, service, catalogue)
     _refuse_secrets(values, secret_keys)
     stored = {key: value for key, value in values.items() if key not in secret_keys}
     catalogue.check(service, stored)
+    check_keys(stored)  # after the model, which tells all that is wrong with all the keys
     return stored
 
 

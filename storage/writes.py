@@ -10,11 +10,12 @@ from config_manager.config.strict_json import JsonObject
 
 @dataclass(frozen=True, kw_only=True)
 class Put:
-    """Replace a service's stored values. if_match: the caller's If-Match header, or None."""
+    """Replace a service's stored values. if_match, if_none_match: the caller's headers, or None."""
 
     service: str
     values: JsonObject
     if_match: str | None = None
+    if_none_match: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Patch:
     service: str
     patch: JsonObject
     if_match: str | None = None
+    if_none_match: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class Delete:
 
     service: str
     if_match: str | None = None
+    if_none_match: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

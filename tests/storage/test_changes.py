@@ -233,6 +233,29 @@ def test_if_match(state: Committed, if_match: str, accepted: bool, verb: str) ->
         assert decide(state, intent).change.after.revision == state.revision + 1
 
 
+@pytest.mark.parametrize(
+    ("state", "if_none_match", "accepted"),
+    [
+        (m.empty(), "*", True),
+        (DELETED, "*", True),
+        (ONCE, "*", False),
+        (ONCE, '"3"', False),
+        (ONCE, 'W/"3"', False),  # If-None-Match compares weakly (RFC 9110, section 13.1.2)
+        (ONCE, '"2", "3"', False),
+        (ONCE, '"2"', True),
+    ],
+)
+def test_if_none_match_star_creates_and_never_replaces(
+    state: Committed, if_none_match: str, accepted: bool
+) -> None:
+    intent = Put(service="a", values={"x": 1}, if_none_match=if_none_match)
+    if accepted:
+        assert decide(state, intent).change.after.services["a"].stored == {"x": 1}
+    else:
+        with pytest.raises(RevisionConflict, match="there already, at revision 3"):
+            decide(state, intent)
+
+
 def test_of_a_hundred_writers_who_read_the_same_revision_one_wins() -> None:
     state = after(Put(service="a", values={"winner": None}))
     lost = 0
@@ -256,6 +279,11 @@ def test_of_a_hundred_writers_who_read_the_same_revision_one_wins() -> None:
         (Put(service="door", values={"volume": 11}), InvalidValues, ["/volume"]),
         (Put(service="door", values={"volume": "5"}), InvalidValues, ["/volume"]),
         (Put(service="door", values={"volumes": 5}), InvalidValues, ["/volumes"]),
+        (
+            Put(service="door", values={"volume": 11, "Bad": 1}),
+            InvalidValues,
+            ["/volume", "/Bad"],
+        ),
         (Put(service="a", values={"Bad": 1, "ok": 1, "a/b": 1}), InvalidValues, ["/Bad", "/a~1b"]),
         (Put(service="a", values={"": 1}), InvalidValues, ["/"]),
         (Put(service="a", values={"k" * 64: 1}), InvalidValues, ["/" + "k" * 64]),
