@@ -79,6 +79,9 @@ class SecretsRotation:
         self._blocked: str | None = None
         self._left_to_do: str | None = None
         self._wanted = trio.Event()
+        self._keys = trio.Lock()
+        """Held while a rotation begins and while an ended one's keys are tidied up, which would
+        forget the new key of the one that begins."""
         rotation = newest(view.committed)
         if rotation is not None:
             self._done = rotation.total if rotation.finished_at is not None else 0
@@ -103,8 +106,9 @@ class SecretsRotation:
 
     async def handle(self, request: RotateSecretsKey, context: Context) -> None:
         try:
-            if under_way(self._view.committed) is None:
-                await self._begin(request, context)
+            async with self._keys:
+                if under_way(self._view.committed) is None:
+                    await self._begin(request, context)
         finally:
             self._wanted.set()  # also where the outcome is unknown
 
@@ -171,7 +175,9 @@ class SecretsRotation:
     async def _bring_to_its_end(self, rotation: Rotation) -> float:
         """How long to wait before it is worth looking again, in seconds."""
         if rotation.finished_at is not None:  # but for its file, where a power cut undid that
-            await trio.to_thread.run_sync(self._replace_file, rotation)
+            async with self._keys:
+                if newest(self._view.committed) == rotation:
+                    await trio.to_thread.run_sync(self._replace_file, rotation)
             return math.inf
         file = self._file
         if rotation.new not in self._boxes:

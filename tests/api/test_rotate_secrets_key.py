@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from config_manager.config.world import World
 from config_manager.storage.keys import KeyRing
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.recovery import FILE, Recovery, open_sealed
-from config_manager.storage.secrets import key_id_of
+from config_manager.storage.secrets import SecretBoxes, key_id_of
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
 from tests.api.asgi import TOKEN, Caller, running
 
@@ -201,6 +202,27 @@ async def test_a_recovery_copy_that_was_altered_stops_the_rotation_before_it_beg
         assert (answer.status, answer.json["type"].rpartition("/")[2]) == (409, "conflict")
         assert FILE in answer.json["detail"]
         assert (await rest.ask("GET", ROTATE)).json["started_at"] is None
+
+
+async def test_one_that_begins_while_the_last_one_is_tidied_up_keeps_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget = SecretBoxes.keep_only
+    slowly = 0.1
+
+    def keep_only(boxes: SecretBoxes, key_id: str) -> None:
+        time.sleep(slowly)  # in a thread; the other rotation begins meanwhile
+        forget(boxes, key_id)
+
+    monkeypatch.setattr(SecretBoxes, "keep_only", keep_only)
+    async with running(tmp_path, lambda _: Halting()) as system:
+        rest = Caller(system)
+        await fill(rest, 1)
+        for _ in range(3):
+            assert (await rest.ask("POST", ROTATE)).status == 202
+            done = await until(rest, "idle")
+            assert done["key_id"] == done["new_key_id"]
+        assert await revealed(rest, 1) == "value-1"
 
 
 async def test_a_key_from_a_credentials_directory_is_rotated_to_the_one_that_is_put_beside_it(
