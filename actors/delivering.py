@@ -19,7 +19,7 @@ from config_manager.actors.messages import Deliver, Sign
 from config_manager.actors.publishing import Believed, Outlet
 from config_manager.actors.views import CommittedView
 from config_manager.config import wire
-from config_manager.config.errors import Refused
+from config_manager.config.errors import KeyUnusable, Refused
 from config_manager.config.world import World
 from config_manager.storage.devices import Delivery, Device, delivery, devices
 from config_manager.storage.state import Committed
@@ -39,6 +39,8 @@ class Deliverer:
     world: World
     _laid: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     """topic → the payload that the outlets have, and the key that signed it"""
+    _unusable: set[Device] = field(default_factory=set)
+    """nothing can be sealed to their keys, however often it is tried"""
 
     async def make_good(self) -> bool:
         """Whether everything is as it should be; where not, it is worth trying again later."""
@@ -50,6 +52,8 @@ class Deliverer:
             if device.revoked_at is not None:
                 self._lay(wire.sealed_topic(device.service, device.instance), b"", "")
                 continue
+            if device in self._unusable:
+                continue
             held = delivery(committed, device)
             if _is_due(committed, device, held) and self.view.mode == "normal":
                 good = await self._ask_for(device) and good
@@ -58,7 +62,8 @@ class Deliverer:
         return good
 
     async def _ask_for(self, device: Device) -> bool:
-        """The answer is a commit, which wakes us."""
+        """Whether it was taken, for good or ill: the answer is a commit, which wakes us. Where not,
+        trying again may help."""
         try:
             await self.storing.ask(Deliver(device=device), self._context())
         except (Gone, Full, Refused) as error:
@@ -68,6 +73,9 @@ class Deliverer:
                 instance=device.instance,
                 error=getattr(error, "detail", str(error)),
             )
+            if isinstance(error, KeyUnusable):
+                self._unusable.add(device)
+                return True
             return False
         return True
 

@@ -32,6 +32,7 @@ from config_manager.actors.signing import sign
 from config_manager.config import roots, trust, wire
 from config_manager.config.documents import Root
 from config_manager.config.errors import Conflict, FieldError, InvalidValues
+from config_manager.config.public_keys import can_sign
 from config_manager.config.roots import Needs
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.trust import Distrust
@@ -197,6 +198,8 @@ class Trusting:
             raise InvalidValues(f"this is no trust root: {verdict}") from None
         if proposed.version != current.version + 1:
             raise Conflict(f"this is version {proposed.version}; {current.version} is current")
+        if unfit := [one for one, key in proposed.keys.items() if not can_sign(key.public)]:
+            raise InvalidValues(f"it lists {unfit[0][:16]}, which is no usable Ed25519 key")
         for role in ("config", "beacon"):
             if not any(self._keys.holds(one) for one in proposed.roles[role].keyids):
                 raise Conflict(

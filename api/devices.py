@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from typing import Any
 
 from config_manager.actors.messages import Administer
@@ -14,6 +15,7 @@ from config_manager.config.durations import parse_duration
 from config_manager.config.enrolment import Enrolment
 from config_manager.config.errors import FieldError, InvalidValues, NotAuthenticated
 from config_manager.config.names import parse_instance, parse_service, pointer
+from config_manager.config.public_keys import KEY_BYTES, can_be_sealed_to, can_sign
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
 from config_manager.storage.devices import (
@@ -27,7 +29,6 @@ from config_manager.storage.devices import (
 from config_manager.storage.tokens import hash_of, make_token
 
 _DEFAULT_EXPIRES = "1h"
-_KEY_BYTES = 32
 _SIGNATURE_BYTES = 64
 
 
@@ -60,8 +61,8 @@ async def post_enrol(request: ApiRequest, api: Api) -> ApiResponse:
         hash_of(_text(body, "token").encode()),
         service,
         instance,
-        _bytes(body, "sign_public", _KEY_BYTES),
-        _bytes(body, "seal_public", _KEY_BYTES),
+        _key(body, "sign_public", can_sign),
+        _key(body, "seal_public", can_be_sealed_to),
     )
     what = Enrol(enrolment, _bytes(body, "proof", _SIGNATURE_BYTES))
     message = Administer(what=what, by=f"{service}/{instance}")
@@ -128,6 +129,15 @@ def _bytes(body: JsonObject, name: str, size: int) -> bytes:
     if len(value) != size:
         raise _wrong(pointer(name), f"expected {size} bytes in base64")
     return value
+
+
+def _key(body: JsonObject, name: str, is_usable: Callable[[bytes], bool]) -> bytes:
+    key = _bytes(body, name, KEY_BYTES)
+    if not is_usable(key):
+        raise _wrong(
+            pointer(name), "this is no usable public key: of low order, or not on the curve"
+        )
+    return key
 
 
 def _wrong(where: str, detail: str) -> InvalidValues:

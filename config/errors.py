@@ -17,6 +17,7 @@
     │   │   └── IdempotencyMismatch the same Idempotency-Key with another request
     │   ├── TooManyRequests         more unknown tokens, or more writes, than the limit allows
     │   ├── SecretUnreadable        a stored secret does not open: altered, or its key is gone
+    │   ├── KeyUnusable             nothing can be sealed to a stored public key
     │   ├── ReadOnly                the database cannot be written now
     │   ├── OutcomeUnknown          the disk failed in the middle of a commit
     │   ├── Busy                    a mailbox stayed full, or an actor was restarting: try again
@@ -158,6 +159,10 @@ class SecretUnreadable(Refused):
     """What is stored of a secret does not open: altered, or the key that sealed it is gone."""
 
 
+class KeyUnusable(Refused):
+    """A stored public key that nothing can be sealed to: of low order, or no key at all."""
+
+
 class ReadOnly(Refused): ...
 
 
@@ -278,6 +283,7 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     SecretUnreadable: Description(
         "secret-unreadable", "A stored secret does not open", 409, 3, "error"
     ),
+    KeyUnusable: Description("key-unusable", "A public key can't be used", 409, 5, "error"),
     ReadOnly: Description("read-only", "Read-only for now", 503, 1, "warning", 5),
     OutcomeUnknown: Description(
         "outcome-unknown", "It may have been written", 503, 1, "warning", 5

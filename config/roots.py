@@ -16,6 +16,7 @@ from nacl.signing import VerifyKey
 from config_manager.config import wire
 from config_manager.config.documents import ROLES, Role, Root, RootKey
 from config_manager.config.errors import Conflict, FieldError, InvalidValues, NotFound
+from config_manager.config.public_keys import can_sign
 from config_manager.config.wire import Envelope, Signature, keyid
 from config_manager.config.world import parse_rfc3339
 
@@ -65,6 +66,11 @@ def rotated(root: Root, role: str, old: str, new: bytes, *, at: str, old_until: 
 
 def with_signer(root: Root, public: bytes, threshold: int | None, *, at: str) -> Root:
     """One more root key; `threshold` of them have to sign from then on (None: as many as now)."""
+    if not can_sign(public):
+        raise InvalidValues(
+            "no signature of this key would ever count",
+            [FieldError("/public", "expected an Ed25519 public key, not a point of low order")],
+        )
     new_id = keyid(public)
     role = root.roles["root"]
     keyids = role.keyids if new_id in role.keyids else (*role.keyids, new_id)

@@ -13,6 +13,7 @@ from nacl.public import PrivateKey, PublicKey, SealedBox
 
 from config_manager.config import strict_json
 from config_manager.config.documents import Sealed, SealedValue
+from config_manager.config.errors import KeyUnusable
 from config_manager.config.secret import Secret
 
 
@@ -21,9 +22,18 @@ class NotSealedForThis(ValueError):
 
 
 def seal(value: Secret, *, sealed: Sealed, name: str, version: int, public: bytes) -> SealedValue:
-    """public: the instance's X25519 key, 32 raw bytes. Randomised: never the same bytes twice."""
+    """public: the instance's X25519 key, 32 raw bytes. Randomised: never the same bytes twice.
+
+    Raises KeyUnusable.
+    """
     inside = {**_bound_to(sealed, name, version), "value": value.reveal()}
-    return SealedValue(version, SealedBox(PublicKey(public)).encrypt(strict_json.dumps(inside)))
+    try:
+        return SealedValue(version, SealedBox(PublicKey(public)).encrypt(strict_json.dumps(inside)))
+    except (CryptoError, TypeError, ValueError):
+        raise KeyUnusable(
+            f"nothing can be sealed to the key of {sealed.service}/{sealed.instance}; revoke it "
+            "(config-manager devices revoke), and enrol it with new keys"
+        ) from None
 
 
 def open_sealed(sealed: Sealed, name: str, private: bytes) -> Secret:

@@ -131,3 +131,9 @@ def test_a_full_exchange_of_two_signers_fits_into_four_signatures() -> None:
         roles={**two.roles, "root": replace(two.roles["root"], keyids=(key_id(4), key_id(5)))},
     )  # fmt: skip
     assert believed(two, signed(third, 0, 3, 4, 5)) == third
+
+
+def test_a_root_key_of_low_order_is_refused_with_its_place() -> None:
+    with pytest.raises(InvalidValues) as refused:
+        roots.with_signer(FIRST, bytes(32), None, at=AT)
+    assert [error.pointer for error in refused.value.errors] == ["/public"]
