@@ -15,7 +15,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import structlog
 import trio
@@ -65,7 +65,7 @@ async def own_broker(data_dir: Path, port: int | None, world: World) -> AsyncIte
     @asynccontextmanager
     async def life() -> AsyncIterator[Handler]:
         structlog.contextvars.bind_contextvars(actor="broker")
-        process = await _start(folder, chosen)
+        process = await _start(folder, chosen, world)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep_running, process, folder, chosen, world)
             try:
@@ -94,7 +94,7 @@ async def _keep_running(
             pause = backoff_s(failures, first_s=first, longest_s=longest)
             await trio.sleep(pause * (1 + world.randomness.fraction()) / 2)
             try:
-                process = await _start(folder, port)
+                process = await _start(folder, port, world)
             except (OSError, trio.TooSlowError) as error:
                 log.error("broker not started", error=str(error) or "it does not listen")
             else:
@@ -149,13 +149,13 @@ def _any_free_port() -> int:
         return port
 
 
-async def _start(folder: Path, port: int) -> subprocess.Popen[bytes]:
+async def _start(folder: Path, port: int, world: World) -> subprocess.Popen[bytes]:
     """Start it and wait until it listens; raises OSError or TooSlowError."""
-    with (folder / "broker.log").open("ab") as log_file:
+    with _log_file(folder) as log_file:
         # Popen, not trio.run_process: the kernel ties the death signal to the *thread* that forks,
         # and Trio's worker threads end long before we do
         process = subprocess.Popen(  # noqa: ASYNC220, S603  milliseconds; our own command line
-            _command(folder, port),
+            _command(folder, port, world),
             stdin=subprocess.DEVNULL,
             stdout=log_file,
             stderr=log_file,
@@ -178,17 +178,24 @@ async def _start(folder: Path, port: int) -> subprocess.Popen[bytes]:
         raise
 
 
-def _command(folder: Path, port: int) -> list[str]:
+def _command(folder: Path, port: int, world: World) -> list[str]:
     mosquitto = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
     if mosquitto is None:
         return [sys.executable, "-m", "config_manager.actors.bundled_broker", str(port)]
     # as root it would drop to a user of its own, who can't write here
     user = "user root\n" if os.geteuid() == 0 else ""
     conf = folder / "mosquitto.conf"
-    conf.write_text(_MOSQUITTO_CONF.format(port=port, user=user, folder=folder.absolute()))
+    text = _MOSQUITTO_CONF.format(port=port, user=user, folder=folder.absolute())
+    if not (world.disk.exists(conf) and world.disk.read(conf) == text.encode()):
+        world.disk.write_atomic(conf, text.encode())  # a full disk stops only what is new to it
     command = [mosquitto, "-c", str(conf)]
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", *command] if setpriv else command
+
+
+def _log_file(folder: Path) -> IO[bytes]:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(folder / "broker.log", flags, 0o600), "ab")
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -250,21 +249,20 @@ def export(server: Server, as_json: bool, out: Path | None) -> None:
     """
     from config_manager.config import wire
     from config_manager.config.documents import AuditExport
+    from config_manager.config.files import replacing
 
     envelope = wire.envelope_from_object(server.get(*_PATH, "export"))
     end = AuditExport.parse(envelope.payload)
     if out is None:
         _write(_checked(server, end), envelope, sys.stdout.buffer)
         return
-    part = out.with_name(out.name + ".part")
+    if out.exists():
+        raise SettingsInvalid(f"--out: {out} is there already")
     try:
-        with _new(out, part) as file:
+        with replacing(out) as file:
             _write(_checked(server, end), envelope, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(out)
-    finally:
-        part.unlink(missing_ok=True)
+    except OSError as error:
+        raise SettingsInvalid(f"--out: {out}: {error.strerror or error}") from None
     if as_json:
         print_json({"out": str(out), "rows": end.rows, "head": end.head})
     else:
@@ -272,17 +270,6 @@ def export(server: Server, as_json: bool, out: Path | None) -> None:
         click.echo(
             "keep the trust root with it (config-manager trust export-root, or trust/root.json)"
         )
-
-
-def _new(out: Path, part: Path) -> IO[bytes]:
-    if out.exists():
-        raise SettingsInvalid(f"--out: {out} is there already")
-    try:
-        return os.fdopen(
-            os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb"
-        )
-    except OSError as error:
-        raise SettingsInvalid(f"--out: {out}: {error.strerror}") from None
 
 
 def _checked(server: Server, end: AuditExport) -> Iterator[Row]:

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +219,7 @@ def export_root(data_dir: Path, to: Path) -> None:
     From then on `trust rotate`, `add-signer` and `revoke` answer what has to be signed where the key
     is. Everything else, and every client, goes on as before.
     """
+    from config_manager.config.files import replacing
     from config_manager.storage.key_files import check_private
 
     keys = data_dir / "keys"
@@ -237,7 +237,8 @@ def export_root(data_dir: Path, to: Path) -> None:
     for one in found:
         one.unlink()
     _sync(keys)
-    shutil.copyfile(data_dir / "trust" / "root.json", to / "root.json")
+    with replacing(to / "root.json", mode=0o644) as file:
+        file.write((data_dir / "trust" / "root.json").read_bytes())
     names = ", ".join(one.name for one in found)
     click.echo(f"moved {names} to {to}; the server can't change the root by itself any more")
     click.echo("make a second copy, and keep both apart from the server. To change the root later:")

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from config_manager.config.files import replacing, sweep
+
 _MAX_EXPONENT = 100
 
 
@@ -77,42 +79,25 @@ class SystemRandomness:
 
 
 class SystemDisk:
+    def __init__(self) -> None:
+        self._swept: set[Path] = set()
+
     def read(self, path: Path) -> bytes:
         return path.read_bytes()
 
     def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
-        temporary = path.with_name(path.name + ".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(file.fileno(), mode)  # a leftover temporary may have had another mode
-                if (
-                    os.geteuid() == 0
-                ):  # root works on a service's directory: the file is its owner's
-                    owner = path.parent.stat()
-                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        temporary.replace(path)
-        self._sync_directory(path.parent)
+        if path.parent not in self._swept:
+            self._swept.add(path.parent)
+            sweep(path.parent)
+        # root works on a service's directory: the file is its owner's
+        with replacing(path, mode=mode, for_directorys_owner=True) as file:
+            file.write(data)
 
     def rename(self, old: Path, new: Path) -> None:
         old.replace(new)
 
     def exists(self, path: Path) -> bool:
         return path.exists()
-
-    @staticmethod
-    def _sync_directory(directory: Path) -> None:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,9 @@ def _mac(key: bytes, record: JsonObject) -> bytes:
 @contextmanager
 def lock_data_dir(data_dir: Path) -> Iterator[None]:
     """Hold the data directory; raises DataDirInUse. The kernel lets go when the process ends."""
-    descriptor = os.open(data_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(
+        data_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

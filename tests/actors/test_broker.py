@@ -19,7 +19,7 @@ async def test_a_broker_that_can_not_be_started_for_a_day_is_tried_again_and_aga
 ) -> None:
     attempts = 0
 
-    async def refuse(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    async def refuse(folder: Path, port: int, _world: World) -> subprocess.Popen[bytes]:
         nonlocal attempts
         attempts += 1
         raise OSError("the port is somebody else's")

@@ -98,27 +98,6 @@ def test_a_file_is_written_whole_private_and_leaves_nothing_beside_it(tmp_path: 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_power_cut_left_half_written_is_neither_read_nor_in_the_way(tmp_path: Path) -> None:
-    path, disk = tmp_path / "f", SystemDisk()
-    disk.write_atomic(path, b"whole")
-    leftover = tmp_path / "f.tmp"
-    leftover.write_bytes(b"half, and longer than what comes after it")
-    leftover.chmod(0o666)
-    assert disk.read(path) == b"whole"
-    disk.write_atomic(path, b"next")
-    assert (disk.read(path), mode_of(path)) == (b"next", 0o600)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path) -> None:
-    path, disk = tmp_path / "f", SystemDisk()
-    disk.write_atomic(path, b"old")
-    (tmp_path / "f.tmp").mkdir()  # so the temporary file cannot be made
-    with pytest.raises(OSError):
-        disk.write_atomic(path, b"new")
-    assert disk.read(path) == b"old"
-
-
 def test_what_is_not_there_is_said_by_the_systems_own_error(tmp_path: Path) -> None:
     disk, nowhere = SystemDisk(), tmp_path / "none" / "f"
     with pytest.raises(FileNotFoundError):

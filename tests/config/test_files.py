@@ -1,0 +1,148 @@
+"""What takes a file's place is whole, and follows nobody's links: root writes where others plant them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from config_manager.config import files
+from config_manager.config.files import replacing, sweep
+from config_manager.config.world import SystemDisk
+
+GUESSED = ".config-manager-0123456789abcdef.tmp"
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("kind", ["a link", "a link to nothing", "a file", "a named pipe"])
+def test_what_was_planted_under_a_guessed_name_is_neither_followed_nor_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    victim, planted, path = tmp_path / "roots-own", tmp_path / GUESSED, tmp_path / "db.key.new"
+    victim.write_text("precious")
+    if kind == "a link":
+        planted.symlink_to(victim)
+    elif kind == "a link to nothing":
+        planted.symlink_to(tmp_path / "nothing")
+    elif kind == "a file":
+        planted.write_text("mine, and I hold it open")
+    else:
+        os.mkfifo(planted)
+    names = iter([GUESSED, GUESSED, ".config-manager-fedcba9876543210.tmp"])
+    monkeypatch.setattr(files, "_fresh_name", lambda: next(names))
+    before = planted.lstat()
+    with replacing(path) as file:
+        file.write(b"a key")
+    assert path.read_bytes() == b"a key"
+    assert victim.read_text() == "precious"
+    assert planted.lstat() == before
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_link_in_the_files_place_is_replaced_not_followed(tmp_path: Path) -> None:
+    victim, path = tmp_path / "roots-own", tmp_path / "instance.json"
+    victim.write_text("precious")
+    path.symlink_to(victim)
+    SystemDisk().write_atomic(path, b"ours")
+    assert (path.read_bytes(), path.is_symlink()) == (b"ours", False)
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_roots_file_is_the_directorys_owners_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    with replacing(tmp_path / "service's", for_directorys_owner=True) as file:
+        file.write(b"x")
+    with replacing(tmp_path / "operator's") as file:
+        file.write(b"x")
+    assert (tmp_path / "service's").stat().st_uid == 65534
+    assert (tmp_path / "operator's").stat().st_uid == 0
+
+
+def test_a_disk_that_fills_up_leaves_the_old_content_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    SystemDisk().write_atomic(path, b"old")
+    with files_of_at_most(1_000), pytest.raises(OSError):
+        SystemDisk().write_atomic(path, b"new" * 1_000)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_block_that_fails_leaves_the_old_content_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    SystemDisk().write_atomic(path, b"old")
+    with pytest.raises(RuntimeError), replacing(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_the_dead_left_is_swept_with_the_next_write_and_the_livings_stays(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "f"
+    left = tmp_path / GUESSED
+    left.write_bytes(b"half, by a process that was killed")
+    not_ours = [tmp_path / "f.tmp", tmp_path / ".config-manager-notes.tmp"]
+    for one in not_ours:
+        one.write_text("somebody's")
+    link = tmp_path / GUESSED.replace("0", "f")
+    link.symlink_to(not_ours[0])
+    with replacing(path) as file:
+        file.write(b"first")
+        SystemDisk().write_atomic(tmp_path / "g", b"another process's")
+        assert not left.exists()
+    assert path.read_bytes() == b"first"
+    assert {one.name for one in tmp_path.iterdir()} == {
+        *("f", "g", link.name),
+        *(one.name for one in not_ours),
+    }
+    assert not_ours[0].read_text() == "somebody's"
+
+
+def test_who_was_swept_before_he_had_his_lock_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, lock = 0, fcntl.flock
+
+    def swept_first(descriptor: int, how: int) -> None:
+        nonlocal made
+        made += 1
+        if made == 1:
+            monkeypatch.setattr(fcntl, "flock", lock)
+            sweep(tmp_path)
+            monkeypatch.setattr(fcntl, "flock", swept_first)
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", swept_first)
+    with replacing(tmp_path / "f") as file:
+        file.write(b"whole")
+    assert made == 2
+    assert (tmp_path / "f").read_bytes() == b"whole"
+
+
+def test_a_directory_that_is_not_there_is_swept_in_silence(tmp_path: Path) -> None:
+    sweep(tmp_path / "none")
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "none" / "f"):
+        pass
+
+
+def test_nobody_else_reads_it_while_it_is_written(tmp_path: Path) -> None:
+    with replacing(tmp_path / "f") as file:
+        assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
