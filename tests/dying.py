@@ -25,7 +25,7 @@ from config_manager.actors.actor import Context
 from config_manager.actors.messages import RotateSecretsKey
 from config_manager.actors.mqtt import AiomqttTransport
 from config_manager.actors.system import running_system
-from config_manager.config import world
+from config_manager.config import files, world
 from config_manager.config.logging import configure
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
@@ -103,7 +103,7 @@ def _in(*modules: Any, functions: tuple[str, ...] = ()) -> Callable[[CodeType], 
 
 
 WORKS = {
-    "rekey": Work(rekey, _in(rekeying, world)),
+    "rekey": Work(rekey, _in(rekeying, files, world)),
     "rotate-secrets-key": Work(
         rotate_secrets_key,
         _in(
