@@ -23,7 +23,7 @@ from config_manager.storage.devices import (
     Device,
     Enrol,
     RevokeDevice,
-    delivery,
+    could_read,
     devices,
 )
 from config_manager.storage.tokens import hash_of, make_token
@@ -77,10 +77,7 @@ async def post_enrol(request: ApiRequest, api: Api) -> ApiResponse:
 async def list_devices(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     committed = api.system.view.committed
-    shown = []
-    for device in devices(committed):
-        held = delivery(committed, device)
-        shown.append(_shown(device, sorted(held.versions) if held is not None else []))
+    shown = [_shown(device, sorted(could_read(committed, device))) for device in devices(committed)]
     return json_response({"devices": shown}, headers=NO_STORE)
 
 

@@ -1,7 +1,8 @@
 """Devices: instances that enrolled with keys of their own, and so may receive secrets.
 
-Registry kinds: `enrolment` (by the hash of its one-time token, until it is used), `device` and
-`delivery` (by `service/instance`).
+Registry kinds: `enrolment` (by the hash of its one-time token, until it is used), and by
+`service/instance` `device`, `delivery` (what it is to hold now) and `sent` (the newest version of each
+secret that it was ever sent: it may have kept it, whatever became of the delivery since).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from config_manager.storage import secret_rows
 from config_manager.storage.administration import Administered
 from config_manager.storage.state import Committed, RegistryRow
 
-ENROLMENT, DEVICE, DELIVERY = "enrolment", "device", "delivery"
+ENROLMENT, DEVICE, DELIVERY, SENT = "enrolment", "device", "delivery", "sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,23 @@ def delivery(committed: Committed, device: Device) -> Delivery | None:
     return None if row is None else Delivery.of(row)
 
 
+def could_read(committed: Committed, device: Device) -> Mapping[str, int]:
+    """Secret → version, of what it was ever sent and nobody has set anew since. Deleted ones too:
+    what is gone here may still open a door elsewhere."""
+    state = committed.services.get(device.service)
+    current = state.secrets if state is not None else {}
+    return {
+        name: version
+        for name, version in _sent(committed, device).items()
+        if current.get(name, version) <= version
+    }
+
+
+def _sent(committed: Committed, device: Device) -> Mapping[str, int]:
+    row = committed.registered(SENT).get(key_of(device.service, device.instance))
+    return {} if row is None else row["versions"]
+
+
 @dataclass(frozen=True, slots=True)
 class AllowEnrolment:
     """A one-time token for an instance (None: whichever comes) of a service. expires_at: RFC 3339."""
@@ -165,6 +183,7 @@ class Enrol:
             raise Forbidden("this enrolment token is for another service or instance")
         if not what.is_proved_by(self.proof):
             raise NotAuthenticated("the proof was not made with the key that is to be enrolled")
+        key = key_of(what.service, what.instance)
         held = enrolled(committed, what.service, what.instance)
         if held is not None and held.sign_public != what.sign_public:
             raise Conflict(
@@ -183,7 +202,9 @@ class Enrol:
             RegistryRow(ENROLMENT, what.token_sha256, None),
             device.to_row(),
             # what was sealed to an earlier key opens with none of these
-            RegistryRow(DELIVERY, key_of(what.service, what.instance), None),
+            RegistryRow(DELIVERY, key, None),
+            # nor was an earlier device of this name, whose secrets are marked, sent what this one is
+            *((RegistryRow(SENT, key, None),) if held is None else ()),
         )
         details: dict[str, Any] = {
             "service": what.service,
@@ -209,8 +230,9 @@ class RevokeDevice:
         if device is None:
             raise NotFound(f"no device {self.service}/{self.instance} is enrolled")
         at = rfc3339(now)
-        held = delivery(committed, device)
-        readable = dict(held.versions) if held is not None else {}
+        readable = could_read(committed, device)
+        state = committed.services.get(self.service)
+        kept = state.secrets if state is not None else {}
         marks = tuple(
             RegistryRow(
                 secret_rows.MARK,
@@ -218,6 +240,7 @@ class RevokeDevice:
                 {"version": version, "why": f"{self.instance} could read it", "at": at},
             )
             for name, version in readable.items()
+            if name in kept
         )
         rows = (
             replace(device, revoked_at=at).to_row(),
@@ -242,6 +265,9 @@ class KeepDelivery:
     def decide(self, committed: Committed, _now: float) -> Administered[None]:
         if enrolled(committed, self.device.service, self.device.instance) != self.device:
             raise NotFound("it was revoked meanwhile")
-        return Administered(
-            "device.deliver", {}, (self.made.to_row(self.device),), None, audited=False
+        versions = {**_sent(committed, self.device), **self.made.versions}
+        sent = RegistryRow(
+            SENT, key_of(self.device.service, self.device.instance), {"versions": versions}
         )
+        rows = (self.made.to_row(self.device), sent)
+        return Administered("device.deliver", {}, rows, None, audited=False)

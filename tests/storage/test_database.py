@@ -274,6 +274,21 @@ def test_a_database_of_the_first_version_keeps_its_tokens_and_its_chain(tmp_path
     assert (token.hash, token.role, token.services) == ("abc", "admin", ("*",))
 
 
+def test_a_database_of_the_second_version_knows_what_it_had_delivered(tmp_path: Path) -> None:
+    path = tmp_path / "config.db"
+    path.touch()
+    with closing(database.connect(path, DB_KEY)) as connection:
+        for number, script in database._migrations()[:2]:
+            connection.executescript(script + f"PRAGMA user_version = {number};")
+        connection.execute(
+            "INSERT INTO registry VALUES ('delivery', 'door/ada', ?)",
+            ['{"payload": "{}", "versions": {"pin": 3}, "sign_keyid": "k"}'],
+        )
+        database.migrate(connection, path)
+        (sent,) = connection.execute("SELECT key, value FROM registry WHERE kind = 'sent'")
+    assert (sent[0], json.loads(sent[1])) == ("door/ada", {"versions": {"pin": 3}})
+
+
 def test_a_database_that_was_killed_before_its_first_migration_is_migrated(tmp_path: Path) -> None:
     path = tmp_path / "config.db"
     path.touch()

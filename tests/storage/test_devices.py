@@ -9,6 +9,7 @@ import pytest
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
+from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import Sealed
 from config_manager.config.enrolment import Enrolment
 from config_manager.config.errors import (
@@ -18,6 +19,7 @@ from config_manager.config.errors import (
     NotAuthenticated,
     NotFound,
 )
+from config_manager.config.names import ServiceName
 from config_manager.config.sealing import NotSealedForThis, open_sealed, seal
 from config_manager.config.secret import Secret
 from config_manager.config.world import rfc3339
@@ -29,11 +31,13 @@ from config_manager.storage.devices import (
     Enrol,
     KeepDelivery,
     RevokeDevice,
+    could_read,
     delivery,
     devices,
     enrolled,
 )
 from config_manager.storage.state import Committed
+from config_manager.storage.writes import Delete, DeleteSecret, Intent, SetSecret
 from tests.storage import makers as m
 
 NOW = 1_800_000_000.0
@@ -113,9 +117,7 @@ def test_a_name_stays_with_its_key_until_it_is_revoked() -> None:
 def test_revoking_names_and_marks_what_it_could_read_and_forgets_the_delivery() -> None:
     state = done(allowed(), enrol(enrolment()))
     [device] = devices(state)
-    state = done(
-        state, KeepDelivery(device, Delivery(b"{}", {"pin": 3, "key": 1}, device.sign_keyid))
-    )
+    state = sent(with_secrets(state, pin=3, key=1), pin=3, key=1)
     assert delivery(state, device) is not None
     revoke = RevokeDevice("door", "kitchen")
     assert revoke.decide(state, NOW).answer == ["key", "pin"]
@@ -127,6 +129,55 @@ def test_revoking_names_and_marks_what_it_could_read_and_forgets_the_delivery() 
         revoke.decide(state, NOW)
     with pytest.raises(NotFound):  # sealed while it was being revoked
         KeepDelivery(device, Delivery(b"{}", {}, "")).decide(state, NOW)
+
+
+def with_secrets(state: Committed, **versions: int) -> Committed:
+    """door, whose secrets are written until they stand at these versions."""
+    for name, version in versions.items():
+        while secret_rows.last_version(state, "door", name) < version:
+            state = write(state, SetSecret(service=DOOR, name=name, value=Secret("x")))
+    return state
+
+
+def write(state: Committed, intent: Intent) -> Committed:
+    return m.decide(state, intent, catalogue=Catalogue([])).change.after
+
+
+def sent(state: Committed, **versions: int) -> Committed:
+    [device] = devices(state)
+    return done(state, KeepDelivery(device, Delivery(b"{}", versions, device.sign_keyid)))
+
+
+DOOR = ServiceName("door")
+REVOKE = RevokeDevice("door", "kitchen")
+
+
+def test_what_it_was_ever_sent_is_named_also_once_nothing_is_delivered_any_more() -> None:
+    enrolled_once = done(allowed(), enrol(enrolment()))
+    knows = sent(with_secrets(enrolled_once, pin=3), pin=3)
+    deleted = sent(write(knows, Delete(service=DOOR)))
+    for gone in (deleted, done(again(knows), enrol(enrolment()))):
+        assert REVOKE.decide(gone, NOW).answer == ["pin"]
+        after = done(gone, REVOKE)
+        assert set(secret_rows.marks(after)) == {"door/pin"}
+        [device] = devices(after)
+        assert dict(could_read(after, device)) == {"pin": 3}, "and a list still says so"
+
+
+def test_what_was_set_anew_since_is_not_named_and_what_was_deleted_is_but_not_marked() -> None:
+    state = sent(with_secrets(done(allowed(), enrol(enrolment())), pin=3, key=1, old=2),
+                 pin=3, key=1, old=2)  # fmt: skip
+    state = write(with_secrets(state, pin=4), DeleteSecret(service=DOOR, name="old"))
+    assert REVOKE.decide(state, NOW).answer == ["key", "old"]
+    assert set(secret_rows.marks(done(state, REVOKE))) == {"door/key"}
+
+
+def test_a_new_device_of_a_revoked_ones_name_was_sent_nothing() -> None:
+    state = sent(with_secrets(done(allowed(), enrol(enrolment())), pin=3), pin=3)
+    other = enrolment(sign_public=SIGN[1].verify_key.encode())
+    state = done(again(done(state, REVOKE)), enrol(other, SIGN[1]))
+    assert REVOKE.decide(state, NOW).answer == []
+    assert set(secret_rows.marks(state)) == {"door/pin"}, "it still is to be set anew"
 
 
 def test_tokens_that_nobody_used_in_time_are_forgotten_with_the_next() -> None:
