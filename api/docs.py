@@ -120,6 +120,8 @@ def openapi() -> dict[str, Any]:
 _INTEGER = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
 _TEXT = {"type": "string"}
 _OBJECT = {"type": "object"}
+_NO_NUL = {"type": "string", "pattern": "^[^\\u0000]*$"}
+_VALUE = {"$ref": "#/components/schemas/Value"}
 _NAME = {
     "type": "string",
     "pattern": "^[a-z0-9][a-z0-9-]{0,62}$",
@@ -204,7 +206,22 @@ _SCHEMAS: dict[str, Any] = {
         },
         "type", "title", "status", "detail", "request_id",
     ),
-    "Values": {"type": "object", "description": "The service's values, by key"},
+    "Value": {
+        "description": "Any JSON that every reader takes alike, at most 32 levels deep",
+        "anyOf": [
+            {"type": ["null", "boolean"]},
+            {"type": "number", "minimum": -(2**53), "maximum": 2**53},
+            _NO_NUL,
+            {"type": "array", "items": _VALUE},
+            {"type": "object", "propertyNames": _NO_NUL, "additionalProperties": _VALUE},
+        ],
+    },
+    "Values": {
+        "description": "The service's values, by key",
+        "type": "object",
+        "propertyNames": _KEY,
+        "additionalProperties": _VALUE,
+    },
     "KeyChange": _schema({"key": _TEXT, "old": {}, "new": {}}),
     "Config": _schema(
         {**_STAMP, "config": _OBJECT, "defaulted": {"type": "array", "items": _TEXT}, **_WRITTEN},
@@ -224,10 +241,10 @@ _SCHEMAS: dict[str, Any] = {
             "services": {
                 "type": "object",
                 "propertyNames": _NAME,
-                "additionalProperties": {"type": "object", "propertyNames": _KEY},
+                "additionalProperties": {"$ref": "#/components/schemas/Values"},
                 "minProperties": 1,
             },
-            "reason": {"type": ["string", "null"], "maxLength": 500},
+            "reason": {**_NO_NUL, "type": ["string", "null"], "maxLength": 500},
         },
         "services",
     ),
@@ -264,7 +281,7 @@ _SCHEMAS: dict[str, Any] = {
             "next_before": {"type": ["integer", "null"]},
         }
     ),
-    "SecretRequest": _strict({"service": _NAME, "name": _KEY, "value": {**_TEXT, "minLength": 1}}),
+    "SecretRequest": _strict({"service": _NAME, "name": _KEY, "value": {**_NO_NUL, "minLength": 1}}),
     "Secret": _schema(
         {
             "service": _NAME,
@@ -341,7 +358,7 @@ _SCHEMAS: dict[str, Any] = {
     ),
     "RevealRequest": _strict(
         {
-            "reason": {"type": "string", "minLength": 1, "maxLength": 500, "pattern": r"\S"},
+            "reason": {"type": "string", "maxLength": 500, "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$"},
             "version": {"type": ["integer", "null"], "minimum": 1, "maximum": 2**53 - 1},
         },
         "reason",
@@ -553,17 +570,17 @@ _IF_MATCH = _header(
 )
 _IF_NONE_MATCH = _header(
     "If-None-Match",
-    '^("[0-9]{1,15}"|[*])$',
-    "`*`: only if nobody has written it yet, else 412",
+    "^[*]$",
+    "only if nobody has written it yet, else 412",
 )
 _REASON = _query(
     "reason",
-    {"type": "string", "maxLength": 500, "pattern": "^[^\\u0000]*$"},
+    {**_NO_NUL, "maxLength": 500},
     "why, for history and audit",
 )
 _IDEMPOTENCY_KEY = _header(
     "Idempotency-Key",
-    "^[!-~]{1,255}$",
+    "^[!-~]([ -~]{0,253}[!-~])?$",
     "repeat safely for 24 hours: the same key and body, the same revision",
 )
 _ADMINISTRATION = [_REASON, _IDEMPOTENCY_KEY]

@@ -8,7 +8,7 @@
     │   ├── Forbidden               known, but not from here or not for this
     │   ├── NotFound                no such service, revision, root, page
     │   ├── MethodNotAllowed
-    │   ├── RevisionConflict        If-Match or If-None-Match is not true of the current revision
+    │   ├── RevisionConflict        If-Match named another revision than the current one
     │   ├── Conflict                what is there already stands against it: a name that is taken
     │   ├── TooLarge                body over 1 MiB, or an envelope over 256 KiB
     │   ├── UnsupportedMediaType
@@ -101,16 +101,14 @@ class MethodNotAllowed(Refused):
 
 
 class RevisionConflict(Refused):
-    """The caller's `If-Match` is not the service's current revision, or (`unless`) what its
-    `If-None-Match` rules out is."""
+    """The caller's `If-Match` is not the service's current revision; or there is one, where he
+    expected none."""
 
-    def __init__(
-        self, service: str, expected: str, current_revision: int, *, unless: bool = False
-    ) -> None:
+    def __init__(self, service: str, expected: str | None, current_revision: int) -> None:
         super().__init__(
-            f"{service} is there already, at revision {current_revision}, which If-None-Match "
-            f"rules out; to change it, send that as If-Match"
-            if unless
+            f"{service} is at revision {current_revision}. If-None-Match: * writes what nobody has "
+            "written yet, and is all that it is good for here; to change what there is, use If-Match"
+            if expected is None
             else f"{service} is at revision {current_revision}, not {expected}; "
             "read it again, look at what changed, and repeat the write with its ETag"
         )

@@ -116,6 +116,16 @@ async def test_if_match_is_held_to_and_says_where_the_service_is(rest: Caller) -
     assert (late.status, late.json["current_revision"]) == (412, 2)
 
 
+async def test_if_none_match_creates_only_and_rubbish_in_it_writes_nothing(rest: Caller) -> None:
+    async def put(tags: str) -> int:
+        return (await rest.ask("PUT", DOOR, {"a": 1}, headers={"If-None-Match": tags})).status
+
+    assert await put("*") == 201
+    assert await put("*") == 412
+    assert [await put(tags) for tags in ("1", '"1"', "*, *")] == [412] * 3
+    assert rest.system.view.committed.revision == 1
+
+
 async def test_the_same_idempotency_key_is_the_same_revision(rest: Caller) -> None:
     key = {"Idempotency-Key": "k1"}
     one = await rest.ask("PUT", DOOR, {"a": 1}, headers=key)

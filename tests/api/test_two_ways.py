@@ -40,6 +40,7 @@ CASES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("PUT", A, {"x": 1}, {"headers": {"If-Match": '"999"'}}),
     ("PUT", A, {"x": 1}, {"headers": {"If-Match": "rubbish"}}),
     ("PUT", A, {"x": 1}, {"headers": {"If-None-Match": "*"}}),
+    ("PUT", A, {"x": 1}, {"headers": {"If-None-Match": "rubbish"}}),
     ("PUT", A, b"", {}),
     ("PUT", A, b"{", {}),
     ("PUT", A, b"[1]", {}),
