@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from config_manager.actors.actor import Request
+from config_manager.config.audit import GENESIS
 from config_manager.config.documents import Root
 from config_manager.config.names import Mark
 from config_manager.config.roots import Needs
@@ -202,11 +203,14 @@ class Confirmed(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class Witnessed(Request[None]):
-    """A document that we signed was seen outside: how far we had come when we signed it. where: who
-    still holds it."""
+    """A document that we signed was seen outside. where: who still holds it. mark: how far we had
+    come when we signed it; audit_head: the newest row of our audit then. beyond: in words, what it
+    shows that we do not have at all."""
 
-    mark: Mark
     where: str
+    mark: Mark | None = None
+    audit_head: str = GENESIS
+    beyond: str | None = None
 
 
 # ── rotating the secrets key ───────────────────────────────────────────────────────────────────

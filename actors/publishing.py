@@ -10,10 +10,12 @@ payload back, signed by a key of our root.
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,6 +23,7 @@ import structlog
 import trio
 
 from config_manager.actors.actor import Full, Gone, Handler, Life, idle
+from config_manager.actors.messages import Witnessed
 from config_manager.actors.mqtt import (
     BrokerUnavailable,
     Connection,
@@ -30,7 +33,8 @@ from config_manager.actors.mqtt import (
 )
 from config_manager.actors.statuses import NewlyRuns, NotTaken, StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
-from config_manager.config import trust, wire
+from config_manager.config import strict_json, trust, wire
+from config_manager.config.audit import GENESIS
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.documents import ConfigUpdate, NotADocument, Root, UnknownCritical
 from config_manager.config.names import Mark
@@ -59,6 +63,8 @@ _REPAIR_INTERVAL_S = 1.0
 
 _MOST_REPAIRS = 10_000
 """Topics that are remembered for that; forgotten with each watch."""
+_READ_LATE = 16
+"""Documents of one topic that may be on their way back to us when a newer one is wanted."""
 _LIVED_S = 30.0
 """A connection that held this long was a good one: the next trouble starts with short pauses."""
 
@@ -76,12 +82,20 @@ class Believed(Protocol):
         """A new root is being announced: what is signed now, and by which key, has to wait."""
         ...
 
+    def version(self, number: int) -> Root | None:
+        """The root of this version, where it is one of ours."""
+        ...
+
     def key_for(self, role: str) -> str:
         """The id of the key that signs for a role; raises KeyError where none is here."""
         ...
 
 
 SignUpdate = Callable[[ServiceState], Awaitable[Envelope]]
+
+
+def _sha256(payload: bytes) -> bytes:
+    return hashlib.sha256(payload).digest()
 
 
 class Outlet:
@@ -93,13 +107,20 @@ class Outlet:
         self._dirty: dict[str, None] = {}
         self._held: set[str] = set()
         self._passing: dict[str, bytes] = {}
+        self._earlier: dict[str, deque[bytes]] = {}
         self._changed = trio.Event()
 
     def set_retained(self, topic: str, payload: bytes) -> None:
         """From now on the broker should hold this under the topic."""
+        if (before := self.retained.get(topic)) is not None:
+            self._earlier.setdefault(topic, deque(maxlen=_READ_LATE)).append(_sha256(before))
         self.retained[topic] = payload
         self._held.discard(topic)
         self.mark(topic)
+
+    def was_wanted(self, topic: str, payload: bytes) -> bool:
+        """Whether it is what the broker should have held just before: it is read back late."""
+        return _sha256(payload) in self._earlier.get(topic, ())
 
     def withdraw(self, topic: str) -> None:
         """The broker's own is left alone from now on."""
@@ -301,8 +322,8 @@ class _Session:
             self._last_message = trio.current_time()
             if message.topic.startswith(_CONFIG_PREFIX):
                 await self._on_config(message.topic.removeprefix(_CONFIG_PREFIX), message)
-            elif message.topic == wire.SNAPSHOT_TOPIC and await self._is_ahead_of_us(message):
-                self._p.outlet.withdraw(message.topic)
+            elif await self._is_ahead_of_us(message):
+                pass  # nothing is written over such a witness
             elif message.topic in self._p.outlet.retained:
                 self._on_document(message)
 
@@ -365,25 +386,69 @@ class _Session:
                 pass
 
     async def _is_ahead_of_us(self, message: Message) -> bool:
-        """A snapshot that we signed further on than the database is: it was rolled back, or has a
-        twin. Nothing is written over such a witness."""
-        p = self._p
-        if message.payload == p.outlet.retained.get(message.topic):
+        """Something that we signed further on than our data is: it was rolled back, or has a twin.
+
+        Nothing is published while storing judges that; what we had to say on this topic waits.
+        """
+        p, topic = self._p, message.topic
+        ours = p.outlet.retained.get(topic)
+        if message.payload == ours or p.outlet.was_wanted(topic, message.payload):
             return False
-        if len(message.payload) > trust.MAX_SNAPSHOT_BYTES:
-            return False
-        try:
-            snapshot, _ = trust.judge_snapshot(
-                message.payload, p.believed.current, p.world.clock.now()
-            )
-        except Distrust:
-            return False
-        mark = Mark(snapshot.epoch_seq, snapshot.revision)
-        if mark <= p.view.committed.mark:
+        if topic == wire.SNAPSHOT_TOPIC:
+            seen = self._what_a_snapshot_shows(message.payload)
+        else:
+            seen = self._what_a_root_shows(message)
+        if seen is None:
             return False
         p.view.hold_publishing()
-        await p.witnessed(mark)
-        return True
+        p.outlet.withdraw(topic)
+        await p.witnessed(seen)
+        if not p.view.publishable:
+            return True
+        p.known_heads.add(seen.audit_head)
+        if ours is not None and topic not in p.outlet.retained:
+            p.outlet.set_retained(topic, ours)
+        return False
+
+    def _what_a_snapshot_shows(self, payload: bytes) -> Witnessed | None:
+        """How far we had come, by the retained snapshot and the beacon beside it, where that may be
+        further than we are."""
+        p = self._p
+        root, now = p.believed.current, p.world.clock.now()
+        try:
+            snapshot, _ = trust.judge_snapshot(payload, root, now)
+        except Distrust:
+            return None
+        mark = Mark(snapshot.epoch_seq, snapshot.revision)
+        seen = Witnessed(p.broker_view.url, mark)
+        with suppress(Distrust):
+            beacon = trust.judge_beacon(strict_json.loads_object(payload).get("beacon"), root, now)
+            seen = replace(seen, audit_head=beacon.audit_head)
+            if beacon.root_version > root.version and not p.believed.changing:
+                seen = replace(seen, beyond=f"a beacon made under root {beacon.root_version}")
+        if mark > p.view.committed.mark or seen.beyond is not None:
+            return seen
+        return None if seen.audit_head in {*p.known_heads, p.view.committed.audit_head} else seen
+
+    def _what_a_root_shows(self, message: Message) -> Witnessed | None:
+        """That our own keys signed a root which is not here: the next one, or another of its version."""
+        p = self._p
+        try:
+            number = wire.root_version(message.topic)
+            before = p.believed.version(number - 1)
+            if before is None:
+                return None
+            seen = trust.judge_root(
+                message.payload, before, p.world.clock.now(), topic=message.topic
+            )
+        except (ValueError, Distrust):
+            return None
+        if seen == p.believed.version(number):
+            return None  # other signatures, the same root
+        return Witnessed(
+            p.broker_view.url,
+            beyond=f"a root {number} that our own root keys signed and that is not here",
+        )
 
     def _clear(self, topic: str) -> None:
         """At most one a second for each topic, and never waited for: a hostile broker that plays
@@ -503,7 +568,7 @@ class Publisher:
         confirmations: Confirmations,
         broker_view: BrokerView,
         sign: SignUpdate,
-        witnessed: Callable[[Mark], Awaitable[None]],
+        witnessed: Callable[[Witnessed], Awaitable[None]],
         note_confirmed: Callable[[tuple[tuple[str, int], ...]], Awaitable[None]],
         outlet: Outlet,
         will: Callable[[], Message],
@@ -525,6 +590,8 @@ class Publisher:
         self.world = world
         self.statuses = statuses if statuses is not None else StatusBoard()
         self.repairs_due: dict[str, Callable[[], None]] = {}
+        self.known_heads = {GENESIS}
+        """Of the audit, that storing was asked about: a hostile broker may play old snapshots back."""
         self._address = address
         self._transport = transport
         self._confirmations = confirmations

@@ -134,6 +134,8 @@ class Storage:
         self._floor = Mark(0, 0)
         self._seen_at = "instance.json has seen"
         self._audited = Head(0, GENESIS, "instance.json")
+        self._rows_elsewhere: dict[str, str] = {}  # hashes of rows that we signed → who knows them
+        self._beyond: str | None = None
         self._started = False
         self._turn = trio.Lock()  # the port promises its store one call at a time
 
@@ -275,8 +277,14 @@ class Storage:
 
     def _contradiction(self, store: Store, committed: Committed) -> str | None:
         """Where this database says otherwise than what we know, and how."""
+        if self._beyond is not None:
+            return self._beyond
         if committed.mark < self._floor:
             return self._behind(committed)
+        for row_hash, where in list(self._rows_elsewhere.items()):
+            if not store.has_audit_row(row_hash):
+                return f"{where} knows a row of its audit that is not here ({row_hash[:16]}…)"
+            del self._rows_elsewhere[row_hash]
         seq, row_hash, where = self._audited
         if seq == 0:
             return None
@@ -300,12 +308,24 @@ class Storage:
 
     async def _weigh(self, witnessed: Witnessed) -> None:
         """A broker's retained documents are a witness, as instance.json is."""
-        if witnessed.mark > self._floor:
+        if witnessed.mark is not None and witnessed.mark > self._floor:
             self._floor = witnessed.mark
             self._seen_at = f"{witnessed.where} holds what we signed at"
-        committed = self.view.committed
-        if committed.mark < self._floor:
-            await self._suspect_rollback(self._behind(committed))
+        if witnessed.beyond is not None:
+            self._beyond = f"{witnessed.where} holds {witnessed.beyond}"
+        if witnessed.audit_head != GENESIS:
+            self._rows_elsewhere[witnessed.audit_head] = witnessed.where
+        committed, store = self.view.committed, self._store
+        contradiction = None
+        if store is not None:
+            try:
+                contradiction = await trio.to_thread.run_sync(self._contradiction, store, committed)
+            except DatabaseUnavailable as error:
+                await self._go_read_only(error)
+        elif committed.mark < self._floor:
+            contradiction = self._behind(committed)
+        if contradiction is not None:
+            await self._suspect_rollback(contradiction)
         elif self.view.mode == "normal":
             self.view.publishable = True
             self.view.wake()

@@ -41,7 +41,7 @@ from config_manager.config.brokers import Auto, BrokerAddress, parse_mqtt_urls
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import ROLES
 from config_manager.config.errors import RecoveryRefused, RootRefused
-from config_manager.config.names import Epoch, Mark
+from config_manager.config.names import Epoch
 from config_manager.config.roots import first
 from config_manager.config.sealed_file import SealedFile, derive_key
 from config_manager.config.settings import Settings
@@ -194,7 +194,7 @@ async def running_system(
                 confirmations=confirmations,
                 broker_view=broker_views[index],
                 sign=_sign_with(signer),
-                witnessed=_told_to(storing, str(address)),
+                witnessed=_told_to(storing),
                 note_confirmed=_noted_by(storing),
                 outlet=outlets[index],
                 will=frames.will,
@@ -293,9 +293,9 @@ def _sign_with(signing_actor: Actor) -> SignUpdate:
     return sign_update
 
 
-def _told_to(storing_actor: Actor, where: str) -> Callable[[Mark], Awaitable[None]]:
-    async def witnessed(mark: Mark) -> None:
-        await storing_actor.ask(Witnessed(mark, where), Context(f"witness-{mark.revision}"))
+def _told_to(storing_actor: Actor) -> Callable[[Witnessed], Awaitable[None]]:
+    async def witnessed(what: Witnessed) -> None:
+        await storing_actor.ask(what, Context(f"witness-of-{what.audit_head[:16]}"))
 
     return witnessed
 

@@ -61,6 +61,11 @@ class TrustView:
         self._keys = keys
         self._world = world
 
+    def version(self, number: int) -> Root | None:
+        """The root of this version, where it is one of ours."""
+        data = self.roots.get(number)
+        return None if data is None else Root.parse(wire.parse_envelope(data).payload)
+
     def key_for(self, role: str) -> str:
         """The id of the key that signs for a role: the first that the root lists and that is here.
 

@@ -42,6 +42,14 @@ def root_topic(version: int) -> str:
     return f"{ROOTS_PREFIX}{version}"
 
 
+def root_version(topic: str) -> int:
+    """The version whose topic this is; raises ValueError where it is none."""
+    number = int(topic.removeprefix(ROOTS_PREFIX))
+    if topic != root_topic(number):
+        raise ValueError(f"no root's topic: {topic[:100]!r}")
+    return number
+
+
 def status_topic(service: str, instance: str) -> str:
     return f"{STATUS_PREFIX}{service}/{instance}"
 

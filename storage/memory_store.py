@@ -125,6 +125,10 @@ class MemoryStore:
         rows = [entry for entry in self._audit if entry.seq > after][:limit]
         return list(up_to_bytes(rows, most_bytes))
 
+    def has_audit_row(self, row_hash: str) -> bool:
+        self._maybe_fail()
+        return any(entry.hash == row_hash for entry in self._audit)
+
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
         for service, revision in revisions:
             if service in self._committed.services:

@@ -195,6 +195,13 @@ class SqlStore:
         with self._translated(), closing(audit_rows(self._reader, after, limit)) as rows:
             return list(up_to_bytes(rows, most_bytes))
 
+    def has_audit_row(self, row_hash: str) -> bool:
+        with self._translated():
+            found = self._reader.execute(
+                "SELECT 1 FROM audit WHERE hash = ? ORDER BY seq DESC LIMIT 1", (row_hash,)
+            )
+            return found.fetchone() is not None
+
     def pending(self) -> Sequence[tuple[str, int]]:
         with self._translated():
             return [

@@ -108,6 +108,10 @@ class Store(Protocol):
         more after the one with which their bytes reach `most_bytes`."""
         ...
 
+    def has_audit_row(self, row_hash: str) -> bool:
+        """Whether some row of the audit has this hash; a new one is found sooner than an old one."""
+        ...
+
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
         """Note in the outbox that a broker holds these (service, revision); older ones are kept."""
         ...

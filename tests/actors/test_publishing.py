@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from config_manager.actors.actor import Actor
+from config_manager.actors.messages import Witnessed
 from config_manager.actors.mqtt import BrokerUnavailable, Message
 from config_manager.actors.publishing import Outlet, Publisher, publishing
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
-from config_manager.config import wire
+from config_manager.config import strict_json, wire
+from config_manager.config.audit import GENESIS
 from config_manager.config.brokers import BrokerAddress
-from config_manager.config.documents import Snapshot
-from config_manager.config.names import Mark
+from config_manager.config.documents import Root, Snapshot
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
 from config_manager.storage.state import Committed, ServiceState
 from config_manager.storage.writes import Put
-from tests.config.makers import BEACON_KEY, CONFIG_KEY, make_root, sign
+from tests.config.makers import (
+    BEACON,
+    BEACON_KEY,
+    CONFIG_KEY,
+    ROOT_KEY,
+    SECOND_CONFIG,
+    STRANGER,
+    make_root,
+    sign,
+)
 from tests.storage.makers import after, empty
 
 
 class Believing:
-    """One root, never changed."""
+    """These versions of the root, the last one counts."""
 
-    current = make_root()
     changing = False
+
+    def __init__(self, *versions: Root) -> None:
+        self.versions = versions or (make_root(),)
+        self.current = self.versions[-1]
+
+    def version(self, number: int) -> Root | None:
+        return next((one for one in self.versions if one.version == number), None)
 
     def key_for(self, role: str) -> str:
         return self.current.roles[role].keyids[0]
@@ -95,22 +114,30 @@ def update(state: ServiceState) -> Envelope:
     return sign(wire.CONFIG_UPDATE, state.payload, CONFIG_KEY)
 
 
-def snapshot(committed: Committed) -> bytes:
+def snapshot(committed: Committed, **beacon: Any) -> bytes:
+    """Of this state, beside the beacon that names it, with these fields changed."""
     services = {name: (s.revision, s.digest) for name, s in committed.services.items()}
     epoch = committed.epoch
     document = Snapshot(epoch.id, epoch.seq, committed.revision, services)
-    return sign(wire.SNAPSHOT, document.to_bytes(), BEACON_KEY).to_bytes()
+    signed = sign(wire.SNAPSHOT, document.to_bytes(), BEACON_KEY)
+    beside = replace(BEACON, **{"audit_head": committed.audit_head, **beacon})
+    envelope = sign(wire.BEACON, beside.to_bytes(), BEACON_KEY)
+    return strict_json.dumps({**signed.to_object(), "beacon": envelope.to_object()})
 
 
 class Desk:
     """A publisher of one state, and what it says to the others."""
 
-    def __init__(self, committed: Committed, broker: MemoryBroker) -> None:
+    def __init__(
+        self, committed: Committed, broker: MemoryBroker, *roots: Root, rows: Sequence[str] = ()
+    ) -> None:
+        """roots: the versions that are here. rows: what the audit holds beside its newest."""
         self.view = CommittedView(committed)
+        self._rows = {*rows, committed.audit_head, GENESIS}
         self.broker_view = BrokerView("mqtt://broker.test:1883")
         self.confirmations = Confirmations([self.broker_view])
         self.outlet = Outlet()
-        self.witnessed: list[Mark] = []
+        self.witnessed: list[Witnessed] = []
         self.before_signing: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         publisher = Publisher(
             BrokerAddress("broker.test", 1883),
@@ -123,7 +150,7 @@ class Desk:
             note_confirmed=self._forget,
             outlet=self.outlet,
             will=lambda: Message(wire.HEALTH_TOPIC, b"{}", retained=True),
-            believed=Believing(),
+            believed=Believing(*roots),
             client_id="config-manager-test",
             world=World(),
         )
@@ -133,8 +160,16 @@ class Desk:
         await self.before_signing()
         return update(state)
 
-    async def _note(self, mark: Mark) -> None:
-        self.witnessed.append(mark)
+    async def _note(self, what: Witnessed) -> None:
+        """As storing judges it."""
+        await trio.sleep(0.3)  # longer than a broker's retained messages take
+        self.witnessed.append(what)
+        self.view.publishable = not (
+            what.beyond is not None
+            or what.audit_head not in self._rows
+            or (what.mark is not None and what.mark > self.view.committed.mark)
+        )
+        self.view.wake()
 
     async def _forget(self, revisions: tuple[tuple[str, int], ...]) -> None: ...
 
@@ -167,9 +202,107 @@ async def test_what_was_rolled_back_clears_nothing_that_the_newer_state_publishe
     desk = Desk(after(Put(service="gate", values={"a": 1})), broker)
     async with desk.actor.running():
         await trio.sleep(200)
-        assert desk.witnessed[0] == newer.mark
+        assert desk.witnessed[0].mark == newer.mark
         assert not desk.view.publishable
     assert (broker.retained, broker.cleared) == (before, [])
+
+
+ROW = "ab" * 32
+STATE = after(Put(service="gate", values={"a": 1}))
+NEXT_ROOT = sign(wire.ROOT, make_root(2, config=(SECOND_CONFIG,)).to_bytes(), ROOT_KEY).to_bytes()
+OTHER_ROOT = make_root(2, beacon=(STRANGER,))
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "ours"),
+    [
+        (wire.SNAPSHOT_TOPIC, snapshot(STATE, audit_head=ROW), snapshot(STATE)),
+        (wire.SNAPSHOT_TOPIC, snapshot(STATE, root_version=2), snapshot(STATE)),
+        (wire.root_topic(2), NEXT_ROOT, None),
+        (
+            wire.root_topic(2),
+            NEXT_ROOT,
+            sign(wire.ROOT, OTHER_ROOT.to_bytes(), ROOT_KEY).to_bytes(),
+        ),
+    ],
+    ids=["a row of the audit", "a beacon of a newer root", "a newer root", "another root"],
+)
+async def test_what_we_signed_and_do_not_have_is_a_witness_that_nothing_is_written_over(
+    autojump_clock: MockClock, topic: str, payload: bytes, ours: bytes | None
+) -> None:
+    broker = MemoryBroker()
+    broker.retained = {topic: payload}
+    roots = (make_root(), OTHER_ROOT) if ours is not None and "roots" in topic else (make_root(),)
+    desk = Desk(STATE, broker, *roots)
+    if ours is not None:
+        desk.outlet.set_retained(topic, ours)
+    async with desk.actor.running():
+        await trio.sleep(200)
+        assert not desk.view.publishable
+    assert broker.retained == {topic: payload}
+    assert broker.cleared == []
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [
+        (wire.SNAPSHOT_TOPIC, snapshot(after(), audit_head=GENESIS)),
+        (wire.SNAPSHOT_TOPIC, snapshot(STATE, audit_head=ROW, boot_seq=2**50)),
+        (wire.SNAPSHOT_TOPIC, snapshot(STATE).replace(b"beacon", b"nobeac")),
+        (wire.SNAPSHOT_TOPIC, sign(wire.SNAPSHOT, b"{}", STRANGER).to_bytes()),
+        (wire.root_topic(1), sign(wire.ROOT, make_root(root=(STRANGER,)).to_bytes(), STRANGER).to_bytes()),
+        (wire.root_topic(2), sign(wire.ROOT, make_root(2, root=(STRANGER,)).to_bytes(), STRANGER).to_bytes()),
+        (wire.root_topic(2), sign(wire.ROOT, make_root(1).to_bytes(), ROOT_KEY).to_bytes()),
+        (wire.root_topic(3), sign(wire.ROOT, make_root(3).to_bytes(), ROOT_KEY).to_bytes()),
+        (wire.ROOTS_PREFIX + "02", NEXT_ROOT),
+        (wire.ROOTS_PREFIX + "two", NEXT_ROOT),
+    ],
+)  # fmt: skip
+async def test_what_is_old_or_not_ours_stops_nothing(
+    autojump_clock: MockClock, topic: str, payload: bytes
+) -> None:
+    broker = MemoryBroker()
+    broker.retained = {topic: payload}
+    desk = Desk(STATE, broker, rows=[ROW])
+    ours = {wire.SNAPSHOT_TOPIC: snapshot(STATE), wire.root_topic(1): b"root 1"}
+    for name, document in ours.items():
+        desk.outlet.set_retained(name, document)
+    async with desk.actor.running():
+        with trio.fail_after(10):
+            await desk.confirmations.wait("gate", 1)
+        await trio.sleep(5)
+        assert desk.view.publishable
+    assert {name: broker.retained[name] for name in ours} == ours
+
+
+async def test_old_snapshots_played_back_over_and_over_are_judged_once(
+    autojump_clock: MockClock,
+) -> None:
+    broker = MemoryBroker()
+    desk = Desk(STATE, broker, rows=[ROW])
+    desk.outlet.set_retained(wire.SNAPSHOT_TOPIC, snapshot(STATE))
+    async with desk.actor.running():
+        await trio.sleep(1)
+        for _ in range(50):
+            await broker.publish(wire.SNAPSHOT_TOPIC, snapshot(STATE, audit_head=ROW), retain=True)
+            await trio.sleep(1.5)
+    assert len(desk.witnessed) == 1
+    assert broker.retained[wire.SNAPSHOT_TOPIC] == snapshot(STATE)
+
+
+async def test_an_own_snapshot_that_is_read_back_late_is_no_witness(
+    autojump_clock: MockClock,
+) -> None:
+    broker = MemoryBroker()
+    desk = Desk(STATE, broker)
+    earlier = snapshot(STATE, audit_head="cd" * 32)  # as it was when we made it, a moment ago
+    desk.outlet.set_retained(wire.SNAPSHOT_TOPIC, earlier)
+    desk.outlet.set_retained(wire.SNAPSHOT_TOPIC, snapshot(STATE))
+    broker.retained[wire.SNAPSHOT_TOPIC] = earlier
+    async with desk.actor.running():
+        await trio.sleep(5)
+    assert desk.witnessed == []
+    assert broker.retained[wire.SNAPSHOT_TOPIC] == snapshot(STATE)
 
 
 async def test_a_leftover_of_ours_that_nobody_knows_is_cleared(autojump_clock: MockClock) -> None:
