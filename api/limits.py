@@ -32,4 +32,4 @@ MOST_WRITERS = 4_096
 """Callers whose failures, or writes, are counted at once."""
 
 MOST_CONNECTIONS = 2_000
-"""At once; past it the one that has been idle for longest is closed."""
+"""At once; past it one that waits for a request, or for the rest of one, is closed."""

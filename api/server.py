@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import math
 import resource
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
@@ -45,6 +46,7 @@ from config_manager.api.limits import (
     SEND_WITHIN_S,
     STOP_WITHIN_S,
 )
+from config_manager.api.rate_limits import address_key
 from config_manager.api.tls import Certificate
 from config_manager.config.errors import PortTaken, SettingsInvalid
 
@@ -158,13 +160,19 @@ class _Server:
             self.connections.discard(connection)
 
     def _make_room(self) -> bool:
-        """Close the connection that has been idle for longest; whether there was one."""
-        idle = [one for one in self.connections if one.is_idle]
-        if not idle:
+        """Close a connection that has nothing to answer: of the address with the most of them, an idle
+        one before one whose request is still arriving, the longest so. Whether there was one.
+
+        So who opens many, whatever he sends on them, is in his own way first; who shares his address
+        gets in with a request that arrives at once.
+        """
+        waiting = [one for one in self.connections if one.is_waiting]
+        if not waiting:
             return False
-        longest = min(idle, key=lambda one: one.idle_since)
-        self.connections.discard(longest)
-        longest.stop_when_idle()
+        crowds = Counter(one.address for one in waiting)
+        going = min(waiting, key=lambda one: (-crowds[one.address], not one.is_idle, one.since))
+        self.connections.discard(going)
+        going.give_way()
         return True
 
 
@@ -186,7 +194,10 @@ class _Connection:
         self._sending: trio.CancelScope | None = None
         self._arriving = False
         self._idle = True
-        self.idle_since = trio.current_time()
+        self._gives_way = False
+        self.since = trio.current_time()
+        """When it became idle, or when the request that is arriving began to."""
+        self.address = ""
         self.protocol: _LeanH11
 
     async def run(self) -> None:
@@ -196,6 +207,7 @@ class _Connection:
         except OSError:  # it left before we looked
             await trio.aclose_forcefully(self._stream)
             return
+        self.address = address_key(peer[0])
         try:
             async with TaskGroup() as task_group:
                 self.protocol = _LeanH11(
@@ -216,6 +228,16 @@ class _Connection:
     @property
     def is_idle(self) -> bool:
         return self._idle and not self._arriving
+
+    @property
+    def is_waiting(self) -> bool:
+        """For a request, or for the rest of one."""
+        return self._idle or self._arriving
+
+    def give_way(self) -> None:
+        """To another connection; what arrives from now on comes too late."""
+        self._gives_way = True
+        self._reading.deadline = -math.inf
 
     def send_within(self, seconds: float) -> None:
         """What is being sent right now has this long."""
@@ -245,8 +267,7 @@ class _Connection:
                 break
             self._reading = trio.CancelScope(deadline=self._reading.deadline)
             if data and self._idle and not self._arriving:
-                self._arriving = True
-                self._reading.deadline = trio.current_time() + ARRIVE_WITHIN_S
+                self._begin_to_arrive()
             await self.protocol.handle(RawData(bytes(data)))
             if self.protocol.request_is_whole:
                 self._arriving = False
@@ -258,8 +279,14 @@ class _Connection:
     def _be_idle(self) -> None:
         self._idle = True
         self._arriving = False
-        now = self.idle_since = trio.current_time()
-        self._reading.deadline = now if self._server.stopping.is_set() else now + IDLE_S
+        now = self.since = trio.current_time()
+        leaves = self._gives_way or self._server.stopping.is_set()
+        self._reading.deadline = now if leaves else now + IDLE_S
+
+    def _begin_to_arrive(self) -> None:
+        self._arriving = True
+        self.since = trio.current_time()
+        self._reading.deadline = -math.inf if self._gives_way else self.since + ARRIVE_WITHIN_S
 
     async def _send(self, event: Event) -> None:
         if isinstance(event, RawData):
@@ -274,8 +301,8 @@ class _Connection:
         elif isinstance(event, Updated) and self._idle:
             # also a pipelined one, whose bytes were read with those of the one before
             self._idle = False
-            self._arriving = True
-            self._reading.deadline = trio.current_time() + ARRIVE_WITHIN_S
+            if not self._arriving:
+                self._begin_to_arrive()
 
     async def _send_all(self, data: bytes) -> bool:
         """Whether the peer took all of it in time: who never reads must not hold us for ever."""
