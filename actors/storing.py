@@ -132,6 +132,8 @@ class Storage:
         self._store: Store | None = None
         self._suspended: list[Store] = []
         self._floor = Mark(0, 0)
+        self._known = view.committed
+        """what the cache holds, at a start; what is in memory, later"""
         self._seen_at = "instance.json has seen"
         self._audited = Head(0, GENESIS, "instance.json")
         self._rows_elsewhere: dict[str, str] = {}  # hashes of rows that we signed → who knows them
@@ -152,11 +154,13 @@ class Storage:
         """
         self._floor = witnessed
         self._audited = audited
+        committed = await trio.to_thread.run_sync(kept)
+        if committed is not None:
+            self._known = committed
         await self._try_open()
         self._started = True
         if self._store is not None:
             return
-        committed = kept()
         if committed is None:
             raise DatabaseUnopenable(
                 f"{'; '.join(self.view.reasons)}, and no last-known-good cache verifies; "
@@ -232,17 +236,20 @@ class Storage:
                 await self._go_read_only(error)
                 return
             before = self.view.committed
-            self._floor = max(self._floor, before.mark)
+            if self._started:
+                self._known = before
+            if before.mark > self._floor:
+                self._floor, self._seen_at = before.mark, "this server was at"
             if before.audit_seq > self._audited.seq:
                 self._audited = Head(before.audit_seq, before.audit_head, "this server")
             try:
                 contradiction = await trio.to_thread.run_sync(self._contradiction, store, committed)
             except DatabaseUnavailable as error:
-                await trio.to_thread.run_sync(store.close)
+                await trio.to_thread.run_sync(store.abandon)
                 await self._go_read_only(error)
                 return
             if contradiction is not None:
-                await trio.to_thread.run_sync(store.close)
+                await trio.to_thread.run_sync(store.abandon)
                 await self._suspect_rollback(contradiction)
                 return
             self._store = store
@@ -257,43 +264,47 @@ class Storage:
     def _open_and_load(self) -> tuple[Store, Committed]:
         store = self._open_store()
         try:
+            if self._started:  # it became unavailable, or was changed, under our hands
+                store.verify()
             return store, store.load()
         except BaseException:
-            store.close()
+            store.abandon()
             raise
 
     async def _go_read_only(self, error: Exception) -> None:
         """Callers hold the turn."""
         reason = f"database: {error}"
-        if self.view.mode == "normal" or self.view.reasons != (reason,):
+        # what it began with says more than what a later attempt to open it finds
+        reasons = tuple(dict.fromkeys((*self.view.reasons[:1], reason)))
+        if reasons != self.view.reasons:
             _log.error("database unavailable", error=str(error))
         self.view.mode = "read-only"
-        self.view.reasons = (reason,)
+        self.view.reasons = reasons
         self.view.wake()
         if self._store is not None:
-            # not closed: the last close would checkpoint a good WAL into a bad file and delete it
+            # not closed: it holds what is known of the files, until they can be read again
             self._suspended.append(self._store)
             self._store = None
 
     def _contradiction(self, store: Store, committed: Committed) -> str | None:
-        """Where this database says otherwise than what we know, and how."""
-        if self._beyond is not None:
-            return self._beyond
-        if committed.mark < self._floor:
-            return self._behind(committed)
+        """Where this database says otherwise than what we know, and how. Raises DatabaseUnavailable."""
+        if (why := self._beyond or self._behind(committed)) is not None:
+            return why
         for row_hash, where in list(self._rows_elsewhere.items()):
             if not store.has_audit_row(row_hash):
                 return f"{where} knows a row of its audit that is not here ({row_hash[:16]}…)"
             del self._rows_elsewhere[row_hash]
         seq, row_hash, where = self._audited
         if seq == 0:
-            return None
+            return _otherwise(committed, self._known)
         rows = store.audit(after=seq - 1, limit=1)
         if committed.audit_seq < seq or not rows or (rows[0].seq, rows[0].hash) != (seq, row_hash):
             return f"row {seq} of its audit is not the one that {where} knows"
-        return None
+        return _otherwise(committed, self._known)
 
-    def _behind(self, committed: Committed) -> str:
+    def _behind(self, committed: Committed) -> str | None:
+        if committed.mark >= self._floor:
+            return None
         return (
             f"the database is at revision {committed.revision}, but {self._seen_at} revision "
             f"{self._floor.revision}"
@@ -322,7 +333,7 @@ class Storage:
                 contradiction = await trio.to_thread.run_sync(self._contradiction, store, committed)
             except DatabaseUnavailable as error:
                 await self._go_read_only(error)
-        elif committed.mark < self._floor:
+        else:
             contradiction = self._behind(committed)
         if contradiction is not None:
             await self._suspect_rollback(contradiction)
@@ -369,15 +380,15 @@ class Storage:
 
     async def _close(self) -> None:
         async with self._turn:
-            if self._store is not None:
-                self._suspended.append(self._store)
-                self._store = None
             await self._close_suspended()
+            store, self._store = self._store, None
+            if store is not None:
+                await trio.to_thread.run_sync(store.close)
 
     async def _close_suspended(self) -> None:
         suspended, self._suspended = self._suspended, []
         for store in suspended:
-            await trio.to_thread.run_sync(store.close)
+            await trio.to_thread.run_sync(store.abandon)
 
     # ── one batch ──────────────────────────────────────────────────────────────────────────────
 
@@ -668,6 +679,18 @@ class _Batch:
         place = request.service, request.name
         kept = () if place in self._forgotten else store.secret_versions(*place)
         return [*kept, *(s for s in self._secrets if (s.service, s.name) == place)]
+
+
+def _otherwise(committed: Committed, known: Committed) -> str | None:
+    """Which service is older here than it is known, or another one, and how."""
+    for name, state in known.services.items():
+        held = committed.services.get(name)
+        if held is None or held.mark < state.mark:
+            at = f"revision {held.revision}" if held is not None else "no revision"
+            return f"the database has {name} at {at}, but it was at revision {state.revision}"
+        if held.mark == state.mark and held.digest != state.digest:
+            return f"revision {state.revision} of {name} is another one in the database"
+    return None
 
 
 def _read(store: Store, request: ReadHistory | ReadAudit | ReadSecrets | CountSecrets) -> object:

@@ -149,7 +149,13 @@ async def running_system(
             keys.secrets_key, world.randomness, successor=keys.secrets.read_successor()
         )
         storage = Storage(
-            lambda: (open_store or _open_sql_store)(keys, catalogue=catalogue, world=world),
+            lambda: (
+                open_store(keys, catalogue=catalogue, world=world)
+                if open_store is not None
+                else _open_sql_store(
+                    keys, catalogue=catalogue, world=world, fresh=witness.is_first_start
+                )
+            ),
             view,
             catalogue=catalogue,
             secret_boxes=boxes,
@@ -267,7 +273,7 @@ def _seal_for_recovery(keys: KeyRing, world: World) -> None:
         structlog.get_logger().error("recovery not sealed", error=str(error))
 
 
-def _open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World) -> Store:
+def _open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World, fresh: bool) -> Store:
     path = keys.data_dir / "config.db"
     return SqlStore.open(
         path,
@@ -275,7 +281,7 @@ def _open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World) -> Sto
         epoch_id=world.randomness.uuid(),
         catalogue=catalogue,
         at=rfc3339(world.clock.now()),
-        fresh=not world.disk.exists(keys.data_dir / "instance.json"),
+        fresh=fresh,
     )
 
 

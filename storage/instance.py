@@ -69,6 +69,11 @@ class Witness:
         return self._record.boot_seq
 
     @property
+    def is_first_start(self) -> bool:
+        """Until the first start is counted; from then on a database that is missing was removed."""
+        return self._record.boot_seq == 0
+
+    @property
     def mark(self) -> Mark:
         return Mark(self._record.epoch_seq, self._record.revision)
 

@@ -144,7 +144,13 @@ class MemoryStore:
     def probe(self) -> None:
         self._maybe_fail()
 
+    def verify(self) -> None:
+        """What is in memory does not contradict itself."""
+
     def close(self) -> None:
+        """Nothing to release."""
+
+    def abandon(self) -> None:
         """Nothing to release."""
 
     def _maybe_fail(self) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import digest
 from config_manager.storage import database
 from config_manager.storage.database import Connection, translated
+from config_manager.storage.database_file import DatabaseFile
 from config_manager.storage.state import (
     AuditEntry,
     Change,
@@ -37,24 +37,20 @@ from config_manager.storage.state import (
 from config_manager.storage.store import IDEMPOTENCY_KEPT_S, DatabaseBusy, DatabaseUnavailable
 
 _SEALED = "service, name, version, key_id, nonce, ciphertext, updated_at"
-_SALT_BYTES = 16
-"""SQLCipher keeps the salt in the clear at the front; it never changes while the file lives."""
 
 
 class SqlStore:
     """The `Store` port on a SQLCipher file."""
 
-    def __init__(self, path: Path, key: bytes, writer: Connection, reader: Connection) -> None:
+    def __init__(
+        self, path: Path, file: DatabaseFile, key: bytes, writer: Connection, reader: Connection
+    ) -> None:
         self._path = path
+        self._file = file
         self._key = key
         self._writer = writer
         self._reader = reader
         database.waits_for_locks(writer, False)
-        # kept open for as long as the connections: closing any descriptor of a database's file
-        # drops the POSIX locks that SQLite holds on it
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._inode = os.fstat(self._file).st_ino
-        self._salt = os.pread(self._file, _SALT_BYTES, 0)
 
     @classmethod
     def open(
@@ -75,23 +71,31 @@ class SqlStore:
             for leftover in (path, *(path.with_name(path.name + s) for s in ("-wal", "-shm"))):
                 leftover.unlink(missing_ok=True)
             database.create(path, key)
-        writer = database.connect(path, key)
+        with translated(path):
+            file = DatabaseFile(path)
         try:
-            database.migrate(writer, path)
-            with translated(path):
-                _begin_first_epoch(writer, epoch_id, at)
-                _note_schemas(writer, catalogue, at)
-                reader = database.connect(path, key)
-                reader.execute("PRAGMA query_only = ON")
+            file.keep_log()
+            writer = database.connect(path, key)
+            try:
+                database.migrate(writer, path)
+                with translated(path):
+                    _begin_first_epoch(writer, epoch_id, at)
+                    _note_schemas(writer, catalogue, at)
+                    reader = database.connect(path, key)
+                    reader.execute("PRAGMA query_only = ON")
+                file.note()
+            except BaseException:
+                writer.close()
+                raise
         except BaseException:
-            writer.close()
+            file.release()
             raise
-        return cls(path, key, writer, reader)
+        return cls(path, file, key, writer, reader)
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
     def load(self) -> Committed:
-        with self._translated():
+        with self._translated(), self._as_we_wrote_it():
             (counters,) = self._reader.execute(
                 "SELECT revision, epoch_seq, epoch_id, audit_seq, audit_head FROM counters"
             )
@@ -104,7 +108,7 @@ class SqlStore:
             registry: dict[str, dict[str, JsonObject]] = {}
             for kind, key, value in self._reader.execute("SELECT kind, key, value FROM registry"):
                 registry.setdefault(kind, {})[key] = orjson.loads(value)
-        revision, epoch_seq, epoch_id, audit_seq, audit_head = counters
+            revision, epoch_seq, epoch_id, audit_seq, audit_head = counters
         return Committed(
             epoch=Epoch(epoch_seq, epoch_id),
             revision=revision,
@@ -135,9 +139,9 @@ class SqlStore:
             f" h.correlation_id, h.changes FROM history h {joined} WHERE {' AND '.join(where)}"
             " ORDER BY h.revision DESC LIMIT ?"
         )
-        with self._translated():
+        with self._translated(), self._as_we_wrote_it():
             rows = self._reader.execute(sql, (*values, query.limit + 1)).fetchall()
-        entries = tuple(_history_entry(row) for row in rows[: query.limit])
+            entries = tuple(_history_entry(row) for row in rows[: query.limit])
         more = len(rows) > query.limit
         return HistoryPage(query.service, entries, entries[-1].revision if more else None)
 
@@ -213,7 +217,7 @@ class SqlStore:
 
     def probe(self) -> None:
         """A fresh connection, because an open one answers from its page cache."""
-        self._check_file()
+        self._file.check()
         with self._translated():
             connection = database.connect(self._path, self._key)
             try:
@@ -227,17 +231,6 @@ class SqlStore:
             finally:
                 connection.close()
 
-    def _check_file(self) -> None:
-        """The file is still there and still begins as it did: 5 µs, so before every commit.
-
-        SQLite itself would go on from its page cache and acknowledge into a file that is gone.
-        """
-        with self._translated():
-            if self._path.stat().st_ino != self._inode:
-                raise DatabaseUnavailable(f"{self._path.name} was replaced while it was open")
-            if os.pread(self._file, _SALT_BYTES, 0) != self._salt:
-                raise DatabaseUnavailable(f"{self._path.name} was overwritten")
-
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
     def commit(self, changes: Sequence[Change]) -> None:
@@ -245,7 +238,7 @@ class SqlStore:
         self.commit_staged()
 
     def stage(self, changes: Sequence[Change], *, wait: bool = True) -> None:
-        self._check_file()
+        self._file.check()
         with self._translated(), self._undone_on_failure():
             self._begin(wait=wait)
             self._move_counters(changes[0].before, changes[-1].after)
@@ -255,6 +248,7 @@ class SqlStore:
     def commit_staged(self) -> None:
         with self._translated(), self._undone_on_failure() as writer:
             writer.execute("COMMIT")
+        self._file.note()
 
     def _begin(self, *, wait: bool = True) -> None:
         """In WAL mode it is only here that a transaction waits for another process, so the writer
@@ -282,12 +276,25 @@ class SqlStore:
             raise DatabaseUnavailable(error.detail) from error
 
     @contextmanager
+    def _as_we_wrote_it(self) -> Iterator[None]:
+        """Pages of two states, put together by somebody, pass every check and hold nonsense."""
+        try:
+            yield
+        except (ValueError, TypeError, LookupError) as error:
+            raise DatabaseUnavailable(
+                f"{self._path.name} holds what was never written to it: {error}"
+            ) from error
+
+    @contextmanager
     def _undone_on_failure(self) -> Iterator[Connection]:
         try:
             yield self._writer
         except BaseException:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
+                with suppress(DatabaseUnavailable):  # what failed says more
+                    # a large one may have left pages in the log, which nobody reads
+                    self._file.note()
             raise
 
     def _move_counters(self, before: Committed, after: Committed) -> None:
@@ -438,7 +445,7 @@ class SqlStore:
         )
 
     def reseal(self, sealed: Sequence[SealedSecret]) -> None:
-        self._check_file()
+        self._file.check()
         with translated(self._path), self._undone_on_failure() as writer:
             self._begin()
             with _overwritten(writer):
@@ -451,8 +458,10 @@ class SqlStore:
                     ],
                 )
             writer.execute("COMMIT")
+        self._file.note()
 
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
+        self._file.check()
         with self._translated(), self._undone_on_failure() as writer:
             self._begin()
             writer.executemany(
@@ -461,11 +470,43 @@ class SqlStore:
                 [(revision, service) for service, revision in revisions],
             )
             writer.execute("COMMIT")
+        self._file.note()
+
+    def verify(self) -> None:
+        """Raises DatabaseUnavailable where a page does not belong to the others, or a version has no
+        history: as in a file that somebody put together."""
+        with self._translated():
+            (found,) = self._reader.execute("PRAGMA integrity_check(1)").fetchone()
+            if found != "ok":
+                raise DatabaseUnavailable(f"{self._path.name} contradicts itself: {found[:120]}")
+            short = self._reader.execute(
+                "SELECT service, version, entries FROM (SELECT service, version,"
+                " (SELECT count(*) FROM history h WHERE h.service = c.service) AS entries"
+                " FROM configurations c) WHERE version <> entries"
+            ).fetchone()
+            if short is not None:
+                service, version, entries = short
+                raise DatabaseUnavailable(
+                    f"{self._path.name} has history of {entries} of {service}'s {version} versions"
+                )
 
     def close(self) -> None:
+        try:
+            self.probe()
+        except DatabaseUnavailable:
+            self.abandon()
+            return
+        self._file.let_log_go()
+        self._close()
+
+    def abandon(self) -> None:
+        self._file.keep_log()
+        self._close()
+
+    def _close(self) -> None:
         for connection in (self._reader, self._writer):
             connection.close()
-        os.close(self._file)
+        self._file.release()
 
 
 @contextmanager

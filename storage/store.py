@@ -124,6 +124,15 @@ class Store(Protocol):
         """Read something from the disk, past every cache; raises DatabaseUnavailable."""
         ...
 
+    def verify(self) -> None:
+        """Read everything: takes as long as there is much. Raises DatabaseUnavailable where it
+        contradicts itself."""
+        ...
+
     def close(self) -> None:
         """Release everything; further calls are errors. Never raises."""
+        ...
+
+    def abandon(self) -> None:
+        """`close` where the database is in doubt: nothing is written, what is on disk stays as it is."""
         ...

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from threading import Event
 
+import pytest
 import trio
 import trio.testing
 
+from config_manager.actors import storing
+from config_manager.actors.system import System
 from config_manager.config.names import Epoch
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.state import HistoryPage, HistoryQuery
@@ -92,6 +96,70 @@ async def test_a_write_waits_for_somebody_elses_lock_without_holding_up_the_even
                 stranger.execute("ROLLBACK")
         assert [(a.status, a.json["revision"]) for a in told] == [(201, 1)]
         assert system.view.mode == "normal"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storing, "_PROBE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(storing, "_REOPEN_INTERVAL_S", 0.01)
+
+
+async def read_only_for(system: System, reason: str) -> None:
+    with trio.fail_after(5):
+        while system.view.mode == "normal" or reason not in "; ".join(system.view.reasons):
+            await trio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_data_directory_that_was_emptied_is_not_begun_anew_while_running_nor_at_a_start(
+    tmp_path: Path,
+) -> None:
+    async with on_disk(tmp_path) as system:
+        rest = Caller(system)
+        assert (await rest.ask("PUT", DOOR, {"open": True})).status == 201
+        for name in ("config.db", "config.db-wal", "config.db-shm", "instance.json"):
+            (tmp_path / name).unlink()
+        await read_only_for(system, "missing or empty")
+        assert "No such file" in system.view.reasons[0], "what it began with is still said"
+        assert not (tmp_path / "config.db").exists()
+        told = await rest.ask("PUT", DOOR, {"open": False})
+        assert (told.status, told.json["type"]) == (503, "/problems/read-only")
+    (tmp_path / "instance.json").unlink(missing_ok=True)
+    async with on_disk(tmp_path) as system:
+        assert system.view.mode == "read-only"
+        assert "the database has door at no revision" in system.view.reasons[0]
+        assert (await Caller(system).ask("GET", DOOR)).json["config"] == {"open": True}
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_log_that_was_cut_costs_no_acknowledged_write_in_silence(tmp_path: Path) -> None:
+    async with on_disk(tmp_path) as system:
+        rest = Caller(system)
+        for number in range(3):
+            await rest.ask("PUT", DOOR, {"n": number})
+        os.truncate(tmp_path / "config.db-wal", 0)
+        told = await rest.ask("PUT", DOOR, {"n": 3})
+        assert told.status == 503
+        await read_only_for(system, "config.db-wal was cut")
+        assert (await rest.ask("GET", DOOR)).json["config"] == {"n": 2}
+    async with on_disk(tmp_path) as system:
+        assert system.view.mode == "read-only"
+        assert (await Caller(system).ask("GET", DOOR)).json["config"] == {"n": 2}
+
+
+async def test_one_service_of_an_older_database_gives_it_away_though_the_counter_is_right(
+    tmp_path: Path,
+) -> None:
+    async with on_disk(tmp_path) as system:
+        rest = Caller(system)
+        await rest.ask("PUT", DOOR, {"n": 1})
+        before = system.view.committed.services["door"]
+        await rest.ask("PUT", DOOR, {"n": 2})
+    with with_the_key(tmp_path, read_only=False) as stranger:
+        stranger.execute("UPDATE configurations SET revision = ?", (before.revision,))
+    async with on_disk(tmp_path) as system:
+        assert system.view.mode == "read-only"
+        assert "the database has door at revision 1" in system.view.reasons[0]
 
 
 class SlowToRead(MemoryStore):

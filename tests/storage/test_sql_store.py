@@ -182,10 +182,21 @@ def test_a_copy_of_the_files_taken_after_a_commit_holds_it(
 # ── the file under us ──────────────────────────────────────────────────────────────────────────
 
 
+def log_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
 def replaced(path: Path) -> None:
     other = path.with_name("other.db")
     shutil.copy(path, other)
     other.replace(path)
+
+
+def laid_over(path: Path) -> None:
+    """As cp does it: the same file, here even of the same bytes; a later time is all that tells."""
+    before = path.stat()
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
 
 
 def moved(path: Path) -> None:
@@ -203,6 +214,11 @@ DISTURBANCES: dict[str, Callable[[Path], object]] = {
     "moved away": moved,
     "overwritten in place": overwritten,
     "emptied": lambda path: os.truncate(path, 0),
+    "an older copy laid over it": laid_over,
+    "its log cut": lambda path: os.truncate(log_of(path), 4096),
+    "its log emptied": lambda path: os.truncate(log_of(path), 0),
+    "its log removed": lambda path: log_of(path).unlink(),
+    "its log replaced": lambda path: replaced(log_of(path)),
 }
 
 
@@ -222,6 +238,59 @@ def test_a_file_that_changes_under_us_is_noticed_before_the_next_commit(
         store.probe()
     assert {p.name: p.stat().st_size for p in path.parent.iterdir()} == left
     store.close()  # never raises
+
+
+@pytest.mark.parametrize("how", ["close", "abandon"])
+def test_the_log_beside_a_damaged_file_outlives_the_store_and_makes_the_file_good_again(
+    path: Path, how: str
+) -> None:
+    """SQLite would put it into the damaged file and delete it."""
+    m.open_sql(path).close()
+    good = path.read_bytes()
+    store = m.open_sql(path, fresh=False)
+    expected = Hand(store).write(Put(service="a", values={"x": 1})).change.after
+    log = log_of(path).read_bytes()
+    path.write_bytes(b"\xa5" * len(good))
+    getattr(store, how)()
+    assert log_of(path).read_bytes() == log
+    for _ in range(2):
+        with pytest.raises((DatabaseUnopenable, DatabaseUnavailable)):
+            m.open_sql(path, fresh=False)
+        assert log_of(path).read_bytes() == log, "nor does a start touch it"
+    path.write_bytes(good)
+    again = m.open_sql(path, fresh=False)
+    assert again.load() == expected
+    again.verify()
+    again.close()
+    assert [p.name for p in path.parent.iterdir()] == ["config.db"]
+
+
+def test_a_store_that_is_given_up_costs_the_next_one_of_the_same_file_no_lock(path: Path) -> None:
+    """Without it an operator's shell would believe that it is the last, and delete the log."""
+    first = m.open_sql(path)
+    second = m.open_sql(path, fresh=False)
+    first.abandon()
+    inode = f":{path.stat().st_ino} "
+    locks = [line for line in Path("/proc/locks").read_text().splitlines() if inode in line]
+    assert any("POSIX" in line and "READ" in line for line in locks), locks
+    Hand(second).write(Put(service="a", values={}))
+    second.close()
+    assert open_files(path.parent) == set()
+
+
+def test_a_store_put_together_from_two_states_is_told_from_one(path: Path) -> None:
+    store = m.open_sql(path)
+    hand = Hand(store)
+    hand.write(Put(service="a", values={"x": 1}))
+    hand.write(Put(service="a", values={"x": 2}))
+    store.verify()
+    store._writer.execute("DELETE FROM history WHERE revision = 1")
+    with pytest.raises(DatabaseUnavailable, match="history of 1 of a's 2 versions"):
+        store.verify()
+    store._writer.execute("UPDATE configurations SET stored = substr(stored, 2)")
+    with pytest.raises(DatabaseUnavailable, match="never written"):
+        store.load()
+    store.close()
 
 
 def test_a_file_that_comes_back_as_it_was_is_written_again(path: Path, hand: Hand) -> None:
