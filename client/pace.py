@@ -1,8 +1,8 @@
 """Whether a publisher's proofs of life come as fast as it made them.
 
-A hostile broker can record genuine beacons and give them out at a crawl: each rises, each is well
-signed, and every one is older than the one before pretends. So a beacon proves that the publisher
-lives *now* only where its progress keeps up with our own monotonic clock:
+A hostile broker can record genuine beacons and give them out at a crawl, or late: each rises, each is
+well signed, and every one is older than the one before pretends. So a beacon proves that the
+publisher lives *now* only where its progress keeps up with our own monotonic clock:
 
     progress   from one beacon to the next, the time that the publisher says has passed: the rise of
                `issued_at`; where that did not rise (its clock was set back, or stands), a third of
@@ -10,13 +10,21 @@ lives *now* only where its progress keeps up with our own monotonic clock:
     lag        how much longer the same took by our clock; never below 0, so that what a publisher's
                clock leaps ahead is no credit for later
 
-Its clock need not be right, nor ours: both need only run. `seq` counts for nothing beside a clock that
-runs, because a publisher makes a beacon a second while its settings are changed: of an hour of
-these, a broker could make ten. A publisher that starts again with a clock behind the one it had
-before is measured from there: nothing says how long it was away.
+Neither its clock nor ours need be right. But a clock that was set back by less than the time since
+the last beacon looks like a crawl, and a machine without a clock of its own goes on after a power cut
+where it stopped. So lag that has such an *excuse* is forgiven, `MOST_FORGIVEN` times an hour: the
+publisher was started again (nothing says how long it was away), or `seq` rose by as many heartbeats
+as the time took. `seq` counts for no more than that, because a publisher makes a beacon a second while its
+settings are changed: of an hour of these, a broker could make ten.
+
+What that leaves to whoever replays: `CLOCK_DRIFT`; `MAX_LAG_S` as often as is forgiven; and after a
+silence, which shows as stale, beacons that are older than they pretend by nine times the busy time
+that he recorded, or that were recorded before a restart.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 from config_manager.config.documents import Beacon
 from config_manager.config.world import parse_rfc3339
@@ -28,7 +36,14 @@ CLOCK_DRIFT = 500e-6
 """How much slower than ours an honest clock may run: as much as NTP will slew one. Without it, two
 cheap clocks come 30 s apart within days; with it, who crawls gains 43 s a day at most."""
 
+MOST_FORGIVEN = 3
+"""Lags with an excuse in an hour: clocks are set, and machines restarted, now and then."""
+_FORGIVEN_WITHIN_S = 3600.0
+
 _HEARTBEATS_VALID = 3
+_SLOWEST_HEART = 1.1
+_LATE_S = 5.0
+"""A heart that beats a tenth too slowly, and a beacon that is late, excuse as well."""
 
 
 class Pace:
@@ -37,6 +52,8 @@ class Pace:
     def __init__(self) -> None:
         self._newest: tuple[Beacon, float] | None = None
         self._lag_s = 0.0
+        self._excused_s = 0.0
+        self._forgiven = deque[float](maxlen=MOST_FORGIVEN)
 
     @property
     def keeps_up(self) -> bool:
@@ -49,21 +66,41 @@ class Pace:
         if before is None:
             return
         earlier, earlier_at = before
-        progress = _progress_s(earlier, beacon)
-        if progress is None:
-            self._lag_s = 0.0
-            return
         took = (at - earlier_at) * (1 - CLOCK_DRIFT)
-        self._lag_s = max(0.0, self._lag_s + took - progress)
+        behind = took - _progress_s(earlier, beacon)
+        self._lag_s = max(0.0, self._lag_s + behind)
+        if _is_excused(earlier, beacon, took):
+            self._excused_s += max(0.0, behind)
+        self._excused_s = min(
+            self._excused_s, self._lag_s
+        )  # what was caught up excuses nothing more
+        if not self.keeps_up and self._lag_s - self._excused_s <= MAX_LAG_S:
+            self._forgive(at)
+
+    def _forgive(self, at: float) -> None:
+        often = len(self._forgiven) == MOST_FORGIVEN
+        if not often or at - self._forgiven[0] >= _FORGIVEN_WITHIN_S:
+            self._forgiven.append(at)
+            self._lag_s = self._excused_s = 0.0
 
 
-def _progress_s(earlier: Beacon, later: Beacon) -> float | None:
-    """The time between the two by the publisher's word; None where it has none to give."""
+def _progress_s(earlier: Beacon, later: Beacon) -> float:
+    """The time between the two by the publisher's word."""
     rise = _rise_s(earlier.issued_at, later.issued_at)
     if rise > 0:
         return rise
+    return 0.0 if later.boot_seq != earlier.boot_seq else _beats_s(earlier, later)
+
+
+def _is_excused(earlier: Beacon, later: Beacon, took: float) -> bool:
+    """Whether so much time may have passed for an honest publisher whose clock was set back."""
     if later.boot_seq != earlier.boot_seq:
-        return None
+        return True
+    return _beats_s(earlier, later) * _SLOWEST_HEART + _LATE_S >= took
+
+
+def _beats_s(earlier: Beacon, later: Beacon) -> float:
+    """Of one life: how long that many heartbeats take."""
     return (later.seq - earlier.seq) * later.valid_s / _HEARTBEATS_VALID
 
 

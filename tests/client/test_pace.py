@@ -7,11 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from config_manager.client.pace import CLOCK_DRIFT, MAX_LAG_S
-from config_manager.client.subscriber import MIN_BEACON_VALID_S, Subscriber
+from config_manager.client.pace import CLOCK_DRIFT, MAX_LAG_S, MOST_FORGIVEN, Pace
+from config_manager.client.subscriber import Subscriber
 from config_manager.config import wire
+from config_manager.config.documents import Beacon
 from config_manager.config.world import rfc3339
 from tests.client import makers as m
+from tests.config.makers import BEACON
 
 SERVICES = {m.SERVICE: m.entry(5)}
 
@@ -25,6 +27,15 @@ class Made:
     seq: int
     issued_at: str
     valid_s: int = 30
+
+    def beacon(self) -> Beacon:
+        return replace(
+            BEACON,
+            boot_seq=self.boot_seq,
+            seq=self.seq,
+            issued_at=self.issued_at,
+            valid_s=self.valid_s,
+        )
 
     def signed(self) -> bytes:
         return m.keepalive_bytes(
@@ -149,28 +160,71 @@ def boots(runs: list[list[float]], clock_steps_s: list[float]) -> list[Made]:
     return made
 
 
+LONGEST_GAP_S = 29.0
+
+
 @settings(max_examples=150, deadline=None)
-@example([[10.0] * 8] * 4, [], [25.0])
-@example([[1.0] * 8] * 4, [], [10.0])
+@example([[10.0] * 60] * 2, [], [25.0])
+@example([[1.0] * 60] * 2, [], [10.0])
 @given(
-    st.lists(RUN, min_size=1, max_size=4),
+    st.lists(st.lists(st.floats(0.1, 10.0), min_size=1, max_size=60), min_size=1, max_size=4),
     st.lists(st.booleans(), max_size=12),
-    st.lists(st.floats(0.01, 29.0), min_size=1, max_size=12),
+    st.lists(st.floats(0.01, LONGEST_GAP_S), min_size=1, max_size=12),
 )
-def test_whatever_replay_is_30_s_slower_than_the_publisher_was_goes_stale(
+def test_whatever_replay_falls_further_behind_than_is_forgiven_proves_nothing(
     runs: list[list[float]], dropped: list[bool], gaps_s: list[float]
 ) -> None:
     recorded = boots(runs, [])
     played = [one for n, one in enumerate(recorded) if not dropped or not dropped[n % len(dropped)]]
-    client, at, least, kept_up_at = Client(), 0.0, float("inf"), 0.0
+    pace, at, least = Pace(), 0.0, float("inf")
     for n, one in enumerate(played):
         at += gaps_s[n % len(gaps_s)]
-        status = client.hears(one, at)
+        pace.heard(one.beacon(), at)
         least = min(least, at - one.at)
-        if at - one.at - least > MAX_LAG_S + CLOCK_DRIFT * at + 0.01:  # rfc3339 has milliseconds
-            assert status == "no-beacon" or at - kept_up_at < MIN_BEACON_VALID_S
+        forgiven = MOST_FORGIVEN * (1 + at // 3600) * (MAX_LAG_S + LONGEST_GAP_S)
+        if at - one.at - least > forgiven + MAX_LAG_S + CLOCK_DRIFT * at + 0.01:  # milliseconds
+            assert not pace.keeps_up
+
+
+@pytest.mark.parametrize("pause_s", [10.0, 1.0], ids=["idle", "busy"])
+@pytest.mark.parametrize("stretched", [1.3, 2.0, 10.0])
+def test_a_day_at_a_crawl_is_hardly_ever_fresh(pause_s: float, stretched: float) -> None:
+    pace, fresh_s = Pace(), 0.0
+    step_s = pause_s * stretched
+    day = tape(*[pause_s] * round(86_400 / step_s))
+    for one in day:
+        pace.heard(one.beacon(), one.at * stretched)
+        fresh_s += step_s if pace.keeps_up else 0.0
+    assert fresh_s < 24 * 3600 * 0.15
+
+
+EVENT = st.tuples(
+    st.sampled_from(["cut off", "started again"]),
+    st.floats(0.0, 1e5),  # for how long it is not heard
+    st.floats(-1e8, 0.0) | st.floats(-1000.0, 0.0) | st.floats(0.0, 1e8),  # its clock is set
+    st.lists(st.floats(1.0, 10.5), min_size=2, max_size=8),  # then it beats on
+)
+
+
+@settings(max_examples=300, deadline=None)
+@example([("cut off", 600.0, -60.0, [10.0] * 3)])
+@example([("started again", 120.0, -100.0, [10.0] * 2)] * 3)
+@given(st.lists(EVENT, min_size=1, max_size=MOST_FORGIVEN))
+def test_a_publisher_is_believed_at_once_after_a_silence_whichever_way_its_clock_was_set(
+    events: list[tuple[str, float, float, list[float]]],
+) -> None:
+    pace, at, seq, boot_seq, error_s = Pace(), 0.0, 0, 1, 0.0
+    for kind, silence_s, set_by_s, pauses in [("", 0.0, 0.0, [10.0, 10.0]), *events]:
+        at += silence_s
+        error_s += set_by_s
+        if kind == "started again":
+            boot_seq, seq = boot_seq + 1, 0
         else:
-            kept_up_at = at
+            seq += int(silence_s // 10)
+        for pause in pauses:
+            at, seq = at + pause, seq + 1
+            pace.heard(Made(at, boot_seq, seq, rfc3339(m.WALL + error_s + at)).beacon(), at)
+            assert pace.keeps_up
 
 
 @settings(max_examples=150, deadline=None)
