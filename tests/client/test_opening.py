@@ -288,6 +288,7 @@ class SickDisk(SystemDisk):
     """Refuses what it is told to: reading the kept files, or any writing."""
 
     def __init__(self, *, reads: bool = True, writes: bool = True) -> None:
+        super().__init__()
         self.reads, self.writes = reads, writes
 
     def read(self, path: Path) -> bytes:
