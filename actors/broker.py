@@ -39,6 +39,7 @@ listener {port} 127.0.0.1
 allow_anonymous true
 {user}# the default of 1000 silently drops retained messages for a new subscriber
 max_queued_messages 100000
+message_size_limit 4194304
 # without it deliveries stall for 40 ms now and then
 set_tcp_nodelay true
 # what is retained lies in our database, encrypted; after a restart we fill it again

@@ -23,6 +23,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
+from config_manager.actors.packet_limit import (
+    MAX_MESSAGE_BYTES,
+    PacketLimit,
+    connect_properties,
+)
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import the_reason
 
@@ -38,8 +43,6 @@ _IN_FLIGHT = 20
 _UNREAD = 65_536
 """Messages that may wait to be read: the retained ones of that many services come in one burst."""
 _UNREAD_BYTES = 64 * 1024 * 1024
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-"""What anybody of ours sends at most is a snapshot of 40,000 services; more is not looked at."""
 _UNSUPPORTED_PROTOCOL = 132
 
 
@@ -116,11 +119,11 @@ class AiomqttTransport:
                 loop.set_exception_handler(lambda _loop, _context: None)
                 inbox = _Inbox()
                 async with (
-                    self._open(aiomqtt, address, client_id, will, inbox) as client,
+                    self._open(aiomqtt, address, client_id, will, inbox) as (client, limit),
                     trio.open_nursery() as nursery,
                 ):
-                    nursery.start_soon(inbox.close_when_lost, client)
-                    yield _AiomqttConnection(client, inbox, loop)
+                    nursery.start_soon(inbox.close_when_lost, client, limit)
+                    yield _AiomqttConnection(client, inbox, loop, limit)
                     nursery.cancel_scope.cancel()
 
     @asynccontextmanager
@@ -131,7 +134,7 @@ class AiomqttTransport:
         client_id: str,
         will: Message | None,
         inbox: _Inbox,
-    ) -> AsyncIterator[aiomqtt.Client]:
+    ) -> AsyncIterator[tuple[aiomqtt.Client, PacketLimit]]:
         import trio_asyncio
 
         error: Exception | None = None
@@ -141,18 +144,19 @@ class AiomqttTransport:
                 continue
             try:
                 client = self._client(module, address, client_id, will, version, inbox)
+                limit = PacketLimit(client._client)  # noqa: SLF001  aiomqtt shows it to nobody
                 manager = trio_asyncio.aio_as_trio(client)
                 with trio.fail_after(_CONNECT_V5_S if v5 else _CONNECT_S):
                     await manager.__aenter__()
             except (module.MqttError, OSError, trio.TooSlowError) as refused:
-                error = refused
+                error = BrokerUnavailable(limit.refused) if limit.refused else refused
                 if v5 and _may_not_know_5(refused):
                     continue
                 break
             if not v5:
                 self._speaks_311.add(address)
             try:
-                yield client
+                yield client, limit
             finally:
                 # where it is gone already, that is what leaving wanted
                 with (
@@ -194,6 +198,7 @@ class AiomqttTransport:
             max_inflight_messages=_IN_FLIGHT,
             max_concurrent_outgoing_calls=10 * _IN_FLIGHT,
             tls_context=self._tls if address.tls and self._tls else address.tls_context(),
+            properties=connect_properties() if v5 else None,
             logger=_SILENT,
         )
         client.pending_calls_threshold = 10 * _IN_FLIGHT
@@ -224,7 +229,7 @@ class _Inbox(asyncio.Queue[Any]):
             self._waiting_bytes -= len(message.payload)
             yield message
 
-    async def close_when_lost(self, client: aiomqtt.Client) -> None:
+    async def close_when_lost(self, client: aiomqtt.Client, limit: PacketLimit) -> None:
         """Until the connection breaks. A client that only publishes would never notice."""
         import aiomqtt
         import trio_asyncio
@@ -234,7 +239,7 @@ class _Inbox(asyncio.Queue[Any]):
         except StopAsyncIteration:
             self.lost = BrokerUnavailable("the connection was closed")
         except (aiomqtt.MqttError, OSError) as error:
-            self.lost = BrokerUnavailable(_plainly(error))
+            self.lost = BrokerUnavailable(limit.refused or _plainly(error))
         self._arrived.close()
 
 
@@ -283,9 +288,14 @@ class _Writer:
 
 class _AiomqttConnection:
     def __init__(
-        self, client: aiomqtt.Client, inbox: _Inbox, loop: asyncio.AbstractEventLoop
+        self,
+        client: aiomqtt.Client,
+        inbox: _Inbox,
+        loop: asyncio.AbstractEventLoop,
+        limit: PacketLimit,
     ) -> None:
         self._client = client
+        self._limit = limit
         self._inbox = inbox
         paho = client._client  # noqa: SLF001  aiomqtt has no other way to go on without a PUBACK
         self._writer = _Writer(paho, loop)
@@ -301,6 +311,9 @@ class _AiomqttConnection:
 
         paho.on_publish = on_publish
 
+    def _broken(self, error: Exception) -> BrokerUnavailable:
+        return BrokerUnavailable(self._limit.refused or _plainly(error))
+
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
     ) -> None:
@@ -310,13 +323,13 @@ class _AiomqttConnection:
         try:
             await trio_asyncio.aio_as_trio(self._client.publish)(topic, payload, qos, retain)
         except (aiomqtt.MqttError, OSError, ValueError) as error:
-            raise BrokerUnavailable(_plainly(error)) from error
+            raise self._broken(error) from error
 
     def hand_over(self, topic: str, payload: bytes, acknowledged: Callable[[], None]) -> None:
         try:
             info = self._writer.publish(topic, payload)
         except (OSError, ValueError) as error:
-            raise BrokerUnavailable(_plainly(error)) from error
+            raise self._broken(error) from error
         if info.rc != 0:
             raise BrokerUnavailable(f"not connected (paho says {info.rc})")
         self._unacknowledged[info.mid] = acknowledged
@@ -328,7 +341,7 @@ class _AiomqttConnection:
         try:
             await trio_asyncio.aio_as_trio(self._client.subscribe)([(f, qos) for f in filters])
         except (aiomqtt.MqttError, OSError) as error:
-            raise BrokerUnavailable(_plainly(error)) from error
+            raise self._broken(error) from error
 
     async def messages(self) -> AsyncIterator[Message]:
         async for message in self._inbox.read():

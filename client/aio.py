@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, Unp
 
 from pydantic import BaseModel
 
+from config_manager.actors.packet_limit import PacketLimit, connect_properties
 from config_manager.client.brokers import parse_addresses
 from config_manager.client.config import LiveConfig
 from config_manager.client.inbox import Inbox
@@ -433,17 +434,21 @@ async def connect_with_aiomqtt(
     """Protocol 5, else 3.1.1. Raises BrokerUnavailable."""
     import aiomqtt
 
+    limit: PacketLimit | None = None
     try:
         client = _make_client(address, client_id, will, aiomqtt.ProtocolVersion.V5)
+        limit = PacketLimit(client._client)  # noqa: SLF001  aiomqtt shows it to nobody
         try:
             await _connect_or_clean_up(client)
         except aiomqtt.MqttError:  # it may not know 5
             client = _make_client(address, client_id, will, aiomqtt.ProtocolVersion.V311)
+            limit = PacketLimit(client._client)  # noqa: SLF001
             await _connect_or_clean_up(client)
     except (aiomqtt.MqttError, OSError) as error:
-        raise BrokerUnavailable(str(error) or type(error).__name__) from error
+        refused = limit.refused if limit else None
+        raise BrokerUnavailable(refused or str(error) or type(error).__name__) from error
     try:
-        yield _AiomqttConnection(client)
+        yield _AiomqttConnection(client, limit)
     finally:
         with suppress(aiomqtt.MqttError, OSError):
             await client.__aexit__(None, None, None)
@@ -500,13 +505,18 @@ def _make_client(
         # small packets wait 40 ms for each other's acknowledgement otherwise (Nagle)
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         tls_context=address.tls_context(),
+        properties=connect_properties() if v5 else None,
         logger=_SILENT,
     )
 
 
 class _AiomqttConnection:
-    def __init__(self, client: aiomqtt.Client) -> None:
+    def __init__(self, client: aiomqtt.Client, limit: PacketLimit) -> None:
         self._client = client
+        self._limit = limit
+
+    def _broken(self, error: Exception) -> BrokerUnavailable:
+        return BrokerUnavailable(self._limit.refused or str(error))
 
     async def subscribe(self, *filters: str) -> None:
         import aiomqtt
@@ -514,7 +524,7 @@ class _AiomqttConnection:
         try:
             await self._client.subscribe([(name, 1) for name in filters])
         except (aiomqtt.MqttError, OSError) as error:
-            raise BrokerUnavailable(str(error)) from error
+            raise self._broken(error) from error
 
     async def publish(self, topic: str, payload: bytes) -> None:
         import aiomqtt
@@ -522,7 +532,7 @@ class _AiomqttConnection:
         try:
             await self._client.publish(topic, payload, qos=1, retain=True)
         except (aiomqtt.MqttError, OSError) as error:
-            raise BrokerUnavailable(str(error)) from error
+            raise self._broken(error) from error
 
     async def messages(self) -> AsyncIterator[tuple[str, bytes]]:
         import aiomqtt
@@ -532,7 +542,7 @@ class _AiomqttConnection:
                 payload = message.payload
                 yield str(message.topic), payload if isinstance(payload, bytes) else b""
         except (aiomqtt.MqttError, OSError) as error:
-            raise BrokerUnavailable(str(error)) from error
+            raise self._broken(error) from error
         raise BrokerUnavailable("the connection was closed")
 
 
