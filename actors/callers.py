@@ -6,6 +6,7 @@ most once a minute: last uses without an audit row, refusals with one for each c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,8 +27,10 @@ _INTERVAL_S = 60.0
 _GATHER_S = 1.0
 """What comes within a second of the first is written with it."""
 _FAREWELL_S = 1.0
-_MOST_REFUSALS = 64
-"""Told apart between two writes: whoever floods us with refusals fills memory and audit no further."""
+_MOST_OF_ONE = 16
+_MOST_STRANGERS = 64
+"""Refusals of one caller, and addresses without a known token, that are told apart between two
+writes: whoever floods us with refusals fills memory and audit no further, and hides nobody's but his."""
 
 Write = Callable[[Administration[Any], str], Awaitable[None]]
 """Has an administration done in somebody's name."""
@@ -44,15 +47,19 @@ class Refusal:
     error: str
 
 
+_Who = tuple[str, str | None]
+"""A caller: whose token, or `anonymous` and from where."""
+
+
 @dataclass
 class Callers:
-    """What was noted since it was last written. Never more than tokens and `_MOST_REFUSALS`."""
+    """What was noted since it was last written: never more than there are tokens, and limits allow."""
 
     uses: dict[str, float] = field(default_factory=dict)
     """token hash → when it was last used (Unix seconds), since the start"""
     _unwritten: set[str] = field(default_factory=set)
-    _refusals: dict[Refusal, tuple[int, str]] = field(default_factory=dict)
-    _not_told_apart: int = 0
+    _refusals: dict[_Who, dict[Refusal, tuple[int, str]]] = field(default_factory=dict)
+    _not_told_apart: Counter[str] = field(default_factory=Counter)
     _news: trio.Event = field(default_factory=trio.Event)
 
     def used(self, token_hash: str, at: float) -> None:
@@ -61,12 +68,22 @@ class Callers:
         self._news.set()
 
     def refused(self, refusal: Refusal, request_id: str) -> None:
-        count, _ = self._refusals.get(refusal, (0, ""))
-        if count or len(self._refusals) < _MOST_REFUSALS:
-            self._refusals[refusal] = (count + 1, request_id)
+        theirs = self._room_for((refusal.by, refusal.client))
+        if theirs is not None and (refusal in theirs or len(theirs) < _MOST_OF_ONE):
+            count, _ = theirs.get(refusal, (0, ""))
+            theirs[refusal] = (count + 1, request_id)
         else:
-            self._not_told_apart += 1
+            self._not_told_apart[refusal.by] += 1
         self._news.set()
+
+    def _room_for(self, who: _Who) -> dict[Refusal, tuple[int, str]] | None:
+        if who not in self._refusals:
+            _, client = who
+            strangers = sum(client is not None for _, client in self._refusals)
+            if client is not None and strangers >= _MOST_STRANGERS:
+                return None
+            self._refusals[who] = {}
+        return self._refusals[who]
 
     async def news(self) -> None:
         """Until there is something to write."""
@@ -83,14 +100,14 @@ class Callers:
                 self._news.set()
                 return
         refusals, self._refusals = self._refusals, {}
-        others, self._not_told_apart = self._not_told_apart, 0
-        for by in dict.fromkeys(refusal.by for refusal in refusals):
-            theirs = {r: seen for r, seen in refusals.items() if r.by == by}
-            if not await _written(write, NoteRefusals(theirs, others), by):
+        others, self._not_told_apart = self._not_told_apart, Counter()
+        for by in dict.fromkeys(by for by, _ in refusals):
+            theirs = {who: seen for who, seen in refusals.items() if who[0] == by}
+            told = {refusal: times for seen in theirs.values() for refusal, times in seen.items()}
+            if not await _written(write, NoteRefusals(told, others[by]), by):
                 self._refusals = {**theirs, **self._refusals}
-                self._not_told_apart += others
+                self._not_told_apart[by] += others[by]
                 self._news.set()
-            others = 0
 
 
 async def _written(write: Write, what: Administration[Any], by: str) -> bool:

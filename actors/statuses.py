@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -97,6 +97,8 @@ class StatusBoard:
         self.refused = 0
         """Messages that were no receipts, or too many."""
         self._statuses: dict[tuple[str, str], Status] = {}
+        self._strangers: dict[tuple[str, str], None] = {}  # not verified; who came first, first
+        self._strangers_of = Counter[str]()
         self._total_bytes = 0
         self._max_instances = max_instances
         self._max_total_bytes = max_total_bytes
@@ -124,14 +126,12 @@ class StatusBoard:
         except _Garbage as garbage:
             self.refused += 1
             return NotTaken(str(garbage))
-        removed = self._statuses.pop(key, None)
-        self._total_bytes -= removed.size if removed else 0
+        self._drop(key)
         return None
 
     def forget(self, service: str, instance: str) -> None:
         """Whose word counts has changed: what was said before is nobody's."""
-        removed = self._statuses.pop((service, instance), None)
-        self._total_bytes -= removed.size if removed else 0
+        self._drop((service, instance))
         self._known_by_sight.clear()
 
     def _is_known(self, broker: str, topic: str, payload: bytes) -> bool:
@@ -167,14 +167,40 @@ class StatusBoard:
         )
 
     def _keep(self, key: tuple[str, str], status: Status) -> None:
+        """Raises _Garbage where there is no room. An enrolled instance takes a stranger's, and the
+        strangers of one service leave half to the others."""
         held = self._statuses.get(key)
-        total = self._total_bytes + status.size - (held.size if held else 0)
-        if held is None and len(self._statuses) >= self._max_instances:
-            raise _Garbage("there are too many instances")
-        if total > self._max_total_bytes:
-            raise _Garbage("the receipts are too large together")
-        self._total_bytes = total
+        is_new_stranger = held is None and not status.verified
+        if is_new_stranger and self._strangers_of[key[0]] >= self._max_instances // 2:
+            raise _Garbage("there are too many instances of this service that nobody enrolled")
+        while not self._fits(held, status):
+            stranger = next((one for one in self._strangers if one != key), None)
+            if stranger is None or not status.verified:
+                raise _Garbage(
+                    "there are too many instances, or their receipts are too large together"
+                )
+            self._drop(stranger)
+        self._drop(key)
         self._statuses[key] = status
+        self._total_bytes += status.size
+        if not status.verified:
+            self._strangers[key] = None
+            self._strangers_of[key[0]] += 1
+
+    def _fits(self, held: Status | None, status: Status) -> bool:
+        count = len(self._statuses) + (held is None)
+        total = self._total_bytes + status.size - (held.size if held else 0)
+        return count <= self._max_instances and total <= self._max_total_bytes
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        removed = self._statuses.pop(key, None)
+        if removed is not None:
+            self._total_bytes -= removed.size
+            if not removed.verified:
+                del self._strangers[key]
+                self._strangers_of[key[0]] -= 1
+                if not self._strangers_of[key[0]]:
+                    del self._strangers_of[key[0]]
 
 
 def _succeed(held: Status, told: Status, *, retained: bool) -> Status:

@@ -117,13 +117,13 @@ async def answer(request: ApiRequest, api: Api, *, too_large: bool = False) -> A
 
 def body_limit(request: ApiRequest, api: Api) -> int:
     """How many bytes of the body to keep: none of a caller who is not known, few where the call
-    needs no token. Notes who it is."""
+    needs no token. Who it is counts once the body is whole: that may take 15 s."""
     try:
         if api.dev:
             guard_dev(request)
         if _is_public(request):
             return MAX_PUBLIC_BODY_BYTES
-        request.grant = authenticate(request, api, refusing=False)
+        authenticate(request, api, refusing=False)
     except Refused:
         return 0
     return MAX_BODY_BYTES
@@ -135,7 +135,7 @@ async def _respond(request: ApiRequest, api: Api, *, too_large: bool) -> ApiResp
     node, request.params = _find(request.raw_path)
     method = "GET" if request.method == "HEAD" else request.method
     route = node.routes.get(method)
-    if request.grant is ANYBODY and (route is None or route.needs is not None):
+    if route is None or route.needs is not None:
         request.grant = authenticate(request, api)
     if route is None:
         allowed = sorted({*node.routes, *(["HEAD"] if "GET" in node.routes else [])})

@@ -28,6 +28,7 @@ class _Stat(NamedTuple):
     inode: int
     size: int
     written_at: int
+    """Nanoseconds; of the log 0, because other connections may write to it, as SQLite lets them."""
 
 
 class DatabaseFile:
@@ -101,15 +102,15 @@ class DatabaseFile:
         if salt != self._salt:
             raise DatabaseUnavailable(f"{self._path.name} was overwritten while it was open")
         for path, before, after in zip((self._path, self._log), self._left, now, strict=True):
-            if before != after:
-                raise DatabaseUnavailable(f"{path.name} {_say(before, after)} while it was open")
+            if before is not None and (wrong := _say(before, after)) is not None:
+                raise DatabaseUnavailable(f"{path.name} {wrong} while it was open")
 
     def _stats(self) -> tuple[_Stat, _Stat | None]:
         try:
             log = _stat(self._log)
         except FileNotFoundError:
             log = None
-        return _stat(self._path), log
+        return _stat(self._path), log and log._replace(written_at=0)
 
 
 def _stat(path: Path) -> _Stat:
@@ -117,13 +118,13 @@ def _stat(path: Path) -> _Stat:
     return _Stat(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _say(before: _Stat | None, after: _Stat | None) -> str:
+def _say(before: _Stat, after: _Stat | None) -> str | None:
+    """What was done to a file. That the log grew is no harm: what another connection wrote is told by
+    the counters and by the audit."""
     if after is None:
         return "was removed"
-    if before is None:
-        return "was put there by somebody else"
     if before.inode != after.inode:
         return "was replaced"
     if after.size < before.size:
         return f"was cut from {before.size} to {after.size} bytes"
-    return "was written to by somebody else"
+    return "was written to by somebody else" if after.written_at != before.written_at else None

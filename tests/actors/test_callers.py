@@ -155,3 +155,19 @@ async def test_a_flood_is_counted_but_not_told_apart(autojump_clock: MockClock) 
     ((_, details),) = desk.refusals
     assert len(details["refusals"]) == 64
     assert details["others"] == 10_000 - 64
+
+
+async def test_a_flood_hides_nobody_elses_refusals(autojump_clock: MockClock) -> None:
+    callers, desk = Callers(), Desk()
+    async with noting(callers, desk):
+        for n in range(1_000):
+            for by, client in (("anonymous", "10.0.0.1"), ("leaked", None)):
+                callers.refused(refusal(by, client=client, service=f"s-{n}"), "r")
+        for by, client in (("anonymous", "192.0.2.1"), ("ci", None)):
+            callers.refused(refusal(by, client=client), "r")
+        await trio.sleep(2)
+    told = dict(desk.refusals)
+    clients = [one["client"] for one in told["anonymous"]["refusals"]]
+    assert (clients.count("10.0.0.1"), clients.count("192.0.2.1")) == (16, 1)
+    assert [len(told[by]["refusals"]) for by in ("leaked", "ci")] == [16, 1]
+    assert [told[by].get("others") for by in ("anonymous", "leaked", "ci")] == [984, 984, None]

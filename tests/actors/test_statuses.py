@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl.signing import SigningKey
 
 from config_manager.actors.statuses import (
     MAX_RECEIPT_BYTES,
@@ -151,7 +152,7 @@ def test_an_id_that_is_none_is_left_out() -> None:
 
 
 def test_an_empty_message_removes_the_instance_and_makes_room() -> None:
-    board = Board(max_instances=1)
+    board = Board(max_instances=2)
     board.live(make())
     board.raw(b"")
     assert board.board.statuses() == []
@@ -342,8 +343,48 @@ def test_a_receipt_of_the_largest_size_is_taken() -> None:
 # ── bounds ─────────────────────────────────────────────────────────────────────────────────────
 
 
+KEY = SigningKey(bytes(32))
+
+
+def signed(receipt: Receipt) -> bytes:
+    payload = receipt.to_bytes()
+    signature = KEY.sign(wire.signed_bytes(wire.RECEIPT, payload)).signature
+    return Envelope(wire.RECEIPT, payload, (Signature("b" * 64, signature),)).to_bytes()
+
+
+def test_an_enrolled_instance_takes_the_place_of_the_stranger_who_came_first() -> None:
+    board = StatusBoard(
+        lambda _, instance: KEY.verify_key.encode() if instance == "ours" else None, max_instances=4
+    )
+
+    def tell(receipt: Receipt) -> object:
+        topic = wire.status_topic(receipt.service, receipt.instance)
+        payload = signed(receipt)
+        return board.take("A", topic, payload, retained=False, now=NOW)
+
+    strangers = [("one", "a"), ("two", "b"), ("three", "c"), ("four", "d")]
+    for service, instance in strangers:
+        tell(make(service=service, instance=instance))
+    assert isinstance(tell(make(service="five", instance="e")), NotTaken)
+    for service in ("five", "six", "seven", "eight"):
+        assert isinstance(tell(make(service=service, instance="ours")), NewlyRuns)
+    assert {s.receipt.instance for s in board.statuses()} == {"ours"}
+    assert isinstance(tell(make(service="nine", instance="ours")), NotTaken)
+    assert isinstance(tell(make(2, service="five", instance="ours", running=running(2))), NewlyRuns)
+
+
+def test_strangers_of_one_service_leave_half_of_the_board_to_the_others() -> None:
+    board = Board(max_instances=10)
+    told = [board.live(make(instance=f"i-{n}")) for n in range(10)]
+    assert [isinstance(one, NotTaken) for one in told] == [False] * 5 + [True] * 5
+    told = [board.live(make(service=f"other-{n}")) for n in range(5)]
+    assert all(isinstance(one, NewlyRuns) for one in told)
+    board.raw(b"", wire.status_topic("stt-worker", "i-0"))
+    assert isinstance(board.live(make(instance="i-9")), NewlyRuns)
+
+
 def test_past_the_limit_new_instances_are_refused_and_known_ones_go_on() -> None:
-    board = Board(max_instances=2)
+    board = Board(max_instances=4)
     for name in ("a", "b"):
         board.live(make(instance=name))
     assert isinstance(board.live(make(instance="c")), NotTaken)

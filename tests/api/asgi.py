@@ -132,9 +132,10 @@ async def on_disk(data: Path) -> AsyncIterator[System]:
 
 @contextmanager
 def with_the_key(data: Path, *, read_only: bool = True) -> Iterator[Connection]:
-    """The data directory's database as somebody sees it who has its key."""
+    """The data directory's database as somebody sees it who has its key, and leaves no other trace."""
     key = bytes.fromhex((data / "keys" / "db.key").read_text())
     with closing(database.connect(data / "config.db", key, read_only=read_only)) as connection:
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
         yield connection
 
 

@@ -11,6 +11,8 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nacl.public import PrivateKey
+from nacl.signing import SigningKey
 
 from config_manager.api.limits import FAILED_LOGINS
 from config_manager.api.rate_limits import Limiter, Policy, address_key
@@ -218,10 +220,13 @@ async def test_a_guessed_enrolment_token_is_limited_and_audited_as_a_guessed_log
 ) -> None:
     async with running(tmp_path) as system:
         rest = Caller(system)
-        key = base64.b64encode(bytes(32)).decode()
+        sign, sealing = SigningKey(bytes(32)).verify_key, PrivateKey(bytes(32)).public_key
         proof = base64.b64encode(bytes(64)).decode()
         body = {"service": "door", "instance": "front", "token": "a-guess", "proof": proof}
-        body |= {"sign_public": key, "seal_public": key}
+        body |= {
+            "sign_public": base64.b64encode(sign.encode()).decode(),
+            "seal_public": base64.b64encode(sealing.encode()).decode(),
+        }
         path = "/api/v1/devices/enroll"
         answers = [await rest.ask("POST", path, body, token=None) for _ in range(FAILED_LOGINS + 2)]
         assert [a.status for a in answers] == [401] * FAILED_LOGINS + [429] * 2
