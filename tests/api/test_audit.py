@@ -13,7 +13,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import trio
 
-from config_manager.api.docs import openapi
+from config_manager.api.openapi import openapi
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import chain
 from config_manager.config.trust import Distrust, judge_audit_export, judge_root

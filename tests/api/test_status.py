@@ -14,8 +14,8 @@ from pydantic import SecretStr
 
 from config_manager.actors.mqtt import AiomqttTransport
 from config_manager.actors.system import System, running_system
-from config_manager.api.docs import openapi
 from config_manager.api.endpoint import Api, ApiRequest
+from config_manager.api.openapi import openapi
 from config_manager.api.pipeline import answer
 from config_manager.config import wire
 from config_manager.config.documents import Attempt, Receipt, Running
