@@ -101,7 +101,9 @@ def _sha256(payload: bytes) -> bytes:
 class Outlet:
     """What others want on a broker: the latest of each retained document, and passing messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, view: CommittedView) -> None:
+        """view: says whether anything but health may be sent now; `wake` once that changed."""
+        self._view = view
         self.retained: dict[str, bytes] = {}
         self.connected = False
         self._dirty: dict[str, None] = {}
@@ -126,24 +128,23 @@ class Outlet:
         """The broker's own is left alone from now on."""
         self.retained.pop(topic, None)
         self._dirty.pop(topic, None)
-        self._wake()
+        self.wake()
 
     def send(self, topic: str, payload: bytes) -> None:
         """QoS 0, not retained; the newest per topic, dropped while there is no connection."""
         if self.connected:
             self._passing[topic] = payload
-            self._wake()
+            self.wake()
 
     def mark(self, *topics: str) -> None:
         """These documents are not (any more) on the broker as they should be."""
         self._dirty.update(dict.fromkeys(topics))
-        self._wake()
+        self.wake()
 
     async def take(self) -> tuple[str, bytes, bool]:
         """The next to send: (topic, payload, retained)."""
         while True:
-            if self._dirty:
-                topic = next(iter(self._dirty))
+            if (topic := self._next_retained()) is not None:
                 return topic, self.retained[topic], True
             if self._passing:
                 topic = next(iter(self._passing))
@@ -154,12 +155,12 @@ class Outlet:
         """The broker acknowledged this document."""
         if self.retained.get(topic) is payload:
             self._dirty.pop(topic, None)
-            self._wake()
+            self.wake()
 
     def note_held(self, topic: str) -> None:
         """It was read back as it should be."""
         self._held.add(topic)
-        self._wake()
+        self.wake()
 
     async def until_held(self, topic: str) -> None:
         """Until the broker gave the document back, or there is no connection."""
@@ -167,13 +168,19 @@ class Outlet:
             await self._changed.wait()
 
     async def flush(self) -> None:
-        """Until every retained document was acknowledged, or there is no connection."""
-        while self._dirty and self.connected:
+        """Until every document that may be sent was acknowledged, or there is no connection."""
+        while self._next_retained() is not None and self.connected:
             await self._changed.wait()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """What may be sent has changed."""
         self._changed.set()
         self._changed = trio.Event()
+
+    def _next_retained(self) -> str | None:
+        if self._view.publishable:
+            return next(iter(self._dirty), None)
+        return wire.HEALTH_TOPIC if wire.HEALTH_TOPIC in self._dirty else None
 
 
 @dataclass(slots=True)
@@ -199,6 +206,7 @@ class _Session:
         self._leftovers: set[str] = set()  # services of ours that we do not know, seen retained
         self._settled = False
         self._last_message = 0.0
+        self._judging = False  # a message that was read: whether it is a witness
         self._not_before: dict[str, float] = {}
         self._work = trio.Event()
 
@@ -262,6 +270,7 @@ class _Session:
                         if self._held.get(name) != state.digest:
                             self._pending[name] = None
                 self._wake()
+                self._p.outlet.wake()
             await view.changed()
 
     # ── sending ────────────────────────────────────────────────────────────────────────────────
@@ -319,13 +328,16 @@ class _Session:
             if message.topic.startswith(wire.STATUS_PREFIX):
                 self._on_receipt(message)
                 continue
-            self._last_message = trio.current_time()
             if message.topic.startswith(_CONFIG_PREFIX):
                 await self._on_config(message.topic.removeprefix(_CONFIG_PREFIX), message)
-            elif await self._is_ahead_of_us(message):
-                pass  # nothing is written over such a witness
-            elif message.topic in self._p.outlet.retained:
-                self._on_document(message)
+            else:
+                self._judging = True
+                ahead = await self._is_ahead_of_us(message)
+                self._judging = False
+                # nothing is written over a witness
+                if not ahead and message.topic in self._p.outlet.retained:
+                    self._on_document(message)
+            self._last_message = trio.current_time()
 
     async def _on_config(self, service: str, message: Message) -> None:
         state = self._p.view.committed.services.get(service)
@@ -493,21 +505,22 @@ class _Session:
     # ── what never came ────────────────────────────────────────────────────────────────────────
 
     async def _reread(self) -> None:
-        """Read everything retained; what does not come is not there."""
+        """Read everything retained; what does not come is not there. Whatever came was judged."""
         self._unseen = set(self._p.view.committed.services)
+        # at QoS 1 Mosquitto as shipped gives 1,020 of 5,000 retained messages; at 0 all of them,
+        # and there is no PUBACK to send for each of our own.
+        # The witnesses first and by themselves: a broker that answers the second has sent them, and
+        # no network is so slow that its pauses pass for their end
+        await self._connection.subscribe(wire.SNAPSHOT_TOPIC, wire.ROOTS_FILTER, qos=0)
         await self._connection.subscribe(
-            wire.CONFIG_FILTER,
-            wire.HEALTH_TOPIC,
-            wire.SNAPSHOT_TOPIC,
-            wire.ROOTS_FILTER,
-            wire.SEALED_FILTER,
-            # at QoS 1 Mosquitto as shipped gives 1,020 of 5,000 retained messages; at 0 all of them,
-            # and there is no PUBACK to send for each of our own
-            qos=0,
+            wire.CONFIG_FILTER, wire.HEALTH_TOPIC, wire.SEALED_FILTER, qos=0
         )
         started = self._last_message = trio.current_time()
-        while (pause := self._last_message + _QUIET_S - trio.current_time()) > 0:
-            if trio.current_time() - started > _SETTLE_S:
+        while True:
+            pause = self._last_message + _QUIET_S - trio.current_time()
+            if self._judging:
+                pause = _QUIET_S
+            elif pause <= 0 or trio.current_time() - started > _SETTLE_S:
                 break
             await trio.sleep(pause)
         missing, self._unseen = self._unseen, set()

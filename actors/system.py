@@ -185,7 +185,7 @@ async def running_system(
 
         frames = HealthFrames(world)
         addresses = await _brokers(settings, stack, states, world)
-        outlets = [Outlet() for _ in addresses]
+        outlets = [Outlet(view) for _ in addresses]
         broker_views = [BrokerView(str(address)) for address in addresses]
         confirmations = Confirmations(broker_views)
         statuses = StatusBoard(partial(_sign_key, view))

@@ -201,9 +201,7 @@ class SqlStore:
 
     def has_audit_row(self, row_hash: str) -> bool:
         with self._translated():
-            found = self._reader.execute(
-                "SELECT 1 FROM audit WHERE hash = ? ORDER BY seq DESC LIMIT 1", (row_hash,)
-            )
+            found = self._reader.execute("SELECT 1 FROM audit WHERE hash = ?", (row_hash,))
             return found.fetchone() is not None
 
     def pending(self) -> Sequence[tuple[str, int]]:

@@ -109,7 +109,7 @@ class Store(Protocol):
         ...
 
     def has_audit_row(self, row_hash: str) -> bool:
-        """Whether some row of the audit has this hash; a new one is found sooner than an old one."""
+        """Whether some row of the audit has this hash; asked for at a broker's bidding, so it is cheap."""
         ...
 
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:

@@ -24,7 +24,8 @@ from tests.storage.makers import empty
 async def test_a_witness_that_is_seen_while_a_snapshot_is_signed_is_not_written_over(
     autojump_clock: MockClock,
 ) -> None:
-    view, outlet = CommittedView(empty()), Outlet()
+    view = CommittedView(empty())
+    outlet = Outlet(view)
     told: list[JsonObject | None] = []
     a_witness_comes = True
 

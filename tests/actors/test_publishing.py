@@ -88,14 +88,20 @@ class MemoryBroker:
     async def subscribe(self, *filters: str, qos: int = 1) -> None:
         """In the order of the filters, as Mosquitto does it."""
         await trio.lowlevel.checkpoint()
-        for prefix in (name.partition("+")[0] for name in filters):
-            for topic, payload in list(self.retained.items()):
-                if topic.startswith(prefix):
-                    self._tell(Message(topic, payload, retained=True))
+        for message in self._retained_under(filters):
+            self._tell(message)
 
     async def messages(self) -> AsyncIterator[Message]:
         async for message in self._messages:
             yield message
+
+    def _retained_under(self, filters: Sequence[str]) -> list[Message]:
+        return [
+            Message(topic, payload, retained=True)
+            for prefix in (name.partition("+")[0] for name in filters)
+            for topic, payload in self.retained.items()
+            if topic.startswith(prefix)
+        ]
 
     def _take(self, topic: str, payload: bytes, *, retain: bool) -> None:
         if retain and payload:
@@ -108,6 +114,26 @@ class MemoryBroker:
     def _tell(self, message: Message) -> None:
         assert self._arrived is not None
         self._arrived.send_nowait(message)
+
+
+class FarBroker(MemoryBroker):
+    """Behind a poor line: what it sends comes in its order, but pauses before what is not a
+    configuration."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._line = trio.Lock()
+
+    async def subscribe(self, *filters: str, qos: int = 1) -> None:
+        async with self._line:
+            trio.lowlevel.spawn_system_task(self._give, self._retained_under(filters))
+
+    async def _give(self, messages: Sequence[Message]) -> None:
+        async with self._line:
+            for message in messages:
+                if not message.topic.startswith(wire.config_topic("")):
+                    await trio.sleep(0.2)
+                self._tell(message)
 
 
 def update(state: ServiceState) -> Envelope:
@@ -136,7 +162,7 @@ class Desk:
         self._rows = {*rows, committed.audit_head, GENESIS}
         self.broker_view = BrokerView("mqtt://broker.test:1883")
         self.confirmations = Confirmations([self.broker_view])
-        self.outlet = Outlet()
+        self.outlet = Outlet(self.view)
         self.witnessed: list[Witnessed] = []
         self.before_signing: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         publisher = Publisher(
@@ -210,7 +236,7 @@ async def test_what_was_rolled_back_clears_nothing_that_the_newer_state_publishe
 ROW = "ab" * 32
 STATE = after(Put(service="gate", values={"a": 1}))
 NEXT_ROOT = sign(wire.ROOT, make_root(2, config=(SECOND_CONFIG,)).to_bytes(), ROOT_KEY).to_bytes()
-OTHER_ROOT = make_root(2, beacon=(STRANGER,))
+OTHER_ROOT = make_root(2, config=(STRANGER,))
 
 
 @pytest.mark.parametrize(
@@ -241,6 +267,65 @@ async def test_what_we_signed_and_do_not_have_is_a_witness_that_nothing_is_writt
         assert not desk.view.publishable
     assert broker.retained == {topic: payload}
     assert broker.cleared == []
+
+
+def desk_with_another_root(broker: MemoryBroker) -> Desk:
+    """We have another version 2 than the broker, which another (newer) server filled."""
+    desk = Desk(STATE, broker, make_root(), OTHER_ROOT, rows=[ROW])
+    other = sign(wire.ROOT, OTHER_ROOT.to_bytes(), ROOT_KEY).to_bytes()
+    desk.outlet.set_retained(wire.root_topic(2), other)
+    return desk
+
+
+async def test_nothing_is_sent_before_all_that_a_broker_retains_was_judged(
+    autojump_clock: MockClock,
+) -> None:
+    broker = MemoryBroker()
+    broker.retained = {
+        wire.SNAPSHOT_TOPIC: snapshot(STATE, audit_head=ROW),  # harmless, and judged at length
+        wire.root_topic(2): NEXT_ROOT,
+    }
+    before = dict(broker.retained)
+    desk = desk_with_another_root(broker)
+    async with desk.actor.running():
+        await trio.sleep(200)
+        assert [bool(seen.beyond) for seen in desk.witnessed][:2] == [False, True]
+    assert (broker.retained, broker.cleared) == (before, [])
+
+
+async def test_a_pause_on_the_line_does_not_hide_a_witness(autojump_clock: MockClock) -> None:
+    newer = after(Put(service="gate", values={"a": 1}), Put(service="late", values={"b": 2}))
+    broker = FarBroker()
+    broker.retained = {
+        wire.config_topic(name): update(state).to_bytes() for name, state in newer.services.items()
+    } | {wire.SNAPSHOT_TOPIC: snapshot(newer)}
+    before = dict(broker.retained)
+    desk = Desk(STATE, broker)
+    async with desk.actor.running():
+        await trio.sleep(200)
+        assert not desk.view.publishable
+    assert (broker.retained, broker.cleared) == (before, [])
+
+
+async def test_who_was_rolled_back_puts_no_old_secrets_over_newer_ones_but_tells_its_health(
+    autojump_clock: MockClock,
+) -> None:
+    sealed, revoked = wire.sealed_topic("gate", "ada"), wire.sealed_topic("gate", "eve")
+    newer = after(Put(service="gate", values={"a": 1}), Put(service="gate", values={"a": 2}))
+    broker = MemoryBroker()
+    broker.retained = {wire.SNAPSHOT_TOPIC: snapshot(newer), sealed: b"newer"}
+    before = dict(broker.retained)
+    desk = Desk(STATE, broker)
+    documents = {wire.HEALTH_TOPIC: b"{}", sealed: b"older", revoked: b"older"}
+    for topic, document in documents.items():
+        desk.outlet.set_retained(topic, document)
+    async with desk.actor.running():
+        await trio.sleep(200)
+        assert broker.retained == {**before, wire.HEALTH_TOPIC: b"{}"}
+        desk.view.publishable = True  # the newest database was put in place
+        desk.view.wake()
+        await trio.sleep(1)
+    assert {topic: broker.retained[topic] for topic in documents} == documents
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,13 @@ def test_a_database_of_the_second_version_knows_what_it_had_delivered(tmp_path: 
     assert (sent[0], json.loads(sent[1])) == ("door/ada", {"versions": {"pin": 3}})
 
 
+def test_a_row_of_the_audit_is_found_by_its_hash_without_reading_the_others(
+    connection: Connection,
+) -> None:
+    plan = connection.execute("EXPLAIN QUERY PLAN SELECT 1 FROM audit WHERE hash = 'ab'")
+    assert "audit_by_hash" in plan.fetchone()[3]
+
+
 def test_a_database_that_was_killed_before_its_first_migration_is_migrated(tmp_path: Path) -> None:
     path = tmp_path / "config.db"
     path.touch()
