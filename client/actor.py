@@ -252,15 +252,15 @@ async def _driving(
 ) -> AsyncIterator[_Driver[M]]:
     from config_manager.client.brokers import parse_addresses
 
-    addresses = parse_addresses(prepared.mqtt_url)
-    if prepared.broken is not None:
-        say(logging.ERROR, "kept file broken", service=prepared.service, detail=prepared.broken)
-    driver = _Driver(prepared, listener, apply, world)
-    await driver.perform(prepared.instance.start(trio.current_time()), patient=False)
-    if addresses:
-        transport = transport or _default_transport()
     raised: Exception | None = None
     with _one_failure_as_itself(), closing(prepared.claim):
+        addresses = parse_addresses(prepared.mqtt_url)
+        if prepared.broken is not None:
+            say(logging.ERROR, "kept file broken", service=prepared.service, detail=prepared.broken)
+        driver = _Driver(prepared, listener, apply, world)
+        await driver.perform(prepared.instance.start(trio.current_time()), patient=False)
+        if addresses:
+            transport = transport or _default_transport()
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run, transport, addresses, prepared.client_id)
             nursery.start_soon(driver.stop_the_service)

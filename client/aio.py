@@ -10,7 +10,13 @@ import inspect
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, Unpack
@@ -134,36 +140,36 @@ async def open_config(
     """
     world = world or World()
     prepared = prepare(model, Options(**options), asks=apply is not None, world=world)
-    addresses = parse_addresses(prepared.mqtt_url)
-    if prepared.broken is not None:
-        say(logging.ERROR, "kept file broken", service=prepared.service, detail=prepared.broken)
-    config = AsyncioConfig(prepared)
-    driver = _Driver(prepared, config, apply, connect or connect_with_aiomqtt, world)
-    config._retry = driver.retry_soon  # noqa: SLF001  the two are one thing, in public and private
-    await driver.perform(prepared.instance.start(_now()), patient=False)
-    tasks = [asyncio.create_task(driver.tick(), name="config-manager tick")]
-    tasks += [
-        asyncio.create_task(
-            driver.stay_connected(address, f"{prepared.client_id}-{number}"),
-            name=f"config-manager {address}",
-        )
-        for number, address in enumerate(addresses)
-    ]
-    try:
-        async with _watched(tasks):
-            if prepared.instance.source == "defaults":
-                await driver.wait_for_first(prepared)
-            prepared.instance.opened()
-            yield config
-    finally:
+    with closing(prepared.claim):
+        addresses = parse_addresses(prepared.mqtt_url)
+        if prepared.broken is not None:
+            say(logging.ERROR, "kept file broken", service=prepared.service, detail=prepared.broken)
+        config = AsyncioConfig(prepared)
+        driver = _Driver(prepared, config, apply, connect or connect_with_aiomqtt, world)
+        config._retry = driver.retry_soon  # noqa: SLF001  the two are one thing, in public and private
+        await driver.perform(prepared.instance.start(_now()), patient=False)
+        tasks = [asyncio.create_task(driver.tick(), name="config-manager tick")]
+        tasks += [
+            asyncio.create_task(
+                driver.stay_connected(address, f"{prepared.client_id}-{number}"),
+                name=f"config-manager {address}",
+            )
+            for number, address in enumerate(addresses)
+        ]
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_FAREWELL_S):
-                    await driver.end()
-        finally:  # also where whoever cancelled us loses patience
-            config._close()  # noqa: SLF001
-            await driver.stop(tasks)
-            prepared.claim.close()
+            async with _watched(tasks):
+                if prepared.instance.source == "defaults":
+                    await driver.wait_for_first(prepared)
+                prepared.instance.opened()
+                yield config
+        finally:
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_FAREWELL_S):
+                        await driver.end()
+            finally:  # also where whoever cancelled us loses patience
+                config._close()  # noqa: SLF001
+                await driver.stop(tasks)
 
 
 @asynccontextmanager

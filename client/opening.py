@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -131,7 +131,10 @@ def prepare(
     world: World,
     environment: Mapping[str, str] = os.environ,
 ) -> Prepared[M]:
-    """asks: there is a callback. Raises SettingsInvalid, InvalidName, KeyFileUnsafe, RootRefused."""
+    """asks: there is a callback. Raises SettingsInvalid, InvalidName, KeyFileUnsafe, RootRefused.
+
+    What is returned holds a claim, which is its user's to close.
+    """
     service = _service_of(model, options)
     state_dir = Path(options.state_dir or default_state_dir(environment))
     identity = _identity(state_dir, options, environment, world)
@@ -142,58 +145,62 @@ def prepare(
         model, prefix, environment=environment, env_file=_read_env_file(options.env_file)
     )
     claim = Claim(state_dir, service)
-    if not claim.take():
-        say(
-            logging.WARNING,
-            "kept file shared",
-            service=service,
-            detail="another process of this service writes it; this one reads it until that ends",
-        )
-    cache = Cache(state_dir, service, identity.file_key, identity.roots, world, claim)
-    kept, broken = _load(cache)
-    try:
-        instance = Instance(
+    with ExitStack() as unless_all_goes_well:
+        unless_all_goes_well.callback(claim.close)
+        if not claim.take():
+            say(
+                logging.WARNING,
+                "kept file shared",
+                service=service,
+                detail="another process of this service writes it; this one reads it until that ends",
+            )
+        cache = Cache(state_dir, service, identity.file_key, identity.roots, world, claim)
+        kept, broken = _load(cache)
+        try:
+            instance = Instance(
+                service,
+                name,
+                identity,
+                layers,
+                kept,
+                policy=Policy(
+                    options.bake_s,
+                    options.restart_required | _marked_restart_required(model),
+                    options.max_stale_s,
+                    options.on_stale,
+                ),
+                boot_seq=_next_boot(state_dir / f"{service}.boot", world),
+                asks=asks,
+                requires=options.require,
+                world=world,
+            )
+        except DoesNotFit as error:
+            if error.only_lacks:
+                raise SettingsInvalid(
+                    f"{model.__name__}: {error}; give it a default, or open it with require=True, which "
+                    "waits for what is delivered"
+                ) from None
+            raise SettingsInvalid(
+                f"{model.__name__}: its own defaults and overrides do not fit together: {error}"
+            ) from None
+        prepared = Prepared(
+            options,
             service,
             name,
             identity,
-            layers,
-            kept,
-            policy=Policy(
-                options.bake_s,
-                options.restart_required | _marked_restart_required(model),
-                options.max_stale_s,
-                options.on_stale,
-            ),
-            boot_seq=_next_boot(state_dir / f"{service}.boot", world),
-            asks=asks,
-            requires=options.require,
-            world=world,
+            instance,
+            cache,
+            partial(_keep_root, state_dir, world),
+            options.mqtt_url or environment.get("CONFIG_MANAGER_MQTT_URL") or DEFAULT_MQTT_URL,
+            # the same for as long as the process lives: a broker that sees it again says the will of
+            # the connection before at once, not after the receipts of the new one
+            f"cm-{service}-{name}-{world.randomness.token(3).hex()}",
+            kept is not None and kept.to_start_with is not None,
+            "; ".join(filter(None, (identity.broken, broken))) or None,
+            claim,
         )
-    except DoesNotFit as error:
-        if error.only_lacks:
-            raise SettingsInvalid(
-                f"{model.__name__}: {error}; give it a default, or open it with require=True, which "
-                "waits for what is delivered"
-            ) from None
-        raise SettingsInvalid(
-            f"{model.__name__}: its own defaults and overrides do not fit together: {error}"
-        ) from None
-    return Prepared(
-        options,
-        service,
-        name,
-        identity,
-        instance,
-        cache,
-        partial(_keep_root, state_dir, world),
-        options.mqtt_url or environment.get("CONFIG_MANAGER_MQTT_URL") or DEFAULT_MQTT_URL,
-        # the same for as long as the process lives: a broker that sees it again says the will of
-        # the connection before at once, not after the receipts of the new one
-        f"cm-{service}-{name}-{world.randomness.token(3).hex()}",
-        kept is not None and kept.to_start_with is not None,
-        "; ".join(filter(None, (identity.broken, broken))) or None,
-        claim,
-    )
+        unless_all_goes_well.pop_all()
+    return prepared
 
 
 def _service_of(model: type[BaseModel], options: Options) -> ServiceName:

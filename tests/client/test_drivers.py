@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from config_manager.client import Change, NotNow
+from config_manager.client.claim import Claim
 from config_manager.client.identity import load_identity
 from config_manager.client.set_aside import ROOT_MAY_FOLLOW_S
 from config_manager.config import wire
@@ -151,6 +152,19 @@ async def test_with_require_a_model_needs_no_defaults(it: Kit) -> None:
     it.a.is_up = False
     async with it.open(model=Demanding, require=True) as config:
         assert (config.current.n, config.source) == (5, "last-known-good")
+
+
+@told
+async def test_an_open_that_fails_leaves_the_kept_file_to_the_next(it: Kit) -> None:
+    class Demanding(BaseModel):
+        n: int
+
+    with pytest.raises(SettingsInvalid) as caught:
+        async with it.open(model=Demanding):
+            pytest.fail("it must not open")
+    claim = Claim(it.state, m.SERVICE)
+    assert claim.take(), f"still held, as long as somebody looks at {caught.value!r}"
+    claim.close()
 
 
 @told
