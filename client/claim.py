@@ -9,16 +9,19 @@ others only read, and when it ends, however it ends, another takes over.
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
 
 
 class Claim:
-    """Held until `close`, or the end of the process: the kernel sees to that."""
+    """Held until `close`, or the end of the process: the kernel sees to that. A forked child has none
+    of its parent's, and does not keep them when that ends."""
 
     def __init__(self, state_dir: Path, service: str) -> None:
         self._path = state_dir / f"{service}.lock"
         self._descriptor: int | None = None
         self.is_held = False
+        _claims.add(self)
 
     def take(self) -> bool:
         """Whether it is ours now; never waits. Where files can't be locked, everybody has it."""
@@ -53,3 +56,15 @@ class Claim:
 
     def __del__(self) -> None:
         self.close()
+
+
+_claims = weakref.WeakSet[Claim]()
+
+
+def _close_all() -> None:
+    for claim in list(_claims):
+        claim.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_all)

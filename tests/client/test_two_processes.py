@@ -195,3 +195,36 @@ def test_a_trio_task_that_only_read_goes_on_writing_by_itself(tmp_path: Path) ->
 
     trio.run(main)
     assert Claim(tmp_path / "state", m.SERVICE).take()
+
+
+FORKS = """
+import os, sys
+from pathlib import Path
+from config_manager.client.claim import Claim
+
+state = Path(sys.argv[1])
+mine = Claim(state, "door")
+assert mine.take()
+ask, answer = os.pipe()
+if os.fork() == 0:
+    os.close(answer)
+    held = mine.is_held, Claim(state, "door").take()
+    print(*held, flush=True)
+    os.read(ask, 1)  # lives until its parent is gone
+    os._exit(0)
+os.close(ask)
+sys.stdin.readline()
+mine.close()
+print(Claim(state, "door").take(), flush=True)
+"""
+
+
+def test_a_forked_worker_neither_has_its_parents_claim_nor_keeps_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKS, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as it:
+        assert it.stdin is not None
+        assert it.stdout is not None
+        assert it.stdout.readline() == "False False\n"
+        it.stdin.write("close\n")
+        it.stdin.flush()
+        assert it.stdout.readline() == "True\n"
