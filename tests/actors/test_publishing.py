@@ -360,6 +360,33 @@ async def test_what_is_old_or_not_ours_stops_nothing(
     assert {name: broker.retained[name] for name in ours} == ours
 
 
+async def test_a_broker_that_comes_back_as_it_was_before_the_keys_were_exchanged_is_filled_anew(
+    autojump_clock: MockClock,
+) -> None:
+    now = make_root(3, config=(SECOND_CONFIG,))
+    broker = MemoryBroker()
+    older = {
+        wire.SNAPSHOT_TOPIC: snapshot(STATE, audit_head=ROW, root_version=2),
+        wire.root_topic(1): sign(wire.ROOT, make_root().to_bytes(), ROOT_KEY).to_bytes(),
+        wire.root_topic(2): NEXT_ROOT,
+    }
+    broker.retained = dict(older)
+    desk = Desk(STATE, broker, make_root(), make_root(2, config=(SECOND_CONFIG,)), now, rows=[ROW])
+    current = {
+        wire.SNAPSHOT_TOPIC: snapshot(STATE, root_version=3, boot_seq=2),
+        wire.root_topic(2): NEXT_ROOT,
+        wire.root_topic(3): sign(wire.ROOT, now.to_bytes(), ROOT_KEY).to_bytes(),
+    }
+    for topic, document in current.items():
+        desk.outlet.set_retained(topic, document)
+    async with desk.actor.running():
+        await trio.sleep(5)
+        assert desk.view.publishable
+        assert [seen.beyond for seen in desk.witnessed] == [None]
+    assert {topic: broker.retained[topic] for topic in current} == current
+    assert broker.cleared == []
+
+
 async def test_old_snapshots_played_back_over_and_over_are_judged_once(
     autojump_clock: MockClock,
 ) -> None:
