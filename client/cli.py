@@ -123,7 +123,8 @@ def run(
 ) -> None:
     """Follow a service: one JSON object a line on stdout per event, until SIGTERM or SIGINT.
 
-    Starts from the last-known-good file at once, with no network at all; logs go to stderr.
+    Starts from the last-known-good file at once, with no network at all; logs go to stderr. There is no
+    bake time: a revision counts as proved when COMMAND got it, and is used again though COMMAND died.
 
     \b
       {"event":"applied","service":…,"epoch_seq":…,"revision":…,"config":{…},…}

@@ -17,18 +17,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 from pydantic import BaseModel
 
-from config_manager.client.identity import trust_init
+from config_manager.client.identity import load_identity, note_enrolled, trust_init
 from config_manager.config import wire
 from config_manager.config.documents import (
     Beacon,
@@ -37,15 +39,23 @@ from config_manager.config.documents import (
     Role,
     Root,
     RootKey,
+    Sealed,
     Snapshot,
 )
-from config_manager.config.names import parse_service
+from config_manager.config.names import parse_instance, parse_service
+from config_manager.config.sealing import seal
+from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import World, rfc3339
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from typing import Unpack
+
     from config_manager.client.config import LiveConfig
+    from config_manager.client.instance import Change
+    from config_manager.client.opening import OptionArguments
     from config_manager.client.threads import Config
 
 M = TypeVar("M", bound=BaseModel)
@@ -53,6 +63,7 @@ M = TypeVar("M", bound=BaseModel)
 _EPOCH = "00000000-0000-4000-8000-000000000000"
 _ROLES = ("root", "config", "beacon")
 _DECIDED = frozenset({"applied", "healthy", "refused", "deferred", "restart-required", "poisoned"})
+_SEALED_TOPICS = wire.SEALED_FILTER.partition("+")[0]
 _URL = "mqtt://testing.invalid:1883"
 
 
@@ -92,6 +103,9 @@ class FakePublisher:
         self._began_at = self._now()
         self._beacons = 0
         self._newest: tuple[int, str] | None = None
+        self._secrets: dict[str, tuple[int, Secret]] = {}
+        self._named: dict[str, tuple[int, Secret]] = {}  # by the newest revision
+        self._enrolled: dict[str, bytes] = {}
         self._retained: dict[str, bytes] = {}
         self._lines: list[_Line] = []
         self._reachable = True
@@ -104,33 +118,45 @@ class FakePublisher:
 
     @asynccontextmanager
     async def open(
-        self, model: type[M], *, state_dir: Path | None = None, **options: Any
+        self,
+        model: type[M],
+        *,
+        apply: Callable[[Change[M]], Awaitable[None] | None] | None = None,
+        **options: Unpack[OptionArguments],
     ) -> AsyncIterator[LiveConfig[M]]:
         """As `open_config`, on this publisher. state_dir: to start again from what was kept."""
         import sniffio
 
         from config_manager.client import actor, aio
 
-        with self._state(state_dir) as directory:
+        with self._state(options.get("state_dir")) as directory:
             common = self._options(directory, options)
             opened: AbstractAsyncContextManager[LiveConfig[M]]
             if sniffio.current_async_library() == "trio":
-                opened = actor.open_config(model, transport=_TrioTransport(self), **common)
+                opened = actor.open_config(
+                    model, apply=apply, transport=_TrioTransport(self), **common
+                )
             else:
-                opened = aio.open_config(model, connect=self._connect, **common)
+                opened = aio.open_config(model, apply=apply, connect=self._connect, **common)
             async with opened as config:
                 yield config
 
     @contextmanager
     def open_in_threads(
-        self, model: type[M], *, state_dir: Path | None = None, **options: Any
+        self,
+        model: type[M],
+        *,
+        apply: Callable[[Change[M]], None] | None = None,
+        **options: Unpack[OptionArguments],
     ) -> Iterator[Config[M]]:
         """As `Config`, on this publisher."""
         from config_manager.client.threads import Config
 
         with (
-            self._state(state_dir) as directory,
-            Config(model, connect=self._connect, **self._options(directory, options)) as config,
+            self._state(options.get("state_dir")) as directory,
+            Config(
+                model, apply=apply, connect=self._connect, **self._options(directory, options)
+            ) as config,
         ):
             yield config
 
@@ -139,6 +165,13 @@ class FakePublisher:
     def publish(self, **values: Any) -> int:
         """Sign a new revision with these values and send it; returns its number, waits for nothing."""
         return self._publish(values, deleted=False)
+
+    def set_secrets(self, **values: str) -> None:
+        """Store secrets, as `config-manager secret set` does: from the next revision on each names
+        them, and they come sealed to every instance that this publisher opened."""
+        for name, value in values.items():
+            version = self._secrets[name][0] + 1 if name in self._secrets else 1
+            self._secrets[name] = (version, Secret(value))
 
     def delete(self) -> int:
         """Sign and send a tombstone: the service keeps what it runs."""
@@ -222,6 +255,7 @@ class FakePublisher:
 
     def _publish(self, values: JsonObject, *, deleted: bool) -> int:
         self.revision += 1
+        self._named = {} if deleted else dict(self._secrets)
         update = ConfigUpdate(
             service=self.service,
             topic=wire.config_topic(self.service),
@@ -232,7 +266,7 @@ class FakePublisher:
             issued_at=self._now(),
             config=values,
             defaulted=(),
-            secrets={},
+            secrets={name: version for name, (version, _) in self._named.items()},
             deleted=deleted,
             correlation_id=f"test-{self.revision}",
         )
@@ -241,9 +275,39 @@ class FakePublisher:
         )
         self._newest = (self.revision, envelope.digest)
         if not self._withholds:
+            for instance in self._enrolled:
+                self._send_secrets(instance)
             self._retain(update.topic, envelope.to_bytes())
         self._send_snapshot()
         return self.revision
+
+    def _send_secrets(self, instance: str) -> None:
+        if not self._named:
+            return
+        empty = Sealed(self.service, instance, 1, self.revision, {})
+        values = {
+            name: seal(
+                value,
+                sealed=empty,
+                name=name,
+                version=version,
+                public=self._enrolled[instance],
+            )
+            for name, (version, value) in self._named.items()
+        }
+        sealed = replace(empty, secrets=values)
+        envelope = self._sign("config", wire.SEALED, sealed.to_bytes())
+        self._retain(wire.sealed_topic(self.service, instance), envelope.to_bytes())
+
+    def _enrol(self, state_dir: Path, instance: str | None) -> None:
+        """As `client enroll` does, without a token."""
+        identity = load_identity(state_dir, self._world)
+        named = instance or os.environ.get("CONFIG_MANAGER_INSTANCE")
+        name = parse_instance(named) if named else identity.instance
+        note_enrolled(state_dir, self.service, name, self._world)
+        self._enrolled[name] = bytes(PrivateKey(identity.seal_key).public_key)
+        if self._newest is not None:
+            self._send_secrets(name)
 
     def _send_snapshot(self) -> None:
         beacon = self._beacon()
@@ -298,7 +362,8 @@ class FakePublisher:
     def _push(self, message: _Sent) -> None:
         with self._lock:
             for line in self._lines:
-                line.push(message)
+                if line.takes(message.topic):
+                    line.push(message)
 
     def attach(self, line: _Line) -> None:
         """A connection was made. Raises ConnectionError while disconnected."""
@@ -307,7 +372,15 @@ class FakePublisher:
         with self._lock:
             self._lines.append(line)
             for topic, payload in self._retained.items():
-                line.push(_Sent(topic, payload))
+                if line.takes(topic):
+                    line.push(_Sent(topic, payload))
+
+    def send_sealed(self, line: _Line) -> None:
+        """A connection subscribed: now it is known whose secrets it may be given."""
+        with self._lock:
+            for topic, payload in self._retained.items():
+                if topic.startswith(_SEALED_TOPICS) and line.takes(topic):
+                    line.push(_Sent(topic, payload))
 
     def detach(self, line: _Line) -> None:
         with self._lock:
@@ -329,15 +402,16 @@ class FakePublisher:
             self._on_receipt.remove(listener)
 
     @contextmanager
-    def _state(self, given: Path | None) -> Iterator[Path]:
+    def _state(self, given: Path | str | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="config-manager-") as temporary:
-            directory = given or Path(temporary) / "state"
+            directory = Path(given) if given else Path(temporary) / "state"
             root = Path(temporary) / "root.json"
             root.write_bytes(self.root)
             trust_init(directory, root, self._world)
             yield directory
 
-    def _options(self, directory: Path, given: dict[str, Any]) -> dict[str, Any]:
+    def _options(self, directory: Path, given: OptionArguments) -> dict[str, Any]:
+        self._enrol(directory, given.get("instance"))
         defaults: dict[str, Any] = {"env_file": None, "bake_s": 0.0}
         own = {"service": self.service, "state_dir": directory, "mqtt_url": _URL}
         return {**defaults, **given, **own, "world": self._world}
@@ -368,6 +442,16 @@ def _outcome(receipt: Receipt, revision: int) -> Outcome | None:
 class _Line:
     """One instance's connection to the publisher. push may be called from any thread."""
 
+    def __init__(self) -> None:
+        self._filters: tuple[str, ...] = ()
+
+    def subscribed(self, filters: tuple[str, ...]) -> None:
+        self._filters = filters
+
+    def takes(self, topic: str) -> bool:
+        """Whatever comes, as from a hostile broker, but for what is sealed to another."""
+        return not topic.startswith(_SEALED_TOPICS) or topic in self._filters
+
     def push(self, message: _Sent) -> None:
         raise NotImplementedError
 
@@ -377,6 +461,7 @@ class _Line:
 
 class _AsyncioLine(_Line):
     def __init__(self, publisher: FakePublisher) -> None:
+        super().__init__()
         self._publisher = publisher
         self._loop = asyncio.get_running_loop()
         self._inbox: asyncio.Queue[_Sent | None] = asyncio.Queue()
@@ -387,7 +472,9 @@ class _AsyncioLine(_Line):
     def cut(self) -> None:
         self.push(None)
 
-    async def subscribe(self, *filters: str) -> None:  # noqa: ARG002
+    async def subscribe(self, *filters: str) -> None:
+        self.subscribed(filters)
+        self._publisher.send_sealed(self)
         await asyncio.sleep(0)
 
     async def publish(self, topic: str, payload: bytes) -> None:  # noqa: ARG002
@@ -425,6 +512,7 @@ class _TrioLine(_Line):
     def __init__(self, publisher: FakePublisher) -> None:
         import trio
 
+        super().__init__()
         self._publisher = publisher
         self._token = trio.lowlevel.current_trio_token()
         self._inbox, self._messages = trio.open_memory_channel[_Sent](10_000)
@@ -438,6 +526,8 @@ class _TrioLine(_Line):
     async def subscribe(self, *filters: str, qos: int = 1) -> None:  # noqa: ARG002
         import trio
 
+        self.subscribed(filters)
+        self._publisher.send_sealed(self)
         await trio.lowlevel.checkpoint()
 
     async def publish(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr
 
 from config_manager.client import Change, NotNow
 from config_manager.client.testing import FakePublisher
@@ -123,3 +123,50 @@ def test_threads_too() -> None:
         assert changed.wait(5)
         assert keys == [frozenset({"volume"})]
         assert not publisher.deliver_and_wait(volume=9).applied
+
+
+def test_an_option_that_the_client_does_not_have_is_none_of_the_kits() -> None:
+    publisher = FakePublisher("voice")
+    with (
+        pytest.raises(TypeError, match="first_wiat_s"),
+        publisher.open_in_threads(Voice, first_wiat_s=0),  # type: ignore[call-arg]
+    ):
+        pass
+
+
+class Guarded(BaseModel):
+    volume: float = 0.5
+    api_key: SecretStr = SecretStr("")
+
+
+@both
+def test_secrets_come_sealed_with_the_revision_that_names_them(run: Run, tmp_path: Path) -> None:
+    async def main() -> None:
+        publisher = FakePublisher("voice")
+        publisher.set_secrets(api_key="hunter2")
+        async with publisher.open(Guarded, state_dir=tmp_path, first_wait_s=0) as config:
+            assert (await publisher.deliver(volume=0.8)).applied
+            assert config.current.api_key.get_secret_value() == "hunter2"
+            publisher.set_secrets(api_key="hunter3")
+            async with publisher.open(Guarded, instance="other", first_wait_s=5) as other:
+                assert other.current.api_key.get_secret_value() == "hunter2"
+                assert (await publisher.deliver(volume=0.9)).applied
+                assert config.refusals == other.refusals == {}
+            assert config.current.api_key.get_secret_value() == "hunter3"
+        publisher.disconnect()
+        async with publisher.open(Guarded, state_dir=tmp_path, first_wait_s=0) as config:
+            assert config.current.api_key.get_secret_value() == "hunter3"
+        assert b"hunter" not in b"".join(
+            path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+        )
+
+    run(main)
+
+
+def test_secrets_come_sealed_without_an_event_loop() -> None:
+    publisher = FakePublisher("voice")
+    with publisher.open_in_threads(Guarded, first_wait_s=0) as config:
+        assert publisher.deliver_and_wait(volume=0.1).applied
+        publisher.set_secrets(api_key="hunter2")
+        assert publisher.deliver_and_wait(volume=0.2).applied
+        assert config.current.api_key.get_secret_value() == "hunter2"
