@@ -69,6 +69,7 @@ class Keeper:
             log.warning("cache not written", error=error.strerror or str(error))
             return False
         self._cache.available = True
+        self._view.notices.pop("instance", None)  # with it the start is noted, too
         self._kept = committed
         for name, state in committed.services.items():
             before = self._logged.services.get(name)

@@ -43,7 +43,7 @@ class HealthBoard:
     def report(self) -> HealthReport:
         view, committed = self._view, self._view.committed
         actors = self._states.report()
-        reasons = list(view.reasons)
+        reasons = [*view.reasons, *view.notices.values()]
         down = [name for name, state in actors.items() if state != "running"]
         reasons += [f"actor {name} is {actors[name]}" for name in down]
         brokerless = self._brokerless_too_long()

@@ -128,7 +128,8 @@ class SecretsRotation:
             context,
         )
         self._done, self._total, self._unreadable = 0, every, every - under_old
-        self._blocked = self._left_to_do = None
+        self._left_to_do = None
+        self._unblock()
 
     def _next_key(self, old: str) -> bytes:
         """The new key, durable and in the recovery copy; old: the id of the one in use. Raises
@@ -197,7 +198,7 @@ class SecretsRotation:
         await trio.to_thread.run_sync(self._replace_file, rotation)
         finish = FinishRotation(rotation, self._unreadable)
         await self._storing.ask(Administer(what=finish, by=_IN_OUR_OWN_NAME), context)
-        self._blocked = None
+        self._unblock()
         structlog.get_logger().info(
             "secrets key rotated", secrets=self._done, unreadable=self._unreadable, **_ids(rotation)
         )
@@ -206,7 +207,8 @@ class SecretsRotation:
     async def _reseal_all(self, rotation: Rotation, context: Context) -> None:
         """Whatever is set meanwhile lies under the new key already, so once through is enough."""
         self._done, self._total = await self._storing.ask(CountSecrets(rotation.new), context)
-        self._unreadable, self._blocked = 0, None
+        self._unreadable = 0
+        self._unblock()
         after = ("", "", 0)
         while True:
             began = trio.current_time()
@@ -251,6 +253,14 @@ class SecretsRotation:
         if self._blocked != why:
             structlog.get_logger().error("the secrets key is not rotated yet", error=why)
         self._blocked = why
+        self._view.notices[_NOTICE] = f"the secrets key is not rotated yet: {why}"
+
+    def _unblock(self) -> None:
+        self._blocked = None
+        self._view.notices.pop(_NOTICE, None)
+
+
+_NOTICE = "secrets-key"
 
 
 def _put_in_place(file: KeyFile) -> str:

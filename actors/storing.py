@@ -169,14 +169,15 @@ class Storage:
         self.view.publishable = False
         self.view.replace(committed)
 
-    async def administer_at_start(self, what: Administration[Any], correlation_id: str) -> None:
-        """Before anybody can ask: what the settings say about who may enter. Only while normal.
+    async def administer_at_start(self, what: Administration[Any], correlation_id: str) -> bool:
+        """Before anybody can ask: what the settings say about who may enter. False while read-only:
+        then nothing was done.
 
         Raises DatabaseUnopenable where the database can't be written.
         """
         async with self._turn:
             if self._store is None:
-                return
+                return False
             committed = self.view.committed
             now = self._world.clock.now()
             who = Administrator("settings", None, rfc3339(now), correlation_id)
@@ -186,6 +187,7 @@ class Storage:
             except DatabaseUnavailable as error:
                 raise DatabaseUnopenable(f"the database can't be written: {error}") from error
             self.view.replace(change.after)
+            return True
 
     # ── lives ──────────────────────────────────────────────────────────────────────────────────
 

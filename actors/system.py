@@ -167,7 +167,7 @@ async def running_system(
         )
         witness = Witness.open(data_dir / "instance.json", keys.instance_key, world)
         await storage.start(witness.mark, witness.audit, cache.load)
-        witness.boot()
+        _count_start(witness, view)
         await _accept_tokens(storage, settings, keys, world)
         storing = await start(
             Actor.batching("storing", storage.life(), STORING, jitter=world.randomness.fraction)
@@ -265,6 +265,16 @@ async def running_system(
         )
 
 
+def _count_start(witness: Witness, view: CommittedView) -> None:
+    """A full disk is no reason not to serve what is there."""
+    try:
+        witness.boot()
+    except OSError as error:
+        why = f"instance.json can't be written ({error.strerror or error}): this start is not noted"
+        view.notices["instance"] = why
+        structlog.get_logger().error("start not noted", error=why)
+
+
 def _seal_for_recovery(keys: KeyRing, world: World) -> None:
     """Keys may have changed since the last start; a start does not fail for what is for a bad day."""
     try:
@@ -353,9 +363,14 @@ async def _accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, wo
     async def accept(name: str, token: str) -> None:
         token_hash = hash_of(token.encode())
         if name not in known or known[name].hash != token_hash:
-            await storage.administer_at_start(
-                AcceptAdminToken(name, token_hash), world.randomness.uuid()
-            )
+            what = AcceptAdminToken(name, token_hash)
+            if not await storage.administer_at_start(what, world.randomness.uuid()):
+                why = (
+                    f"the {name} token that was given is not accepted: the database can't be written; "
+                    "start again once it can"
+                )
+                storage.view.notices["token"] = why
+                structlog.get_logger().error("token not accepted", error=why)
 
     if settings.bootstrap_token is not None:
         await accept("bootstrap", settings.bootstrap_token.get_secret_value())

@@ -25,6 +25,8 @@ class CommittedView:
         self._changed = trio.Event()
         self.mode: Mode = "normal"
         self.reasons: tuple[str, ...] = ()
+        self.notices: dict[str, str] = {}
+        """what an operator should know although everything goes on, by what it is about"""
         self.publishable = True
         """False where publishing could contradict what was published before: the state is the
         last-known-good one, or the database was rolled back."""

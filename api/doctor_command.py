@@ -133,6 +133,7 @@ def _ask_server(server: Server) -> list[Finding]:
     if health["ok"]:
         detail = f"healthy, revision {health['revision']}, {health['outbox_depth']} to confirm"
         findings.append(Finding("ok", "server", detail))
+        findings += [Finding("warning", "server", reason) for reason in health["reasons"]]
     else:
         findings.append(Finding("failed", "server", "; ".join(health["reasons"])))
     for url, state in health["broker"].items():

@@ -162,7 +162,13 @@ def run(
 @client.command()
 @_STATE
 @_SERVICE
-@click.option("--url", required=True, help="The server's REST, such as https://config.local:8081.")
+@click.option(
+    "--url",
+    required=True,
+    envvar="CONFIG_MANAGER_URL",
+    show_envvar=True,
+    help="The server's REST, such as https://config.local:8081.",
+)
 @click.option(
     "--token-file",
     required=True,

@@ -40,6 +40,7 @@ class Witness:
         self._key = key
         self._world = world
         self._record = record
+        self._written = record
 
     @classmethod
     def open(cls, path: Path, instance_key: bytes, world: World) -> Witness:
@@ -83,8 +84,10 @@ class Witness:
         return Head(self._record.audit_seq, self._record.audit_head, self._path.name)
 
     def boot(self) -> None:
-        """Count this start, durably; raises OSError."""
-        self._save(replace(self._record, boot_seq=self._record.boot_seq + 1))
+        """Count this start, durably. Raises OSError; it counts all the same, and the next `advance`
+        writes it."""
+        self._record = replace(self._record, boot_seq=self._record.boot_seq + 1)
+        self._save(self._record)
 
     def advance(self, mark: Mark, audit: tuple[int, str] = (0, GENESIS)) -> None:
         """Note how far the database and its audit (number and hash of its newest row) have come,
@@ -94,13 +97,13 @@ class Witness:
             record = replace(record, epoch_seq=mark.epoch_seq, revision=mark.revision)
         if audit[0] > record.audit_seq:
             record = replace(record, audit_seq=audit[0], audit_head=audit[1])
-        if record != self._record:
+        if record != self._written:
             self._save(record)
 
     def _save(self, record: _Record) -> None:
         data = {**asdict(record), "mac": _mac(self._key, asdict(record)).hex()}
         self._world.disk.write_atomic(self._path, strict_json.dumps(data) + b"\n")
-        self._record = record
+        self._record = self._written = record
 
 
 def _mac(key: bytes, record: JsonObject) -> bytes:

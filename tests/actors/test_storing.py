@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from threading import Event
@@ -9,14 +10,19 @@ from threading import Event
 import pytest
 import trio
 import trio.testing
+from pydantic import SecretStr
 
 from config_manager.actors import storing
-from config_manager.actors.system import System
+from config_manager.actors.mqtt import AiomqttTransport
+from config_manager.actors.system import System, running_system
 from config_manager.config.names import Epoch
+from config_manager.config.services import SAMPLE_CATALOGUE
+from config_manager.config.settings import Settings
+from config_manager.config.world import SystemDisk, World
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.state import HistoryPage, HistoryQuery
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
-from tests.api.asgi import Answer, Caller, on_disk, running, with_the_key
+from tests.api.asgi import TOKEN, Answer, Caller, on_disk, running, with_the_key
 
 DOOR = "/api/v1/config/door"
 
@@ -160,6 +166,44 @@ async def test_one_service_of_an_older_database_gives_it_away_though_the_counter
     async with on_disk(tmp_path) as system:
         assert system.view.mode == "read-only"
         assert "the database has door at revision 1" in system.view.reasons[0]
+
+
+async def test_a_token_that_a_read_only_start_can_not_accept_is_named_in_health(
+    tmp_path: Path,
+) -> None:
+    async with on_disk(tmp_path) as system:
+        assert (await Caller(system).ask("PUT", DOOR, {"open": True})).status == 201
+    database = tmp_path / "config.db"
+    content = database.read_bytes()  # every page but the first: it opens, and can't be read
+    database.write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
+    settings = Settings(
+        data_dir=tmp_path, mqtt_url="none:", bootstrap_token=SecretStr("another-token")
+    )
+    async with running_system(
+        settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World()
+    ) as system:
+        report = system.health()
+        assert report.mode == "read-only"
+        assert any("the bootstrap token" in reason for reason in report.reasons), report.reasons
+
+
+class FullDisk(SystemDisk):
+    def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+async def test_a_full_disk_is_no_reason_not_to_start_and_health_names_it(tmp_path: Path) -> None:
+    async with on_disk(tmp_path) as system:
+        assert (await Caller(system).ask("PUT", DOOR, {"open": True})).status == 201
+    settings = Settings(data_dir=tmp_path, mqtt_url="none:", bootstrap_token=SecretStr(TOKEN))
+    async with running_system(
+        settings,
+        catalogue=SAMPLE_CATALOGUE,
+        transport=AiomqttTransport(),
+        world=World(disk=FullDisk()),
+    ) as system:
+        assert any("this start is not noted" in reason for reason in system.health().reasons)
+        assert (await Caller(system).ask("GET", DOOR)).json["config"] == {"open": True}
 
 
 class SlowToRead(MemoryStore):

@@ -135,6 +135,7 @@ async def test_while_one_runs_another_post_answers_that_one_and_what_is_set_lies
         await fill(rest, 2)
         first = (await rest.ask("POST", ROTATE)).json
         assert "disk is full" in (await until(rest, "blocked"))["to_do"]
+        assert "not rotated yet" in "".join((await rest.ask("GET", "/health")).json["reasons"])
         store.refuses_from_page = 1_000
         await fill(rest, 1)
         assert store.secret_versions()[-1].key_id == first["new_key_id"]

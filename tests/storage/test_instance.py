@@ -204,6 +204,15 @@ class FullDisk(SystemDisk):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
+class SometimesFull(SystemDisk):
+    full = False
+
+    def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write_atomic(path, data, mode=mode)
+
+
 def test_what_can_not_be_written_is_not_claimed(path: Path, witness: Witness) -> None:
     """The next try writes it: a witness that believed itself written would skip it."""
     full = open_witness(path, world=World(disk=FullDisk()))
@@ -211,8 +220,23 @@ def test_what_can_not_be_written_is_not_claimed(path: Path, witness: Witness) ->
         full.advance(Mark(1, 8))
     with pytest.raises(OSError, match="No space"):
         full.boot()
-    assert (full.mark, full.boot_seq) == (Mark(1, 7), 1)
-    assert open_witness(path).mark == Mark(1, 7)
+    assert full.mark == Mark(1, 7)
+    assert full.boot_seq == 2, "its beacons outrank those of the start before all the same"
+    kept = open_witness(path)
+    assert (kept.mark, kept.boot_seq) == (Mark(1, 7), 1)
+
+
+def test_a_start_that_could_not_be_noted_is_with_what_is_written_next(
+    path: Path, witness: Witness
+) -> None:
+    disk = SometimesFull()
+    later = open_witness(path, world=World(disk=disk))
+    disk.full = True
+    with pytest.raises(OSError, match="No space"):
+        later.boot()
+    disk.full = False
+    later.advance(witness.mark)
+    assert open_witness(path).boot_seq == 2
 
 
 # ── the lock ───────────────────────────────────────────────────────────────────────────────────
