@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from config_manager.client.claim import Claim
+from config_manager.client.claim import Claim, Onlooker
 from config_manager.client.subscriber import Kept
 from config_manager.config import strict_json, trust, wire
 from config_manager.config.documents import ConfigUpdate, Root
@@ -43,7 +43,7 @@ class Cache:
         file_key: bytes,
         roots: Sequence[Root],
         world: World,
-        claim: Claim | None = None,
+        claim: Claim | Onlooker | None = None,
     ) -> None:
         """roots: every one that was trusted, the newest last. claim: who does not hold it only
         reads; None where nobody else can be there."""

@@ -9,22 +9,31 @@ others only read, and when it ends, however it ends, another takes over.
 from __future__ import annotations
 
 import os
+import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
+
+_LOOKS = 50
+_LOOK_S = 0.001
+"""Who only looks has the lock for some microseconds: no reason to go without it."""
 
 
 class Claim:
     """Held until `close`, or the end of the process: the kernel sees to that. A forked child has none
     of its parent's, and does not keep them when that ends."""
 
-    def __init__(self, state_dir: Path, service: str) -> None:
-        self._path = state_dir / f"{service}.lock"
+    def __init__(
+        self, state_dir: Path, service: str, pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._path = _path(state_dir, service)
+        self._pause = pause
         self._descriptor: int | None = None
         self.is_held = False
         _claims.add(self)
 
     def take(self) -> bool:
-        """Whether it is ours now; never waits. Where files can't be locked, everybody has it."""
+        """Whether it is ours now; waits for nobody who has it. Where files can't be locked, everybody has it."""
         if not self.is_held:
             self.is_held = self._try()
         return self.is_held
@@ -46,16 +55,59 @@ class Claim:
                 self._descriptor = os.open(self._path, flags, 0o600)
             except OSError:  # nobody writes in a directory like that
                 return True
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # a network's file system without locks
-            return True
-        return True
+        for _ in range(_LOOKS):
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not _is_only_looked_at(self._descriptor):
+                    return False
+                self._pause(_LOOK_S)
+            except OSError:  # a network's file system without locks
+                return True
+            else:
+                return True
+        return False
 
     def __del__(self) -> None:
         self.close()
+
+
+class Onlooker:
+    """Knows whether anybody has the claim, and never has it: nothing is made or kept by looking."""
+
+    is_held = False
+
+    def __init__(self, state_dir: Path, service: str) -> None:
+        self._path = _path(state_dir, service)
+
+    def take(self) -> bool:
+        """Whether it could be taken."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:  # nobody ever did, or nobody can
+            return True
+        try:
+            return _is_only_looked_at(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _path(state_dir: Path, service: str) -> Path:
+    return state_dir / f"{service}.lock"
+
+
+def _is_only_looked_at(descriptor: int) -> bool:
+    """Whether nobody has it for himself. Looking shares the lock, for a moment."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # no locks here
+        return True
+    return True
 
 
 _claims = weakref.WeakSet[Claim]()

@@ -252,10 +252,9 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
       config-manager client get --state ./state --service stt-worker | jq -r .whisper_model
       . <(config-manager client get --state ./state --service stt-worker --format env)
     """
-    from contextlib import closing
 
     from config_manager.client.cache import Cache, KeptBroken
-    from config_manager.client.claim import Claim
+    from config_manager.client.claim import Onlooker
     from config_manager.client.formats import render
     from config_manager.client.identity import load_identity
     from config_manager.config.errors import NothingKept, RootRefused
@@ -266,8 +265,8 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
     name = parse_service(service)
     identity = load_identity(state, world)
     try:
-        with closing(Claim(state, name)) as claim:
-            kept = Cache(state, name, identity.file_key, identity.roots, world, claim).load()
+        onlooker = Onlooker(state, name)
+        kept = Cache(state, name, identity.file_key, identity.roots, world, onlooker).load()
     except KeptBroken as error:
         raise RootRefused(f"what was kept does not verify: {error}") from None
     remark = _remark(kept) if kept is not None else None

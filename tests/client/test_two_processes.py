@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 
 from config_manager.client import Config
 from config_manager.client.cache import Cache
-from config_manager.client.claim import Claim
+from config_manager.client.claim import Claim, Onlooker
 from config_manager.client.cli import client
 from config_manager.client.identity import load_identity
 from config_manager.client.testing import FakePublisher
@@ -135,6 +136,32 @@ def test_the_second_writes_once_the_first_has_ended(tmp_path: Path) -> None:
     new.keep(new.unwritten)
     assert new.unwritten is None
     assert make_cache(tmp_path)[1].load() == m.make_kept(6)
+
+
+def test_who_only_looks_makes_nothing_and_takes_nothing(tmp_path: Path) -> None:
+    onlooker, claim = Onlooker(tmp_path, m.SERVICE), Claim(tmp_path, m.SERVICE)
+    assert onlooker.take()
+    assert list(tmp_path.iterdir()) == []
+    assert claim.take()
+    assert not onlooker.take()
+    claim.close()
+    assert onlooker.take()
+    assert onlooker.take()
+    assert Claim(tmp_path, m.SERVICE).take()
+
+
+def test_who_starts_while_somebody_looks_writes_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / f"{m.SERVICE}.lock"
+    with path.open("w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        waited: list[float] = []
+
+        def pause(seconds: float) -> None:
+            waited.append(seconds)
+            fcntl.flock(looking, fcntl.LOCK_UN)
+
+        assert Claim(tmp_path, m.SERVICE, pause).take()
+        assert len(waited) == 1
 
 
 def test_who_takes_over_never_goes_back(tmp_path: Path) -> None:
