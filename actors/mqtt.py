@@ -102,8 +102,16 @@ class Transport(Protocol):
 class AiomqttTransport:
     """aiomqtt (paho underneath) under trio-asyncio."""
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        unread: Callable[[], asyncio.Queue[Any]] | None = None,
+    ) -> None:
+        """unread: makes what holds a connection's messages until they are read, and decides what no
+        longer fits; by default the oldest stay."""
         self._tls = tls
+        self._unread = unread or _Unread
         self._speaks_311: set[BrokerAddress] = set()
 
     @asynccontextmanager
@@ -117,7 +125,7 @@ class AiomqttTransport:
             async with trio_asyncio.open_loop() as loop:
                 # without a handler of ours a dying broker ends the whole program
                 loop.set_exception_handler(lambda _loop, _context: None)
-                inbox = _Inbox()
+                inbox = _Inbox(self._unread())
                 async with (
                     self._open(aiomqtt, address, client_id, will, inbox) as (client, limit),
                     trio.open_nursery() as nursery,
@@ -205,29 +213,53 @@ class AiomqttTransport:
         return client
 
 
-class _Inbox(asyncio.Queue[Any]):
-    """aiomqtt's queue, turned into a Trio channel: a message is no asyncio task's business."""
+class _Unread(asyncio.Queue[Any]):
+    """The first that come stay: the retained messages of all services, of which each counts. What does
+    not fit is lost as on any QoS 0 way; whoever reads asks again for what is missing."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._arrived, self.messages = trio.open_memory_channel[Message](_UNREAD)
-        self.lost: BrokerUnavailable | None = None
+        super().__init__(_UNREAD)
         self._waiting_bytes = 0
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
-        payload = item.payload if isinstance(item.payload, bytes) else b""
-        # what does not fit is lost as on any QoS 0 way; whoever reads asks again for what is missing
-        if len(payload) > MAX_MESSAGE_BYTES or self._waiting_bytes > _UNREAD_BYTES:
-            return
-        with suppress(trio.WouldBlock):
-            self._arrived.send_nowait(Message(str(item.topic), payload, retained=item.retain))
-            self._waiting_bytes += len(payload)
+        if self._waiting_bytes <= _UNREAD_BYTES and not self.full():
+            super().put_nowait(item)
+            self._waiting_bytes += len(_payload(item))
+
+    def get_nowait(self) -> aiomqtt.Message:
+        item: aiomqtt.Message = super().get_nowait()
+        self._waiting_bytes -= len(_payload(item))
+        return item
+
+
+class _Inbox(asyncio.Queue[Any]):
+    """Stands where aiomqtt wants its queue, and is read from Trio: a message is no asyncio task's
+    business."""
+
+    def __init__(self, unread: asyncio.Queue[Any]) -> None:
+        super().__init__()
+        self._unread = unread
+        self._news = trio.Event()
+        self._closed = False
+        self.lost: BrokerUnavailable | None = None
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        if len(_payload(item)) <= MAX_MESSAGE_BYTES:
+            self._unread.put_nowait(item)
+            self._news.set()
 
     async def read(self) -> AsyncIterator[Message]:
         """Until the connection is lost and everything was read."""
-        async for message in self.messages:
-            self._waiting_bytes -= len(message.payload)
-            yield message
+        while True:
+            await trio.lowlevel.checkpoint()
+            if not self._unread.empty():
+                item = self._unread.get_nowait()
+                yield Message(str(item.topic), _payload(item), retained=item.retain)
+            elif self._closed:
+                return
+            else:
+                self._news = trio.Event()
+                await self._news.wait()
 
     async def close_when_lost(self, client: aiomqtt.Client, limit: PacketLimit) -> None:
         """Until the connection breaks. A client that only publishes would never notice."""
@@ -240,7 +272,16 @@ class _Inbox(asyncio.Queue[Any]):
             self.lost = BrokerUnavailable("the connection was closed")
         except (aiomqtt.MqttError, OSError) as error:
             self.lost = BrokerUnavailable(limit.refused or _plainly(error))
-        self._arrived.close()
+        self.close()
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        self._closed = True
+        self._news.set()
+
+
+def _payload(item: aiomqtt.Message) -> bytes:
+    return item.payload if isinstance(item.payload, bytes) else b""
 
 
 class _Writer:

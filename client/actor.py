@@ -517,5 +517,6 @@ class _Driver(Generic[M]):
 
 def _default_transport() -> Transport:
     from config_manager.actors.mqtt import AiomqttTransport
+    from config_manager.client.inbox import Inbox
 
-    return AiomqttTransport()
+    return AiomqttTransport(unread=Inbox)

@@ -1,4 +1,4 @@
-"""What an asyncio client has received and not judged yet, bounded: the newest wins.
+"""What a client has received and not judged yet, bounded, under asyncio and Trio: the newest wins.
 
 aiomqtt reads its socket whether anybody is done with the message before or not, so a broker, or
 whoever writes to it, could fill this process's memory while a disk or a loop is slow. Of one topic

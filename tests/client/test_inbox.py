@@ -3,9 +3,13 @@ from __future__ import annotations
 import asyncio
 
 import aiomqtt
+import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config_manager.actors.mqtt import AiomqttTransport, Message, _Inbox
+from config_manager.client.actor import _default_transport
 from config_manager.client.aio import Will, _make_client
 from config_manager.client.brokers import parse_addresses
 from config_manager.client.inbox import MOST_BYTES, PER_TOPIC, Inbox
@@ -74,3 +78,43 @@ async def _client_of_asyncio() -> aiomqtt.Client:
 def test_it_is_the_inbox_of_every_connection_under_asyncio() -> None:
     client = asyncio.run(_client_of_asyncio())
     assert isinstance(client._queue, Inbox)
+
+
+def test_a_flood_leaves_the_newest_under_trio_too() -> None:
+    async def story() -> None:
+        transport = _default_transport()
+        assert isinstance(transport, AiomqttTransport)
+        unread = transport._unread()
+        assert isinstance(unread, Inbox)
+        inbox = _Inbox(unread)
+        inbox.put_nowait(message("config", b"genuine"))
+        for number in range(10_000):
+            inbox.put_nowait(message("keepalive", b"%d" % number))
+        inbox.close()
+        with trio.fail_after(5):
+            read = [one async for one in inbox.read()]
+        newest = [Message("keepalive", b"%d" % n) for n in range(10_000 - PER_TOPIC, 10_000)]
+        assert read == [Message("config", b"genuine"), *newest]
+
+    trio.run(story)
+
+
+def test_who_waits_under_trio_is_given_what_comes() -> None:
+    async def story() -> None:
+        inbox, read = _Inbox(Inbox()), list[bytes]()
+
+        async def reader() -> None:
+            async for one in inbox.read():
+                read.append(one.payload)
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(reader)
+                for number in (b"1", b"2"):
+                    await trio.testing.wait_all_tasks_blocked()
+                    inbox.put_nowait(message("config", number))
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+        assert read == [b"1", b"2"]
+
+    trio.run(story)
