@@ -17,9 +17,10 @@ publisher was started again (nothing says how long it was away), or `seq` rose b
 as the time took. `seq` counts for no more than that, because a publisher makes a beacon a second while its
 settings are changed: of an hour of these, a broker could make ten.
 
-What that leaves to whoever replays: `CLOCK_DRIFT`; `MAX_LAG_S` as often as is forgiven; and after a
-silence, which shows as stale, beacons that are older than they pretend by nine times the busy time
-that he recorded, or that were recorded before a restart.
+What that leaves to whoever replays: `CLOCK_DRIFT`; beyond the time that he recorded, `MAX_LAG_S` and a
+beacon's `valid_s` (a minute) once, and again as often as is forgiven; and after a silence, which shows as
+stale, beacons that are older than they pretend by nine times the busy time that he recorded, or that
+were recorded before a restart.
 """
 
 from __future__ import annotations

@@ -186,6 +186,31 @@ def test_whatever_replay_falls_further_behind_than_is_forgiven_proves_nothing(
             assert not pace.keeps_up
 
 
+@settings(max_examples=150, deadline=None)
+@example([[1.0] * 240], [], [12.0])
+@example([[1.0] * 60] * 4, [], [40.0])
+@example([[10.0] * 60] * 4, [], [11.0, 40.0])
+@given(
+    st.lists(st.lists(st.floats(0.1, 10.0), min_size=1, max_size=60), min_size=1, max_size=4),
+    st.lists(st.booleans(), max_size=12),
+    st.lists(st.floats(0.01, 600.0), min_size=1, max_size=12),
+)
+def test_whoever_replays_is_fresh_for_what_he_recorded_and_a_minute_for_each_that_is_forgiven(
+    runs: list[list[float]], dropped: list[bool], gaps_s: list[float]
+) -> None:
+    recorded = boots(runs, [])
+    played = [one for n, one in enumerate(recorded) if not dropped or not dropped[n % len(dropped)]]
+    pace, at, fresh_s = Pace(), 0.0, 0.0
+    for n, one in enumerate(played):
+        pace.heard(one.beacon(), at)
+        gap_s = gaps_s[n % len(gaps_s)]
+        fresh_s += min(gap_s, one.valid_s) if pace.keeps_up else 0.0
+        forgiven = MOST_FORGIVEN * (1 + at // 3600)
+        minutes = (1 + forgiven) * (MAX_LAG_S + one.valid_s)
+        assert fresh_s <= one.at - played[0].at + minutes + CLOCK_DRIFT * at + 0.1
+        at += gap_s
+
+
 @pytest.mark.parametrize("pause_s", [10.0, 1.0], ids=["idle", "busy"])
 @pytest.mark.parametrize("stretched", [1.3, 2.0, 10.0])
 def test_a_day_at_a_crawl_is_hardly_ever_fresh(pause_s: float, stretched: float) -> None:
