@@ -59,14 +59,17 @@ class Message:
 
 @contextmanager
 def broken_as_itself() -> Iterator[None]:
-    """A broken connection passes without the groups that nurseries put around it."""
+    """A broken connection passes without the groups that nurseries put around it; where it breaks
+    while we are cancelled, only that passes."""
     try:
         yield
     except BaseExceptionGroup as group:
         _, other = group.split(BrokerUnavailable)
-        if other is not None:
-            raise
-        raise the_reason(group, BrokerUnavailable) from None
+        if other is None:
+            raise the_reason(group, BrokerUnavailable) from None
+        if other.split(trio.Cancelled)[1] is None:
+            raise other from None
+        raise
 
 
 class Connection(Protocol):
