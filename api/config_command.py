@@ -239,7 +239,11 @@ def show_history(
 
 
 def _told(change: Mapping[str, Any]) -> str:
-    return f"{change['key']}: {_shown(change['old'])} → {_shown(change['new'])}"
+    old, new = (
+        "null" if side in change.get("nulls", ()) else _shown(change[side])
+        for side in ("old", "new")
+    )
+    return f"{change['key']}: {old} → {new}"
 
 
 def _shown(value: Any) -> str:
@@ -345,11 +349,15 @@ def _undone(now: Values, entries: list[dict[str, Any]]) -> Values:
     values = dict(now)
     for entry in entries:
         for change in entry["changes"]:
-            if change["old"] is None or _MASK in (change["old"], change["new"]):
+            if not _was_there(change) or _MASK in (change["old"], change["new"]):
                 values.pop(change["key"], None)
             else:
                 values[change["key"]] = change["old"]
     return values
+
+
+def _was_there(change: Mapping[str, Any]) -> bool:
+    return change["old"] is not None or "old" in change.get("nulls", ())
 
 
 def _changes(before: Values, after: Values) -> list[dict[str, Any]]:

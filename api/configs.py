@@ -256,7 +256,7 @@ def _list_entry(name: str, state: ServiceState | None) -> JsonObject:
 
 
 def _changes(changes: tuple[KeyChange, ...]) -> list[JsonObject]:
-    return [{"key": c.key, "old": c.old, "new": c.new} for c in changes]
+    return [change.to_object() for change in changes]
 
 
 async def reserved_name(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001

@@ -67,7 +67,7 @@ def _entry(entry: HistoryEntry, secrets: frozenset[str]) -> dict[str, object]:
         "changes": [
             {"key": c.key, "old": _masked(c.old), "new": _masked(c.new)}
             if c.key in secrets
-            else {"key": c.key, "old": c.old, "new": c.new}
+            else c.to_object()
             for c in entry.changes
         ],
     }

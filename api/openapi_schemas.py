@@ -112,7 +112,19 @@ SCHEMAS: dict[str, Any] = {
         "propertyNames": KEY,
         "additionalProperties": _VALUE,
     },
-    "KeyChange": _schema({"key": TEXT, "old": {}, "new": {}}),
+    "KeyChange": _schema(
+        {
+            "key": TEXT,
+            "old": {"description": "null: it was not there, unless `nulls` says otherwise"},
+            "new": {"description": "null: it is not there, unless `nulls` says otherwise"},
+            "nulls": {
+                "type": "array",
+                "items": {"enum": ["old", "new"]},
+                "description": "which of the two is a value that is null",
+            },
+        },
+        "key", "old", "new",
+    ),
     "Config": _schema(
         {**_STAMP, "config": OBJECT, "defaulted": {"type": "array", "items": TEXT}, **_WRITTEN},
         *_STAMP, "config", "defaulted",

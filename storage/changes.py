@@ -418,7 +418,16 @@ def _key_changes(
     old_values = before.stored if before else {}
     keys = dict.fromkeys((*old_values, *after.stored))
     return tuple(
-        KeyChange(key, old_values.get(key), after.stored.get(key))
+        KeyChange(
+            key,
+            old_values.get(key),
+            after.stored.get(key),
+            tuple(
+                side
+                for side, values in (("old", old_values), ("new", after.stored))
+                if values.get(key, ...) is None
+            ),
+        )
         for key in keys
         if key not in old_values
         or key not in after.stored
@@ -443,7 +452,7 @@ def _audit(
         "reason": writer.reason,
         "correlation_id": writer.correlation_id,
         "services": {
-            row.service: [[c.key, c.old, c.new] for c in row.entry.changes] for row in rows
+            row.service: [change.to_list() for change in row.entry.changes] for row in rows
         },
     }
     return link(before, writer.revision, body)

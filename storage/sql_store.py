@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -360,7 +360,7 @@ class SqlStore:
                 entry.action,
                 entry.reason,
                 entry.correlation_id,
-                _json([[c.key, c.old, c.new] for c in entry.changes]),
+                _json([change.to_list() for change in entry.changes]),
             ),
         )
         self._writer.executemany(
@@ -583,12 +583,8 @@ def _service(row: Sequence[Any]) -> ServiceState:
 
 def _history_entry(row: Sequence[Any]) -> HistoryEntry:
     *fields, changes_json = row
-    fields.append(tuple(_key_changes(orjson.loads(changes_json))))
+    fields.append(tuple(map(KeyChange.from_list, orjson.loads(changes_json))))
     return HistoryEntry(*fields)
-
-
-def _key_changes(items: Iterable[Sequence[Any]]) -> Iterable[KeyChange]:
-    return (KeyChange(*item) for item in items)
 
 
 def _json(value: object) -> str:

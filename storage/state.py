@@ -6,9 +6,9 @@ the world as of one revision.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
@@ -79,11 +79,27 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """One top-level key that a revision changed; None stands for "not there"."""
+    """One top-level key that a revision changed; None stands for "not there", but for those of `old`
+    and `new` that `nulls` names: there it is JSON's null."""
 
     key: str
     old: object
     new: object
+    nulls: tuple[str, ...] = ()
+
+    def to_list(self) -> list[object]:
+        """As history and audit keep it."""
+        return [self.key, self.old, self.new, *([self.nulls] if self.nulls else [])]
+
+    @classmethod
+    def from_list(cls, kept: Sequence[Any]) -> KeyChange:
+        key, old, new, *nulls = kept
+        return cls(key, old, new, tuple(nulls[0]) if nulls else ())
+
+    def to_object(self) -> JsonObject:
+        """As REST answers it."""
+        told = {"key": self.key, "old": self.old, "new": self.new}
+        return {**told, "nulls": list(self.nulls)} if self.nulls else told
 
 
 @dataclass(frozen=True, slots=True)

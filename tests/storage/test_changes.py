@@ -710,6 +710,8 @@ def check_changes(
     for c in noted:
         if c.key in differing:
             assert (c.old, c.new) == (before.get(c.key), now.get(c.key))
+            assert ("old" in c.nulls) == (c.key in before and c.old is None)
+            assert ("new" in c.nulls) == (c.key in now and c.new is None)
         else:
             assert c.old == (MASK if c.key in once else None)
             assert c.new == (MASK if c.key in secrets else None)

@@ -262,7 +262,8 @@ def test_any_json_value_comes_back_as_it_was(hand: Hand, value: object) -> None:
     back = hand.store.load().services["a"].stored["k"]
     assert repr(back) == repr(value)  # 1, 1.0 and True are equal, but not the same
     (entry,) = hand.store.history(HistoryQuery("a")).entries
-    assert repr(entry.changes) == repr((KeyChange("k", None, value),))
+    nulls = ("new",) if value is None else ()
+    assert repr(entry.changes) == repr((KeyChange("k", None, value, nulls),))
 
 
 # ── all or none ────────────────────────────────────────────────────────────────────────────────
@@ -350,7 +351,7 @@ def test_history_says_who_when_what_and_why(hand: Hand) -> None:
     assert newest.changes == (
         KeyChange("x", 1, 3),
         KeyChange("y", 2, None),
-        KeyChange("z", None, None),
+        KeyChange("z", None, None, nulls=("new",)),
     )
 
 
