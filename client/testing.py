@@ -106,6 +106,7 @@ class FakePublisher:
         self._secrets: dict[str, tuple[int, Secret]] = {}
         self._named: dict[str, tuple[int, Secret]] = {}  # by the newest revision
         self._enrolled: dict[str, bytes] = {}
+        self._open: set[str] = set()  # instances
         self._retained: dict[str, bytes] = {}
         self._lines: list[_Line] = []
         self._reachable = True
@@ -130,7 +131,7 @@ class FakePublisher:
         from config_manager.client import actor, aio
 
         with self._state(options.get("state_dir")) as directory:
-            common = self._options(directory, options)
+            instance, common = self._options(directory, options)
             opened: AbstractAsyncContextManager[LiveConfig[M]]
             if sniffio.current_async_library() == "trio":
                 opened = actor.open_config(
@@ -139,7 +140,8 @@ class FakePublisher:
             else:
                 opened = aio.open_config(model, apply=apply, connect=self._connect, **common)
             async with opened as config:
-                yield config
+                with self._opened(instance):
+                    yield config
 
     @contextmanager
     def open_in_threads(
@@ -152,13 +154,13 @@ class FakePublisher:
         """As `Config`, on this publisher."""
         from config_manager.client.threads import Config
 
-        with (
-            self._state(options.get("state_dir")) as directory,
-            Config(
-                model, apply=apply, connect=self._connect, **self._options(directory, options)
-            ) as config,
-        ):
-            yield config
+        with self._state(options.get("state_dir")) as directory:
+            instance, common = self._options(directory, options)
+            with (
+                Config(model, apply=apply, connect=self._connect, **common) as config,
+                self._opened(instance),
+            ):
+                yield config
 
     # ── what a publisher does ──────────────────────────────────────────────────────────────────
 
@@ -178,7 +180,10 @@ class FakePublisher:
         return self._publish({}, deleted=True)
 
     async def deliver(self, **values: Any) -> Outcome:
-        """`publish`, and wait until the service has decided."""
+        """`publish`, and wait until each instance that is open has decided.
+
+        Of several the outcome is that of one that did not apply it, if there is such a one.
+        """
         import sniffio
 
         if sniffio.current_async_library() == "trio":
@@ -187,39 +192,19 @@ class FakePublisher:
             event: Any = trio.Event()
         else:
             event = asyncio.Event()
-        found: list[Receipt] = []
-
-        def on_receipt(receipt: Receipt) -> None:
-            found.append(receipt)
-            event.set()
-
-        with self._listening(on_receipt):
-            revision = self.publish(**values)
-            while True:
-                await event.wait()
-                for receipt in found:
-                    if outcome := _outcome(receipt, revision):
-                        return outcome
-                found.clear()
-                event = type(event)()
+        with self._deciding(event.set) as outcomes:
+            self.publish(**values)
+            await event.wait()
+        return _worst(outcomes)
 
     def deliver_and_wait(self, *, timeout: float = 10.0, **values: Any) -> Outcome:
         """`deliver` from plain threads. timeout: seconds; raises TimeoutError."""
         decided = threading.Event()
-        outcomes: list[Outcome] = []
-        revision = -1
-
-        def on_receipt(receipt: Receipt) -> None:
-            if outcome := _outcome(receipt, revision):
-                outcomes.append(outcome)
-                decided.set()
-
-        with self._listening(on_receipt):
-            revision = self.revision + 1
-            self.publish(**values)
+        with self._deciding(decided.set) as outcomes:
+            revision = self.publish(**values)
             if not decided.wait(timeout):
                 raise TimeoutError(f"the service has not decided on revision {revision}")
-        return outcomes[0]
+        return _worst(outcomes)
 
     def send(self, payload: bytes, topic: str | None = None) -> None:
         """Any bytes, as a hostile broker would send them; by default on the service's own topic."""
@@ -299,8 +284,8 @@ class FakePublisher:
         envelope = self._sign("config", wire.SEALED, sealed.to_bytes())
         self._retain(wire.sealed_topic(self.service, instance), envelope.to_bytes())
 
-    def _enrol(self, state_dir: Path, instance: str | None) -> None:
-        """As `client enroll` does, without a token."""
+    def _enrol(self, state_dir: Path, instance: str | None) -> str:
+        """As `client enroll` does, without a token; returns the instance's name."""
         identity = load_identity(state_dir, self._world)
         named = instance or os.environ.get("CONFIG_MANAGER_INSTANCE")
         name = parse_instance(named) if named else identity.instance
@@ -308,6 +293,7 @@ class FakePublisher:
         self._enrolled[name] = bytes(PrivateKey(identity.seal_key).public_key)
         if self._newest is not None:
             self._send_secrets(name)
+        return name
 
     def _send_snapshot(self) -> None:
         beacon = self._beacon()
@@ -394,12 +380,30 @@ class FakePublisher:
             listener(receipt)
 
     @contextmanager
-    def _listening(self, listener: Callable[[Receipt], Any]) -> Iterator[None]:
+    def _deciding(self, decided: Callable[[], None]) -> Iterator[dict[str, Outcome]]:
+        """What each instance makes of the revision published next; decided: called once all have."""
+        revision = self.revision + 1
+        outcomes: dict[str, Outcome] = {}
+
+        def listener(receipt: Receipt) -> None:
+            if outcome := _outcome(receipt, revision):
+                outcomes[receipt.instance] = outcome
+                if self._open <= outcomes.keys():
+                    decided()
+
         self._on_receipt.append(listener)
+        try:
+            yield outcomes
+        finally:
+            self._on_receipt.remove(listener)
+
+    @contextmanager
+    def _opened(self, instance: str) -> Iterator[None]:
+        self._open.add(instance)
         try:
             yield
         finally:
-            self._on_receipt.remove(listener)
+            self._open.discard(instance)
 
     @contextmanager
     def _state(self, given: Path | str | None) -> Iterator[Path]:
@@ -410,11 +414,11 @@ class FakePublisher:
             trust_init(directory, root, self._world)
             yield directory
 
-    def _options(self, directory: Path, given: OptionArguments) -> dict[str, Any]:
-        self._enrol(directory, given.get("instance"))
+    def _options(self, directory: Path, given: OptionArguments) -> tuple[str, dict[str, Any]]:
+        instance = self._enrol(directory, given.get("instance"))
         defaults: dict[str, Any] = {"env_file": None, "bake_s": 0.0}
         own = {"service": self.service, "state_dir": directory, "mqtt_url": _URL}
-        return {**defaults, **given, **own, "world": self._world}
+        return instance, {**defaults, **given, **own, "world": self._world}
 
     @asynccontextmanager
     async def _connect(self, *_: object) -> AsyncIterator[_AsyncioLine]:
@@ -437,6 +441,10 @@ def _outcome(receipt: Receipt, revision: int) -> Outcome | None:
     if attempt is None or attempt.revision != revision or attempt.stage not in _DECIDED:
         return None
     return Outcome(revision, attempt.stage, attempt.reason)
+
+
+def _worst(outcomes: dict[str, Outcome]) -> Outcome:
+    return min(outcomes.values(), key=lambda outcome: outcome.applied)
 
 
 class _Line:

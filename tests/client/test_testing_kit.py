@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -132,6 +133,31 @@ def test_an_option_that_the_client_does_not_have_is_none_of_the_kits() -> None:
         publisher.open_in_threads(Voice, first_wiat_s=0),  # type: ignore[call-arg]
     ):
         pass
+
+
+@both
+def test_a_delivery_waits_for_every_instance(run: Run) -> None:
+    async def slowly(change: Change[Voice]) -> None:
+        for _ in range(50):
+            await (trio.lowlevel.checkpoint() if run is under_trio else asyncio.sleep(0))
+        if change.new.volume == 1:
+            raise RuntimeError("too loud")
+
+    async def main() -> None:
+        publisher = FakePublisher("voice")
+        async with (
+            publisher.open(Voice, instance="slow", apply=slowly, first_wait_s=0) as slow,
+            publisher.open(Voice, instance="quick", first_wait_s=0) as quick,
+        ):
+            assert (await publisher.deliver(volume=0.9)).applied
+            assert slow.current.volume == quick.current.volume == 0.9
+            refused = await publisher.deliver(volume=1)
+            assert (refused.applied, "too loud" in (refused.reason or "")) == (False, True)
+            assert (slow.current.volume, quick.current.volume) == (0.9, 1)
+        async with publisher.open(Voice, instance="third", first_wait_s=5):
+            assert (await publisher.deliver(volume=0.1)).applied  # those that left are not awaited
+
+    run(main)
 
 
 class Guarded(BaseModel):
