@@ -1,6 +1,6 @@
 """`just bench [GROUP ...] [--rounds N] [--quick] [--json FILE]`: figures beside their references.
 
-Groups: requests, delivery, fleet, start, memory, history, parts; all of them where none is named.
+Groups: requests, delivery, fleet, instances, start, memory, history, parts; all of them where none is named.
 `--quick` shows that everything runs, in half a minute; its figures mean nothing.
 """
 
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import delivery, fleet, parts, requests, starting
+from bench import delivery, fleet, instances, parts, requests, starting
 from bench.contenders import Yard, yard
 from bench.figures import Figure, as_json, line
 
@@ -35,6 +35,9 @@ def groups(rounds: int, *, quick: bool) -> dict[str, Group]:
         ),
         "delivery": lambda at, port: delivery.run(at, port, rounds=few, count=10 if quick else 80),
         "fleet": lambda at, port: fleet.epoch(at, port, rounds=few),
+        "instances": lambda at, port: instances.run(
+            at, port, rounds=few, count=20 if quick else 2_000
+        ),
         "start": start,
         "memory": lambda at, port: fleet.memory(
             at, port, idle_s=2 if quick else 20, updates=300 if quick else 15_000
