@@ -6,7 +6,7 @@ import shlex
 from string import Template
 from typing import Any, Literal, get_args
 
-from config_manager.client.precedence import env_prefix
+from config_manager.client.overrides import env_prefix
 from config_manager.config import strict_json
 from config_manager.config.errors import SettingsInvalid
 from config_manager.config.strict_json import JsonObject

@@ -21,7 +21,8 @@ from pydantic import BaseModel
 
 from config_manager.client.deliveries import Deliveries
 from config_manager.client.identity import Identity
-from config_manager.client.precedence import DoesNotFit, Effective, Layers
+from config_manager.client.judging import DoesNotFit
+from config_manager.client.precedence import Effective, Layers
 from config_manager.client.root_chain import Link, RootChain
 from config_manager.client.subscriber import (
     Applied,

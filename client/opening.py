@@ -25,7 +25,9 @@ from config_manager.client.cache import Cache, KeptBroken
 from config_manager.client.claim import Claim
 from config_manager.client.identity import Identity, keep_root, load_identity, trust_init
 from config_manager.client.instance import BAKE_S, Instance, OnStale, Policy
-from config_manager.client.precedence import DoesNotFit, Layers, env_prefix
+from config_manager.client.judging import DoesNotFit
+from config_manager.client.overrides import env_prefix
+from config_manager.client.precedence import Layers
 from config_manager.client.root_chain import Link
 from config_manager.client.saying import say
 from config_manager.client.subscriber import Kept

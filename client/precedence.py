@@ -14,39 +14,25 @@ with every receipt.
 
 from __future__ import annotations
 
-import copy
-import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from typing import Annotated, Any, Generic, Literal, TypeVar, cast, get_args
+from functools import cached_property
+from typing import Any, Generic, Literal, TypeVar, get_args
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_core.core_schema import ErrorType
+from pydantic import BaseModel
 
-from config_manager.config import strict_json
+from config_manager.client.freezing import freeze
+from config_manager.client.judging import attempt, judging, models_within
+from config_manager.client.overrides import read_overrides
+from config_manager.client.validating import Validator, keys_of, value_of
+from config_manager.client.words import MASK, Secrets, secrets_in
 from config_manager.config.documents import ConfigUpdate
-from config_manager.config.errors import SettingsInvalid
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
 
 M = TypeVar("M", bound=BaseModel)
 
-MASK = "********"
-"""What is shown in a secret's place."""
-
 Origin = Literal["environment", ".env", "delivered", "default"]
-
-
-class DoesNotFit(ValueError):
-    """The values are not what the service's own model takes; the message names each key. only_lacks:
-    nothing is wrong but that there is no value for some."""
-
-    def __init__(self, words: str, *, only_lacks: bool = False) -> None:
-        super().__init__(words)
-        self.only_lacks = only_lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +78,8 @@ class Effective(Generic[M]):
     update: ConfigUpdate | None
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     """what was delivered sealed for it, whether the model has a field for it or not"""
+    hidden: Secrets = field(default_factory=Secrets, repr=False)
+    """what no words of anybody may hold"""
 
     @cached_property
     def overrides(self) -> tuple[str, ...]:
@@ -105,9 +93,14 @@ class Effective(Generic[M]):
         )
 
 
-def env_prefix(service: str) -> str:
-    """`stt-worker` → `STT_WORKER_`."""
-    return service.upper().replace("-", "_") + "_"
+@dataclass(frozen=True, slots=True)
+class _Layered:
+    """One configuration, by layer: the fields' own names → JSON values."""
+
+    delivered: JsonObject
+    filled_in: JsonObject
+    opened: JsonObject
+    update: ConfigUpdate | None
 
 
 class Layers(Generic[M]):
@@ -123,239 +116,109 @@ class Layers(Generic[M]):
     ) -> None:
         """Raises SettingsInvalid, naming the variable, where an override does not fit its key."""
         self.model = model
-        self._frozen = _frozen(model)
-        self._names = {
-            alias: key
-            for key, info in model.model_fields.items()
-            for alias in _aliases(info)
-            if alias not in model.model_fields
+        self._validator = Validator(model)
+        self._overrides = read_overrides(model, prefix, environment=environment, env_file=env_file)
+        self._secret_keys = {
+            key for key, info in model.model_fields.items() if _holds_secrets(info.annotation)
         }
-        self._overrides: dict[str, tuple[Origin, str, Any]] = {}
-        upper_environment = {name.upper(): value for name, value in environment.items()}
-        upper_file = {name.upper(): value for name, value in (env_file or {}).items()}
-        for key, info in model.model_fields.items():
-            name = (prefix + key).upper()
-            if (text := upper_environment.get(name)) is not None:
-                self._overrides[key] = ("environment", name, _parsed(name, text, info))
-            elif (text := upper_file.get(name)) is not None:
-                self._overrides[key] = (".env", name, _parsed(name, text, info))
 
     def effective(
         self, update: ConfigUpdate | None, secrets: Mapping[str, Secret] | None = None
     ) -> Effective[M]:
         """Everything merged; update None: nothing was delivered yet. secrets: those of the update.
 
-        Raises DoesNotFit.
+        Raises DoesNotFit, whatever the model's own code raises.
         """
         known = secrets or {}
-        delivered: JsonObject = {}
-        filled_in: JsonObject = {}
-        if update is not None:
-            named = {self._names.get(k, k): (k, v) for k, v in update.config.items()}
-            delivered = {name: v for name, (k, v) in named.items() if k not in update.defaulted}
-            filled_in = {name: v for name, (k, v) in named.items() if k in update.defaulted}
-        opened = {k: s.reveal() for k, s in known.items() if k in self.model.model_fields}
-        overridden = {key: value for key, (_, _, value) in self._overrides.items()}
-        given = {**delivered, **opened, **overridden}
-        try:
-            # as JSON, so that a strict model takes "2026-01-01" for a date as it would from a file
-            held = self._frozen.model_validate_json(strict_json.dumps(given))
-        except ValidationError as error:
-            lacks = all(item["type"] == "missing" for item in error.errors(include_url=False))
-            raise DoesNotFit(_in_words(error), only_lacks=lacks) from None
-        values = _freeze_within(_copied(held))
-        return Effective(
-            values,
-            held,
-            {
-                key: self._explain(
-                    key,
-                    MASK if key in opened else getattr(values, key),
-                    {**delivered, **dict.fromkeys(opened, MASK)},
-                    filled_in,
-                    update,
-                )
-                for key in self.model.model_fields
-            },
-            update,
-            known,
-        )
+        layered = self._layered(update, known)
+        overridden = {key: override.value for key, override in self._overrides.items()}
+        given = {**layered.delivered, **layered.opened, **overridden}
+        hidden = self._hidden(known, layered.delivered, overridden)
+        with judging(self.model, Secrets(hidden)):
+            held = self._validator.validate(given)
+            # a list in there can be changed by who has it; if it can't be copied, so be it
+            values = freeze(attempt(lambda: held.model_copy(deep=True), held))
+            return Effective(
+                values,
+                held,
+                {key: self._explain(key, values, layered) for key in keys_of(values)},
+                update,
+                known,
+                Secrets.of(values, also=hidden),
+            )
 
     def incomplete(self) -> Effective[M]:
         """What stands in, never to be run with, until a model without defaults has its values."""
-        values = self._frozen.model_construct()
+        values = self._validator.incomplete()
+        nothing = _Layered({}, {}, {}, None)
         return Effective(
             values,
             values,
-            {k: self._explain(k, None, {}, {}, None) for k in self.model.model_fields},
+            {key: self._explain(key, values, nothing) for key in self.model.model_fields},
             None,
         )
 
-    def _explain(
-        self,
-        key: str,
-        value: Any,
-        delivered: JsonObject,
-        filled_in: JsonObject,
-        update: ConfigUpdate | None,
-    ) -> Explanation:
+    def _layered(self, update: ConfigUpdate | None, known: Mapping[str, Secret]) -> _Layered:
+        config = update.config if update is not None else {}
+        defaulted = update.defaulted if update is not None else ()
+        named = {self._validator.names.get(k, k): (k, v) for k, v in config.items()}
+        return _Layered(
+            {name: v for name, (k, v) in named.items() if k not in defaulted},
+            {name: v for name, (k, v) in named.items() if k in defaulted},
+            {k: one.reveal() for k, one in known.items() if k in self.model.model_fields},
+            update,
+        )
+
+    def _hidden(self, known: Mapping[str, Secret], *layers: JsonObject) -> list[str | bytes]:
+        """What may not be said of values that were not validated yet."""
+        hidden: list[str | bytes] = [one.reveal() for one in known.values()]
+        for layer in layers:
+            for key in self._secret_keys & layer.keys():
+                hidden += _texts_in(layer[key])
+        return hidden
+
+    def _explain(self, key: str, values: M, layered: _Layered) -> Explanation:
+        value = MASK if key in layered.opened else value_of(values, key)
+        update, secret = layered.update, self._is_secret(key, values)
         revision, at, correlation_id = (
             (update.revision, update.issued_at, update.correlation_id)
             if update is not None
             else (None, None, None)
         )
+
+        def shown(layer: JsonObject) -> Any:
+            return MASK if secret and layer.get(key) is not None else layer.get(key)
+
         if key in self._overrides:
-            origin, name, _ = self._overrides[key]
+            override = self._overrides[key]
+            shadowed = MASK if key in layered.opened else shown(layered.delivered)
             return Explanation(
-                key, value, origin, name, revision, at, correlation_id, shadowed=delivered.get(key)
+                key, value, override.place, override.name, revision, at, correlation_id, shadowed
             )
-        if key in delivered:
+        if key in layered.delivered or key in layered.opened:
             return Explanation(key, value, "delivered", None, revision, at, correlation_id)
-        return Explanation(key, value, "default", server_default=filled_in.get(key))
+        return Explanation(key, value, "default", server_default=shown(layered.filled_in))
+
+    def _is_secret(self, key: str, values: M) -> bool:
+        return key in self._secret_keys or bool(secrets_in(value_of(values, key)))
 
 
-def _aliases(info: FieldInfo) -> list[str]:
-    """Other names under which a field's value may be delivered."""
-    alias = info.validation_alias
-    choices: list[Any] = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    return [choice for choice in choices if isinstance(choice, str)]
-
-
-def _frozen(model: type[M]) -> type[M]:
-    """The same model, immutable: two tasks that look at `current` must see the same. Its fields go by
-    their own names, as everything above spells them, whatever aliases they have."""
-    return cast("type[M]", _made_frozen(model))
-
-
-def _freeze_within(values: M) -> M:
-    """The models in there immutable too, where pydantic made them: as values, in lists, in mappings."""
-    for inner in (*values.__dict__.values(), *(values.model_extra or {}).values()):
-        _freeze(inner)
-    return values
-
-
-def _freeze(value: Any) -> None:
-    if isinstance(value, BaseModel):
-        _freeze_within(value)
-        frozen = _made_frozen(type(value))
-        if frozen is not type(value):
-            object.__setattr__(value, "__class__", frozen)
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            _freeze(inner)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for inner in value:
-            _freeze(inner)
-
-
-def _copied(values: M) -> M:
-    try:
-        return values.model_copy(deep=True)
-    except (TypeError, copy.Error):  # a validator made something that can't be copied
-        return values
-
-
-def _read_back(model: type[BaseModel], state: dict[Any, Any]) -> BaseModel:
-    frozen = _made_frozen(model)
-    values = frozen.__new__(frozen)
-    values.__setstate__(state)
-    return values
-
-
-@cache
-def _made_frozen(model: type[BaseModel]) -> type[BaseModel]:
-    if model.model_config.get("frozen") and not any(map(_aliases, model.model_fields.values())):
-        return model
-
-    def equals(self: BaseModel, other: object) -> bool:
-        """As the model's own, which would tell the copy from what it is a copy of."""
-        return (
-            isinstance(other, model)
-            and self.__dict__ == other.__dict__
-            and self.model_extra == other.model_extra
-        )
-
-    def reduced(self: BaseModel) -> tuple[Any, ...]:
-        """For pickle, which finds by this class's name only what it is a copy of."""
-        return _read_back, (model, self.__getstate__())
-
-    return type(
-        model.__name__,
-        (model,),
-        {
-            "model_config": ConfigDict(frozen=True, populate_by_name=True),
-            "__module__": model.__module__,
-            "__qualname__": model.__qualname__,
-            "__doc__": model.__doc__,
-            **({"__eq__": equals} if model.__eq__ is BaseModel.__eq__ else {}),
-            **({"__reduce__": reduced} if model.__reduce__ is BaseModel.__reduce__ else {}),
-        },
+def _holds_secrets(annotation: Any) -> bool:
+    """Whether a field's type, or a model within it, names one of pydantic's secret types."""
+    if hasattr(annotation, "get_secret_value") or any(map(_holds_secrets, get_args(annotation))):
+        return True
+    return any(
+        hasattr(inner, "get_secret_value")
+        for model in models_within(annotation)
+        for info in model.model_fields.values()
+        for inner in (info.annotation, *get_args(info.annotation))
     )
 
 
-def _parsed(name: str, text: str, field: FieldInfo) -> Any:
-    """A variable's text as JSON value of the field's type."""
-    kind: Any = field.annotation
-    for constraint in field.metadata:
-        kind = Annotated[kind, constraint]
-    adapter = TypeAdapter[Any](kind)
-    try:
-        value = adapter.validate_strings(text)
-    except ValidationError as as_text:
-        try:
-            value = adapter.validate_json(text)  # lists and objects are written as JSON
-        except ValidationError:
-            raise SettingsInvalid(f"{name}: {_in_words(as_text)}") from None
-    return _as_json(name, text, value, adapter)
-
-
-def _as_json(name: str, text: str, value: Any, adapter: TypeAdapter[Any]) -> Any:
-    """What reads back as the value; its own dump often does, but a secret's is a row of stars."""
-    spelled: list[Callable[[], Any]] = [
-        lambda: adapter.dump_python(value, mode="json"),
-        lambda: text,
-        lambda: strict_json.loads(text.encode()),
-    ]
-    for spell in spelled:
-        with suppress(ValueError, TypeError):  # not JSON at all, or nothing that the type takes
-            candidate = spell()
-            if adapter.validate_json(strict_json.dumps(candidate)) == value:
-                return candidate
-    raise SettingsInvalid(f"{name}: this text has no equal in JSON")
-
-
-def _in_words(error: ValidationError) -> str:
-    """Which key, and what is wrong with it; never the value, which may be a secret."""
-    said = []
-    for item in error.errors(include_url=False, include_context=False):
-        where = ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "import_error":
-            message = "cannot be imported"
-        elif item["type"] in _QUOTING or item["type"] not in _PYDANTICS_OWN:
-            message = _without(item["input"], message)
-        said.append(f"{where}: {message}" if where else message)
-    return "; ".join(said)
-
-
-_QUOTING = ("union_tag_invalid", "value_error", "assertion_error")
-"""Errors whose words may hold the value: a validator's author writes what he likes."""
-
-_PYDANTICS_OWN = frozenset(get_args(ErrorType))
-
-
-def _without(value: Any, message: str) -> str:
-    for text in sorted(_texts(value), key=len, reverse=True):
-        message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "…", message)
-    return message
-
-
-def _texts(value: Any) -> set[str]:
-    """Every scalar in there, as a message would spell it."""
-    if isinstance(value, BaseModel):
-        return _texts(dict(value))
-    if isinstance(value, Mapping):
-        return set().union(*map(_texts, value.values()))
-    if isinstance(value, list | tuple | set | frozenset):
-        return set().union(*map(_texts, value))
-    return {text for text in (str(value), repr(value)) if text}
+def _texts_in(value: Any) -> list[str | bytes]:
+    """Every text in a JSON value; numbers as they are spelt."""
+    if isinstance(value, dict):
+        return [text for inner in value.values() for text in _texts_in(inner)]
+    if isinstance(value, list):
+        return [text for inner in value for text in _texts_in(inner)]
+    return [] if value is None or isinstance(value, bool) else [str(value)]

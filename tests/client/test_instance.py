@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from config_manager.client.instance import NotNow, schema_digest
-from config_manager.client.precedence import DoesNotFit
+from config_manager.client.judging import DoesNotFit
 from config_manager.client.subscriber import Applied, Deleted, Fresh, Stale
 from config_manager.config import wire
 from tests.client import makers as m

@@ -33,7 +33,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from config_manager.client.precedence import DoesNotFit, Effective, Layers, env_prefix
+from config_manager.client.judging import DoesNotFit
+from config_manager.client.overrides import env_prefix
+from config_manager.client.precedence import Effective, Layers
 from config_manager.config.errors import SettingsInvalid
 from tests.client import makers as m
 from tests.client.story import Story, disk_with

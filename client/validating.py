@@ -1,0 +1,132 @@
+"""A JSON object in, an instance of the service's own model out, by the model's own rules.
+
+The class itself is asked: no subclass, so that validators that assign, `__init_subclass__`,
+`__slots__` and unions of related models work as they do without us.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from pydantic import AliasChoices, BaseModel
+from pydantic.fields import FieldInfo
+
+from config_manager.client.judging import attempt
+from config_manager.config import strict_json
+from config_manager.config.strict_json import JsonObject
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Validator(Generic[M]):
+    """Validates for one model, in one process."""
+
+    def __init__(self, model: type[M]) -> None:
+        self.model = model
+        self.names = {
+            alias: key
+            for key, info in model.model_fields.items()
+            for alias in _aliases(info)
+            if alias not in model.model_fields
+        }
+        """other names under which a field may be delivered → its own"""
+        # its fields go by their own names, as everything here spells them, whatever aliases they have
+        self._by_name = True if any(map(_has_alias, model.model_fields.values())) else None
+        self._own_sources = has_own_sources(model)
+        self._made: JsonObject | None = None
+
+    def validate(self, given: JsonObject) -> M:
+        """Raises whatever the model's own code raises. given: by the fields' own names.
+
+        A default factory that makes another value each time is asked once in a process: its keys would
+        change with every change.
+        """
+        if self._made is None:
+            values = self._read(given)
+            self._made = self._made_anew(given, values)
+            return values
+        made = {key: value for key, value in self._made.items() if key not in given}
+        values = self._read({**made, **given})
+        values.__pydantic_fields_set__.difference_update(made)
+        return values
+
+    def incomplete(self) -> M:
+        """An instance without any value, which stands for one until there is one."""
+        empty = self.model.__new__(self.model)
+        for slot, content in (
+            ("__dict__", {}),
+            ("__pydantic_fields_set__", set[str]()),
+            ("__pydantic_extra__", None),
+            ("__pydantic_private__", None),
+        ):
+            object.__setattr__(empty, slot, content)
+        return empty
+
+    def _read(self, given: JsonObject) -> M:
+        # as JSON, so that a strict model takes "2026-01-01" for a date as it would from a file
+        data = strict_json.dumps(given)
+        if self._own_sources:  # its `__init__` would read the environment below what is given
+            empty = self.model.__new__(self.model)
+            self.model.__pydantic_validator__.validate_json(
+                data, self_instance=empty, by_name=self._by_name
+            )
+            return empty
+        return self.model.model_validate_json(data, by_name=self._by_name)
+
+    def _made_anew(self, given: JsonObject, values: M) -> JsonObject:
+        """What factories made that they would not make again, as JSON that reads back as the same."""
+        keys = {
+            key
+            for key, info in self.model.model_fields.items()
+            if info.default_factory is not None and key not in given
+        }
+        if not keys:
+            return {}
+        again = self._read(given)
+        keys = {key for key in keys if not attempt(lambda k=key: _same(values, again, k), True)}  # type: ignore[misc]
+        nothing: JsonObject = {}
+        spelled = attempt(
+            lambda: values.model_dump(mode="json", include=keys, by_alias=False), nothing
+        )
+        read_back = attempt(lambda: self._read({**spelled, **given}), None)
+        return {
+            key: value
+            for key, value in spelled.items()
+            if attempt(lambda k=key: _same(values, read_back, k), False)  # type: ignore[misc]
+        }
+
+
+def value_of(values: BaseModel, key: str, otherwise: Any = None) -> Any:
+    """A field's value, or an extra key's, without the model's own `__getattr__` and its warnings."""
+    held: Mapping[str, Any] = values.__dict__
+    if key in held:
+        return held[key]
+    return (values.__pydantic_extra__ or {}).get(key, otherwise)
+
+
+def keys_of(values: BaseModel) -> list[str]:
+    """The model's fields, and the extra keys that it took."""
+    return [*type(values).model_fields, *(values.__pydantic_extra__ or {})]
+
+
+def has_own_sources(model: type[BaseModel]) -> bool:
+    """Whether it is a `BaseSettings`; who never imported pydantic-settings has none."""
+    settings = sys.modules.get("pydantic_settings")
+    return settings is not None and issubclass(model, settings.BaseSettings)
+
+
+def _same(one: BaseModel, other: BaseModel | None, key: str) -> bool:
+    return other is not None and bool(value_of(one, key) == value_of(other, key))
+
+
+def _has_alias(info: FieldInfo) -> bool:
+    return info.alias is not None or info.validation_alias is not None
+
+
+def _aliases(info: FieldInfo) -> list[str]:
+    """Other names under which a field's value may be delivered."""
+    alias = info.validation_alias
+    choices: list[Any] = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return [choice for choice in choices if isinstance(choice, str)]
