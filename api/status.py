@@ -55,7 +55,7 @@ def _instance(status: Status, committed: Committed) -> Mapping[str, Any]:
         "freshness": receipt.freshness,
         "source": receipt.source,
         "overrides": receipt.overrides,
-        "last_attempt": receipt.last_attempt and asdict(receipt.last_attempt),
+        "last_attempt": receipt.last_attempt and receipt.last_attempt.to_object(),
         "library": receipt.library,
         "gone": status.gone,
         "correlation_id": receipt.correlation_id,

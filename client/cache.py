@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from config_manager.client.claim import Claim, Onlooker
-from config_manager.client.subscriber import Kept
+from config_manager.client.subscriber import Died, Kept
 from config_manager.config import strict_json, trust, wire
 from config_manager.config.documents import ConfigUpdate, Root
 from config_manager.config.names import Mark
@@ -21,6 +21,9 @@ from config_manager.config.sealed_file import SealBroken, SealedFile
 from config_manager.config.trust import Distrust, Seen
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
+
+DEATHS_THAT_POISON = 2
+"""In a row, within the bake time: a single one may be an ordinary stop by a signal."""
 
 _BEFORE_ANY_DATE = float("-inf")
 
@@ -95,7 +98,9 @@ class Cache:
                     "beacons_by": dict(kept.beacons_by),
                     "root_version": kept.root_version,
                     "trial": kept.trial[1].to_object() if kept.trial else None,
+                    "trial_asked": kept.trial_asked,
                     "trial_ended_well": kept.trial_ended_well,
+                    "died": _died_to_list(kept.died) if kept.died else None,
                     "poison": kept.poison,
                     "sealed": [envelope.to_object() for envelope in kept.sealed],
                 }
@@ -128,6 +133,7 @@ class Cache:
             _seen_from_list(seen) if seen is not None else None,
             bool(value["deleted"]),
             _order_from_list(order) if order is not None else None,
+            died=_died_from_list(value["died"]) if value.get("died") else None,
             poison=value.get("poison"),
             seen_by={k: _seen_from_list(one) for k, one in value.get("seen_by", {}).items()},
             beacons_by={k: _order_from_list(one) for k, one in value.get("beacons_by", {}).items()},
@@ -139,16 +145,15 @@ class Cache:
             trial, trial_revoked = self._kept_envelope(value.get("trial"))
         except (Distrust, wire.NotAnEnvelope) as error:
             raise KeptBroken(f"{self._file.path.name}: {error}", marks) from None
-        if trial is not None and not value["trial_ended_well"]:
-            if self._claim is not None and not self._claim.take():
-                return replace(
-                    marks, running=running, signer_revoked=revoked, tried_elsewhere=trial
-                )
-            # the service died of it, or beside it: nobody can tell, and what ran before is safe
-            return replace(marks, running=running, signer_revoked=revoked, poison=trial[1].digest)
-        return replace(
+        proved = replace(marks, running=running, signer_revoked=revoked)
+        tried = replace(
             marks, running=running, trial=trial, signer_revoked=trial_revoked if trial else revoked
         )
+        if trial is None or value["trial_ended_well"]:
+            return replace(tried, trial_ended_well=trial is not None)
+        if self._claim is not None and not self._claim.take():
+            return replace(proved, tried_elsewhere=trial)
+        return _after_a_death(proved, tried, trial, was_asked=value.get("trial_asked") is True)
 
     def _kept_envelope(self, value: Any) -> tuple[tuple[ConfigUpdate, Envelope] | None, bool]:
         """One of the file's envelopes, and whether its signer is good no more; raises Distrust."""
@@ -187,6 +192,33 @@ class Cache:
     @staticmethod
     def _verify_under(root: Root, envelope: Envelope, now: float) -> bytes:
         return trust.verify(envelope, wire.CONFIG_UPDATE, "config", root, now)
+
+
+def _after_a_death(
+    proved: Kept, tried: Kept, trial: tuple[ConfigUpdate, Envelope], *, was_asked: bool
+) -> Kept:
+    """The service died of it, or beside it: nobody can tell.
+
+    An ordinary stop by a signal looks the same, so only the second death in a row is proof; and none is
+    if nothing ran before, for then the model's defaults are no better proved. If it was only asked about,
+    it is asked again.
+    """
+    update, envelope = trial
+    before = tried.died
+    times = before.times + 1 if before is not None and before.digest == envelope.digest else 1
+    died = Died(update.revision, envelope.digest, times)
+    if times >= DEATHS_THAT_POISON and proved.running is not None:
+        return replace(proved, died=died, poison=envelope.digest)
+    return replace(proved if was_asked else tried, died=died)
+
+
+def _died_to_list(died: Died) -> list[int | str]:
+    return [died.revision, died.digest, died.times]
+
+
+def _died_from_list(value: Any) -> Died:
+    revision, digest, times = value
+    return Died(int(revision), str(digest), int(times))
 
 
 def _seen_to_list(seen: Seen) -> list[int | str]:

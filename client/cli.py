@@ -288,6 +288,9 @@ def _remark(kept: Kept) -> str | None:
         return f"a running process has yet to prove itself with revision {kept.tried_elsewhere[0].revision}"
     if kept.trial is not None:
         before = f"revision {kept.running[0].revision}" if kept.running is not None else "none"
+        if kept.died is not None:
+            died = "the service died within its bake time, and it is tried again"
+            return f"{died}; the last that proved itself is {before}"
         return f"it has not proved itself yet, the last that did is {before}"
     if kept.poison is not None:
         newest = kept.seen is not None and kept.seen.digest == kept.poison

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Generic, Literal, TypeAlias, TypeVar
@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from config_manager.client.deliveries import Deliveries
 from config_manager.client.identity import Identity
-from config_manager.client.judging import DoesNotFit
+from config_manager.client.judging import DoesNotFit, attempt
 from config_manager.client.precedence import Effective, Layers
 from config_manager.client.root_chain import Link, RootChain
 from config_manager.client.subscriber import (
@@ -38,6 +38,8 @@ from config_manager.client.subscriber import (
     Stale,
     Subscriber,
 )
+from config_manager.client.validating import keys_of, value_of
+from config_manager.client.words import Secrets, leaves_of, spelt
 from config_manager.config import strict_json, wire
 from config_manager.config.documents import Attempt, ConfigUpdate, Receipt, Running, Stage
 from config_manager.config.names import InstanceName, ServiceName
@@ -131,6 +133,7 @@ class PublishReceipt:
 
     topic: str
     payload: bytes
+    document: Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,35 +279,48 @@ class Instance(Generic[M]):
             newest = kept.seen if kept.seen and kept.poison == kept.seen.digest else None
             detail = (
                 (f"revision {newest.mark.revision}" if newest else "one before the newest")
-                + ": the service died within its bake time; it is not applied again, a newer one will be"
+                + f": {_died(kept.died.times if kept.died else 1)}; it is not applied again, a newer one will be"
             )
             self.subscriber.refusals["callback"] += 1
             if newest:
                 self._attempted(newest.mark.revision, "poisoned", detail)
             todo.append(Tell(Refused("callback", detail)))
-            todo.append(Keep(kept))
+        if kept.poison is not None or (kept.died is not None and kept.trial is None):
+            todo.append(Keep(kept))  # what it died of is no trial any more
         for first in (kept.trial, kept.running):
             if first is None:
                 continue
-            update, envelope = first
-            try:
-                effective = self._layers.effective(update, self.deliveries.values(update))
-            except DoesNotFit as error:
-                self._attempted(update.revision, "refused", f"model: {error}")
-                todo.append(Tell(Refused("model", f"what was kept no longer fits: {error}")))
-                continue
-            bakes = first is kept.trial
-            if bakes:
-                todo.append(Keep(self.subscriber.resume_trial()))
-                self._bakes_until = now + self._policy.bake_s
-            self._now = _Standing(effective, "last-known-good", first, self._now.attempt)
-            self._now.correlation_id = update.correlation_id
-            if self._now.attempt is None:
-                self._attempted(update.revision, "applied" if bakes else "healthy")
-            todo.append(Tell(Applied(update, envelope, "last-known-good", kept.signer_revoked)))
-            break
+            if (refused := self._run_kept(first, bakes=first is kept.trial, now=now)) is None:
+                runs = Applied(*first, "last-known-good", kept.signer_revoked)
+                if first is kept.trial:
+                    todo.append(Keep(self.subscriber.resume_trial()))
+                todo.append(Tell(runs))
+                break
+            if first is kept.trial:
+                todo.append(Keep(self.subscriber.leave_trial()))
+            todo.append(Tell(refused))
         todo.append(Swap(self._now.effective, None))
         return [*todo, self.receipt()]
+
+    def _run_kept(
+        self, kept: tuple[ConfigUpdate, Envelope], *, bakes: bool, now: float
+    ) -> Refused | None:
+        """Start with it, unless it does not fit: then why."""
+        update, _ = kept
+        try:
+            effective = self._layers.effective(update, self.deliveries.values(update))
+        except DoesNotFit as error:
+            self._attempted(update.revision, "refused", f"model: {error}")
+            return Refused("model", f"what was kept no longer fits: {error}")
+        if bakes:
+            self._bakes_until = now + self._policy.bake_s
+        self._now = _Standing(effective, "last-known-good", kept, self._now.attempt)
+        self._now.correlation_id = update.correlation_id
+        if self._now.attempt is None:
+            deaths = self.subscriber.deaths_of(update.revision)
+            why = f"tried again: {_died(deaths)}" if deaths else None
+            self._attempted(update.revision, "applied" if bakes else "healthy", why)
+        return None
 
     def opened(self) -> None:
         """The service begins to run: from now on a restart is a restart."""
@@ -397,14 +413,13 @@ class Instance(Generic[M]):
         overtaken = self.subscriber.offered is not asked  # by a newer one, or by a deletion
         if error is None:
             todo = self._swap(candidate, asked, now)
-        elif not isinstance(error, NotNow):
-            detail = f"{type(error).__name__}: {error}"[:500]
-            todo = self._turn_down("callback", detail, asked)
+        elif (pause := _asked_again_after(error)) is None:
+            todo = self._turn_down("callback", self._hidden(candidate).words_of(error), asked)
         elif overtaken:
             todo = [Keep(self.subscriber.put_off())]
         else:
             self._candidate = candidate
-            self._not_before = now + max(0.0, error.seconds)
+            self._not_before = now + pause
             self._attempted(asked[0].revision, "deferred", "not now")
             todo = [Keep(self.subscriber.put_off()), self.receipt()]
         return [*todo, *self._weigh(now)] if overtaken else todo
@@ -502,7 +517,7 @@ class Instance(Generic[M]):
         if self._asks:
             self._calling = True
             self._asked = offered
-            keep = Keep(self.subscriber.try_out())
+            keep = Keep(self.subscriber.try_out(asks=True))
             return [keep, self.receipt(), Call(self._change(candidate, "broker"))]
         self._candidate = None
         keeps: list[Do[M]] = [Keep(self.subscriber.try_out())] if self._policy.bake_s > 0 else []
@@ -523,8 +538,11 @@ class Instance(Generic[M]):
         self._attempted(accepted[0].revision, "applied" if bakes else "healthy", why)
         kept = self.subscriber.kept
         assert kept is not None
-        keep: list[Do[M]] = [] if bakes else [Keep(kept)]
-        return [*keep, Swap(candidate, change), *map(Tell, events), self.receipt()]
+        before: list[Do[M]] = [] if bakes else [Keep(kept)]
+        # it runs from now on: a death is one of it, no longer of the callback
+        after: list[Do[M]] = [Keep(kept)] if bakes and self._asks else []
+        told: list[Do[M]] = [Tell(event) for event in events]
+        return [*before, Swap(candidate, change), *told, self.receipt(), *after]
 
     def _turn_down(
         self,
@@ -548,9 +566,7 @@ class Instance(Generic[M]):
     def _change(self, new: Effective[M], source: Source) -> Change[M]:
         old, held = self._now.effective.values, self._now.effective.held
         keys = frozenset(
-            key
-            for key in type(new.values).model_fields
-            if getattr(held, key, _NO_VALUE) != getattr(new.held, key)
+            key for key in {*keys_of(held), *keys_of(new.held)} if _differ(held, new.held, key)
         )
         update = new.update
         return Change(
@@ -580,7 +596,25 @@ class Instance(Generic[M]):
     # ── receipts ───────────────────────────────────────────────────────────────────────────────
 
     def _attempted(self, revision: int, stage: Stage, reason: str | None = None) -> None:
-        self._now.attempt = Attempt(revision, stage, reason)
+        said = None if reason is None else spelt(self._hidden().without(reason))
+        self._now.attempt = Attempt(revision, stage, said, self.subscriber.deaths_of(revision))
+
+    def _hidden(self, candidate: Effective[M] | None = None) -> Secrets:
+        """What no words may hold: the secrets of what runs, and of what was about to."""
+        candidate = candidate or self._candidate
+        runs = self._now.effective.hidden
+        return runs | candidate.hidden if candidate is not None else runs
+
+    def cannot_keep(self, kept: Kept, error: OSError, shown: Receipt) -> PublishReceipt:
+        """What goes on while the disk does not take it: all as it was shown last, and why. Each later
+        receipt has to be made after this one."""
+        revision = kept.seen.mark.revision if kept.seen is not None else 0
+        why = f"cannot keep: {error.strerror or type(error).__name__}"
+        attempted = Attempt(revision, "deferred", spelt(why), self.subscriber.deaths_of(revision))
+        self._seq += 1
+        return self._signed(
+            replace(shown, seq=self._seq, last_attempt=attempted, at=_time_of(self._world))
+        )
 
     def receipt(self, *, gone: bool = False) -> PublishReceipt:
         """The receipt as of now, signed by the instance's own key. gone: also the will."""
@@ -604,21 +638,60 @@ class Instance(Generic[M]):
             library=library(),
             correlation_id=now.correlation_id,
             gone=gone or self._has_ended,
-            at=rfc3339(self._world.clock.now()),
+            at=_time_of(self._world),
         )
-        payload = document.to_bytes()
+        return self._signed(document)
+
+    def _signed(self, document: Receipt) -> PublishReceipt:
+        payload = attempt(document.to_bytes, b"")
+        if not payload:  # nobody's words may end a driver: without them, then
+            document = replace(document, last_attempt=None, overrides=(), correlation_id=None)
+            payload = document.to_bytes()
         signed = self._signing_key.sign(wire.signed_bytes(wire.RECEIPT, payload)).signature
         keyid = wire.keyid(self._signing_key.verify_key.encode())
         envelope = Envelope(
             wire.RECEIPT, payload, (Signature(keyid, signed),), document.correlation_id
         )
-        return PublishReceipt(wire.status_topic(self.service, self.instance), envelope.to_bytes())
+        topic = wire.status_topic(self.service, self.instance)
+        return PublishReceipt(topic, envelope.to_bytes(), document)
+
+
+def _asked_again_after(error: BaseException) -> float | None:
+    """The seconds that a NotNow names, in whatever group it comes; None: it is a refusal."""
+    pauses = [_seconds_of(one) for one in leaves_of(error) if isinstance(one, NotNow)]
+    return max(pauses) if pauses else None
+
+
+def _seconds_of(later: NotNow) -> float:
+    seconds = attempt(lambda: float(later.seconds), 1.0)  # a caller's subclass may hold anything
+    return max(0.0, seconds) if not math.isnan(seconds) else 1.0
+
+
+def _died(times: int) -> str:
+    often = "once" if times == 1 else f"{times} times in a row"
+    return f"the service died within its bake time {often}"
+
+
+def _differ(old: BaseModel, new: BaseModel, key: str) -> bool:
+    """Whether a key's value differs; so does one that can't be compared."""
+    one, other = value_of(old, key, _NO_VALUE), value_of(new, key, _NO_VALUE)
+    return attempt(lambda: bool(one != other), True)
+
+
+def _time_of(world: World) -> str:
+    """Now; a clock that is beside every calendar is at its beginning."""
+    return attempt(lambda: rfc3339(world.clock.now()), rfc3339(0))
 
 
 @cache
 def schema_digest(model: type[BaseModel]) -> str:
-    """SHA-256 (hex) of the model's JSON Schema: which settings this instance knows."""
-    return hashlib.sha256(strict_json.dumps(model.model_json_schema())).hexdigest()
+    """SHA-256 (hex) of the model's JSON Schema: which settings this instance knows. Of a model that
+    has none, of the names and types of its fields."""
+    said = attempt(lambda: strict_json.dumps(model.model_json_schema()), b"")
+    if not said:
+        kinds = {key: repr(info.annotation) for key, info in model.model_fields.items()}
+        said = "".join(f"{key}: {kinds[key]}\n" for key in sorted(kinds)).encode(errors="replace")
+    return hashlib.sha256(said).hexdigest()
 
 
 @cache

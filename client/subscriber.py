@@ -130,13 +130,23 @@ CHANGES_KEPT = (Applied, Deleted, Resigned, RootTrusted)
 
 
 @dataclass(frozen=True, slots=True)
+class Died:
+    """The service died within the bake time of this configuration, so often in a row."""
+
+    revision: int
+    digest: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """What survives a restart.
 
     running: the configuration that runs and its envelope; None where only marks could be read.
     trial: one that runs, or is about to, and has yet to live through its bake time; then `running`
-    is the one before. trial_ended_well: the service stopped on purpose meanwhile. poison: the digest
-    of one that the service died of: not tried again until a newer one comes.
+    is the one before. trial_asked: the service is still being asked about it. trial_ended_well: the
+    service stopped on purpose meanwhile. died: the one that the service died beside last, and how
+    often in a row. poison: the digest of one that it died of: not tried again until a newer one comes.
     seen: the highest ever accepted, tombstones included; None where no key of today vouches for any.
     beacon_order: the highest beacon, so that an old one proves nothing after a restart. Both stand
     as long as the keys that vouched for them: seen_by and beacons_by hold the highest of each key.
@@ -150,7 +160,9 @@ class Kept:
     beacon_order: tuple[int, int] | None = None
     signer_revoked: bool = False
     trial: tuple[ConfigUpdate, Envelope] | None = None
+    trial_asked: bool = False
     trial_ended_well: bool = False
+    died: Died | None = None
     poison: str | None = None
     seen_by: Mapping[str, Seen] = field(default_factory=dict)
     beacons_by: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -449,13 +461,27 @@ class Subscriber:
         """Accepted, not decided on yet; the newest."""
         return self._offered
 
-    def try_out(self) -> Kept:
-        """The offer is about to be applied: must be on disk first, so that a death is remembered."""
+    def try_out(self, *, asks: bool = False) -> Kept:
+        """The offer is about to be applied: must be on disk first, so that a death is remembered.
+        asks: the service is asked about it before."""
         assert self._kept is not None
         assert self._offered is not None
         self._before_trial = (self._kept.trial, self._kept.trial_ended_well)
-        self._kept = replace(self._kept, trial=self._offered, trial_ended_well=False)
+        died = self._kept.died
+        same = died is not None and died.digest == self._offered[1].digest
+        self._kept = replace(
+            self._kept,
+            trial=self._offered,
+            trial_asked=asks,
+            trial_ended_well=False,
+            died=died if same else None,
+        )
         return self._kept
+
+    def deaths_of(self, revision: int) -> int:
+        """How often in a row the service died within this one's bake time."""
+        died = self._kept.died if self._kept is not None else None
+        return died.times if died is not None and died.revision == revision else 0
 
     def adopt(
         self, *, bakes: bool, accepted: tuple[ConfigUpdate, Envelope] | None = None
@@ -470,7 +496,9 @@ class Subscriber:
         if self._offered is accepted:
             self._offered = None
         if bakes:
-            self._kept = replace(self._kept, trial=(update, envelope), trial_ended_well=False)
+            self._kept = replace(
+                self._kept, trial=(update, envelope), trial_asked=False, trial_ended_well=False
+            )
         else:
             self._kept = replace(
                 self._kept, running=(update, envelope), trial=None, signer_revoked=False
@@ -487,7 +515,12 @@ class Subscriber:
         # the one that a newer one, which is being asked about, may be put off for
         if before is not None and before[1].digest == lived[1].digest:
             self._before_trial = (None, False)
-        self._kept = replace(self._kept, running=lived, trial=trial, signer_revoked=False)
+        died = self._kept.died
+        if died is not None and died.digest == lived[1].digest:
+            died = None
+        self._kept = replace(
+            self._kept, running=lived, trial=trial, died=died, signer_revoked=False
+        )
         return self._kept
 
     def put_off(self) -> Kept:
@@ -496,14 +529,18 @@ class Subscriber:
         if self._before_trial is not None:
             trial, ended_well = self._before_trial
             self._before_trial = None
-            self._kept = replace(self._kept, trial=trial, trial_ended_well=ended_well)
+            self._kept = replace(
+                self._kept, trial=trial, trial_asked=False, trial_ended_well=ended_well
+            )
         return self._kept
 
     def leave_for_restart(self) -> Kept:
         """The offer becomes what the next start runs; what runs now goes on until then."""
         assert self._kept is not None
         assert self._offered is not None
-        self._kept = replace(self._kept, trial=self._offered, trial_ended_well=True)
+        self._kept = replace(
+            self._kept, trial=self._offered, trial_asked=False, trial_ended_well=True
+        )
         self._offered = None
         return self._kept
 
@@ -521,15 +558,23 @@ class Subscriber:
         return [Refused(reason, detail)]
 
     def resume_trial(self) -> Kept:
-        """A trial that ended well starts again, and must live through its bake time again."""
+        """A trial starts again, and must live through its bake time again."""
         assert self._kept is not None
         self._kept = replace(self._kept, trial_ended_well=False)
         return self._kept
 
+    def leave_trial(self) -> Kept:
+        """A trial that this release of the service can't run: no death is laid to it."""
+        assert self._kept is not None
+        self._kept = replace(self._kept, trial_ended_well=True)
+        return self._kept
+
     def end_well(self) -> Kept | None:
-        """The service stops on purpose: what it tries may be tried again."""
-        if self._kept is not None and self._kept.trial is not None:
-            self._kept = replace(self._kept, trial_ended_well=True)
+        """The service stops on purpose: what it tries may be tried again, and no row of deaths goes on."""
+        if self._kept is not None:
+            died = self._kept.died if self._kept.poison is not None else None
+            has_trial = self._kept.trial is not None
+            self._kept = replace(self._kept, trial_ended_well=has_trial, died=died)
         return self._kept
 
     def _take_duplicate(self, kept: Kept, update: ConfigUpdate, envelope: Envelope) -> list[Event]:

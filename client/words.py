@@ -25,6 +25,9 @@ MOST_CHARACTERS = 500
 _MOST_READ = 20_000
 """Characters of somebody's text that are looked at; the rest is left out before."""
 
+_MOST_MEMBERS = 5
+"""Of an exception group, whose words are said."""
+
 _WINDOW = 10
 """Characters of a secret that are as good as the whole of it: pydantic, say, quotes the two ends."""
 
@@ -57,6 +60,11 @@ class Secrets:
         self._spellings: set[str] = set()
         for value in values:
             self._add(value)
+
+    def __or__(self, other: Secrets) -> Secrets:
+        both = Secrets()
+        both._spellings = self._spellings | other._spellings
+        return both
 
     @classmethod
     def of(cls, *places: object, also: Iterable[str | bytes] = ()) -> Secrets:
@@ -92,7 +100,10 @@ class Secrets:
         return "".join(said)
 
     def words_of(self, error: BaseException) -> str:
-        """What an exception says, for a receipt: its type, and its words without secrets."""
+        """What an exception says, for a receipt: its type, and its words without secrets. Of a group
+        what its members say."""
+        if isinstance(error, BaseExceptionGroup):
+            return spelt("; ".join(self.words_of(one) for one in leaves_of(error)[:_MOST_MEMBERS]))
         name = type(error).__name__
         if isinstance(error, ValidationError):
             return spelt(self.without(f"{name}: {_in_short(error)}"))
@@ -105,6 +116,13 @@ class Secrets:
         except Exception:  # noqa: BLE001  it calls anybody's `__str__`
             lines = type(error).__name__
         return spelt(self.without(lines[-_MOST_READ:]), at_most=_MOST_READ)
+
+
+def leaves_of(error: BaseException) -> list[BaseException]:
+    """The exceptions in a group, and in the groups within; one that is no group alone."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for one in error.exceptions for leaf in leaves_of(one)]
 
 
 def _hide(text: str, secret: str, hidden: bytearray) -> None:

@@ -27,7 +27,7 @@ from config_manager.client.instance import (
 )
 from config_manager.client.precedence import Effective, Layers
 from config_manager.client.subscriber import Event, Kept, Refused
-from config_manager.config import wire
+from config_manager.config import strict_json, wire
 from config_manager.config.documents import Receipt
 from config_manager.config.names import ServiceName
 from config_manager.config.world import World
@@ -185,6 +185,19 @@ class Story:
     def why(self) -> str | None:
         attempt = self.receipts[-1].last_attempt
         return attempt.reason if attempt is not None else None
+
+    @property
+    def deaths(self) -> int:
+        attempt = self.receipts[-1].last_attempt
+        return attempt.deaths if attempt is not None else 0
+
+    @property
+    def open_trial(self) -> tuple[str, bool] | None:
+        """On disk: the digest of what a death now would be laid to, and whether it is asked about."""
+        written = strict_json.loads_object(self._cache._file.read())
+        if written["trial"] is None or written["trial_ended_well"]:
+            return None
+        return wire.envelope_from_object(written["trial"]).digest, written["trial_asked"]
 
     @property
     def kept(self) -> Kept:

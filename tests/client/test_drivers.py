@@ -388,6 +388,11 @@ async def test_what_it_dies_of_within_its_bake_time_is_not_run_again(it: Kit) ->
     it.disk.full = False
     async with it.open() as config:
         await it.sleep(5)
+        assert (config.current.n, it.a.stage) == (6, "applied 6")
+        it.disk.full = True
+    it.disk.full = False
+    async with it.open() as config:
+        await it.sleep(5)
         assert (config.current.n, it.a.stage) == (5, "poisoned 6")
         it.a.configures(7)
         await it.until(lambda: config.current.n == 7)

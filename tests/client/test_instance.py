@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from config_manager.client.instance import NotNow, schema_digest
 from config_manager.client.judging import DoesNotFit
@@ -122,7 +122,7 @@ def test_while_somebody_holds_nothing_is_asked_or_changed() -> None:
 def test_a_hold_that_begins_while_the_callback_runs_keeps_current_until_it_ends() -> None:
     story = running(5).gets(6).holds().says().lives(100)
     assert (story.n, story.swaps, story.on_disk) == (5, [], (5, None))
-    assert story.kept.poison is not None  # should the process die now
+    assert story.kept.died is not None  # should the process die now
     story.lets_go()
     assert (story.n, story.swaps, story.asked, story.stage) == (6, [6], [6], "applied 6")
 
@@ -317,9 +317,11 @@ def test_before_the_service_is_open_such_a_key_needs_no_restart_and_afterwards_i
 # ── bake time ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_change_the_service_died_of_is_not_applied_again_until_a_newer_one_comes() -> None:
-    story = running(5).gets(6).says().lives(9).died()
+def test_a_change_the_service_died_of_twice_is_not_applied_again_until_a_newer_one_comes() -> None:
+    story = running(5).gets(6).says().lives(9).died().lives(9).died()
     assert (story.n, story.stage, story.refused()) == (5, "poisoned 6", ["callback"])
+    assert story.why is not None
+    assert "died within its bake time 2 times in a row" in story.why
     story.gets(6).gets(6).lives(60)
     assert (story.n, story.asked) == (5, [])
     again = story.died()
@@ -329,21 +331,77 @@ def test_a_change_the_service_died_of_is_not_applied_again_until_a_newer_one_com
     assert again.lives(10).died().stage == "healthy 7"
 
 
-def test_a_death_in_the_callback_itself_counts() -> None:
+def test_a_death_in_the_callback_itself_counts_and_the_callback_is_asked_once_more() -> None:
     story = running(5).gets(6).died()
-    assert (story.n, story.stage) == (5, "poisoned 6")
+    assert (story.n, story.on_disk, story.asked) == (5, (5, None), [])
+    story.gets(6)
+    assert (story.asked, story.stage, story.deaths) == ([6], "received 6", 1)
+    again = story.died()
+    assert (again.n, again.stage, again.deaths) == (5, "poisoned 6", 2)
+
+
+def test_a_death_before_it_is_asked_once_more_is_none_of_it() -> None:
+    story = running(5).gets(6).died().died().died()
+    assert (story.n, story.refused()) == (5, [])
+    assert story.gets(6).says().lives(10).stage == "healthy 6"
+    assert story.deaths == 0
 
 
 def test_a_death_without_a_callback_counts_too() -> None:
     story = running(5, asks=False).gets(6).lives(5).died()
-    assert (story.n, story.stage) == (5, "poisoned 6")
+    assert (story.n, story.stage, story.deaths) == (6, "applied 6", 1)
+    assert story.why == "tried again: the service died within its bake time once"
+    story = story.died()
+    assert (story.n, story.stage, story.deaths) == (5, "poisoned 6", 2)
 
 
-def test_the_first_configuration_ever_may_be_the_deadly_one() -> None:
+def test_one_death_is_what_any_stop_by_a_signal_looks_like_and_is_forgotten_once_it_is_proved() -> (
+    None
+):
+    story = running(5).gets(6).says().died().lives(10)
+    assert (story.n, story.stage, story.deaths) == (6, "healthy 6", 0)
+    again = story.gets(7).says().died().lives(10).died()
+    assert (again.n, again.refused()) == (7, [])
+
+
+def test_deaths_with_a_good_end_between_them_are_no_row() -> None:
+    story = running(5).gets(6).says()
+    for _ in range(3):
+        story = story.died()
+        assert (story.n, story.deaths) == (6, 1)
+        story = story.ended()
+        assert (story.n, story.deaths) == (6, 0)
+
+
+def test_where_nothing_ran_before_nothing_is_poisoned_however_often_it_dies() -> None:
+    """The model's defaults are no better proved."""
     snapshot = m.snapshot_bytes({m.SERVICE: m.entry(1)}, 1)
-    story = Story().receives(snapshot, wire.SNAPSHOT_TOPIC).gets(1).says().died().gets(1)
-    assert (story.n, story.instance.source, story.asked) == (0, "defaults", [])
-    assert story.gets(2).says().n == 2
+    story = Story().receives(snapshot, wire.SNAPSHOT_TOPIC).gets(1).says()
+    for times in range(1, 6):
+        story = story.died()
+        assert (story.n, story.instance.source, story.deaths) == (1, "last-known-good", times)
+    assert (story.refused(), story.lives(10).stage) == ([], "healthy 1")
+
+
+def test_a_first_start_that_dies_in_its_callback_is_asked_again_however_often() -> None:
+    snapshot = m.snapshot_bytes({m.SERVICE: m.entry(1)}, 1)
+    story = Story()
+    for times in range(3):
+        story.receives(snapshot, wire.SNAPSHOT_TOPIC).gets(1)
+        assert (story.n, story.asked, story.deaths) == (0, [1], times)
+        story = story.died()
+    story.gets(1).says()
+    assert (story.n, story.stage) == (1, "applied 1")
+
+
+def test_a_trial_that_a_new_release_does_not_take_runs_no_longer_and_is_no_death() -> None:
+    class Stricter(Settings):
+        n: int = Field(default=0, ge=0, lt=6)
+
+    story = running(5, asks=False).gets(6).died(model=Stricter)
+    assert (story.n, story.stage, story.refused()) == (5, "refused 6", ["model"])
+    back = story.died(model=Settings)
+    assert (back.n, back.stage, back.deaths) == (6, "applied 6", 1)
 
 
 def test_past_its_bake_time_a_death_is_no_verdict() -> None:
@@ -355,7 +413,8 @@ def test_a_good_end_within_the_bake_time_is_tried_again_and_bakes_again() -> Non
     story = running(5).gets(6).says().lives(5).ended()
     assert (story.n, story.stage, story.asked) == (6, "applied 6", [])
     assert story.lives(5).stage == "applied 6"
-    assert (story.died().n, story.on_disk) == (5, (5, None))  # the second time it died of it
+    story = story.died()
+    assert (story.died().n, story.on_disk) == (5, (5, None))  # the second time in a row
 
 
 def test_a_trial_that_was_resumed_is_proved_after_its_whole_bake_time() -> None:
@@ -368,8 +427,9 @@ def test_turning_down_a_newer_one_leaves_the_bake_of_what_runs_as_it_was(
     answer: Exception,
 ) -> None:
     story = running(5).gets(6).says().lives(5).gets(7).says(answer)
-    poisoned = story.died()  # a second process on the same disk, to see what it would do
-    assert (poisoned.n, poisoned.refused()) == (5, ["callback"])
+    again = story.died()  # a second process on the same disk, to see what it would do
+    assert (again.n, again.deaths, again.refused()) == (6, 1, [])
+    assert again.died().refused() == ["callback"]
     story = running(5).gets(6).says().lives(5).gets(7).says(answer).lives(5)
     stage = "refused 7" if answer is NO else "deferred 7"
     assert (story.on_disk, story.stage) == ((6, None), stage)
@@ -390,7 +450,9 @@ def test_what_runs_is_proved_also_while_a_callback_takes_long_over_the_next(
     story = running(5).gets(6).says().gets(7).lives(100)
     assert story.kept.running is not None
     assert story.kept.running[0].revision == 6
-    assert story.says(answer).died().n == 6
+    again = story.says(answer).died()
+    assert again.n == (7 if answer is None else 6)
+    assert again.died().n == 6
     assert story.on_disk == (6, None)
 
 
@@ -643,6 +705,8 @@ class Robot:
         self.newest = self.healthy = 1
         self.misfits: set[int] = set()
         self.deadly: set[str] = set()
+        self.row = ("", 0)
+        """the digest of the trial that the service died of last, and how often in a row"""
         self.held = 0
         self.bake_s = bake_s
 
@@ -688,18 +752,23 @@ class Robot:
         return m.update_bytes(revision, **misfit)
 
     def ends(self) -> None:
-        ran, self.held = self.story.n, 0
+        ran, self.held, self.row = self.story.n, 0, ("", 0)
         self.story = self.story.ended()
         assert self.story.n >= ran  # what was just being asked may start the next process
 
     def dies(self) -> None:
-        died_of = self.story.kept.poison
-        ran, self.held = self.story.n, 0
+        trial, ran = self.story.open_trial, self.story.n
+        self.held = 0
         self.story = self.story.died()
-        # what was proved is never lost, and what is on trial never survives a death
-        assert self.story.n == (self.healthy if died_of else ran)
-        if died_of:
-            self.deadly.add(died_of)
+        if trial is None:
+            assert self.story.n == ran
+            return
+        digest, was_asked = trial
+        self.row = (digest, self.row[1] + 1 if self.row[0] == digest else 1)
+        # what was proved is never lost, and what is on trial survives one death, not two in a row
+        assert self.story.n == (self.healthy if was_asked or self.row[1] > 1 else ran)
+        if self.row[1] > 1:
+            self.deadly.add(digest)
 
     def looks(self) -> None:
         story = self.story

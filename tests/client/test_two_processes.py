@@ -43,6 +43,19 @@ with publisher.open_in_threads(Settings, state_dir=state, bake_s=3600.0) as conf
 Process = subprocess.Popen[str]
 
 
+DIES = """
+import os, signal, sys
+from config_manager.client import Config
+from tests.client.story import Settings
+
+with Config(
+    Settings, service="stt-worker", state_dir=sys.argv[1], mqtt_url="none:", env_file=None
+) as config:
+    print(config.current.n, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 @pytest.fixture
 def first(tmp_path: Path) -> Iterator[Process]:
     process = subprocess.Popen(
@@ -102,11 +115,21 @@ def test_who_starts_while_another_lives_with_a_trial_runs_what_is_proved_and_poi
         assert (config.current.n, config.refusals) == (9, {})
 
 
-def test_who_starts_after_another_died_of_its_trial_poisons_it(
+def test_who_starts_after_another_died_of_its_trial_tries_it_again_and_the_third_does_not(
     tmp_path: Path, first: Process, second: Callable[[], Config[Settings]]
 ) -> None:
     first.kill()
     first.wait(20)
+    printed, remark = get(tmp_path)
+    assert printed == "STT_WORKER_N=9"
+    assert remark.endswith(
+        "the service died within its bake time, and it is tried again; "
+        "the last that proved itself is revision 1"
+    )
+    died = subprocess.run(
+        [sys.executable, "-c", DIES, str(tmp_path / "state")], stdout=subprocess.PIPE, timeout=20
+    )
+    assert (died.stdout, died.returncode) == (b"9\n", -9)
     printed, remark = get(tmp_path)
     assert printed == "STT_WORKER_N=8"
     assert remark.endswith(
