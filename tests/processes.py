@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -373,7 +373,7 @@ class Server:
         """Start it and wait for nothing."""
         self.process = self._processes.start(
             [
-                COMMAND,
+                *self._processes.command,
                 "serve",
                 *("--data-dir", str(self.data_dir), "--mqtt-url", self.mqtt_url),
                 *(() if "--bind" in self.flags else ("--bind", "127.0.0.1:0")),
@@ -454,9 +454,13 @@ def arrived(port: int, server: Server, wanted: dict[str, int], *, within: float)
 
 
 class Processes:
-    """Owns what it starts: leaving the block kills all of it."""
+    """Owns what it starts: leaving the block kills all of it.
 
-    def __init__(self) -> None:
+    command: `config-manager`; another than the checkout's where an earlier version is to run.
+    """
+
+    def __init__(self, command: Sequence[str] = (COMMAND,)) -> None:
+        self.command = tuple(command)
         self._started: list[Process] = []
         self._brokers: list[Broker] = []
         self._clients: list[httpx.Client] = []
@@ -499,7 +503,7 @@ class Processes:
 
     def run(self, *arguments: str, within: float = 20, **options: Any) -> tuple[int, Process]:
         """A command that ends by itself: its exit code, and what it printed."""
-        process = self.start([COMMAND, *arguments], **options)
+        process = self.start([*self.command, *arguments], **options)
         return process.wait(within), process
 
     def pin(self, state: Path, root: Path) -> None:
@@ -511,7 +515,7 @@ class Processes:
     def follow(self, state: Path, service: str, mqtt_url: str, *more: str) -> Process:
         return self.start(
             [
-                *(COMMAND, "client", "run", "--state", str(state)),
+                *(*self.command, "client", "run", "--state", str(state)),
                 *("--service", service, "--mqtt-url", mqtt_url, *more),
             ]
         )
