@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from config_manager.actors.mqtt import Transport
-    from config_manager.client import aio
+    from config_manager.client import aio_connection
     from config_manager.client.actor import Follower, follow
     from config_manager.client.config import LiveConfig, OpenConfig
     from config_manager.client.identity import trust_init
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     M = TypeVar("M", bound=BaseModel)
 
     class _OptionsAndSeams(OptionArguments, total=False):
-        connect: aio.Connect | None
+        connect: aio_connection.Connect | None
         transport: Transport | None
         world: World | None
 

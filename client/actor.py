@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, NoReturn, Protocol, TypeV
 import trio
 from pydantic import BaseModel, ConfigDict
 
+from config_manager.client.background import Worker, run_under_trio
+from config_manager.client.callbacks import check_answer, check_runs
 from config_manager.client.config import LiveConfig
 from config_manager.client.instance import (
     Call,
@@ -38,8 +40,8 @@ from config_manager.client.opening import (
     Prepared,
     prepare,
 )
-from config_manager.client.saying import say, say_event
-from config_manager.client.subscriber import Applied, Event, Offered, Resigned, RootTrusted
+from config_manager.client.saying import Complaints, say, say_event
+from config_manager.client.subscriber import Applied, Event, Kept, Offered, Resigned, RootTrusted
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
@@ -75,7 +77,7 @@ class _Arrived(NamedTuple):
 class _Called(NamedTuple):
     """The callback returned, or raised."""
 
-    error: Exception | None
+    error: BaseException | None
 
 
 class _Released(NamedTuple):
@@ -97,6 +99,8 @@ class _Listener(Protocol[M]):
     def _tell(self, event: Event) -> None: ...
 
     def _swap(self, values: M, change: Change[M] | None) -> None: ...
+
+    def _fail(self, error: BaseException) -> None: ...
 
 
 class Follower:
@@ -146,6 +150,9 @@ class Follower:
 
     def _swap(self, values: Anything, change: Change[Anything] | None) -> None:
         """`current` is what was delivered, as it was delivered."""
+
+    def _fail(self, error: BaseException) -> None:
+        """The block raises it."""
 
 
 @asynccontextmanager
@@ -228,6 +235,8 @@ async def open_config(
             async for change in config.changes():
                 use(change.new)
     """
+    if apply is not None:
+        check_runs(apply, "apply")
     world = world or World()
     prepared = prepare(model, Options(**options), asks=apply is not None, world=world)
     config = TrioConfig(prepared)
@@ -253,11 +262,15 @@ async def _driving(
     from config_manager.client.brokers import parse_addresses
 
     raised: Exception | None = None
-    with _one_failure_as_itself(), closing(prepared.claim):
+    with (
+        _one_failure_as_itself(),
+        closing(prepared.claim),
+        closing(Worker(f"disk {prepared.service}")) as disk,
+    ):
         addresses = parse_addresses(prepared.mqtt_url)
         if prepared.broken is not None:
             say(logging.ERROR, "kept file broken", service=prepared.service, detail=prepared.broken)
-        driver = _Driver(prepared, listener, apply, world)
+        driver = _Driver(prepared, listener, apply, disk, world)
         await driver.perform(prepared.instance.start(trio.current_time()), patient=False)
         if addresses:
             transport = transport or _default_transport()
@@ -300,10 +313,13 @@ class _Driver(Generic[M]):
         prepared: Prepared[M],
         listener: _Listener[M],
         apply: Apply[M] | None,
+        disk: Worker,
         world: World,
     ) -> None:
         self._instance = prepared.instance
         self._cache = prepared.cache
+        self._disk = disk
+        self._complaints = Complaints(prepared.service)
         self._keep_root = prepared.keep_root
         self._listener = listener
         self._apply = apply
@@ -395,11 +411,13 @@ class _Driver(Generic[M]):
     async def perform(self, todo: list[Do[M]], *, patient: bool = True) -> None:
         """In order: what must be durable is, before anything that follows from it. patient: until
         the disk takes it; a start must not wait for that."""
+        overtaken = False
         async with self._turn:
             for do in todo:
                 match do:
                     case Keep(kept):
-                        await self._write(partial(self._cache.keep, kept), patient=patient)
+                        keep = partial(self._cache.keep, kept)
+                        overtaken |= await self._write(keep, patient=patient, kept=kept)
                     case KeepRoot(link):
                         await self._write(partial(self._keep_root, link), patient=patient)
                     case Call(change):
@@ -410,20 +428,31 @@ class _Driver(Generic[M]):
                         say_event(self._instance.service, event)
                         self._listener._tell(event)  # noqa: SLF001
                     case PublishReceipt():
-                        self._receipt = do
-                        self._new_receipt.set()
-                        self._new_receipt = trio.Event()
+                        self._show(self._instance.receipt() if overtaken else do)
                     case TooStale(reason, policy):
                         self._too_stale(reason, policy)
 
+    def _show(self, receipt: PublishReceipt) -> None:
+        self._receipt = receipt
+        self._new_receipt.set()
+        self._new_receipt = trio.Event()
+
     async def _call(self, change: Change[M]) -> None:
         assert self._apply is not None
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             answer = self._apply(change)
             if inspect.isawaitable(answer):
                 await answer
-        except Exception as raised:  # noqa: BLE001  the service refuses; it says why
+            else:
+                check_answer(answer, "apply")
+        except (KeyboardInterrupt, SystemExit, trio.Cancelled):
+            raise
+        except BaseExceptionGroup as raised:
+            if raised.subgroup((KeyboardInterrupt, SystemExit, trio.Cancelled)) is not None:
+                raise
+            error = raised
+        except BaseException as raised:  # noqa: BLE001  the service refuses; it says why
             error = raised
         await self._inbox.send(_Called(error))
 
@@ -434,6 +463,7 @@ class _Driver(Generic[M]):
             self._stale = ConfigurationStale(
                 f"{self._instance.service}: stale ({reason}) for longer than max_stale_s allows"
             )
+            self._listener._fail(self._stale)  # noqa: SLF001
             self._stops.set()
 
     async def stop_the_service(self) -> None:
@@ -442,19 +472,23 @@ class _Driver(Generic[M]):
         if self._stale is not None:
             raise self._stale
 
-    async def _write(self, write: Callable[[], None], *, patient: bool) -> None:
-        """Durable before it is applied: a full disk delays a change, it never loses a mark."""
-        while True:
-            try:
-                await trio.to_thread.run_sync(write)
-            except OSError as error:
-                service = self._instance.service
-                say(logging.ERROR, "cannot keep", service=service, error=str(error))
-                if not patient:
-                    return
-                await trio.sleep(_KEEP_RETRY_S)
-            else:
-                return
+    async def _write(
+        self, write: Callable[[], None], *, patient: bool, kept: Kept | None = None
+    ) -> bool:
+        """Durable before it is applied: a full disk delays a change, it never loses a mark. kept: what
+        it is, so that a receipt says what is delayed; whether one did."""
+        has_said = False
+        while (error := (await run_under_trio(self._disk, write)).error) is not None:
+            if not isinstance(error, OSError):
+                raise error
+            self._complaints.cannot_keep(error, trio.current_time())
+            if not patient:
+                break
+            if kept is not None and not has_said:
+                self._show(self._instance.cannot_keep(kept, error, self._receipt.document))
+                has_said = True
+            await trio.sleep(_KEEP_RETRY_S)
+        return has_said
 
     async def end(self) -> None:
         """Say that we leave on purpose, on disk and to the brokers."""

@@ -8,25 +8,24 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import (
-    AbstractAsyncContextManager,
-    asynccontextmanager,
-    closing,
-    contextmanager,
-    suppress,
-)
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, Unpack
+from typing import Any, Generic, NoReturn, TypeVar, Unpack
 
 from pydantic import BaseModel
 
-from config_manager.actors.packet_limit import PacketLimit, connect_properties
+from config_manager.client.aio_connection import (
+    BrokerUnavailable,
+    Connect,
+    Connection,
+    Will,
+    connect_with_aiomqtt,
+)
+from config_manager.client.background import Worker, run_in
 from config_manager.client.brokers import parse_addresses
+from config_manager.client.callbacks import check_answer, check_runs
 from config_manager.client.config import LiveConfig
-from config_manager.client.inbox import Inbox
 from config_manager.client.instance import (
     Call,
     Change,
@@ -45,13 +44,11 @@ from config_manager.client.opening import (
     Prepared,
     prepare,
 )
-from config_manager.client.saying import say, say_event
+from config_manager.client.saying import Complaints, say, say_event
+from config_manager.client.subscriber import Kept
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.world import World, backoff_s
-
-if TYPE_CHECKING:
-    import aiomqtt
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -63,36 +60,11 @@ _BACKOFF_S = 0.5
 _BACKOFF_LIMIT_S = 30.0
 _KEEP_RETRY_S = 1.0
 _FAREWELL_S = 1.0
-_CONNECT_S = 5.0
-_KEEPALIVE_S = 10
 
+END_WITHIN_S = 3.0
+"""How long leaving waits for what does not end: a callback that takes no cancellation."""
 
-class BrokerUnavailable(Exception):
-    """The broker can't be reached, refused us, or the connection broke; the message says which."""
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """What the broker says for us, retained, when we are gone without a word."""
-
-    topic: str
-    payload: bytes
-
-
-class Connection(Protocol):
-    """One live connection; everything raises BrokerUnavailable once it broke."""
-
-    async def subscribe(self, *filters: str) -> None: ...
-
-    async def publish(self, topic: str, payload: bytes) -> None:
-        """Retained, QoS 1; returns after the PUBACK."""
-        ...
-
-    def messages(self) -> AsyncIterator[tuple[str, bytes]]: ...
-
-
-Connect = Callable[[BrokerAddress, str, Will], AbstractAsyncContextManager[Connection]]
-"""(address, client id, will) → a connection: the seam for tests and simulations."""
+_CANCEL_AGAIN_S = 0.2
 
 
 class AsyncioConfig(LiveConfig[M]):
@@ -138,14 +110,16 @@ async def open_config(
             async for change in config.changes():
                 use(change.new)
     """
+    if apply is not None:
+        check_runs(apply, "apply")
     world = world or World()
     prepared = prepare(model, Options(**options), asks=apply is not None, world=world)
-    with closing(prepared.claim):
+    with closing(prepared.claim), closing(Worker(f"disk {prepared.service}")) as disk:
         addresses = parse_addresses(prepared.mqtt_url)
         if prepared.broken is not None:
             say(logging.ERROR, "kept file broken", service=prepared.service, detail=prepared.broken)
         config = AsyncioConfig(prepared)
-        driver = _Driver(prepared, config, apply, connect or connect_with_aiomqtt, world)
+        driver = _Driver(prepared, config, apply, connect or connect_with_aiomqtt, disk, world)
         config._retry = driver.retry_soon  # noqa: SLF001  the two are one thing, in public and private
         await driver.perform(prepared.instance.start(_now()), patient=False)
         tasks = [asyncio.create_task(driver.tick(), name="config-manager tick")]
@@ -157,7 +131,7 @@ async def open_config(
             for number, address in enumerate(addresses)
         ]
         try:
-            async with _watched(tasks):
+            async with _watched(driver, tasks):
                 if prepared.instance.source == "defaults":
                     await driver.wait_for_first(prepared)
                 prepared.instance.opened()
@@ -173,13 +147,13 @@ async def open_config(
 
 
 @asynccontextmanager
-async def _watched(tasks: list[asyncio.Task[Any]]) -> AsyncIterator[None]:
+async def _watched(driver: _Driver[Any], tasks: list[asyncio.Task[Any]]) -> AsyncIterator[None]:
     """The body, cancelled where one of our tasks fails; then that failure is raised from it."""
     body = asyncio.current_task()
     assert body is not None
     cancelled_before = body.cancelling()
     raised: BaseException | None = None
-    with _cancelling(body, tasks) as failed:
+    with _cancelling(body, driver, tasks) as failed:
         try:
             yield
         except BaseException as error:
@@ -199,7 +173,7 @@ async def _watched(tasks: list[asyncio.Task[Any]]) -> AsyncIterator[None]:
 
 @contextmanager
 def _cancelling(
-    body: asyncio.Task[Any], tasks: list[asyncio.Task[Any]]
+    body: asyncio.Task[Any], driver: _Driver[Any], tasks: list[asyncio.Task[Any]]
 ) -> Iterator[list[BaseException]]:
     """Cancel the body, once, when a task fails; gives the failures."""
     failed: list[BaseException] = []
@@ -208,15 +182,41 @@ def _cancelling(
         if not task.cancelled() and (error := task.exception()) is not None:
             failed.append(error)
             if len(failed) == 1:
+                driver.has_failed(error)
                 body.cancel()
 
+    driver.watch = lambda task: task.add_done_callback(on_done)
     for task in tasks:
         task.add_done_callback(on_done)
     try:
         yield failed
     finally:
+        driver.watch = lambda _: None
         for task in tasks:
             task.remove_done_callback(on_done)
+
+
+async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """Cancel these until they have ended; gives those that have not within the time.
+
+    Once is not enough: `asyncio.wait_for` of Python 3.11 loses a cancellation that comes as what it
+    waits for is done (python/cpython#86296), and aiomqtt waits by it. Whoever cancels the caller
+    meanwhile is obeyed afterwards.
+    """
+    left = {task for task in tasks if not task.done()}
+    gives_up_at = _now() + END_WITHIN_S
+    cancelled: asyncio.CancelledError | None = None
+    while left and _now() < gives_up_at:
+        for task in left:
+            task.cancel()
+        try:
+            _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
+        except asyncio.CancelledError as error:
+            cancelled = error
+            left = {task for task in left if not task.done()}
+    if cancelled is not None:
+        raise cancelled
+    return left
 
 
 class _Driver(Generic[M]):
@@ -228,10 +228,15 @@ class _Driver(Generic[M]):
         config: AsyncioConfig[M],
         apply: Apply[M] | None,
         connect: Connect,
+        disk: Worker,
         world: World,
     ) -> None:
+        self.watch: Callable[[asyncio.Task[Any]], None] = lambda _: None
+        """whose failure ends the body"""
         self._instance = prepared.instance
         self._cache = prepared.cache
+        self._disk = disk
+        self._complaints = Complaints(prepared.service)
         self._keep_root = prepared.keep_root
         self._config = config
         self._apply = apply
@@ -277,6 +282,9 @@ class _Driver(Generic[M]):
             if (kept := self._cache.unwritten) is not None:
                 await self._write(partial(self._cache.keep, kept), patient=False)
 
+    def has_failed(self, error: BaseException) -> None:
+        self._config._fail(error)  # noqa: SLF001
+
     def retry_soon(self) -> None:
         """Nobody holds the configuration any more."""
         self._due.set()
@@ -289,10 +297,14 @@ class _Driver(Generic[M]):
 
     async def stop(self, tasks: list[asyncio.Task[Any]]) -> None:
         self._stops = True
-        running = [*tasks, *self._calls]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        for task in await _ended([*tasks, *self._calls]):
+            say(
+                logging.ERROR,
+                "did not end",
+                service=self._instance.service,
+                task=task.get_name(),
+                detail=f"it was left alone after {END_WITHIN_S:g} s",
+            )
 
     async def _step(self, decide: Callable[[], list[Do[M]]]) -> None:
         """One decision and what follows from it, before the next."""
@@ -308,26 +320,32 @@ class _Driver(Generic[M]):
     async def _perform(self, todo: list[Do[M]], *, patient: bool = True) -> None:
         """In order: what must be durable is, before anything that follows from it. patient: until
         the disk takes it; a start must not wait for that."""
+        overtaken = False
         for do in todo:
             match do:
                 case Keep(kept):
-                    await self._write(partial(self._cache.keep, kept), patient=patient)
+                    keep = partial(self._cache.keep, kept)
+                    overtaken |= await self._write(keep, patient=patient, kept=kept)
                 case KeepRoot(link):
                     await self._write(partial(self._keep_root, link), patient=patient)
                 case Call(change):
-                    call = asyncio.create_task(self._call(change))
+                    call = asyncio.create_task(self._call(change), name="config-manager apply")
                     self._calls.add(call)
                     call.add_done_callback(self._calls.discard)
+                    self.watch(call)
                 case Swap(effective, change):
                     self._config._swap(effective.values, change)  # noqa: SLF001
                 case Tell(event):
                     say_event(self._instance.service, event)
                 case PublishReceipt():
-                    self._receipt = do
-                    self._new_receipt.set()
-                    self._new_receipt = asyncio.Event()
+                    self._show(self._instance.receipt() if overtaken else do)
                 case TooStale(reason, policy):
                     self._too_stale(reason, policy)
+
+    def _show(self, receipt: PublishReceipt) -> None:
+        self._receipt = receipt
+        self._new_receipt.set()
+        self._new_receipt = asyncio.Event()
 
     async def _call(self, change: Change[M]) -> None:
         assert self._apply is not None
@@ -336,12 +354,14 @@ class _Driver(Generic[M]):
             answer = self._apply(change)
             if inspect.isawaitable(answer):
                 await answer
-        except Exception as raised:  # noqa: BLE001  the service refuses; it says why
-            error = raised
-        except asyncio.CancelledError as raised:
-            if self._stops:
+            else:
+                check_answer(answer, "apply")
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as raised:
+            if self._stops and isinstance(raised, asyncio.CancelledError):
                 raise
-            error = raised  # of something that it waited for: no answer would be none for ever
+            error = raised  # also a cancellation of something that it waited for
         await self._step(lambda: self._instance.called(error, _now()))
 
     def _too_stale(self, reason: str, policy: str) -> None:
@@ -352,19 +372,23 @@ class _Driver(Generic[M]):
                 f"{self._instance.service}: stale ({reason}) for longer than max_stale_s allows"
             )
 
-    async def _write(self, write: Callable[[], None], *, patient: bool) -> None:
-        """Durable before it is applied: a full disk delays a change, it never loses a mark."""
-        while True:
-            try:
-                await asyncio.to_thread(write)
-            except OSError as error:
-                service = self._instance.service
-                say(logging.ERROR, "cannot keep", service=service, error=str(error))
-                if not patient:
-                    return
-                await asyncio.sleep(_KEEP_RETRY_S)
-            else:
-                return
+    async def _write(
+        self, write: Callable[[], None], *, patient: bool, kept: Kept | None = None
+    ) -> bool:
+        """Durable before it is applied: a full disk delays a change, it never loses a mark. kept: what
+        it is, so that a receipt says what is delayed; whether one did."""
+        has_said = False
+        while (error := (await run_in(self._disk, write)).error) is not None:
+            if not isinstance(error, OSError):
+                raise error
+            self._complaints.cannot_keep(error, _now())
+            if not patient:
+                break
+            if kept is not None and not has_said:
+                self._show(self._instance.cannot_keep(kept, error, self._receipt.document))
+                has_said = True
+            await asyncio.sleep(_KEEP_RETRY_S)
+        return has_said
 
     # ── brokers ────────────────────────────────────────────────────────────────────────────────
 
@@ -386,8 +410,7 @@ class _Driver(Generic[M]):
                             worked = True  # which a broker that drops us at once does not
                             await self._arrived(topic, payload)
                     finally:
-                        sending.cancel()
-                        await asyncio.gather(sending, return_exceptions=True)
+                        await _ended([sending])
             except BrokerUnavailable as error:
                 say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
             await self._step(lambda: self._instance.disconnected(_now()))
@@ -428,131 +451,3 @@ class _Driver(Generic[M]):
 def _now() -> float:
     """Monotonic seconds, by the loop's own clock: who replaces the loop replaces time."""
     return asyncio.get_running_loop().time()
-
-
-# ── aiomqtt ────────────────────────────────────────────────────────────────────────────────────
-
-
-@asynccontextmanager
-async def connect_with_aiomqtt(
-    address: BrokerAddress, client_id: str, will: Will
-) -> AsyncIterator[Connection]:
-    """Protocol 5, else 3.1.1. Raises BrokerUnavailable."""
-    import aiomqtt
-
-    limit: PacketLimit | None = None
-    try:
-        client = _make_client(address, client_id, will, aiomqtt.ProtocolVersion.V5)
-        limit = PacketLimit(client._client)  # noqa: SLF001  aiomqtt shows it to nobody
-        try:
-            await _connect_or_clean_up(client)
-        except aiomqtt.MqttError:  # it may not know 5
-            client = _make_client(address, client_id, will, aiomqtt.ProtocolVersion.V311)
-            limit = PacketLimit(client._client)  # noqa: SLF001
-            await _connect_or_clean_up(client)
-    except (aiomqtt.MqttError, OSError) as error:
-        refused = limit.refused if limit else None
-        raise BrokerUnavailable(refused or str(error) or type(error).__name__) from error
-    try:
-        yield _AiomqttConnection(client, limit)
-    finally:
-        with suppress(aiomqtt.MqttError, OSError):
-            await client.__aexit__(None, None, None)
-
-
-async def _connect_or_clean_up(client: Any) -> None:
-    """aiomqtt connects in a thread, which goes on where we are cancelled, and then leaves a socket,
-    its watchers and a task to a loop that may be closed already."""
-    paho, loop, connect = client._client, asyncio.get_running_loop(), client._client_connect  # noqa: SLF001
-    is_given_up = False
-
-    async def end_at_once() -> None:
-        pass
-
-    def clean_up() -> None:
-        paho._sock_close()  # noqa: SLF001  which ends all of them
-
-    def connect_unless_given_up() -> None:
-        try:
-            connect()
-        finally:
-            if is_given_up:  # behind what connecting made the loop do
-                loop.call_soon_threadsafe(clean_up)
-
-    client._client_connect = connect_unless_given_up  # noqa: SLF001
-    try:
-        await client.__aenter__()
-    except BaseException:
-        client._misc_loop = end_at_once  # noqa: SLF001
-        is_given_up = True
-        loop.call_soon(clean_up)
-        raise
-
-
-def _make_client(
-    address: BrokerAddress, client_id: str, will: Will, version: Any
-) -> aiomqtt.Client:
-    import aiomqtt
-
-    v5 = version is aiomqtt.ProtocolVersion.V5
-    return aiomqtt.Client(
-        hostname=address.host,
-        port=address.port,
-        username=address.username,
-        password=address.password,
-        identifier=client_id,
-        protocol=version,
-        will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=True),
-        clean_session=None if v5 else True,
-        clean_start=True if v5 else 3,
-        keepalive=_KEEPALIVE_S,
-        timeout=_CONNECT_S,
-        queue_type=Inbox,
-        # small packets wait 40 ms for each other's acknowledgement otherwise (Nagle)
-        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-        tls_context=address.tls_context(),
-        properties=connect_properties() if v5 else None,
-        logger=_SILENT,
-    )
-
-
-class _AiomqttConnection:
-    def __init__(self, client: aiomqtt.Client, limit: PacketLimit) -> None:
-        self._client = client
-        self._limit = limit
-
-    def _broken(self, error: Exception) -> BrokerUnavailable:
-        return BrokerUnavailable(self._limit.refused or str(error))
-
-    async def subscribe(self, *filters: str) -> None:
-        import aiomqtt
-
-        try:
-            await self._client.subscribe([(name, 1) for name in filters])
-        except (aiomqtt.MqttError, OSError) as error:
-            raise self._broken(error) from error
-
-    async def publish(self, topic: str, payload: bytes) -> None:
-        import aiomqtt
-
-        try:
-            await self._client.publish(topic, payload, qos=1, retain=True)
-        except (aiomqtt.MqttError, OSError) as error:
-            raise self._broken(error) from error
-
-    async def messages(self) -> AsyncIterator[tuple[str, bytes]]:
-        import aiomqtt
-
-        try:
-            async for message in self._client.messages:
-                payload = message.payload
-                yield str(message.topic), payload if isinstance(payload, bytes) else b""
-        except (aiomqtt.MqttError, OSError) as error:
-            raise self._broken(error) from error
-        raise BrokerUnavailable("the connection was closed")
-
-
-_SILENT = logging.getLogger("config_manager.mqtt")
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False
-_SILENT.setLevel(logging.CRITICAL + 1)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 from weakref import WeakSet
 
 from pydantic import BaseModel
+
+from config_manager.client.words import spelt
+from config_manager.config.errors import ConfigurationStale, ForkedAway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -48,6 +52,10 @@ class OpenConfig(Generic[M]):
         self._instance = instance
         self._current: M = instance.effective.values
         self._readers: WeakSet[Changes[M]] = WeakSet()
+        self._has_ended = False
+        self._failure: str | None = None
+        self._is_forked_away = False
+        _followed_here.add(self)
 
     @property
     def service(self) -> str:
@@ -60,7 +68,12 @@ class OpenConfig(Generic[M]):
 
     @property
     def current(self) -> M:
-        """The configuration to run with: validated, immutable, replaced as a whole."""
+        """The configuration to run with: validated, immutable, replaced as a whole.
+
+        After `on_stale="stop"`, or if the driver failed, this raises ConfigurationStale: nothing
+        follows the publisher any more. After a fork it raises ForkedAway.
+        """
+        self._check_followed()
         return self._current
 
     def explain(self, key: str) -> Explanation:
@@ -74,8 +87,11 @@ class OpenConfig(Generic[M]):
 
     @property
     def freshness(self) -> str:
-        """`fresh`, `stale (reason)`, `clock-unknown`, or `unknown` while it is too early to say."""
-        return self._instance.freshness
+        """`fresh`, `stale (reason)`, `clock-unknown`, or `unknown` while it is too early to say.
+        `stale (ended)` once it is closed, `stale (forked)` in a child of the process that opened it."""
+        if self._is_forked_away:
+            return "stale (forked)"
+        return "stale (ended)" if self._has_ended else self._instance.freshness
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -87,6 +103,29 @@ class OpenConfig(Generic[M]):
         """How many messages were refused, by reason."""
         return Counter({str(k): v for k, v in self._instance.subscriber.refusals.items()})
 
+    def _check_followed(self) -> None:
+        """Raises where nobody keeps `current` current."""
+        if self._is_forked_away:
+            raise ForkedAway(
+                f"{self.service}: this was opened before a fork, and only the parent process follows "
+                "it: open it in each worker instead (gunicorn: in post_fork; Celery: at "
+                "worker_process_init; uWSGI: at postfork), or don't preload"
+            )
+        if self._failure is not None:
+            raise ConfigurationStale(self._failure)
+
+    def _end(self) -> None:
+        self._has_ended = True
+
+    def _fail(self, error: BaseException) -> None:
+        """Its driver ended, and not on purpose: whoever reads it from now on is told."""
+        self._end()
+        self._failure = (
+            error.detail
+            if isinstance(error, ConfigurationStale)
+            else spelt(f"{self.service}: its driver ended with {type(error).__name__}; see the log")
+        )
+
     def _swap(self, values: M, change: Change[M] | None) -> None:
         self._current = values
         if change is not None:
@@ -97,22 +136,35 @@ class OpenConfig(Generic[M]):
         return f"<{type(self).__name__} of {self.service}, {self.source}, {self.freshness}>"
 
 
+_followed_here: WeakSet[OpenConfig[Any]] = WeakSet()
+"""By a driver of this process."""
+
+
+def _forked() -> None:
+    for config in list(_followed_here):
+        config._is_forked_away = True  # noqa: SLF001
+    _followed_here.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 class LiveConfig(OpenConfig[M]):
     """What `open_config` gives, under asyncio and Trio alike."""
 
-    _is_closed = False
-
     def changes(self) -> AsyncIterator[Change[M]]:
         """Every change from now on, each once, after it became `current`; ends with the block."""
+        self._check_followed()
         # from this call on, not from the first wait: what happens in between must not be lost
         changes: Changes[M] = Changes(self._next_news)
-        changes.has_ended = self._is_closed
+        changes.has_ended = self._has_ended
         self._readers.add(changes)
         return changes
 
     def _close(self) -> None:
         """No change comes any more: whoever reads changes, in whatever task, is through."""
-        self._is_closed = True
+        self._end()
         for reader in self._readers:
             reader.has_ended = True
         self._wake()
@@ -120,6 +172,8 @@ class LiveConfig(OpenConfig[M]):
     @contextmanager
     def hold(self) -> Iterator[None]:
         """While this block runs nothing changes: the middle of a sentence is no time for it."""
+        if self._is_forked_away:
+            self._check_followed()
         self._instance.hold()
         try:
             yield

@@ -52,6 +52,9 @@ M = TypeVar("M", bound=BaseModel)
 BAKE_S = 10.0
 """How long a service must live with a configuration before it is taken for good."""
 
+NO_ANSWER_AFTER_S = 30.0
+"""A callback that takes longer is named to the operator."""
+
 NOT_ENROLLED = "this instance is not enrolled, see config-manager client enroll"
 
 OnStale = Literal["report", "warn", "stop"]
@@ -209,6 +212,7 @@ class Instance(Generic[M]):
         self._calling = False
         self._accepted = False
         self._asked: tuple[ConfigUpdate, Envelope] | None = None
+        self._asked_at: float | None = None
         self._is_open = False
         self._has_ended = False
         self._holds = 0
@@ -380,6 +384,7 @@ class Instance(Generic[M]):
             todo.append(self.receipt())
         if self._candidate is not None:
             todo += self._try(now)
+        todo += self._say_no_answer(now)
         kept = self.subscriber.kept
         if kept is not None and now - self._beacon_kept_at >= _KEEP_BEACON_S:
             self._beacon_kept_at = now
@@ -406,6 +411,7 @@ class Instance(Generic[M]):
             self._accepted = True
             return []
         self._calling = self._accepted = False
+        self._asked_at = None
         candidate, asked = self._candidate, self._asked
         assert candidate is not None
         assert asked is not None
@@ -517,11 +523,23 @@ class Instance(Generic[M]):
         if self._asks:
             self._calling = True
             self._asked = offered
+            self._asked_at = now
             keep = Keep(self.subscriber.try_out(asks=True))
             return [keep, self.receipt(), Call(self._change(candidate, "broker"))]
         self._candidate = None
         keeps: list[Do[M]] = [Keep(self.subscriber.try_out())] if self._policy.bake_s > 0 else []
         return [*keeps, *self._swap(candidate, offered, now)]
+
+    def _say_no_answer(self, now: float) -> list[Do[M]]:
+        """Once, where a callback takes so long that the operator should know."""
+        if self._asked_at is None or now - self._asked_at < NO_ANSWER_AFTER_S:
+            return []
+        self._asked_at = None
+        assert self._asked is not None
+        if not self._accepted:  # else it waits for a hold
+            why = f"the callback has not answered for {NO_ANSWER_AFTER_S:g} s"
+            self._attempted(self._asked[0].revision, "deferred", why)
+        return [self.receipt()]
 
     def _swap(
         self, candidate: Effective[M], accepted: tuple[ConfigUpdate, Envelope], now: float

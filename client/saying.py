@@ -20,6 +20,8 @@ from config_manager.client.subscriber import (
     Stale,
 )
 
+_COMPLAINT_PERIOD_S = 60.0
+
 _log = logging.getLogger("config_manager.client")
 
 
@@ -34,6 +36,20 @@ def say(level: int, event: str, **fields: Any) -> None:
             text,
             extra={"fields": {"event": event, "actor": "client", **fields}},
         )
+
+
+class Complaints:
+    """What goes on being wrong, said at once and then once a minute."""
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+        self._again_at = float("-inf")
+
+    def cannot_keep(self, error: OSError, now: float) -> None:
+        """now: monotonic."""
+        if now >= self._again_at:
+            self._again_at = now + _COMPLAINT_PERIOD_S
+            say(logging.ERROR, "cannot keep", service=self._service, error=str(error))
 
 
 def say_event(service: str, event: Event) -> None:

@@ -422,7 +422,7 @@ class FakePublisher:
 
     @asynccontextmanager
     async def _connect(self, *_: object) -> AsyncIterator[_AsyncioLine]:
-        from config_manager.client.aio import BrokerUnavailable
+        from config_manager.client.aio_connection import BrokerUnavailable
 
         line = _AsyncioLine(self)
         try:
@@ -490,7 +490,7 @@ class _AsyncioLine(_Line):
         self._publisher.take_receipt(payload)
 
     async def messages(self) -> AsyncIterator[tuple[str, bytes]]:
-        from config_manager.client.aio import BrokerUnavailable
+        from config_manager.client.aio_connection import BrokerUnavailable
 
         while (message := await self._inbox.get()) is not None:
             yield message.topic, message.payload

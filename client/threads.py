@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import atexit
+import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack
+from weakref import WeakSet
 
 from pydantic import BaseModel
 
-from config_manager.client.aio import AsyncioConfig, Connect, open_config
+from config_manager.client.aio import END_WITHIN_S, AsyncioConfig, open_config
+from config_manager.client.aio_connection import Connect
+from config_manager.client.background import Outcome, Worker, run_in
+from config_manager.client.callbacks import check_answer, check_plain, name_of
+from config_manager.client.config import UNREAD_CHANGES
 from config_manager.client.instance import Change
+from config_manager.client.saying import say
+from config_manager.client.words import Secrets, spelt
 from config_manager.config.errors import ConfigManagerError
 
 if TYPE_CHECKING:
@@ -25,19 +35,28 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=BaseModel)
 
-_STOP_WITHIN_S = 5.0
+_STOP_WITHIN_S = END_WITHIN_S + 2.0
+"""How long leaving waits for the thread: longer than that waits for what it started."""
+
+_LISTENERS_END_WITHIN_S = 1.0
+_BUSY_AFTER_S = 30.0
+_LOOK_S = 5.0
 
 
 class Config(Generic[M]):
     """A service's typed, live configuration, for programs without an event loop.
 
     apply: asked before a change, in a thread that is ours; raising refuses it, raising NotNow is
-    asked again. on_change callbacks run there too, after the change. options: see
-    `opening.Options`. Entering raises what `aio.open_config` raises.
+    asked again. on_change callbacks run in a thread each, after the change. options: see
+    `opening.Options`. Opening raises what `aio.open_config` raises.
 
         with Config(SttSettings, service="stt-worker") as config:
             config.on_change(lambda change: print(change.keys))
             use(config.current)
+
+    A module that a server imports uses `open()` and `close()` instead. A program that ends without
+    closing it closes it by itself, but not one that a signal ends. After a fork the child may `open()`
+    it anew.
     """
 
     def __init__(
@@ -49,28 +68,73 @@ class Config(Generic[M]):
         world: World | None = None,
         **options: Unpack[OptionArguments],
     ) -> None:
-        if apply is not None and inspect.iscoroutinefunction(apply):
-            raise TypeError("apply: a plain function, because there is no event loop of yours here")
+        if apply is not None:
+            check_plain(apply, "apply")
         self._model = model
         self._options = options
         self._seams: dict[str, Any] = {"connect": connect, "world": world}
         self._apply = apply
         self._callbacks: list[Callable[[Change[M]], None]] = []
-        self._opened: Future[AsyncioConfig[M]] = Future()
         self._thread: threading.Thread | None = None
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._opened: Future[AsyncioConfig[M]] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._failure: BaseException | None = None
+        self._listeners: list[_Listener[M]] = []
 
-    def __enter__(self) -> Self:
+    def open(self) -> Self:
+        """Start following; returns once there is a configuration to run with. Once, and once more in
+        a child process after a fork."""
         if self._thread is not None:
-            raise RuntimeError("a Config is opened once; make another")
+            if not self._is_forked_away:
+                raise RuntimeError("a Config is opened once; make another")
+            self._begin_anew()
         self._thread = threading.Thread(
             target=self._run, name=f"config-manager {self._model.__name__}", daemon=True
         )
         self._thread.start()
         self._opened.result()
+        _close_at_exit(self)
         return self
+
+    def close(self) -> None:
+        """Say that the service leaves, and stop following; ends within 10 s. Again it does nothing."""
+        _open.discard(self)
+        if (
+            self._thread is None or self._is_forked_away
+        ):  # the parent process follows, and may go on
+            return
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+            with suppress(RuntimeError):  # it has ended meanwhile
+                self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(_STOP_WITHIN_S)
+        if self._thread.is_alive():
+            self._say_did_not_end(self._thread.name, _STOP_WITHIN_S)
+        self._end_listeners()
+
+    def _end_listeners(self) -> None:
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener.worker.close()
+        gives_up_at = time.monotonic() + _LISTENERS_END_WITHIN_S
+        for listener in listeners:
+            thread = listener.worker.thread
+            if thread is threading.current_thread():  # a callback closes it
+                continue
+            thread.join(max(0.0, gives_up_at - time.monotonic()))
+            if thread.is_alive():
+                self._say_did_not_end(thread.name, _LISTENERS_END_WITHIN_S)
+
+    def _say_did_not_end(self, thread: str, within_s: float) -> None:
+        detail = f"it was left alone after {within_s:g} s"
+        service = self._options.get("service")
+        say(logging.ERROR, "did not end", service=service, thread=thread, detail=detail)
+
+    def __enter__(self) -> Self:
+        return self.open()
 
     def __exit__(
         self,
@@ -78,10 +142,7 @@ class Config(Generic[M]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._thread is not None
-        if self._loop is not None and self._stop is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(_STOP_WITHIN_S)
+        self.close()
         if error is None and self._failure is not None:
             raise self._failure
 
@@ -89,9 +150,8 @@ class Config(Generic[M]):
 
     @property
     def current(self) -> M:
-        """The configuration to run with; after `on_stale="stop"` this raises ConfigurationStale."""
-        if self._failure is not None:
-            raise self._failure
+        """The configuration to run with. After `on_stale="stop"`, or if the driver failed, this raises
+        ConfigurationStale; after a fork ForkedAway."""
         return self._config.current
 
     def explain(self, key: str) -> Explanation:
@@ -105,7 +165,8 @@ class Config(Generic[M]):
 
     @property
     def freshness(self) -> str:
-        """`fresh`, `stale (reason)`, `clock-unknown`, or `unknown` while it is too early to say."""
+        """`fresh`, `stale (reason)`, `clock-unknown`, or `unknown` while it is too early to say.
+        `stale (ended)` once it is closed, `stale (forked)` in a child of the process that opened it."""
         return self._config.freshness
 
     @property
@@ -127,8 +188,12 @@ class Config(Generic[M]):
         return self._config.refusals
 
     def on_change(self, callback: Callable[[Change[M]], None]) -> None:
-        """Call this after each change; an exception in it is logged and changes nothing."""
+        """Call this after each change, in a thread of its own; an exception in it is logged and changes
+        nothing. Past 256 changes that it has not taken yet the oldest are dropped."""
+        check_plain(callback, "on_change")
         self._callbacks.append(callback)
+        if self._opened.done() and not self._is_forked_away:
+            self._listeners.append(_Listener(callback, self._hidden))
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -144,7 +209,9 @@ class Config(Generic[M]):
             self._do(lambda: hold.__exit__(None, None, None))
 
     def _do(self, step: Callable[[], object]) -> None:
-        """In the loop's thread, and back when it is done."""
+        """In the loop's thread, and back when it is done; here where there is no loop any more."""
+        if self._is_forked_away:
+            self._config._check_followed()  # noqa: SLF001
         assert self._loop is not None
         done: Future[None] = Future()
 
@@ -161,46 +228,155 @@ class Config(Generic[M]):
     @property
     def _config(self) -> AsyncioConfig[M]:
         if not self._opened.done():
-            raise RuntimeError("not open: use it inside `with Config(…) as config:`")
+            raise RuntimeError(
+                "not open: use it inside `with Config(…) as config:`, or after open()"
+            )
         return self._opened.result()
 
+    @property
+    def _is_forked_away(self) -> bool:
+        return (
+            self._opened.done()
+            and self._opened.exception() is None
+            and (
+                self._opened.result()._is_forked_away  # noqa: SLF001
+            )
+        )
+
+    def _hidden(self) -> Secrets:
+        return self._config._instance.effective.hidden  # noqa: SLF001
+
     def _run(self) -> None:
+        # named, because a process that imported trio-asyncio gets another one from asyncio.run()
+        loop = asyncio.SelectorEventLoop()
         try:
-            # named, because a process that imported trio-asyncio gets another one from asyncio.run()
-            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-                runner.run(self._live())
+            loop.run_until_complete(self._live())
         except BaseException as error:
-            self._failure = error
             if not self._opened.done():
-                self._failure = None
                 self._opened.set_exception(error)
-            elif not isinstance(error, ConfigManagerError):
+                return
+            self._failure = error
+            self._opened.result()._fail(error)  # noqa: SLF001
+            if not isinstance(error, ConfigManagerError):
                 raise
+        finally:
+            _close(loop)
 
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        apply = None if self._apply is None else self._apply_in_thread
-        async with open_config(self._model, apply=apply, **self._seams, **self._options) as config:
-            calling = asyncio.create_task(self._call_back(config))
-            await asyncio.sleep(0)  # it listens before anything can change
-            self._opened.set_result(config)
-            try:
-                await self._stop.wait()
-            finally:
-                calling.cancel()
-                await asyncio.gather(calling, return_exceptions=True)
+        asks = Worker(f"apply {self._model.__name__}") if self._apply is not None else None
+        apply = partial(self._apply_in, asks) if asks is not None else None
+        try:
+            async with open_config(
+                self._model, apply=apply, **self._seams, **self._options
+            ) as config:
+                telling = asyncio.create_task(self._tell_listeners(config))
+                await asyncio.sleep(0)  # it listens before anything can change
+                self._listeners = [_Listener(one, self._hidden) for one in self._callbacks]
+                self._opened.set_result(config)
+                while not self._stop.is_set():
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_LOOK_S):
+                            await self._stop.wait()
+                    for listener in self._listeners:
+                        listener.complain()
+            await telling  # the configuration is closed, and with it what it reads
+        finally:
+            if asks is not None:
+                asks.close()
 
-    async def _apply_in_thread(self, change: Change[M]) -> None:
+    async def _apply_in(self, asks: Worker, change: Change[M]) -> None:
+        outcome = await run_in(asks, partial(self._ask, change))
+        if isinstance(outcome.error, Exception) and not isinstance(outcome.error, StopIteration):
+            raise outcome.error
+        if outcome.error is not None:  # what a coroutine can't raise, or what would end our thread
+            raise RuntimeError(_why_not(outcome.error)) from outcome.error
+
+    def _ask(self, change: Change[M]) -> None:
         assert self._apply is not None
-        await asyncio.to_thread(self._apply, change)
+        check_answer(self._apply(change), "apply")
 
-    async def _call_back(self, config: AsyncioConfig[M]) -> None:
-        import logging
-
+    async def _tell_listeners(self, config: AsyncioConfig[M]) -> None:
         async for change in config.changes():
-            for callback in list(self._callbacks):
-                try:
-                    await asyncio.to_thread(callback, change)
-                except Exception:  # one listener's bug is not the others'
-                    logging.getLogger("config_manager.client").exception("on_change callback")
+            for listener in self._listeners:
+                listener.tell(change)
+
+
+class _Listener(Generic[M]):
+    """One on_change callback: its own thread, so that it keeps nobody else waiting, its own order."""
+
+    def __init__(
+        self, callback: Callable[[Change[M]], None], hidden: Callable[[], Secrets]
+    ) -> None:
+        self._callback = callback
+        self._hidden = hidden
+        self._name = name_of(callback)
+        self._began_at: float | None = None
+        self.worker = Worker(f"on_change {self._name}", at_most=UNREAD_CHANGES)
+
+    def tell(self, change: Change[M]) -> None:
+        self.worker.submit(partial(self._call, change), partial(self._called, change))
+
+    def complain(self) -> None:
+        """Once for each call that takes very long."""
+        began_at = self._began_at
+        if began_at is not None and time.monotonic() - began_at > _BUSY_AFTER_S:
+            self._began_at = None
+            detail = f"it has not returned for {_BUSY_AFTER_S:g} s; later changes wait for it"
+            say(logging.WARNING, "on_change busy", callback=self._name, detail=detail)
+
+    def _call(self, change: Change[M]) -> None:
+        self._began_at = time.monotonic()
+        check_answer(self._callback(change), "on_change")
+
+    def _called(self, change: Change[M], outcome: Outcome) -> None:
+        self._began_at = None
+        if outcome.error is not None:  # one listener's bug is not the others'
+            hidden = self._hidden() | Secrets.of(change.old, change.new)
+            say(
+                logging.ERROR,
+                "on_change failed",
+                callback=self._name,
+                detail=hidden.traceback_of(outcome.error),
+            )
+
+
+def _why_not(error: BaseException) -> str:
+    words = spelt(f"{type(error).__name__}: {error}".removesuffix(": "))
+    if isinstance(error, SystemExit):
+        return f"{words} (a callback can't end the program; signal.raise_signal(SIGTERM) does)"
+    return words
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """As asyncio.Runner does, but for the executor: it would start a thread, which an interpreter that
+    ends does not let it."""
+    try:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()
+
+
+# ── the end of the program ─────────────────────────────────────────────────────────────────────
+
+_open: WeakSet[Config[Any]] = WeakSet()
+_registered = False
+
+
+def _close_at_exit(config: Config[Any]) -> None:
+    global _registered  # noqa: PLW0603  one handler for all
+    _open.add(config)
+    if not _registered:
+        _registered = True
+        atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    for config in list(_open):
+        config.close()

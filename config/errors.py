@@ -36,7 +36,8 @@
         ├── RootRefused             a trust root does not verify
         ├── NothingKept             no last-known-good configuration in the client's state
         ├── NothingDelivered        a required configuration came neither from a broker nor from the state
-        └── ConfigurationStale      nothing has proved for `max_stale_s` that what runs is current
+        ├── ConfigurationStale      nothing has proved for `max_stale_s` that what runs is current
+        └── ForkedAway              a configuration that was opened before a fork, used after it
 
 `DESCRIPTIONS` is the one place where an error becomes a status code, an exit code and a log level.
 """
@@ -241,6 +242,10 @@ class ConfigurationStale(StartError):
     """Nothing has proved for longer than `max_stale_s` that what runs is what the publisher wants."""
 
 
+class ForkedAway(StartError):
+    """A configuration that the parent process follows: nothing changes it here any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Description:
     """What the outside sees of an error class.
@@ -311,6 +316,7 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     ConfigurationStale: Description(
         "configuration-stale", "The configuration is out of date", 500, 1, "error"
     ),
+    ForkedAway: Description("forked-away", "Opened before a fork", 500, 1, "error"),
 }
 
 

@@ -15,7 +15,7 @@ import trio
 from config_manager.actors import mqtt
 from config_manager.actors.mqtt import AiomqttTransport
 from config_manager.actors.packet_limit import MAX_PACKET_BYTES
-from config_manager.client import aio
+from config_manager.client import aio_connection
 from config_manager.config.brokers import BrokerAddress
 
 CONNACK_5, CONNACK_311 = b"\x20\x03\x00\x00\x00", b"\x20\x02\x00\x00"
@@ -60,10 +60,10 @@ async def _as_the_server(address: BrokerAddress) -> str:
 
 
 async def _as_an_asyncio_service(address: BrokerAddress) -> str:
-    with pytest.raises(aio.BrokerUnavailable) as caught:
+    with pytest.raises(aio_connection.BrokerUnavailable) as caught:
         async with asyncio.timeout(10):
-            will = aio.Will("system/config-status/a/b", b"{}")
-            async with aio.connect_with_aiomqtt(address, "one", will) as connection:
+            will = aio_connection.Will("system/config-status/a/b", b"{}")
+            async with aio_connection.connect_with_aiomqtt(address, "one", will) as connection:
                 await connection.subscribe("#")
                 async for _ in connection.messages():
                     pass

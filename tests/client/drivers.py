@@ -21,7 +21,8 @@ import trio
 import trio.testing
 
 from config_manager.actors import mqtt
-from config_manager.client import actor, aio
+from config_manager.client import actor, aio, aio_connection
+from config_manager.client.background import all_are_idle
 from config_manager.client.config import LiveConfig
 from config_manager.client.identity import trust_init
 from config_manager.config import wire
@@ -255,7 +256,8 @@ class TrioKit(Kit):
             while True:
                 await trio.testing.wait_all_tasks_blocked(_IDLE_S)
                 ahead = trio.lowlevel.current_statistics().seconds_to_next_deadline
-                if threads.borrowed_tokens == 0 and 0 < ahead < float("inf"):
+                is_idle = threads.borrowed_tokens == 0 and all_are_idle()
+                if is_idle and 0 < ahead < float("inf"):
                     self._clock.jump(ahead)
 
         async def main() -> T:
@@ -324,22 +326,22 @@ class _TrioConnection:
 
 class AioKit(Kit):
     name = "asyncio"
-    gone_wrong = aio.BrokerUnavailable
+    gone_wrong = aio_connection.BrokerUnavailable
 
     def open_config(self, **options: Any) -> AbstractAsyncContextManager[LiveConfig[Any]]:
         return aio.open_config(**options, connect=self.connect)
 
     @asynccontextmanager
     async def connect(
-        self, address: Any, client_id: str, will: aio.Will
-    ) -> AsyncIterator[aio.Connection]:
+        self, address: Any, client_id: str, will: aio_connection.Will
+    ) -> AsyncIterator[aio_connection.Connection]:
         await asyncio.sleep(0)
         broker = self.brokers[address.host]
         broker.client_ids.append(client_id)
         if broker.failure is not None:
             raise broker.failure
         if not broker.is_up:
-            raise aio.BrokerUnavailable("connection refused")
+            raise aio_connection.BrokerUnavailable("connection refused")
         queue = asyncio.Queue[Any]()
         session = Session(broker, (will.topic, will.payload), queue.put_nowait, asyncio.Event())
         broker.sessions.append(session)
@@ -414,13 +416,13 @@ class _AioConnection:
         if not self._session.broker.acknowledges:
             await self._session.lost.wait()
         if self._session.lost.is_set():
-            raise aio.BrokerUnavailable("lost")
+            raise aio_connection.BrokerUnavailable("lost")
         self._session.broker.takes(topic, payload)
 
     async def messages(self) -> AsyncIterator[tuple[str, bytes]]:
         while (item := await self._received.get()) is not _LOST:
             yield item
-        raise aio.BrokerUnavailable("lost")
+        raise aio_connection.BrokerUnavailable("lost")
 
 
 class _CountingThreads(ThreadPoolExecutor):
@@ -447,11 +449,14 @@ class _JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None or timeout <= 0:
             return super().select(timeout)
-        was_idle = self._threads.at_work == 0
+        was_idle = self._is_idle()
         events = super().select(min(timeout, _IDLE_S))
-        if not events and was_idle and self._threads.at_work == 0:
+        if not events and was_idle and self._is_idle():
             self.ahead += timeout
         return events
+
+    def _is_idle(self) -> bool:
+        return self._threads.at_work == 0 and all_are_idle()
 
 
 def run_asyncio(main: Coroutine[Any, Any, T]) -> T:

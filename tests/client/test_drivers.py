@@ -306,12 +306,19 @@ async def test_a_slow_callback_holds_up_nothing_but_its_own_change(it: Kit) -> N
     async with it.open(apply=load) as config:
         it.a.configures(6)
         await it.until(lambda: asked == [6])
+        await it.sleep(5)
+        assert it.a.stage == "received 6"
         for seq in range(2, 12):
             it.a.vouches(6, seq)
             it.a.configures(6)
             await it.sleep(10)
             assert (config.freshness, config.current.n) == ("fresh", 5)
-        assert it.a.stage == "received 6"
+        attempt = it.a.last.last_attempt
+        assert attempt is not None
+        assert (it.a.stage, attempt.reason) == (
+            "deferred 6",
+            "the callback has not answered for 30 s",
+        )
         go_on.set()
         await it.until(lambda: config.current.n == 6)
         await it.until(lambda: it.a.stage == "healthy 6")

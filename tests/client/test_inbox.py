@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from config_manager.actors.mqtt import AiomqttTransport, Message, _Inbox
 from config_manager.client.actor import _default_transport
-from config_manager.client.aio import Will, _make_client
+from config_manager.client.aio_connection import Will, _make_client
 from config_manager.client.brokers import parse_addresses
 from config_manager.client.inbox import MOST_BYTES, PER_TOPIC, Inbox
 

@@ -86,6 +86,7 @@ def test_an_error_has_a_searchable_name_and_codes_of_the_contract(
         (e.NothingKept, "nothing-kept", 500, 6),
         (e.NothingDelivered, "nothing-delivered", 500, 6),
         (e.ConfigurationStale, "configuration-stale", 500, 1),
+        (e.ForkedAway, "forked-away", 500, 1),
     ],
 )
 def test_people_script_against_names_statuses_and_exit_codes(

@@ -4,6 +4,7 @@ and their programs work beside ours. Each has a folder in `tests/data` (`tests/d
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,24 @@ def get(processes: Processes, state: Path, service: str, remark: str = "") -> An
     return config
 
 
+DIES_AT_ONCE = """
+import json, os, signal, sys
+from pydantic import BaseModel
+from config_manager.client import Config
+
+
+class Settings(BaseModel):
+    greeting: str = ""
+
+
+options = {"service": sys.argv[2], "state_dir": sys.argv[1], "mqtt_url": "none:", "env_file": None}
+with Config(Settings, **options) as config:
+    said = {"event": "opened", "greeting": config.current.greeting, "source": config.source}
+    print(json.dumps(said), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def starts_offline(
     processes: Processes, code: Path | None, state: Path, service: str
 ) -> dict[str, Any]:
@@ -230,13 +249,23 @@ def test_todays_client_starts_offline_from_what_was_kept_its_secret_included(
     }
 
 
-def test_what_a_service_died_of_is_not_what_todays_client_starts_with(
+def test_what_a_service_died_of_once_is_tried_again_and_after_that_no_more(
     shop: tuple[Processes, Path], earlier: Earlier
 ) -> None:
+    """A death is what any stop by a signal looks like, so an earlier version's counts as the first."""
     processes, directory = shop
     state = earlier.copy(ON_TRIAL, directory / "state")
     trial = earlier.expected["on_trial"]
     tried = earlier.expected["answers"][f"/api/v1/config/{trial['service']}"]["body"]["revision"]
+    remark = "died within its bake time, and it is tried again"
+    assert get(processes, state, trial["service"], remark) == {"greeting": trial["tried"]}
+    dies = processes.start(python(None, DIES_AT_ONCE, str(state), trial["service"]))
+    said = dies.event("opened")
+    assert (said["greeting"], said["source"], dies.wait()) == (
+        trial["tried"],
+        "last-known-good",
+        -signal.SIGKILL,
+    )
     remark = f"died within the bake time of revision {tried}"
     assert get(processes, state, trial["service"], remark) == {"greeting": trial["proved"]}
     said = starts_offline(processes, None, state, trial["service"])

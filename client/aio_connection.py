@@ -1,0 +1,185 @@
+"""One broker under asyncio: what a driver needs of it, and aiomqtt, which gives it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from config_manager.actors.packet_limit import PacketLimit, connect_properties
+from config_manager.client.background import run_alone
+from config_manager.client.inbox import Inbox
+from config_manager.config.brokers import BrokerAddress
+
+if TYPE_CHECKING:
+    import aiomqtt
+
+_CONNECT_S = 5.0
+_GOODBYE_S = 1.0
+_KEEPALIVE_S = 10
+
+
+class BrokerUnavailable(Exception):
+    """The broker can't be reached, refused us, or the connection broke; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker says for us, retained, when we are gone without a word."""
+
+    topic: str
+    payload: bytes
+
+
+class Connection(Protocol):
+    """One live connection; everything raises BrokerUnavailable once it broke."""
+
+    async def subscribe(self, *filters: str) -> None: ...
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """Retained, QoS 1; returns after the PUBACK."""
+        ...
+
+    def messages(self) -> AsyncIterator[tuple[str, bytes]]: ...
+
+
+Connect = Callable[[BrokerAddress, str, Will], AbstractAsyncContextManager[Connection]]
+"""(address, client id, will) → a connection: the seam for tests and simulations."""
+
+
+@asynccontextmanager
+async def connect_with_aiomqtt(
+    address: BrokerAddress, client_id: str, will: Will
+) -> AsyncIterator[Connection]:
+    """Protocol 5, else 3.1.1. Raises BrokerUnavailable."""
+    import aiomqtt
+
+    limit: PacketLimit | None = None
+    try:
+        client = _make_client(address, client_id, will, aiomqtt.ProtocolVersion.V5)
+        limit = PacketLimit(client._client)  # noqa: SLF001  aiomqtt shows it to nobody
+        try:
+            await _connect_or_clean_up(client)
+        except (aiomqtt.MqttError, OSError):  # it may not know 5
+            client = _make_client(address, client_id, will, aiomqtt.ProtocolVersion.V311)
+            limit = PacketLimit(client._client)  # noqa: SLF001
+            await _connect_or_clean_up(client)
+    except Exception as error:  # nothing about a broker may end the service
+        refused = limit.refused if limit else None
+        raise BrokerUnavailable(refused or str(error) or type(error).__name__) from error
+    try:
+        yield _AiomqttConnection(client, limit)
+    finally:
+        try:
+            with suppress(aiomqtt.MqttError, OSError, TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    await client.__aexit__(None, None, None)
+        finally:  # also if that was cancelled
+            client._client._sock_close()  # noqa: SLF001
+
+
+async def _connect_or_clean_up(client: Any) -> None:
+    """Connecting blocks, so a thread does it, which goes on where we are cancelled, and then leaves a
+    socket, its watchers and a task to a loop that may be closed already. aiomqtt would do it in the
+    loop's default executor, which a process waits for when it ends."""
+    paho, loop, connect = client._client, asyncio.get_running_loop(), client._client_connect  # noqa: SLF001
+    is_given_up = False
+
+    async def end_at_once() -> None:
+        pass
+
+    def clean_up() -> None:
+        paho._sock_close()  # noqa: SLF001  which ends all of them
+
+    def connect_unless_given_up() -> None:
+        try:
+            connect()
+        finally:
+            if is_given_up:  # behind what connecting made the loop do
+                with suppress(RuntimeError):  # it has ended, and its sockets with it
+                    loop.call_soon_threadsafe(clean_up)
+
+    client._client_connect = lambda: None  # noqa: SLF001  it is done before
+    try:
+        connected = await run_alone(connect_unless_given_up, "connecting")
+        if connected.error is not None:
+            raise connected.error
+        await client.__aenter__()
+    except BaseException:
+        client._misc_loop = end_at_once  # noqa: SLF001
+        is_given_up = True
+        loop.call_soon(clean_up)
+        raise
+
+
+def _make_client(
+    address: BrokerAddress, client_id: str, will: Will, version: Any
+) -> aiomqtt.Client:
+    import aiomqtt
+
+    v5 = version is aiomqtt.ProtocolVersion.V5
+    return aiomqtt.Client(
+        hostname=address.host,
+        port=address.port,
+        username=address.username,
+        password=address.password,
+        identifier=client_id,
+        protocol=version,
+        will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=True),
+        clean_session=None if v5 else True,
+        clean_start=True if v5 else 3,
+        keepalive=_KEEPALIVE_S,
+        timeout=_CONNECT_S,
+        queue_type=Inbox,
+        # small packets wait 40 ms for each other's acknowledgement otherwise (Nagle)
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        tls_context=address.tls_context(),
+        properties=connect_properties() if v5 else None,
+        logger=_SILENT,
+    )
+
+
+class _AiomqttConnection:
+    def __init__(self, client: aiomqtt.Client, limit: PacketLimit) -> None:
+        self._client = client
+        self._limit = limit
+
+    def _broken(self, error: Exception) -> BrokerUnavailable:
+        return BrokerUnavailable(self._limit.refused or str(error))
+
+    async def subscribe(self, *filters: str) -> None:
+        import aiomqtt
+
+        try:
+            await self._client.subscribe([(name, 1) for name in filters])
+        except (aiomqtt.MqttError, OSError) as error:
+            raise self._broken(error) from error
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        import aiomqtt
+
+        try:
+            await self._client.publish(topic, payload, qos=1, retain=True)
+        except (aiomqtt.MqttError, OSError) as error:
+            raise self._broken(error) from error
+
+    async def messages(self) -> AsyncIterator[tuple[str, bytes]]:
+        import aiomqtt
+
+        try:
+            async for message in self._client.messages:
+                payload = message.payload
+                yield str(message.topic), payload if isinstance(payload, bytes) else b""
+        except (aiomqtt.MqttError, OSError) as error:
+            raise self._broken(error) from error
+        raise BrokerUnavailable("the connection was closed")
+
+
+_SILENT = logging.getLogger("config_manager.mqtt")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+_SILENT.setLevel(logging.CRITICAL + 1)

@@ -1,0 +1,147 @@
+"""Threads of our own for what blocks: the disk, a broker's name, a caller's callback.
+
+The loop's default executor is the service's: a service that keeps it full would keep a change waiting,
+and it takes no work once the interpreter begins to end, which is when a program says goodbye. These
+threads are daemons: one that is stuck in a sick disk keeps no process from ending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakSet
+
+_ENDS_WITHIN_S = 1.0
+"""A thread that has nothing to do ends at once; a machine that is very busy may take its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of some work: a value, or what it raised. A future takes no StopIteration."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+Work = Callable[[], object]
+Done = Callable[[Outcome], object]
+
+
+class Worker:
+    """One thread that does one piece of work after the other, in order."""
+
+    def __init__(self, name: str, *, at_most: int | None = None) -> None:
+        """at_most: pieces that wait; of more the oldest are dropped. The thread starts at once: it
+        can't any more while the interpreter ends."""
+        self._waiting: deque[tuple[Work, Done]] = deque(maxlen=at_most)
+        self._news = threading.Condition()
+        self._is_closed = False
+        self._is_busy = False
+        self.thread = threading.Thread(target=self._run, name=f"config-manager {name}", daemon=True)
+        self.thread.start()
+        _workers.add(self)
+
+    def submit(self, work: Work, done: Done) -> None:
+        """Do it when its turn comes; `done` is called in this worker's thread, and must not raise."""
+        with self._news:
+            if self._is_closed:
+                return
+            self._waiting.append((work, done))
+            self._news.notify()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was submitted is done."""
+        with self._news:
+            return not self._is_busy and not self._waiting
+
+    def close(self) -> None:
+        """Take nothing more; what is under way, and what waits, is done. Does not wait for that."""
+        with self._news:
+            self._is_closed = True
+            self._news.notify()
+            ends_now = not self._is_busy and not self._waiting
+        if ends_now and self.thread is not threading.current_thread():
+            self.thread.join(_ENDS_WITHIN_S)
+
+    def _run(self) -> None:
+        while True:
+            with self._news:
+                self._is_busy = False
+                while not self._waiting:
+                    if self._is_closed:
+                        return
+                    self._news.wait()
+                work, done = self._waiting.popleft()
+                self._is_busy = True
+            done(_outcome_of(work))
+            del work, done  # they hold what the caller holds
+
+
+_workers: WeakSet[Worker] = WeakSet()
+
+
+def all_are_idle() -> bool:
+    """Whether no worker has anything to do: a test in virtual time asks before it lets time pass."""
+    return all(worker.is_idle for worker in list(_workers))
+
+
+def _outcome_of(work: Work) -> Outcome:
+    try:
+        return Outcome(work())
+    except BaseException as error:  # noqa: BLE001  whatever it is, it is the asker's
+        return Outcome(error=error)
+
+
+async def run_in(worker: Worker, work: Work) -> Outcome:
+    """Under asyncio: what came of it. Cancelled, it leaves the work to itself."""
+    return await _awaited(lambda done: worker.submit(work, done))
+
+
+async def run_alone(work: Work, name: str) -> Outcome:
+    """Under asyncio, in a thread for this alone. Raises RuntimeError while the interpreter ends."""
+
+    def start(done: Done) -> None:
+        threading.Thread(
+            target=lambda: done(_outcome_of(work)), name=f"config-manager {name}", daemon=True
+        ).start()
+
+    return await _awaited(start)
+
+
+async def _awaited(start: Callable[[Done], None]) -> Outcome:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Outcome] = loop.create_future()
+
+    def settle(outcome: Outcome) -> None:
+        if not future.done():
+            future.set_result(outcome)
+
+    def done(outcome: Outcome) -> None:
+        with suppress(RuntimeError):  # the loop has ended: nobody waits
+            loop.call_soon_threadsafe(settle, outcome)
+
+    start(done)
+    return await future
+
+
+async def run_under_trio(worker: Worker, work: Work) -> Outcome:
+    """Under Trio: what came of it. Cancelled, it leaves the work to itself."""
+    import trio
+
+    token, finished = trio.lowlevel.current_trio_token(), trio.Event()
+    outcomes: list[Outcome] = []
+
+    def done(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        with suppress(trio.RunFinishedError):  # nobody waits
+            token.run_sync_soon(finished.set)
+
+    worker.submit(work, done)
+    await finished.wait()
+    return outcomes[0]

@@ -1,0 +1,49 @@
+"""Callbacks that a service gives us: told apart before they are called, and judged by what they answer.
+
+A function that never runs must not count as one that said yes: a coroutine nobody awaits, a generator
+nobody iterates.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+
+def check_plain(callback: Callable[..., Any], role: str) -> None:
+    """Raises TypeError for a callback that a program without an event loop can't run."""
+    own_call = getattr(type(callback), "__call__", None)  # noqa: B004  its class's, which may be async
+    for function in (callback, own_call):
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(
+                f"{role}: a plain function, because there is no event loop of yours here"
+            )
+    check_runs(callback, role)
+
+
+def check_runs(callback: Callable[..., Any], role: str) -> None:
+    """Raises TypeError for what is no callback, or a generator, of which a call runs nothing."""
+    if not callable(callback):
+        raise TypeError(f"{role}: expected a function, not {type(callback).__name__}")
+    own_call = getattr(type(callback), "__call__", None)  # noqa: B004
+    for function in (callback, own_call):
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"{role}: a function without yield, because a generator is never run")
+
+
+def check_answer(answer: object, role: str) -> None:
+    """Raises TypeError where a call only made something that nobody runs, and closes that."""
+    if inspect.iscoroutine(answer) or inspect.isgenerator(answer):
+        answer.close()
+    elif not (inspect.isawaitable(answer) or inspect.isasyncgen(answer)):
+        return
+    kind = type(answer).__name__
+    raise TypeError(
+        f"{role} returned a {kind}, which nobody runs here; it must be a plain function"
+    )
+
+
+def name_of(callback: Callable[..., Any]) -> str:
+    """As its author knows it, for the log."""
+    return str(getattr(callback, "__qualname__", None) or type(callback).__name__)
