@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypedDict, TypeVar
+from typing import Generic, TypedDict, TypeVar, get_args
 
 from pydantic import BaseModel
 
@@ -69,9 +69,31 @@ class Options:
     require: bool = False
     first_wait_s: float | None = None
     bake_s: float = BAKE_S
-    restart_required: frozenset[str] = frozenset()
+    restart_required: Collection[str] = frozenset()
     max_stale_s: float | None = None
     on_stale: OnStale = "report"
+
+    def check(self, model: type[BaseModel]) -> None:
+        """Raises SettingsInvalid for what would be taken in silence and do nothing, or something else."""
+        if isinstance(self.restart_required, str):
+            raise SettingsInvalid(
+                f"restart_required: a collection of keys: {{{self.restart_required!r}}}"
+            )
+        takes_any = model.model_config.get("extra") == "allow"
+        unknown = set(self.restart_required) - set(model.model_fields)
+        if unknown and not takes_any:
+            raise SettingsInvalid(
+                f"restart_required: {model.__name__} has no {', '.join(sorted(map(str, unknown)))}; "
+                f"it has {', '.join(model.model_fields)}"
+            )
+        if self.on_stale not in get_args(OnStale):
+            raise SettingsInvalid(
+                f"on_stale: {self.on_stale!r}; expected one of {', '.join(get_args(OnStale))}"
+            )
+        for name in ("first_wait_s", "bake_s", "max_stale_s"):
+            seconds = getattr(self, name)
+            if seconds is not None and not (isinstance(seconds, int | float) and seconds >= 0):
+                raise SettingsInvalid(f"{name}: {seconds!r}; expected seconds, 0 or more")
 
     @property
     def wait_s(self) -> float:
@@ -93,7 +115,7 @@ class OptionArguments(TypedDict, total=False):
     require: bool
     first_wait_s: float | None
     bake_s: float
-    restart_required: frozenset[str]
+    restart_required: Collection[str]
     max_stale_s: float | None
     on_stale: OnStale
 
@@ -137,6 +159,7 @@ def prepare(
 
     What is returned holds a claim, which is its user's to close.
     """
+    options.check(model)
     service = _service_of(model, options)
     state_dir = Path(options.state_dir or default_state_dir(environment))
     identity = _identity(state_dir, options, environment, world)
@@ -167,7 +190,7 @@ def prepare(
                 kept,
                 policy=Policy(
                     options.bake_s,
-                    options.restart_required | _marked_restart_required(model),
+                    frozenset(options.restart_required) | _marked_restart_required(model),
                     options.max_stale_s,
                     options.on_stale,
                 ),

@@ -98,6 +98,16 @@ class Validator(Generic[M]):
         }
 
 
+def complete(model: type[BaseModel], *, frames_up: int) -> None:
+    """Resolve a model's forward references as pydantic does at its first use: by what the caller's
+    function knows, too. frames_up: from who calls this to that function."""
+    if not model.__pydantic_complete__:
+        attempt(
+            lambda: model.model_rebuild(raise_errors=False, _parent_namespace_depth=frames_up + 5),
+            None,
+        )
+
+
 def value_of(values: BaseModel, key: str, otherwise: Any = None) -> Any:
     """A field's value, or an extra key's, without the model's own `__getattr__` and its warnings."""
     held: Mapping[str, Any] = values.__dict__
