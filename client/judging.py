@@ -62,10 +62,9 @@ def attempt(ask: Callable[[], T], otherwise: T) -> T:
 
 
 def ends_the_program(error: BaseException) -> bool:
-    """Ctrl-C, and what a signal's handler raises: in the main thread only, whatever runs there."""
-    return isinstance(error, KeyboardInterrupt) or (
-        isinstance(error, SystemExit) and threading.current_thread() is threading.main_thread()
-    )
+    """Ctrl-C, or what a signal's handler raises: in the main thread only, whatever runs there."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and isinstance(error, KeyboardInterrupt | SystemExit)
 
 
 def _does_not_fit(error: BaseException, model: type[BaseModel], secrets: Secrets) -> DoesNotFit:
