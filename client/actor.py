@@ -477,7 +477,7 @@ class _Driver(Generic[M]):
     ) -> bool:
         """Durable before it is applied: a full disk delays a change, it never loses a mark. kept: what
         it is, so that a receipt says what is delayed; whether one did."""
-        has_said = False
+        has_said, began_at = False, trio.current_time()
         while (error := (await run_under_trio(self._disk, write)).error) is not None:
             if not isinstance(error, OSError):
                 raise error
@@ -488,6 +488,8 @@ class _Driver(Generic[M]):
                 self._show(self._instance.cannot_keep(kept, error, self._receipt.document))
                 has_said = True
             await trio.sleep(_KEEP_RETRY_S)
+        if has_said:
+            self._instance.was_delayed(trio.current_time() - began_at)
         return has_said
 
     async def end(self) -> None:

@@ -377,7 +377,7 @@ class _Driver(Generic[M]):
     ) -> bool:
         """Durable before it is applied: a full disk delays a change, it never loses a mark. kept: what
         it is, so that a receipt says what is delayed; whether one did."""
-        has_said = False
+        has_said, began_at = False, _now()
         while (error := (await run_in(self._disk, write)).error) is not None:
             if not isinstance(error, OSError):
                 raise error
@@ -388,6 +388,8 @@ class _Driver(Generic[M]):
                 self._show(self._instance.cannot_keep(kept, error, self._receipt.document))
                 has_said = True
             await asyncio.sleep(_KEEP_RETRY_S)
+        if has_said:
+            self._instance.was_delayed(_now() - began_at)
         return has_said
 
     # ── brokers ────────────────────────────────────────────────────────────────────────────────
