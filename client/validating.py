@@ -100,7 +100,11 @@ class Validator(Generic[M]):
 
 def complete(model: type[BaseModel], *, frames_up: int) -> None:
     """Resolve a model's forward references as pydantic does at its first use: by what the caller's
-    function knows, too. frames_up: from who calls this to that function."""
+    function knows, too. frames_up: from who calls this to that function. Raises TypeError for what is
+    no model."""
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        given = model.__name__ if isinstance(model, type) else f"an instance of {type(model).__name__}"
+        raise TypeError(f"expected a class derived from pydantic's BaseModel, not {given}")
     if not model.__pydantic_complete__:
         attempt(
             lambda: model.model_rebuild(raise_errors=False, _parent_namespace_depth=frames_up + 5),
