@@ -59,8 +59,9 @@ class Options:
     """What a service may say when it opens its configuration; None is "as the environment says".
 
     prefix: of the overriding variables, `STT_WORKER_` for stt-worker; "" takes the bare key; None is a
-    `BaseSettings`' own. env_file: read once, at start, for these and for our own variables. require: fail where nothing was ever delivered. first_wait_s: how
-    long a start without a last-known-good file waits for one.
+    `BaseSettings`' own. env_file: read once, at start, for these and for our own variables. require:
+    fail where nothing was ever delivered. first_wait_s: how long a start without a last-known-good file
+    waits for one.
     """
 
     service: str | None = None

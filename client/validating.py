@@ -6,6 +6,7 @@ The class itself is asked: no subclass, so that validators that assign, `__init_
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -76,8 +77,9 @@ class Validator(Generic[M]):
             if not self._judges_defaults or wrong <= given.keys():
                 raise
             # a default that is judged, such as a Path or a secret, may be no JSON
+            mine = copy.deepcopy(given)  # a validator may change what it gets
             values = self._validated(
-                partial(self.model.__pydantic_validator__.validate_python, given, strict=False)
+                partial(self.model.__pydantic_validator__.validate_python, mine, strict=False)
             )
             if wrong & given.keys():
                 raise

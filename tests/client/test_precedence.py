@@ -216,6 +216,24 @@ def test_defaults_that_are_judged_need_be_no_json() -> None:
         Layers(Judging, "S_", environment={}).effective(delivered(day=5, token="x"))
 
 
+def test_a_validator_that_changes_what_it_gets_changes_nothing_that_was_delivered() -> None:
+    class Greedy(Judging):
+        tags: Any = None
+
+        @field_validator("tags", mode="before")
+        @classmethod
+        def grow(cls, tags: Any) -> Any:
+            tags = [] if tags is None else tags
+            tags.append("mine")
+            return tags
+
+    layers = Layers(Greedy, "S_", environment={})
+    update = delivered(tags=["a"])
+    for _ in range(2):
+        assert layers.effective(update).values.tags == ["a", "mine"]
+    assert update.config == {"tags": ["a"]}
+
+
 # ── from text to value ─────────────────────────────────────────────────────────────────────────
 
 
