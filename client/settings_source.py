@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from config_manager.client import env_file
 from config_manager.client.cache import Cache, KeptBroken
+from config_manager.client.claim import Onlooker
 from config_manager.client.deliveries import Deliveries
 from config_manager.client.env_file import Lines
 from config_manager.client.identity import load_identity
@@ -153,8 +154,8 @@ def _read(directory: Path, service: str, instance: str | None, world: World) -> 
     """What an operator set, and the secrets that came with it."""
     try:
         identity = load_identity(directory, world)
-        cache = Cache(directory, parse_service(service), identity.file_key, identity.roots, world)
-        kept = cache.load()
+        name, looks = parse_service(service), Onlooker(directory, service)
+        kept = Cache(directory, name, identity.file_key, identity.roots, world, looks).load()
     except (SettingsInvalid, KeptBroken, OSError) as error:
         say(logging.WARNING, "nothing delivered", service=service, detail=str(error))
         return {}
@@ -163,7 +164,7 @@ def _read(directory: Path, service: str, instance: str | None, world: World) -> 
     update, _ = kept.to_start_with
     # what the server only filled in is the server's default: the service has its own
     values = {k: v for k, v in update.config.items() if k not in update.defaulted}
-    name = parse_instance(instance) if instance else identity.instance
-    deliveries = Deliveries(service, name, identity.seal_key, kept.sealed, identity.roots)
+    own_name = parse_instance(instance) if instance else identity.instance
+    deliveries = Deliveries(service, own_name, identity.seal_key, kept.sealed, identity.roots)
     secrets = deliveries.values(update) or {}
-    return {**values, **{name: secret.reveal() for name, secret in secrets.items()}}
+    return {**values, **{key: secret.reveal() for key, secret in secrets.items()}}

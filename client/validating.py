@@ -122,7 +122,9 @@ def complete(model: type[BaseModel], *, frames_up: int) -> None:
     function knows, too. frames_up: from who calls this to that function. Raises TypeError for what is
     no model."""
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        given = model.__name__ if isinstance(model, type) else f"an instance of {type(model).__name__}"
+        given = (
+            model.__name__ if isinstance(model, type) else f"an instance of {type(model).__name__}"
+        )
         raise TypeError(f"expected a class derived from pydantic's BaseModel, not {given}")
     if not model.__pydantic_complete__:
         attempt(
