@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from config_manager.actors.packet_limit import PacketLimit, connect_properties
@@ -82,37 +83,69 @@ async def connect_with_aiomqtt(
             client._client._sock_close()  # noqa: SLF001
 
 
+class _Gate:
+    """Stands for the loop while a thread connects: what that wants of the loop waits until it is wanted.
+
+    The loop may have ended before the thread is through, and would be left with watchers of a socket and
+    a task that nobody ends.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[Callable[[], object]] = []
+        self.is_open = False
+        self.add_reader, self.add_writer = loop.add_reader, loop.add_writer
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
+        self._waiting.append(partial(callback, *args))
+
+    def remove_reader(self, _: int) -> bool:
+        return False  # none was added
+
+    remove_writer = remove_reader
+
+    def open(self) -> None:
+        self.is_open = True
+        for call in self._waiting:
+            self._loop.call_soon(call)
+
+
 async def _connect_or_clean_up(client: Any) -> None:
-    """Connecting blocks, so a thread does it, which goes on where we are cancelled, and then leaves a
-    socket, its watchers and a task to a loop that may be closed already. aiomqtt would do it in the
-    loop's default executor, which a process waits for when it ends."""
+    """Connecting blocks, so a thread does it, which goes on where we are cancelled. aiomqtt would do it in
+    the loop's default executor, which a process waits for when it ends."""
     paho, loop, connect = client._client, asyncio.get_running_loop(), client._client_connect  # noqa: SLF001
+    gate = client._loop = _Gate(loop)  # noqa: SLF001
     is_given_up = False
 
     async def end_at_once() -> None:
         pass
 
     def clean_up() -> None:
-        paho._sock_close()  # noqa: SLF001  which ends all of them
+        with suppress(Exception):  # the thread may be about to do the same
+            paho._sock_close()  # noqa: SLF001  which ends its watchers and its task
 
     def connect_unless_given_up() -> None:
         try:
             connect()
         finally:
-            if is_given_up:  # behind what connecting made the loop do
-                with suppress(RuntimeError):  # it has ended, and its sockets with it
-                    loop.call_soon_threadsafe(clean_up)
+            if is_given_up:
+                clean_up()
 
     client._client_connect = lambda: None  # noqa: SLF001  it is done before
     try:
         connected = await run_alone(connect_unless_given_up, "connecting")
         if connected.error is not None:
             raise connected.error
+        client._loop = loop  # noqa: SLF001
+        gate.open()
         await client.__aenter__()
     except BaseException:
         client._misc_loop = end_at_once  # noqa: SLF001
         is_given_up = True
-        loop.call_soon(clean_up)
+        if gate.is_open:
+            loop.call_soon(clean_up)  # behind what connecting made the loop do
+        else:
+            clean_up()
         raise
 
 
