@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,16 +31,18 @@ from config_manager.actors.mqtt import (
     Transport,
     broken_as_itself,
 )
-from config_manager.actors.statuses import NewlyRuns, NotTaken, StatusBoard
+from config_manager.actors.statuses import Leftover, NewlyRuns, NotTaken, StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config import strict_json, trust, wire
 from config_manager.config.audit import GENESIS
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.documents import ConfigUpdate, NotADocument, Root, UnknownCritical
 from config_manager.config.names import Mark
+from config_manager.config.strict_json import JsonObject
 from config_manager.config.trust import Distrust
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World, backoff_s
+from config_manager.storage.forgotten import FORGOTTEN, newly_forgotten
 from config_manager.storage.state import ServiceState
 
 _WINDOW = 16
@@ -207,6 +209,8 @@ class _Session:
         self._settled = False
         self._last_message = 0.0
         self._judging = False  # a message that was read: whether it is a witness
+        self._forgotten: Mapping[str, JsonObject] = {}  # rows of what was emptied here, or is read
+        self._emptied: set[str] = set()  # status topics whose empty message comes back to us
         self._not_before: dict[str, float] = {}
         self._work = trio.Event()
 
@@ -216,6 +220,8 @@ class _Session:
             nursery.start_soon(self._read)
             await self._reread()
             p.connected()
+            # what was forgotten before is emptied only where it is read: what lies there may be newer
+            self._forgotten = p.view.committed.registered(FORGOTTEN)
             await self._read_receipts()
             p.outlet.mark(*p.outlet.retained)
             nursery.start_soon(self._send_documents)
@@ -253,7 +259,8 @@ class _Session:
         )
 
     async def _follow(self) -> None:
-        """Every service whose state changed since the last look; all of them under a new root."""
+        """Every service whose state changed since the last look; all of them under a new root. And every
+        instance that was forgotten since."""
         known: dict[str, ServiceState] = {}
         view, believed = self._p.view, self._p.believed
         root = believed.current
@@ -269,6 +276,7 @@ class _Session:
                         known[name] = state
                         if self._held.get(name) != state.digest:
                             self._pending[name] = None
+                self._empty_what_was_forgotten()
                 self._wake()
                 self._p.outlet.wake()
             await view.changed()
@@ -372,6 +380,9 @@ class _Session:
 
     def _on_receipt(self, message: Message) -> None:
         """What an instance says it runs; one line where it is something else than before."""
+        if not message.payload and message.topic in self._emptied:
+            self._emptied.discard(message.topic)  # our own, which may come after it was heard again
+            return
         told = self._p.statuses.take(
             self._p.broker_view.url,
             message.topic,
@@ -394,8 +405,33 @@ class _Session:
                 )
             case NotTaken(reason):
                 log.debug("no receipt", topic=message.topic[:256], reason=reason)
+            case Leftover(service, instance):
+                self._empty(service, instance)
             case None:
                 pass
+
+    def _empty_what_was_forgotten(self) -> None:
+        rows = self._p.view.committed.registered(FORGOTTEN)
+        if rows is not self._forgotten:
+            for service, instance in newly_forgotten(rows, self._forgotten):
+                self._empty(service, instance)
+            self._forgotten = rows
+
+    def _empty(self, service: str, instance: str) -> None:
+        """Take away what this broker retains of an instance."""
+        schema, status = wire.schema_topic(service, instance), wire.status_topic(service, instance)
+
+        def empty() -> None:
+            if not self._p.view.publishable:
+                return  # it stays away all the same, and is emptied when it is read again
+            self._emptied.add(status)
+            for topic in (schema, status):  # the receipt last: while it is there, this is not done
+                self._connection.hand_over(topic, b"", lambda: None)
+            structlog.get_logger().info(
+                "emptying", broker=self._p.broker_view.url, service=service, instance=instance
+            )
+
+        self._repair(status, empty)
 
     async def _is_ahead_of_us(self, message: Message) -> bool:
         """Something that we signed further on than our data is: it was rolled back, or has a twin.

@@ -7,6 +7,8 @@ trusted, so all of this is bounded, and what is no receipt is counted.
 Receipts of one key rise by `(boot_seq, seq)`; an older one is ignored. A will was signed before the
 receipts that it follows and knows less than they do: it only marks its boot as gone. A state that
 was made anew counts from one again, with another key: then the time it claims decides.
+
+What an operator forgot (`actors.forgetting`) is dropped, and shown again once it says something newer.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from config_manager.config.documents import NotADocument, Receipt, Running, Unkn
 from config_manager.config.errors import InvalidName
 from config_manager.config.names import accept_correlation_id, parse_instance, parse_service
 from config_manager.config.world import parse_rfc3339
+from config_manager.storage.forgotten import Forgotten
 
 MAX_RECEIPT_BYTES = 64 * 1024
 MAX_INSTANCES = 10_000
@@ -44,8 +47,9 @@ class Status:
 
     at: its own time of that, in seconds as all times here. live_seq: of the newest receipt that is
     no will. gone: its will came, or its farewell. broker: which told us whether it is gone. since:
-    when it came to run what it runs, or went, as far as we know. verified: signed by the key that the
-    instance enrolled.
+    when it came to run what it runs, or went, as far as we know. heard_at: when it said something last;
+    of what a broker retained for us, it is the receipt itself that says so. verified: signed by the key
+    that the instance enrolled.
     """
 
     receipt: Receipt
@@ -56,6 +60,7 @@ class Status:
     broker: str
     since: float
     received_at: float
+    heard_at: float
     size: int
     verified: bool = False
 
@@ -75,7 +80,16 @@ class NotTaken:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A broker still retains what was forgotten: it is to be emptied there."""
+
+    service: str
+    instance: str
+
+
 SignKey = Callable[[str, str], bytes | None]
+LooksUpForgotten = Callable[[str, str], Forgotten | None]
 
 
 class _Garbage(Exception):
@@ -88,12 +102,16 @@ class StatusBoard:
     def __init__(
         self,
         sign_key: SignKey = lambda _service, _instance: None,
+        forgotten: LooksUpForgotten = lambda _service, _instance: None,
         *,
         max_instances: int = MAX_INSTANCES,
         max_total_bytes: int = MAX_TOTAL_BYTES,
     ) -> None:
-        """sign_key: of an instance that is enrolled (raw Ed25519), None for any other."""
+        """sign_key: of an instance that is enrolled (raw Ed25519), None for any other. forgotten: how
+        far an instance had come when it was forgotten, None where it never was."""
         self._sign_key = sign_key
+        self._forgotten = forgotten
+        self._dropped: dict[tuple[str, str], Forgotten] = {}
         self.refused = 0
         """Messages that were no receipts, or too many."""
         self._statuses: dict[tuple[str, str], Status] = {}
@@ -106,33 +124,65 @@ class StatusBoard:
 
     def statuses(self, service: str | None = None) -> list[Status]:
         """All of them, or one service's, by service and instance."""
+        for name in list(self._statuses):
+            self.drop_forgotten(*name)
         return [
             status
             for (name, _), status in sorted(self._statuses.items(), key=lambda item: item[0])
             if service is None or name == service
         ]
 
+    def status(self, service: str, instance: str) -> Status | None:
+        """What is known of one instance."""
+        self.drop_forgotten(service, instance)
+        return self._statuses.get((service, instance))
+
     def take(
         self, broker: str, topic: str, payload: bytes, *, retained: bool, now: float
-    ) -> NewlyRuns | NotTaken | None:
+    ) -> NewlyRuns | NotTaken | Leftover | None:
         """A message of `wire.STATUS_FILTER`. retained: as MQTT has it, stored before we subscribed."""
-        if self._is_known(broker, topic, payload) and retained:
-            return None
+        is_repeated = self._is_known(broker, topic, payload) and retained
         try:
             key = _names(topic)
+            if is_repeated and self._forgotten(*key) is None:
+                return None
             if payload:
                 told = _read(payload, broker, now, self._sign_key(*key))
+                if (told.receipt.service, told.receipt.instance) != key:
+                    raise _Garbage("it names another instance than its topic does")
+                self.drop_forgotten(*key)
+                if self._is_leftover(key, told, retained=retained):
+                    return Leftover(*key)
                 return self._judge(key, told, retained=retained)
         except _Garbage as garbage:
+            if is_repeated:
+                return None
             self.refused += 1
             return NotTaken(str(garbage))
         self._drop(key)
         return None
 
-    def forget(self, service: str, instance: str) -> None:
+    def start_over(self, service: str, instance: str) -> None:
         """Whose word counts has changed: what was said before is nobody's."""
         self._drop((service, instance))
         self._known_by_sight.clear()
+
+    def drop_forgotten(self, service: str, instance: str) -> None:
+        """Free the place of an instance that was forgotten since the last call and has said nothing
+        newer."""
+        key = (service, instance)
+        what, held = self._forgotten(*key), self._statuses.get(key)
+        if what is None or self._dropped.get(key) == what:
+            return  # what is here was said after that
+        self._dropped[key] = what
+        if held is not None and what.covers(held.receipt, held.keyid, held.at, retained=True):
+            self._drop(key)
+
+    def _is_leftover(self, key: tuple[str, str], told: Status, *, retained: bool) -> bool:
+        what = self._forgotten(*key)
+        if what is None or (told.gone and key in self._statuses):
+            return False  # one that is back ends as any other
+        return what.covers(told.receipt, told.keyid, told.at, retained=retained)
 
     def _is_known(self, broker: str, topic: str, payload: bytes) -> bool:
         """Whether this was the topic's last message from this broker; from now on it is."""
@@ -146,22 +196,22 @@ class StatusBoard:
 
     def _judge(self, key: tuple[str, str], told: Status, *, retained: bool) -> NewlyRuns | None:
         receipt = told.receipt
-        if (receipt.service, receipt.instance) != key:
-            raise _Garbage("it names another instance than its topic does")
         held = self._statuses.get(key)
         new = told if held is None else _succeed(held, told, retained=retained)
         if new is held:
             return None
         running, ran, since = new.receipt.running, None, told.since
+        heard_at = max(0.0, min(told.at, told.heard_at)) if retained else told.heard_at
         if held is not None:
             ran = held.receipt.running
+            heard_at = max(held.heard_at, heard_at)
             if running == ran and new.gone == held.gone:
                 since = held.since
         elif retained:
             ran = running  # what lay there before we came is no news, and began before we came;
             if not told.gone:  # a will's own time is that of its connecting
                 since = max(0.0, min(told.at, since))
-        self._keep(key, replace(new, since=since, received_at=told.received_at))
+        self._keep(key, replace(new, since=since, received_at=told.received_at, heard_at=heard_at))
         return (
             None if running is None or running == ran or new.gone else NewlyRuns(receipt, running)
         )
@@ -265,6 +315,7 @@ def _read(payload: bytes, broker: str, now: float, sign_key: bytes | None) -> St
         broker=broker,
         since=now,
         received_at=now,
+        heard_at=now,
         size=len(payload),
         verified=sign_key is not None,
     )

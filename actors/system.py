@@ -50,6 +50,7 @@ from config_manager.config.world import World, rfc3339
 from config_manager.storage import changes, rekeying
 from config_manager.storage.administration import Administration
 from config_manager.storage.devices import enrolled
+from config_manager.storage.forgotten import Forgotten, forgotten
 from config_manager.storage.instance import Witness, lock_data_dir
 from config_manager.storage.key_files import check_private, read_token
 from config_manager.storage.keys import KeyRing
@@ -188,7 +189,7 @@ async def running_system(
         outlets = [Outlet(view) for _ in addresses]
         broker_views = [BrokerView(str(address)) for address in addresses]
         confirmations = Confirmations(broker_views)
-        statuses = StatusBoard(partial(_sign_key, view))
+        statuses = StatusBoard(partial(_sign_key, view), partial(_forgotten, view))
         for index, address in enumerate(addresses):
             name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
             for version, envelope in trust.roots.items():
@@ -299,6 +300,10 @@ def _sign_key(view: CommittedView, service: str, instance: str) -> bytes | None:
     """What an enrolled instance signs its receipts with; None where it is not enrolled."""
     device = enrolled(view.committed, service, instance)
     return None if device is None else device.sign_public
+
+
+def _forgotten(view: CommittedView, service: str, instance: str) -> Forgotten | None:
+    return forgotten(view.committed, service, instance)
 
 
 def _sign_with(signing_actor: Actor) -> SignUpdate:

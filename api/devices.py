@@ -70,7 +70,7 @@ async def post_enrol(request: ApiRequest, api: Api) -> ApiResponse:
         device = await api.system.storing.ask(message, request.context)
     except NotAuthenticated as refused:
         raise login_failed(request, api, refused.detail) from None
-    api.system.statuses.forget(service, instance)  # what was claimed in its name before
+    api.system.statuses.start_over(service, instance)  # what was claimed in its name before
     return json_response(_shown(device, []), 201)
 
 
@@ -85,7 +85,7 @@ async def delete_device(request: ApiRequest, api: Api) -> ApiResponse:
     service = parse_service(request.params["service"])
     instance = parse_instance(request.params["instance"])
     secrets = await administer(request, api, RevokeDevice(service, instance))
-    api.system.statuses.forget(service, instance)
+    api.system.statuses.start_over(service, instance)
     return json_response(
         {"service": service, "instance": instance, "revoked": True, "secrets": secrets}
     )

@@ -1,4 +1,4 @@
-"""`config-manager devices`: which instances may receive secrets."""
+"""`config-manager devices`: which instances may receive secrets, and which are there no more."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 from config_manager.api.operator import Server, asks_a_server, clean, print_json, print_table
 
 _PATH = ("api", "v1", "devices")
+_STATUS = ("api", "v1", "status")
 _HEADER = ("SERVICE", "INSTANCE", "KEY", "ENROLLED", "BY", "SECRETS", "REVOKED")
 
 
@@ -16,10 +17,13 @@ _HEADER = ("SERVICE", "INSTANCE", "KEY", "ENROLLED", "BY", "SECRETS", "REVOKED")
 def devices() -> None:
     """Let instances in, so that they receive their service's secrets; and out again.
 
+    An instance that will not come back is forgotten, enrolled or not: it leaves `status` and the brokers.
+
     \b
       config-manager devices token --service stt-worker        # here: shows a one-time token
       config-manager client enroll --state ./state --service stt-worker \\
         --url http://server:8081 --token-file -                # there: asks for it
+      config-manager devices forget stt-worker old-kitchen     # gone for good
     """
 
 
@@ -81,6 +85,32 @@ def revoke(server: Server, as_json: bool, service: str, instance: str, reason: s
         click.echo(
             f"  it could read {clean(name)}: config-manager secret set {clean(service)} {clean(name)}"
         )
+
+
+@devices.command()
+@asks_a_server
+@click.argument("service")
+@click.argument("instance")
+@click.option("--reason", help="Why, for the audit.")
+def forget(server: Server, as_json: bool, service: str, instance: str, reason: str | None) -> None:
+    """Forget an instance that will not come back.
+
+    It leaves `config-manager status`, and the brokers no longer retain what it said. It stays enrolled:
+    `devices revoke` ends that. Should it run again, it is shown again.
+
+    An instance that is still heard is not forgotten (exit 7). It is heard until it says that it ends, or
+    its broker says it for one that died. One that died together with its broker is no longer heard once
+    it has left a change of its service unanswered for 5 minutes, or has said nothing for a day.
+    """
+    answer = server.ask("DELETE", *_STATUS, service, instance, query={"reason": reason}).value
+    if as_json:
+        print_json(answer)
+        return
+    click.echo(
+        f"{clean(service)}/{clean(instance)} is forgotten; should it run again, it is shown again"
+    )
+    for broker in answer["away"]:
+        click.echo(f"  {clean(broker)} is away: what it retains of it is emptied once it is back")
 
 
 def _row(device: dict[str, Any]) -> tuple[str, ...]:

@@ -287,6 +287,13 @@ def _paths() -> dict[str, Any]:
                 parameters=[_query("service", NAME, "only this service's instances")],
             )
         },
+        "/api/v1/status/{service}/{instance}": {
+            "delete": _operation(
+                "forgetInstance", "Forget an instance that is gone and will not come back; it stays enrolled",
+                {"200": "ForgottenInstance"}, "400 401 403 404 409 422 503 504 507",
+                parameters=[_SERVICE, _INSTANCE, *_ADMINISTRATION],
+            )
+        },
         "/api/v1/devices": {
             "get": _operation(
                 "listDevices", "Every instance that enrolled, and which secrets it can read",

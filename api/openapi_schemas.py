@@ -317,6 +317,17 @@ SCHEMAS: dict[str, Any] = {
             "refused": {**INTEGER, "description": "messages that were no receipts, since the start"},
         }
     ),
+    "ForgottenInstance": _schema(
+        {
+            "service": NAME,
+            "instance": NAME,
+            "forgotten": {"const": True},
+            "away": {
+                "type": "array", "items": TEXT,
+                "description": "brokers that are not connected now: what they retain of it is emptied once they are",
+            },
+        }
+    ),
     "Instance": _schema(
         {
             "service": NAME,
@@ -340,7 +351,13 @@ SCHEMAS: dict[str, Any] = {
             },
             "last_attempt": {
                 "anyOf": [
-                    _schema({"revision": INTEGER, "stage": TEXT, "reason": {"type": ["string", "null"]}}),
+                    _schema(
+                        {
+                            "revision": INTEGER, "stage": TEXT, "reason": _TEXT_OR_NULL,
+                            "deaths": {**INTEGER, "description": "in a row, within its bake time; left out if none"},
+                        },
+                        "revision", "stage", "reason",
+                    ),
                     {"type": "null"},
                 ]
             },

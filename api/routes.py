@@ -53,6 +53,7 @@ ROUTES = (
     Route("POST", "/api/v1/devices/enroll", devices.post_enrol, None),
     Route("DELETE", "/api/v1/devices/{service}/{instance}", devices.delete_device, "admin"),
     Route("GET", "/api/v1/status", status.get_status, "read"),
+    Route("DELETE", "/api/v1/status/{service}/{instance}", status.delete_status, "admin"),
     Route("GET", "/api/v1/trust/root", trust.get_root, None),
     Route("GET", "/api/v1/trust/roots/{version}", trust.get_root_version, None),
     Route("POST", "/api/v1/trust/roots", trust.post_root, "admin"),

@@ -1,4 +1,5 @@
-"""What runs where, beside what should run there: the instances' receipts over REST."""
+"""What runs where, beside what should run there: the instances' receipts over REST; and the way to
+forget an instance that will not come back."""
 
 from __future__ import annotations
 
@@ -6,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from config_manager.actors.forgetting import ForgetInstance
 from config_manager.actors.statuses import Status
+from config_manager.api.administering import administer
 from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
-from config_manager.config.names import parse_service
+from config_manager.config.names import parse_instance, parse_service
 from config_manager.config.world import rfc3339
 from config_manager.storage.state import Committed
 
@@ -31,6 +34,16 @@ async def get_status(request: ApiRequest, api: Api) -> ApiResponse:
         },
         headers=NO_STORE,
     )
+
+
+async def delete_status(request: ApiRequest, api: Api) -> ApiResponse:
+    service = parse_service(request.params["service"])
+    instance = parse_instance(request.params["instance"])
+    board, brokers = api.system.statuses, api.system.confirmations.brokers
+    what = ForgetInstance.of(service, instance, board, brokers)
+    answer = await administer(request, api, what)
+    board.drop_forgotten(service, instance)
+    return json_response(answer)
 
 
 def _instance(status: Status, committed: Committed) -> Mapping[str, Any]:

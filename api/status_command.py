@@ -26,12 +26,14 @@ def status(server: Server, as_json: bool, service: str | None, watch: bool) -> N
     """Show what each instance says it runs, beside what it should run.
 
     Instances report over MQTT; one that never did is not here. WHY NOT says what keeps an instance
-    from running what is wanted: it refused it, it is gone, its own environment decides a key.
+    from running what is wanted: it refused it, it is gone, its own environment decides a key. One that
+    is gone stays here until it is back, or is forgotten.
 
     \b
       config-manager status
       config-manager status --service stt-worker --watch
       config-manager status --json | jq '.instances[] | select(.in_sync | not)'
+      config-manager devices forget stt-worker old-kitchen     # gone for good
     """
     answer = server.get("api", "v1", "status", service=service)
     shown: Any = None
@@ -73,6 +75,11 @@ def _show(answer: dict[str, Any], service: str | None, *, as_json: bool, clear: 
         print_table(_HEADER, [_row(instance, now) for instance in instances])
         in_sync = sum(instance["in_sync"] for instance in instances)
         click.echo(f"\n{in_sync} of {len(instances)} run what is wanted")
+        if gone := sum(instance["gone"] for instance in instances):
+            click.echo(
+                f"{gone} gone; for one that will not come back: "
+                "config-manager devices forget SERVICE INSTANCE"
+            )
     if answer["refused"]:
         click.echo(f"{answer['refused']} messages on the brokers were no receipts")
 
@@ -104,6 +111,8 @@ def _why_not(instance: dict[str, Any]) -> list[str]:
     if attempt and attempt["stage"] not in ("received", "applied", "healthy"):
         reason = f": {attempt['reason']}" if attempt["reason"] else ""
         said.append(f"{attempt['stage']} {attempt['revision']}{reason}")
+    elif attempt and attempt.get("deaths"):
+        said.append(f"died of {attempt['revision']} within its bake time; tried again")
     elif not (instance["in_sync"] or instance["gone"]):
         said.append("not there yet" if wanted else "deleted; it keeps what it ran")
     if instance["overrides"]:

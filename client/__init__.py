@@ -17,10 +17,13 @@ Nothing is loaded before it is used: no server, no database, and no event loop b
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
+
+M = TypeVar("M", bound="BaseModel")
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from types import TracebackType
 
     from pydantic import BaseModel
 
@@ -34,9 +37,17 @@ if TYPE_CHECKING:
     from config_manager.client.precedence import Explanation
     from config_manager.client.subscriber import Applied, Deleted, Event, Fresh, Refused, Stale
     from config_manager.client.threads import Config
+    from config_manager.config.errors import (
+        ConfigManagerError,
+        ConfigurationStale,
+        ForkedAway,
+        InvalidName,
+        KeyFileUnsafe,
+        NothingDelivered,
+        RootRefused,
+        SettingsInvalid,
+    )
     from config_manager.config.world import World
-
-    M = TypeVar("M", bound=BaseModel)
 
     class _OptionsAndSeams(OptionArguments, total=False):
         connect: aio_connection.Connect | None
@@ -48,15 +59,23 @@ __all__ = [
     "Applied",
     "Change",
     "Config",
+    "ConfigManagerError",
+    "ConfigurationStale",
     "Deleted",
     "Event",
     "Explanation",
     "Follower",
+    "ForkedAway",
     "Fresh",
+    "InvalidName",
+    "KeyFileUnsafe",
     "LiveConfig",
     "NotNow",
+    "NothingDelivered",
     "OpenConfig",
     "Refused",
+    "RootRefused",
+    "SettingsInvalid",
     "Stale",
     "follow",
     "open_config",
@@ -64,16 +83,25 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Change": "instance",
-    "Config": "threads",
-    "Explanation": "precedence",
-    "Follower": "actor",
-    "LiveConfig": "config",
-    "NotNow": "instance",
-    "OpenConfig": "config",
-    "follow": "actor",
-    "trust_init": "identity",
+    "client.actor": ("Follower", "follow"),
+    "client.config": ("LiveConfig", "OpenConfig"),
+    "client.identity": ("trust_init",),
+    "client.instance": ("Change", "NotNow"),
+    "client.precedence": ("Explanation",),
+    "client.subscriber": ("Applied", "Deleted", "Event", "Fresh", "Refused", "Stale"),
+    "client.threads": ("Config",),
+    "config.errors": (
+        "ConfigManagerError",
+        "ConfigurationStale",
+        "ForkedAway",
+        "InvalidName",
+        "KeyFileUnsafe",
+        "NothingDelivered",
+        "RootRefused",
+        "SettingsInvalid",
+    ),
 }
+"""module → what of it stands here; loaded when it is used"""
 
 
 def open_config(
@@ -82,29 +110,57 @@ def open_config(
     apply: Callable[[Change[M]], Awaitable[None] | None] | None = None,
     **options: Unpack[_OptionsAndSeams],
 ) -> AbstractAsyncContextManager[LiveConfig[M]]:
-    """A service's typed, live configuration, under asyncio or Trio, whichever runs.
+    """A service's typed, live configuration, under asyncio or Trio, whichever runs where it is entered.
 
     options: `service`, `apply`, `state_dir`, `mqtt_url`, `root`, `require`, … (`opening.Options`).
     `config_manager.client.aio.open_config` and `.actor.open_config` are the two it chooses from.
     """
-    import sys
+    from config_manager.client.validating import complete
 
-    seams: dict[str, Any] = {**options}  # the one that is chosen knows its own
-    if "trio" in sys.modules:
-        import sniffio
+    complete(model, frames_up=1)
+    return _Opening(model, {**options, "apply": apply})
 
-        if sniffio.current_async_library() == "trio":
+
+class _Opening(AbstractAsyncContextManager["LiveConfig[M]"], Generic[M]):
+    def __init__(self, model: type[M], given: dict[str, Any]) -> None:
+        self._model = model
+        self._given = given  # the driver that is chosen knows its own seams
+        self._opened: AbstractAsyncContextManager[LiveConfig[M]]
+
+    async def __aenter__(self) -> LiveConfig[M]:
+        if _runs_trio():
             from config_manager.client import actor
 
-            return actor.open_config(model, apply=apply, **seams)
-    from config_manager.client import aio
+            self._opened = actor.open_config(self._model, **self._given)
+        else:
+            from config_manager.client import aio
 
-    return aio.open_config(model, apply=apply, **seams)
+            self._opened = aio.open_config(self._model, **self._given)
+        return await self._opened.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._opened.__aexit__(kind, error, traceback)
+
+
+def _runs_trio() -> bool:
+    import sys
+
+    if "trio" not in sys.modules:
+        return False
+    import sniffio
+
+    return sniffio.current_async_library() == "trio"
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    for module, names in _HOMES.items():
+        if name in names:
+            from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'subscriber')}"), name)
+            return getattr(import_module(f"config_manager.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -40,7 +40,7 @@ from config_manager.client.opening import (
     Prepared,
     prepare,
 )
-from config_manager.client.saying import Complaints, say, say_event
+from config_manager.client.saying import OnceAMinute, say, say_event
 from config_manager.client.subscriber import Applied, Event, Kept, Offered, Resigned, RootTrusted
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.secret import Secret
@@ -319,7 +319,7 @@ class _Driver(Generic[M]):
         self._instance = prepared.instance
         self._cache = prepared.cache
         self._disk = disk
-        self._complaints = Complaints(prepared.service)
+        self._once_a_minute = OnceAMinute(prepared.service)
         self._keep_root = prepared.keep_root
         self._listener = listener
         self._apply = apply
@@ -477,17 +477,19 @@ class _Driver(Generic[M]):
     ) -> bool:
         """Durable before it is applied: a full disk delays a change, it never loses a mark. kept: what
         it is, so that a receipt says what is delayed; whether one did."""
-        has_said = False
+        has_said, began_at = False, trio.current_time()
         while (error := (await run_under_trio(self._disk, write)).error) is not None:
             if not isinstance(error, OSError):
                 raise error
-            self._complaints.cannot_keep(error, trio.current_time())
+            self._once_a_minute.cannot_keep(error, trio.current_time())
             if not patient:
                 break
             if kept is not None and not has_said:
                 self._show(self._instance.cannot_keep(kept, error, self._receipt.document))
                 has_said = True
             await trio.sleep(_KEEP_RETRY_S)
+        if has_said:
+            self._instance.was_delayed(trio.current_time() - began_at)
         return has_said
 
     async def end(self) -> None:

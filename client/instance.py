@@ -326,6 +326,12 @@ class Instance(Generic[M]):
             self._attempted(update.revision, "applied" if bakes else "healthy", why)
         return None
 
+    def was_delayed(self, seconds: float) -> None:
+        """What was decided took so long to be done, for the disk took nothing: a bake time begins with
+        what runs."""
+        if self._bakes_until is not None:
+            self._bakes_until += seconds
+
     def opened(self) -> None:
         """The service begins to run: from now on a restart is a restart."""
         self._is_open = True

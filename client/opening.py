@@ -1,32 +1,36 @@
 """What every driver does before it starts: names, files, keys, overrides and policy from arguments,
-environment and defaults.
+environment, `.env` and defaults.
 
     CONFIG_MANAGER_STATE_DIR   the instance's own directory; else systemd's STATE_DIRECTORY, else
                                XDG_STATE_HOME/config-manager, else ~/.local/state/config-manager
     CONFIG_MANAGER_MQTT_URL    the brokers; else mqtt://localhost:1883
     CONFIG_MANAGER_ROOT        the publisher's root.json, pinned where nothing is pinned yet
     CONFIG_MANAGER_INSTANCE    this instance's name; else the one made with its keys
+
+A line of `.env` counts where the environment does not have the variable.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypedDict, TypeVar
+from typing import Generic, TypedDict, TypeVar, get_args
 
 from pydantic import BaseModel
 
+from config_manager.client import env_file
 from config_manager.client.cache import Cache, KeptBroken
 from config_manager.client.claim import Claim
 from config_manager.client.identity import Identity, keep_root, load_identity, trust_init
 from config_manager.client.instance import BAKE_S, Instance, OnStale, Policy
 from config_manager.client.judging import DoesNotFit
-from config_manager.client.overrides import env_prefix
+from config_manager.client.misspelt import say_unknown
+from config_manager.client.overrides import prefix_of
 from config_manager.client.precedence import Layers
 from config_manager.client.root_chain import Link
 from config_manager.client.saying import say
@@ -54,9 +58,10 @@ ABSENT_GRACE_S = 0.5
 class Options:
     """What a service may say when it opens its configuration; None is "as the environment says".
 
-    prefix: of the overriding variables, `STT_WORKER_` for stt-worker; "" takes the bare key.
-    env_file: read once, at start. require: fail where nothing was ever delivered. first_wait_s: how
-    long a start without a last-known-good file waits for one.
+    prefix: of the overriding variables, `STT_WORKER_` for stt-worker; "" takes the bare key; None is a
+    `BaseSettings`' own. env_file: read once, at start, for these and for our own variables. require:
+    fail where nothing was ever delivered. first_wait_s: how long a start without a last-known-good file
+    waits for one.
     """
 
     service: str | None = None
@@ -69,9 +74,31 @@ class Options:
     require: bool = False
     first_wait_s: float | None = None
     bake_s: float = BAKE_S
-    restart_required: frozenset[str] = frozenset()
+    restart_required: Collection[str] = frozenset()
     max_stale_s: float | None = None
     on_stale: OnStale = "report"
+
+    def check(self, model: type[BaseModel]) -> None:
+        """Raises SettingsInvalid for what would be taken in silence and do nothing, or something else."""
+        if isinstance(self.restart_required, str):
+            raise SettingsInvalid(
+                f"restart_required: a collection of keys: {{{self.restart_required!r}}}"
+            )
+        takes_any = model.model_config.get("extra") == "allow"
+        unknown = set(self.restart_required) - set(model.model_fields)
+        if unknown and not takes_any:
+            raise SettingsInvalid(
+                f"restart_required: {model.__name__} has no {', '.join(sorted(map(str, unknown)))}; "
+                f"it has {', '.join(model.model_fields)}"
+            )
+        if self.on_stale not in get_args(OnStale):
+            raise SettingsInvalid(
+                f"on_stale: {self.on_stale!r}; expected one of {', '.join(get_args(OnStale))}"
+            )
+        for name in ("first_wait_s", "bake_s", "max_stale_s"):
+            seconds = getattr(self, name)
+            if seconds is not None and not (isinstance(seconds, int | float) and seconds >= 0):
+                raise SettingsInvalid(f"{name}: {seconds!r}; expected seconds, 0 or more")
 
     @property
     def wait_s(self) -> float:
@@ -93,7 +120,7 @@ class OptionArguments(TypedDict, total=False):
     require: bool
     first_wait_s: float | None
     bake_s: float
-    restart_required: frozenset[str]
+    restart_required: Collection[str]
     max_stale_s: float | None
     on_stale: OnStale
 
@@ -137,15 +164,17 @@ def prepare(
 
     What is returned holds a claim, which is its user's to close.
     """
+    options.check(model)
     service = _service_of(model, options)
-    state_dir = Path(options.state_dir or default_state_dir(environment))
-    identity = _identity(state_dir, options, environment, world)
-    named = options.instance or environment.get("CONFIG_MANAGER_INSTANCE")
+    lines = env_file.read_for(model, options.env_file)
+    said = env_file.ours_in(environment, lines)
+    state_dir = Path(options.state_dir or default_state_dir(said))
+    identity = _identity(state_dir, options, said, world)
+    named = options.instance or said.get("CONFIG_MANAGER_INSTANCE")
     name = parse_instance(named) if named else identity.instance
-    prefix = env_prefix(service) if options.prefix is None else options.prefix
-    layers = Layers(
-        model, prefix, environment=environment, env_file=_read_env_file(options.env_file)
-    )
+    prefix = prefix_of(model, service) if options.prefix is None else options.prefix
+    layers = Layers(model, prefix, environment=environment, env_file=lines)
+    say_unknown(model, prefix, environment, lines)
     claim = Claim(state_dir, service)
     with ExitStack() as unless_all_goes_well:
         unless_all_goes_well.callback(claim.close)
@@ -167,7 +196,7 @@ def prepare(
                 kept,
                 policy=Policy(
                     options.bake_s,
-                    options.restart_required | _marked_restart_required(model),
+                    frozenset(options.restart_required) | _marked_restart_required(model),
                     options.max_stale_s,
                     options.on_stale,
                 ),
@@ -193,7 +222,7 @@ def prepare(
             instance,
             cache,
             partial(_keep_root, state_dir, world),
-            options.mqtt_url or environment.get("CONFIG_MANAGER_MQTT_URL") or DEFAULT_MQTT_URL,
+            options.mqtt_url or said.get("CONFIG_MANAGER_MQTT_URL") or DEFAULT_MQTT_URL,
             # the same for as long as the process lives: a broker that sees it again says the will of
             # the connection before at once, not after the receipts of the new one
             f"cm-{service}-{name}-{world.randomness.token(3).hex()}",
@@ -228,7 +257,7 @@ def _identity(
 ) -> Identity:
     """What is pinned; else the root that was named is pinned now."""
     root = options.root or environment.get("CONFIG_MANAGER_ROOT")
-    if root is not None and not world.disk.exists(state_dir / "root.json"):
+    if root and not world.disk.exists(state_dir / "root.json"):
         return trust_init(state_dir, Path(root), world)
     return load_identity(state_dir, world)
 
@@ -267,18 +296,3 @@ def _marked_restart_required(model: type[BaseModel]) -> frozenset[str]:
         if isinstance(extra, dict) and extra.get("x-restart-required"):
             marked.add(key)
     return frozenset(marked)
-
-
-def _read_env_file(path: Path | str | None) -> dict[str, str | None]:
-    if path is None:
-        return {}
-    try:
-        if not Path(path).is_file():
-            return {}
-        from dotenv import dotenv_values
-
-        return dotenv_values(path)
-    except OSError as error:
-        raise SettingsInvalid(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise SettingsInvalid(f"{path}: not UTF-8") from None

@@ -25,6 +25,7 @@ from config_manager.client.callbacks import check_answer, check_plain, name_of
 from config_manager.client.config import UNREAD_CHANGES
 from config_manager.client.instance import Change
 from config_manager.client.saying import say
+from config_manager.client.validating import complete
 from config_manager.client.words import Secrets, spelt
 from config_manager.config.errors import ConfigManagerError
 
@@ -68,6 +69,7 @@ class Config(Generic[M]):
         world: World | None = None,
         **options: Unpack[OptionArguments],
     ) -> None:
+        complete(model, frames_up=1)
         if apply is not None:
             check_plain(apply, "apply")
         self._model = model

@@ -10,6 +10,7 @@
     │   ├── MethodNotAllowed
     │   ├── RevisionConflict        If-Match named another revision than the current one
     │   ├── Conflict                what is there already stands against it: a name that is taken
+    │   ├── StillThere              an instance that is to be forgotten is still heard
     │   ├── TooLarge                body over 1 MiB, or an envelope over 256 KiB
     │   ├── UnsupportedMediaType
     │   ├── InvalidValues           JSON that the service's model does not allow; one entry per field
@@ -122,6 +123,12 @@ class RevisionConflict(Refused):
 
 
 class Conflict(Refused): ...
+
+
+class StillThere(Refused):
+    """An instance that is to be forgotten is still heard. Stop it, or wait until its broker says that it
+    is gone (15 s after it died). One that died together with its broker is no longer heard once it has
+    left a change of its service unanswered for 5 minutes, or has said nothing for a day."""
 
 
 class TooLarge(Refused): ...
@@ -275,6 +282,7 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     MethodNotAllowed: Description("method-not-allowed", "Method not allowed", 405, 2),
     RevisionConflict: Description("revision-conflict", "Somebody else wrote first", 412, 7),
     Conflict: Description("conflict", "Stands against what is there", 409, 7),
+    StillThere: Description("still-there", "It is still heard", 409, 7),
     TooLarge: Description("too-large", "Too large", 413, 2),
     UnsupportedMediaType: Description("unsupported-media-type", "Unsupported media type", 415, 2),
     InvalidValues: Description("invalid-values", "The values are not allowed", 422, 2),

@@ -54,6 +54,10 @@ def status_topic(service: str, instance: str) -> str:
     return f"{STATUS_PREFIX}{service}/{instance}"
 
 
+def schema_topic(service: str, instance: str) -> str:
+    return f"system/config-schema/{service}/{instance}"
+
+
 def _payload_type(kind: str) -> str:
     return f"application/vnd.config-manager.{kind}.v1+json"
 

@@ -15,6 +15,7 @@ from config_manager.actors.actor import Actor
 from config_manager.actors.messages import Witnessed
 from config_manager.actors.mqtt import BrokerUnavailable, Message
 from config_manager.actors.publishing import Outlet, Publisher, publishing
+from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS
@@ -22,12 +23,14 @@ from config_manager.config.brokers import BrokerAddress
 from config_manager.config.documents import Root, Snapshot
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
-from config_manager.storage.state import Committed, ServiceState
+from config_manager.storage.forgotten import Forgotten, forgotten, rows_after
+from config_manager.storage.state import Committed, ServiceState, with_rows
 from config_manager.storage.writes import Put
 from tests.config.makers import (
     BEACON,
     BEACON_KEY,
     CONFIG_KEY,
+    RECEIPT,
     ROOT_KEY,
     SECOND_CONFIG,
     STRANGER,
@@ -163,6 +166,7 @@ class Desk:
         self.broker_view = BrokerView("mqtt://broker.test:1883")
         self.confirmations = Confirmations([self.broker_view])
         self.outlet = Outlet(self.view)
+        self.statuses = StatusBoard(forgotten=lambda *name: forgotten(self.view.committed, *name))
         self.witnessed: list[Witnessed] = []
         self.before_signing: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         publisher = Publisher(
@@ -179,6 +183,7 @@ class Desk:
             believed=Believing(*roots),
             client_id="config-manager-test",
             world=World(),
+            statuses=self.statuses,
         )
         self.actor = Actor("publishing", publishing("publishing", publisher))
 
@@ -427,6 +432,121 @@ async def test_a_leftover_of_ours_that_nobody_knows_is_cleared(autojump_clock: M
         await trio.sleep(5)
     assert broker.cleared == [wire.config_topic("late")]
     assert set(broker.retained) == {wire.config_topic("gate")}
+
+
+# ── instances that were forgotten ──────────────────────────────────────────────────────────────
+
+RECEIPT_TOPIC = wire.status_topic(RECEIPT.service, RECEIPT.instance)
+SCHEMA_TOPIC = wire.schema_topic(RECEIPT.service, RECEIPT.instance)
+OTHERS = {
+    wire.status_topic(RECEIPT.service, "hall"): b"another instance's",
+    wire.schema_topic(RECEIPT.service, "hall"): b"{}",
+}
+
+
+def said(**fields: Any) -> bytes:
+    return sign(wire.RECEIPT, replace(RECEIPT, **fields).to_bytes(), STRANGER).to_bytes()
+
+
+def having_forgotten(state: Committed) -> Committed:
+    """RECEIPT's instance, as of that receipt."""
+    [signature] = wire.parse_envelope(said()).signatures
+    mark = Forgotten(signature.keyid, *RECEIPT.order, until=2_000_000_000.0)
+    rows = rows_after(state, RECEIPT.service, RECEIPT.instance, mark)
+    return replace(state, registry=with_rows(state.registry, rows))
+
+
+async def test_what_is_forgotten_is_emptied_at_once_and_nothing_else_is(
+    autojump_clock: MockClock,
+) -> None:
+    broker = MemoryBroker()
+    broker.retained |= {RECEIPT_TOPIC: said(), SCHEMA_TOPIC: b"{}", **OTHERS}
+    desk = Desk(empty(), broker)
+    async with desk.actor.running():
+        await trio.sleep(5)
+        assert broker.cleared == []
+        desk.view.replace(having_forgotten(empty()))
+        await trio.sleep(5)
+        assert broker.cleared == [SCHEMA_TOPIC, RECEIPT_TOPIC]
+        assert desk.statuses.statuses() == []
+    assert broker.retained.items() >= OTHERS.items()
+
+
+async def test_a_broker_that_was_away_is_emptied_when_its_old_receipt_is_read(
+    autojump_clock: MockClock,
+) -> None:
+    broker = MemoryBroker()
+    broker.retained |= {RECEIPT_TOPIC: said(), SCHEMA_TOPIC: b"{}", **OTHERS}
+    desk = Desk(having_forgotten(empty()), broker)
+    async with desk.actor.running():
+        await trio.sleep(5)
+        assert broker.cleared == [SCHEMA_TOPIC, RECEIPT_TOPIC]
+        assert desk.statuses.statuses() == []
+        await broker.publish(RECEIPT_TOPIC, said(gone=True), retain=True)  # it notices only now
+        await trio.sleep(5)
+        assert broker.cleared == [SCHEMA_TOPIC, RECEIPT_TOPIC] * 2
+        assert desk.statuses.statuses() == []
+
+
+async def test_one_that_has_come_back_keeps_what_it_says_there(autojump_clock: MockClock) -> None:
+    broker = MemoryBroker()
+    back = {RECEIPT_TOPIC: said(seq=RECEIPT.seq + 1), SCHEMA_TOPIC: b"{}"}
+    broker.retained |= back
+    desk = Desk(having_forgotten(empty()), broker)
+    async with desk.actor.running():
+        await trio.sleep(1_000)
+        assert broker.cleared == []
+        assert broker.retained.items() >= back.items()
+        assert len(desk.statuses.statuses()) == 1
+
+
+async def test_our_own_empty_message_does_not_hide_one_that_came_back_on_another_broker(
+    autojump_clock: MockClock,
+) -> None:
+    broker = MemoryBroker()
+    broker.retained[RECEIPT_TOPIC] = said()
+    desk = Desk(having_forgotten(empty()), broker)
+    desk.statuses.take("another", RECEIPT_TOPIC, said(boot_seq=9), retained=False, now=0.0)
+    async with desk.actor.running():
+        await trio.sleep(5)
+        assert broker.cleared == [SCHEMA_TOPIC, RECEIPT_TOPIC]
+        assert len(desk.statuses.statuses()) == 1
+        await broker.publish(RECEIPT_TOPIC, b"", retain=True)  # by hand, as ever
+        await trio.sleep(1)
+        assert desk.statuses.statuses() == []
+
+
+async def test_nothing_is_emptied_while_publishing_is_held_and_it_is_made_good_after(
+    autojump_clock: MockClock,
+) -> None:
+    broker = MemoryBroker()
+    broker.retained[RECEIPT_TOPIC] = said()
+    desk = Desk(having_forgotten(empty()), broker)
+    desk.view.publishable = False
+    async with desk.actor.running():
+        await trio.sleep(100)
+        assert broker.cleared == []
+        assert desk.statuses.statuses() == [], "and is not shown"
+        desk.view.publishable = True
+        desk.view.wake()
+        await trio.sleep(601)  # once what all instances said is read again
+        assert broker.cleared == [SCHEMA_TOPIC, RECEIPT_TOPIC]
+
+
+async def test_who_plays_an_old_receipt_back_over_and_over_does_not_make_us_his_amplifier(
+    autojump_clock: MockClock,
+) -> None:
+    broker = MemoryBroker()
+    desk = Desk(having_forgotten(empty()), broker)
+    async with desk.actor.running():
+        await trio.sleep(5)
+        for _ in range(500):
+            await broker.publish(RECEIPT_TOPIC, said(gone=True), retain=True)
+            await trio.sleep(0.01)
+        await trio.sleep(2)
+    assert broker.cleared.count(RECEIPT_TOPIC) <= 12
+    assert RECEIPT_TOPIC not in broker.retained
+    assert desk.statuses.statuses() == []
 
 
 async def test_nothing_is_published_once_publishing_is_held_though_it_is_being_signed(

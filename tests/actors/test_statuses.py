@@ -59,7 +59,7 @@ def seal(payload: bytes, *, kind: str = wire.RECEIPT, key: str = "a") -> bytes:
 class Board:
     """A StatusBoard and a broker or two that talk to it."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.board = StatusBoard(lambda service, instance: None, **limits)
         self.now = NOW
 

@@ -267,7 +267,9 @@ def test_a_table_for_people(fake: Fake) -> None:
     assert lines[1].split()[:4] == ["stt-worker", "kitchen", "7", "7"]
     assert lines[2].split()[:4] == ["stt-worker", "long-name", "7", "-"]
     assert {line.index("7") for line in lines[1:3]} == {lines[0].index("WANTED")}
-    assert lines[-1] == "1 of 2 run what is wanted"
+    assert lines[-2] == "1 of 2 run what is wanted"
+    assert lines[-1].startswith("1 gone; ")
+    assert "config-manager devices forget" in lines[-1]
 
 
 def refused(stage: str, reason: str | None = None) -> dict[str, Any]:
@@ -286,6 +288,10 @@ def refused(stage: str, reason: str | None = None) -> dict[str, Any]:
         (refused("deferred", "busy"), "deferred 8: busy; not enrolled"),
         (refused("poisoned"), "poisoned 8; not enrolled"),
         (refused("received"), "not there yet; not enrolled"),
+        (
+            {"last_attempt": {"revision": 8, "stage": "applied", "reason": None, "deaths": 1}},
+            "died of 8 within its bake time; tried again; not enrolled",
+        ),
         ({"overrides": ["a", "b"]}, "its environment decides a, b; not enrolled"),
         ({"source": "last-known-good"}, "not enrolled"),
         (

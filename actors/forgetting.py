@@ -1,0 +1,113 @@
+"""Forgetting an instance that will not come back: when that may be, and what is kept of it.
+
+It may be once the instance is no longer heard. A client that ends says so, and for one that dies its broker
+sends the will, within 15 s. Only a client that dies together with its broker leaves neither. It is known by
+a change of its service that it doesn't answer, because a running client answers each at once with a receipt.
+If nothing changes, silence for a day counts. A quiet client that is forgotten for that is shown again with
+the next thing it says.
+
+Deciding is here and pure. What brokers retain is emptied by publishing, once the row is committed or, where
+a broker is away, once its old receipt is read (`storage.forgotten`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+
+from config_manager.actors.statuses import Status, StatusBoard
+from config_manager.actors.views import BrokerView
+from config_manager.config.errors import NotFound, StillThere
+from config_manager.config.strict_json import JsonObject
+from config_manager.config.world import parse_rfc3339, rfc3339
+from config_manager.storage.administration import Administered
+from config_manager.storage.forgotten import Forgotten, rows_after
+from config_manager.storage.state import Committed
+
+ANSWERS_WITHIN_S = 300.0
+"""It connects again within 30 s, and answers at once; but not while its callback is being asked."""
+HEARD_FOR_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetInstance:
+    """Drop what is known of an instance. known: what that is, None for nothing.
+
+    broker_holds: the revision of its service that was read back from the broker it was last heard on, -1
+    for none; connected_s: for how long that broker has been connected. away: the brokers that are not.
+
+    Refused with NotFound or StillThere.
+    """
+
+    service: str
+    instance: str
+    known: Status | None
+    broker_holds: int = -1
+    connected_s: float = 0.0
+    away: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, service: str, instance: str, board: StatusBoard, brokers: Sequence[BrokerView]
+    ) -> ForgetInstance:
+        """With all that is known now."""
+        known = board.status(service, instance)
+        connected = {one.url: one for one in brokers if one.state == "connected"}
+        away = tuple(one.url for one in brokers if one.url not in connected)
+        if known is None or known.broker not in connected:
+            return cls(service, instance, known, away=away)
+        broker = connected[known.broker]
+        connected_s = trio.current_time() - broker.since
+        holds = broker.holds.get(service, -1)
+        return cls(service, instance, known, holds, connected_s, away)
+
+    def decide(self, committed: Committed, now: float) -> Administered[JsonObject]:
+        known = self.known
+        if known is None:
+            raise NotFound(
+                f"nothing is known of {self.service}/{self.instance}: no broker that is connected "
+                "holds a receipt of it"
+            )
+        if self._is_heard(known, committed, now):
+            raise StillThere(self._what_to_do(known))
+        receipt = known.receipt
+        mark = Forgotten(known.keyid, *receipt.order, until=max(known.at, now))
+        rows = rows_after(committed, self.service, self.instance, mark)
+        about: JsonObject = {"service": self.service, "instance": self.instance}
+        details: JsonObject = {
+            **about,
+            "boot_seq": receipt.boot_seq,
+            "seq": receipt.seq,
+            "heard_at": rfc3339(known.heard_at),
+            "gone": known.gone,
+        }
+        answer: JsonObject = {**about, "forgotten": True, "away": list(self.away)}
+        return Administered("instance.forget", details, rows, answer, repeatable=True)
+
+    def _is_heard(self, known: Status, committed: Committed, now: float) -> bool:
+        return not (
+            known.gone
+            or self._unanswered_s(known, committed, now) >= ANSWERS_WITHIN_S
+            or now - known.heard_at >= HEARD_FOR_S
+        )
+
+    def _unanswered_s(self, known: Status, committed: Committed, now: float) -> float:
+        """For how long at least it could have answered the newest change of its service, and has not; 0
+        where it has, or couldn't."""
+        wanted = committed.live(self.service)
+        running, attempt = known.receipt.running, known.receipt.last_attempt
+        answered = max(one.revision if one is not None else 0 for one in (running, attempt))
+        if wanted is None or not answered < wanted.revision <= self.broker_holds:
+            return 0.0
+        return min(self.connected_s, now - parse_rfc3339(wanted.updated_at))
+
+    def _what_to_do(self, known: Status) -> str:
+        return (
+            f"{self.service}/{self.instance} was last heard at {rfc3339(known.heard_at)} and has not gone "
+            "since. Stop it: a client that ends says so, and its broker says it for one that died, within "
+            "15 s. Did it die together with its broker? Then it can be forgotten once it has left a change "
+            f"of {self.service} unanswered for {ANSWERS_WITHIN_S / 60:.0f} minutes, or else at "
+            f"{rfc3339(known.heard_at + HEARD_FOR_S)}"
+        )

@@ -1,0 +1,79 @@
+"""Instances that an operator forgot: what is kept so that their old receipts stay away.
+
+Registry kind `forgotten`, by `service/instance`. A broker that was away when the instance was forgotten
+still retains its receipt. When that is read, after a restart of the server too, it is told by this row
+from what an instance says that has come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from config_manager.config.documents import Receipt
+from config_manager.config.strict_json import JsonObject
+from config_manager.storage.state import Committed, RegistryRow
+
+FORGOTTEN = "forgotten"
+MOST = 1_000
+"""Rows that are kept. They are in memory and in every cache file, and only matter while some broker is
+away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """How far an instance had come when it was forgotten.
+
+    keyid, boot_seq, seq: of its newest receipt. until: when it was forgotten, or what its own clock
+    said last where that is ahead (Unix seconds).
+    """
+
+    keyid: str
+    boot_seq: int
+    seq: int
+    until: float
+
+    def covers(self, receipt: Receipt, keyid: str, at: float, *, retained: bool) -> bool:
+        """Whether this was said by what was forgotten, and not by an instance that is back.
+
+        keyid, at: the receipt's signer and time. retained: as MQTT has it.
+        """
+        if not (retained or receipt.gone):
+            return False  # somebody says it right now
+        is_its_own = keyid == self.keyid
+        if is_its_own and receipt.gone and receipt.boot_seq == self.boot_seq:
+            return True  # a broker that noticed its end later than others
+        # a state put back from a backup counts from below, a new one has another key: both say it later
+        is_older = not is_its_own or receipt.order <= (self.boot_seq, self.seq)
+        return is_older and at <= self.until
+
+
+def key_of(service: str, instance: str) -> str:
+    return f"{service}/{instance}"
+
+
+def forgotten(committed: Committed, service: str, instance: str) -> Forgotten | None:
+    row = committed.registered(FORGOTTEN).get(key_of(service, instance))
+    return None if row is None else Forgotten(**row)
+
+
+def newly_forgotten(
+    rows: Mapping[str, JsonObject], before: Mapping[str, JsonObject]
+) -> list[tuple[str, str]]:
+    """(service, instance) of each row that was not there before, or was another."""
+    names = [key.partition("/") for key, row in rows.items() if before.get(key) != row]
+    return [(service, instance) for service, _, instance in names]
+
+
+def rows_after(
+    committed: Committed, service: str, instance: str, what: Forgotten
+) -> tuple[RegistryRow, ...]:
+    """The row of an instance that is forgotten now; the oldest makes room."""
+    key = key_of(service, instance)
+    others = {k: row for k, row in committed.registered(FORGOTTEN).items() if k != key}
+    oldest = sorted(others, key=lambda k: float(others[k]["until"]))
+    over = oldest[: max(0, len(others) + 1 - MOST)]
+    return (
+        *(RegistryRow(FORGOTTEN, k, None) for k in over),
+        RegistryRow(FORGOTTEN, key, asdict(what)),
+    )
