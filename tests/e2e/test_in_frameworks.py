@@ -151,9 +151,9 @@ class Program(ABC):
             ),
         )
 
-    def ends(self, process: Process) -> None:
+    def ends(self, process: Process, within: float = 10) -> None:
         """On SIGTERM, cleanly and in time; and nothing is held against what it ran."""
-        code = process.terminate(10)
+        code = process.terminate(within)
         assert code == 0, process.text
         assert not [line for line in process.text if "Traceback" in line], process.text
         identity = load_identity(self.state, World())
@@ -316,7 +316,7 @@ def test_a_pages_program_lives_through_what_comes(
     program.here[MQTT_URL] = NOBODY
     again = program.begin()
     program.serves(again, "night", workers=1)
-    program.ends(again)
+    program.ends(again, within=20)  # what began with nothing waits 5 s for a first delivery
 
 
 def test_workers_of_a_master_that_opened_it_serve_no_frozen_values(
