@@ -1,6 +1,6 @@
 """`just bench [GROUP ...] [--rounds N] [--quick] [--json FILE]`: figures beside their references.
 
-Groups: requests, delivery, fleet, instances, start, memory, history, parts; all of them where none is named.
+Groups: requests, delivery, fleet, instances, start, versions, memory, history, parts; all of them where none is named.
 `--quick` shows that everything runs, in half a minute; its figures mean nothing.
 """
 
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import delivery, fleet, instances, parts, requests, starting
+from bench import delivery, fleet, instances, parts, requests, starting, versions
 from bench.contenders import Yard, yard
 from bench.figures import Figure, as_json, line
 
@@ -39,6 +39,7 @@ def groups(rounds: int, *, quick: bool) -> dict[str, Group]:
             at, port, rounds=few, count=20 if quick else 2_000
         ),
         "start": start,
+        "versions": lambda at, _: versions.client(at.directory, rounds=1 if quick else 3 * rounds),
         "memory": lambda at, port: fleet.memory(
             at, port, idle_s=2 if quick else 20, updates=300 if quick else 15_000
         ),

@@ -11,10 +11,11 @@ from config_manager.config.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("actors", "api", "bench", "client", "config", "deploy", "docs", "examples", "storage")
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 # `api/app.py`, `docs/wire.md`; not a path of the data directory, such as `trust/root.json`
 _PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join((*FOLDERS, 'tests'))})/[\w./-]*\w\.\w+")
+_LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")
 _PAGE = re.compile(r"(?<![\w/.])[\w-]+\.md\b")
 
 
@@ -24,9 +25,17 @@ def test_every_file_that_a_document_names_exists(page: Path) -> None:
     assert sorted(name for name in named if not (ROOT / name).is_file()) == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_page_that_a_link_leads_to_exists(page: Path) -> None:
+    linked = set(_LINK.findall(page.read_text()))
+    assert sorted(link for link in linked if not (page.parent / link).is_file()) == []
+
+
 def test_no_comment_sends_its_reader_to_a_document_that_is_not_here() -> None:
     here = {
-        page.name for folder in (".", "docs", "deploy") for page in (ROOT / folder).glob("*.md")
+        page.name
+        for folder in (".", "docs", "docs/services", "deploy")
+        for page in (ROOT / folder).glob("*.md")
     }
     sources = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
     lost = {
