@@ -152,7 +152,9 @@ class Cache:
         if trial is None or value["trial_ended_well"]:
             return replace(tried, trial_ended_well=trial is not None)
         if self._claim is not None and not self._claim.take():
-            return replace(proved, tried_elsewhere=trial)
+            # another process lives with it; where nothing was proved there is nothing better to run
+            runs = tried if running is None else proved
+            return replace(runs, tried_elsewhere=trial)
         return _after_a_death(proved, tried, trial, was_asked=value.get("trial_asked") is True)
 
     def _kept_envelope(self, value: Any) -> tuple[tuple[ConfigUpdate, Envelope] | None, bool]:

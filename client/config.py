@@ -108,7 +108,7 @@ class OpenConfig(Generic[M]):
         if self._is_forked_away:
             raise ForkedAway(
                 f"{self.service}: this was opened before a fork, and only the parent process follows "
-                "it: open it in each worker instead (gunicorn: in post_fork; Celery: at "
+                "it: open it in each worker instead (gunicorn: in post_worker_init; Celery: at "
                 "worker_process_init; uWSGI: at postfork), or don't preload"
             )
         if self._failure is not None:

@@ -354,7 +354,7 @@ if not child:
         try:
             use()
         except ForkedAway as error:
-            said.append("post_fork" in str(error))
+            said.append("post_worker_init" in str(error))
     config.close()
     print(said, flush=True)
     os._exit(0)

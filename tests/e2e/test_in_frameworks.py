@@ -336,7 +336,7 @@ def test_workers_of_a_master_that_opened_it_serve_no_frozen_values(
 
     eventually(is_refused, within=15, what="the workers answer 500")
     eventually(
-        lambda: "ForkedAway" in (said := "\n".join(process.text)) and "in post_fork" in said,
+        lambda: "ForkedAway" in (said := "\n".join(process.text)) and "in post_worker_init" in said,
         within=5,
         what=f"the log says what to do: {process.text}",
     )
