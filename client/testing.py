@@ -39,6 +39,7 @@ from pydantic import BaseModel
 from config_manager.client.fake_wire import SEALED_TOPICS, Line, Opened, Sent, TrioTransport
 from config_manager.client.identity import load_identity, note_enrolled, trust_init
 from config_manager.client.places import expanded
+from config_manager.client.validating import complete
 from config_manager.config import strict_json, wire
 from config_manager.config.documents import (
     Attempt,
@@ -122,51 +123,53 @@ class FakePublisher:
 
     # ── opening a service's configuration ──────────────────────────────────────────────────────
 
-    @asynccontextmanager
-    async def open(
+    def open(
         self,
         model: type[M],
         *,
         apply: Callable[[Change[M]], Awaitable[None] | None] | None = None,
         **options: Unpack[OptionArguments],
-    ) -> AsyncIterator[LiveConfig[M]]:
+    ) -> AbstractAsyncContextManager[LiveConfig[M]]:
         """As `open_config`, on this publisher, and in its place in a test of a whole program.
         state_dir: to start again from what was kept."""
-        import sniffio
+        complete(model, frames_up=1)
+        return self._opening(model, apply, options)
 
-        from config_manager.client import actor, aio
-
-        with self._state(options.get("state_dir")) as directory:
-            opened, common = self._options(directory, options, threading.get_ident())
-            context: AbstractAsyncContextManager[LiveConfig[M]]
-            if sniffio.current_async_library() == "trio":
-                context = actor.open_config(
-                    model, apply=apply, transport=TrioTransport(opened), **common
-                )
-            else:
-                context = aio.open_config(model, apply=apply, connect=opened.connect, **common)
-            async with context as config:
-                with self._listening(opened):
-                    yield config
-
-    @contextmanager
     def open_in_threads(
         self,
         model: type[M],
         *,
         apply: Callable[[Change[M]], None] | None = None,
         **options: Unpack[OptionArguments],
-    ) -> Iterator[Config[M]]:
+    ) -> Config[M]:
         """As `Config`, on this publisher, and in its place in a test of a whole program."""
-        from config_manager.client.threads import Config
+        from config_manager.client.fake_config import FakeConfig
 
-        with self._state(options.get("state_dir")) as directory:
-            opened, common = self._options(directory, options, None)
-            with (
-                Config(model, apply=apply, connect=opened.connect, **common) as config,
-                self._listening(opened),
-            ):
-                yield config
+        complete(model, frames_up=1)
+        return FakeConfig(self, model, apply, options)
+
+    @asynccontextmanager
+    async def _opening(
+        self,
+        model: type[M],
+        apply: Callable[[Change[M]], Awaitable[None] | None] | None,
+        given: OptionArguments,
+    ) -> AsyncIterator[LiveConfig[M]]:
+        import sniffio
+
+        from config_manager.client import actor, aio
+
+        with self.host(given, threading.get_ident()) as (opened, options):
+            context: AbstractAsyncContextManager[LiveConfig[M]]
+            if sniffio.current_async_library() == "trio":
+                context = actor.open_config(
+                    model, apply=apply, transport=TrioTransport(opened), **options
+                )
+            else:
+                context = aio.open_config(model, apply=apply, connect=opened.connect, **options)
+            async with context as config:
+                with self.listening(opened):
+                    yield config
 
     # ── what a publisher does ──────────────────────────────────────────────────────────────────
 
@@ -463,7 +466,8 @@ class FakePublisher:
         return min(outcomes, key=lambda outcome: outcome.applied)
 
     @contextmanager
-    def _listening(self, opened: Opened) -> Iterator[None]:
+    def listening(self, opened: Opened) -> Iterator[None]:
+        """In this block deliveries wait for it."""
         with self._lock:
             self._open.append(opened)
         try:
@@ -474,26 +478,34 @@ class FakePublisher:
                 for delivery in self._deliveries:
                     self._wake_if_decided(delivery)
 
+    # ── where an instance lives ────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def host(
+        self, given: OptionArguments, thread: int | None
+    ) -> Iterator[tuple[Opened, dict[str, Any]]]:
+        """A new instance, enrolled, and its options; in this block its directory is there."""
+        if given.get("service") not in (None, self.service):
+            raise ValueError(
+                f"this publisher is {self.service}'s; {given['service']} takes one of its own"
+            )
+        defaults: dict[str, Any] = {"env_file": None, "bake_s": 0.0}
+        with self._state(given.get("state_dir")) as directory:
+            opened = Opened(self, self._enrol(directory, given.get("instance")), thread)
+            own = {"service": self.service, "state_dir": directory, "mqtt_url": _URL}
+            yield opened, {**defaults, **given, **own, "world": self._world}
+
     @contextmanager
     def _state(self, given: Path | str | None) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="config-manager-") as temporary:
+        # leaving does not wait for a slow disk: it may write something still
+        with tempfile.TemporaryDirectory(
+            prefix="config-manager-", ignore_cleanup_errors=True
+        ) as temporary:
             directory = expanded(given) if given else Path(temporary) / "state"
             root = Path(temporary) / "root.json"
             root.write_bytes(self.root)
             trust_init(directory, root, self._world)
             yield directory
-
-    def _options(
-        self, directory: Path, given: OptionArguments, thread: int | None
-    ) -> tuple[Opened, dict[str, Any]]:
-        if given.get("service") not in (None, self.service):
-            raise ValueError(
-                f"this publisher is {self.service}'s; {given['service']} takes one of its own"
-            )
-        opened = Opened(self, self._enrol(directory, given.get("instance")), thread)
-        defaults: dict[str, Any] = {"env_file": None, "bake_s": 0.0}
-        own = {"service": self.service, "state_dir": directory, "mqtt_url": _URL}
-        return opened, {**defaults, **given, **own, "world": self._world}
 
 
 class _Delivery:

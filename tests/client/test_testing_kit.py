@@ -18,7 +18,14 @@ import trio
 import trio.testing
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from config_manager.client import Change, Config, LiveConfig, NotNow, open_config
+from config_manager.client import (
+    Change,
+    Config,
+    LiveConfig,
+    NothingDelivered,
+    NotNow,
+    open_config,
+)
 from config_manager.client.testing import FakePublisher, NobodyListens
 from tests.client.drivers import run_asyncio
 
@@ -415,11 +422,8 @@ def test_a_secret_is_text_and_of_several_all_are_stored_or_none() -> None:
 
 def test_another_services_program_is_told_whose_publisher_it_has() -> None:
     publisher = FakePublisher("voice")
-    with (
-        pytest.raises(ValueError, match="voice's; ears takes one of its own"),
-        publisher.open_in_threads(Voice, service="ears"),
-    ):
-        pass
+    with pytest.raises(ValueError, match="voice's; ears takes one of its own"):
+        publisher.open_in_threads(Voice, service="ears").open()
 
 
 # ── several, and again ─────────────────────────────────────────────────────────────────────────
@@ -560,6 +564,41 @@ def test_a_wsgi_program_is_given_its_configuration() -> None:
         app = make_wsgi_app(config)
         assert publisher.deliver_and_wait(volume=0.8).applied
         assert app({}, lambda *_: None) == [b"0.8"]
+
+
+def test_a_program_that_opens_and_closes_gets_a_config_of_the_kits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a module that a server imports; `Config` is a name of this one."""
+    publisher = FakePublisher("voice")
+    monkeypatch.setattr(sys.modules[__name__], "Config", publisher.open_in_threads)
+    changed = threading.Event()
+    config = Config(Voice, service="voice")
+    config.on_change(lambda _: changed.set())
+    with pytest.raises(RuntimeError, match="not open"):
+        _ = config.current
+    assert config.open() is config
+    assert publisher.deliver_and_wait(volume=0.8).applied
+    assert changed.wait(5)
+    app = make_wsgi_app(config)
+    config.close()
+    config.close()
+    assert app({}, lambda *_: None) == [b"0.8"]
+    with pytest.raises(NobodyListens):
+        publisher.deliver_and_wait(volume=0.9)
+    with pytest.raises(RuntimeError, match="make another"):
+        config.open()
+
+
+def test_a_start_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
+    publisher = FakePublisher("voice")
+    config = publisher.open_in_threads(Voice, require=True, first_wait_s=0, state_dir=tmp_path)
+    with pytest.raises(NothingDelivered):
+        config.open()
+    with pytest.raises(NobodyListens):
+        publisher.deliver_and_wait(volume=0.9)
+    with publisher.open_in_threads(Voice, first_wait_s=0, state_dir=tmp_path) as another:
+        assert another.source == "defaults"
 
 
 class AsgiApp:
