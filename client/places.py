@@ -77,9 +77,11 @@ def _why(paths: Sequence[Path], state_dir: Path, error: OSError, *, writes: bool
         for above in (above for one in paths for above in _way(one)[:-1]):
             if above.exists() and not above.is_dir():
                 return f"{above} is no directory: {_another_directory()}"
-    obstacles = (_obstacle(one, writes=writes) for one in paths)
-    place = next((one for one in obstacles if one is not None), None)
-    if not isinstance(error, PermissionError) or place is None:
+    place: Path | None = None
+    if isinstance(error, PermissionError):
+        obstacles = (_obstacle(one, writes=writes) for one in paths)
+        place = next((one for one in obstacles if one is not None), None)
+    if place is None:
         return f"{error.strerror or error}: {_another_directory()}"
     if locked := _locked(place):
         return locked
