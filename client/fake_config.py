@@ -37,11 +37,11 @@ class FakeConfig(Config[M]):
             self._seams = {"connect": opened.connect, "world": options.pop("world")}
             self._options = cast("OptionArguments", options)
             super().open()
-            stack.callback(super().close)
             stack.enter_context(self._publisher.listening(opened))
             self._while_open = stack.pop_all()
         return self
 
     def close(self) -> None:
+        super().close()
         if not self._is_forked_away:  # the directory is the parent process's
             self._while_open.close()

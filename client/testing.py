@@ -24,6 +24,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
+    ExitStack,
     asynccontextmanager,
     contextmanager,
     suppress,
@@ -159,7 +160,10 @@ class FakePublisher:
 
         from config_manager.client import actor, aio
 
-        with self.host(given, threading.get_ident()) as (opened, options):
+        with (
+            self.host(given, threading.get_ident()) as (opened, options),
+            ExitStack() as until_it_has_left,
+        ):
             context: AbstractAsyncContextManager[LiveConfig[M]]
             if sniffio.current_async_library() == "trio":
                 context = actor.open_config(
@@ -168,8 +172,8 @@ class FakePublisher:
             else:
                 context = aio.open_config(model, apply=apply, connect=opened.connect, **options)
             async with context as config:
-                with self.listening(opened):
-                    yield config
+                until_it_has_left.enter_context(self.listening(opened))
+                yield config
 
     # ── what a publisher does ──────────────────────────────────────────────────────────────────
 
@@ -467,7 +471,7 @@ class FakePublisher:
 
     @contextmanager
     def listening(self, opened: Opened) -> Iterator[None]:
-        """In this block deliveries wait for it."""
+        """In this block deliveries wait for it. With its farewell it says what it made of the last."""
         with self._lock:
             self._open.append(opened)
         try:
