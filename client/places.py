@@ -45,9 +45,9 @@ def no_root(state_dir: Path) -> SettingsInvalid:
 
 def unreadable_root(root_file: Path, error: OSError) -> SettingsInvalid:
     """The root that is to be pinned."""
-    place = _obstacle(root_file, writes=False)
     why = f"{error.strerror or error}"
-    if isinstance(error, PermissionError) and place is not None:
+    denied = isinstance(error, PermissionError)
+    if denied and (place := _obstacle(root_file, writes=False)) is not None:
         why = _locked(place) or f"{_whose(place)}: chown it, or run as that user"
     return SettingsInvalid(
         f"the trust root {root_file} can't be read: {why}; {WHERE_ROOTS_COME_FROM}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from pydantic_settings import BaseSettings
 
 from config_manager.client.identity import keep_root, load_identity, trust_init
 from config_manager.client.opening import Options, default_state_dir, prepare
@@ -314,6 +315,31 @@ def test_the_home_directory_is_meant_wherever_a_place_is_named(
     assert {path.name for path in tmp_path.iterdir()} == {"root.json", "a", "b"}
     with pytest.raises(SettingsInvalid, match="no such home directory"):
         expanded("~nobody-of-this-name/x")
+
+
+def test_a_working_directory_that_is_gone_and_an_env_file_of_nobody_are_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for deeper in (0, 2):
+
+        class Settings(BaseSettings):
+            model_config = {"env_file_depth": deeper}
+
+        options = Options(service="a", state_dir=tmp_path)
+        with pytest.raises(SettingsInvalid, match="holds no trust root"):
+            prepare(Settings, options, asks=False, world=World())
+    options = Options(service="a", state_dir=tmp_path, env_file="~nobody-of-this-name/.env")
+    with pytest.raises(SettingsInvalid, match="no such home directory"):
+        prepare(Settings, options, asks=False, world=World())
+    for options in (
+        Options(service="a", state_dir="state"),
+        Options(service="a", state_dir="state", root="root.json"),
+    ):
+        with pytest.raises(SettingsInvalid, match=r"holds no trust root|root\.json can't be read"):
+            prepare(Settings, options, asks=False, world=World())
 
 
 def test_an_empty_variable_names_no_root(tmp_path: Path) -> None:
