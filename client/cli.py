@@ -19,9 +19,20 @@ if TYPE_CHECKING:
     from config_manager.client.wrapping import Wrapped
     from config_manager.config.secret import Secret
 
+
+def _expanded(_: click.Context, __: click.Parameter, path: Path) -> Path:
+    """No shell does it for what comes from the environment, nor after `--state=`."""
+    from config_manager.client.places import expanded
+
+    return expanded(path)
+
+
 _STATE = click.option(
     "--state",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False, readable=False),  # our own words say more
+    callback=_expanded,
+    envvar="CONFIG_MANAGER_STATE_DIR",
+    show_envvar=True,
     required=True,
     help="The instance's own directory: pinned root, keys, last-known-good files.",
 )
@@ -65,7 +76,10 @@ def trust() -> None:
 @_STATE
 @click.option(
     "--root",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False, readable=False),
+    callback=_expanded,
+    envvar="CONFIG_MANAGER_ROOT",
+    show_envvar=True,
     required=True,
     help="The publisher's <data>/trust/root.json, or what GET /api/v1/trust/root answers.",
 )
@@ -211,13 +225,14 @@ def enroll(
     administrator makes the token: config-manager devices token --service SERVICE.
     """
     from config_manager.client.enrolling import enrol
-    from config_manager.client.identity import load_identity, note_enrolled
+    from config_manager.client.identity import check_enrollable, load_identity, note_enrolled
     from config_manager.config.names import parse_instance, parse_service
     from config_manager.config.world import World
 
     name = parse_service(service)
     identity = load_identity(state)
     as_instance = identity.instance if instance is None else parse_instance(instance)
+    check_enrollable(state, World())
     at = enrol(identity, name, as_instance, url=url, token=_read_token(token_file), ca_file=ca_file)
     note_enrolled(state, name, as_instance, World())
     click.echo(f"{name}/{as_instance} is enrolled since {at}; its secrets are on their way")
@@ -271,6 +286,7 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
     from config_manager.client.claim import Onlooker
     from config_manager.client.formats import render
     from config_manager.client.identity import load_identity
+    from config_manager.client.places import unreadable
     from config_manager.config.errors import NothingKept, RootRefused
     from config_manager.config.names import parse_service
     from config_manager.config.world import World
@@ -283,6 +299,8 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
         kept = Cache(state, name, identity.file_key, identity.roots, world, onlooker).load()
     except KeptBroken as error:
         raise RootRefused(f"what was kept does not verify: {error}") from None
+    except OSError as error:
+        raise unreadable(state / f"{name}.lkg", state, error) from None
     remark = _remark(kept) if kept is not None else None
     if kept is None or kept.to_start_with is None:
         raise NothingKept(

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from config_manager.client.places import expanded
 from config_manager.client.saying import say
 from config_manager.client.validating import has_own_sources
 from config_manager.config.errors import SettingsInvalid
@@ -60,7 +61,7 @@ def read_for(model: type[BaseModel], option: Path | str | None) -> dict[str, str
 
 def read(path: Path | str, encoding: str = "utf-8", *, is_named: bool) -> dict[str, str | None]:
     """One file. is_named: the caller counts on it, so that it is said if it is missing."""
-    file = Path(path).expanduser()
+    file = expanded(path)
     try:
         what = _what_is(file)
         if what == "missing":
@@ -99,8 +100,12 @@ def _what_is(file: Path) -> str:
 
 def _higher_up(file: Path, depth: int) -> Path:
     """The file, else the first of that name in so many directories above the working one."""
-    file = file.expanduser()
-    if file.is_absolute() or os.path.lexists(file):
+    file = expanded(file)
+    if not depth or file.is_absolute() or os.path.lexists(file):
         return file
-    above = (parent / file for parent in islice(Path.cwd().parents, depth))
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # it was removed
+        return file
+    above = (parent / file for parent in islice(here.parents, depth))
     return next((other for other in above if other.exists()), file)

@@ -8,6 +8,10 @@ keys/sign.key        Ed25519 seed, 64 hex digits; so are
 keys/seal.key        the X25519 private key that secrets get sealed to, and
 keys/file.key        what the last-known-good files are sealed under
 <service>.lkg        `config_manager.client.cache`; with <service>.lock, `config_manager.client.claim`
+
+Several processes may start at once where nothing is yet. Each file is made only where there is none,
+and what counts is what is read afterwards: so they all have the same keys, whoever made them. One that
+dies in between leaves files that the next goes on with.
 """
 
 from __future__ import annotations
@@ -16,10 +20,11 @@ import os
 import re
 import socket
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from config_manager.client import root_chain
+from config_manager.client import places, root_chain
 from config_manager.client.root_chain import Link
 from config_manager.config import trust
 from config_manager.config.documents import Root
@@ -70,32 +75,39 @@ def trust_init(state_dir: Path, root_file: Path, world: World | None = None) -> 
     try:
         data = world.disk.read(root_file)
     except OSError as error:
-        raise SettingsInvalid(f"--root {root_file}: {error.strerror or error}") from None
+        raise places.unreadable_root(root_file, error) from None
     try:
         link = root_chain.pin(data, world.clock.now())
     except trust.Distrust as verdict:
         raise RootRefused(f"{root_file} is no trust root to pin: {verdict}") from None
-    pinned = state_dir / "root.json"
-    if world.disk.exists(pinned):
-        return _join(load_identity(state_dir, world), link, world)
+    if not is_pinned(state_dir, world):
+        try:
+            _make(state_dir, data, world)
+        except OSError as error:
+            raise places.unwritable(_made(state_dir), state_dir, error) from None
+    # what another process pinned meanwhile is judged like what was there before
+    return _join(load_identity(state_dir, world), link, world)
+
+
+def is_pinned(state_dir: Path, world: World) -> bool:
+    """Whether it holds a root already; raises SettingsInvalid where that can't be found out."""
+    pinned = _pinned_path(state_dir)
     try:
-        _make(state_dir, world)
-        world.disk.write_atomic(pinned, data)
+        return world.disk.exists(pinned)
     except OSError as error:
-        raise SettingsInvalid(f"--state {state_dir}: {error.strerror or error}") from None
-    return load_identity(state_dir, world)
+        raise places.unreadable(pinned, state_dir, error) from None
 
 
 def load_identity(state_dir: Path, world: World | None = None) -> Identity:
     """Read a state directory; raises SettingsInvalid (none there), RootRefused, KeyFileUnsafe."""
     world = world or World()
+    pinned_path = _pinned_path(state_dir)
     try:
-        data = world.disk.read(state_dir / "root.json")
-    except OSError:
-        raise SettingsInvalid(
-            f"{state_dir} holds no trust root; first run: "
-            f"config-manager client trust init --state {state_dir} --root FILE"
-        ) from None
+        data = world.disk.read(pinned_path)
+    except FileNotFoundError:
+        raise places.no_root(state_dir) from None
+    except OSError as error:
+        raise places.unreadable(pinned_path, state_dir, error) from None
     try:
         # pinned is pinned: a date that passed since, or a clock that lost its battery, must not
         # keep a service from starting with what it has
@@ -103,7 +115,7 @@ def load_identity(state_dir: Path, world: World | None = None) -> Identity:
     except trust.Distrust as verdict:
         raise RootRefused(f"the root pinned in {state_dir} is damaged: {verdict}") from None
     chain, broken = _load_chain(state_dir, pinned, world)
-    sign_key, seal_key, file_key = (_read_key(_key_path(state_dir, k), world) for k in _KEYS)
+    sign_key, seal_key, file_key = (_read_key(state_dir, name, world) for name in _KEYS)
     return Identity(
         state_dir,
         _read_instance(state_dir, world),
@@ -117,24 +129,41 @@ def load_identity(state_dir: Path, world: World | None = None) -> Identity:
 
 
 def note_enrolled(state_dir: Path, service: str, instance: str, world: World) -> None:
-    """From now on this instance waits for the secrets that a configuration names. Raises OSError."""
-    known = _read_enrolled(state_dir, world) | {f"{service}/{instance}"}
-    text = "".join(f"{one}\n" for one in sorted(known))
-    world.disk.write_atomic(state_dir / "enrolled", text.encode())
+    """From now on this instance waits for the secrets that a configuration names. Raises
+    SettingsInvalid."""
+    _add_enrolled(state_dir, frozenset({f"{service}/{instance}"}), world)
+
+
+def check_enrollable(state_dir: Path, world: World) -> None:
+    """Whether `note_enrolled` will be able to: a token is good for once. Raises SettingsInvalid."""
+    _add_enrolled(state_dir, frozenset(), world)
+
+
+def _add_enrolled(state_dir: Path, more: frozenset[str], world: World) -> None:
+    path = state_dir / "enrolled"
+    with world.disk.lock(state_dir):
+        known = _read_enrolled(state_dir, world) | more
+        text = "".join(f"{one}\n" for one in sorted(known))
+        try:
+            world.disk.write_atomic(path, text.encode())
+        except OSError as error:
+            raise places.unwritable([path], state_dir, error) from None
 
 
 def _read_enrolled(state_dir: Path, world: World) -> frozenset[str]:
+    path = state_dir / "enrolled"
     try:
-        return frozenset(world.disk.read(state_dir / "enrolled").decode("ascii").split())
-    except (OSError, UnicodeDecodeError):
+        return frozenset(world.disk.read(path).decode("ascii").split())
+    except (FileNotFoundError, UnicodeDecodeError):
         return frozenset()
+    except OSError as error:  # without it the service would run on without its secrets
+        raise places.unreadable(path, state_dir, error) from None
 
 
 def keep_root(state_dir: Path, link: Link, world: World) -> None:
     """Durable on return, before anything is believed because of it. Raises OSError."""
     path = _root_path(state_dir, link.root.version)
-    if not world.disk.exists(path):
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+    world.disk.make_directory(path.parent)
     world.disk.write_atomic(path, link.data)
 
 
@@ -167,7 +196,8 @@ def _join(identity: Identity, link: Link, world: World) -> Identity:
                 "new state directory"
             ) from None
         except OSError as error:
-            raise SettingsInvalid(f"--state {identity.state_dir}: {error.strerror}") from None
+            kept = _root_path(identity.state_dir, link.root.version)
+            raise places.unwritable([kept], identity.state_dir, error) from None
         return load_identity(identity.state_dir, world)
     raise RootRefused(
         f"{identity.state_dir} trusts another root already; "
@@ -181,20 +211,37 @@ def make_instance_name(host: str, world: World) -> InstanceName:
     return parse_instance(f"{base}-{world.randomness.token(4).hex()}")
 
 
-def _make(state_dir: Path, world: World) -> None:
-    keys = state_dir / "keys"
-    for directory in (state_dir, keys):
-        if not directory.is_dir():  # one that is there is somebody's; its keys are checked below
-            directory.mkdir(mode=0o700, parents=True)
-            directory.chmod(0o700)
-    for name in _KEYS:
-        path = _key_path(state_dir, name)
-        if not world.disk.exists(path):  # an earlier init may have been cut short
-            world.disk.write_atomic(path, world.randomness.token(_KEY_BYTES).hex().encode() + b"\n")
-    name_file = state_dir / "instance"
-    if not world.disk.exists(name_file):
-        name = make_instance_name(socket.gethostname(), world)
-        world.disk.write_atomic(name_file, name.encode() + b"\n")
+def _make(state_dir: Path, root: bytes, world: World) -> None:
+    """Whatever is not there yet; `root.json` last. Raises OSError."""
+    world.disk.make_directory(state_dir)
+    with world.disk.lock(state_dir):
+        world.disk.make_directory(state_dir / "keys")
+        for name in _KEYS:
+            key = world.randomness.token(_KEY_BYTES).hex().encode() + b"\n"
+            _create_once(_key_path(state_dir, name), key, world)
+        instance = make_instance_name(socket.gethostname(), world)
+        _create_once(_name_path(state_dir), instance.encode() + b"\n", world)
+        _create_once(_pinned_path(state_dir), root, world)
+
+
+def _create_once(path: Path, data: bytes, world: World) -> None:
+    """What is there, by an earlier start or by another process, stays: also where nobody may write."""
+    if not world.disk.exists(path):
+        with suppress(FileExistsError):
+            world.disk.create(path, data)
+
+
+def _made(state_dir: Path) -> list[Path]:
+    keys = [_key_path(state_dir, name) for name in _KEYS]
+    return [*keys, _name_path(state_dir), _pinned_path(state_dir)]
+
+
+def _pinned_path(state_dir: Path) -> Path:
+    return state_dir / "root.json"
+
+
+def _name_path(state_dir: Path) -> Path:
+    return state_dir / "instance"
 
 
 def _root_path(state_dir: Path, version: int) -> Path:
@@ -205,14 +252,14 @@ def _key_path(state_dir: Path, name: str) -> Path:
     return state_dir / "keys" / f"{name}.key"
 
 
-def _read_key(path: Path, world: World) -> bytes:
+def _read_key(state_dir: Path, name: str, world: World) -> bytes:
+    path = _key_path(state_dir, name)
     try:
-        mode = stat.S_IMODE(os.stat(path).st_mode)  # noqa: PTH116  beside the seam: modes are real
-        if mode & 0o077:
-            raise KeyFileUnsafe(f"others can read {path} (mode {mode:04o}); run: chmod 600 {path}")
+        with suppress(FileNotFoundError):  # a disk that is not the system's has no modes
+            _check_private(path)
         key = bytes.fromhex(world.disk.read(path).decode("ascii"))
     except OSError as error:
-        raise SettingsInvalid(f"{path}: {error.strerror or error}") from None
+        raise places.unreadable(path, state_dir, error) from None
     except ValueError:
         raise SettingsInvalid(f"{path} is no key file: expected 64 hex digits") from None
     if len(key) != _KEY_BYTES:
@@ -220,9 +267,17 @@ def _read_key(path: Path, world: World) -> bytes:
     return key
 
 
+def _check_private(path: Path) -> None:
+    mode = stat.S_IMODE(os.stat(path).st_mode)  # noqa: PTH116  beside the seam: modes are real
+    if mode & 0o077:
+        raise KeyFileUnsafe(f"others can read {path} (mode {mode:04o}); run: chmod 600 {path}")
+
+
 def _read_instance(state_dir: Path, world: World) -> InstanceName:
-    path = state_dir / "instance"
+    path = _name_path(state_dir)
     try:
         return parse_instance(world.disk.read(path).decode("ascii").strip())
-    except (OSError, ValueError, InvalidName) as error:
+    except OSError as error:
+        raise places.unreadable(path, state_dir, error) from None
+    except (ValueError, InvalidName) as error:
         raise SettingsInvalid(f"{path} holds no instance name: {error}") from None

@@ -26,11 +26,18 @@ from pydantic import BaseModel
 from config_manager.client import env_file
 from config_manager.client.cache import Cache, KeptBroken
 from config_manager.client.claim import Claim
-from config_manager.client.identity import Identity, keep_root, load_identity, trust_init
+from config_manager.client.identity import (
+    Identity,
+    is_pinned,
+    keep_root,
+    load_identity,
+    trust_init,
+)
 from config_manager.client.instance import BAKE_S, Instance, OnStale, Policy
 from config_manager.client.judging import DoesNotFit
 from config_manager.client.misspelt import say_unknown
 from config_manager.client.overrides import prefix_of
+from config_manager.client.places import expanded, home
 from config_manager.client.precedence import Layers
 from config_manager.client.root_chain import Link
 from config_manager.client.saying import say
@@ -168,7 +175,7 @@ def prepare(
     service = _service_of(model, options)
     lines = env_file.read_for(model, options.env_file)
     said = env_file.ours_in(environment, lines)
-    state_dir = Path(options.state_dir or default_state_dir(said))
+    state_dir = expanded(options.state_dir or default_state_dir(said))
     identity = _identity(state_dir, options, said, world)
     named = options.instance or said.get("CONFIG_MANAGER_INSTANCE")
     name = parse_instance(named) if named else identity.instance
@@ -245,11 +252,14 @@ def _service_of(model: type[BaseModel], options: Options) -> ServiceName:
 
 
 def default_state_dir(environment: Mapping[str, str]) -> str:
-    for variable in ("CONFIG_MANAGER_STATE_DIR", "STATE_DIRECTORY"):
-        if environment.get(variable):
-            return environment[variable].split(":")[0]
-    base = environment.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return f"{base}/config-manager"
+    """Raises SettingsInvalid where it would be in a home directory and there is none."""
+    if named := environment.get("CONFIG_MANAGER_STATE_DIR"):
+        return str(expanded(named))
+    if listed := environment.get("STATE_DIRECTORY"):
+        return listed.split(":")[0]  # systemd lists several
+    if base := environment.get("XDG_STATE_HOME"):
+        return f"{expanded(base)}/config-manager"
+    return str(home(environment) / ".local" / "state" / "config-manager")
 
 
 def _identity(
@@ -257,8 +267,8 @@ def _identity(
 ) -> Identity:
     """What is pinned; else the root that was named is pinned now."""
     root = options.root or environment.get("CONFIG_MANAGER_ROOT")
-    if root and not world.disk.exists(state_dir / "root.json"):
-        return trust_init(state_dir, Path(root), world)
+    if root and not is_pinned(state_dir, world):
+        return trust_init(state_dir, expanded(root), world)
     return load_identity(state_dir, world)
 
 
@@ -280,12 +290,13 @@ def _next_boot(path: Path, world: World) -> int:
     # either alone would do: the clock where the file is lost or the disk full, which is no reason
     # not to start, and the file where the clock was set back
     number = max(1, int(world.clock.now()))
-    with suppress(OSError, ValueError):
-        before = int(world.disk.read(path))
-        if before < MAX_INTEGER - 1:
-            number = max(number, before + 1)
-    with suppress(OSError):
-        world.disk.write_atomic(path, b"%d\n" % number)
+    with world.disk.lock(path.parent):  # two that start at once have two numbers
+        with suppress(OSError, ValueError):
+            before = int(world.disk.read(path))
+            if before < MAX_INTEGER - 1:
+                number = max(number, before + 1)
+        with suppress(OSError):
+            world.disk.write_atomic(path, b"%d\n" % number)
     return number
 
 

@@ -10,7 +10,8 @@ verifies them, keeps them on disk (in a temporary directory) and answers with re
             assert outcome.applied
             assert config.current.volume == 0.8
 
-`open` works under asyncio and Trio, `open_in_threads` and `deliver_and_wait` without either.
+`open` works under asyncio and Trio, `open_in_threads` and `deliver_and_wait` without either. Whatever
+thread or loop a service runs in, the publisher may be used from any other.
 """
 
 from __future__ import annotations
@@ -21,18 +22,28 @@ import os
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 from pydantic import BaseModel
 
+from config_manager.client.fake_wire import SEALED_TOPICS, Line, Opened, Sent, TrioTransport
 from config_manager.client.identity import load_identity, note_enrolled, trust_init
-from config_manager.config import wire
+from config_manager.client.places import expanded
+from config_manager.client.validating import complete
+from config_manager.config import strict_json, wire
 from config_manager.config.documents import (
+    Attempt,
     Beacon,
     ConfigUpdate,
     Receipt,
@@ -63,8 +74,12 @@ M = TypeVar("M", bound=BaseModel)
 _EPOCH = "00000000-0000-4000-8000-000000000000"
 _ROLES = ("root", "config", "beacon")
 _DECIDED = frozenset({"applied", "healthy", "refused", "deferred", "restart-required", "poisoned"})
-_SEALED_TOPICS = wire.SEALED_FILTER.partition("+")[0]
 _URL = "mqtt://testing.invalid:1883"
+_WITHIN_S = 10.0
+
+
+class NobodyListens(RuntimeError):
+    """Nobody can decide on what is to be delivered; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +93,6 @@ class Outcome:
     @property
     def applied(self) -> bool:
         return self.stage in ("applied", "healthy")
-
-
-class _Sent(NamedTuple):
-    """A message as both drivers' connections give it."""
-
-    topic: str
-    payload: bytes
-    retained: bool = True
 
 
 class FakePublisher:
@@ -106,71 +113,84 @@ class FakePublisher:
         self._secrets: dict[str, tuple[int, Secret]] = {}
         self._named: dict[str, tuple[int, Secret]] = {}  # by the newest revision
         self._enrolled: dict[str, bytes] = {}
-        self._open: set[str] = set()  # instances
+        self._open: list[Opened] = []
         self._retained: dict[str, bytes] = {}
-        self._lines: list[_Line] = []
+        self._lines: list[Line] = []
         self._reachable = True
         self._withholds = False
-        self._lock = threading.Lock()
-        self._on_receipt: list[Callable[[Receipt], None]] = []
+        self._lock = threading.RLock()
+        self._deliveries: list[_Delivery] = []
         self._send_snapshot()
 
     # ── opening a service's configuration ──────────────────────────────────────────────────────
 
-    @asynccontextmanager
-    async def open(
+    def open(
         self,
         model: type[M],
         *,
         apply: Callable[[Change[M]], Awaitable[None] | None] | None = None,
         **options: Unpack[OptionArguments],
-    ) -> AsyncIterator[LiveConfig[M]]:
-        """As `open_config`, on this publisher. state_dir: to start again from what was kept."""
-        import sniffio
+    ) -> AbstractAsyncContextManager[LiveConfig[M]]:
+        """As `open_config`, on this publisher, and in its place in a test of a whole program.
+        state_dir: to start again from what was kept."""
+        complete(model, frames_up=1)
+        return self._opening(model, apply, options)
 
-        from config_manager.client import actor, aio
-
-        with self._state(options.get("state_dir")) as directory:
-            instance, common = self._options(directory, options)
-            opened: AbstractAsyncContextManager[LiveConfig[M]]
-            if sniffio.current_async_library() == "trio":
-                opened = actor.open_config(
-                    model, apply=apply, transport=_TrioTransport(self), **common
-                )
-            else:
-                opened = aio.open_config(model, apply=apply, connect=self._connect, **common)
-            async with opened as config:
-                with self._opened(instance):
-                    yield config
-
-    @contextmanager
     def open_in_threads(
         self,
         model: type[M],
         *,
         apply: Callable[[Change[M]], None] | None = None,
         **options: Unpack[OptionArguments],
-    ) -> Iterator[Config[M]]:
-        """As `Config`, on this publisher."""
-        from config_manager.client.threads import Config
+    ) -> Config[M]:
+        """As `Config`, on this publisher, and in its place in a test of a whole program."""
+        from config_manager.client.fake_config import FakeConfig
 
-        with self._state(options.get("state_dir")) as directory:
-            instance, common = self._options(directory, options)
-            with (
-                Config(model, apply=apply, connect=self._connect, **common) as config,
-                self._opened(instance),
-            ):
+        complete(model, frames_up=1)
+        return FakeConfig(self, model, apply, options)
+
+    @asynccontextmanager
+    async def _opening(
+        self,
+        model: type[M],
+        apply: Callable[[Change[M]], Awaitable[None] | None] | None,
+        given: OptionArguments,
+    ) -> AsyncIterator[LiveConfig[M]]:
+        import sniffio
+
+        from config_manager.client import actor, aio
+
+        with (
+            self.host(given, threading.get_ident()) as (opened, options),
+            ExitStack() as until_it_has_left,
+        ):
+            context: AbstractAsyncContextManager[LiveConfig[M]]
+            if sniffio.current_async_library() == "trio":
+                context = actor.open_config(
+                    model, apply=apply, transport=TrioTransport(opened), **options
+                )
+            else:
+                context = aio.open_config(model, apply=apply, connect=opened.connect, **options)
+            async with context as config:
+                until_it_has_left.enter_context(self.listening(opened))
                 yield config
 
     # ── what a publisher does ──────────────────────────────────────────────────────────────────
 
-    def publish(self, **values: Any) -> int:
-        """Sign a new revision with these values and send it; returns its number, waits for nothing."""
-        return self._publish(values, deleted=False)
+    def publish(self, /, **values: Any) -> int:
+        """Sign a new revision with these values and send it; returns its number, waits for nothing.
 
-    def set_secrets(self, **values: str) -> None:
+        Raises ValueError for what a server would not take either: what JSON does not have, NaN,
+        integers beyond 2^53, more than 256 KiB.
+        """
+        return self._publish(_strict(values), deleted=False)
+
+    def set_secrets(self, /, **values: str) -> None:
         """Store secrets, as `config-manager secret set` does: from the next revision on each names
         them, and they come sealed to every instance that this publisher opened."""
+        for name, value in _strict(values).items():
+            if not isinstance(value, str):
+                raise ValueError(f"{name}: a secret is text, not {type(value).__name__}")  # noqa: TRY004  as every value
         for name, value in values.items():
             version = self._secrets[name][0] + 1 if name in self._secrets else 1
             self._secrets[name] = (version, Secret(value))
@@ -179,36 +199,34 @@ class FakePublisher:
         """Sign and send a tombstone: the service keeps what it runs."""
         return self._publish({}, deleted=True)
 
-    async def deliver(self, **values: Any) -> Outcome:
+    async def deliver(self, within_s: float = _WITHIN_S, /, **values: Any) -> Outcome:
         """`publish`, and wait until each instance that is open has decided.
 
         Of several the outcome is that of one that did not apply it, if there is such a one.
+        within_s: seconds of real time, whatever clock the loop has; the only argument without a name,
+        because any name may be a setting's. Raises ValueError as `publish`, NobodyListens if nobody
+        can decide, and TimeoutError, which says who has not and how far each came.
         """
-        import sniffio
+        wake, woken = _waker()
+        with self._delivery(values, within_s, wake) as delivery:
+            await woken()
+        return self._outcome(delivery, within_s)
 
-        if sniffio.current_async_library() == "trio":
-            import trio
-
-            event: Any = trio.Event()
-        else:
-            event = asyncio.Event()
-        with self._deciding(event.set) as outcomes:
-            self.publish(**values)
-            await event.wait()
-        return _worst(outcomes)
-
-    def deliver_and_wait(self, *, timeout: float = 10.0, **values: Any) -> Outcome:
-        """`deliver` from plain threads. timeout: seconds; raises TimeoutError."""
-        decided = threading.Event()
-        with self._deciding(decided.set) as outcomes:
-            revision = self.publish(**values)
-            if not decided.wait(timeout):
-                raise TimeoutError(f"the service has not decided on revision {revision}")
-        return _worst(outcomes)
+    def deliver_and_wait(self, within_s: float = _WITHIN_S, /, **values: Any) -> Outcome:
+        """`deliver` from plain threads."""
+        if any(opened.thread == threading.get_ident() for opened in self._open):
+            raise NobodyListens(
+                f"{self.service} runs in the event loop of this thread, which can't go on while it "
+                "waits: `await publisher.deliver(…)`"
+            )
+        woken = threading.Event()
+        with self._delivery(values, within_s, woken.set) as delivery:
+            woken.wait()
+        return self._outcome(delivery, within_s)
 
     def send(self, payload: bytes, topic: str | None = None) -> None:
         """Any bytes, as a hostile broker would send them; by default on the service's own topic."""
-        self._push(_Sent(topic or wire.config_topic(self.service), payload))
+        self._push(Sent(topic or wire.config_topic(self.service), payload))
 
     def withhold(self) -> None:
         """From now on beacons go on, and changes and snapshots don't arrive."""
@@ -217,8 +235,9 @@ class FakePublisher:
     def disconnect(self) -> None:
         """The network is gone; `reconnect` brings it back with everything that is retained."""
         self._reachable = False
-        for line in list(self._lines):
-            line.cut()
+        with self._lock:
+            for line in self._lines:
+                line.cut()
 
     def reconnect(self) -> None:
         self._reachable = True
@@ -226,7 +245,7 @@ class FakePublisher:
     def beat(self) -> None:
         """A keepalive with a new beacon, as the server sends every 10 s."""
         frame = {"type": "health.keepalive", "data": {"beacon": self._beacon().to_object()}}
-        self._push(_Sent(wire.KEEPALIVE_TOPIC, json.dumps(frame).encode(), retained=False))
+        self._push(Sent(wire.KEEPALIVE_TOPIC, json.dumps(frame).encode(), retained=False))
 
     @property
     def root(self) -> bytes:
@@ -239,32 +258,45 @@ class FakePublisher:
     # ── inside ─────────────────────────────────────────────────────────────────────────────────
 
     def _publish(self, values: JsonObject, *, deleted: bool) -> int:
-        self.revision += 1
-        self._named = {} if deleted else dict(self._secrets)
-        update = ConfigUpdate(
+        with self._lock:
+            update = self._update(values, deleted=deleted)
+            envelope = self._sign(
+                "config", wire.CONFIG_UPDATE, update.to_bytes(), update.correlation_id
+            )
+            data = envelope.to_bytes()
+            if len(data) > wire.MAX_ENVELOPE_BYTES:
+                raise ValueError(
+                    f"{len(data)} bytes once it is signed: a server takes "
+                    f"{wire.MAX_ENVELOPE_BYTES} at most"
+                )
+            self.revision = update.revision
+            self._named = {} if deleted else dict(self._secrets)
+            self._newest = (self.revision, envelope.digest)
+            if not self._withholds:
+                for instance in self._enrolled:
+                    self._send_secrets(instance)
+                self._retain(update.topic, data)
+            self._send_snapshot()
+            return self.revision
+
+    def _update(self, values: JsonObject, *, deleted: bool) -> ConfigUpdate:
+        revision = self.revision + 1
+        return ConfigUpdate(
             service=self.service,
             topic=wire.config_topic(self.service),
             config_epoch=_EPOCH,
             epoch_seq=1,
-            revision=self.revision,
+            revision=revision,
             previous=self._newest[1] if self._newest else None,
             issued_at=self._now(),
             config=values,
             defaulted=(),
-            secrets={name: version for name, (version, _) in self._named.items()},
+            secrets={}
+            if deleted
+            else {name: version for name, (version, _) in self._secrets.items()},
             deleted=deleted,
-            correlation_id=f"test-{self.revision}",
+            correlation_id=f"test-{revision}",
         )
-        envelope = self._sign(
-            "config", wire.CONFIG_UPDATE, update.to_bytes(), update.correlation_id
-        )
-        self._newest = (self.revision, envelope.digest)
-        if not self._withholds:
-            for instance in self._enrolled:
-                self._send_secrets(instance)
-            self._retain(update.topic, envelope.to_bytes())
-        self._send_snapshot()
-        return self.revision
 
     def _send_secrets(self, instance: str) -> None:
         if not self._named:
@@ -343,15 +375,15 @@ class FakePublisher:
 
     def _retain(self, topic: str, payload: bytes) -> None:
         self._retained[topic] = payload
-        self._push(_Sent(topic, payload))
+        self._push(Sent(topic, payload))
 
-    def _push(self, message: _Sent) -> None:
+    def _push(self, message: Sent) -> None:
         with self._lock:
             for line in self._lines:
                 if line.takes(message.topic):
                     line.push(message)
 
-    def attach(self, line: _Line) -> None:
+    def attach(self, line: Line) -> None:
         """A connection was made. Raises ConnectionError while disconnected."""
         if not self._reachable:
             raise ConnectionError("the fake publisher is disconnected")
@@ -359,201 +391,171 @@ class FakePublisher:
             self._lines.append(line)
             for topic, payload in self._retained.items():
                 if line.takes(topic):
-                    line.push(_Sent(topic, payload))
+                    line.push(Sent(topic, payload))
 
-    def send_sealed(self, line: _Line) -> None:
+    def send_sealed(self, line: Line) -> None:
         """A connection subscribed: now it is known whose secrets it may be given."""
         with self._lock:
             for topic, payload in self._retained.items():
-                if topic.startswith(_SEALED_TOPICS) and line.takes(topic):
-                    line.push(_Sent(topic, payload))
+                if topic.startswith(SEALED_TOPICS) and line.takes(topic):
+                    line.push(Sent(topic, payload))
 
-    def detach(self, line: _Line) -> None:
+    def detach(self, line: Line) -> None:
         with self._lock:
             self._lines.remove(line)
 
-    def take_receipt(self, payload: bytes) -> None:
+    def take_receipt(self, opened: Opened, payload: bytes) -> None:
         """What an instance published."""
         receipt = Receipt.parse(wire.parse_envelope(payload).payload)
-        self.receipts.append(receipt)
-        for listener in list(self._on_receipt):
-            listener(receipt)
+        with self._lock:
+            self.receipts.append(receipt)
+            opened.attempt = receipt.last_attempt
+            for delivery in self._deliveries:
+                delivery.heard(opened, receipt.last_attempt)
+                self._wake_if_decided(delivery)
+
+    # ── who decides on a delivery ──────────────────────────────────────────────────────────────
 
     @contextmanager
-    def _deciding(self, decided: Callable[[], None]) -> Iterator[dict[str, Outcome]]:
-        """What each instance makes of the revision published next; decided: called once all have."""
-        revision = self.revision + 1
-        outcomes: dict[str, Outcome] = {}
-
-        def listener(receipt: Receipt) -> None:
-            if outcome := _outcome(receipt, revision):
-                outcomes[receipt.instance] = outcome
-                if self._open <= outcomes.keys():
-                    decided()
-
-        self._on_receipt.append(listener)
+    def _delivery(
+        self, values: dict[str, Any], within_s: float, wake: Callable[[], None]
+    ) -> Iterator[_Delivery]:
+        """Published; wake: called once nothing is left to wait for, or the time is over."""
+        strict = _strict(values)
+        if (why := self._why_nobody_listens()) is not None:
+            raise NobodyListens(why)
+        # of real time: a loop whose clock leaps would be through with it before a disk has written
+        timer = threading.Timer(within_s, wake)
+        timer.daemon = True
+        with self._lock:  # nobody is heard before this is here to listen
+            delivery = _Delivery(self._publish(strict, deleted=False), wake)
+            self._deliveries.append(delivery)
+        timer.start()
         try:
-            yield outcomes
+            yield delivery
         finally:
-            self._on_receipt.remove(listener)
+            timer.cancel()
+            with self._lock:
+                self._deliveries.remove(delivery)
+
+    def _why_nobody_listens(self) -> str | None:
+        instead = "; `publish` waits for nobody"
+        if not self._open:
+            return f"nobody has {self.service} open: deliver inside `publisher.open(…)`{instead}"
+        if not self._reachable:
+            return f"the publisher is disconnected: `reconnect` first{instead}"
+        if self._withholds:
+            return f"what is published is withheld{instead}"
+        return None
+
+    def _wake_if_decided(self, delivery: _Delivery) -> None:
+        if all(opened in delivery.outcomes for opened in self._open):
+            delivery.wake()
+
+    def _outcome(self, delivery: _Delivery, within_s: float) -> Outcome:
+        with self._lock:
+            undecided = [opened for opened in self._open if opened not in delivery.outcomes]
+            outcomes = list(delivery.outcomes.values())
+        if undecided:
+            who = ", ".join(
+                f"{one.instance} ({one.how_far(delivery.revision)})" for one in undecided
+            )
+            raise TimeoutError(
+                f"revision {delivery.revision} was not decided on within {within_s:g} s by {who}"
+            )
+        if not outcomes:
+            raise NobodyListens(
+                f"{self.service} was closed before it decided on revision {delivery.revision}"
+            )
+        return min(outcomes, key=lambda outcome: outcome.applied)
 
     @contextmanager
-    def _opened(self, instance: str) -> Iterator[None]:
-        self._open.add(instance)
+    def listening(self, opened: Opened) -> Iterator[None]:
+        """In this block deliveries wait for it. With its farewell it says what it made of the last."""
+        with self._lock:
+            self._open.append(opened)
         try:
             yield
         finally:
-            self._open.discard(instance)
+            with self._lock:
+                self._open.remove(opened)
+                for delivery in self._deliveries:
+                    self._wake_if_decided(delivery)
+
+    # ── where an instance lives ────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def host(
+        self, given: OptionArguments, thread: int | None
+    ) -> Iterator[tuple[Opened, dict[str, Any]]]:
+        """A new instance, enrolled, and its options; in this block its directory is there."""
+        if given.get("service") not in (None, self.service):
+            raise ValueError(
+                f"this publisher is {self.service}'s; {given['service']} takes one of its own"
+            )
+        defaults: dict[str, Any] = {"env_file": None, "bake_s": 0.0}
+        with self._state(given.get("state_dir")) as directory:
+            opened = Opened(self, self._enrol(directory, given.get("instance")), thread)
+            own = {"service": self.service, "state_dir": directory, "mqtt_url": _URL}
+            yield opened, {**defaults, **given, **own, "world": self._world}
 
     @contextmanager
     def _state(self, given: Path | str | None) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="config-manager-") as temporary:
-            directory = Path(given) if given else Path(temporary) / "state"
+        # leaving does not wait for a slow disk: it may write something still
+        with tempfile.TemporaryDirectory(
+            prefix="config-manager-", ignore_cleanup_errors=True
+        ) as temporary:
+            directory = expanded(given) if given else Path(temporary) / "state"
             root = Path(temporary) / "root.json"
             root.write_bytes(self.root)
             trust_init(directory, root, self._world)
             yield directory
 
-    def _options(self, directory: Path, given: OptionArguments) -> tuple[str, dict[str, Any]]:
-        instance = self._enrol(directory, given.get("instance"))
-        defaults: dict[str, Any] = {"env_file": None, "bake_s": 0.0}
-        own = {"service": self.service, "state_dir": directory, "mqtt_url": _URL}
-        return instance, {**defaults, **given, **own, "world": self._world}
 
-    @asynccontextmanager
-    async def _connect(self, *_: object) -> AsyncIterator[_AsyncioLine]:
-        from config_manager.client.aio_connection import BrokerUnavailable
+class _Delivery:
+    """A revision that somebody waits for, and what each instance made of it."""
 
-        line = _AsyncioLine(self)
+    def __init__(self, revision: int, wake: Callable[[], None]) -> None:
+        self.revision = revision
+        self.wake = wake
+        self.outcomes: dict[Opened, Outcome] = {}
+
+    def heard(self, opened: Opened, attempt: Attempt | None) -> None:
+        if attempt and attempt.revision == self.revision and attempt.stage in _DECIDED:
+            self.outcomes[opened] = Outcome(self.revision, attempt.stage, attempt.reason)
+
+
+def _strict(values: dict[str, Any]) -> JsonObject:
+    """As they come out of a server; raises ValueError, which names the key."""
+    strict: JsonObject = {}
+    for key, value in values.items():
         try:
-            self.attach(line)
-        except ConnectionError as error:
-            raise BrokerUnavailable(str(error)) from None
-        try:
-            yield line
-        finally:
-            self.detach(line)
+            strict |= strict_json.loads_object(json.dumps({key: value}).encode())
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{key} can't be delivered, no server would take it: {error}"
+            ) from None
+    return strict
 
 
-def _outcome(receipt: Receipt, revision: int) -> Outcome | None:
-    """What a receipt says of this revision, once it was decided on."""
-    attempt = receipt.last_attempt
-    if attempt is None or attempt.revision != revision or attempt.stage not in _DECIDED:
-        return None
-    return Outcome(revision, attempt.stage, attempt.reason)
+def _waker() -> tuple[Callable[[], None], Callable[[], Awaitable[object]]]:
+    """Something to wait for in this loop, and what ends the waiting, from any thread."""
+    import sniffio
 
-
-def _worst(outcomes: dict[str, Outcome]) -> Outcome:
-    return min(outcomes.values(), key=lambda outcome: outcome.applied)
-
-
-class _Line:
-    """One instance's connection to the publisher. push may be called from any thread."""
-
-    def __init__(self) -> None:
-        self._filters: tuple[str, ...] = ()
-
-    def subscribed(self, filters: tuple[str, ...]) -> None:
-        self._filters = filters
-
-    def takes(self, topic: str) -> bool:
-        """Whatever comes, as from a hostile broker, but for what is sealed to another."""
-        return not topic.startswith(_SEALED_TOPICS) or topic in self._filters
-
-    def push(self, message: _Sent) -> None:
-        raise NotImplementedError
-
-    def cut(self) -> None:
-        raise NotImplementedError
-
-
-class _AsyncioLine(_Line):
-    def __init__(self, publisher: FakePublisher) -> None:
-        super().__init__()
-        self._publisher = publisher
-        self._loop = asyncio.get_running_loop()
-        self._inbox: asyncio.Queue[_Sent | None] = asyncio.Queue()
-
-    def push(self, message: _Sent | None) -> None:
-        self._loop.call_soon_threadsafe(self._inbox.put_nowait, message)
-
-    def cut(self) -> None:
-        self.push(None)
-
-    async def subscribe(self, *filters: str) -> None:
-        self.subscribed(filters)
-        self._publisher.send_sealed(self)
-        await asyncio.sleep(0)
-
-    async def publish(self, topic: str, payload: bytes) -> None:  # noqa: ARG002
-        await asyncio.sleep(0)
-        self._publisher.take_receipt(payload)
-
-    async def messages(self) -> AsyncIterator[tuple[str, bytes]]:
-        from config_manager.client.aio_connection import BrokerUnavailable
-
-        while (message := await self._inbox.get()) is not None:
-            yield message.topic, message.payload
-        raise BrokerUnavailable("the fake publisher disconnected")
-
-
-class _TrioTransport:
-    def __init__(self, publisher: FakePublisher) -> None:
-        self._publisher = publisher
-
-    @asynccontextmanager
-    async def connect(self, *_: object, **__: object) -> AsyncIterator[Any]:
-        from config_manager.actors.mqtt import BrokerUnavailable
-
-        line = _TrioLine(self._publisher)
-        try:
-            self._publisher.attach(line)
-        except ConnectionError as error:
-            raise BrokerUnavailable(str(error)) from None
-        try:
-            yield line
-        finally:
-            self._publisher.detach(line)
-
-
-class _TrioLine(_Line):
-    def __init__(self, publisher: FakePublisher) -> None:
+    if sniffio.current_async_library() == "trio":
         import trio
 
-        super().__init__()
-        self._publisher = publisher
-        self._token = trio.lowlevel.current_trio_token()
-        self._inbox, self._messages = trio.open_memory_channel[_Sent](10_000)
+        token, in_trio = trio.lowlevel.current_trio_token(), trio.Event()
 
-    def push(self, message: _Sent) -> None:
-        self._inbox.send_nowait(message)
+        def wake_trio() -> None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(in_trio.set)
 
-    def cut(self) -> None:
-        self._inbox.close()
+        return wake_trio, in_trio.wait
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
 
-    async def subscribe(self, *filters: str, qos: int = 1) -> None:  # noqa: ARG002
-        import trio
+    def wake() -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(event.set)
 
-        self.subscribed(filters)
-        self._publisher.send_sealed(self)
-        await trio.lowlevel.checkpoint()
-
-    async def publish(
-        self,
-        topic: str,  # noqa: ARG002
-        payload: bytes,
-        *,
-        qos: int = 1,  # noqa: ARG002
-        retain: bool = False,  # noqa: ARG002
-    ) -> None:
-        import trio
-
-        await trio.lowlevel.checkpoint()
-        self._publisher.take_receipt(payload)
-
-    async def messages(self) -> AsyncIterator[_Sent]:
-        from config_manager.actors.mqtt import BrokerUnavailable
-
-        async for message in self._messages:
-            yield message
-        raise BrokerUnavailable("the fake publisher disconnected")
+    return wake, event.wait

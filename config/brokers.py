@@ -72,13 +72,15 @@ def parse_mqtt_urls(text: str) -> tuple[BrokerAddress | Auto | Nothing, ...]:
 
     Raises SettingsInvalid, whose message never holds userinfo.
     """
-    return tuple(_parse_mqtt_url(part.strip()) for part in text.split(","))
+    # where a password ends can't be told any more: it may be what broke the URL
+    hint = "; percent-encode # / , ? [ ] % in user and password" if "@" in text else ""
+    return tuple(_parse_mqtt_url(part.strip(), hint) for part in text.split(","))
 
 
-def _parse_mqtt_url(text: str) -> BrokerAddress | Auto | Nothing:
+def _parse_mqtt_url(text: str, hint: str) -> BrokerAddress | Auto | Nothing:
     problem = SettingsInvalid(
         "CONFIG_MANAGER_MQTT_URL: expected mqtt://[user[:password]@]host:port, mqtts://…, "
-        "auto:[PORT] or none:, comma-separated"
+        f"auto:[PORT] or none:, comma-separated{hint}"
     )
     scheme, separator, rest = text.partition(":")
     if not separator:
@@ -103,7 +105,7 @@ def _parse_mqtt_url(text: str) -> BrokerAddress | Auto | Nothing:
     if url.path not in ("", "/") or url.fragment:
         raise problem
     tls = scheme == "mqtts"
-    files = _files(url.query, tls=tls)
+    files = _files(url.query, hint, tls=tls)
     return BrokerAddress(
         url.hostname,
         port or (8883 if tls else 1883),
@@ -114,10 +116,10 @@ def _parse_mqtt_url(text: str) -> BrokerAddress | Auto | Nothing:
     )
 
 
-def _files(query: str, *, tls: bool) -> dict[str, Path]:
+def _files(query: str, hint: str, *, tls: bool) -> dict[str, Path]:
     problem = SettingsInvalid(
         "CONFIG_MANAGER_MQTT_URL: after the port only mqtts:// takes something: "
-        "?ca=FILE&cert=FILE&key=FILE"
+        f"?ca=FILE&cert=FILE&key=FILE{hint}"
     )
     if not query:
         return {}

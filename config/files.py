@@ -1,5 +1,7 @@
 """A file that takes another's place, whole and durable, in a directory that may be somebody else's.
 
+`replacing` takes it from whoever has it, `creating` only where nobody has.
+
 Root runs commands on a service's directory, whose owner may plant links there. So what is written goes
 into a file that was not there before, under a name that nobody can guess, and its owner is changed
 only through the descriptor it was made with. A process that dies in between leaves its file, which
@@ -13,7 +15,8 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -23,7 +26,15 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _THERE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _ATTEMPTS = 100
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
+"""What file systems say that know no second name of a file (FAT, some of a network's)."""
+
+_LOCKED_WITHIN_S = 5.0
+_LOOK_S = 0.002
 ROOT = 0
+
+_Place = Callable[[str, str, int], None]
+"""Gives the file written under the first name the second one. The directory's descriptor is last."""
 
 
 @contextmanager
@@ -35,6 +46,90 @@ def replacing(
     for_directorys_owner: where root writes, the file is for whom the directory belongs to. Raises
     OSError.
     """
+    with _placing(path, mode, _replace, for_directorys_owner=for_directorys_owner) as file:
+        yield file
+
+
+@contextmanager
+def creating(
+    path: Path, *, mode: int = 0o600, for_directorys_owner: bool = False
+) -> Iterator[IO[bytes]]:
+    """As `replacing`, where there is nothing of that name: of several who do this at once one wins,
+    and the others get FileExistsError. Where the file system knows no links, only those who hold the
+    directory's `locked` can rely on it.
+    """
+    with _placing(path, mode, _link, for_directorys_owner=for_directorys_owner) as file:
+        yield file
+
+
+def make_directory(path: Path) -> None:
+    """For us alone, or, where root makes it, for whom the directory above belongs to; durable. One
+    that is there stays as it is. Raises OSError."""
+    if path.is_dir():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:  # somebody else was as quick, or it is no directory
+        if path.is_dir():
+            return
+        raise
+    made = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.geteuid() == ROOT:
+            owner = path.parent.stat()
+            with suppress(PermissionError):  # a container's root that may give nothing away
+                os.fchown(made, owner.st_uid, owner.st_gid)
+        os.fchmod(made, 0o700)  # whatever the umask
+    finally:
+        os.close(made)
+    with suppress(OSError):  # who may write there need not be allowed to read
+        above = os.open(path.parent, _DIRECTORY)
+        try:
+            os.fsync(above)
+        finally:
+            os.close(above)
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """One at a time, of all processes that do this with the directory. Who can't have it within 5 s
+    goes on without: a process that somebody stopped must not keep all others from starting. So does
+    everybody where directories can't be locked."""
+    descriptor: int | None = None
+    with suppress(OSError):
+        descriptor = os.open(directory, _DIRECTORY)
+    if descriptor is None:
+        yield
+        return
+    try:
+        _wait_for_lock(descriptor)
+        yield
+    finally:
+        with suppress(OSError):  # said, because a child that was forked meanwhile has it as well
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int) -> None:
+    until = time.monotonic() + _LOCKED_WITHIN_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return
+            time.sleep(_LOOK_S)
+        except OSError:  # no locks here
+            return
+        else:
+            return
+
+
+@contextmanager
+def _placing(
+    path: Path, mode: int, place: _Place, *, for_directorys_owner: bool
+) -> Iterator[IO[bytes]]:
     directory = os.open(path.parent, _DIRECTORY)
     try:
         name, descriptor = _create(directory)
@@ -47,7 +142,7 @@ def replacing(
                 yield file
                 file.flush()
                 os.fsync(descriptor)
-                os.replace(name, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+                place(name, path.name, directory)
         except BaseException:
             with suppress(OSError):
                 os.unlink(name, dir_fd=directory)
@@ -55,6 +150,26 @@ def replacing(
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _replace(name: str, final: str, directory: int) -> None:
+    os.replace(name, final, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def _link(name: str, final: str, directory: int) -> None:
+    try:
+        os.link(name, final, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    else:
+        with suppress(OSError):  # it would be swept
+            os.unlink(name, dir_fd=directory)
+        return
+    with suppress(FileNotFoundError):
+        os.stat(final, dir_fd=directory, follow_symlinks=False)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), final)
+    _replace(name, final, directory)
 
 
 def sweep(directory: Path) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from config_manager.config.files import replacing, sweep
+from config_manager.config.files import creating, locked, make_directory, replacing, sweep
 
 _MAX_EXPONENT = 100
 
@@ -47,6 +48,20 @@ class Disk(Protocol):
 
     def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         """Either the old content or the new, whatever happens; durable on return. Raises OSError."""
+        ...
+
+    def create(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        """As `write_atomic`, where there is none yet; raises FileExistsError where there is, also
+        where somebody else was quicker."""
+        ...
+
+    def make_directory(self, path: Path) -> None:
+        """For its owner alone, with those above it; one that is there stays as it is. Raises OSError."""
+        ...
+
+    def lock(self, directory: Path) -> AbstractContextManager[None]:
+        """A block of which one is run at a time, for what is read, changed and written. Where it can't
+        be had, the block runs all the same."""
         ...
 
     def rename(self, old: Path, new: Path) -> None:
@@ -86,18 +101,32 @@ class SystemDisk:
         return path.read_bytes()
 
     def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
-        if path.parent not in self._swept:
-            self._swept.add(path.parent)
-            sweep(path.parent)
+        self._sweep_once(path.parent)
         # root works on a service's directory: the file is its owner's
         with replacing(path, mode=mode, for_directorys_owner=True) as file:
             file.write(data)
+
+    def create(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        self._sweep_once(path.parent)
+        with creating(path, mode=mode, for_directorys_owner=True) as file:
+            file.write(data)
+
+    def make_directory(self, path: Path) -> None:
+        make_directory(path)
+
+    def lock(self, directory: Path) -> AbstractContextManager[None]:
+        return locked(directory)
 
     def rename(self, old: Path, new: Path) -> None:
         old.replace(new)
 
     def exists(self, path: Path) -> bool:
         return path.exists()
+
+    def _sweep_once(self, directory: Path) -> None:
+        if directory not in self._swept:
+            self._swept.add(directory)
+            sweep(directory)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,17 @@ class MemoryDisk:
             self.refused += 1
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         self.files[path] = data
+
+    def create(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        if path in self.files:
+            raise FileExistsError(errno.EEXIST, "File exists", str(path))
+        self.write_atomic(path, data, mode=mode)
+
+    def make_directory(self, path: Path) -> None:
+        """There are none."""
+
+    def lock(self, directory: Path) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def rename(self, old: Path, new: Path) -> None:
         self.files[new] = self.files.pop(old)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -86,6 +87,29 @@ def test_the_message_never_holds_the_password(text: str) -> None:
     with pytest.raises(SettingsInvalid) as caught:
         parse_mqtt_urls(text)
     assert "hunter2" not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "password", ["hunter2#w", "12#w", "hunter2/w", "12/w", "a,b", "12,b", "12?w", "[x"]
+)
+@pytest.mark.parametrize("scheme", ["mqtt", "mqtts"])
+def test_a_password_that_breaks_the_url_is_told_how_it_is_written(
+    scheme: str, password: str
+) -> None:
+    with pytest.raises(SettingsInvalid, match="percent-encode # / , ") as caught:
+        parse_mqtt_urls(f"{scheme}://user:{password}@host")
+    assert password not in caught.value.detail
+    [address] = parse_mqtt_urls(f"{scheme}://user:{quote(password, safe='')}@host")
+    assert address == BrokerAddress(
+        "host", 8883 if scheme == "mqtts" else 1883, scheme == "mqtts", "user", password
+    )
+
+
+def test_what_has_no_password_is_not_told_of_one(tmp_path: Path) -> None:
+    for text in ("mqtt://h#x", f"mqtts://user:password@h?ca={tmp_path}/none"):
+        with pytest.raises(SettingsInvalid) as caught:
+            parse_mqtt_urls(text)
+        assert "percent" not in caught.value.detail
 
 
 def test_an_address_never_shows_its_userinfo_but_ipv6_in_brackets() -> None:

@@ -1,19 +1,26 @@
-"""What takes a file's place is whole, and follows nobody's links: root writes where others plant them."""
+"""What takes a file's place is whole, and follows nobody's links: root writes where others plant them.
+What makes a file is alone in that, and who waits for a directory does not wait for ever."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
 import stat
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from config_manager.config import files
-from config_manager.config.files import replacing, sweep
+from config_manager.config.files import creating, locked, make_directory, replacing, sweep
 from config_manager.config.world import SystemDisk
 
 GUESSED = ".config-manager-0123456789abcdef.tmp"
@@ -146,3 +153,142 @@ def test_a_directory_that_is_not_there_is_swept_in_silence(tmp_path: Path) -> No
 def test_nobody_else_reads_it_while_it_is_written(tmp_path: Path) -> None:
     with replacing(tmp_path / "f") as file:
         assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
+
+
+# ── making what is not there ───────────────────────────────────────────────────────────────────
+
+
+def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_is_made_once_whole_private_and_who_is_second_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        without_links(monkeypatch)
+    path, disk = tmp_path / "key", SystemDisk()
+    disk.create(path, b"first")
+    with pytest.raises(FileExistsError):
+        disk.create(path, b"second")
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"first", 0o600)
+    assert (path.stat().st_nlink, list(tmp_path.iterdir())) == (1, [path])
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_link_in_the_place_of_what_is_to_be_made_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        without_links(monkeypatch)
+    path = tmp_path / "key"
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError), creating(path) as file:
+        file.write(b"a key")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_many_who_make_a_file_at_once_one_does(tmp_path: Path) -> None:
+    def make(content: bytes) -> bool:
+        try:
+            with creating(tmp_path / "key") as file:
+                file.write(content)
+        except FileExistsError:
+            return False
+        return True
+
+    contents = [b"%d" % index for index in range(50)]
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(make, contents))
+    assert made.count(True) == 1
+    assert (tmp_path / "key").read_bytes() == contents[made.index(True)]
+
+
+def test_a_directory_is_made_for_us_alone_and_one_that_is_there_stays(tmp_path: Path) -> None:
+    old = os.umask(0o277)
+    try:
+        make_directory(tmp_path / "state")
+    finally:
+        os.umask(old)
+    make_directory(tmp_path / "a/b/c")
+    for made in ("state", "a/b/c"):
+        assert stat.S_IMODE((tmp_path / made).stat().st_mode) == 0o700
+    (tmp_path / "state").chmod(0o750)
+    make_directory(tmp_path / "state")
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o750
+    (tmp_path / "link").symlink_to(tmp_path / "state")
+    make_directory(tmp_path / "link")
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        make_directory(tmp_path / "file")
+    with pytest.raises(OSError):
+        make_directory(tmp_path / "file/state")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give directories away")
+def test_roots_directory_is_for_whom_the_one_above_belongs_to(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    make_directory(tmp_path / "keys")
+    assert (tmp_path / "keys").stat().st_uid == 65534
+
+
+def test_one_at_a_time_is_in_a_directorys_block(tmp_path: Path) -> None:
+    inside, most = 0, 0
+    counting = threading.Lock()
+
+    def work(_: int) -> None:
+        nonlocal inside, most
+        with locked(tmp_path):
+            with counting:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.001)
+            with counting:
+                inside -= 1
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(40)))
+    assert most == 1
+
+
+def test_who_waits_for_one_that_was_stopped_goes_on_and_so_does_who_can_have_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_LOCKED_WITHIN_S", 0.05)
+    with locked(tmp_path), locked(tmp_path), locked(tmp_path / "none"):
+        pass
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path), locked(tmp_path):
+        pass
+
+
+FORKS = """
+import os, sys, time
+from pathlib import Path
+from config_manager.config.files import locked
+
+directory = Path(sys.argv[1])
+read, write = os.pipe()
+with locked(directory):
+    if os.fork() == 0:
+        os.close(write)
+        os.read(read, 1)  # lives until its parent is gone
+        os._exit(0)
+began = time.monotonic()
+with locked(directory):
+    print(time.monotonic() - began)
+"""
+
+
+def test_a_child_that_was_forked_in_the_block_does_not_keep_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKS, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert float(done.stdout) < files._LOCKED_WITHIN_S / 2

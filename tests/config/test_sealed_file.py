@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +50,15 @@ class RamDisk:
                 self.files[path] = data[: self.written]
             raise PowerCut
         self.files[path] = data
+
+    def create(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        raise NotImplementedError
+
+    def make_directory(self, path: Path) -> None:
+        raise NotImplementedError
+
+    def lock(self, directory: Path) -> AbstractContextManager[None]:
+        raise NotImplementedError
 
     def rename(self, old: Path, new: Path) -> None:
         self.writes += 1
