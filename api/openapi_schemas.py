@@ -351,7 +351,13 @@ SCHEMAS: dict[str, Any] = {
             },
             "last_attempt": {
                 "anyOf": [
-                    _schema({"revision": INTEGER, "stage": TEXT, "reason": {"type": ["string", "null"]}}),
+                    _schema(
+                        {
+                            "revision": INTEGER, "stage": TEXT, "reason": _TEXT_OR_NULL,
+                            "deaths": {**INTEGER, "description": "in a row, within its bake time; left out if none"},
+                        },
+                        "revision", "stage", "reason",
+                    ),
                     {"type": "null"},
                 ]
             },

@@ -111,6 +111,8 @@ def _why_not(instance: dict[str, Any]) -> list[str]:
     if attempt and attempt["stage"] not in ("received", "applied", "healthy"):
         reason = f": {attempt['reason']}" if attempt["reason"] else ""
         said.append(f"{attempt['stage']} {attempt['revision']}{reason}")
+    elif attempt and attempt.get("deaths"):
+        said.append(f"died of {attempt['revision']} within its bake time; tried again")
     elif not (instance["in_sync"] or instance["gone"]):
         said.append("not there yet" if wanted else "deleted; it keeps what it ran")
     if instance["overrides"]:

@@ -40,7 +40,7 @@ from config_manager.client.opening import (
     Prepared,
     prepare,
 )
-from config_manager.client.saying import Complaints, say, say_event
+from config_manager.client.saying import OnceAMinute, say, say_event
 from config_manager.client.subscriber import Applied, Event, Kept, Offered, Resigned, RootTrusted
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.secret import Secret
@@ -319,7 +319,7 @@ class _Driver(Generic[M]):
         self._instance = prepared.instance
         self._cache = prepared.cache
         self._disk = disk
-        self._complaints = Complaints(prepared.service)
+        self._once_a_minute = OnceAMinute(prepared.service)
         self._keep_root = prepared.keep_root
         self._listener = listener
         self._apply = apply
@@ -481,7 +481,7 @@ class _Driver(Generic[M]):
         while (error := (await run_under_trio(self._disk, write)).error) is not None:
             if not isinstance(error, OSError):
                 raise error
-            self._complaints.cannot_keep(error, trio.current_time())
+            self._once_a_minute.cannot_keep(error, trio.current_time())
             if not patient:
                 break
             if kept is not None and not has_said:

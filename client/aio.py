@@ -44,7 +44,7 @@ from config_manager.client.opening import (
     Prepared,
     prepare,
 )
-from config_manager.client.saying import Complaints, say, say_event
+from config_manager.client.saying import OnceAMinute, say, say_event
 from config_manager.client.subscriber import Kept
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
@@ -236,7 +236,7 @@ class _Driver(Generic[M]):
         self._instance = prepared.instance
         self._cache = prepared.cache
         self._disk = disk
-        self._complaints = Complaints(prepared.service)
+        self._once_a_minute = OnceAMinute(prepared.service)
         self._keep_root = prepared.keep_root
         self._config = config
         self._apply = apply
@@ -381,7 +381,7 @@ class _Driver(Generic[M]):
         while (error := (await run_in(self._disk, write)).error) is not None:
             if not isinstance(error, OSError):
                 raise error
-            self._complaints.cannot_keep(error, _now())
+            self._once_a_minute.cannot_keep(error, _now())
             if not patient:
                 break
             if kept is not None and not has_said:

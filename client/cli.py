@@ -30,6 +30,19 @@ _SERVICE = click.option(
 )
 
 
+def _or_in_env_file(context: click.Context, option: click.Parameter, value: str | None) -> str:
+    """A variable of ours that the environment does not have may stand in `.env`."""
+    if value:
+        return value
+    from config_manager.client import env_file
+
+    said = env_file.ours_in({}, env_file.read(env_file.USUAL, is_named=False))
+    found = said.get(str(cast("click.Option", option).envvar))
+    if not found and not context.resilient_parsing:
+        raise click.MissingParameter(ctx=context, param=option)
+    return found or ""
+
+
 @click.group()
 def client() -> None:
     """Follow a service's configuration: for services that are not Python, and for scripts.
@@ -80,8 +93,9 @@ def trust_init(state: Path, root: Path) -> None:
     metavar="URL[,URL]",
     envvar="CONFIG_MANAGER_MQTT_URL",  # a password on the command line is for everyone to see
     show_envvar=True,
-    required=True,
-    help="mqtt://[user[:password]@]host:port or mqtts://…; all are used. none: is offline.",
+    callback=_or_in_env_file,
+    help="mqtt://[user[:password]@]host:port or mqtts://…; all are used. none: is offline. "
+    "The variable may stand in .env. [required]",
 )
 @click.option("--instance", metavar="NAME", help="This instance's name. [made by trust init]")
 @click.option(

@@ -131,11 +131,15 @@ def models_within(annotation: Any) -> set[type[BaseModel]]:
     return found
 
 
-def in_words(error: ValidationError) -> str:
-    """Which key, and what is wrong with it; never the value, which may be a secret."""
+def in_words(error: ValidationError, *, of: str | None = None) -> str:
+    """Which key, and what is wrong with it; never the value, which may be a secret. of: only what is
+    wrong with this key, which is not named."""
     said = []
     for item in error.errors(include_url=False, include_context=False):
-        where = ".".join(str(part) for part in item["loc"])
+        loc = item["loc"]
+        if of is not None and loc[:1] != (of,):
+            continue
+        where = ".".join(str(part) for part in (loc if of is None else loc[1:]))
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "import_error":
             message = "cannot be imported"

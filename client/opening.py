@@ -1,11 +1,13 @@
 """What every driver does before it starts: names, files, keys, overrides and policy from arguments,
-environment and defaults.
+environment, `.env` and defaults.
 
     CONFIG_MANAGER_STATE_DIR   the instance's own directory; else systemd's STATE_DIRECTORY, else
                                XDG_STATE_HOME/config-manager, else ~/.local/state/config-manager
     CONFIG_MANAGER_MQTT_URL    the brokers; else mqtt://localhost:1883
     CONFIG_MANAGER_ROOT        the publisher's root.json, pinned where nothing is pinned yet
     CONFIG_MANAGER_INSTANCE    this instance's name; else the one made with its keys
+
+A line of `.env` counts where the environment does not have the variable.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from typing import Generic, TypedDict, TypeVar, get_args
 
 from pydantic import BaseModel
 
+from config_manager.client import env_file
 from config_manager.client.cache import Cache, KeptBroken
 from config_manager.client.claim import Claim
 from config_manager.client.identity import Identity, keep_root, load_identity, trust_init
 from config_manager.client.instance import BAKE_S, Instance, OnStale, Policy
 from config_manager.client.judging import DoesNotFit
-from config_manager.client.overrides import env_prefix
+from config_manager.client.misspelt import say_unknown
+from config_manager.client.overrides import prefix_of
 from config_manager.client.precedence import Layers
 from config_manager.client.root_chain import Link
 from config_manager.client.saying import say
@@ -54,9 +58,10 @@ ABSENT_GRACE_S = 0.5
 class Options:
     """What a service may say when it opens its configuration; None is "as the environment says".
 
-    prefix: of the overriding variables, `STT_WORKER_` for stt-worker; "" takes the bare key.
-    env_file: read once, at start. require: fail where nothing was ever delivered. first_wait_s: how
-    long a start without a last-known-good file waits for one.
+    prefix: of the overriding variables, `STT_WORKER_` for stt-worker; "" takes the bare key; None is a
+    `BaseSettings`' own. env_file: read once, at start, for these and for our own variables. require:
+    fail where nothing was ever delivered. first_wait_s: how long a start without a last-known-good file
+    waits for one.
     """
 
     service: str | None = None
@@ -161,14 +166,15 @@ def prepare(
     """
     options.check(model)
     service = _service_of(model, options)
-    state_dir = Path(options.state_dir or default_state_dir(environment))
-    identity = _identity(state_dir, options, environment, world)
-    named = options.instance or environment.get("CONFIG_MANAGER_INSTANCE")
+    lines = env_file.read_for(model, options.env_file)
+    said = env_file.ours_in(environment, lines)
+    state_dir = Path(options.state_dir or default_state_dir(said))
+    identity = _identity(state_dir, options, said, world)
+    named = options.instance or said.get("CONFIG_MANAGER_INSTANCE")
     name = parse_instance(named) if named else identity.instance
-    prefix = env_prefix(service) if options.prefix is None else options.prefix
-    layers = Layers(
-        model, prefix, environment=environment, env_file=_read_env_file(options.env_file)
-    )
+    prefix = prefix_of(model, service) if options.prefix is None else options.prefix
+    layers = Layers(model, prefix, environment=environment, env_file=lines)
+    say_unknown(model, prefix, environment, lines)
     claim = Claim(state_dir, service)
     with ExitStack() as unless_all_goes_well:
         unless_all_goes_well.callback(claim.close)
@@ -216,7 +222,7 @@ def prepare(
             instance,
             cache,
             partial(_keep_root, state_dir, world),
-            options.mqtt_url or environment.get("CONFIG_MANAGER_MQTT_URL") or DEFAULT_MQTT_URL,
+            options.mqtt_url or said.get("CONFIG_MANAGER_MQTT_URL") or DEFAULT_MQTT_URL,
             # the same for as long as the process lives: a broker that sees it again says the will of
             # the connection before at once, not after the receipts of the new one
             f"cm-{service}-{name}-{world.randomness.token(3).hex()}",
@@ -251,7 +257,7 @@ def _identity(
 ) -> Identity:
     """What is pinned; else the root that was named is pinned now."""
     root = options.root or environment.get("CONFIG_MANAGER_ROOT")
-    if root is not None and not world.disk.exists(state_dir / "root.json"):
+    if root and not world.disk.exists(state_dir / "root.json"):
         return trust_init(state_dir, Path(root), world)
     return load_identity(state_dir, world)
 
@@ -290,18 +296,3 @@ def _marked_restart_required(model: type[BaseModel]) -> frozenset[str]:
         if isinstance(extra, dict) and extra.get("x-restart-required"):
             marked.add(key)
     return frozenset(marked)
-
-
-def _read_env_file(path: Path | str | None) -> dict[str, str | None]:
-    if path is None:
-        return {}
-    try:
-        if not Path(path).is_file():
-            return {}
-        from dotenv import dotenv_values
-
-        return dotenv_values(path)
-    except OSError as error:
-        raise SettingsInvalid(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise SettingsInvalid(f"{path}: not UTF-8") from None

@@ -6,6 +6,7 @@ Pure: strings and documents in, an instance of the service's own model and an ac
     .env           the same names in a file
     delivered      what an operator set; a key that the *server* only filled in is not taken from
                    there: the service's own default stands, for it may be newer than the server
+    secret file    in the `secrets_dir` of a `BaseSettings`; no other model has one
     default        the model's
 
 An override (of the environment or `.env`) shadows what an operator sets, so its name is reported
@@ -16,15 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel
 
 from config_manager.client.freezing import freeze
 from config_manager.client.judging import attempt, judging, models_within
-from config_manager.client.overrides import read_overrides
-from config_manager.client.validating import Validator, keys_of, value_of
+from config_manager.client.overrides import Override, laid_over, read_overrides
+from config_manager.client.validating import Validator, has_own_sources, keys_of, value_of
 from config_manager.client.words import MASK, Secrets, secrets_in
 from config_manager.config.documents import ConfigUpdate
 from config_manager.config.secret import Secret
@@ -32,14 +33,14 @@ from config_manager.config.strict_json import JsonObject
 
 M = TypeVar("M", bound=BaseModel)
 
-Origin = Literal["environment", ".env", "delivered", "default"]
+Origin = Literal["environment", ".env", "delivered", "secret file", "default"]
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a key has its value.
 
-    name: the variable that set it, for environment and .env. revision, at, correlation_id: of the
+    name: of the variable, or the secret file, that set it. revision, at, correlation_id: of the
     configuration that delivered it, or that is shadowed. shadowed: the delivered value that an
     override hides, else None. server_default: what the server filled in where nobody set the key.
     """
@@ -59,6 +60,7 @@ class Explanation:
             "environment": f"from the environment ({self.name})",
             ".env": f"from .env ({self.name})",
             "delivered": f"delivered in revision {self.revision} of {self.at}",
+            "secret file": f"from a secret file ({self.name})",
             "default": "the model's default; nobody set it",
         }[self.origin]
         said = f"{self.key} = {self.value!r}: {where}"
@@ -102,6 +104,13 @@ class _Layered:
     opened: JsonObject
     update: ConfigUpdate | None
 
+    def under(self, beneath: JsonObject, above: JsonObject, *, deeply: bool) -> JsonObject:
+        """All layers as one, an upper one's value over a lower one's."""
+        layers = (beneath, self.delivered, self.opened, above)
+        if deeply:
+            return reduce(laid_over, layers)
+        return {key: value for layer in layers for key, value in layer.items()}
+
 
 class Layers(Generic[M]):
     """A model and the overrides that were read at start: the environment does not change later."""
@@ -117,7 +126,18 @@ class Layers(Generic[M]):
         """Raises SettingsInvalid, naming the variable, where an override does not fit its key."""
         self.model = model
         self._validator = Validator(model)
-        self._overrides = read_overrides(model, prefix, environment=environment, env_file=env_file)
+        self._has_own_sources = has_own_sources(model)
+        self._beneath: Mapping[str, Override] = {}
+        if self._has_own_sources:
+            from config_manager.client.own_sources import read_own  # it needs pydantic-settings
+
+            self._overrides, self._beneath = read_own(
+                model, prefix, environment=environment, env_file=env_file
+            )
+        else:
+            self._overrides = read_overrides(
+                model, prefix, environment=environment, env_file=env_file
+            )
         self._secret_keys = {
             key for key, info in model.model_fields.items() if _holds_secrets(info.annotation)
         }
@@ -132,8 +152,10 @@ class Layers(Generic[M]):
         known = secrets or {}
         layered = self._layered(update, known)
         overridden = {key: override.value for key, override in self._overrides.items()}
-        given = {**layered.delivered, **layered.opened, **overridden}
+        beneath = {key: one.value for key, one in self._beneath.items()}
+        given = layered.under(beneath, overridden, deeply=self._has_own_sources)
         hidden = self._hidden(known, layered.delivered, overridden)
+        hidden += [text for value in beneath.values() for text in _texts_in(value)]
         with judging(self.model, Secrets(hidden)):
             held = self._validator.validate(given)
             # a list in there can be changed by who has it; if it can't be copied, so be it
@@ -161,13 +183,25 @@ class Layers(Generic[M]):
     def _layered(self, update: ConfigUpdate | None, known: Mapping[str, Secret]) -> _Layered:
         config = update.config if update is not None else {}
         defaulted = update.defaulted if update is not None else ()
-        named = {self._validator.names.get(k, k): (k, v) for k, v in config.items()}
+        names = self._validator.names
+        named = {names.get(k, k): (k, v) for k, v in config.items() if self._takes(names.get(k, k))}
         return _Layered(
             {name: v for name, (k, v) in named.items() if k not in defaulted},
             {name: v for name, (k, v) in named.items() if k in defaulted},
-            {k: one.reveal() for k, one in known.items() if k in self.model.model_fields},
+            {
+                names.get(k, k): one.reveal()
+                for k, one in known.items()
+                if names.get(k, k) in self.model.model_fields
+            },
             update,
         )
+
+    def _takes(self, key: str) -> bool:
+        """A `BaseSettings` forbids what it does not know unless it says otherwise: that is meant for its
+        variables, and an operator may set a key for a release to come."""
+        if not self._has_own_sources or self.model.model_config.get("extra") == "allow":
+            return True
+        return key in self.model.model_fields
 
     def _hidden(self, known: Mapping[str, Secret], *layers: JsonObject) -> list[str | bytes]:
         """What may not be said of values that were not validated yet."""
@@ -197,6 +231,9 @@ class Layers(Generic[M]):
             )
         if key in layered.delivered or key in layered.opened:
             return Explanation(key, value, "delivered", None, revision, at, correlation_id)
+        if key in self._beneath:
+            file = self._beneath[key]
+            return Explanation(key, MASK, file.place, file.name)
         return Explanation(key, value, "default", server_default=shown(layered.filled_in))
 
     def _is_secret(self, key: str, values: M) -> bool:

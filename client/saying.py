@@ -38,7 +38,7 @@ def say(level: int, event: str, **fields: Any) -> None:
         )
 
 
-class Complaints:
+class OnceAMinute:
     """What goes on being wrong, said at once and then once a minute."""
 
     def __init__(self, service: str) -> None:

@@ -12,24 +12,37 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import AliasPath
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from config_manager.client import env_file
 from config_manager.client.cache import Cache, KeptBroken
+from config_manager.client.claim import Onlooker
+from config_manager.client.deliveries import Deliveries
+from config_manager.client.env_file import Lines
 from config_manager.client.identity import load_identity
 from config_manager.client.opening import default_state_dir
 from config_manager.client.saying import say
+from config_manager.client.spelling import Key, delivered_names, taken_under
 from config_manager.config.errors import SettingsInvalid
-from config_manager.config.names import parse_service
+from config_manager.config.names import parse_instance, parse_service
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World
 
+_WHERE = ("CONFIG_MANAGER_STATE_DIR", "CONFIG_MANAGER_INSTANCE")
+_OURS = frozenset({*_WHERE, "CONFIG_MANAGER_MQTT_URL", "CONFIG_MANAGER_ROOT"})
 
-def delivered(service: str, *, state_dir: Path | str | None = None) -> Any:
-    """For `settings_customise_sources`. state_dir: None is "as the environment says"."""
+
+def delivered(
+    service: str, *, state_dir: Path | str | None = None, instance: str | None = None
+) -> Any:
+    """For `settings_customise_sources`. None is "as the environment says", or `.env`."""
     name = parse_service(service)
 
     def settings_customise_sources(
@@ -40,7 +53,8 @@ def delivered(service: str, *, state_dir: Path | str | None = None) -> Any:
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        ours = DeliveredSource(settings_cls, name, state_dir)
+        lines = _our_lines(settings_cls, dotenv_settings)
+        ours = DeliveredSource(settings_cls, name, state_dir, instance=instance, lines=lines)
         return init_settings, env_settings, dotenv_settings, ours, file_secret_settings
 
     return classmethod(settings_customise_sources)
@@ -56,24 +70,92 @@ class DeliveredSource(PydanticBaseSettingsSource):
         service: str,
         state_dir: Path | str | None = None,
         world: World | None = None,
+        *,
+        instance: str | None = None,
+        lines: Lines | None = None,
     ) -> None:
+        """lines: of `.env`, where ours count; None: of the one in the working directory."""
         super().__init__(settings_cls)
-        directory = Path(state_dir or default_state_dir(os.environ))
-        self._values = _read(directory, service, world or World())
+        self._service = service
+        self._state_dir = state_dir
+        self._world = world or World()
+        self._instance = instance
+        self._lines = lines
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
         return self._values.get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        known = self.settings_cls.model_fields
-        return {key: value for key, value in self._values.items() if key in known}
+        found: dict[str, Any] = {}
+        for field, keys in taken_under(self.settings_cls).items():
+            path = _path(keys, self.current_state)
+            if field in self._values and path is not None:
+                _put(found, path, self._values[field])
+        if self.config.get("extra") == "allow":
+            known = self.settings_cls.model_fields
+            found |= {key: value for key, value in self._values.items() if key not in known}
+        return found
+
+    @cached_property
+    def _values(self) -> JsonObject:
+        """By the fields' own names."""
+        lines = _usual_lines() if self._lines is None else self._lines
+        said = env_file.ours_in(os.environ, lines)
+        directory = Path(self._state_dir or default_state_dir(said))
+        instance = self._instance or said.get("CONFIG_MANAGER_INSTANCE") or None
+        names = delivered_names(self.settings_cls)
+        values = _read(directory, self._service, instance, self._world)
+        return {names.get(key, key): value for key, value in values.items()}
 
 
-def _read(directory: Path, service: str, world: World) -> JsonObject:
+def _path(keys: tuple[Key, ...], state: Mapping[str, Any]) -> list[str] | None:
+    """Where a field's value goes: where a higher source put one, for it is not set under two keys; else
+    under the key that pydantic prefers. None: only into a list, which is nobody's to make."""
+    paths = [list(key.path) if isinstance(key, AliasPath) else [key] for key in keys]
+    passable = [[str(part) for part in path] for path in paths if not set(map(type, path)) - {str}]
+    taken = (path for path in passable if len(path) == 1 and path[0] in state)
+    if any(path[0] in state for path in paths if int in map(type, path)):
+        return None
+    return next(taken, next(iter(passable), None))
+
+
+def _put(found: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        found = found.setdefault(part, {})
+    found[path[-1]] = value
+
+
+def _our_lines(settings_cls: type[BaseSettings], dotenv: PydanticBaseSettingsSource) -> Lines:
+    """Our variables in the class's own `.env`, taken out: to the class they would be unknown ones."""
+    theirs: Mapping[str, str | None] = getattr(dotenv, "env_vars", {})
+    ours = {
+        name: value
+        for name, value in theirs.items()
+        if name.upper() in _OURS and name.lower() not in settings_cls.model_fields
+    }
+    if ours:
+        kept = {name: value for name, value in theirs.items() if name not in ours}
+        dotenv.env_vars = kept  # type: ignore[attr-defined]
+    return {**_usual_lines(), **{name.upper(): value for name, value in ours.items()}}
+
+
+def _usual_lines() -> Lines:
+    """Of `.env` in the working directory, which is not the class's: it may be anything."""
+    if all(os.environ.get(name) for name in _WHERE) or not Path(env_file.USUAL).is_file():
+        return {}
+    try:
+        return env_file.read(env_file.USUAL, is_named=False)
+    except SettingsInvalid as error:
+        say(logging.WARNING, ".env not read", detail=str(error))
+        return {}
+
+
+def _read(directory: Path, service: str, instance: str | None, world: World) -> JsonObject:
+    """What an operator set, and the secrets that came with it."""
     try:
         identity = load_identity(directory, world)
-        cache = Cache(directory, parse_service(service), identity.file_key, identity.roots, world)
-        kept = cache.load()
+        name, looks = parse_service(service), Onlooker(directory, service)
+        kept = Cache(directory, name, identity.file_key, identity.roots, world, looks).load()
     except (SettingsInvalid, KeptBroken, OSError) as error:
         say(logging.WARNING, "nothing delivered", service=service, detail=str(error))
         return {}
@@ -81,4 +163,8 @@ def _read(directory: Path, service: str, world: World) -> JsonObject:
         return {}
     update, _ = kept.to_start_with
     # what the server only filled in is the server's default: the service has its own
-    return {k: v for k, v in update.config.items() if k not in update.defaulted}
+    values = {k: v for k, v in update.config.items() if k not in update.defaulted}
+    own_name = parse_instance(instance) if instance else identity.instance
+    deliveries = Deliveries(service, own_name, identity.seal_key, kept.sealed, identity.roots)
+    secrets = deliveries.values(update) or {}
+    return {**values, **{key: secret.reveal() for key, secret in secrets.items()}}

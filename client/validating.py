@@ -6,14 +6,17 @@ The class itself is asked: no subclass, so that validators that assign, `__init_
 
 from __future__ import annotations
 
+import copy
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Generic, TypeVar
 
-from pydantic import AliasChoices, BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from config_manager.client.judging import attempt
+from config_manager.client.spelling import delivered_names
 from config_manager.config import strict_json
 from config_manager.config.strict_json import JsonObject
 
@@ -25,16 +28,14 @@ class Validator(Generic[M]):
 
     def __init__(self, model: type[M]) -> None:
         self.model = model
-        self.names = {
-            alias: key
-            for key, info in model.model_fields.items()
-            for alias in _aliases(info)
-            if alias not in model.model_fields
-        }
+        self.names = delivered_names(model)
         """other names under which a field may be delivered → its own"""
         # its fields go by their own names, as everything here spells them, whatever aliases they have
         self._by_name = True if any(map(_has_alias, model.model_fields.values())) else None
         self._own_sources = has_own_sources(model)
+        self._judges_defaults = bool(model.model_config.get("validate_default")) or any(
+            info.validate_default for info in model.model_fields.values()
+        )
         self._made: JsonObject | None = None
 
     def validate(self, given: JsonObject) -> M:
@@ -44,11 +45,11 @@ class Validator(Generic[M]):
         change with every change.
         """
         if self._made is None:
-            values = self._read(given)
+            values = self.read(given)
             self._made = self._made_anew(given, values)
             return values
         made = {key: value for key, value in self._made.items() if key not in given}
-        values = self._read({**made, **given})
+        values = self.read({**made, **given})
         values.__pydantic_fields_set__.difference_update(made)
         return values
 
@@ -64,16 +65,34 @@ class Validator(Generic[M]):
             object.__setattr__(empty, slot, content)
         return empty
 
-    def _read(self, given: JsonObject) -> M:
+    def read(self, given: JsonObject) -> M:
+        """As `validate`, but nothing is remembered of what factories made."""
         # as JSON, so that a strict model takes "2026-01-01" for a date as it would from a file
         data = strict_json.dumps(given)
-        if self._own_sources:  # its `__init__` would read the environment below what is given
-            empty = self.model.__new__(self.model)
-            self.model.__pydantic_validator__.validate_json(
-                data, self_instance=empty, by_name=self._by_name
+        try:
+            return self._validated(partial(self.model.__pydantic_validator__.validate_json, data))
+        except ValidationError as error:
+            items = error.errors(include_url=False, include_context=False, include_input=False)
+            wrong = {item["loc"][0] for item in items if item["loc"]}
+            if not self._judges_defaults or wrong <= given.keys():
+                raise
+            # a default that is judged, such as a Path or a secret, may be no JSON
+            mine = copy.deepcopy(given)  # a validator may change what it gets
+            values = self._validated(
+                partial(self.model.__pydantic_validator__.validate_python, mine, strict=False)
             )
-            return empty
-        return self.model.model_validate_json(data, by_name=self._by_name)
+            if wrong & given.keys():
+                raise
+            return values
+
+    def _validated(self, validate: Callable[..., Any]) -> M:
+        if not self._own_sources:
+            values: M = validate(by_name=self._by_name)
+            return values
+        # its `__init__` would read the environment below what is given
+        empty = self.model.__new__(self.model)
+        validate(self_instance=empty, by_name=self._by_name)
+        return empty
 
     def _made_anew(self, given: JsonObject, values: M) -> JsonObject:
         """What factories made that they would not make again, as JSON that reads back as the same."""
@@ -84,13 +103,13 @@ class Validator(Generic[M]):
         }
         if not keys:
             return {}
-        again = self._read(given)
+        again = self.read(given)
         keys = {key for key in keys if not attempt(lambda k=key: _same(values, again, k), True)}  # type: ignore[misc]
         nothing: JsonObject = {}
         spelled = attempt(
             lambda: values.model_dump(mode="json", include=keys, by_alias=False), nothing
         )
-        read_back = attempt(lambda: self._read({**spelled, **given}), None)
+        read_back = attempt(lambda: self.read({**spelled, **given}), None)
         return {
             key: value
             for key, value in spelled.items()
@@ -100,7 +119,13 @@ class Validator(Generic[M]):
 
 def complete(model: type[BaseModel], *, frames_up: int) -> None:
     """Resolve a model's forward references as pydantic does at its first use: by what the caller's
-    function knows, too. frames_up: from who calls this to that function."""
+    function knows, too. frames_up: from who calls this to that function. Raises TypeError for what is
+    no model."""
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        given = (
+            model.__name__ if isinstance(model, type) else f"an instance of {type(model).__name__}"
+        )
+        raise TypeError(f"expected a class derived from pydantic's BaseModel, not {given}")
     if not model.__pydantic_complete__:
         attempt(
             lambda: model.model_rebuild(raise_errors=False, _parent_namespace_depth=frames_up + 5),
@@ -133,10 +158,3 @@ def _same(one: BaseModel, other: BaseModel | None, key: str) -> bool:
 
 def _has_alias(info: FieldInfo) -> bool:
     return info.alias is not None or info.validation_alias is not None
-
-
-def _aliases(info: FieldInfo) -> list[str]:
-    """Other names under which a field's value may be delivered."""
-    alias = info.validation_alias
-    choices: list[Any] = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    return [choice for choice in choices if isinstance(choice, str)]

@@ -288,6 +288,10 @@ def refused(stage: str, reason: str | None = None) -> dict[str, Any]:
         (refused("deferred", "busy"), "deferred 8: busy; not enrolled"),
         (refused("poisoned"), "poisoned 8; not enrolled"),
         (refused("received"), "not there yet; not enrolled"),
+        (
+            {"last_attempt": {"revision": 8, "stage": "applied", "reason": None, "deaths": 1}},
+            "died of 8 within its bake time; tried again; not enrolled",
+        ),
         ({"overrides": ["a", "b"]}, "its environment decides a, b; not enrolled"),
         ({"source": "last-known-good"}, "not enrolled"),
         (

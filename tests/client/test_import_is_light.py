@@ -35,6 +35,18 @@ sys.exit(f"loaded: {{found}}" if found else 0)
         ),
         ("from config_manager.client import Config", (*SERVER, *TRIO, *BROKER, "click")),
         (
+            """
+from pydantic import BaseModel
+from config_manager.client import Config
+class Settings(BaseModel): n: int = 0
+try: Config(Settings, service="x", state_dir="none", mqtt_url="none:").__enter__()
+except Exception as error: assert "trust init" in str(error)
+from config_manager.client.precedence import Layers
+Layers(Settings, "X_", environment={"X_N": "5"})
+""",
+            (*SERVER, "pydantic_settings"),  # for who has a BaseSettings only
+        ),
+        (
             "import config_manager.client as c; c.follow, c.Applied; import config_manager.client.cli",
             (*SERVER, "trio_asyncio", *BROKER),
         ),

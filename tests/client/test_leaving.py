@@ -258,7 +258,7 @@ opened = publisher.open_in_threads(Settings, state_dir=state, first_wait_s=0, ba
 def ended(tmp_path: Path, code: str, *, within: float = 15) -> tuple[int, str, str]:
     """A program's exit code, output and errors."""
     done = subprocess.run(
-        [sys.executable, "-c", BEGINS + code, str(tmp_path / "state")],
+        [sys.executable, "-W", "ignore:.*fork:DeprecationWarning", "-c", BEGINS + code, tmp_path / "state"],
         capture_output=True, text=True, timeout=within,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr

@@ -199,6 +199,41 @@ def test_validators_and_methods_of_the_model_come_along() -> None:
     assert Layers(Clever, "X_", environment={}).effective(delivered(n=2)).values.tripled() == 12
 
 
+class Judging(BaseModel):
+    """Its defaults are judged too, and some of them are no JSON."""
+
+    model_config = ConfigDict(validate_default=True, strict=True)
+    token: SecretStr = SecretStr("")
+    where: pathlib.Path = pathlib.Path("models")
+    day: dt.date = dt.date(2026, 1, 1)
+
+
+def test_defaults_that_are_judged_need_be_no_json() -> None:
+    values = Layers(Judging, "S_", environment={}).effective(delivered(day="2026-02-01")).values
+    assert (values.where, values.day) == (pathlib.Path("models"), dt.date(2026, 2, 1))
+    assert values.model_fields_set == {"day"}
+    with pytest.raises(DoesNotFit, match="^day: "):  # as strict as its author wanted it
+        Layers(Judging, "S_", environment={}).effective(delivered(day=5, token="x"))
+
+
+def test_a_validator_that_changes_what_it_gets_changes_nothing_that_was_delivered() -> None:
+    class Greedy(Judging):
+        tags: Any = None
+
+        @field_validator("tags", mode="before")
+        @classmethod
+        def grow(cls, tags: Any) -> Any:
+            tags = [] if tags is None else tags
+            tags.append("mine")
+            return tags
+
+    layers = Layers(Greedy, "S_", environment={})
+    update = delivered(tags=["a"])
+    for _ in range(2):
+        assert layers.effective(update).values.tags == ["a", "mine"]
+    assert update.config == {"tags": ["a"]}
+
+
 # ── from text to value ─────────────────────────────────────────────────────────────────────────
 
 

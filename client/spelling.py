@@ -1,0 +1,52 @@
+"""The names of a field: its own, those that pydantic takes it under, those that it is delivered under."""
+
+from __future__ import annotations
+
+from pydantic import AliasChoices, AliasPath, BaseModel
+from pydantic.fields import FieldInfo
+
+Key = str | AliasPath
+
+
+def aliases(info: FieldInfo) -> list[str]:
+    """Other names of a field, as they are spelt."""
+    return [name for name in _validation_aliases(info) if isinstance(name, str)]
+
+
+def delivered_names(model: type[BaseModel]) -> dict[str, str]:
+    """Other names under which a field may be delivered → its own.
+
+    The server's keys are lower case, so a field `DATABASE_URL` is delivered as `database_url`.
+    """
+    named: dict[str, str] = {}
+    fields = model.model_fields
+    for spell in (str, str.lower):
+        for key, info in fields.items():
+            for name in map(spell, [*aliases(info), key]):
+                if name not in fields:
+                    named.setdefault(name, key)
+    return named
+
+
+def taken_under(model: type[BaseModel]) -> dict[str, tuple[Key, ...]]:
+    """By field: the keys under which the model takes its value, the preferred one first."""
+    config = model.model_config
+    by_alias = config.get("validate_by_alias") is not False
+    said = (config.get("validate_by_name"), config.get("populate_by_name"))
+    by_name = next((word for word in said if word is not None), not by_alias)
+    found: dict[str, tuple[Key, ...]] = {}
+    for key, info in model.model_fields.items():
+        others = _validation_aliases(info) if by_alias else []
+        # a text first: a path leads into a value that others share
+        keys: list[Key] = sorted(others, key=lambda other: not isinstance(other, str))
+        if by_name or not keys:
+            keys.append(key)
+        found[key] = tuple(keys)
+    return found
+
+
+def _validation_aliases(info: FieldInfo) -> list[Key]:
+    alias = info.validation_alias
+    if isinstance(alias, AliasChoices):
+        return list(alias.choices)
+    return [] if alias is None else [alias]
