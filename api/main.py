@@ -26,7 +26,10 @@ def import_structlog_alone() -> None:
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when its name is typed: `client get` loads no server."""
+    """Imports a command's module when its name is typed: `client get` loads no server.
+
+    `client` is for who installed no extra. Every other command is the server's or its operators'.
+    """
 
     lazy = {  # noqa: RUF012
         "audit": "config_manager.api.audit_command:audit",
@@ -46,8 +49,6 @@ class LazyGroup(click.Group):
         "status": "config_manager.api.status_command:status",
         "token": "config_manager.api.token_command:token",
     }
-    logs = frozenset({"client", "doctor"})
-    """Those that load structlog."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *self.lazy})
@@ -57,11 +58,38 @@ class LazyGroup(click.Group):
             return super().get_command(ctx, cmd_name)
         import importlib
 
-        if cmd_name in self.logs:
-            import_structlog_alone()
         module, _, attribute = self.lazy[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        # not in get_command: help and completion ask that for every command there is
+        if not ctx.resilient_parsing and args[0] in self.of_the_server(ctx):
+            from config_manager.api.extra import demand_server
+
+            demand_server(args[0])
+        return super().resolve_command(ctx, args)
+
+    def of_the_server(self, ctx: click.Context) -> list[str]:
+        """Those that need the extra."""
+        return [name for name in self.list_commands(ctx) if name != "client"]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        server = self.of_the_server(ctx)
+        widest = max(map(len, server))
+        for heading, names in (
+            ("Commands for services", ["client"]),
+            ("Commands of the server, with config-manager[server]", server),
+        ):
+            rows = [
+                (name.ljust(widest), command.get_short_help_str(formatter.width - widest - 6))
+                for name in names
+                if (command := self.get_command(ctx, name)) is not None
+            ]
+            with formatter.section(heading):
+                formatter.write_dl(rows)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -17,7 +17,8 @@ from config_manager.api.app import RestApp
 from config_manager.api.server import serve as serve_http
 from config_manager.api.tls import Certificate
 from config_manager.config.errors import ConfigManagerError, the_reason
-from config_manager.config.logging import Lines, configure
+from config_manager.config.json_lines import Lines
+from config_manager.config.logging import configure
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World

@@ -335,7 +335,7 @@ def _log_to_stderr() -> None:
     import logging
     import sys
 
-    from config_manager.config.logging import JsonLines
+    from config_manager.config.json_lines import JsonLines
 
     logging.basicConfig(level=logging.INFO, handlers=[JsonLines(sys.stderr)])
 

@@ -1,7 +1,7 @@
 """The client's log lines: standard `logging`, because they are a guest in somebody's service.
 
 A line reads `applied service=stt-worker revision=7 …`; the same fields are on the record as
-`record.fields`, for who writes JSON (`config_manager.config.logging.JsonLines` does).
+`record.fields`, for who writes JSON (`config_manager.config.json_lines.JsonLines` does).
 """
 
 from __future__ import annotations

@@ -1,69 +1,24 @@
-"""One structlog chain for the whole process: JSON lines for machines, columns for people.
+"""One structlog chain for the server's process: JSON lines for machines, columns for people.
 
 Every line has `timestamp`, `level`, `event`, `actor`; within a request's chain `request_id` and
-`correlation_id`. Values are JSON-encoded, so that nothing a caller sends can forge a line.
+`correlation_id`. What of it needs no structlog is in `config/json_lines.py`: a client has none.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-import time
-from collections.abc import Callable
 from typing import IO, Any, Literal
 
-import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
+
+from config_manager.config.json_lines import Lines, Timestamps, encode_line
 
 LogFormat = Literal["json", "console"]
 LogLevelName = Literal["debug", "info", "warning", "error"]
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
-
-class Lines:
-    """Where JSON lines go: at once, or, while `held`, together when `flush` is called.
-
-    An event loop holds them for one pass: sixteen answers then cost one write instead of sixteen.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream  # a text stream over a binary one
-        self._waiting: list[bytes] = []
-        self.held = False
-
-    def msg(self, line: bytes) -> None:
-        self._waiting.append(line)
-        if not self.held:
-            self.flush()
-
-    # structlog calls the method that is named like the level
-    debug = info = warning = warn = error = exception = critical = msg
-
-    def flush(self) -> None:
-        if self._waiting:
-            text, self._waiting = b"\n".join(self._waiting) + b"\n", []
-            self._stream.buffer.write(text)
-            self._stream.buffer.flush()
-
-
-class Timestamps:
-    """Now as RFC 3339 in UTC, to the microsecond. A second is formatted once: every line pays."""
-
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
-        self._now = now
-        self._second = -1
-        self._prefix = ""
-
-    def now(self) -> str:
-        micros = int(self._now() * 1_000_000)
-        second, rest = divmod(micros, 1_000_000)
-        if second != self._second:
-            self._second = second
-            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        return f"{self._prefix}{rest:06d}Z"
 
 
 _timestamps = Timestamps()
@@ -78,7 +33,7 @@ def log_request(**fields: Any) -> None:
         structlog.get_logger().info("request", **fields)
         return
     line = {"timestamp": _timestamps.now(), "level": "info", "event": "request", **fields}
-    _straight.msg(_encoded(line))
+    _straight.msg(encode_line(line))
 
 
 def configure(log_format: LogFormat, level: LogLevelName, stream: IO[str] | None = None) -> Lines:
@@ -144,28 +99,4 @@ def _as_json_line(_: WrappedLogger, level: str, event: EventDict) -> bytes:
     line |= event
     if line.get("exc_info"):
         line = dict(structlog.processors.format_exc_info(None, level, line))
-    return _encoded(line)
-
-
-def _encoded(line: EventDict) -> bytes:
-    try:
-        return orjson.dumps(line, default=repr)
-    except TypeError:  # a lone surrogate, an integer over 64 bits, a key that is no string
-        return json.dumps(line, default=repr, skipkeys=True).encode()
-
-
-class JsonLines(logging.Handler):
-    """The client's lines (`record.fields`) and any other record as JSON, one object a line."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        super().__init__()
-        self._stream: Any = stream
-
-    def emit(self, record: logging.LogRecord) -> None:
-        fields = getattr(record, "fields", None) or {"event": record.getMessage()}
-        line = _as_json_line(None, record.levelname.lower(), dict(fields))
-        try:
-            self._stream.buffer.write(line + b"\n")
-            self._stream.buffer.flush()
-        except OSError:
-            self.handleError(record)
+    return encode_line(line)

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-SERVER = ("quart", "quart_trio", "hypercorn", "sqlcipher3", "structlog", "amqtt")
+from config_manager.api import extra
+
+SERVER = tuple(package.replace("-", "_") for package in extra.SERVER)
 TRIO = ("trio", "trio_asyncio", "outcome")
 BROKER = ("aiomqtt", "paho")
 

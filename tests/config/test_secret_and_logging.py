@@ -19,14 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import config_manager.config.logging
-from config_manager.config.logging import (
-    JsonLines,
-    LogFormat,
-    LogLevelName,
-    Timestamps,
-    configure,
-    log_request,
-)
+from config_manager.config.json_lines import JsonLines, Timestamps
+from config_manager.config.logging import LogFormat, LogLevelName, configure, log_request
 from config_manager.config.secret import Secret
 from tests.config.makers import STEADY, json_values
 
