@@ -11,7 +11,7 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, NoReturn, Protocol, TypeVar, Unpack
@@ -262,11 +262,7 @@ async def _driving(
     from config_manager.client.brokers import parse_addresses
 
     raised: Exception | None = None
-    with (
-        _one_failure_as_itself(),
-        closing(prepared.claim),
-        closing(Worker(f"disk {prepared.service}")) as disk,
-    ):
+    with _one_failure_as_itself(), prepared.disk_thread() as disk:
         addresses = parse_addresses(prepared.mqtt_url)
         if prepared.broken is not None:
             say(logging.ERROR, "kept file broken", service=prepared.service, detail=prepared.broken)

@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar, Unpack
 
@@ -114,7 +114,7 @@ async def open_config(
         check_runs(apply, "apply")
     world = world or World()
     prepared = prepare(model, Options(**options), asks=apply is not None, world=world)
-    with closing(prepared.claim), closing(Worker(f"disk {prepared.service}")) as disk:
+    with prepared.disk_thread() as disk:
         addresses = parse_addresses(prepared.mqtt_url)
         if prepared.broken is not None:
             say(logging.ERROR, "kept file broken", service=prepared.service, detail=prepared.broken)

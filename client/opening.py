@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Generic, TypedDict, TypeVar, get_args
 from pydantic import BaseModel
 
 from config_manager.client import env_file
+from config_manager.client.background import Worker
 from config_manager.client.cache import Cache, KeptBroken
 from config_manager.client.claim import Claim
 from config_manager.client.identity import (
@@ -149,6 +150,22 @@ class Prepared(Generic[M]):
     broken: str | None
     claim: Claim
 
+    @contextmanager
+    def disk_thread(self) -> Iterator[Worker]:
+        """The thread that writes. The claim ends after its last write: until then nobody else may."""
+        with ExitStack() as unless_it_starts:
+            unless_it_starts.callback(self.claim.close)
+            disk = Worker(f"disk {self.service}")
+            unless_it_starts.pop_all()
+        try:
+            yield disk
+        finally:
+            if disk.is_idle:
+                self.claim.close()
+            else:
+                disk.submit(self.claim.close, lambda _: None)
+            disk.close()
+
     def check_required(self) -> None:
         """Raises NothingDelivered where the service requires what did not come."""
         if self.options.require and self.instance.source == "defaults":
@@ -187,7 +204,7 @@ def prepare(
         unless_all_goes_well.callback(claim.close)
         if not claim.take():
             say(
-                logging.WARNING,
+                logging.INFO,
                 "kept file shared",
                 service=service,
                 detail="another process of this service writes it; this one reads it until that ends",

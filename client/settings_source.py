@@ -28,9 +28,10 @@ from config_manager.client.deliveries import Deliveries
 from config_manager.client.env_file import Lines
 from config_manager.client.identity import load_identity
 from config_manager.client.opening import default_state_dir
+from config_manager.client.places import expanded
 from config_manager.client.saying import say
 from config_manager.client.spelling import Key, delivered_names, taken_under
-from config_manager.config.errors import SettingsInvalid
+from config_manager.config.errors import SettingsInvalid, StartError
 from config_manager.config.names import parse_instance, parse_service
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World
@@ -101,7 +102,7 @@ class DeliveredSource(PydanticBaseSettingsSource):
         """By the fields' own names."""
         lines = _usual_lines() if self._lines is None else self._lines
         said = env_file.ours_in(os.environ, lines)
-        directory = Path(self._state_dir or default_state_dir(said))
+        directory = expanded(self._state_dir or default_state_dir(said))
         instance = self._instance or said.get("CONFIG_MANAGER_INSTANCE") or None
         names = delivered_names(self.settings_cls)
         values = _read(directory, self._service, instance, self._world)
@@ -156,7 +157,7 @@ def _read(directory: Path, service: str, instance: str | None, world: World) -> 
         identity = load_identity(directory, world)
         name, looks = parse_service(service), Onlooker(directory, service)
         kept = Cache(directory, name, identity.file_key, identity.roots, world, looks).load()
-    except (SettingsInvalid, KeptBroken, OSError) as error:
+    except (StartError, KeptBroken, OSError) as error:
         say(logging.WARNING, "nothing delivered", service=service, detail=str(error))
         return {}
     if kept is None or kept.to_start_with is None:

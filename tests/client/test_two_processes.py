@@ -94,6 +94,7 @@ def test_who_starts_while_another_lives_with_a_trial_runs_what_is_proved_and_poi
     tmp_path: Path, first: Process, second: Callable[[], Config[Settings]], caplog: Any
 ) -> None:
     before = (tmp_path / "state" / "stt-worker.lkg").read_bytes()
+    caplog.set_level("INFO", "config_manager.client")
     with second() as config:
         assert (config.current.n, config.source, config.refusals) == (8, "last-known-good", {})
     assert "kept file shared service=stt-worker" in caplog.text
@@ -137,6 +138,38 @@ def test_who_starts_after_another_died_of_its_trial_tries_it_again_and_the_third
     )
     with second() as config:
         assert (config.current.n, config.refusals) == (8, {"callback": 1})
+
+
+FIRST_EVER = """
+import sys
+from pathlib import Path
+from config_manager.client.testing import FakePublisher
+from tests.client.story import Settings
+
+publisher = FakePublisher("stt-worker")
+with publisher.open_in_threads(Settings, state_dir=Path(sys.argv[1]), bake_s=60.0) as config:
+    publisher.deliver_and_wait(n=9)
+    print(config.current.n, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_where_nothing_was_proved_who_starts_beside_a_trial_runs_the_same_and_not_the_defaults(
+    tmp_path: Path, second: Callable[[], Config[Settings]]
+) -> None:
+    """The workers of one server, restarted offline within ten seconds of the first change ever."""
+    first = subprocess.Popen(
+        [sys.executable, "-c", FIRST_EVER, str(tmp_path / "state")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "9\n"
+        with second() as config:
+            assert (config.current.n, config.source, config.refusals) == (9, "last-known-good", {})
+        first.communicate("", timeout=20)
+    with second() as config:
+        assert (config.current.n, config.refusals) == (9, {})
 
 
 # ── who writes ─────────────────────────────────────────────────────────────────────────────────
