@@ -10,11 +10,21 @@ from __future__ import annotations
 import inspect
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NamedTuple, NoReturn, Protocol, TypeVar, Unpack
+from typing import (
+    TYPE_CHECKING,
+    Generic,
+    NamedTuple,
+    NoReturn,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    Unpack,
+    cast,
+)
 
 import trio
 from pydantic import BaseModel, ConfigDict
@@ -48,13 +58,15 @@ from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World, backoff_s
 
 if TYPE_CHECKING:  # at run time they would bring a broker client into every importing service
-    from config_manager.actors.mqtt import Connection, Transport
+    from config_manager.actors.mqtt import Connection, Message, Transport
     from config_manager.config.brokers import BrokerAddress
 
 M = TypeVar("M", bound=BaseModel)
 
 Apply = Callable[[Change[M]], Awaitable[None] | None]
 """The service's say in a change: return to accept, raise to refuse, raise NotNow to be asked again."""
+
+_Messages: TypeAlias = "AsyncGenerator[Message, None]"
 
 _TICK_S = 1.0
 _BACKOFF_S = 0.5
@@ -517,9 +529,10 @@ class _Driver(Generic[M]):
                         # made afresh: the last will that this broker may hold has a higher number
                         await self.perform([self._instance.receipt()])
                         nursery.start_soon(self._send_receipts, connection, client_id)
-                        async for message in connection.messages():
-                            worked = True  # which a broker that drops us at once does not
-                            await self._inbox.send(_Arrived(message.topic, message.payload))
+                        async with aclosing(cast("_Messages", connection.messages())) as messages:
+                            async for message in messages:
+                                worked = True  # which a broker that drops us at once does not
+                                await self._inbox.send(_Arrived(message.topic, message.payload))
             except BrokerUnavailable as error:
                 say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
             await self._inbox.send(_Lost())

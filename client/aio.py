@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any, Generic, NoReturn, TypeVar, Unpack
+from typing import Any, Generic, NoReturn, TypeVar, Unpack, cast
 
 from pydantic import BaseModel
 
@@ -54,6 +54,8 @@ M = TypeVar("M", bound=BaseModel)
 
 Apply = Callable[[Change[M]], Awaitable[None] | None]
 """The service's say in a change: return to accept, raise to refuse, raise NotNow to be asked again."""
+
+_Messages = AsyncGenerator[tuple[str, bytes], None]
 
 _TICK_S = 1.0
 _BACKOFF_S = 0.5
@@ -408,9 +410,10 @@ class _Driver(Generic[M]):
                     await self._step(lambda: [self._instance.receipt()])
                     sending = asyncio.create_task(self._send_receipts(connection, client_id))
                     try:
-                        async for topic, payload in connection.messages():
-                            worked = True  # which a broker that drops us at once does not
-                            await self._arrived(topic, payload)
+                        async with aclosing(cast("_Messages", connection.messages())) as messages:
+                            async for topic, payload in messages:
+                                worked = True  # which a broker that drops us at once does not
+                                await self._arrived(topic, payload)
                     finally:
                         await _ended([sending])
             except BrokerUnavailable as error:

@@ -9,6 +9,7 @@ class is as it was. A copy, pickled or not, is marked too.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -29,12 +30,21 @@ class _Mark(set[str]):
     """Pydantic's set of the fields that were given; its type says that the instance was delivered.
 
     It is the one slot of a model that is copied and pickled with it, and that no comparison, dump or
-    `repr` looks at.
+    `repr` looks at. With `revalidate_instances` pydantic hands it to another instance, too, which was not
+    delivered: only its owner is marked. A copy's is owned by the first that is asked about it.
     """
 
-    def __init__(self, names: set[str], model: type[BaseModel]) -> None:
+    def __init__(
+        self, names: set[str], model: type[BaseModel], owner: BaseModel | None = None
+    ) -> None:
         super().__init__(names)
         self._model = model
+        self._owner = id(owner) if owner is not None else None
+
+    def marks(self, values: BaseModel) -> bool:
+        if self._owner is None:
+            self._owner = id(values)
+        return self._owner == id(values)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _marked, (set(self), self._model)
@@ -55,7 +65,10 @@ def freeze(values: M) -> M:
 
 
 def _freeze(value: Any, seen: set[int]) -> None:
-    if not isinstance(value, BaseModel | Mapping | list | tuple | set | frozenset):
+    is_dataclass = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    if not (
+        is_dataclass or isinstance(value, BaseModel | Mapping | list | tuple | set | frozenset)
+    ):
         return
     if id(value) in seen:
         return
@@ -64,6 +77,9 @@ def _freeze(value: Any, seen: set[int]) -> None:
         _mark(value)
         for inner in (*value.__dict__.values(), *(value.__pydantic_extra__ or {}).values()):
             _freeze(inner, seen)
+    elif is_dataclass:
+        for field in dataclasses.fields(value):
+            _freeze(getattr(value, field.name, None), seen)
     else:
         for inner in value.values() if isinstance(value, Mapping) else value:
             _freeze(inner, seen)
@@ -73,14 +89,15 @@ def _mark(values: BaseModel) -> None:
     model = type(values)
     if not model.model_config.get("frozen") and _guard(model):
         names = values.__pydantic_fields_set__
-        object.__setattr__(values, _FIELDS_SET, _Mark(names, model))
+        object.__setattr__(values, _FIELDS_SET, _Mark(names, model, values))
 
 
 def _is_marked(values: BaseModel) -> bool:
     try:
-        return type(object.__getattribute__(values, _FIELDS_SET)) is _Mark
+        names = object.__getattribute__(values, _FIELDS_SET)
     except AttributeError:  # it is being made
         return False
+    return type(names) is _Mark and names.marks(values)
 
 
 def _guard(model: type[BaseModel]) -> bool:
@@ -95,29 +112,45 @@ def _guard(model: type[BaseModel]) -> bool:
 
 
 def _refuse_assignments(model: type[BaseModel]) -> None:
-    assign: Callable[[Any, str, Any], None] = model.__setattr__
-    delete: Callable[[Any, str], None] = model.__delattr__
+    assign: Callable[[Any, str, Any], None] | None = model.__dict__.get("__setattr__")
+    delete: Callable[[Any, str], None] | None = model.__dict__.get("__delattr__")
+
+    # where the class has none of its own, the next in the order of the instance's class has its turn:
+    # a class derived from this one may have mixed another in
 
     def __setattr__(self: BaseModel, name: str, value: Any) -> None:  # noqa: N807
         if _is_marked(self) and _is_value(self, name):
             raise _frozen(self, name, value)
-        assign(self, name, value)
+        if assign is not None:
+            assign(self, name, value)
+        else:
+            super(model, self).__setattr__(name, value)
 
     def __delattr__(self: BaseModel, name: str) -> None:  # noqa: N807
         if _is_marked(self) and _is_value(self, name):
             raise _frozen(self, name, None)
-        delete(self, name)
-
-    def __hash__(self: BaseModel) -> int:  # noqa: N807
-        """Of what can't change; another instance of a class without a hash has none."""
-        if not _is_marked(self):
-            raise TypeError(f"unhashable type: {type(self).__name__!r}")
-        return hash((type(self), *(self.__dict__.get(key) for key in type(self).model_fields)))
+        if delete is not None:
+            delete(self, name)
+        else:
+            super(model, self).__delattr__(name)
 
     setattr(model, "__setattr__", __setattr__)  # noqa: B010  mypy takes no method for another
     setattr(model, "__delattr__", __delattr__)  # noqa: B010
-    if model.__hash__ is None:
-        setattr(model, "__hash__", __hash__)  # noqa: B010
+    if model.__hash__ is None and model.__eq__ is BaseModel.__eq__:
+        _give_hash(model)
+
+
+def _give_hash(model: type[BaseModel]) -> None:
+    def __hash__(self: BaseModel) -> int:  # noqa: N807
+        """Of what can't change; another instance of a class without a hash has none."""
+        if _is_marked(self):
+            return hash((type(self), *(self.__dict__.get(key) for key in type(self).model_fields)))
+        inherited: Callable[[], int] | None = super(model, self).__hash__
+        if inherited is None:
+            raise TypeError(f"unhashable type: {type(self).__name__!r}")
+        return inherited()
+
+    setattr(model, "__hash__", __hash__)  # noqa: B010
 
 
 def _is_value(values: BaseModel, name: str) -> bool:

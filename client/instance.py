@@ -20,8 +20,9 @@ from nacl.signing import SigningKey
 from pydantic import BaseModel
 
 from config_manager.client.deliveries import Deliveries
+from config_manager.client.guarded import attempt
 from config_manager.client.identity import Identity
-from config_manager.client.judging import DoesNotFit, attempt
+from config_manager.client.judging import DoesNotFit
 from config_manager.client.precedence import Effective, Layers
 from config_manager.client.root_chain import Link, RootChain
 from config_manager.client.subscriber import (
@@ -699,7 +700,7 @@ def _died(times: int) -> str:
 def _differ(old: BaseModel, new: BaseModel, key: str) -> bool:
     """Whether a key's value differs; so does one that can't be compared."""
     one, other = value_of(old, key, _NO_VALUE), value_of(new, key, _NO_VALUE)
-    return attempt(lambda: bool(one != other), True)
+    return one is not other and attempt(lambda: bool(one != other), True)
 
 
 def _time_of(world: World) -> str:

@@ -8,19 +8,17 @@ goes on.
 from __future__ import annotations
 
 import re
-import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core.core_schema import ErrorType
 
+from config_manager.client.guarded import attempt, ends_the_program
 from config_manager.client.words import Secrets, spelt
-
-T = TypeVar("T")
 
 
 class DoesNotFit(ValueError):
@@ -49,22 +47,6 @@ def judging(model: type[BaseModel], secrets: Secrets) -> Iterator[None]:
         if ends_the_program(error):
             raise
         raise _does_not_fit(error, model, secrets) from None
-
-
-def attempt(ask: Callable[[], T], otherwise: T) -> T:
-    """What code of the user's answers; `otherwise` if it raises."""
-    try:
-        return ask()
-    except BaseException as error:
-        if ends_the_program(error):
-            raise
-        return otherwise
-
-
-def ends_the_program(error: BaseException) -> bool:
-    """Ctrl-C, or what a signal's handler raises: in the main thread only, whatever runs there."""
-    is_main = threading.current_thread() is threading.main_thread()
-    return is_main and isinstance(error, KeyboardInterrupt | SystemExit)
 
 
 def _does_not_fit(error: BaseException, model: type[BaseModel], secrets: Secrets) -> DoesNotFit:
@@ -156,7 +138,8 @@ _PYDANTICS_OWN = frozenset(get_args(ErrorType))
 
 
 def _without(value: Any, message: str) -> str:
-    for text in sorted(_texts(value), key=len, reverse=True):
+    said = {text for text in _texts(value) if text in message}
+    for text in sorted(said, key=len, reverse=True):
         message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "…", message)
     return message
 

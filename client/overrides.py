@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from config_manager.client.complaints import Complaint, Complaints
-from config_manager.client.judging import attempt
+from config_manager.client.guarded import attempt
 from config_manager.client.validating import has_own_sources
 from config_manager.config import strict_json
 from config_manager.config.errors import SettingsInvalid

@@ -8,12 +8,11 @@ A source that is none of these can't be told from what an operator sets, so it i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import Enum
 from typing import Any, Literal, NamedTuple, cast
 
 from pydantic import AliasPath, BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined, to_jsonable_python
+from pydantic_core import PydanticUndefined
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -26,8 +25,10 @@ from pydantic_settings.sources.utils import parse_env_vars
 
 from config_manager.client.complaints import Complaints
 from config_manager.client.env_file import OURS, Lines
-from config_manager.client.judging import DoesNotFit, attempt, judging
+from config_manager.client.guarded import attempt
+from config_manager.client.judging import DoesNotFit, judging
 from config_manager.client.overrides import Override, Place, check, laid_over
+from config_manager.client.plain import plain
 from config_manager.client.settings_source import DeliveredSource
 from config_manager.client.spelling import Key, taken_under
 from config_manager.client.words import Secrets
@@ -123,10 +124,10 @@ class _Source:
         return found
 
     def _override(self, name: str, value: Any) -> Override:
-        plain = attempt(lambda: _plain(value), PydanticUndefined)
-        if attempt(lambda: strict_json.dumps(plain), None) is None:
+        spelled = attempt(lambda: plain(value), PydanticUndefined)
+        if attempt(lambda: strict_json.dumps(spelled), None) is None:
             raise SettingsInvalid(f"{name}: this text has no equal in JSON")
-        return Override(self.place, name, plain)
+        return Override(self.place, name, spelled)
 
     def _name(self, key: str) -> str:
         """The variable that is set; of several that make one value, all."""
@@ -186,17 +187,6 @@ def _at(key: Key, data: dict[str, Any]) -> Any:
     if isinstance(key, AliasPath):
         return key.search_dict_for_path(data)
     return data.get(key, PydanticUndefined)
-
-
-def _plain(value: Any) -> Any:
-    """As JSON that reads back the same; a secret as it is."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    if hasattr(value, "get_secret_value"):
-        return _plain(value.get_secret_value())
-    return _plain(value.value) if isinstance(value, Enum) else to_jsonable_python(value)
 
 
 # ── which there are ────────────────────────────────────────────────────────────────────────────

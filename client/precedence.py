@@ -23,7 +23,8 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 from pydantic import BaseModel
 
 from config_manager.client.freezing import freeze
-from config_manager.client.judging import attempt, judging, models_within
+from config_manager.client.guarded import attempt
+from config_manager.client.judging import judging, models_within
 from config_manager.client.overrides import Override, laid_over, read_overrides
 from config_manager.client.validating import Validator, has_own_sources, keys_of, value_of
 from config_manager.client.words import MASK, Secrets, secrets_in

@@ -7,8 +7,10 @@ A line reads `applied service=stt-worker revision=7 …`; the same fields are on
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
+from config_manager.client.guarded import attempt
 from config_manager.client.subscriber import (
     Applied,
     Deleted,
@@ -27,15 +29,18 @@ _log = logging.getLogger("config_manager.client")
 
 def say(level: int, event: str, **fields: Any) -> None:
     """One line; `fields` must not hold values of the configuration."""
+    text = " ".join(f"{name}={value}" for name, value in fields.items())
+    told = {"fields": {"event": event, "actor": "client", **fields}}
+    # the logging is the service's: its filters and its record factory may raise, or have `fields` of their own
+    for extra in (told, None):
+        if attempt(partial(_log_line, level, event, text, extra), False):
+            return
+
+
+def _log_line(level: int, event: str, text: str, extra: dict[str, Any] | None) -> bool:
     if _log.isEnabledFor(level):
-        text = " ".join(f"{name}={value}" for name, value in fields.items())
-        _log.log(
-            level,
-            "%s %s",
-            event,
-            text,
-            extra={"fields": {"event": event, "actor": "client", **fields}},
-        )
+        _log.log(level, "%s %s", event, text, extra=extra)
+    return True
 
 
 class OnceAMinute:

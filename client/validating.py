@@ -15,12 +15,15 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from config_manager.client.judging import attempt
+from config_manager.client.guarded import attempt
+from config_manager.client.plain import plain
 from config_manager.client.spelling import delivered_names
 from config_manager.config import strict_json
 from config_manager.config.strict_json import JsonObject
 
 M = TypeVar("M", bound=BaseModel)
+
+_UNSPELT = object()
 
 
 class Validator(Generic[M]):
@@ -36,7 +39,11 @@ class Validator(Generic[M]):
         self._judges_defaults = bool(model.model_config.get("validate_default")) or any(
             info.validate_default for info in model.model_fields.values()
         )
-        self._made: JsonObject | None = None
+        self._factories = {
+            key for key, info in model.model_fields.items() if info.default_factory is not None
+        }
+        self._made: JsonObject = {}
+        self._looked_at = set[str]()
 
     def validate(self, given: JsonObject) -> M:
         """Raises whatever the model's own code raises. given: by the fields' own names.
@@ -44,13 +51,13 @@ class Validator(Generic[M]):
         A default factory that makes another value each time is asked once in a process: its keys would
         change with every change.
         """
-        if self._made is None:
-            values = self.read(given)
-            self._made = self._made_anew(given, values)
-            return values
         made = {key: value for key, value in self._made.items() if key not in given}
         values = self.read({**made, **given})
         values.__pydantic_fields_set__.difference_update(made)
+        news = self._factories - self._looked_at - given.keys()
+        if news:
+            self._looked_at |= news
+            self._made |= self._made_anew(news, {**made, **given}, values)
         return values
 
     def incomplete(self) -> M:
@@ -94,26 +101,22 @@ class Validator(Generic[M]):
         validate(self_instance=empty, by_name=self._by_name)
         return empty
 
-    def _made_anew(self, given: JsonObject, values: M) -> JsonObject:
+    def _made_anew(self, keys: set[str], given: JsonObject, values: M) -> JsonObject:
         """What factories made that they would not make again, as JSON that reads back as the same."""
-        keys = {
-            key
-            for key, info in self.model.model_fields.items()
-            if info.default_factory is not None and key not in given
-        }
-        if not keys:
-            return {}
         again = self.read(given)
-        keys = {key for key in keys if not attempt(lambda k=key: _same(values, again, k), True)}  # type: ignore[misc]
-        nothing: JsonObject = {}
-        spelled = attempt(
-            lambda: values.model_dump(mode="json", include=keys, by_alias=False), nothing
-        )
+        spelled: JsonObject = {}
+        for key in keys:
+            if not attempt(partial(_same, values, again, key), True):
+                said = attempt(partial(plain, value_of(values, key)), _UNSPELT)
+                if said is not _UNSPELT:
+                    spelled[key] = said
+        if not spelled:
+            return {}
         read_back = attempt(lambda: self.read({**spelled, **given}), None)
         return {
             key: value
             for key, value in spelled.items()
-            if attempt(lambda k=key: _same(values, read_back, k), False)  # type: ignore[misc]
+            if attempt(partial(_same, values, read_back, key), False)
         }
 
 

@@ -7,14 +7,18 @@ retained receipt that is signed but not encrypted, and in the service's log.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
+import re
 import traceback
 import unicodedata
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote, quote_plus
 
 from pydantic import BaseModel, ValidationError
+
+from config_manager.client.guarded import attempt
 
 MASK = "********"
 """What is shown in a secret's place."""
@@ -47,10 +51,8 @@ def _is_unfit(character: str) -> bool:
 
 
 def _text_of(words: object) -> str:
-    try:
-        return str(words)
-    except Exception as error:  # noqa: BLE001  anybody's `__str__`
-        return f"(its words can't be read: {type(error).__name__})"
+    unreadable = "(its words can't be read)"
+    return attempt(lambda: str(words), unreadable)
 
 
 class Secrets:
@@ -79,9 +81,15 @@ class Secrets:
             text,
             repr(text)[1:-1],
             json.dumps(text)[1:-1],
-            quote(text, safe="", errors="replace"),
-            quote_plus(text, errors="replace"),
+            base64.b64encode(text.encode(errors="replace")).decode(),
         }
+        for escaped in (
+            quote(text, errors="replace"),
+            quote(text, "", errors="replace"),
+            quote_plus(text, errors="replace"),
+        ):
+            in_small = re.sub("%[0-9A-F]{2}", lambda found: found.group().lower(), escaped)
+            self._spellings |= {escaped, in_small}
 
     def without(self, text: str) -> str:
         """The text with a mask for each secret in it, and for each longer piece of one."""
@@ -111,10 +119,7 @@ class Secrets:
 
     def traceback_of(self, error: BaseException) -> str:
         """An exception's traceback, for the log."""
-        try:
-            lines = "".join(traceback.format_exception(error))
-        except Exception:  # noqa: BLE001  it calls anybody's `__str__`
-            lines = type(error).__name__
+        lines = attempt(lambda: "".join(traceback.format_exception(error)), type(error).__name__)
         return spelt(self.without(lines[-_MOST_READ:]), at_most=_MOST_READ)
 
 
@@ -136,13 +141,16 @@ def _hide(text: str, secret: str, hidden: bytearray) -> None:
 
 def _in_short(error: ValidationError) -> str:
     """Where and what, never the input: pydantic's own text quotes it."""
-    try:
+
+    def said() -> str:
         items = error.errors(include_url=False, include_context=False, include_input=False)
-    except Exception:  # noqa: BLE001  it calls anybody's `__str__`
-        return "does not fit"
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc']))}: {item['msg']}".removeprefix(": ") for item in items
-    )
+        places = (".".join(map(str, item["loc"])) for item in items)
+        return "; ".join(
+            f"{place}: {item['msg']}".removeprefix(": ")
+            for place, item in zip(places, items, strict=True)
+        )
+
+    return attempt(said, "does not fit")
 
 
 def secrets_in(value: object) -> list[str | bytes]:
