@@ -254,9 +254,10 @@ class TrioKit(Kit):
         async def jump() -> None:
             threads = trio.to_thread.current_default_thread_limiter()
             while True:
+                was_idle = all_are_idle()  # else what a worker did meanwhile waits for its turn
                 await trio.testing.wait_all_tasks_blocked(_IDLE_S)
                 ahead = trio.lowlevel.current_statistics().seconds_to_next_deadline
-                is_idle = threads.borrowed_tokens == 0 and all_are_idle()
+                is_idle = was_idle and threads.borrowed_tokens == 0 and all_are_idle()
                 if is_idle and 0 < ahead < float("inf"):
                     self._clock.jump(ahead)
 
