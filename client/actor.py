@@ -42,6 +42,7 @@ from config_manager.client.instance import (
     Swap,
     Tell,
     TooStale,
+    Written,
 )
 from config_manager.client.opening import (
     ABSENT_GRACE_S,
@@ -51,7 +52,8 @@ from config_manager.client.opening import (
     prepare,
 )
 from config_manager.client.saying import OnceAMinute, say, say_event
-from config_manager.client.subscriber import Applied, Event, Kept, Offered, Resigned, RootTrusted
+from config_manager.client.subscriber import Applied, Event, Offered, Resigned, RootTrusted
+from config_manager.client.words import leaves_of
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
@@ -279,7 +281,7 @@ async def _driving(
         if prepared.broken is not None:
             say(logging.ERROR, "kept file broken", service=prepared.service, detail=prepared.broken)
         driver = _Driver(prepared, listener, apply, disk, world)
-        await driver.perform(prepared.instance.start(trio.current_time()), patient=False)
+        await driver.perform(lambda: prepared.instance.start(trio.current_time()), patient=False)
         if addresses:
             transport = transport or _default_transport()
         async with trio.open_nursery() as nursery:
@@ -344,6 +346,7 @@ class _Driver(Generic[M]):
         self._first = trio.Event()
         self._stale: ConfigurationStale | None = None
         self._stops = trio.Event()
+        self._leaves = False
 
     def send(self, news: _News) -> None:
         """From outside the driver's tasks; where the inbox is full the next tick does it."""
@@ -368,20 +371,24 @@ class _Driver(Generic[M]):
     ) -> None:
         """Everything that goes on in the background, until `stop`."""
         with self._scope:
-            async with trio.open_nursery() as self._nursery:
-                self._nursery.start_soon(self.judge)
-                for number, address in enumerate(addresses):
-                    assert transport is not None
-                    own_id = f"{client_id}-{number}"
-                    self._nursery.start_soon(self.stay_connected, transport, address, own_id)
-                task_status.started()
+            try:
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(self.judge)
+                    for number, address in enumerate(addresses):
+                        assert transport is not None
+                        own_id = f"{client_id}-{number}"
+                        self._nursery.start_soon(self.stay_connected, transport, address, own_id)
+                    task_status.started()
+            except Exception as error:
+                self._listener._fail(leaves_of(error)[0])  # noqa: SLF001
+                raise
 
     def stop(self) -> None:
         self._scope.cancel()
 
     async def judge(self) -> NoReturn:
         instance = self._instance
-        await self._step(instance.tick(trio.current_time(), self._world.clock.now()))
+        await self._step(lambda: instance.tick(trio.current_time(), self._world.clock.now()))
         next_tick = trio.current_time() + _TICK_S
         while True:
             news: _News | None = None
@@ -391,17 +398,17 @@ class _Driver(Generic[M]):
             now, wall_now = trio.current_time(), self._world.clock.now()
             match news:
                 case _Arrived(topic, payload):
-                    await self._step(instance.receive(topic, payload, wall_now, now))
+                    await self._step(partial(instance.receive, topic, payload, wall_now, now))
                 case _Lost():
-                    await self._step(instance.disconnected(now))
+                    await self._step(partial(instance.disconnected, now))
                 case _Called(error):
-                    await self._step(instance.called(error, now))
+                    await self._step(partial(instance.called, error, now))
                 case _Released():
-                    await self._step(instance.retry(now))
+                    await self._step(partial(instance.retry, now))
                 case None:
                     pass
             if now >= wakes_at:  # also where messages never pause: time must not depend on them
-                await self._step(instance.tick(now, wall_now))
+                await self._step(partial(instance.tick, now, wall_now))
                 await self._keep_what_waits()
                 next_tick = now + _TICK_S
 
@@ -409,38 +416,45 @@ class _Driver(Generic[M]):
         """The process that wrote the file may have ended."""
         async with self._turn:
             if (kept := self._cache.unwritten) is not None:
-                await self._write(partial(self._cache.keep, kept), patient=False)
+                await self._write(Keep(kept), patient=False)
 
-    async def _step(self, todo: list[Do[M]]) -> None:
-        await self.perform(todo)
+    async def _step(self, decide: Callable[[], list[Do[M]]]) -> None:
+        await self.perform(decide)
         if self._instance.source == "broker" or self._instance.nothing_to_wait_for:
             self._first.set()
 
-    async def perform(self, todo: list[Do[M]], *, patient: bool = True) -> None:
+    async def perform(self, decide: Callable[[], list[Do[M]]], *, patient: bool = True) -> None:
+        """One decision and what follows from it, before the next: receipts are numbered as they are
+        made."""
+        async with self._turn:
+            await self._perform(decide(), patient=patient)
+
+    async def _perform(self, todo: list[Do[M]], *, patient: bool) -> None:
         """In order: what must be durable is, before anything that follows from it. patient: until
         the disk takes it; a start must not wait for that."""
         overtaken = False
-        async with self._turn:
-            for do in todo:
-                match do:
-                    case Keep(kept):
-                        keep = partial(self._cache.keep, kept)
-                        overtaken |= await self._write(keep, patient=patient, kept=kept)
-                    case KeepRoot(link):
-                        await self._write(partial(self._keep_root, link), patient=patient)
-                    case Call(change):
-                        self._nursery.start_soon(self._call, change)
-                    case Swap(effective, change):
-                        self._listener._swap(effective.values, change)  # noqa: SLF001
-                    case Tell(event):
-                        say_event(self._instance.service, event)
-                        self._listener._tell(event)  # noqa: SLF001
-                    case PublishReceipt():
-                        self._show(self._instance.receipt() if overtaken else do)
-                    case TooStale(reason, policy):
-                        self._too_stale(reason, policy)
+        for do in todo:
+            match do:
+                case Keep() | KeepRoot():
+                    written = await self._write(do, patient=patient)
+                    if patient and not written.is_done:
+                        return  # we leave, and what follows needs it
+                    overtaken |= written.was_delayed
+                case Call(change):
+                    self._nursery.start_soon(self._call, change)
+                case Swap(effective, change):
+                    self._listener._swap(effective.values, change)  # noqa: SLF001
+                case Tell(event):
+                    say_event(self._instance.service, event)
+                    self._listener._tell(event)  # noqa: SLF001
+                case PublishReceipt():
+                    self._show(self._instance.receipt() if overtaken else do)
+                case TooStale(reason, policy):
+                    self._too_stale(reason, policy)
 
     def _show(self, receipt: PublishReceipt) -> None:
+        if self._leaves:  # the farewell is the last word
+            return
         self._receipt = receipt
         self._new_receipt.set()
         self._new_receipt = trio.Event()
@@ -480,17 +494,20 @@ class _Driver(Generic[M]):
         if self._stale is not None:
             raise self._stale
 
-    async def _write(
-        self, write: Callable[[], None], *, patient: bool, kept: Kept | None = None
-    ) -> bool:
-        """Durable before it is applied: a full disk delays a change, it never loses a mark. kept: what
-        it is, so that a receipt says what is delayed; whether one did."""
+    async def _write(self, do: Keep | KeepRoot, *, patient: bool) -> Written:
+        """Durable before it is applied: a full disk delays a change, it never loses a mark."""
+        kept = do.kept if isinstance(do, Keep) else None
+        write = (
+            partial(self._cache.keep, do.kept)
+            if isinstance(do, Keep)
+            else partial(self._keep_root, do.link)
+        )
         has_said, began_at = False, trio.current_time()
         while (error := (await run_under_trio(self._disk, write)).error) is not None:
             if not isinstance(error, OSError):
                 raise error
             self._once_a_minute.cannot_keep(error, trio.current_time())
-            if not patient:
+            if not patient or self._leaves:
                 break
             if kept is not None and not has_said:
                 self._show(self._instance.cannot_keep(kept, error, self._receipt.document))
@@ -498,11 +515,17 @@ class _Driver(Generic[M]):
             await trio.sleep(_KEEP_RETRY_S)
         if has_said:
             self._instance.was_delayed(trio.current_time() - began_at)
-        return has_said
+        return Written(error is None, has_said)
 
     async def end(self) -> None:
-        """Say that we leave on purpose, on disk and to the brokers."""
-        await self.perform(self._instance.end())
+        """Say that we leave on purpose, on disk and to the brokers. A disk that takes nothing, or hangs,
+        keeps no broker from hearing it."""
+        todo = self._instance.end()
+        for do in todo:
+            if isinstance(do, PublishReceipt):
+                self._show(do)
+        self._leaves = True
+        await self.perform(lambda: [do for do in todo if isinstance(do, Keep)], patient=False)
         while any(there is not self._receipt for there in self._at_brokers.values()):
             await self._acknowledged.wait()
 
@@ -527,7 +550,7 @@ class _Driver(Generic[M]):
                         await connection.subscribe(*self._instance.filters)
                         say(logging.INFO, "connected", broker=str(address))
                         # made afresh: the last will that this broker may hold has a higher number
-                        await self.perform([self._instance.receipt()])
+                        await self.perform(lambda: [self._instance.receipt()])
                         nursery.start_soon(self._send_receipts, connection, client_id)
                         async with aclosing(cast("_Messages", connection.messages())) as messages:
                             async for message in messages:

@@ -36,6 +36,7 @@ from config_manager.client.instance import (
     Swap,
     Tell,
     TooStale,
+    Written,
 )
 from config_manager.client.opening import (
     ABSENT_GRACE_S,
@@ -45,7 +46,6 @@ from config_manager.client.opening import (
     prepare,
 )
 from config_manager.client.saying import OnceAMinute, say, say_event
-from config_manager.client.subscriber import Kept
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.world import World, backoff_s
@@ -65,8 +65,6 @@ _FAREWELL_S = 1.0
 
 END_WITHIN_S = 3.0
 """How long leaving waits for what does not end: a callback that takes no cancellation."""
-
-_CANCEL_AGAIN_S = 0.2
 
 
 class AsyncioConfig(LiveConfig[M]):
@@ -198,8 +196,11 @@ def _cancelling(
             task.remove_done_callback(on_done)
 
 
-async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
-    """Cancel these until they have ended; gives those that have not within the time.
+async def _ended(
+    tasks: Iterable[asyncio.Task[Any]], *, again_s: float = 0.2
+) -> set[asyncio.Task[Any]]:
+    """Cancel these until they have ended; gives those that have not within the time. again_s: before each
+    further time; a caller's callback may have something to clean up.
 
     Once is not enough: `asyncio.wait_for` of Python 3.11 loses a cancellation that comes as what it
     waits for is done (python/cpython#86296), and aiomqtt waits by it. Whoever cancels the caller
@@ -212,7 +213,7 @@ async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
         for task in left:
             task.cancel()
         try:
-            _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
+            _, left = await asyncio.wait(left, timeout=again_s)
         except asyncio.CancelledError as error:
             cancelled = error
             left = {task for task in left if not task.done()}
@@ -254,6 +255,7 @@ class _Driver(Generic[M]):
         self._first = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
         self._stops = False
+        self._leaves = False
 
     # ── what happens ───────────────────────────────────────────────────────────────────────────
 
@@ -282,7 +284,7 @@ class _Driver(Generic[M]):
         """The process that wrote the file may have ended."""
         async with self._turn:
             if (kept := self._cache.unwritten) is not None:
-                await self._write(partial(self._cache.keep, kept), patient=False)
+                await self._write(Keep(kept), patient=False)
 
     def has_failed(self, error: BaseException) -> None:
         self._config._fail(error)  # noqa: SLF001
@@ -292,14 +294,21 @@ class _Driver(Generic[M]):
         self._due.set()
 
     async def end(self) -> None:
-        """Say that we leave on purpose, on disk and to the brokers."""
-        await self._step(self._instance.end)
+        """Say that we leave on purpose, on disk and to the brokers. A disk that takes nothing, or hangs,
+        keeps no broker from hearing it."""
+        todo = self._instance.end()
+        for do in todo:
+            if isinstance(do, PublishReceipt):
+                self._show(do)
+        self._leaves = True
+        await self.perform([do for do in todo if isinstance(do, Keep)], patient=False)
         while any(there is not self._receipt for there in self._at_brokers.values()):
             await self._acknowledged.wait()
 
     async def stop(self, tasks: list[asyncio.Task[Any]]) -> None:
         self._stops = True
-        for task in await _ended([*tasks, *self._calls]):
+        left, calls = await _ended(tasks), await _ended(self._calls, again_s=END_WITHIN_S / 2)
+        for task in (*left, *calls):
             say(
                 logging.ERROR,
                 "did not end",
@@ -325,11 +334,11 @@ class _Driver(Generic[M]):
         overtaken = False
         for do in todo:
             match do:
-                case Keep(kept):
-                    keep = partial(self._cache.keep, kept)
-                    overtaken |= await self._write(keep, patient=patient, kept=kept)
-                case KeepRoot(link):
-                    await self._write(partial(self._keep_root, link), patient=patient)
+                case Keep() | KeepRoot():
+                    written = await self._write(do, patient=patient)
+                    if patient and not written.is_done:
+                        return  # we leave, and what follows needs it
+                    overtaken |= written.was_delayed
                 case Call(change):
                     call = asyncio.create_task(self._call(change), name="config-manager apply")
                     self._calls.add(call)
@@ -345,6 +354,8 @@ class _Driver(Generic[M]):
                     self._too_stale(reason, policy)
 
     def _show(self, receipt: PublishReceipt) -> None:
+        if self._leaves:  # the farewell is the last word
+            return
         self._receipt = receipt
         self._new_receipt.set()
         self._new_receipt = asyncio.Event()
@@ -374,17 +385,20 @@ class _Driver(Generic[M]):
                 f"{self._instance.service}: stale ({reason}) for longer than max_stale_s allows"
             )
 
-    async def _write(
-        self, write: Callable[[], None], *, patient: bool, kept: Kept | None = None
-    ) -> bool:
-        """Durable before it is applied: a full disk delays a change, it never loses a mark. kept: what
-        it is, so that a receipt says what is delayed; whether one did."""
+    async def _write(self, do: Keep | KeepRoot, *, patient: bool) -> Written:
+        """Durable before it is applied: a full disk delays a change, it never loses a mark."""
+        kept = do.kept if isinstance(do, Keep) else None
+        write = (
+            partial(self._cache.keep, do.kept)
+            if isinstance(do, Keep)
+            else partial(self._keep_root, do.link)
+        )
         has_said, began_at = False, _now()
         while (error := (await run_in(self._disk, write)).error) is not None:
             if not isinstance(error, OSError):
                 raise error
             self._once_a_minute.cannot_keep(error, _now())
-            if not patient:
+            if not patient or self._leaves:
                 break
             if kept is not None and not has_said:
                 self._show(self._instance.cannot_keep(kept, error, self._receipt.document))
@@ -392,7 +406,7 @@ class _Driver(Generic[M]):
             await asyncio.sleep(_KEEP_RETRY_S)
         if has_said:
             self._instance.was_delayed(_now() - began_at)
-        return has_said
+        return Written(error is None, has_said)
 
     # ── brokers ────────────────────────────────────────────────────────────────────────────────
 

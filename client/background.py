@@ -42,6 +42,7 @@ class Worker:
         self._news = threading.Condition()
         self._is_closed = False
         self._is_busy = False
+        self._is_at_work = False
         self.thread = threading.Thread(target=self._run, name=f"config-manager {name}", daemon=True)
         self.thread.start()
         _workers.add(self)
@@ -55,8 +56,14 @@ class Worker:
             self._news.notify()
 
     @property
+    def is_at_work(self) -> bool:
+        """Whether some work is under way, or waits; what came of the last may still have to be told."""
+        with self._news:
+            return self._is_at_work or bool(self._waiting)
+
+    @property
     def is_idle(self) -> bool:
-        """Whether everything that was submitted is done."""
+        """Whether everything that was submitted is done, and told."""
         with self._news:
             return not self._is_busy and not self._waiting
 
@@ -78,9 +85,11 @@ class Worker:
                         return
                     self._news.wait()
                 work, done = self._waiting.popleft()
-                self._is_busy = True
-            done(_outcome_of(work))
-            del work, done  # they hold what the caller holds
+                self._is_busy = self._is_at_work = True
+            outcome = _outcome_of(work)
+            self._is_at_work = False
+            done(outcome)
+            del work, done, outcome  # they hold what the caller holds
 
 
 _workers: WeakSet[Worker] = WeakSet()

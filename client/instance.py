@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from nacl.signing import SigningKey
 from pydantic import BaseModel
@@ -153,6 +153,13 @@ class TooStale:
 
     reason: str
     policy: OnStale
+
+
+class Written(NamedTuple):
+    """What came of a Keep. was_delayed: a receipt has said so, and each later one has to be made anew."""
+
+    is_done: bool
+    was_delayed: bool
 
 
 Do: TypeAlias = Keep | KeepRoot | Call[M] | Swap[M] | PublishReceipt | Tell | TooStale
@@ -304,6 +311,7 @@ class Instance(Generic[M]):
             if first is kept.trial:
                 todo.append(Keep(self.subscriber.leave_trial()))
             todo.append(Tell(refused))
+        self.subscriber.starts_with(self._now.running)
         todo.append(Swap(self._now.effective, None))
         return [*todo, self.receipt()]
 
@@ -423,7 +431,9 @@ class Instance(Generic[M]):
         assert candidate is not None
         assert asked is not None
         self._candidate = self._asked = None
-        overtaken = self.subscriber.offered is not asked  # by a newer one, or by a deletion
+        offered = self.subscriber.offered
+        # by a newer one, or by a deletion; not by another signature
+        overtaken = offered is None or offered[1].digest != asked[1].digest
         if error is None:
             todo = self._swap(candidate, asked, now)
         elif (pause := _asked_again_after(error)) is None:

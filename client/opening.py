@@ -160,10 +160,10 @@ class Prepared(Generic[M]):
         try:
             yield disk
         finally:
-            if disk.is_idle:
-                self.claim.close()
-            else:
+            if disk.is_at_work:
                 disk.submit(self.claim.close, lambda _: None)
+            else:
+                self.claim.close()
             disk.close()
 
     def check_required(self) -> None:

@@ -241,6 +241,8 @@ class Subscriber:
         self._sealed = kept.sealed if kept is not None else ()
         self._offered: tuple[ConfigUpdate, Envelope] | None = None
         self._before_trial: tuple[tuple[ConfigUpdate, Envelope] | None, bool] | None = None
+        self._runs = kept.to_start_with if kept is not None else None
+        """neither what is being asked about nor what waits for a restart"""
         self._decided_on = {kept.poison} if kept is not None and kept.poison else set[str]()
         if kept is not None and kept.to_start_with is not None:
             self._decided_on.add(kept.to_start_with[1].digest)
@@ -290,17 +292,9 @@ class Subscriber:
         return self._roots.newest
 
     @property
-    def _what_runs(self) -> tuple[ConfigUpdate, Envelope] | None:
-        """Neither what is being asked about nor what waits for a restart."""
-        if self._kept is None:
-            return None
-        trial, ended_well = self._before_trial or (self._kept.trial, self._kept.trial_ended_well)
-        return trial if trial is not None and not ended_well else self._kept.running
-
-    @property
     def signer_revoked(self) -> bool:
         """What runs was signed by a key that is good no more; its publisher has to sign it anew."""
-        runs = self._what_runs
+        runs = self._runs
         if runs is None:
             return False
         return runs[1].digest == self._revoked_at_start or not self._is_good(runs[1])
@@ -444,9 +438,13 @@ class Subscriber:
             self._kept = replace(self._kept, sealed=sealed)
         return self.kept
 
+    def starts_with(self, runs: tuple[ConfigUpdate, Envelope] | None) -> None:
+        """What of that which was kept the service really runs: not each fits every release."""
+        self._runs = runs
+
     def offer_again(self) -> None:
         """What runs may be applied once more: something that it lacked has come."""
-        runs = self._what_runs
+        runs = self._runs
         if runs is not None and self._offered is None:
             self._offered = runs
 
@@ -491,9 +489,10 @@ class Subscriber:
         accepted = accepted or self._offered
         assert self._kept is not None
         assert accepted is not None
-        update, envelope = accepted
+        update, envelope = accepted = self._newest_of(accepted)
         self._before_trial = None
-        if self._offered is accepted:
+        self._runs = accepted
+        if _is_same(self._offered, accepted):
             self._offered = None
         if bakes:
             self._kept = replace(
@@ -508,12 +507,10 @@ class Subscriber:
     def proved(self, lived: tuple[ConfigUpdate, Envelope]) -> Kept:
         """This one lived through its bake time. Another trial may wait for the next start."""
         assert self._kept is not None
-        trial = self._kept.trial
-        if trial is not None and trial[1].digest == lived[1].digest:
-            trial = None
-        before, _ = self._before_trial or (None, False)
+        lived = self._newest_of(lived)
+        trial = None if _is_same(self._kept.trial, lived) else self._kept.trial
         # the one that a newer one, which is being asked about, may be put off for
-        if before is not None and before[1].digest == lived[1].digest:
+        if self._before_trial is not None and _is_same(self._before_trial[0], lived):
             self._before_trial = (None, False)
         died = self._kept.died
         if died is not None and died.digest == lived[1].digest:
@@ -551,7 +548,7 @@ class Subscriber:
         refused: tuple[ConfigUpdate, Envelope] | None = None,
     ) -> list[Event]:
         """The offer is refused by the service itself; what runs goes on. refused: as in `adopt`."""
-        if refused is None or self._offered is refused:
+        if refused is None or _is_same(self._offered, refused):
             self._offered = None
         self.put_off()
         self.refusals[reason] += 1
@@ -592,22 +589,35 @@ class Subscriber:
     def _resigned(self, kept: Kept, envelope: Envelope) -> Kept:
         """The same, where these very bytes are kept: with this envelope's signatures, which is how
         what runs survives the key that it was signed by at first."""
-        running, trial = (
-            (one[0], self._with_both(one[1], envelope))
-            if one is not None and one[1].digest == envelope.digest
-            else one
-            for one in (kept.running, kept.trial)
-        )
+
+        def signed(
+            one: tuple[ConfigUpdate, Envelope] | None,
+        ) -> tuple[ConfigUpdate, Envelope] | None:
+            if one is None or one[1].digest != envelope.digest:
+                return one
+            return one[0], self._with_both(one[1], envelope)
+
+        running, trial = signed(kept.running), signed(kept.trial)
+        self._runs, self._offered = signed(self._runs), signed(self._offered)
+        if self._before_trial is not None:
+            before, ended_well = self._before_trial
+            self._before_trial = (signed(before), ended_well)
         if envelope.digest == self._revoked_at_start:
             self._revoked_at_start = None
         return replace(kept, running=running, trial=trial, signer_revoked=False)
+
+    def _newest_of(self, decided: tuple[ConfigUpdate, Envelope]) -> tuple[ConfigUpdate, Envelope]:
+        """The same bytes under all the signatures that came for them since."""
+        assert self._kept is not None
+        known = (self._offered, self._kept.trial, self._kept.running, self._runs)
+        return next((one for one in known if one is not None and _is_same(one, decided)), decided)
 
     def _runs_or_waits(self, envelope: Envelope) -> bool:
         """Whether this content runs already, or will after the restart that it waits for."""
         assert self._kept is not None
         return any(
             one is not None and one[1].digest == envelope.digest
-            for one in (self._what_runs, self._kept.trial)
+            for one in (self._runs, self._kept.trial)
         )
 
     def _with_both(self, kept: Envelope, newer: Envelope) -> Envelope:
@@ -912,6 +922,13 @@ class Subscriber:
             return not self._kept.deleted
         seen = self._kept.seen
         return seen is None or wanted != (seen.mark.revision, seen.digest)
+
+
+def _is_same(
+    one: tuple[ConfigUpdate, Envelope] | None, other: tuple[ConfigUpdate, Envelope] | None
+) -> bool:
+    """Whether these are the same bytes, whoever signed them."""
+    return one is not None and other is not None and one[1].digest == other[1].digest
 
 
 def _are_enough(keyids: frozenset[str], role: Role) -> bool:
