@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -81,15 +83,20 @@ class Config(Generic[M]):
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._opened: Future[AsyncioConfig[M]] = Future()
+        # a fork may happen at any moment, in any thread: what the child looks at must hold no lock
+        self._live_config: AsyncioConfig[M] | None = None
+        self._pid = os.getpid()
+        self._opened: Future[None] = Future()
+        self._closes = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
+        self._living: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self._listeners: list[_Listener[M]] = []
+        self._registering = threading.Lock()
 
     def open(self) -> Self:
         """Start following; returns once there is a configuration to run with. Once, and once more in
-        a child process after a fork."""
+        a child process after a fork. If it is interrupted, by Ctrl-C say, it is closed again."""
         if self._thread is not None:
             if not self._is_forked_away:
                 raise RuntimeError("a Config is opened once; make another")
@@ -97,21 +104,25 @@ class Config(Generic[M]):
         self._thread = threading.Thread(
             target=self._run, name=f"config-manager {self._model.__name__}", daemon=True
         )
-        self._thread.start()
-        self._opened.result()
         _close_at_exit(self)
+        self._thread.start()
+        try:
+            self._opened.result()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def close(self) -> None:
         """Say that the service leaves, and stop following; ends within 10 s. Again it does nothing."""
         _open.discard(self)
-        if (
-            self._thread is None or self._is_forked_away
-        ):  # the parent process follows, and may go on
+        if self._thread is None or self._is_forked_away:  # then the parent process goes on
             return
-        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+        self._closes.set()
+        loop, living = self._loop, self._living
+        if loop is not None and living is not None and self._thread.is_alive():
             with suppress(RuntimeError):  # it has ended meanwhile
-                self._loop.call_soon_threadsafe(self._stop.set)
+                loop.call_soon_threadsafe(living.cancel)
         self._thread.join(_STOP_WITHIN_S)
         if self._thread.is_alive():
             self._say_did_not_end(self._thread.name, _STOP_WITHIN_S)
@@ -193,9 +204,13 @@ class Config(Generic[M]):
         """Call this after each change, in a thread of its own; an exception in it is logged and changes
         nothing. Past 256 changes that it has not taken yet the oldest are dropped."""
         check_plain(callback, "on_change")
-        self._callbacks.append(callback)
-        if self._opened.done() and not self._is_forked_away:
-            self._listeners.append(_Listener(callback, self._hidden))
+        if self._is_forked_away:  # heard once it is opened here
+            self._callbacks.append(callback)
+            return
+        with self._registering:
+            self._callbacks.append(callback)
+            if self._live_config is not None and not self._closes.is_set():
+                self._listeners.append(_Listener(callback, self._hidden))
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -229,21 +244,15 @@ class Config(Generic[M]):
 
     @property
     def _config(self) -> AsyncioConfig[M]:
-        if not self._opened.done():
+        if self._live_config is None:
             raise RuntimeError(
                 "not open: use it inside `with Config(…) as config:`, or after open()"
             )
-        return self._opened.result()
+        return self._live_config
 
     @property
     def _is_forked_away(self) -> bool:
-        return (
-            self._opened.done()
-            and self._opened.exception() is None
-            and (
-                self._opened.result()._is_forked_away  # noqa: SLF001
-            )
-        )
+        return self._thread is not None and self._pid != os.getpid()
 
     def _hidden(self) -> Secrets:
         return self._config._instance.effective.hidden  # noqa: SLF001
@@ -254,39 +263,52 @@ class Config(Generic[M]):
         try:
             loop.run_until_complete(self._live())
         except BaseException as error:
-            if not self._opened.done():
+            if self._live_config is None:
                 self._opened.set_exception(error)
                 return
             self._failure = error
-            self._opened.result()._fail(error)  # noqa: SLF001
+            self._live_config._fail(error)  # noqa: SLF001
             if not isinstance(error, ConfigManagerError):
                 raise
         finally:
             _close(loop)
+            if not self._opened.done():
+                self._opened.set_exception(RuntimeError("it was closed while it was being opened"))
 
     async def _live(self) -> None:
+        """Until `close`, which cancels this, whatever it waits for."""
         self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
+        self._living = asyncio.current_task()
+        try:
+            if not self._closes.is_set():
+                await self._follow()
+        except asyncio.CancelledError:
+            if not self._closes.is_set():
+                raise
+
+    async def _follow(self) -> None:
         asks = Worker(f"apply {self._model.__name__}") if self._apply is not None else None
         apply = partial(self._apply_in, asks) if asks is not None else None
+        telling: asyncio.Task[None] | None = None
         try:
             async with open_config(
                 self._model, apply=apply, **self._seams, **self._options
             ) as config:
                 telling = asyncio.create_task(self._tell_listeners(config))
                 await asyncio.sleep(0)  # it listens before anything can change
-                self._listeners = [_Listener(one, self._hidden) for one in self._callbacks]
-                self._opened.set_result(config)
-                while not self._stop.is_set():
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_LOOK_S):
-                            await self._stop.wait()
+                with self._registering:
+                    self._listeners = [_Listener(one, self._hidden) for one in self._callbacks]
+                    self._live_config = config
+                self._opened.set_result(None)
+                while True:
+                    await asyncio.sleep(_LOOK_S)
                     for listener in self._listeners:
                         listener.complain()
-            await telling  # the configuration is closed, and with it what it reads
         finally:
             if asks is not None:
                 asks.close()
+            if telling is not None:
+                await telling  # the configuration is closed, and with it what this reads
 
     async def _apply_in(self, asks: Worker, change: Change[M]) -> None:
         outcome = await run_in(asks, partial(self._ask, change))
@@ -368,15 +390,23 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
 # ── the end of the program ─────────────────────────────────────────────────────────────────────
 
 _open: WeakSet[Config[Any]] = WeakSet()
-_registered = False
+_registered_in: int | None = None
 
 
 def _close_at_exit(config: Config[Any]) -> None:
-    global _registered  # noqa: PLW0603  one handler for all
-    _open.add(config)
-    if not _registered:
-        _registered = True
+    """Also in a child that multiprocessing forked, which runs no atexit handlers, only its own."""
+    global _registered_in  # noqa: PLW0603  one handler for all, in each process
+    if _registered_in != os.getpid():
+        _registered_in = os.getpid()
+        _open.clear()  # of the parent's
         atexit.register(_close_all)
+        if "multiprocessing.process" in sys.modules:
+            from multiprocessing import parent_process
+            from multiprocessing.util import Finalize
+
+            if parent_process() is not None:
+                Finalize(None, _close_all, exitpriority=0)
+    _open.add(config)
 
 
 def _close_all() -> None:
