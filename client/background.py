@@ -8,6 +8,7 @@ threads are daemons: one that is stuck in a sick disk keeps no process from endi
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -40,6 +41,7 @@ class Worker:
         can't any more while the interpreter ends."""
         self._waiting: deque[tuple[Work, Done]] = deque(maxlen=at_most)
         self._news = threading.Condition()
+        self._pid = os.getpid()
         self._is_closed = False
         self._is_busy = False
         self._is_at_work = False
@@ -87,6 +89,10 @@ class Worker:
                 work, done = self._waiting.popleft()
                 self._is_busy = self._is_at_work = True
             outcome = _outcome_of(work)
+            if (
+                os.getpid() != self._pid
+            ):  # the work forked, and this is the child: it ends as it wants
+                raise outcome.error or SystemExit(0)
             self._is_at_work = False
             done(outcome)
             del work, done, outcome  # they hold what the caller holds

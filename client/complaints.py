@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from config_manager.client.judging import DoesNotFit, in_words, judging
+from config_manager.client.judging import DoesNotFit, in_words, judging, place_of
 from config_manager.client.validating import Validator
 from config_manager.client.words import Secrets
 from config_manager.config.strict_json import JsonObject
@@ -61,9 +61,12 @@ class Complaints:
             wrong: dict[str | None, set[str]] = {}
             for item in error.errors(include_url=False, include_context=False, include_input=False):
                 if item["loc"] and item["type"] != "missing":
-                    wrong.setdefault(str(item["loc"][0]), set()).add(item["type"])
+                    key = place_of(item, self._model)[0]
+                    wrong.setdefault(key, set()).add(item["type"])
             return {
-                key: Complaint(hidden.without(in_words(error, of=key)), example_for(types))
+                key: Complaint(
+                    hidden.without(in_words(error, self._model, of=key)), example_for(types)
+                )
                 for key, types in wrong.items()
                 if key is not None
             }

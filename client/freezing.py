@@ -18,6 +18,8 @@ from weakref import WeakSet
 from pydantic import BaseModel
 from pydantic_core import ValidationError
 
+from config_manager.client.guarded import attempt
+
 M = TypeVar("M", bound=BaseModel)
 
 _FIELDS_SET = "__pydantic_fields_set__"
@@ -45,6 +47,9 @@ class _Mark(set[str]):
         if self._owner is None:
             self._owner = id(values)
         return self._owner == id(values)
+
+    def __repr__(self) -> str:
+        return repr(set(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _marked, (set(self), self._model)
@@ -120,6 +125,8 @@ def _refuse_assignments(model: type[BaseModel]) -> None:
 
     def __setattr__(self: BaseModel, name: str, value: Any) -> None:  # noqa: N807
         if _is_marked(self) and _is_value(self, name):
+            if _holds(self, name, value):  # a validator that derives it, when the model is given on
+                return
             raise _frozen(self, name, value)
         if assign is not None:
             assign(self, name, value)
@@ -151,6 +158,13 @@ def _give_hash(model: type[BaseModel]) -> None:
         return inherited()
 
     setattr(model, "__hash__", __hash__)  # noqa: B010
+
+
+def _holds(values: BaseModel, name: str, value: Any) -> bool:
+    held = values.__dict__.get(name, _frozen)
+    return held is value or attempt(
+        lambda: type(held) is type(value) and bool(held == value), False
+    )
 
 
 def _is_value(values: BaseModel, name: str) -> bool:

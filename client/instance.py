@@ -40,7 +40,7 @@ from config_manager.client.subscriber import (
     Subscriber,
 )
 from config_manager.client.validating import keys_of, value_of
-from config_manager.client.words import Secrets, leaves_of, spelt
+from config_manager.client.words import Secrets, leaves_of, name_of, spelt
 from config_manager.config import strict_json, wire
 from config_manager.config.documents import Attempt, ConfigUpdate, Receipt, Running, Stage
 from config_manager.config.names import InstanceName, ServiceName
@@ -436,8 +436,9 @@ class Instance(Generic[M]):
         overtaken = offered is None or offered[1].digest != asked[1].digest
         if error is None:
             todo = self._swap(candidate, asked, now)
-        elif (pause := _asked_again_after(error)) is None:
-            todo = self._turn_down("callback", self._hidden(candidate).words_of(error), asked)
+        elif (pause := attempt(lambda: _asked_again_after(error), None)) is None:
+            words = attempt(lambda: self._hidden(candidate).words_of(error), name_of(error))
+            todo = self._turn_down("callback", words, asked)
         elif overtaken:
             todo = [Keep(self.subscriber.put_off())]
         else:
@@ -599,13 +600,10 @@ class Instance(Generic[M]):
         return [Keep(kept), self.receipt()]
 
     def _change(self, new: Effective[M], source: Source) -> Change[M]:
-        old, held = self._now.effective.values, self._now.effective.held
-        keys = frozenset(
-            key for key in {*keys_of(held), *keys_of(new.held)} if _differ(held, new.held, key)
-        )
-        update = new.update
+        runs, update = self._now.effective, new.update
+        keys = _changed(runs, new)
         return Change(
-            old,
+            runs.values,
             new.values,
             keys,
             update.revision if update is not None else None,
@@ -705,6 +703,19 @@ def _seconds_of(later: NotNow) -> float:
 def _died(times: int) -> str:
     often = "once" if times == 1 else f"{times} times in a row"
     return f"the service died within its bake time {often}"
+
+
+def _changed(old: Effective[M], new: Effective[M]) -> frozenset[str]:
+    """The keys whose value differs. What a factory makes anew each time counts if another was given."""
+    keys = {*keys_of(old.held), *keys_of(new.held)}
+    anew = old.made_anew.keys() & new.made_anew.keys() & keys
+    following = old.following & new.following
+    changed = {key for key in keys - anew - following if _differ(old.held, new.held, key)} | {
+        key for key in anew if old.made_anew[key] != new.made_anew[key]
+    }
+    if changed:
+        changed |= {key for key in following if _differ(old.held, new.held, key)}
+    return frozenset(changed)
 
 
 def _differ(old: BaseModel, new: BaseModel, key: str) -> bool:

@@ -15,10 +15,13 @@ from types import CodeType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ErrorType
 
 from config_manager.client.guarded import attempt, ends_the_program
-from config_manager.client.words import Secrets, spelt
+from config_manager.client.spelling import delivered_names
+from config_manager.client.type_walk import models_within
+from config_manager.client.words import Secrets, name_of, spelt
 
 
 class DoesNotFit(ValueError):
@@ -50,22 +53,33 @@ def judging(model: type[BaseModel], secrets: Secrets) -> Iterator[None]:
 
 
 def _does_not_fit(error: BaseException, model: type[BaseModel], secrets: Secrets) -> DoesNotFit:
-    if isinstance(error, ValidationError):
-        unfit = attempt(lambda: _invalid(error, secrets), None)  # it calls anybody's `__str__`
+    is_told = attempt(lambda: isinstance(error, ValidationError), False)
+    if is_told and isinstance(error, ValidationError):
+        unfit = attempt(
+            lambda: _invalid(error, model, secrets), None
+        )  # it calls anybody's `__str__`
         if unfit is not None:
             return unfit
     key = attempt(lambda: _key_at_fault(error, model), None)
-    name = spelt(type(error).__name__)
+    name = name_of(error)
     return DoesNotFit(f"{key}: {name}" if key else name, keys=frozenset({key} if key else ()))
 
 
-def _invalid(error: ValidationError, secrets: Secrets) -> DoesNotFit:
+def _invalid(error: ValidationError, model: type[BaseModel], secrets: Secrets) -> DoesNotFit:
     items = error.errors(include_url=False, include_context=False)
     return DoesNotFit(
-        spelt(secrets.without(in_words(error))),
+        spelt(secrets.without(in_words(error, model))),
         only_lacks=all(item["type"] == "missing" for item in items),
-        keys=frozenset(str(item["loc"][0]) for item in items if item["loc"]),
+        keys=frozenset(place_of(item, model)[0] for item in items if item["loc"]),
     )
+
+
+def place_of(item: ErrorDetails, model: type[BaseModel]) -> tuple[str, ...]:
+    """Where an error is, by the field's own name, whatever alias its value came under."""
+    place = tuple(str(part) for part in item["loc"])
+    if not place:
+        return ()
+    return (delivered_names(model).get(place[0], place[0]), *place[1:])
 
 
 def _key_at_fault(error: BaseException, model: type[BaseModel]) -> str | None:
@@ -94,31 +108,18 @@ def _keys_by_code(model: type[BaseModel]) -> dict[CodeType, str]:
 
     note_all(model, None)
     for key, field in model.model_fields.items():
-        for inner in models_within(field.annotation) - {model}:
-            note_all(inner, key)
+        for inner in models_within(field.annotation):
+            if inner is not model:
+                note_all(inner, key)
     return {code: keys.pop() for code, keys in found.items() if len(keys) == 1 and "*" not in keys}
 
 
-def models_within(annotation: Any) -> set[type[BaseModel]]:
-    """The models that a type names, and those that they name."""
-    found: set[type[BaseModel]] = set()
-    waiting = [annotation]
-    while waiting:
-        kind = waiting.pop()
-        waiting += get_args(kind)
-        is_model = isinstance(kind, type) and not get_args(kind) and issubclass(kind, BaseModel)
-        if is_model and kind not in found:
-            found.add(kind)
-            waiting += [field.annotation for field in kind.model_fields.values()]
-    return found
-
-
-def in_words(error: ValidationError, *, of: str | None = None) -> str:
+def in_words(error: ValidationError, model: type[BaseModel], *, of: str | None = None) -> str:
     """Which key, and what is wrong with it; never the value, which may be a secret. of: only what is
     wrong with this key, which is not named."""
     said = []
     for item in error.errors(include_url=False, include_context=False):
-        loc = item["loc"]
+        loc = place_of(item, model)
         if of is not None and loc[:1] != (of,):
             continue
         where = ".".join(str(part) for part in (loc if of is None else loc[1:]))

@@ -18,14 +18,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Any, ForwardRef, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
 from config_manager.client.freezing import freeze
 from config_manager.client.guarded import attempt
-from config_manager.client.judging import judging, models_within
+from config_manager.client.judging import judging
 from config_manager.client.overrides import Override, laid_over, read_overrides
+from config_manager.client.type_walk import types_within
 from config_manager.client.validating import Validator, has_own_sources, keys_of, value_of
 from config_manager.client.words import MASK, Secrets, secrets_in
 from config_manager.config.documents import ConfigUpdate
@@ -83,6 +84,10 @@ class Effective(Generic[M]):
     """what was delivered sealed for it, whether the model has a field for it or not"""
     hidden: Secrets = field(default_factory=Secrets, repr=False)
     """what no words of anybody may hold"""
+    made_anew: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """keys whose value a factory makes anew each time, and what was given for each: JSON, or None"""
+    following: frozenset[str] = frozenset()
+    """keys whose factory takes the other values"""
 
     @cached_property
     def overrides(self) -> tuple[str, ...]:
@@ -168,6 +173,8 @@ class Layers(Generic[M]):
                 update,
                 known,
                 Secrets.of(values, also=hidden),
+                {key: given.get(key) for key in self._validator.made_anew},
+                self._validator.following - given.keys(),
             )
 
     def incomplete(self) -> Effective[M]:
@@ -242,14 +249,11 @@ class Layers(Generic[M]):
 
 
 def _holds_secrets(annotation: Any) -> bool:
-    """Whether a field's type, or a model within it, names one of pydantic's secret types."""
-    if hasattr(annotation, "get_secret_value") or any(map(_holds_secrets, get_args(annotation))):
-        return True
+    """Whether a field's type, or one within it, is one of pydantic's secret types."""
     return any(
-        hasattr(inner, "get_secret_value")
-        for model in models_within(annotation)
-        for info in model.model_fields.values()
-        for inner in (info.annotation, *get_args(info.annotation))
+        hasattr(kind, "get_secret_value")
+        or (isinstance(kind, str | ForwardRef) and "Secret" in str(kind))
+        for kind in types_within(annotation)
     )
 
 

@@ -29,7 +29,7 @@ _log = logging.getLogger("config_manager.client")
 
 def say(level: int, event: str, **fields: Any) -> None:
     """One line; `fields` must not hold values of the configuration."""
-    text = " ".join(f"{name}={value}" for name, value in fields.items())
+    text = " ".join(f"{name}={_on_one_line(value)}" for name, value in fields.items())
     told = {"fields": {"event": event, "actor": "client", **fields}}
     # the logging is the service's: its filters and its record factory may raise, or have `fields` of their own
     for extra in (told, None):
@@ -41,6 +41,11 @@ def _log_line(level: int, event: str, text: str, extra: dict[str, Any] | None) -
     if _log.isEnabledFor(level):
         _log.log(level, "%s %s", event, text, extra=extra)
     return True
+
+
+def _on_one_line(value: Any) -> str:
+    """Nobody's words begin a line of their own, but a traceback, whose lines are set off."""
+    return str(value).replace("\r", "\\r").rstrip("\n").replace("\n", "\n    ")
 
 
 class OnceAMinute:

@@ -15,9 +15,9 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from pydantic import AliasPath
+from pydantic import AliasPath, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
@@ -26,11 +26,13 @@ from config_manager.client.cache import Cache, KeptBroken
 from config_manager.client.claim import Onlooker
 from config_manager.client.deliveries import Deliveries
 from config_manager.client.env_file import Lines
+from config_manager.client.guarded import attempt
 from config_manager.client.identity import load_identity
 from config_manager.client.opening import default_state_dir
 from config_manager.client.places import expanded
 from config_manager.client.saying import say
 from config_manager.client.spelling import Key, delivered_names, taken_under
+from config_manager.config import strict_json
 from config_manager.config.errors import SettingsInvalid, StartError
 from config_manager.config.names import parse_instance, parse_service
 from config_manager.config.strict_json import JsonObject
@@ -91,11 +93,26 @@ class DeliveredSource(PydanticBaseSettingsSource):
         for field, keys in taken_under(self.settings_cls).items():
             path = _path(keys, self.current_state)
             if field in self._values and path is not None:
-                _put(found, path, self._values[field])
+                _put(found, path, self._as_its_type(field))
         if self.config.get("extra") == "allow":
             known = self.settings_cls.model_fields
             found |= {key: value for key, value in self._values.items() if key not in known}
         return found
+
+    def _as_its_type(self, field: str) -> Any:
+        """A strict model takes a date's text from JSON only, and this is read as Python's values."""
+        value, info = self._values[field], self.settings_cls.model_fields[field]
+        is_strict = self.config.get("strict") or any(
+            getattr(one, "strict", False) for one in info.metadata
+        )
+        if not is_strict:
+            return value
+        return attempt(
+            lambda: TypeAdapter[Any](cast("Any", info.annotation)).validate_json(
+                strict_json.dumps(value)
+            ),
+            value,
+        )
 
     @cached_property
     def _values(self) -> JsonObject:

@@ -17,7 +17,8 @@ from pydantic.fields import FieldInfo
 
 from config_manager.client.guarded import attempt
 from config_manager.client.plain import plain
-from config_manager.client.spelling import delivered_names
+from config_manager.client.spelling import delivered_names, taken_under
+from config_manager.client.type_walk import models_within
 from config_manager.config import strict_json
 from config_manager.config.strict_json import JsonObject
 
@@ -35,15 +36,39 @@ class Validator(Generic[M]):
         """other names under which a field may be delivered → its own"""
         # its fields go by their own names, as everything here spells them, whatever aliases they have
         self._by_name = True if any(map(_has_alias, model.model_fields.values())) else None
+        self._spelt = {
+            key: keys[0] for key, keys in taken_under(model).items() if isinstance(keys[0], str)
+        }
+        """the key that pydantic prefers for a field: a validator that runs before looks for that"""
         self._own_sources = has_own_sources(model)
         self._judges_defaults = bool(model.model_config.get("validate_default")) or any(
             info.validate_default for info in model.model_fields.values()
         )
         self._factories = {
-            key for key, info in model.model_fields.items() if info.default_factory is not None
+            key
+            for key, info in model.model_fields.items()
+            # one that takes the other values follows them
+            if info.default_factory is not None and not info.default_factory_takes_validated_data
+        }
+        self.following = frozenset(
+            key
+            for key, info in model.model_fields.items()
+            if info.default_factory_takes_validated_data
+        )
+        """keys whose factory takes the other values"""
+        self._within = {
+            key
+            for key, info in model.model_fields.items()
+            if any(map(_has_factory, models_within(info.annotation)))
         }
         self._made: JsonObject = {}
         self._looked_at = set[str]()
+
+    @property
+    def made_anew(self) -> set[str]:
+        """Keys whose value may be another each time though the same was given: a factory within it makes
+        a part, or what it makes can't be remembered."""
+        return self._within | (self._looked_at - self._made.keys())
 
     def validate(self, given: JsonObject) -> M:
         """Raises whatever the model's own code raises. given: by the fields' own names.
@@ -75,20 +100,21 @@ class Validator(Generic[M]):
     def read(self, given: JsonObject) -> M:
         """As `validate`, but nothing is remembered of what factories made."""
         # as JSON, so that a strict model takes "2026-01-01" for a date as it would from a file
-        data = strict_json.dumps(given)
+        spelt = {self._spelt.get(key, key): value for key, value in given.items()}
+        data = strict_json.dumps(spelt)
         try:
             return self._validated(partial(self.model.__pydantic_validator__.validate_json, data))
         except ValidationError as error:
             items = error.errors(include_url=False, include_context=False, include_input=False)
-            wrong = {item["loc"][0] for item in items if item["loc"]}
-            if not self._judges_defaults or wrong <= given.keys():
+            wrong = {str(item["loc"][0]) for item in items if item["loc"]}
+            if not self._judges_defaults or wrong <= spelt.keys():
                 raise
             # a default that is judged, such as a Path or a secret, may be no JSON
-            mine = copy.deepcopy(given)  # a validator may change what it gets
+            mine = copy.deepcopy(spelt)  # a validator may change what it gets
             values = self._validated(
                 partial(self.model.__pydantic_validator__.validate_python, mine, strict=False)
             )
-            if wrong & given.keys():
+            if wrong & spelt.keys():
                 raise
             return values
 
@@ -157,6 +183,10 @@ def has_own_sources(model: type[BaseModel]) -> bool:
 
 def _same(one: BaseModel, other: BaseModel | None, key: str) -> bool:
     return other is not None and bool(value_of(one, key) == value_of(other, key))
+
+
+def _has_factory(model: type[BaseModel]) -> bool:
+    return any(info.default_factory is not None for info in model.model_fields.values())
 
 
 def _has_alias(info: FieldInfo) -> bool:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import html
 import json
 import re
 import traceback
 import unicodedata
 from collections.abc import Iterable, Mapping
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from pydantic import BaseModel, ValidationError
 
@@ -47,7 +48,13 @@ def spelt(words: object, *, at_most: int = MOST_CHARACTERS) -> str:
 
 
 def _is_unfit(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
+    if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+        return character not in "\n\t"
+    return unicodedata.bidirectional(character) in _TURNS
+
+
+_TURNS = frozenset(["LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"])
+"""Characters that turn the direction of a line: it would read as another one."""
 
 
 def _text_of(words: object) -> str:
@@ -77,11 +84,18 @@ class Secrets:
         text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
         if not text:
             return
+        raw = value if isinstance(value, bytes) else text.encode(errors="replace")
+        password = attempt(lambda: urlsplit(text).password, None)  # of a connection's URL
+        if password:
+            self._spellings |= {password, unquote(password)}
         self._spellings |= {
             text,
+            repr(raw)[2:-1],
+            raw.hex(),
+            html.escape(text),
             repr(text)[1:-1],
             json.dumps(text)[1:-1],
-            base64.b64encode(text.encode(errors="replace")).decode(),
+            base64.b64encode(raw).decode(),
         }
         for escaped in (
             quote(text, errors="replace"),
@@ -112,22 +126,34 @@ class Secrets:
         what its members say."""
         if isinstance(error, BaseExceptionGroup):
             return spelt("; ".join(self.words_of(one) for one in leaves_of(error)[:_MOST_MEMBERS]))
-        name = type(error).__name__
+        name = name_of(error)
         if isinstance(error, ValidationError):
             return spelt(self.without(f"{name}: {_in_short(error)}"))
         return spelt(self.without(f"{name}: {_text_of(error)}".removesuffix(": ")))
 
     def traceback_of(self, error: BaseException) -> str:
         """An exception's traceback, for the log."""
-        lines = attempt(lambda: "".join(traceback.format_exception(error)), type(error).__name__)
+        lines = attempt(lambda: "".join(traceback.format_exception(error)), name_of(error))
         return spelt(self.without(lines[-_MOST_READ:]), at_most=_MOST_READ)
+
+
+def name_of(error: BaseException) -> str:
+    """Its type's, if that can be asked."""
+    return spelt(attempt(lambda: type(error).__name__, "an exception"))
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:
     """The exceptions in a group, and in the groups within; one that is no group alone."""
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for one in error.exceptions for leaf in leaves_of(one)]
+    leaves: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        one = waiting.pop(0)
+        members = one.exceptions if isinstance(one, BaseExceptionGroup) else None
+        if members is None:
+            leaves.append(one)
+        else:
+            waiting[:0] = members
+    return leaves
 
 
 def _hide(text: str, secret: str, hidden: bytearray) -> None:
@@ -170,8 +196,9 @@ def _collect(value: object, found: list[str | bytes], seen: set[int]) -> None:
         found.append(secret if isinstance(secret, str | bytes) else _text_of(secret))
     elif isinstance(value, BaseModel):
         _collect({**value.__dict__, **(value.__pydantic_extra__ or {})}, found, seen)
-    elif dataclasses.is_dataclass(value):
-        _collect(vars(value) if hasattr(value, "__dict__") else (), found, seen)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for one in dataclasses.fields(value):
+            _collect(getattr(value, one.name, None), found, seen)
     elif isinstance(value, Mapping):
         for inner in value.values():
             _collect(inner, found, seen)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
@@ -303,12 +305,30 @@ def test_in_threads_too_whatever_it_raises(error: BaseException) -> None:
         assert publisher.deliver_and_wait(n=7).applied
 
 
-def test_what_a_validator_exits_with_in_the_main_thread_is_a_signals_handler_and_ends_the_program() -> (
-    None
-):
-    """signal.signal(SIGTERM, lambda *_: sys.exit(0)) raises wherever the main thread happens to be."""
-    with pytest.raises(SystemExit):
-        Story(disk_with(5), model=fields_validator(SystemExit(0))).gets(6)
+def test_a_validator_that_exits_is_refused_and_a_signals_handler_in_one_ends_the_program() -> None:
+    """argparse in a validator exits; signal.signal(SIGTERM, lambda *_: sys.exit(0)) raises wherever the
+    main thread happens to be."""
+    story = Story(disk_with(5), model=fields_validator(SystemExit(2))).gets(6)
+    assert (story.n, story.stage) == (5, "refused 6")
+
+    class Stopped(BaseModel):
+        n: int = 0
+
+        @field_validator("n")
+        @classmethod
+        def stop(cls, n: int) -> int:
+            if n == 6:
+                signal.raise_signal(signal.SIGTERM)
+            return n
+
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        with pytest.raises(SystemExit):
+            Story(disk_with(5), model=Stopped).gets(6)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(KeyboardInterrupt):
+        Story(disk_with(5), model=fields_validator(KeyboardInterrupt())).gets(6)
 
 
 # ── the user's model stays the user's own ──────────────────────────────────────────────────────
