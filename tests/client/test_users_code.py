@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import logging
 import signal
 import sys
 import time
@@ -22,6 +24,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from typing_extensions import TypedDict
 
 from config_manager.client import NotNow
 from config_manager.client.freezing import freeze
@@ -31,7 +34,7 @@ from config_manager.client.testing import FakePublisher
 from config_manager.client.words import MASK, Secrets
 from tests.client import makers as m
 from tests.client.drivers import KITS, Kit
-from tests.client.story import Story, disk_with, read_receipt
+from tests.client.story import Settings, Story, disk_with, read_receipt
 
 SECRET = "correct-horse-battery"
 
@@ -481,6 +484,134 @@ def test_a_factory_that_makes_another_value_each_time_is_asked_once_in_a_process
     assert "id" not in new.model_fields_set
 
 
+class Rebuilds(BaseModel):
+    """An after-validator that assigns each time, and a class whose instances are validated again."""
+
+    model_config = ConfigDict(revalidate_instances="always")
+
+    host: str = "h"
+    url: str = ""
+
+    @model_validator(mode="after")
+    def derive(self) -> Any:
+        self.url = f"http://{self.host}"
+        return self
+
+
+class App(BaseModel):
+    settings: Rebuilds
+
+
+def test_what_was_delivered_may_be_given_on_to_models_and_responses() -> None:
+    current = effective(Rebuilds, host="db")
+    again = Rebuilds.model_validate(current)
+    assert again == App(settings=current).settings == current
+    again.host = "mine"  # it was not delivered
+    with pytest.raises(ValueError, match="frozen"):
+        current.host = "x"
+    current.host = "db"  # as a validator does that derives what is there already
+    assert repr(current.model_fields_set) == repr({"host", "url"} & current.model_fields_set)
+
+
+class Calls(BaseModel):
+    seen: ClassVar[list[str]] = []
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.seen.append(name)
+        super().__setattr__(name, value)
+
+    def __hash__(self) -> int:
+        return 7
+
+
+class Delivered(BaseModel):
+    a: int = 1
+
+
+class Mixed(Delivered, Calls):
+    """Never delivered itself."""
+
+
+class Equals(BaseModel):
+    name: str = "A"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Equals) and self.name.lower() == other.name.lower()
+
+
+def test_a_class_that_was_delivered_leaves_those_derived_from_it_as_they_were() -> None:
+    values = effective(Delivered, a=2)
+    assert hash(values) == hash(effective(Delivered, a=2))
+    mixed = Mixed()
+    mixed.a = 3
+    del mixed.a
+    assert (mixed.seen, hash(Mixed())) == (["a"], 7)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(Delivered())
+    with pytest.raises(TypeError, match="unhashable"):  # ours would contradict its own ==
+        hash(effective(Equals, name="a"))
+
+
+@dataclasses.dataclass
+class Holds:
+    inner: Plain
+
+
+class WithDataclass(BaseModel):
+    held: Holds = Holds(inner=Plain())
+
+
+def test_a_model_within_a_dataclass_is_immutable_too() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        effective(WithDataclass).held.inner.host = "x"
+
+
+class Prefers(BaseModel):
+    """A validator that runs before looks for the keys that pydantic takes."""
+
+    hosts: list[str] = Field(default_factory=list, alias="host_list")
+
+    @model_validator(mode="before")
+    @classmethod
+    def split(cls, data: dict[str, Any]) -> Any:
+        given = data.get("host_list")
+        return {**data, "host_list": given.split(",")} if isinstance(given, str) else data
+
+
+def test_a_validator_that_runs_before_finds_the_alias_and_errors_name_the_field() -> None:
+    for key in ("hosts", "host_list"):
+        assert effective(Prefers, **{key: "a,b"}).hosts == ["a", "b"]
+    with pytest.raises(DoesNotFit, match="^hosts: "):
+        effective(Prefers, host_list=5)
+
+
+class Item(BaseModel):
+    name: str = ""
+    id: float = Field(default_factory=time.perf_counter)
+
+
+class Makes(BaseModel):
+    n: int = 0
+    key: SecretStr = Field(default_factory=lambda: SecretStr(str(time.perf_counter())))
+    hidden: float = Field(default_factory=time.perf_counter, exclude=True)
+    raw: bytes = Field(default_factory=lambda: b"\xff%r" % time.perf_counter())
+    items: list[Item] = []
+    title: str = Field(default_factory=lambda data: f"title {data['n']}")
+
+
+def test_what_factories_make_within_or_of_what_cannot_be_shown_is_no_change() -> None:
+    items = [{"name": "a"}]
+    story = Story(disk_with(5, config={"n": 5, "items": items}), model=Makes)
+    began = story.current.values
+    story.gets(6, config={"n": 5, "items": items}).says()
+    story.gets(7, config={"n": 7, "items": items}).says()
+    story.gets(8, config={"n": 7, "items": [*items, {"name": "b"}]}).says()
+    assert [change.keys for change in story.calls] == [set(), {"n", "title"}, {"items"}]
+    now = story.current.values
+    assert (now.key, now.hidden) == (began.key, began.hidden)
+    assert now.title == "title 7"  # it follows what it is made of
+
+
 # ── secrets and spelling ───────────────────────────────────────────────────────────────────────
 
 
@@ -527,6 +658,34 @@ def test_no_secret_is_in_a_receipt_or_a_line_whatever_exception_carries_it(
     assert MASK in story.why
 
 
+@dataclasses.dataclass(slots=True)
+class Slots:
+    pw: SecretStr = SecretStr("")
+
+
+class Typed(TypedDict, total=False):
+    pw: SecretStr
+
+
+class Structures(BaseModel):
+    slots: Slots = Slots()
+    typed: Typed = {}
+    listed: list[Slots] = []
+
+
+def test_secrets_are_hidden_in_whatever_structure_they_are() -> None:
+    environment = {f"STT_WORKER_{key}": text for key, text in (("TYPED", "{}"), ("LISTED", "[]"))}
+    hidden = {"pw": SECRET}
+    story = Story(disk_with(5, config={}), model=Structures, environment=environment)
+    story.gets(6, config={"slots": hidden, "typed": hidden, "listed": [hidden]})
+    story.says(ValueError(f"login failed with {SECRET}"))
+    assert story.why == f"callback: ValueError: login failed with {MASK}"
+    story.gets(7, config={"slots": {}, "typed": hidden, "listed": [hidden]}).says()
+    for explanation in story.current.explanations.values():
+        assert SECRET not in f"{explanation} {explanation!r}"
+    assert story.current.explanations["typed"].shadowed == MASK
+
+
 def test_explain_shows_no_secret_that_an_override_shadows() -> None:
     layers = Layers(Guarded, "P_", environment={"P_PASSWORD": SECRET, "P_DEEP": "[]"})
     update = m.make_update(6, config={"password": "hunter2plain", "deep": [{"a": "hunter3"}]})
@@ -554,6 +713,62 @@ def test_an_exception_without_words_is_said_by_its_type() -> None:
     assert (story.stage, story.refused()) == ("refused 6", ["callback"])
     assert story.why is not None
     assert story.why.startswith("callback: Mute: ")
+
+
+class Unwalkable(BaseExceptionGroup[Exception]):
+    @property
+    def exceptions(self) -> Any:
+        raise KeyError("exceptions")
+
+
+def deep(levels: int) -> BaseException:
+    error: Exception = LookupError("at the bottom")
+    for _ in range(levels):
+        error = ExceptionGroup("in", [error])
+    return error
+
+
+def test_a_group_that_cannot_be_walked_or_is_very_deep_is_a_refusal() -> None:
+    story = Story(disk_with(5)).gets(6).says(Unwalkable("odd", [ValueError("x")]))
+    assert (story.stage, story.why) == ("refused 6", "callback: Unwalkable")
+    assert story.gets(7).says(deep(3_000)).why == "callback: LookupError: at the bottom"
+
+
+def test_no_words_begin_a_line_of_the_log_or_turn_one(caplog: pytest.LogCaptureFixture) -> None:
+    from config_manager.client.saying import say
+
+    say(logging.ERROR, "refused", detail="x\nERROR config_manager.client applied revision=99\r")
+    assert [line for line in caplog.messages[0].split("\n") if line.startswith("ERROR")] == []
+    story = Story(disk_with(5)).gets(6).says(ValueError("\u202egnirts\u2028line"))
+    assert story.why == "callback: ValueError: \ufffdgnirts\ufffdline"
+
+
+class Factory(logging.LogRecord):
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.fields = "the service's own"
+
+
+def test_the_services_own_logging_may_raise(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("config_manager.client")
+
+    def refuses(_: logging.LogRecord) -> bool:
+        raise TypeError("a filter's bug")
+
+    publisher = FakePublisher("voice")
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(Factory)
+    try:
+        with publisher.open_in_threads(Settings, first_wait_s=0) as config:
+            assert publisher.deliver_and_wait(n=-1).stage == "refused"
+            assert "refused service=voice" in caplog.text
+            logger.addFilter(refuses)
+            assert publisher.deliver_and_wait(n=-2).stage == "refused"
+            assert publisher.deliver_and_wait(n=7).applied
+            assert config.current.n == 7
+    finally:
+        logger.removeFilter(refuses)
+        logging.setLogRecordFactory(before)
 
 
 def test_a_group_of_one_is_its_member_and_a_not_now_counts_in_whatever_group_it_comes() -> None:
@@ -591,7 +806,18 @@ def test_a_clock_beside_every_calendar_ends_nothing() -> None:
 
 def test_secrets_are_found_in_other_spellings_and_short_ones_whole() -> None:
     secrets = Secrets(["p@ss/wörd#1", b"\xffbytes", "x1"])
-    for spelling in ("p%40ss%2Fw%C3%B6rd%231", "'p@ss/wörd#1'", '"p@ss/w\\u00f6rd#1"', "x1"):
+    for spelling in (
+        "p%40ss%2Fw%C3%B6rd%231",
+        "p%40ss/w%C3%B6rd%231",
+        "p%40ss%2fw%c3%b6rd%231",
+        "'p@ss/wörd#1'",
+        '"p@ss/w\\u00f6rd#1"',
+        "x1",
+    ):
         assert MASK in secrets.without(f"a {spelling} z")
     assert secrets.without("nothing of it") == "nothing of it"
+    dsn = Secrets(["postgres://robot:s3cr3t@db/x"])
+    assert dsn.without("password s3cr3t is wrong") == f"password {MASK} is wrong"
+    binary = b"\xff\xfe\x00\x01secret"
+    assert "secret" not in Secrets([binary]).without(repr(binary))
     assert Secrets([""]).without("an empty secret hides nothing") == "an empty secret hides nothing"
