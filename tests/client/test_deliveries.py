@@ -194,3 +194,17 @@ def test_no_mutant_of_a_sealed_message_changes_what_runs() -> None:
             mutant[rng.randrange(len(mutant))] ^= 1 << rng.randrange(8)
         story.receives(bytes(mutant), TOPIC)
         assert password(story) == "hunter2"
+
+
+def test_secrets_that_come_while_another_waits_for_a_restart_take_nothing_back() -> None:
+    story = Story(
+        disk_with(5, secrets={"password": 1}), model=Guarded, asks=False,
+        restart_required=frozenset({"whisper_model"}),
+    )  # fmt: skip
+    story.gets(6, secrets={"password": 1})
+    waits = {"whisper_model": "large", "n": 7}
+    story.gets(7, secrets={"password": 1}, config=waits)
+    assert (story.n, story.stage) == (6, "restart-required 7")
+    story.receives(sealed(7, password=(1, "hunter2")), TOPIC)
+    assert (story.n, password(story)) == (6, "hunter2")
+    assert story.swaps == sorted(story.swaps)

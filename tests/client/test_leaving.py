@@ -412,6 +412,130 @@ def test_a_worker_may_open_anew_what_its_parent_opened(tmp_path: Path) -> None:
     assert errors == ""
 
 
+READERS_AND_FORKS = """
+def reads():
+    while True:
+        config.current, config.freshness
+
+given = {"service": "stt-worker", "state_dir": state, "env_file": None, "mqtt_url": "none:"}
+with opened:
+    publisher.deliver_and_wait(n=6)
+config = Config(Settings, **given)
+config.open()
+for _ in range(3):
+    threading.Thread(target=reads, daemon=True).start()
+for _ in range(30):
+    child = os.fork()
+    if not child:
+        config.freshness
+        config.close()
+        os._exit(7)
+    deadline = time.monotonic() + 10
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            sys.exit("a child hangs")
+        time.sleep(0.001)
+"""
+
+
+def test_a_child_that_was_forked_while_others_read_hangs_nowhere(tmp_path: Path) -> None:
+    code, _, errors = ended(tmp_path, READERS_AND_FORKS, within=60)
+    assert (code, errors) == (0, "")
+
+
+MULTIPROCESSING = """
+import multiprocessing
+
+given = {"service": "stt-worker", "state_dir": state, "env_file": None, "mqtt_url": "none:"}
+with opened:
+    publisher.deliver_and_wait(n=6)
+
+def work():
+    Config(Settings, **given).open()
+
+for _ in range(3):
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+    print(child.exitcode)
+"""
+
+
+def test_a_child_of_multiprocessing_that_returns_leaves_no_death_behind(tmp_path: Path) -> None:
+    code, said, errors = ended(tmp_path, MULTIPROCESSING)
+    assert (code, said, errors) == (0, "0\n0\n0\n", "")
+    assert starts_with(tmp_path) == (6, {})
+
+
+FORKS_IN_A_CALLBACK = """
+def forks(change):
+    child = os.fork()
+    if not child:
+        sys.exit(0)
+    deadline = time.monotonic() + 10
+    while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    done.append(time.monotonic() < deadline)
+    heard.set()
+
+done, heard = [], threading.Event()
+with opened as config:
+    config.on_change(forks)
+    publisher.deliver_and_wait(n=6)
+    heard.wait(12)
+    print(done)
+"""
+
+
+def test_a_child_that_was_forked_in_a_callback_ends_when_it_exits(tmp_path: Path) -> None:
+    code, said, _ = ended(tmp_path, FORKS_IN_A_CALLBACK)
+    assert (code, said) == (0, "[True]\n")
+
+
+INTERRUPTED = """
+given = {"service": "stt-worker", "state_dir": state, "env_file": None, "mqtt_url": "mqtt://127.0.0.1:1"}
+with opened:
+    pass
+signal.signal(signal.SIGALRM, lambda *_: sys.exit(3))
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+config = Config(Settings, require=True, first_wait_s=60, **{**given, "state_dir": state.parent / "new"})
+from config_manager.client import trust_init
+(state.parent / "root").write_bytes(publisher.root)
+trust_init(state.parent / "new", state.parent / "root")
+try:
+    config.open()
+except SystemExit as error:
+    left = [one.name for one in threading.enumerate() if "config-manager" in one.name]
+    print(error.code, left, config.close())
+"""
+
+
+def test_an_open_that_a_signal_interrupts_is_closed_again(tmp_path: Path) -> None:
+    code, said, _ = ended(tmp_path, INTERRUPTED)
+    assert (code, said) == (0, "3 [] None\n")
+
+
+def test_closing_ends_an_open_that_is_under_way_in_another_thread(options: dict[str, Any]) -> None:
+    config = Config(Settings, **{**options, "mqtt_url": "none:", "first_wait_s": 60.0})
+    raised: list[BaseException] = []
+
+    def opens() -> None:
+        try:
+            config.open()
+        except RuntimeError as error:
+            raised.append(error)
+
+    opening = threading.Thread(target=opens)
+    opening.start()
+    eventually(lambda: config._living is not None, within=10, what="it began to open")
+    config.close()
+    opening.join(BOUND_S)
+    assert str(raised) == "[RuntimeError('it was closed while it was being opened')]"
+    with pytest.raises(RuntimeError, match="not open"):
+        print(config.current)
+
+
 # ── callbacks in threads ───────────────────────────────────────────────────────────────────────
 
 
@@ -547,3 +671,48 @@ def test_a_disk_that_takes_nothing_is_in_the_receipt_and_once_a_minute_in_the_lo
     with caplog.at_level(logging.ERROR, "config_manager.client"):
         it.run(story)
     assert caplog.text.count("cannot keep service=stt-worker") == 2
+
+
+@pytest.mark.parametrize("sick", ["full", "hung"])
+def test_a_disk_that_takes_nothing_keeps_no_broker_from_hearing_that_it_left(
+    it: Kit, sick: str
+) -> None:
+    let_go = threading.Event()
+    write = it.disk.write_atomic
+
+    def hangs(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        let_go.wait(60)
+        write(path, data, mode=mode)
+
+    async def story() -> None:
+        async with it.open():
+            it.a.configures(6)
+            await it.until(lambda: it.a.stage == "applied 6")
+            if sick == "full":
+                it.disk.full = True
+                it.a.configures(7)
+                await it.until(lambda: it.a.stage == "deferred 7")
+            else:
+                threading.Timer(2.0, let_go.set).start()
+                it.disk.write_atomic = hangs  # type: ignore[method-assign]
+        assert it.a.last.gone
+
+    it.run(story)
+
+
+def test_receipts_rise_also_if_a_second_broker_comes_while_the_disk_is_full(it: Kit) -> None:
+    async def story() -> None:
+        async with it.open(mqtt_url="mqtt://a,mqtt://b"):
+            it.disk.full = True
+            it.a.configures(6)
+            await it.until(lambda: it.a.stage == "deferred 6")
+            it.b.drops_all()
+            await it.sleep(5)
+            it.disk.full = False
+            await it.until(lambda: it.a.stage == it.b.stage == "healthy 6")
+        for broker in (it.a, it.b):
+            # each connection's will was made before it
+            orders = [receipt.order for receipt in broker.receipts if not receipt.gone]
+            assert orders == sorted(orders)
+
+    it.run(story)

@@ -252,6 +252,34 @@ def test_what_has_a_newer_signature_already_survives_the_end_of_the_older_key() 
     assert not scene.subscriber.signer_revoked
 
 
+def test_a_newer_signature_is_kept_also_while_it_bakes_is_asked_about_or_was_put_off() -> None:
+    def asked(subscriber: Subscriber) -> None:
+        subscriber.try_out(asks=True)
+
+    def baking(subscriber: Subscriber) -> None:
+        subscriber.try_out()
+        subscriber.adopt(bakes=True)
+
+    for waits in (asked, baking, lambda _: None):
+        scene = running(5)
+        scene.subscriber = Subscriber(
+            m.SERVICE, "here", RootChain([pin(r.root(1))]), m.make_kept(5), negotiates=True
+        )
+        scene.gets(6)
+        offered = scene.subscriber.offered
+        assert offered is not None
+        waits(scene.subscriber)
+        scene.trusts(2, ROTATED)
+        scene.gets(6, r.SECOND_CONFIG)
+        if waits is not baking:
+            scene.subscriber.adopt(bakes=True, accepted=offered)
+        scene.subscriber.proved(offered)
+        scene.trusts(3, r.root(3, config=(r.SECOND_CONFIG,)))
+        assert scene.kept.running is not None
+        assert key_id(r.SECOND_CONFIG) in scene.kept.running[1].signers
+        assert not scene.subscriber.signer_revoked
+
+
 def test_a_signature_that_does_not_hold_is_not_kept() -> None:
     scene = running(5, roots=[ROTATED])
     genuine = wire.parse_envelope(update(5))
