@@ -29,7 +29,7 @@ from typing import (
 import trio
 from pydantic import BaseModel, ConfigDict
 
-from config_manager.client.background import Worker, run_under_trio
+from config_manager.client.background import Outcome, Worker, run_under_trio
 from config_manager.client.callbacks import check_answer, check_runs
 from config_manager.client.config import LiveConfig
 from config_manager.client.instance import (
@@ -330,6 +330,8 @@ class _Driver(Generic[M]):
         self._cache = prepared.cache
         self._disk = disk
         self._once_a_minute = OnceAMinute(prepared.service)
+        self._boots = prepared.boots
+        self._next_boot: int | None = None
         self._keep_root = prepared.keep_root
         self._listener = listener
         self._apply = apply
@@ -347,6 +349,8 @@ class _Driver(Generic[M]):
         self._stale: ConfigurationStale | None = None
         self._stops = trio.Event()
         self._leaves = False
+        self._readings: dict[str, trio.CancelScope] = {}
+        """client id → what ends the reading of its connection"""
 
     def send(self, news: _News) -> None:
         """From outside the driver's tasks; where the inbox is full the next tick does it."""
@@ -410,7 +414,22 @@ class _Driver(Generic[M]):
             if now >= wakes_at:  # also where messages never pause: time must not depend on them
                 await self._step(partial(instance.tick, now, wall_now))
                 await self._keep_what_waits()
+                await self._count_as_newest()
                 next_tick = now + _TICK_S
+
+    async def _count_as_newest(self) -> None:
+        """Another process that started since has a higher number. The disk is asked when it is idle, and
+        is not waited for: it may hang."""
+        number, self._next_boot = self._next_boot, None
+        if number is not None:
+            await self._step(lambda: self._instance.starts_anew(number))
+            for reading in self._readings.values():  # whose will is of the number before
+                reading.cancel()
+        elif self._disk.is_idle:
+            self._disk.submit(self._boots.take_next_if_overtaken, self._note_boot)
+
+    def _note_boot(self, outcome: Outcome) -> None:
+        self._next_boot = outcome.value
 
     async def _keep_what_waits(self) -> None:
         """The process that wrote the file may have ended."""
@@ -547,6 +566,7 @@ class _Driver(Generic[M]):
                         transport.connect(address, client_id=client_id, will=will) as connection,
                         trio.open_nursery() as nursery,
                     ):
+                        self._readings[client_id] = nursery.cancel_scope
                         await connection.subscribe(*self._instance.filters)
                         say(logging.INFO, "connected", broker=str(address))
                         # made afresh: the last will that this broker may hold has a higher number
@@ -558,6 +578,8 @@ class _Driver(Generic[M]):
                                 await self._inbox.send(_Arrived(message.topic, message.payload))
             except BrokerUnavailable as error:
                 say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
+            finally:
+                self._readings.pop(client_id, None)
             await self._inbox.send(_Lost())
             failures = 0 if worked else failures + 1
             pause = backoff_s(failures, first_s=_BACKOFF_S, longest_s=_BACKOFF_LIMIT_S)

@@ -22,7 +22,7 @@ from config_manager.client.aio_connection import (
     Will,
     connect_with_aiomqtt,
 )
-from config_manager.client.background import Worker, run_in
+from config_manager.client.background import Outcome, Worker, run_in
 from config_manager.client.brokers import parse_addresses
 from config_manager.client.callbacks import check_answer, check_runs
 from config_manager.client.config import LiveConfig
@@ -240,6 +240,8 @@ class _Driver(Generic[M]):
         self._cache = prepared.cache
         self._disk = disk
         self._once_a_minute = OnceAMinute(prepared.service)
+        self._boots = prepared.boots
+        self._next_boot: int | None = None
         self._keep_root = prepared.keep_root
         self._config = config
         self._apply = apply
@@ -254,6 +256,8 @@ class _Driver(Generic[M]):
         self._acknowledged = asyncio.Event()
         self._first = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
+        self._readings: dict[str, asyncio.Timeout] = {}
+        """client id → what ends the reading of its connection"""
         self._stops = False
         self._leaves = False
 
@@ -272,6 +276,7 @@ class _Driver(Generic[M]):
         while True:
             await self._step(lambda: self._instance.tick(_now(), self._world.clock.now()))
             await self._keep_what_waits()
+            await self._count_as_newest()
             wakes_at = _now() + _TICK_S
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(min(wakes_at, self._instance.due or wakes_at)):
@@ -279,6 +284,21 @@ class _Driver(Generic[M]):
             if self._due.is_set():  # outside the timeout: what was decided is done to its end
                 self._due.clear()
                 await self._step(lambda: self._instance.retry(_now()))
+
+    async def _count_as_newest(self) -> None:
+        """Another process that started since has a higher number. The disk is asked when it is idle, and
+        is not waited for: it may hang."""
+        number, self._next_boot = self._next_boot, None
+        if number is not None:
+            await self._step(lambda: self._instance.starts_anew(number))
+            for reading in self._readings.values():  # whose will is of the number before
+                with suppress(RuntimeError):  # it ends already
+                    reading.reschedule(_now())
+        elif self._disk.is_idle:
+            self._disk.submit(self._boots.take_next_if_overtaken, self._note_boot)
+
+    def _note_boot(self, outcome: Outcome) -> None:
+        self._next_boot = outcome.value
 
     async def _keep_what_waits(self) -> None:
         """The process that wrote the file may have ended."""
@@ -424,12 +444,18 @@ class _Driver(Generic[M]):
                     await self._step(lambda: [self._instance.receipt()])
                     sending = asyncio.create_task(self._send_receipts(connection, client_id))
                     try:
-                        async with aclosing(cast("_Messages", connection.messages())) as messages:
+                        async with (
+                            asyncio.timeout(None) as self._readings[client_id],
+                            aclosing(cast("_Messages", connection.messages())) as messages,
+                        ):
                             async for topic, payload in messages:
                                 worked = True  # which a broker that drops us at once does not
                                 await self._arrived(topic, payload)
                     finally:
+                        self._readings.pop(client_id, None)
                         await _ended([sending])
+            except TimeoutError:  # we count as newest from now on, which a new will has to say
+                pass
             except BrokerUnavailable as error:
                 say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
             await self._step(lambda: self._instance.disconnected(_now()))

@@ -45,6 +45,7 @@ class Worker:
         self._is_closed = False
         self._is_busy = False
         self._is_at_work = False
+        self.done = 0
         self.thread = threading.Thread(target=self._run, name=f"config-manager {name}", daemon=True)
         self.thread.start()
         _workers.add(self)
@@ -95,15 +96,21 @@ class Worker:
                 raise outcome.error or SystemExit(0)
             self._is_at_work = False
             done(outcome)
+            self.done += 1
             del work, done, outcome  # they hold what the caller holds
 
 
 _workers: WeakSet[Worker] = WeakSet()
 
 
-def all_are_idle() -> bool:
-    """Whether no worker has anything to do: a test in virtual time asks before it lets time pass."""
-    return all(worker.is_idle for worker in list(_workers))
+def work_done() -> int | None:
+    """How many pieces of work are done so far; None while some worker has anything to do.
+
+    A test in virtual time lets time pass only if that was the same before and after it waited: what came
+    of the last piece may still have to be taken.
+    """
+    workers = list(_workers)
+    return sum(one.done for one in workers) if all(one.is_idle for one in workers) else None
 
 
 def _outcome_of(work: Work) -> Outcome:

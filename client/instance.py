@@ -379,6 +379,13 @@ class Instance(Generic[M]):
             self.subscriber.offer_again()  # it was enrolled while it ran
         return [*([Keep(kept)] if kept is not None else []), *self._weigh(now)]
 
+    def starts_anew(self, boot_seq: int) -> list[Do[M]]:
+        """From now on its receipts are of this start: those of an earlier number count no more."""
+        if self._has_ended:
+            return []
+        self._boot_seq, self._seq = boot_seq, 0
+        return [self.receipt()]
+
     def disconnected(self, now: float) -> list[Do[M]]:
         if self._has_ended:
             return []

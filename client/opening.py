@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from pydantic import BaseModel
 
 from config_manager.client import env_file
 from config_manager.client.background import Worker
+from config_manager.client.boots import Boots
 from config_manager.client.cache import Cache, KeptBroken
 from config_manager.client.claim import Claim
 from config_manager.client.identity import (
@@ -45,7 +46,6 @@ from config_manager.client.saying import say
 from config_manager.client.subscriber import Kept
 from config_manager.config.errors import NothingDelivered, SettingsInvalid
 from config_manager.config.names import InstanceName, ServiceName, parse_instance, parse_service
-from config_manager.config.strict_json import MAX_INTEGER
 from config_manager.config.world import World
 
 M = TypeVar("M", bound=BaseModel)
@@ -149,6 +149,7 @@ class Prepared(Generic[M]):
     has_kept: bool
     broken: str | None
     claim: Claim
+    boots: Boots
 
     @contextmanager
     def disk_thread(self) -> Iterator[Worker]:
@@ -211,6 +212,7 @@ def prepare(
             )
         cache = Cache(state_dir, service, identity.file_key, identity.roots, world, claim)
         kept, broken = _load(cache)
+        boots = Boots(state_dir / f"{service}.boot", claim, world)
         try:
             instance = Instance(
                 service,
@@ -224,7 +226,7 @@ def prepare(
                     options.max_stale_s,
                     options.on_stale,
                 ),
-                boot_seq=_next_boot(state_dir / f"{service}.boot", world),
+                boot_seq=boots.number,
                 asks=asks,
                 requires=options.require,
                 world=world,
@@ -253,6 +255,7 @@ def prepare(
             kept is not None and kept.to_start_with is not None,
             "; ".join(filter(None, (identity.broken, broken))) or None,
             claim,
+            boots,
         )
         unless_all_goes_well.pop_all()
     return prepared
@@ -300,21 +303,6 @@ def _load(cache: Cache) -> tuple[Kept | None, str | None]:
         return error.marks, str(error)
     except OSError as error:  # a sick disk costs the service what was kept, not its start
         return None, str(error)
-
-
-def _next_boot(path: Path, world: World) -> int:
-    """This start's number: receipts of a later start count as newer."""
-    # either alone would do: the clock where the file is lost or the disk full, which is no reason
-    # not to start, and the file where the clock was set back
-    number = max(1, int(world.clock.now()))
-    with world.disk.lock(path.parent):  # two that start at once have two numbers
-        with suppress(OSError, ValueError):
-            before = int(world.disk.read(path))
-            if before < MAX_INTEGER - 1:
-                number = max(number, before + 1)
-        with suppress(OSError):
-            world.disk.write_atomic(path, b"%d\n" % number)
-    return number
 
 
 def _marked_restart_required(model: type[BaseModel]) -> frozenset[str]:

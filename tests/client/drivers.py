@@ -22,7 +22,7 @@ import trio.testing
 
 from config_manager.actors import mqtt
 from config_manager.client import actor, aio, aio_connection
-from config_manager.client.background import all_are_idle
+from config_manager.client.background import work_done
 from config_manager.client.config import LiveConfig
 from config_manager.client.identity import trust_init
 from config_manager.config import wire
@@ -254,10 +254,10 @@ class TrioKit(Kit):
         async def jump() -> None:
             threads = trio.to_thread.current_default_thread_limiter()
             while True:
-                was_idle = all_are_idle()  # else what a worker did meanwhile waits for its turn
+                done = work_done()
                 await trio.testing.wait_all_tasks_blocked(_IDLE_S)
                 ahead = trio.lowlevel.current_statistics().seconds_to_next_deadline
-                is_idle = was_idle and threads.borrowed_tokens == 0 and all_are_idle()
+                is_idle = threads.borrowed_tokens == 0 and done is not None and done == work_done()
                 if is_idle and 0 < ahead < float("inf"):
                     self._clock.jump(ahead)
 
@@ -450,14 +450,14 @@ class _JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None or timeout <= 0:
             return super().select(timeout)
-        was_idle = self._is_idle()
+        done = self._work_done()
         events = super().select(min(timeout, _IDLE_S))
-        if not events and was_idle and self._is_idle():
+        if not events and done is not None and done == self._work_done():
             self.ahead += timeout
         return events
 
-    def _is_idle(self) -> bool:
-        return self._threads.at_work == 0 and all_are_idle()
+    def _work_done(self) -> int | None:
+        return None if self._threads.at_work else work_done()
 
 
 def run_asyncio(main: Coroutine[Any, Any, T]) -> T:

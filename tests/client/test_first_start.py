@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from config_manager.client.boots import Boots
+from config_manager.client.claim import Claim
 from config_manager.client.identity import (
     Identity,
     keep_root,
@@ -21,7 +23,6 @@ from config_manager.client.identity import (
     note_enrolled,
     trust_init,
 )
-from config_manager.client.opening import _next_boot
 from config_manager.client.root_chain import follow_on
 from config_manager.config.errors import RootRefused
 from config_manager.config.world import SystemDisk, World
@@ -241,7 +242,8 @@ def test_starts_at_once_have_numbers_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "stt-worker.boot"
     world = World(clock=m.SetClock())
     with ThreadPoolExecutor(PROCESSES) as threads:
-        numbers = list(threads.map(lambda _: _next_boot(path, world), range(40)))
+        claim = Claim(tmp_path, m.SERVICE)
+        numbers = list(threads.map(lambda _: Boots(path, claim, world).number, range(40)))
     assert len(set(numbers)) == 40
     assert int(path.read_text()) == max(numbers)
 

@@ -20,9 +20,11 @@ from config_manager.client.claim import Claim, Onlooker
 from config_manager.client.cli import client
 from config_manager.client.identity import load_identity
 from config_manager.client.testing import FakePublisher
+from config_manager.config.documents import Receipt
 from config_manager.config.world import World
 from tests.client import makers as m
 from tests.client.story import Settings
+from tests.processes import eventually
 
 FIRST = """
 import sys
@@ -170,6 +172,47 @@ def test_where_nothing_was_proved_who_starts_beside_a_trial_runs_the_same_and_no
         first.communicate("", timeout=20)
     with second() as config:
         assert (config.current.n, config.refusals) == (9, {})
+
+
+# ── whom the operator sees ─────────────────────────────────────────────────────────────────────
+
+
+class Seen:
+    """The instance, as a server takes its receipts."""
+
+    def __init__(self, publisher: FakePublisher) -> None:
+        self._publisher = publisher
+
+    @property
+    def newest(self) -> Receipt:
+        return max(self._publisher.receipts, key=lambda receipt: receipt.order)
+
+    def runs(self, revision: int) -> bool:
+        running = self.newest.running
+        return not self.newest.gone and running is not None and running.revision == revision
+
+
+@pytest.mark.parametrize("leaves", ["the one that writes", "the one that started last"])
+def test_while_one_of_two_goes_on_the_instance_is_not_gone(tmp_path: Path, leaves: str) -> None:
+    """A server's workers are replaced one by one, and each says that it leaves."""
+    publisher = FakePublisher(m.SERVICE)
+    seen, given = Seen(publisher), {"state_dir": tmp_path / "state", "first_wait_s": 0.0}
+    first, second = (publisher.open_in_threads(Settings, **given) for _ in range(2))  # type: ignore[arg-type]
+    first.open()
+    publisher.deliver_and_wait(n=1)
+    second.open()
+    try:
+        publisher.deliver_and_wait(n=2)
+        gone, stays = (first, second) if leaves == "the one that writes" else (second, first)
+        gone.close()
+        eventually(lambda: seen.runs(2), within=10, what="the one that stays is shown")
+        publisher.deliver_and_wait(n=3)
+        assert stays.current.n == 3
+        eventually(lambda: seen.runs(3), within=10, what="what it runs is shown")
+    finally:
+        first.close()
+        second.close()
+    assert seen.newest.gone
 
 
 # ── who writes ─────────────────────────────────────────────────────────────────────────────────
