@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from config_manager.config.errors import SettingsInvalid
-from config_manager.config.tls import load_chain
+from config_manager.config.tls import close_what_fails, load_chain
 
 if TYPE_CHECKING:
     import ssl
@@ -59,6 +59,7 @@ class BrokerAddress:
                 load_chain(context, self.cert, self.key)
         except OSError as error:  # ssl.SSLError is one
             raise OSError(f"{files}: {error.strerror or error}") from error
+        close_what_fails(context)
         return context
 
     def check_files(self) -> None:

@@ -19,3 +19,19 @@ def load_chain(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
         )
 
     context.load_cert_chain(cert, key, refuse)
+
+
+def close_what_fails(context: ssl.SSLContext) -> None:
+    """Sockets of this context are closed by a handshake that fails. Whoever wraps them for us (paho) leaves that
+    to the garbage collector, and a peer could fail them faster than it comes."""
+    import ssl
+
+    class ClosedIfItFails(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            try:
+                super().do_handshake(block)
+            except BaseException:
+                self.close()
+                raise
+
+    context.sslsocket_class = ClosedIfItFails

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,16 +68,18 @@ def test_5_comes_first_again_at_the_next_connection() -> None:
 
 
 @by_everyone
-@pytest.mark.parametrize("answer", [NOT_AUTHORISED_5, b""], ids=["refuses", "is silent"])
+@pytest.mark.parametrize(
+    "answer", [NOT_AUTHORISED_5, b"", CONNACK_5[:3]], ids=["refuses", "is silent", "never ends"]
+)
 def test_a_broker_that_is_slow_or_refuses_is_asked_once(
     listen: Listen, answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (mqtt, aio_connection):
-        monkeypatch.setattr(module, "_CONNECT_S", 0.2 if not answer else 5.0)
+        monkeypatch.setattr(module, "_CONNECT_S", 5.0 if answer == NOT_AUTHORISED_5 else 0.2)
     with hostile(answer) as (address, came):
         heard, why = listen(address)
     assert not heard
-    assert ("ot authorized" if answer else "no answer") in why
+    assert ("ot authorized" if answer == NOT_AUTHORISED_5 else "no answer") in why
     assert list(versions(came)) == [5]
 
 
@@ -136,6 +139,17 @@ def test_whatever_connecting_raises_is_disconnected(
     monkeypatch.undo()
     monkeypatch.setattr(socket, "create_connection", fail)
     assert "odd" in listen(BrokerAddress("127.0.0.1", 1))[1]
+
+
+@by_everyone
+def test_a_handshake_that_fails_leaves_no_socket_to_the_collector(listen: Listen) -> None:
+    gc.disable()
+    try:
+        with hostile(b"no TLS at all") as (address, _):  # which waits until it was hung up on
+            _, why = listen(BrokerAddress(address.host, address.port, tls=True))
+    finally:
+        gc.enable()
+    assert "SSL" in why
 
 
 @pytest.mark.parametrize("listen", [as_the_server, as_a_trio_service])
