@@ -189,6 +189,19 @@ def test_others_have_their_turn_between_the_packets_of_one_tls_record(tmp_path: 
 # ── what waits to be read ──────────────────────────────────────────────────────────────────────
 
 
+async def _what_waits(address: BrokerAddress) -> Any:
+    will = aio_connection.Will("system/config-status/a/b", b"{}")
+    async with aio_connection.connect_with_aiomqtt(address, "one", will) as connection:
+        return await connection._client._queue.get()  # type: ignore[attr-defined]
+
+
+def test_what_waits_has_nothing_beside_it_that_nobody_counts() -> None:
+    """paho's properties are an object of 6 kB, and a tuple and two texts for each seven bytes of a packet."""
+    with hostile(CONNACK_5 + publish(b"t", b"x", listed=properties(500))) as (address, _):
+        waits = run_asyncio(_what_waits(address))
+    assert (waits.payload, waits.properties) == (b"x", None)
+
+
 def message(topic: str, payload: bytes) -> aiomqtt.Message:
     return aiomqtt.Message(topic, payload, qos=0, retain=False, mid=1, properties=None)
 
