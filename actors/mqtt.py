@@ -14,6 +14,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
+    AsyncExitStack,
     asynccontextmanager,
     contextmanager,
     suppress,
@@ -24,9 +25,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 
 from config_manager.actors.packet_limit import (
-    MAX_MESSAGE_BYTES,
     PacketLimit,
     connect_properties,
+    plainly,
+    weight,
 )
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import the_reason
@@ -36,14 +38,11 @@ if TYPE_CHECKING:
 
 _KEEPALIVE_S = 10
 _CONNECT_S = 5.0
-_CONNECT_V5_S = 2.0
-"""A broker that knows no protocol 5 may just hang up, or never answer: then 3.1.1 is tried."""
 _PUBLISH_S = 10.0
 _IN_FLIGHT = 20
 _UNREAD = 65_536
 """Messages that may wait to be read: the retained ones of that many services come in one burst."""
 _UNREAD_BYTES = 64 * 1024 * 1024
-_UNSUPPORTED_PROTOCOL = 132
 
 
 class BrokerUnavailable(Exception):
@@ -115,69 +114,53 @@ class AiomqttTransport:
         longer fits; by default the oldest stay."""
         self._tls = tls
         self._unread = unread or _Unread
-        self._speaks_311: set[BrokerAddress] = set()
 
     @asynccontextmanager
     async def connect(
         self, address: BrokerAddress, *, client_id: str, will: Message | None = None
     ) -> AsyncIterator[Connection]:
+        with broken_as_itself():  # the loop's nurseries wrap whatever passes them
+            async with AsyncExitStack() as stack:
+                try:
+                    opened = await self._open(stack, address, client_id, will)
+                except BrokerUnavailable:
+                    raise
+                except Exception as error:  # nothing about a broker may end what else we do
+                    raise BrokerUnavailable(plainly(error)) from error
+                nursery = await stack.enter_async_context(trio.open_nursery())
+                nursery.start_soon(opened.close_when_lost)
+                yield opened
+                nursery.cancel_scope.cancel()
+
+    async def _open(
+        self, stack: AsyncExitStack, address: BrokerAddress, client_id: str, will: Message | None
+    ) -> _AiomqttConnection:
+        """Protocol 5 first, each time: a broker that was slow once is none that knows no better."""
         import aiomqtt
         import trio_asyncio
 
-        with broken_as_itself():  # the loop's nurseries wrap whatever passes them
-            async with trio_asyncio.open_loop() as loop:
-                # without a handler of ours a dying broker ends the whole program
-                loop.set_exception_handler(lambda _loop, _context: None)
-                inbox = _Inbox(self._unread())
-                async with (
-                    self._open(aiomqtt, address, client_id, will, inbox) as (client, limit),
-                    trio.open_nursery() as nursery,
-                ):
-                    nursery.start_soon(inbox.close_when_lost, client, limit)
-                    yield _AiomqttConnection(client, inbox, loop, limit)
-                    nursery.cancel_scope.cancel()
-
-    @asynccontextmanager
-    async def _open(
-        self,
-        module: Any,
-        address: BrokerAddress,
-        client_id: str,
-        will: Message | None,
-        inbox: _Inbox,
-    ) -> AsyncIterator[tuple[aiomqtt.Client, PacketLimit]]:
-        import trio_asyncio
-
-        error: Exception | None = None
-        for version in (module.ProtocolVersion.V5, module.ProtocolVersion.V311):
-            v5 = version is module.ProtocolVersion.V5
-            if v5 and address in self._speaks_311:
-                continue
+        loop = await stack.enter_async_context(trio_asyncio.open_loop())
+        # without a handler of ours a dying broker ends the whole program
+        loop.set_exception_handler(lambda _loop, _context: None)
+        for version in (aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311):
+            inbox = _Inbox(self._unread())
+            client = self._client(aiomqtt, address, client_id, will, version, inbox)
+            limit = PacketLimit(client)
             try:
-                client = self._client(module, address, client_id, will, version, inbox)
-                limit = PacketLimit(client._client)  # noqa: SLF001  aiomqtt shows it to nobody
-                manager = trio_asyncio.aio_as_trio(client)
-                with trio.fail_after(_CONNECT_V5_S if v5 else _CONNECT_S):
-                    await manager.__aenter__()
-            except (module.MqttError, OSError, trio.TooSlowError) as refused:
-                error = BrokerUnavailable(limit.refused) if limit.refused else refused
-                if v5 and _may_not_know_5(refused):
+                with trio.fail_after(_CONNECT_S):
+                    await trio_asyncio.aio_as_trio(client.__aenter__)()
+                limit.check_connected()
+            except Exception as error:
+                _close(client)
+                if version is aiomqtt.ProtocolVersion.V5 and limit.may_not_know_5(error):
                     continue
-                break
-            if not v5:
-                self._speaks_311.add(address)
-            try:
-                yield client, limit
-            finally:
-                # where it is gone already, that is what leaving wanted
-                with (
-                    trio.CancelScope(shield=True),
-                    trio.move_on_after(1),
-                    suppress(module.MqttError),
-                ):
-                    await manager.__aexit__(None, None, None)
-            return
-        raise BrokerUnavailable(_plainly(error)) from error
+                raise BrokerUnavailable(limit.why(error)) from error
+            except BaseException:
+                _close(client)
+                raise
+            stack.push_async_callback(_leave, client)
+            return _AiomqttConnection(client, inbox, loop, limit)
+        raise AssertionError  # the last version continues nowhere
 
     def _client(
         self,
@@ -216,6 +199,28 @@ class AiomqttTransport:
         return client
 
 
+async def _leave(client: aiomqtt.Client) -> None:
+    """Where it is gone already, that is what leaving wanted."""
+    import aiomqtt
+    import trio_asyncio
+
+    try:
+        with (
+            trio.CancelScope(shield=True),
+            trio.move_on_after(1),
+            suppress(aiomqtt.MqttError),
+        ):
+            await trio_asyncio.aio_as_trio(client.__aexit__)(None, None, None)
+    finally:
+        _close(client)
+
+
+def _close(client: aiomqtt.Client) -> None:
+    """aiomqtt leaves the socket of a connection that broke to the collector."""
+    with suppress(Exception):
+        client._client._sock_close()  # noqa: SLF001
+
+
 class _Unread(asyncio.Queue[Any]):
     """The first that come stay: the retained messages of all services, of which each counts. What does
     not fit is lost as on any QoS 0 way; whoever reads asks again for what is missing."""
@@ -227,11 +232,11 @@ class _Unread(asyncio.Queue[Any]):
     def put_nowait(self, item: aiomqtt.Message) -> None:
         if self._waiting_bytes <= _UNREAD_BYTES and not self.full():
             super().put_nowait(item)
-            self._waiting_bytes += len(_payload(item))
+            self._waiting_bytes += weight(item)
 
     def get_nowait(self) -> aiomqtt.Message:
         item: aiomqtt.Message = super().get_nowait()
-        self._waiting_bytes -= len(_payload(item))
+        self._waiting_bytes -= weight(item)
         return item
 
 
@@ -247,9 +252,8 @@ class _Inbox(asyncio.Queue[Any]):
         self.lost: BrokerUnavailable | None = None
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
-        if len(_payload(item)) <= MAX_MESSAGE_BYTES:
-            self._unread.put_nowait(item)
-            self._news.set()
+        self._unread.put_nowait(item)
+        self._news.set()
 
     async def read(self) -> AsyncIterator[Message]:
         """Until the connection is lost and everything was read."""
@@ -274,7 +278,7 @@ class _Inbox(asyncio.Queue[Any]):
         except StopAsyncIteration:
             self.lost = BrokerUnavailable("the connection was closed")
         except (aiomqtt.MqttError, OSError) as error:
-            self.lost = BrokerUnavailable(limit.refused or _plainly(error))
+            self.lost = BrokerUnavailable(limit.why(error))
         self.close()
 
     def close(self) -> None:
@@ -355,8 +359,11 @@ class _AiomqttConnection:
 
         paho.on_publish = on_publish
 
+    async def close_when_lost(self) -> None:
+        await self._inbox.close_when_lost(self._client, self._limit)
+
     def _broken(self, error: Exception) -> BrokerUnavailable:
-        return BrokerUnavailable(self._limit.refused or _plainly(error))
+        return BrokerUnavailable(self._limit.why(error))
 
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
@@ -391,24 +398,6 @@ class _AiomqttConnection:
         async for message in self._inbox.read():
             yield message
         raise self._inbox.lost or BrokerUnavailable("the connection was closed")
-
-
-def _may_not_know_5(error: Exception) -> bool:
-    code = getattr(error, "rc", None)
-    value = getattr(code, "value", code)
-    return (
-        isinstance(error, trio.TooSlowError)
-        or value == _UNSUPPORTED_PROTOCOL
-        or "nsupported protocol" in str(error)
-        or "isconnected" in str(error)
-        or "imed out" in str(error)
-    )
-
-
-def _plainly(error: Exception | None) -> str:
-    if isinstance(error, trio.TooSlowError):
-        return "no answer"
-    return str(error) or type(error).__name__
 
 
 _SILENT = logging.getLogger("config_manager.mqtt")

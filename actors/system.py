@@ -398,6 +398,7 @@ async def _brokers(
     for target in parse_mqtt_urls(settings.mqtt_url):
         match target:
             case BrokerAddress():
+                target.check_files()
                 addresses.append(target)
             case Auto(port):
                 own = await stack.enter_async_context(own_broker(settings.data_dir, port, world))

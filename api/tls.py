@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from config_manager.config.errors import KeyFileUnsafe, SettingsInvalid
+from config_manager.config.tls import load_chain
 
 _LOOK_EVERY_S = 1.0
 
@@ -66,7 +67,7 @@ class Certificate:
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self._cert_file, self._key_file)
+        load_chain(context, self._cert_file, self._key_file)
         return context
 
 

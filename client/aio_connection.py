@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from config_manager.actors.packet_limit import PacketLimit, connect_properties
+from config_manager.actors.packet_limit import PacketLimit, connect_properties, plainly
 from config_manager.client.background import run_alone
 from config_manager.client.inbox import Inbox
 from config_manager.config.brokers import BrokerAddress
@@ -59,19 +59,12 @@ async def connect_with_aiomqtt(
     """Protocol 5, else 3.1.1. Raises BrokerUnavailable."""
     import aiomqtt
 
-    limit: PacketLimit | None = None
     try:
-        client = _make_client(address, client_id, will, aiomqtt.ProtocolVersion.V5)
-        limit = PacketLimit(client._client)  # noqa: SLF001  aiomqtt shows it to nobody
-        try:
-            await _connect_or_clean_up(client)
-        except (aiomqtt.MqttError, OSError):  # it may not know 5
-            client = _make_client(address, client_id, will, aiomqtt.ProtocolVersion.V311)
-            limit = PacketLimit(client._client)  # noqa: SLF001
-            await _connect_or_clean_up(client)
+        client, limit = await _connect(address, client_id, will)
+    except BrokerUnavailable:
+        raise
     except Exception as error:  # nothing about a broker may end the service
-        refused = limit.refused if limit else None
-        raise BrokerUnavailable(refused or str(error) or type(error).__name__) from error
+        raise BrokerUnavailable(plainly(error)) from error
     try:
         yield _AiomqttConnection(client, limit)
     finally:
@@ -81,6 +74,26 @@ async def connect_with_aiomqtt(
                     await client.__aexit__(None, None, None)
         finally:  # also if that was cancelled
             client._client._sock_close()  # noqa: SLF001
+
+
+async def _connect(
+    address: BrokerAddress, client_id: str, will: Will
+) -> tuple[aiomqtt.Client, PacketLimit]:
+    """Protocol 5 first, each time: a broker that was slow once is none that knows no better."""
+    import aiomqtt
+
+    for version in (aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311):
+        client = _make_client(address, client_id, will, version)
+        limit = PacketLimit(client)
+        try:
+            await _connect_or_clean_up(client)
+            limit.check_connected()
+        except Exception as error:
+            if version is aiomqtt.ProtocolVersion.V5 and limit.may_not_know_5(error):
+                continue
+            raise BrokerUnavailable(limit.why(error)) from error
+        return client, limit
+    raise AssertionError  # the last version continues nowhere
 
 
 class _Gate:
@@ -182,7 +195,7 @@ class _AiomqttConnection:
         self._limit = limit
 
     def _broken(self, error: Exception) -> BrokerUnavailable:
-        return BrokerUnavailable(self._limit.refused or str(error))
+        return BrokerUnavailable(self._limit.why(error))
 
     async def subscribe(self, *filters: str) -> None:
         import aiomqtt

@@ -9,15 +9,14 @@ are kept, so that one message of junk does not push out the genuine one before i
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import OrderedDict, deque
 from typing import Any, Protocol
+
+from config_manager.actors.packet_limit import weight
 
 PER_TOPIC = 64
 MOST_BYTES = 16 * 1024 * 1024
 """Four snapshots of the largest size that is read, or 64 of the largest configurations."""
-
-_OVERHEAD_BYTES = 1024
-"""Of a message in memory, generously: many empty ones must not cost nothing."""
 
 
 class _Topic(Protocol):
@@ -32,35 +31,37 @@ class _Message(Protocol):
 
 
 class Inbox(asyncio.Queue[Any]):
-    """aiomqtt's queue; what no longer fits is forgotten, the oldest first."""
+    """aiomqtt's queue; what no longer fits is forgotten, the oldest first.
+
+    Each step takes the same time however much waits: a flood must not be slower to forget than to send.
+    """
 
     def _init(self, maxsize: int) -> None:  # noqa: ARG002  asyncio's own signature
-        self._queue: deque[_Message] = deque()
-        self._of_topic: Counter[str] = Counter()
+        self._queue: OrderedDict[int, _Message] = OrderedDict()  # by the order in which they came
+        self._of_topic: dict[str, deque[int]] = {}
+        self._came = 0
         self._bytes = 0
 
     def _put(self, item: _Message) -> None:
-        self._queue.append(item)
-        self._count(item, 1)
-        topic = item.topic.value
-        if self._of_topic[topic] > PER_TOPIC:
-            self._forget(next(one for one in self._queue if one.topic.value == topic))
+        self._came += 1
+        self._queue[self._came] = item
+        of_topic = self._of_topic.setdefault(item.topic.value, deque())
+        of_topic.append(self._came)
+        self._bytes += weight(item)
+        if len(of_topic) > PER_TOPIC:
+            self._take(of_topic[0])
         while self._bytes > MOST_BYTES and len(self._queue) > 1:
-            self._forget(self._queue[0])
+            self._take(next(iter(self._queue)))
 
     def _get(self) -> _Message:
-        oldest = self._queue.popleft()
-        self._count(oldest, -1)
-        return oldest
+        return self._take(next(iter(self._queue)))
 
-    def _forget(self, message: _Message) -> None:
-        self._queue.remove(message)
-        self._count(message, -1)
-
-    def _count(self, message: _Message, sign: int) -> None:
-        topic, payload = message.topic.value, message.payload
-        self._of_topic[topic] += sign
-        if not self._of_topic[topic]:
-            del self._of_topic[topic]
-        size = len(payload) if isinstance(payload, bytes) else 0
-        self._bytes += sign * (size + len(topic) + _OVERHEAD_BYTES)
+    def _take(self, number: int) -> _Message:
+        """The oldest of its topic."""
+        message = self._queue.pop(number)
+        of_topic = self._of_topic[message.topic.value]
+        of_topic.popleft()
+        if not of_topic:
+            del self._of_topic[message.topic.value]
+        self._bytes -= weight(message)
+        return message

@@ -10,9 +10,10 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from config_manager.config.errors import SettingsInvalid
+from config_manager.config.tls import close_what_fails, load_chain
 
 if TYPE_CHECKING:
     import ssl
@@ -44,15 +45,30 @@ class BrokerAddress:
 
     def tls_context(self) -> ssl.SSLContext | None:
         """None without TLS. Read from the files each time: a connection that is made after they
-        were exchanged uses the new ones. Raises OSError (ssl.SSLError is one)."""
+        were exchanged uses the new ones. Raises OSError, which names the file."""
         if not self.tls:
             return None
         import ssl
 
-        context = ssl.create_default_context(cafile=self.ca)
-        if self.cert is not None:
-            context.load_cert_chain(self.cert, self.key)
+        context, files = ssl.create_default_context(), f"ca={self.ca}"
+        try:
+            if self.ca is not None:
+                context = ssl.create_default_context(cafile=self.ca)
+            files = f"cert={self.cert}" + (f" key={self.key}" if self.key is not None else "")
+            if self.cert is not None:
+                load_chain(context, self.cert, self.key)
+        except OSError as error:  # ssl.SSLError is one
+            raise OSError(f"{files}: {error.strerror or error}") from error
+        close_what_fails(context)
         return context
+
+    def check_files(self) -> None:
+        """Raises SettingsInvalid if what its URL names does not load: at a start somebody is there to see to
+        it; later a connection is tried again."""
+        try:
+            self.tls_context()
+        except OSError as error:
+            raise SettingsInvalid(f"CONFIG_MANAGER_MQTT_URL: {self}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +121,7 @@ def _parse_mqtt_url(text: str, hint: str) -> BrokerAddress | Auto | Nothing:
     if url.path not in ("", "/") or url.fragment:
         raise problem
     tls = scheme == "mqtts"
+    _check_host(url, problem)
     files = _files(url.query, hint, tls=tls)
     return BrokerAddress(
         url.hostname,
@@ -114,6 +131,19 @@ def _parse_mqtt_url(text: str, hint: str) -> BrokerAddress | Auto | Nothing:
         unquote(url.password) if url.password else None,
         **files,
     )
+
+
+def _check_host(url: SplitResult, problem: SettingsInvalid) -> None:
+    host = url.hostname or ""
+    try:
+        host.encode("idna")  # as looking it up does
+    except UnicodeError:
+        if "@" in url.query:  # what stands for the host may be of a password
+            raise problem from None
+        raise SettingsInvalid(
+            f"CONFIG_MANAGER_MQTT_URL: {url.scheme}://{host}: "
+            "each part of a host's name, between its dots, has 1 to 63 characters"
+        ) from None
 
 
 def _files(query: str, hint: str, *, tls: bool) -> dict[str, Path]:

@@ -168,3 +168,36 @@ def test_files_that_are_no_certificates_are_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"\[X509|\[SSL|no certificate"):
         BrokerAddress("a", 8883, tls=True, ca=here).tls_context()
     assert BrokerAddress("a", 1883).tls_context() is None
+
+
+@pytest.mark.parametrize("host", ["broker..local", ".local", "a" * 64, f"{'a' * 64}.example"])
+def test_a_host_that_cannot_be_looked_up_is_named(host: str) -> None:
+    with pytest.raises(SettingsInvalid, match="CONFIG_MANAGER_MQTT_URL: mqtt://") as caught:
+        parse_mqtt_urls(f"mqtt://good:1883,mqtt://me:secret@{host}:1883")
+    assert host in caught.value.detail
+    assert "secret" not in caught.value.detail
+
+
+def test_what_may_be_of_a_password_is_not_shown_as_a_host() -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        parse_mqtt_urls("mqtts://to..ken?x@host")
+    assert "to..ken" not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost.", "xn--mnchen-3ya.de", "münchen.de", "a_b", "10.0.0.1"]
+)
+def test_other_hosts_may_be_looked_up(host: str) -> None:
+    assert parse_mqtt_urls(f"mqtt://{host}") == (BrokerAddress(host, 1883),)
+
+
+def test_files_that_do_not_load_stop_a_start(tmp_path: Path) -> None:
+    here = tmp_path / "file.pem"
+    here.write_text("not a certificate")
+    for address, named in (
+        (BrokerAddress("a", 8883, tls=True, ca=here), f"mqtts://a:8883: ca={here}: "),
+        (BrokerAddress("a", 8883, tls=True, cert=here), f"mqtts://a:8883: cert={here}: "),
+    ):
+        with pytest.raises(SettingsInvalid) as caught:
+            address.check_files()
+        assert caught.value.detail.startswith(f"CONFIG_MANAGER_MQTT_URL: {named}")

@@ -14,6 +14,12 @@ from typing import Any
 import httpx
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from tests.processes import (
     COMMAND,
@@ -42,6 +48,16 @@ def issue(authority: trustme.CA, path: Path, *names: str) -> Path:
     new.touch(mode=0o600)
     new.write_bytes(text)
     new.replace(path)
+    return path
+
+
+def lock(path: Path) -> Path:
+    """The same certificate, its key under a passphrase."""
+    key, cert = path.read_bytes(), path.read_bytes().partition(b"-----BEGIN CERT")
+    locked = load_pem_private_key(key, None).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"a passphrase")
+    )
+    path.write_bytes(locked + cert[1] + cert[2])
     return path
 
 
@@ -220,9 +236,16 @@ class SecureBroker:
             text = text.replace(said, str(here))
         self.conf = directory / "mosquitto.conf"
         self.conf.write_text(text + ("user root\n" if os.geteuid() == 0 else ""))
+        self._processes = processes
+        self.start()
+
+    def start(self) -> None:
         assert MOSQUITTO is not None
-        processes.start([MOSQUITTO, "-c", str(self.conf)])
+        self._process = self._processes.start([MOSQUITTO, "-c", str(self.conf)])
         eventually(lambda: answers(self.port), within=5, what="mosquitto listens")
+
+    def kill(self) -> None:
+        self._process.kill()
 
     def url(self, user: str) -> str:
         return f"mqtts://{user}:{user}-password@127.0.0.1:{self.port}?ca={self.ca}"
@@ -304,6 +327,70 @@ def test_a_client_certificate_in_place_of_a_password(
     theirs = issue(authority, directory / "stt-worker.pem", "stt-worker")
     mine = followed(processes, directory / "mine", server, f"{base}&cert={theirs}", "stt-worker")
     mine.event("applied", within=20)
+
+
+def test_a_file_that_does_not_load_while_a_broker_comes_back_is_said_and_tried_again(
+    secure: tuple[Processes, Path, SecureBroker],
+) -> None:
+    processes, directory, broker = secure
+    plain, ours = processes.broker(directory / "plain"), directory / "ours.pem"
+    ours.write_bytes(broker.ca.read_bytes())
+    url = broker.url("config-manager").replace(str(broker.ca), str(ours))
+    server = processes.server(directory / "data", f"{plain.url},{url}")
+
+    def both_are_connected() -> bool:
+        return set(server.health()["broker"].values()) == {"connected"}
+
+    eventually(both_are_connected, within=10, what="both are connected")
+    ours.write_bytes(b"")
+    broker.kill()
+    broker.start()
+    eventually(
+        lambda: f"ca={ours}: " in " ".join(server.health()["reasons"]),
+        within=20,
+        what="the file is named",
+    )
+    assert server.health()["broker"][plain.url] == "connected"
+    ours.write_bytes(broker.ca.read_bytes())
+    eventually(both_are_connected, within=30, what="both are connected again")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("mqtts://127.0.0.1:1?ca={empty}", "ca={empty}: "),
+        ("mqtts://127.0.0.1:1?cert={locked}", "wants a passphrase"),
+        ("mqtt://good,mqtt://me:hunter2@broker..local:1883", "mqtt://broker..local"),
+    ],
+)
+def test_a_broker_that_can_never_be_reached_so_stops_the_start(
+    shop: tuple[Processes, Path], authority: trustme.CA, url: str, words: str
+) -> None:
+    processes, directory = shop
+    files = {"empty": directory / "empty.pem", "locked": directory / "locked.pem"}
+    files["empty"].touch()
+    lock(issue(authority, files["locked"], "127.0.0.1"))
+    code, told = processes.run(
+        "serve", "--data-dir", str(directory / "data"), "--mqtt-url", url.format(**files)
+    )
+    text = "\n".join(told.text)
+    assert code == 2, text
+    assert "CONFIG_MANAGER_MQTT_URL: " in text
+    assert words.format(**files) in text
+    assert "hunter2" not in text
+
+
+def test_rest_does_not_wait_for_a_passphrase(
+    shop: tuple[Processes, Path], authority: trustme.CA
+) -> None:
+    processes, directory = shop
+    cert = lock(issue(authority, directory / "server.pem", "127.0.0.1"))
+    code, told = processes.run(
+        *("serve", "--data-dir", str(directory / "data"), "--mqtt-url", "none:"),
+        *("--tls-cert-file", str(cert)),
+    )
+    assert code == 2, told.text
+    assert "wants a passphrase" in "\n".join(told.text)
 
 
 # ── doctor ─────────────────────────────────────────────────────────────────────────────────────
