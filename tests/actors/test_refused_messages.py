@@ -322,3 +322,35 @@ async def test_who_is_pushed_off_by_another_with_its_client_id_does_not_push_bac
         await trio.sleep(600)
         assert broker.attempts < 30
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("most", [1, 3])
+async def test_no_more_is_on_its_way_than_the_broker_announced(
+    autojump_clock: MockClock, most: int
+) -> None:
+    class Slow(MemoryBroker):
+        receive_maximum = most
+        on_the_way = 0
+        at_once = 0
+
+        def hand_over(self, topic: str, payload: bytes, answered: Callable[[int], None]) -> None:
+            self.on_the_way += 1
+            self.at_once = max(self.at_once, self.on_the_way)
+            trio.lowlevel.spawn_system_task(self._answer, topic, payload, answered)
+
+        async def _answer(
+            self, topic: str, payload: bytes, answered: Callable[[int], None]
+        ) -> None:
+            await trio.sleep(0.1)
+            self.on_the_way -= 1
+            self._take(topic, payload, retain=True)
+            answered(0)
+
+    broker = Slow()
+    desk = Desk(services(**SMALL), broker)
+    for number in range(1, 10):
+        desk.outlet.set_retained(wire.root_topic(number), b"root")
+    async with desk.actor.running():
+        await trio.sleep(10)
+        assert broker.at_once == most
+        assert len(broker.retained) == 9 + len(SMALL)
