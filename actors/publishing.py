@@ -14,8 +14,7 @@ import hashlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -33,6 +32,7 @@ from config_manager.actors.mqtt import (
 from config_manager.actors.outlet import Outlet
 from config_manager.actors.refusals import Refusals, packet_bytes
 from config_manager.actors.rivals import Echoes, Rivals
+from config_manager.actors.sending import TRIES, Offer, Sending
 from config_manager.actors.statuses import Leftover, NewlyRuns, NotTaken, StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config import strict_json, trust, wire
@@ -47,24 +47,16 @@ from config_manager.config.world import World, backoff_s
 from config_manager.storage.forgotten import FORGOTTEN, newly_forgotten
 from config_manager.storage.state import ServiceState
 
-_WINDOW = 16
-"""Publishes without their PUBACK: past this a broker on loopback gets no faster (bench/), and past
-20 an MQTT 5 broker may hang up."""
-_ACKNOWLEDGED_WITHIN_S = 10.0
 _BACKOFF_S = (0.5, 5.0)
 """First and longest pause before connecting again; the longest bounds how soon a broker that comes
 back is filled: within 10 s (README)."""
 _QUIET_S = 0.1
 """Retained messages come in one burst after SUBACK; this long without one ends it."""
 _SETTLE_S = 5.0
-_READ_BACK_S = 5.0
-_TRIES = 5
 _REREAD_S = 60.0
 _REREAD_RECEIPTS_S = 600.0
 """Ten thousand of them take a second; they come by themselves, but at QoS 0 one may get lost."""
 _WATCH_S = 1.0
-_AT_THE_LATEST_S = 5.0
-"""Until what is suspected is sent though there is always something else."""
 _TAKEN_OVER = 142
 _TAKEN_OVER_S = (5.0, 60.0)
 """Pauses after another client took the connection over: each of ours takes it from that one."""
@@ -102,26 +94,6 @@ class Believed(Protocol):
 SignUpdate = Callable[[ServiceState], Awaitable[Envelope]]
 
 
-@dataclass(slots=True)
-class _Sent:
-    """A publish whose read-back is awaited until `deadline` (Trio's clock)."""
-
-    content: str
-    deadline: float
-    tries: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    """Something to send. content: its digest. state: of a configuration; root: that it was signed under."""
-
-    topic: str
-    payload: bytes
-    content: str
-    state: ServiceState | None = None
-    root: Root | None = None
-
-
 class _Session:
     """One connection's worth of knowledge: what the broker was seen to hold, what is on its way."""
 
@@ -130,12 +102,13 @@ class _Session:
         self._connection = connection
         self._held: dict[str, str] = {}  # service → digest that was read back
         self._pending: dict[str, None] = {}
-        self._window = min(_WINDOW, connection.receive_maximum)
-        self._in_flight: dict[str, float] = {}  # topic → since when its PUBACK is awaited
-        self._sent: dict[str, _Sent] = {}  # by topic
-        self._suspects: dict[str, _Offer] = {}  # sent alone and last
-        self._alone = False  # one of them has its turn
-        self._suspected_since = 0.0
+        self._sending = Sending(
+            publisher,
+            connection,
+            others_wait=lambda: bool(self._pending) and publisher.may_publish,
+            published=self._published,
+        )
+        self._sent, self._in_flight = self._sending.sent, self._sending.in_flight
         self._unseen: set[str] = set()
         self._leftovers: set[str] = set()  # services of ours that we do not know, seen retained
         self._settled = False
@@ -144,7 +117,6 @@ class _Session:
         self._forgotten: Mapping[str, JsonObject] = {}  # rows of what was emptied here, or is read
         self._emptied: set[str] = set()  # status topics whose empty message comes back to us
         self._not_before: dict[str, float] = {}
-        self._work = trio.Event()
 
     async def run(self) -> None:
         p = self._p
@@ -157,7 +129,7 @@ class _Session:
             await self._read_receipts()
             p.outlet.begin()
             nursery.start_soon(self._send_documents)
-            nursery.start_soon(self._send_suspects)
+            nursery.start_soon(self._sending.send_suspects)
             nursery.start_soon(self._follow)
             nursery.start_soon(self._watch)
             nursery.start_soon(self._publish)
@@ -166,19 +138,12 @@ class _Session:
 
     def _want(self, service: str) -> None:
         self._pending[service] = None
-        self._wake()
-
-    def _wake(self) -> None:
-        self._work.set()
-        self._work = trio.Event()
-
-    def _has_room(self) -> bool:
-        return not self._alone and len(self._in_flight) < self._window
+        self._sending.wake()
 
     async def _take(self) -> ServiceState:
         """The next to publish; each service waits for the PUBACK of what it sent before."""
         while True:
-            if self._settled and self._p.may_publish and self._has_room():
+            if self._settled and self._p.may_publish and self._sending.has_room():
                 services = self._p.view.committed.services
                 for service in [
                     name for name in self._pending if wire.config_topic(name) not in self._in_flight
@@ -187,7 +152,7 @@ class _Session:
                     state = services[service]
                     if not self._is_done(state):
                         return state
-            await self._work.wait()
+            await self._sending.news()
 
     def _is_done(self, state: ServiceState) -> bool:
         """Read back already, or sent just now and on its way back."""
@@ -218,7 +183,7 @@ class _Session:
                         if self._held.get(name) != state.digest:
                             self._pending[name] = None
                 self._empty_what_was_forgotten()
-                self._wake()
+                self._sending.wake()
                 self._p.outlet.wake()
             await view.changed()
 
@@ -242,113 +207,26 @@ class _Session:
             if (
                 not self._p.may_publish
                 or self._p.believed.current is not root
-                or not self._has_room()
+                or not self._sending.has_room()
             ):
                 # a witness was seen meanwhile, or the key was exchanged, or a suspect has its turn
                 self._want(service)
                 continue
             topic = wire.config_topic(service)
-            self._offer(_Offer(topic, envelope.to_bytes(), state.digest, state, root))
+            self._sending.offer(Offer(topic, envelope.to_bytes(), state.digest, state, root))
 
     async def _send_documents(self) -> None:
         outlet = self._p.outlet
         while True:
-            topic, payload, retained = await outlet.take(self._has_room)
+            topic, payload, retained = await outlet.take(self._sending.has_room)
             if retained:
-                self._offer(_Offer(topic, payload, hashlib.sha256(payload).hexdigest()))
+                self._sending.offer(Offer(topic, payload, hashlib.sha256(payload).hexdigest()))
             elif self._p.refusals.judge(topic, "", packet_bytes(topic, payload)) != "aside":
                 await self._connection.publish(topic, payload, qos=0, retain=False)
 
-    async def _send_suspects(self) -> None:
-        """What was on its way when a connection broke: after everything else, and with nothing beside
-        it, so that it is known what breaks the next one."""
-        while True:
-            while self._next_suspect() is None:
-                await self._work.wait()
-            self._alone = True
-            while self._in_flight:
-                await self._work.wait()
-            if (offer := self._next_suspect()) is not None:
-                del self._suspects[offer.topic]
-                self._suspected_since = trio.current_time()
-                self._hand_over(offer)
-            while self._in_flight:
-                await self._work.wait()
-            self._alone = False
-            self._wake()
-            self._p.outlet.wake()
-
-    def _next_suspect(self) -> _Offer | None:
-        """The one that broke fewest connections, if it is their turn. None that is out of date."""
-        for offer in [one for one in self._suspects.values() if not self._is_wanted(one)]:
-            del self._suspects[offer.topic]
-        offers = [one for one in self._suspects.values() if self._may_send(one)]
-        if not offers:
-            return None
-        waits = not self._alone and (
-            (self._pending and self._p.may_publish) or self._p.outlet.has_more
-        )
-        if waits and trio.current_time() < self._suspected_since + _AT_THE_LATEST_S:
-            return None
-        return min(offers, key=lambda one: self._p.refusals.breaks(one.topic))
-
-    def _is_wanted(self, offer: _Offer) -> bool:
-        """Where not, something newer is offered by itself."""
-        if offer.state is None:
-            return self._p.outlet.retained.get(offer.topic) is offer.payload
-        state = self._p.view.committed.services.get(offer.state.service)
-        return state is offer.state and self._p.believed.current is offer.root
-
-    def _may_send(self, offer: _Offer) -> bool:
-        if offer.state is None:
-            return self._p.outlet.may_send(offer.topic)
-        return self._p.may_publish
-
-    def _offer(self, offer: _Offer) -> None:
-        """Send it, or put it to the suspects, or leave it aside."""
-        size = packet_bytes(offer.topic, offer.payload)
-        verdict = self._p.refusals.judge(offer.topic, offer.content, size)
-        if verdict == "free":
-            self._hand_over(offer)
-        elif verdict == "alone":
-            if not self._suspects:
-                self._suspected_since = trio.current_time()
-            self._suspects[offer.topic] = offer
-            self._wake()
-
-    def _hand_over(self, offer: _Offer) -> None:
-        p, topic, now = self._p, offer.topic, trio.current_time()
-        before = self._sent.get(topic)
-        tries = 0
-        # a snapshot changes faster than it can be found missing
-        if before is not None and (offer.state is None or before.content == offer.content):
-            tries = before.tries
-            if offer.state is None and tries >= _TRIES:
-                p.refusals.never_given_back(topic, tries)
-                tries = 0
-        if offer.payload:  # not every broker tells that a topic was emptied
-            self._sent[topic] = _Sent(offer.content, now + _READ_BACK_S * 2**tries, tries + 1)
-        self._in_flight[topic] = now
-        if offer.state is None:
-            p.outlet.handed(topic, offer.payload)
-        p.echoes.sent(topic, offer.payload)
-        p.refusals.handed(topic, offer.content, packet_bytes(topic, offer.payload))
-        self._connection.hand_over(topic, offer.payload, partial(self._on_answered, offer))
-        if offer.state is not None:
-            structlog.get_logger().info(
-                "published", broker=p.broker_view.url, **_about(offer.state)
-            )
-
-    def _on_answered(self, offer: _Offer, code: int) -> None:
-        del self._in_flight[offer.topic]
-        if not self._p.refusals.answered(offer.topic, code):
-            self._sent.pop(offer.topic, None)
-        if offer.state is None:
-            self._p.outlet.answered(offer.topic)
-        elif self._p.outlet.has_more:
-            self._p.outlet.wake()
-        if self._pending or self._suspects or self._alone:
-            self._wake()
+    def _published(self, state: ServiceState) -> None:
+        log = structlog.get_logger()
+        log.info("published", broker=self._p.broker_view.url, **_about(state))
 
     # ── reading back ───────────────────────────────────────────────────────────────────────────
 
@@ -629,7 +507,7 @@ class _Session:
             for service in leftovers - self._p.view.committed.services.keys():
                 self._clear(wire.config_topic(service))
         self._settled = True
-        self._wake()
+        self._sending.wake()
 
     async def _read_receipts(self) -> None:
         """Apart from what is ours, which ten thousand receipts must not keep waiting."""
@@ -641,8 +519,7 @@ class _Session:
         while True:
             await trio.sleep(_WATCH_S)
             now = trio.current_time()
-            if self._in_flight and now - min(self._in_flight.values()) > _ACKNOWLEDGED_WITHIN_S:
-                raise BrokerUnavailable(f"no PUBACK within {_ACKNOWLEDGED_WITHIN_S:g} s")
+            self._sending.look_for_acknowledgements()
             self._not_before = {t: until for t, until in self._not_before.items() if until > now}
             due = [t for t in self._p.repairs_due if t not in self._not_before]
             for topic in due:
@@ -651,9 +528,9 @@ class _Session:
             for topic in self._p.refusals.due():
                 self._try_again(topic)
             await self._p.tell_confirmed()
-            self._look_for_what_never_came(now)
+            self._look_for_what_never_came()
             self._p.note_company()
-            self._wake()
+            self._sending.wake()
             self._p.outlet.wake()
             if now >= next_reread:
                 await self._reread()
@@ -662,14 +539,12 @@ class _Session:
                 await self._read_receipts()
                 next_receipts = trio.current_time() + _REREAD_RECEIPTS_S
 
-    def _look_for_what_never_came(self, now: float) -> None:
+    def _look_for_what_never_came(self) -> None:
         services = self._p.view.committed.services
-        for topic, sent in list(self._sent.items()):
-            if now < sent.deadline or topic in self._in_flight:
-                continue
+        for topic, sent in self._sending.overdue():
             state = services.get(topic.removeprefix(_CONFIG_PREFIX))
             content = state.digest if state is not None else sent.content
-            if sent.content == content and sent.tries >= _TRIES:
+            if sent.content == content and sent.tries >= TRIES:
                 self._p.refusals.never_given_back(topic, sent.tries)
                 del self._sent[topic]
             else:
