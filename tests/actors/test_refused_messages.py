@@ -291,7 +291,7 @@ async def test_what_is_suspected_has_its_turn_though_there_is_always_something_e
         assert desk.broker_view.set_aside.keys() == {"aaa"}
 
 
-@pytest.mark.parametrize("code", [139, 142, 152])
+@pytest.mark.parametrize("code", [0, 139, 142, 152])
 async def test_who_says_why_he_hangs_up_is_believed(autojump_clock: MockClock, code: int) -> None:
     broker = FussyBroker(limit=None)
     desk = Desk(services(aaa=10), broker)
