@@ -23,8 +23,8 @@ _WINDOW = 16
 _ACKNOWLEDGED_WITHIN_S = 10.0
 _READ_BACK_S = 5.0
 TRIES = 5
-_AT_THE_LATEST_S = 5.0
-"""Until what is suspected is sent though there is always something else."""
+_EVERY_S = 5.0
+"""So often something suspected has its turn though there is always something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Sending:
         self._window = min(_WINDOW, connection.receive_maximum)
         self._suspects: dict[str, Offer] = {}  # sent alone and last
         self._alone = False  # one of them has its turn
-        self._suspected_since = 0.0
+        self._last_turn = 0.0
         self._work = trio.Event()
 
     def has_room(self) -> bool:
@@ -112,14 +112,13 @@ class Sending:
         if verdict == "free":
             self._hand_over(offer)
         elif verdict == "alone":
-            if not self._suspects:
-                self._suspected_since = trio.current_time()
             self._suspects[offer.topic] = offer
             self.wake()
 
     async def send_suspects(self) -> None:
         """What was on its way when a connection broke: after everything else, and with nothing beside
         it, so that it is known what breaks the next one."""
+        self._last_turn = trio.current_time()
         while True:
             while self._next_suspect() is None:
                 await self.news()
@@ -128,7 +127,7 @@ class Sending:
                 await self.news()
             if (offer := self._next_suspect()) is not None:
                 del self._suspects[offer.topic]
-                self._suspected_since = trio.current_time()
+                self._last_turn = trio.current_time()
                 self._hand_over(offer)
             while self.in_flight:
                 await self.news()
@@ -160,7 +159,7 @@ class Sending:
         if not offers:
             return None
         waits = not self._alone and (self._others_wait() or self._desk.outlet.has_more)
-        if waits and trio.current_time() < self._suspected_since + _AT_THE_LATEST_S:
+        if waits and trio.current_time() < self._last_turn + _EVERY_S:
             return None
         return min(offers, key=lambda one: self._desk.refusals.breaks(one.topic))
 

@@ -277,18 +277,41 @@ async def test_nothing_is_set_aside_because_a_network_breaks_again_and_again(
         assert desk.confirmations.depth(desk.view.committed) == 0
 
 
-async def test_what_is_suspected_has_its_turn_though_there_is_always_something_else(
-    autojump_clock: MockClock,
+class SlowBroker(FussyBroker):
+    """Takes its time over each message, and as many at once as it announced."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__("hangs up")
+        self.receive_maximum = most
+        self.came: list[tuple[int, str]] = []  # in which connection, and what
+
+    def hand_over(self, topic: str, payload: bytes, answered: Callable[[int], None]) -> None:
+        self.came.append((self.attempts, topic))
+        trio.lowlevel.spawn_system_task(self._later, self.attempts, topic, payload, answered)
+
+    async def _later(
+        self, attempt: int, topic: str, payload: bytes, answered: Callable[[int], None]
+    ) -> None:
+        await trio.sleep(0.1)
+        if attempt == self.attempts and not self._hung_up:
+            super().hand_over(topic, payload, answered)
+
+
+@pytest.mark.parametrize("most", [1, 20])
+async def test_what_is_suspected_has_its_turn_by_itself_though_there_is_always_something_else(
+    autojump_clock: MockClock, most: int
 ) -> None:
-    broker = FussyBroker("hangs up")
+    broker = SlowBroker(most)
     desk = Desk(services(aaa=30_000, **SMALL), broker)
     async with desk.actor.running():
-        await trio.sleep(0.5)
-        for number in range(200):
-            desk.view.replace(services(aaa=30_000, **dict.fromkeys(SMALL, number)))
+        for number in range(300):  # more than it takes meanwhile
+            desk.view.replace(services(**dict.fromkeys(SMALL, number), aaa=30_000))
             desk.outlet.set_retained(ROOT, b"root %d" % number)
             await trio.sleep(0.2)
         assert desk.broker_view.set_aside.keys() == {"aaa"}
+    for attempt in range(2, broker.attempts + 1):
+        topics = [topic for number, topic in broker.came if number == attempt]
+        assert wire.config_topic("aaa") not in topics[:-1], "nothing was on its way beside it"
 
 
 @pytest.mark.parametrize("code", [0, 139, 142, 152])

@@ -173,7 +173,16 @@ async def alive(broker: MemoryBroker) -> None:
 async def test_a_copy_that_publishes_nothing_leaves_the_health_to_who_is_alive(
     autojump_clock: MockClock,
 ) -> None:
-    broker = MemoryBroker()
+    passed: list[bytes] = []
+
+    class Noting(MemoryBroker):
+        async def publish(
+            self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
+        ) -> None:
+            passed.append(payload)
+            await super().publish(topic, payload, qos=qos, retain=retain)
+
+    broker = Noting()
     broker.retained[wire.HEALTH_TOPIC] = PRODUCTION
     desk = a_copy(broker)
     async with trio.open_nursery() as nursery:
@@ -185,6 +194,7 @@ async def test_a_copy_that_publishes_nothing_leaves_the_health_to_who_is_alive(
                 assert broker.retained[wire.HEALTH_TOPIC] == PRODUCTION
             [reason] = broker_reasons(desk.broker_view)
             assert "another config-manager is alive there" in reason
+            assert not any(b'"ok":false' in payload for payload in passed), "no keepalives either"
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
                 await trio.sleep(400)  # it has died, its broker with it: nobody else says how it is
