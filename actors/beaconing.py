@@ -13,7 +13,7 @@ import trio
 
 from config_manager.actors.actor import Actor, Context, Handler, Life, idle
 from config_manager.actors.messages import Sign
-from config_manager.actors.publishing import Outlet
+from config_manager.actors.outlet import Outlet
 from config_manager.actors.views import CommittedView
 from config_manager.config import strict_json, wire
 from config_manager.config.documents import Beacon, Snapshot

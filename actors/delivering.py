@@ -16,7 +16,8 @@ import trio
 
 from config_manager.actors.actor import Actor, Context, Full, Gone, Handler, Life, idle
 from config_manager.actors.messages import Deliver, Sign
-from config_manager.actors.publishing import Believed, Outlet
+from config_manager.actors.outlet import Outlet
+from config_manager.actors.publishing import Believed
 from config_manager.actors.views import CommittedView
 from config_manager.config import wire
 from config_manager.config.errors import KeyUnusable, Refused

@@ -11,8 +11,8 @@ import trio.lowlevel
 
 from config_manager.actors.actor import ActorStates, Handler, Life, idle
 from config_manager.actors.mqtt import Message
-from config_manager.actors.publishing import Outlet
-from config_manager.actors.views import CommittedView, Confirmations, HealthReport
+from config_manager.actors.outlet import Outlet
+from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
 from config_manager.config import strict_json, wire
 from config_manager.config.names import OUR_ID
 from config_manager.config.strict_json import JsonObject
@@ -22,6 +22,7 @@ BROKERLESS_S = 30.0
 """For how long configured brokers may all be away before health is not ok."""
 
 _CHECK_INTERVAL_S = 1.0
+_MOST_NAMED = 10
 
 
 class HealthBoard:
@@ -52,10 +53,7 @@ class HealthBoard:
         for broker in self._confirmations.brokers:
             if broker.state != "connected" and broker.last_error:
                 reasons.append(f"broker {broker.url}: {broker.last_error}")
-            reasons += [
-                f"broker {broker.url} keeps refusing {service}: {why}"
-                for service, why in broker.set_aside.items()
-            ]
+            reasons += broker_reasons(broker)
         return HealthReport(
             ok=view.mode == "normal" and not down and not brokerless,
             mode=view.mode,
@@ -79,6 +77,29 @@ class HealthBoard:
         if self._brokerless_since is None:
             self._brokerless_since = now
         return now - self._brokerless_since >= BROKERLESS_S
+
+
+def broker_reasons(broker: BrokerView) -> list[str]:
+    """What an operator should know of a broker that is there: a line for each, and no more than a few."""
+    refused = [
+        f"broker {broker.url} keeps refusing {name}: {why}"
+        for name, why in broker.set_aside.items()
+    ]
+    contested = [
+        f"broker {broker.url}: somebody else writes {topic} ({times} times in a minute)"
+        for topic, times in broker.contested.items()
+    ]
+    left = f"broker {broker.url}: another config-manager is alive there; the health is left to it"
+    return [
+        *_a_few(refused, f"broker {broker.url} keeps refusing"),
+        *_a_few(contested, f"broker {broker.url}: somebody else writes"),
+        *([left] if broker.leaves_health else []),
+    ]
+
+
+def _a_few(lines: list[str], all_of_them: str) -> list[str]:
+    more = len(lines) - _MOST_NAMED
+    return [*lines[:_MOST_NAMED], f"{all_of_them} {more} more"] if more > 0 else lines
 
 
 class HealthFrames:

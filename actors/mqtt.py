@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
+from config_manager.actors.broker_answers import BrokerAnswers
 from config_manager.actors.packet_limit import (
     PacketLimit,
     connect_properties,
@@ -47,6 +48,11 @@ _UNREAD_BYTES = 64 * 1024 * 1024
 
 class BrokerUnavailable(Exception):
     """The broker can't be reached, refused us, or the connection broke; the message says which."""
+
+    def __init__(self, why: str = "", code: int | None = None) -> None:
+        """code: of the broker's DISCONNECT, if it sent one; 0 if it was us who hung up."""
+        super().__init__(why)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +80,25 @@ def broken_as_itself() -> Iterator[None]:
 class Connection(Protocol):
     """One live connection. Every method raises BrokerUnavailable once it broke."""
 
+    @property
+    def maximum_packet_bytes(self) -> int | None:
+        """The largest packet that the broker takes; None if it announced no limit."""
+        ...
+
+    @property
+    def receive_maximum(self) -> int:
+        """How many publishes the broker takes before it has acknowledged one."""
+        ...
+
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
     ) -> None:
         """Returns after the broker acknowledged (QoS 1) or the bytes were handed over (QoS 0)."""
         ...
 
-    def hand_over(self, topic: str, payload: bytes, acknowledged: Callable[[], None]) -> None:
-        """Publish retained at QoS 1 and go on; `acknowledged` is called at the PUBACK, if it comes."""
+    def hand_over(self, topic: str, payload: bytes, answered: Callable[[int], None]) -> None:
+        """Publish retained at QoS 1 and go on; `answered` is called with the reason code of the PUBACK,
+        if it comes: below 128 the message was taken."""
         ...
 
     async def subscribe(self, *filters: str, qos: int = 1) -> None:
@@ -154,7 +171,7 @@ class AiomqttTransport:
                 _close(client)
                 if version is aiomqtt.ProtocolVersion.V5 and limit.may_not_know_5(error):
                     continue
-                raise BrokerUnavailable(limit.why(error)) from error
+                raise _lost(limit, inbox.answers, error) from error
             except BaseException:
                 _close(client)
                 raise
@@ -196,6 +213,7 @@ class AiomqttTransport:
             logger=_SILENT,
         )
         client.pending_calls_threshold = 10 * _IN_FLIGHT
+        inbox.answers = BrokerAnswers(client._client)  # noqa: SLF001  aiomqtt passes none of it on
         return client
 
 
@@ -244,6 +262,8 @@ class _Inbox(asyncio.Queue[Any]):
     """Stands where aiomqtt wants its queue, and is read from Trio: a message is no asyncio task's
     business."""
 
+    answers: BrokerAnswers
+
     def __init__(self, unread: asyncio.Queue[Any]) -> None:
         super().__init__()
         self._unread = unread
@@ -278,7 +298,7 @@ class _Inbox(asyncio.Queue[Any]):
         except StopAsyncIteration:
             self.lost = BrokerUnavailable("the connection was closed")
         except (aiomqtt.MqttError, OSError) as error:
-            self.lost = BrokerUnavailable(limit.why(error))
+            self.lost = _lost(limit, self.answers, error)
         self.close()
 
     def close(self) -> None:
@@ -347,13 +367,13 @@ class _AiomqttConnection:
         self._inbox = inbox
         paho = client._client  # noqa: SLF001  aiomqtt has no other way to go on without a PUBACK
         self._writer = _Writer(paho, loop)
-        self._unacknowledged: dict[int, Callable[[], None]] = {}
+        self._unanswered: dict[int, Callable[[int], None]] = {}
         tell_aiomqtt: Any = paho.on_publish
 
         def on_publish(*given: Any) -> None:
-            acknowledged = self._unacknowledged.pop(given[2], None)
-            if acknowledged is not None:
-                acknowledged()
+            answered = self._unanswered.pop(given[2], None)
+            if answered is not None:
+                answered(inbox.answers.puback)
             else:
                 tell_aiomqtt(*given)
 
@@ -362,8 +382,16 @@ class _AiomqttConnection:
     async def close_when_lost(self) -> None:
         await self._inbox.close_when_lost(self._client, self._limit)
 
+    @property
+    def maximum_packet_bytes(self) -> int | None:
+        return self._inbox.answers.maximum_packet_bytes
+
+    @property
+    def receive_maximum(self) -> int:
+        return self._inbox.answers.receive_maximum
+
     def _broken(self, error: Exception) -> BrokerUnavailable:
-        return BrokerUnavailable(self._limit.why(error))
+        return _lost(self._limit, self._inbox.answers, error)
 
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
@@ -376,14 +404,14 @@ class _AiomqttConnection:
         except (aiomqtt.MqttError, OSError, ValueError) as error:
             raise self._broken(error) from error
 
-    def hand_over(self, topic: str, payload: bytes, acknowledged: Callable[[], None]) -> None:
+    def hand_over(self, topic: str, payload: bytes, answered: Callable[[int], None]) -> None:
         try:
             info = self._writer.publish(topic, payload)
         except (OSError, ValueError) as error:
             raise self._broken(error) from error
         if info.rc != 0:
-            raise BrokerUnavailable(f"not connected (paho says {info.rc})")
-        self._unacknowledged[info.mid] = acknowledged
+            raise self._broken(OSError(f"not connected (paho says {info.rc})"))
+        self._unanswered[info.mid] = answered
 
     async def subscribe(self, *filters: str, qos: int = 1) -> None:
         import aiomqtt
@@ -398,6 +426,14 @@ class _AiomqttConnection:
         async for message in self._inbox.read():
             yield message
         raise self._inbox.lost or BrokerUnavailable("the connection was closed")
+
+
+def _lost(limit: PacketLimit, answers: BrokerAnswers, error: Exception) -> BrokerUnavailable:
+    if limit.refused:
+        return BrokerUnavailable(limit.refused, code=0)
+    if answers.disconnected is not None:
+        return BrokerUnavailable(f"the broker hung up: {answers.words}", answers.disconnected)
+    return BrokerUnavailable(limit.why(error))
 
 
 _SILENT = logging.getLogger("config_manager.mqtt")

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -31,6 +29,10 @@ from config_manager.actors.mqtt import (
     Transport,
     broken_as_itself,
 )
+from config_manager.actors.outlet import Outlet
+from config_manager.actors.refusals import Refusals, packet_bytes
+from config_manager.actors.rivals import Echoes, Rivals
+from config_manager.actors.sending import TRIES, Offer, Sending
 from config_manager.actors.statuses import Leftover, NewlyRuns, NotTaken, StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config import strict_json, trust, wire
@@ -45,28 +47,24 @@ from config_manager.config.world import World, backoff_s
 from config_manager.storage.forgotten import FORGOTTEN, newly_forgotten
 from config_manager.storage.state import ServiceState
 
-_WINDOW = 16
-"""Publishes without their PUBACK: past this a broker on loopback gets no faster (bench/), and past
-20 an MQTT 5 broker may hang up."""
-_ACKNOWLEDGED_WITHIN_S = 10.0
 _BACKOFF_S = (0.5, 5.0)
 """First and longest pause before connecting again; the longest bounds how soon a broker that comes
 back is filled: within 10 s (README)."""
 _QUIET_S = 0.1
 """Retained messages come in one burst after SUBACK; this long without one ends it."""
 _SETTLE_S = 5.0
-_READ_BACK_S = 5.0
-_TRIES = 5
 _REREAD_S = 60.0
 _REREAD_RECEIPTS_S = 600.0
 """Ten thousand of them take a second; they come by themselves, but at QoS 0 one may get lost."""
-_REPAIR_INTERVAL_S = 1.0
-"""Between two repairs of one topic: a hostile writer must not make us its amplifier."""
+_WATCH_S = 1.0
+_TAKEN_OVER = 142
+_TAKEN_OVER_S = (5.0, 60.0)
+"""Pauses after another client took the connection over: each of ours takes it from that one."""
+_WILL_WITHIN_S = 3600.0
+"""How late the will of a connection may come, once the broker finds out that it is gone."""
 
 _MOST_REPAIRS = 10_000
 """Topics that are remembered for that; forgotten with each watch."""
-_READ_LATE = 16
-"""Documents of one topic that may be on their way back to us when a newer one is wanted."""
 _LIVED_S = 30.0
 """A connection that held this long was a good one: the next trouble starts with short pauses."""
 
@@ -96,104 +94,6 @@ class Believed(Protocol):
 SignUpdate = Callable[[ServiceState], Awaitable[Envelope]]
 
 
-def _sha256(payload: bytes) -> bytes:
-    return hashlib.sha256(payload).digest()
-
-
-class Outlet:
-    """What others want on a broker: the latest of each retained document, and passing messages."""
-
-    def __init__(self, view: CommittedView) -> None:
-        """view: says whether anything but health may be sent now; `wake` once that changed."""
-        self._view = view
-        self.retained: dict[str, bytes] = {}
-        self.connected = False
-        self._dirty: dict[str, None] = {}
-        self._held: set[str] = set()
-        self._passing: dict[str, bytes] = {}
-        self._earlier: dict[str, deque[bytes]] = {}
-        self._changed = trio.Event()
-
-    def set_retained(self, topic: str, payload: bytes) -> None:
-        """From now on the broker should hold this under the topic."""
-        if (before := self.retained.get(topic)) is not None:
-            self._earlier.setdefault(topic, deque(maxlen=_READ_LATE)).append(_sha256(before))
-        self.retained[topic] = payload
-        self._held.discard(topic)
-        self.mark(topic)
-
-    def was_wanted(self, topic: str, payload: bytes) -> bool:
-        """Whether it is what the broker should have held just before: it is read back late."""
-        return _sha256(payload) in self._earlier.get(topic, ())
-
-    def withdraw(self, topic: str) -> None:
-        """The broker's own is left alone from now on."""
-        self.retained.pop(topic, None)
-        self._dirty.pop(topic, None)
-        self.wake()
-
-    def send(self, topic: str, payload: bytes) -> None:
-        """QoS 0, not retained; the newest per topic, dropped while there is no connection."""
-        if self.connected:
-            self._passing[topic] = payload
-            self.wake()
-
-    def mark(self, *topics: str) -> None:
-        """These documents are not (any more) on the broker as they should be."""
-        self._dirty.update(dict.fromkeys(topics))
-        self.wake()
-
-    async def take(self) -> tuple[str, bytes, bool]:
-        """The next to send: (topic, payload, retained)."""
-        while True:
-            if (topic := self._next_retained()) is not None:
-                return topic, self.retained[topic], True
-            if self._passing:
-                topic = next(iter(self._passing))
-                return topic, self._passing.pop(topic), False
-            await self._changed.wait()
-
-    def sent(self, topic: str, payload: bytes) -> None:
-        """The broker acknowledged this document."""
-        if self.retained.get(topic) is payload:
-            self._dirty.pop(topic, None)
-            self.wake()
-
-    def note_held(self, topic: str) -> None:
-        """It was read back as it should be."""
-        self._held.add(topic)
-        self.wake()
-
-    async def until_held(self, topic: str) -> None:
-        """Until the broker gave the document back, or there is no connection."""
-        while topic not in self._held and self.connected:
-            await self._changed.wait()
-
-    async def flush(self) -> None:
-        """Until every document that may be sent was acknowledged, or there is no connection."""
-        while self._next_retained() is not None and self.connected:
-            await self._changed.wait()
-
-    def wake(self) -> None:
-        """What may be sent has changed."""
-        self._changed.set()
-        self._changed = trio.Event()
-
-    def _next_retained(self) -> str | None:
-        if self._view.publishable:
-            return next(iter(self._dirty), None)
-        return wire.HEALTH_TOPIC if wire.HEALTH_TOPIC in self._dirty else None
-
-
-@dataclass(slots=True)
-class _Sent:
-    """A publish whose read-back is awaited until `deadline` (Trio's clock)."""
-
-    digest: str
-    deadline: float
-    tries: int
-
-
 class _Session:
     """One connection's worth of knowledge: what the broker was seen to hold, what is on its way."""
 
@@ -202,8 +102,13 @@ class _Session:
         self._connection = connection
         self._held: dict[str, str] = {}  # service → digest that was read back
         self._pending: dict[str, None] = {}
-        self._in_flight: dict[str, float] = {}  # service → since when its PUBACK is awaited
-        self._sent: dict[str, _Sent] = {}
+        self._sending = Sending(
+            publisher,
+            connection,
+            others_wait=lambda: bool(self._pending) and publisher.may_publish,
+            published=self._published,
+        )
+        self._sent, self._in_flight = self._sending.sent, self._sending.in_flight
         self._unseen: set[str] = set()
         self._leftovers: set[str] = set()  # services of ours that we do not know, seen retained
         self._settled = False
@@ -212,7 +117,6 @@ class _Session:
         self._forgotten: Mapping[str, JsonObject] = {}  # rows of what was emptied here, or is read
         self._emptied: set[str] = set()  # status topics whose empty message comes back to us
         self._not_before: dict[str, float] = {}
-        self._work = trio.Event()
 
     async def run(self) -> None:
         p = self._p
@@ -223,8 +127,9 @@ class _Session:
             # what was forgotten before is emptied only where it is read: what lies there may be newer
             self._forgotten = p.view.committed.registered(FORGOTTEN)
             await self._read_receipts()
-            p.outlet.mark(*p.outlet.retained)
+            p.outlet.begin()
             nursery.start_soon(self._send_documents)
+            nursery.start_soon(self._sending.send_suspects)
             nursery.start_soon(self._follow)
             nursery.start_soon(self._watch)
             nursery.start_soon(self._publish)
@@ -233,29 +138,29 @@ class _Session:
 
     def _want(self, service: str) -> None:
         self._pending[service] = None
-        self._wake()
-
-    def _wake(self) -> None:
-        self._work.set()
-        self._work = trio.Event()
+        self._sending.wake()
 
     async def _take(self) -> ServiceState:
         """The next to publish; each service waits for the PUBACK of what it sent before."""
         while True:
-            if self._settled and self._p.may_publish and len(self._in_flight) < _WINDOW:
+            if self._settled and self._p.may_publish and self._sending.has_room():
                 services = self._p.view.committed.services
-                for service in [name for name in self._pending if name not in self._in_flight]:
+                for service in [
+                    name for name in self._pending if wire.config_topic(name) not in self._in_flight
+                ]:
                     del self._pending[service]
                     state = services[service]
                     if not self._is_done(state):
                         return state
-            await self._work.wait()
+            await self._sending.news()
 
     def _is_done(self, state: ServiceState) -> bool:
         """Read back already, or sent just now and on its way back."""
-        sent = self._sent.get(state.service)
+        sent = self._sent.get(wire.config_topic(state.service))
         return self._held.get(state.service) == state.digest or (
-            sent is not None and sent.digest == state.digest and trio.current_time() < sent.deadline
+            sent is not None
+            and sent.content == state.digest
+            and trio.current_time() < sent.deadline
         )
 
     async def _follow(self) -> None:
@@ -268,8 +173,9 @@ class _Session:
             services = view.committed.services
             if believed.current is not root:
                 root = believed.current
-                for seen in (known, self._held, self._sent):
-                    seen.clear()
+                known.clear()
+                self._held.clear()
+                self._sent.clear()
             if view.publishable:
                 for name, state in services.items():
                     if known.get(name) is not state:
@@ -277,7 +183,7 @@ class _Session:
                         if self._held.get(name) != state.digest:
                             self._pending[name] = None
                 self._empty_what_was_forgotten()
-                self._wake()
+                self._sending.wake()
                 self._p.outlet.wake()
             await view.changed()
 
@@ -288,7 +194,6 @@ class _Session:
 
         A PUBACK is only the turn's end for its service, so nothing waits for it here.
         """
-        log = structlog.get_logger()
         while True:
             state = await self._take()
             service = state.service
@@ -296,38 +201,32 @@ class _Session:
             try:
                 envelope = await self._p.sign(state)
             except (Gone, Full):
-                await trio.sleep(_REPAIR_INTERVAL_S)
+                await trio.sleep(_WATCH_S)
                 self._want(service)
                 continue
-            if not self._p.may_publish or self._p.believed.current is not root:
-                self._want(service)  # a witness was seen meanwhile, or the key was exchanged
+            if (
+                not self._p.may_publish
+                or self._p.believed.current is not root
+                or not self._sending.has_room()
+            ):
+                # a witness was seen meanwhile, or the key was exchanged, or a suspect has its turn
+                self._want(service)
                 continue
-            before = self._sent.get(service)
-            tries = before.tries if before and before.digest == state.digest else 0
-            now = trio.current_time()
-            self._sent[service] = _Sent(state.digest, now + _READ_BACK_S * 2**tries, tries + 1)
-            self._in_flight[service] = now
-            self._connection.hand_over(
-                wire.config_topic(service),
-                envelope.to_bytes(),
-                partial(self._on_acknowledged, service),
-            )
-            log.info("published", broker=self._p.broker_view.url, **_about(state))
-
-    def _on_acknowledged(self, service: str) -> None:
-        del self._in_flight[service]
-        if self._pending:
-            self._wake()
+            topic = wire.config_topic(service)
+            self._sending.offer(Offer(topic, envelope.to_bytes(), state.digest, state, root))
 
     async def _send_documents(self) -> None:
         outlet = self._p.outlet
         while True:
-            topic, payload, retained = await outlet.take()
-            await self._connection.publish(
-                topic, payload, qos=1 if retained else 0, retain=retained
-            )
+            topic, payload, retained = await outlet.take(self._sending.has_room)
             if retained:
-                outlet.sent(topic, payload)
+                self._sending.offer(Offer(topic, payload, hashlib.sha256(payload).hexdigest()))
+            elif self._p.refusals.judge(topic, "", packet_bytes(topic, payload)) != "aside":
+                await self._connection.publish(topic, payload, qos=0, retain=False)
+
+    def _published(self, state: ServiceState) -> None:
+        log = structlog.get_logger()
+        log.info("published", broker=self._p.broker_view.url, **_about(state))
 
     # ── reading back ───────────────────────────────────────────────────────────────────────────
 
@@ -335,6 +234,9 @@ class _Session:
         async for message in self._connection.messages():
             if message.topic.startswith(wire.STATUS_PREFIX):
                 self._on_receipt(message)
+                continue
+            if message.topic == wire.KEEPALIVE_TOPIC:
+                self._p.outlet.company.keepalive(message.payload)
                 continue
             if message.topic.startswith(_CONFIG_PREFIX):
                 await self._on_config(message.topic.removeprefix(_CONFIG_PREFIX), message)
@@ -356,27 +258,57 @@ class _Session:
             if ours is not None and message.retained and _is_signed_for(message):
                 self._leftovers.add(service)
             return
+        topic = message.topic
         if ours is not None and ours.digest == state.digest and self._is_signed_as_now(ours):
             self._unseen.discard(service)
-            self._sent.pop(service, None)
+            self._sent.pop(topic, None)
+            self._p.refusals.forget(topic)
             if self._held.get(service) != ours.digest:
                 self._held[service] = ours.digest
                 self._p.confirmed(state)
-        elif service not in self._in_flight and service not in self._pending:
-            sent = self._sent.get(service)
-            if sent is None or sent.digest != state.digest:
+            return
+        foreign = self._note_rival(message)
+        if foreign:
+            self._p.no_longer_holds(service)
+        if topic not in self._in_flight and service not in self._pending:
+            sent = self._sent.get(topic)
+            if (
+                sent is None
+                or sent.content != state.digest
+                or (foreign and self._p.is_contested(topic))
+            ):
                 self._held.pop(service, None)
+                self._sent.pop(topic, None)
                 self._unseen.discard(service)
-                self._repair(message.topic, lambda: self._want(service))
+                self._repair(topic, lambda: self._want(service))
             elif not message.retained:
                 self._held.pop(service, None)  # somebody wrote after us; the read-back will tell
 
     def _on_document(self, message: Message) -> None:
-        outlet = self._p.outlet
-        if message.payload == outlet.retained[message.topic]:
-            outlet.note_held(message.topic)
+        outlet, topic = self._p.outlet, message.topic
+        if message.payload == outlet.retained[topic]:
+            self._sent.pop(topic, None)
+            self._p.refusals.forget(topic)
+            outlet.note_held(topic)
+            return
+        if outlet.was_wanted(topic, message.payload):
+            self._sent.pop(topic, None)  # what is sent there is given back, be it late
         else:
-            self._repair(message.topic, lambda: outlet.mark(message.topic))
+            self._note_rival(message)
+            if topic == wire.HEALTH_TOPIC:
+                outlet.company.health(message.payload, retained=message.retained)
+        self._repair(topic, lambda: outlet.mark(topic))
+
+    def _note_rival(self, message: Message) -> bool:
+        """What is not what we want there: whether somebody else wrote it just now."""
+        p, topic = self._p, message.topic
+        if message.retained or p.echoes.is_ours(topic, message.payload):
+            return False
+        if p.rivals.overwritten(topic):
+            structlog.get_logger().warning(
+                "somebody else writes", broker=p.broker_view.url, topic=topic
+            )
+        return True
 
     def _on_receipt(self, message: Message) -> None:
         """What an instance says it runs; one line where it is something else than before."""
@@ -426,7 +358,7 @@ class _Session:
                 return  # it stays away all the same, and is emptied when it is read again
             self._emptied.add(status)
             for topic in (schema, status):  # the receipt last: while it is there, this is not done
-                self._connection.hand_over(topic, b"", lambda: None)
+                self._connection.hand_over(topic, b"", lambda _code: None)
             structlog.get_logger().info(
                 "emptying", broker=self._p.broker_view.url, service=service, instance=instance
             )
@@ -503,14 +435,15 @@ class _Session:
         our own envelopes back must neither stop our reading nor make us its amplifier."""
         now = trio.current_time()
         if now >= self._not_before.get(topic, 0.0) and len(self._not_before) < _MOST_REPAIRS:
-            self._not_before[topic] = now + _REPAIR_INTERVAL_S
-            self._connection.hand_over(topic, b"", lambda: None)
+            self._not_before[topic] = now + _WATCH_S
+            self._connection.hand_over(topic, b"", lambda _code: None)
 
     def _repair(self, topic: str, do: Callable[[], None]) -> None:
-        """Now, or by the next watch where this topic was repaired just before."""
+        """Now, or by a later watch where this topic was repaired just before."""
         now = trio.current_time()
         if not self._settled or now >= self._not_before.get(topic, 0.0):
-            self._not_before[topic] = now + _REPAIR_INTERVAL_S
+            self._not_before[topic] = now + self._p.rivals.interval(topic)
+            self._p.repairs_due.pop(topic, None)
             do()
         else:
             self._p.repairs_due[topic] = do
@@ -549,7 +482,11 @@ class _Session:
         # no network is so slow that its pauses pass for their end
         await self._connection.subscribe(wire.SNAPSHOT_TOPIC, wire.ROOTS_FILTER, qos=0)
         await self._connection.subscribe(
-            wire.CONFIG_FILTER, wire.HEALTH_TOPIC, wire.SEALED_FILTER, qos=0
+            wire.CONFIG_FILTER,
+            wire.HEALTH_TOPIC,
+            wire.KEEPALIVE_TOPIC,
+            wire.SEALED_FILTER,
+            qos=0,
         )
         started = self._last_message = trio.current_time()
         while True:
@@ -561,7 +498,8 @@ class _Session:
             await trio.sleep(pause)
         missing, self._unseen = self._unseen, set()
         for service in missing:
-            if service not in self._in_flight and service not in self._sent:
+            topic = wire.config_topic(service)
+            if topic not in self._in_flight and topic not in self._sent:
                 self._held.pop(service, None)
                 self._pending[service] = None
         leftovers, self._leftovers = self._leftovers, set()
@@ -569,7 +507,7 @@ class _Session:
             for service in leftovers - self._p.view.committed.services.keys():
                 self._clear(wire.config_topic(service))
         self._settled = True
-        self._wake()
+        self._sending.wake()
 
     async def _read_receipts(self) -> None:
         """Apart from what is ours, which ten thousand receipts must not keep waiting."""
@@ -579,30 +517,59 @@ class _Session:
         next_reread = trio.current_time() + _REREAD_S
         next_receipts = trio.current_time() + _REREAD_RECEIPTS_S
         while True:
-            await trio.sleep(_REPAIR_INTERVAL_S)
-            due, self._p.repairs_due = self._p.repairs_due, {}
-            for do in due.values():
-                do()
+            await trio.sleep(_WATCH_S)
             now = trio.current_time()
+            self._sending.look_for_acknowledgements()
             self._not_before = {t: until for t, until in self._not_before.items() if until > now}
-            if self._in_flight and now - min(self._in_flight.values()) > _ACKNOWLEDGED_WITHIN_S:
-                raise BrokerUnavailable(f"no PUBACK within {_ACKNOWLEDGED_WITHIN_S:g} s")
+            due = [t for t in self._p.repairs_due if t not in self._not_before]
+            for topic in due:
+                self._repair(topic, self._p.repairs_due[topic])
+            self._end_contests()
+            for topic in self._p.refusals.due():
+                self._try_again(topic)
             await self._p.tell_confirmed()
-            services = self._p.view.committed.services
-            for service, sent in list(self._sent.items()):
-                if now < sent.deadline or service in self._in_flight:
-                    continue
-                if sent.digest != services[service].digest or sent.tries < _TRIES:
-                    self._want(service)
-                else:
-                    self._p.set_aside(services[service])
-                    del self._sent[service]
+            self._look_for_what_never_came()
+            self._p.note_company()
+            self._sending.wake()
+            self._p.outlet.wake()
             if now >= next_reread:
                 await self._reread()
                 next_reread = trio.current_time() + _REREAD_S
             if now >= next_receipts:
                 await self._read_receipts()
                 next_receipts = trio.current_time() + _REREAD_RECEIPTS_S
+
+    def _look_for_what_never_came(self) -> None:
+        services = self._p.view.committed.services
+        for topic, sent in self._sending.overdue():
+            state = services.get(topic.removeprefix(_CONFIG_PREFIX))
+            content = state.digest if state is not None else sent.content
+            if sent.content == content and sent.tries >= TRIES:
+                self._p.refusals.never_given_back(topic, sent.tries)
+                del self._sent[topic]
+            else:
+                self._try_again(topic)
+
+    def _try_again(self, topic: str) -> None:
+        service = topic.removeprefix(_CONFIG_PREFIX)
+        if service in self._p.view.committed.services:
+            self._want(service)
+        elif topic in self._p.outlet.retained:
+            self._p.outlet.mark(topic)
+        else:
+            self._sent.pop(topic, None)
+            self._p.refusals.forget(topic)
+
+    def _end_contests(self) -> None:
+        """Where nobody else has written for a while, what was read back counts again."""
+        for topic in self._p.rivals.ended():
+            structlog.get_logger().info(
+                "nobody else writes any more", broker=self._p.broker_view.url, topic=topic
+            )
+            service = topic.removeprefix(_CONFIG_PREFIX)
+            state = self._p.view.committed.services.get(service)
+            if state is not None and self._held.get(service) == state.digest:
+                self._p.confirmed(state)
 
 
 class Publisher:
@@ -625,9 +592,10 @@ class Publisher:
         client_id: str,
         world: World,
         statuses: StatusBoard | None = None,
+        echoes: Echoes | None = None,
     ) -> None:
-        """believed: the trust root of now. statuses: where receipts go; a board of its own unless one
-        is given."""
+        """believed: the trust root of now. statuses: where receipts go. echoes: what was sent on every
+        way to a broker. Both are our own unless they are given."""
         self.view = view
         self.broker_view = broker_view
         self.sign = sign
@@ -638,6 +606,9 @@ class Publisher:
         self.believed = believed
         self.world = world
         self.statuses = statuses if statuses is not None else StatusBoard()
+        self.echoes = echoes if echoes is not None else Echoes()
+        self.refusals = Refusals(broker_view.set_aside, self._set_aside)
+        self.rivals = Rivals(broker_view.contested)
         self.repairs_due: dict[str, Callable[[], None]] = {}
         self.known_heads = {GENESIS}
         """Of the audit, that storing was asked about: a hostile broker may play old snapshots back."""
@@ -647,30 +618,56 @@ class Publisher:
         self._will = will
         self._client_id = client_id
         self._failures = 0
+        self._taken_over = 0
+        self._was_away = False
         self._connected_at = math.inf
 
     async def run(self) -> None:
         """Connect, work, and again, for ever."""
         while True:
             self._connected_at = math.inf
+            code: int | None = None
             try:
                 with broken_as_itself():
                     async with self._transport.connect(
-                        self._address, client_id=self._client_id, will=self._will()
+                        self._address, client_id=self._client_id, will=self._last_will()
                     ) as connection:
+                        self.refusals.connected(
+                            connection.maximum_packet_bytes, after_absence=self._was_away
+                        )
+                        self._was_away = False
                         await _Session(self, connection).run()
             except BrokerUnavailable as error:
+                code = error.code
+                self.refusals.broke(code)
+                self._was_away = self._was_away or self._connected_at == math.inf
                 self._disconnected(str(error))
             finally:
-                self.outlet.connected = False
+                self.outlet.end()
                 self.repairs_due = {}
-            if trio.current_time() - self._connected_at > _LIVED_S:
-                self._failures = 0
-            first, longest = _BACKOFF_S
-            pause = backoff_s(self._failures, first_s=first, longest_s=longest)
-            pause *= self.world.randomness.fraction()
-            self._failures += 1
-            await trio.sleep(0.05 + pause)
+            await trio.sleep(self._pause(code))
+
+    def _pause(self, code: int | None) -> float:
+        if trio.current_time() - self._connected_at > _LIVED_S:
+            self._failures = self._taken_over = 0
+        (first, longest), failures = _BACKOFF_S, self._failures
+        if code == _TAKEN_OVER:
+            (first, longest), failures = _TAKEN_OVER_S, self._taken_over
+            self._taken_over += 1
+        self._failures += 1
+        pause = backoff_s(failures, first_s=first, longest_s=longest)
+        fraction = self.world.randomness.fraction()
+        if code == _TAKEN_OVER:
+            return pause * (1 + fraction) / 2
+        return 0.05 + pause * fraction
+
+    def _last_will(self) -> Message | None:
+        """None where the health is somebody else's."""
+        if not self.view.publishable and self.outlet.company.may_be_there:
+            return None
+        will = self._will()
+        self.echoes.sent(will.topic, will.payload, within_s=_WILL_WITHIN_S)
+        return will
 
     @property
     def may_publish(self) -> bool:
@@ -685,6 +682,7 @@ class Publisher:
 
     def _disconnected(self, error: str) -> None:
         view = self.broker_view
+        view.leaves_health = False
         if view.state != "disconnected" or view.last_error != error:
             structlog.get_logger().warning("broker disconnected", broker=view.url, error=error)
         if view.state == "connected":
@@ -693,7 +691,10 @@ class Publisher:
         view.holds.clear()  # what it held it may have lost; we look again
 
     def confirmed(self, state: ServiceState) -> None:
-        """Read back. A line where the broker did not hold this revision before."""
+        """Read back. A line where the broker did not hold this revision before. While somebody else
+        writes there, too, it counts for nothing: it may be gone again by now."""
+        if self.is_contested(wire.config_topic(state.service)):
+            return
         if self.broker_view.holds.get(state.service) != state.revision:
             self._newly_confirmed[state.service] = state.revision
             log = structlog.get_logger()
@@ -707,15 +708,22 @@ class Publisher:
             with suppress(Gone, Full):
                 await self._note_confirmed(tuple(news.items()))
 
-    def set_aside(self, state: ServiceState) -> None:
-        """The others go on; the next connection or full read tries again."""
-        why = (
-            f"acknowledged {_TRIES} times, never given back: an ACL or a size limit of the broker?"
-        )
-        self.broker_view.set_aside[state.service] = why
-        structlog.get_logger().error(
-            "set aside", broker=self.broker_view.url, why=why, **_about(state)
-        )
+    def is_contested(self, topic: str) -> bool:
+        return self.rivals.is_contested(topic)
+
+    def no_longer_holds(self, service: str) -> None:
+        """Somebody else wrote there: until ours is read back again, this broker holds nothing of ours."""
+        self.broker_view.holds.pop(service, None)
+
+    def note_company(self) -> None:
+        """For /health: whether we leave the health to somebody else."""
+        self.broker_view.leaves_health = not self.view.publishable and self.outlet.company.is_there
+
+    def _set_aside(self, name: str, why: str) -> None:
+        """The others go on."""
+        state = self.view.committed.services.get(name)
+        about = {"topic": name} if state is None else _about(state)
+        structlog.get_logger().error("set aside", broker=self.broker_view.url, why=why, **about)
 
 
 def publishing(name: str, publisher: Publisher) -> Life:

@@ -19,13 +19,15 @@ import trio
 from config_manager.actors.actor import Actor, ActorStates, Context, Life, Policy
 from config_manager.actors.beaconing import BeaconMaker, beaconing
 from config_manager.actors.broker import own_broker
+from config_manager.actors.broker_ways import Ways, ways_to_brokers
 from config_manager.actors.caching import Keeper, LastKnownGood, caching
 from config_manager.actors.callers import Callers, Write, noting_callers
 from config_manager.actors.delivering import Deliverer, delivering
 from config_manager.actors.health import HealthBoard, HealthFrames, health
 from config_manager.actors.messages import Administer, Confirmed, Sign, Witnessed
 from config_manager.actors.mqtt import Transport
-from config_manager.actors.publishing import Outlet, Publisher, SignUpdate, publishing
+from config_manager.actors.outlet import Outlet
+from config_manager.actors.publishing import Publisher, SignUpdate, publishing
 from config_manager.actors.secrets_rotating import (
     RotationReport,
     SecretsRotation,
@@ -37,7 +39,7 @@ from config_manager.actors.storing import Storage
 from config_manager.actors.trusting import Trusting, TrustView, trusting
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
 from config_manager.config import wire
-from config_manager.config.brokers import Auto, BrokerAddress, parse_mqtt_urls
+from config_manager.config.brokers import Auto, BrokerAddress, Nothing
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import ROLES
 from config_manager.config.errors import RecoveryRefused, RootRefused
@@ -120,6 +122,7 @@ async def running_system(
     open_store: where the data lives; SQLCipher in the data directory unless something else is given.
     """
     data_dir = settings.data_dir
+    targets = ways_to_brokers(settings.mqtt_url)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(data_dir))
@@ -185,15 +188,14 @@ async def running_system(
         await start(actor("caching", caching(view, keeper), FOLLOWING))
 
         frames = HealthFrames(world)
-        addresses = await _brokers(settings, stack, states, world)
-        outlets = [Outlet(view) for _ in addresses]
+        addresses = await _brokers(targets, settings, stack, states, world)
+        outlets = [_outlet(view, trust) for _ in addresses]
         broker_views = [BrokerView(str(address)) for address in addresses]
         confirmations = Confirmations(broker_views)
         statuses = StatusBoard(partial(_sign_key, view), partial(_forgotten, view))
+        ways = Ways(witness.instance_id, world.randomness.uuid())
         for index, address in enumerate(addresses):
             name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
-            for version, envelope in trust.roots.items():
-                outlets[index].set_retained(wire.root_topic(version), envelope)
             publisher = Publisher(
                 address,
                 transport,
@@ -206,9 +208,10 @@ async def running_system(
                 outlet=outlets[index],
                 will=frames.will,
                 believed=trust,
-                client_id=f"config-manager-{witness.instance_id[:8]}",
+                client_id=ways.client_id(index),
                 world=world,
                 statuses=statuses,
+                echoes=ways.echoes,
             )
             await start(actor(name, publishing(name, publisher), FOLLOWING))
         await stack.enter_async_context(_farewell(frames, outlets))
@@ -264,6 +267,13 @@ async def running_system(
             statuses=statuses,
             callers=callers,
         )
+
+
+def _outlet(view: CommittedView, trust: TrustView) -> Outlet:
+    outlet = Outlet(view)
+    for version, envelope in trust.roots.items():
+        outlet.set_retained(wire.root_topic(version), envelope)
+    return outlet
 
 
 def _count_start(witness: Witness, view: CommittedView) -> None:
@@ -391,11 +401,15 @@ async def _accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, wo
 
 
 async def _brokers(
-    settings: Settings, stack: AsyncExitStack, states: ActorStates, world: World
+    targets: Sequence[BrokerAddress | Auto | Nothing],
+    settings: Settings,
+    stack: AsyncExitStack,
+    states: ActorStates,
+    world: World,
 ) -> list[BrokerAddress]:
     """The addresses to publish to; an `auto:` broker of our own is started on the way."""
     addresses: list[BrokerAddress] = []
-    for target in parse_mqtt_urls(settings.mqtt_url):
+    for target in targets:
         match target:
             case BrokerAddress():
                 target.check_files()

@@ -27,7 +27,7 @@ from config_manager.actors.messages import (
     RotateRole,
     TakeRoot,
 )
-from config_manager.actors.publishing import Outlet
+from config_manager.actors.outlet import Outlet
 from config_manager.actors.signing import sign
 from config_manager.config import roots, trust, wire
 from config_manager.config.documents import Root

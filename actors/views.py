@@ -64,7 +64,11 @@ class BrokerView:
     holds: dict[str, int] = field(default_factory=dict)
     """service → the revision that was read back from this broker"""
     set_aside: dict[str, str] = field(default_factory=dict)
-    """service → why the broker keeps refusing its newest revision"""
+    """service, or topic of another document → why the broker does not take it"""
+    contested: dict[str, int] = field(default_factory=dict)
+    """topic that somebody else writes, too → how often within a minute, at most"""
+    leaves_health: bool = False
+    """another config-manager is alive there, and we publish nothing: the health is that one's"""
 
 
 class Confirmations:
@@ -82,7 +86,6 @@ class Confirmations:
     def note(self, broker: BrokerView, service: str, revision: int) -> None:
         """The broker was read back: it holds this revision."""
         broker.holds[service] = revision
-        broker.set_aside.pop(service, None)
         self._changed.set()
         self._changed = trio.Event()
 

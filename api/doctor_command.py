@@ -21,6 +21,8 @@ import click
 import trio
 
 from config_manager.actors.mqtt import AiomqttTransport, BrokerUnavailable, Connection, Message
+from config_manager.actors.refusals import packet_bytes
+from config_manager.api.doctor_remedies import remedy
 from config_manager.api.operator import Server, asks_a_server, clean, print_json
 from config_manager.config import wire
 from config_manager.config.brokers import BrokerAddress, parse_mqtt_urls
@@ -105,10 +107,12 @@ def doctor(
     if as_json:
         print_json({"findings": [asdict(one) for one in findings]})
     else:
+        said = ""
         for one in findings:
             click.echo(f"{_MARK[one.level]} {one.check}: {clean(one.detail)}")
-            if one.remedy:
+            if one.remedy and one.remedy != said:  # a dozen topics may want the same
                 click.echo(f"    {one.remedy}")
+            said = one.remedy
     sys.exit(_EXIT_FOUND if any(one.level == "failed" for one in findings) else 0)
 
 
@@ -133,7 +137,9 @@ def _ask_server(server: Server) -> list[Finding]:
     if health["ok"]:
         detail = f"healthy, revision {health['revision']}, {health['outbox_depth']} to confirm"
         findings.append(Finding("ok", "server", detail))
-        findings += [Finding("warning", "server", reason) for reason in health["reasons"]]
+        findings += [
+            Finding("warning", "server", reason, remedy(reason)) for reason in health["reasons"]
+        ]
     else:
         findings.append(Finding("failed", "server", "; ".join(health["reasons"])))
     for url, state in health["broker"].items():
@@ -292,9 +298,7 @@ async def _try_limits(address: BrokerAddress, ours: Connection) -> list[Finding]
     """Whether a big message and a great many retained ones come back."""
     run = f"{_PROBE_PREFIX}{secrets.token_hex(4)}/"
     topics = [f"{run}{number}" for number in range(_RETAINED)]
-    findings: list[Finding] = []
-    big = b"x" * wire.MAX_ENVELOPE_BYTES
-    await ours.publish(run + "big", big, retain=True)
+    findings = await _try_big(address, run + "big")
     waiting = list(topics)
 
     async def publish() -> None:  # at QoS 1: what was published at QoS 0 no limit holds back
@@ -309,15 +313,6 @@ async def _try_limits(address: BrokerAddress, ours: Connection) -> list[Finding]
             async with _connected(address) as reader:
                 await reader.subscribe(run + "+", qos=qos)
                 got = await _burst(reader)
-            if qos == 0 and not any(len(message.payload) == len(big) for message in got):
-                findings.append(
-                    Finding(
-                        "failed",
-                        "message size",
-                        f"a message of {len(big)} bytes did not come back",
-                        "raise the broker's message size limit (message_size_limit, max_packet_size)",
-                    )
-                )
             retained = sum(message.payload == b"1" for message in got)
             if retained == _RETAINED:
                 continue
@@ -335,10 +330,39 @@ async def _try_limits(address: BrokerAddress, ours: Connection) -> list[Finding]
         with trio.CancelScope(shield=True), trio.move_on_after(10):
             for topic in topics:
                 await ours.publish(topic, b"", qos=0, retain=True)
-            await ours.publish(run + "big", b"", retain=True)
     return findings or [
         Finding(
             "ok", "broker limits", f"{_RETAINED} retained messages and one of 256 KiB came back"
+        )
+    ]
+
+
+async def _try_big(address: BrokerAddress, topic: str) -> list[Finding]:
+    """On connections of its own: a broker may hang up at what is too large for it."""
+    big = b"x" * wire.MAX_ENVELOPE_BYTES
+    came = False
+    detail = f"a message of {len(big):,} bytes did not come back"
+    try:
+        async with _connected(address) as ours, _connected(address) as reader:
+            limit = ours.maximum_packet_bytes
+            if limit is not None and packet_bytes(topic, big) > limit:
+                detail = f"the broker takes no more than {limit:,} bytes at once"
+            else:
+                await ours.publish(topic, big, retain=True)
+                await reader.subscribe(topic, qos=0)
+                came = any(message.payload == big for message in await _burst(reader, until=big))
+                await ours.publish(topic, b"", retain=True)
+    except BrokerUnavailable as error:
+        detail = f"the broker hangs up at a message of {len(big):,} bytes: {error}"
+    if came:
+        return []
+    return [
+        Finding(
+            "failed",
+            "message size",
+            detail,
+            "raise its limit (message_size_limit, max_packet_size), or keep every service's "
+            "configuration and the number of services small enough",
         )
     ]
 

@@ -1,0 +1,101 @@
+"""Somebody else writes where we write: said, and not answered message for message.
+
+Two servers on one broker, each of which repairs what the other wrote, would go on for ever. Who is
+overwritten again and again repairs less and less often, and says so until it has been quiet for a while.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
+
+import trio
+
+TIMES = 10
+WITHIN_S = 60.0
+QUIET_S = 180.0
+"""Longer than the longest pause between two repairs: each of these would have been overwritten."""
+REPAIR_INTERVAL_S = (1.0, 60.0)
+"""Between two repairs of one topic. A hostile writer must not make us its amplifier."""
+
+_ECHO_WITHIN_S = 10.0
+_ECHOES = 16
+
+
+def _sha256(payload: bytes) -> bytes:
+    return hashlib.sha256(payload).digest()
+
+
+class Echoes:
+    """What this process sent a moment ago, whichever way to a broker it took: it is ours when it comes
+    back, though something newer is wanted by then."""
+
+    def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
+        self._clock = clock
+        self._sent: dict[str, deque[tuple[bytes, float]]] = {}
+
+    def sent(self, topic: str, payload: bytes, *, within_s: float = _ECHO_WITHIN_S) -> None:
+        echo = (_sha256(payload), self._clock() + within_s)
+        self._sent.setdefault(topic, deque(maxlen=_ECHOES)).append(echo)
+
+    def is_ours(self, topic: str, payload: bytes) -> bool:
+        now, digest = self._clock(), _sha256(payload)
+        return any(digest == sent and now <= until for sent, until in self._sent.get(topic, ()))
+
+
+@dataclass(slots=True)
+class _Contest:
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=1_000))
+    is_said: bool = False
+    interval: float = REPAIR_INTERVAL_S[0]
+
+
+class Rivals:
+    """Of one broker, by topic, across connections. Ask only about topics that are ours."""
+
+    def __init__(
+        self,
+        contested: MutableMapping[str, int],
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        """contested: kept as topic → how often it was overwritten in a minute, at most."""
+        self._contested = contested
+        self._clock = clock
+        self._contests: dict[str, _Contest] = {}
+
+    def overwritten(self, topic: str) -> bool:
+        """Somebody else wrote there just now. Whether that is worth a warning."""
+        now = self._clock()
+        contest = self._contests.setdefault(topic, _Contest())
+        contest.times.append(now)
+        while contest.times[0] <= now - WITHIN_S:
+            contest.times.popleft()
+        count = len(contest.times)
+        if count < TIMES and not contest.is_said:
+            return False
+        news, contest.is_said = not contest.is_said, True
+        self._contested[topic] = max(count, self._contested.get(topic, 0))
+        return news
+
+    def is_contested(self, topic: str) -> bool:
+        return topic in self._contested
+
+    def interval(self, topic: str) -> float:
+        """Until the next repair, after one that is made now."""
+        contest = self._contests.get(topic)
+        if contest is None or not contest.is_said:
+            return REPAIR_INTERVAL_S[0]
+        contest.interval = min(2 * contest.interval, REPAIR_INTERVAL_S[1])
+        return contest.interval
+
+    def ended(self) -> list[str]:
+        """Forget what has been quiet for long enough. The topics of which it was said."""
+        before = self._clock() - QUIET_S
+        quiet = [topic for topic, one in self._contests.items() if one.times[-1] < before]
+        return [
+            topic
+            for topic in quiet
+            if self._contests.pop(topic).is_said and self._contested.pop(topic, None) is not None
+        ]
