@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import resource
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trustme
 
 from config_manager.api import descriptors, server
 from config_manager.api.server import serve
+from config_manager.api.tls import Certificate
 
 ROOM = 16
 QUICK = b"GET /2 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -118,6 +122,41 @@ async def test_answers_that_nobody_reads_have_a_limit_together(
         assert len(await all_of(streams[-1])) > 8_000_000
         cut = [stream for stream in streams[:-1] if len(await all_of(stream)) < 8_000_000]
         assert len(cut) >= 3, "8 MB each, and 20 MB together"
+
+
+async def test_over_tls_who_never_reads_or_never_shakes_hands_makes_room_too(
+    tmp_path: Path,
+) -> None:
+    authority = trustme.CA()
+    file = tmp_path / "server.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(file))
+    file.chmod(0o600)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+
+    async def open_tls(stack: AsyncExitStack, port: int, request: bytes) -> trio.SSLStream[Any]:
+        stream = trio.SSLStream(
+            await trio.open_tcp_stream("127.0.0.1", port),
+            context,
+            server_hostname="127.0.0.1",
+            https_compatible=True,
+        )
+        stack.push_async_callback(trio.aclose_forcefully, stream)
+        await stream.send_all(request)
+        return stream
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+            start = partial(serve, certificate=Certificate(file, None))
+            port: int = await nursery.start(start, App(), "127.0.0.1", 0)
+            began = open_files()
+            for number in range(2 * ROOM):
+                await open_tls(stack, port, LARGE)
+                await asks(stack, port, b"")
+                quick = await open_tls(stack, port, QUICK)
+                assert (await quick.receive_some(1000)).startswith(b"HTTP/1.1 200")
+                assert open_files() - began - 3 * (number + 1) <= ROOM + 2
+            nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(("soft", "room"), [(1_024, 896), (300, 172), (64, 16), (20_000, 2_000)])
