@@ -25,6 +25,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HOT_PREFIX = b"/api/v1/config/"
+_HOT_PATHS = frozenset({b"/health", b"/openapi.json", b"/docs", b"/api/v1/trust/root"})
+"""Those that anybody may ask for: a flood of them must cost little."""
 _LONG = b"/history"
 """What may wait for others, and take a while."""
 _QUART_AFTER_S = 5.0
@@ -84,7 +86,7 @@ def _is_hot(scope: Scope) -> bool:
     if scope["method"] not in QUART_METHODS:  # it would answer before it has read the body
         return True
     if scope["method"] == "GET":
-        return path.startswith(_HOT_PREFIX) or path == b"/health"
+        return path.startswith(_HOT_PREFIX) or path in _HOT_PATHS
     return scope["method"] == "PUT" and path.startswith(_HOT_PREFIX)
 
 
