@@ -416,7 +416,7 @@ class Storage:
                 outcomes.append(kept[index])
                 continue
             try:
-                if isinstance(request, ReadHistory | ReadAudit | ReadSecrets | CountSecrets):
+                if isinstance(request, ReadSecrets | CountSecrets):
                     answer, change = await self._read(request), None
                 else:
                     answer, change = self._decide(committed, request, context, batch)
@@ -436,14 +436,25 @@ class Storage:
             await self._commit(accepted, jobs, outcomes)
         return outcomes
 
-    async def _read(self, request: ReadHistory | ReadAudit | ReadSecrets | CountSecrets) -> object:
-        """In a thread: a page of 500 large changes took half a second. Raises ReadOnly,
-        DatabaseUnavailable."""
-        if self._store is not None:
-            return await trio.to_thread.run_sync(_read, self._store, request)
-        if isinstance(request, ReadHistory | ReadAudit):
+    async def read_page(self, request: ReadHistory | ReadAudit) -> object:
+        """Beside the writer, not in its turn: 500 large changes took half a second. Raises ReadOnly."""
+        store = self._store
+        if store is None:
             raise ReadOnly("the history can't be read while the database is unavailable")
-        raise ReadOnly(WHAT_TO_DO)
+        try:
+            return await trio.to_thread.run_sync(_read_page, store, request)
+        except DatabaseUnavailable as error:
+            with trio.CancelScope(shield=True):
+                async with self._turn:
+                    if self._store is store:
+                        await self._go_read_only(error)
+            raise ReadOnly(WHAT_TO_DO) from None
+
+    async def _read(self, request: ReadSecrets | CountSecrets) -> object:
+        """In a thread. Raises ReadOnly, DatabaseUnavailable."""
+        if self._store is None:
+            raise ReadOnly(WHAT_TO_DO)
+        return await trio.to_thread.run_sync(_read, self._store, request)
 
     def _decide(
         self,
@@ -695,12 +706,18 @@ def _otherwise(committed: Committed, known: Committed) -> str | None:
     return None
 
 
-def _read(store: Store, request: ReadHistory | ReadAudit | ReadSecrets | CountSecrets) -> object:
+def _read_page(store: Store, request: ReadHistory | ReadAudit) -> object:
     match request:
         case ReadHistory(query):
             return store.history(query)
         case ReadAudit(after, limit, most_bytes):
             return store.audit(after=after, limit=limit, most_bytes=most_bytes)
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _read(store: Store, request: ReadSecrets | CountSecrets) -> object:
+    match request:
         case ReadSecrets(service, name):
             return store.secret_versions(service, name)
         case CountSecrets(key_id):

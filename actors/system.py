@@ -28,6 +28,7 @@ from config_manager.actors.messages import Administer, Confirmed, Sign, Witnesse
 from config_manager.actors.mqtt import Transport
 from config_manager.actors.outlet import Outlet
 from config_manager.actors.publishing import Publisher, SignUpdate, publishing
+from config_manager.actors.reading import Pages
 from config_manager.actors.secrets_rotating import (
     RotationReport,
     SecretsRotation,
@@ -85,13 +86,14 @@ class OpenStore(Protocol):
 class System:
     """What REST holds of the running system.
 
-    storing: takes every write and history read. signing: signs what is answered signed.
+    storing: takes every write; pages: reads history and audit beside it. signing: signs what is answered signed.
     rotating: begins a new secrets key; rotation: how far that is. trust: the
     root and its versions; trusting: takes every change to it. states: every actor, in start order.
     statuses: what instances say they run. callers: when tokens were last used, and who was refused.
     """
 
     storing: Actor
+    pages: Pages
     signing: Actor
     rotating: Actor
     rotation: Callable[[], RotationReport]
@@ -252,6 +254,7 @@ async def running_system(
         await start(actor("health", health(health_board, frames, outlets), FOLLOWING))
         yield System(
             storing=storing,
+            pages=Pages(storage.read_page),
             signing=signer,
             rotating=rotating,
             rotation=rotation.report,

@@ -66,7 +66,7 @@ def list_rows(server: Server, as_json: bool, last: int, after: int | None) -> No
       config-manager audit list --after 0 --json | jq 'select(.body.by == "ci")'
     """
     if after is None:
-        after = max(0, server.get(*_PATH, limit="1")["rows"] - last)
+        after = max(0, server.get(*_PATH, holds="rows", limit="1")["rows"] - last)
     rows = _rows_of(server, after)
     if as_json:
         for row in rows:
@@ -78,7 +78,7 @@ def list_rows(server: Server, as_json: bool, last: int, after: int | None) -> No
 def _rows_of(server: Server, after: int, until: int | None = None) -> Iterator[Row]:
     """The server's rows after this one, page by page; up to `until`, or the newest one."""
     while until is None or after < until:
-        page = server.get(*_PATH, after=str(after), limit=_PAGE)
+        page = server.get(*_PATH, holds="entries next_after", after=str(after), limit=_PAGE)
         for entry in page["entries"]:
             if until is None or entry["seq"] <= until:
                 yield _row(entry)
@@ -151,7 +151,7 @@ def verify(
     elif file is not None and root is not None:
         verdict, against = _verify_export(file, root, contains)
     else:
-        answer = server.get(*_PATH, "verify", contains=contains)
+        answer = server.get(*_PATH, "verify", holds="rows head problem", contains=contains)
         problem = answer["problem"] and Problem(**answer["problem"])
         verdict = Verdict(answer["rows"], answer["head"], problem)
         against = "the head that the server's beacons sign"
@@ -251,7 +251,9 @@ def export(server: Server, as_json: bool, out: Path | None) -> None:
     from config_manager.config.documents import AuditExport
     from config_manager.config.files import replacing
 
-    envelope = wire.envelope_from_object(server.get(*_PATH, "export"))
+    envelope = wire.envelope_from_object(
+        server.get(*_PATH, "export", holds="payloadType payload signatures")
+    )
     end = AuditExport.parse(envelope.payload)
     if out is None:
         _write(_checked(server, end), envelope, sys.stdout.buffer)

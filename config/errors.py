@@ -47,6 +47,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 LogLevel = Literal["info", "warning", "error"]
@@ -134,7 +135,12 @@ class StillThere(Refused):
 class TooLarge(Refused): ...
 
 
-class UnsupportedMediaType(Refused): ...
+class UnsupportedMediaType(Refused):
+    """accepted: the headers that say what would be taken (RFC 9110, 15.5.16; RFC 5789)."""
+
+    def __init__(self, detail: str, accepted: Mapping[str, str] = MappingProxyType({})) -> None:
+        super().__init__(detail)
+        self.accepted = accepted
 
 
 class InvalidValues(Refused):

@@ -239,3 +239,76 @@ async def test_a_long_page_of_history_is_read_while_the_event_loop_goes_on(tmp_p
             assert (await rest.ask("GET", DOOR)).status == 200
             stores[0].let.set()
         assert [len(answer.json["entries"]) for answer in told] == [1]
+
+
+async def test_a_write_does_not_wait_for_who_reads_history(tmp_path: Path) -> None:
+    stores: list[SlowToRead] = []
+
+    def make(epoch: Epoch) -> SlowToRead:
+        stores.append(SlowToRead(epoch))
+        return stores[-1]
+
+    async with running(tmp_path, make) as system:
+        rest = Caller(system)
+        await rest.ask("PUT", DOOR, {"open": True})
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(rest.ask, "GET", f"{DOOR}/history")
+            await trio.testing.wait_all_tasks_blocked()
+            for number in range(3):
+                assert (await rest.ask("PUT", DOOR, {"open": number})).status == 200
+            stores[0].let.set()
+
+
+async def test_nothing_is_read_for_who_has_left(tmp_path: Path) -> None:
+    asked: list[HistoryQuery] = []
+
+    class Noting(SlowToRead):
+        def history(self, query: HistoryQuery) -> HistoryPage:
+            asked.append(query)
+            return super().history(query)
+
+    stores: list[Noting] = []
+
+    def make(epoch: Epoch) -> Noting:
+        stores.append(Noting(epoch))
+        return stores[-1]
+
+    async with running(tmp_path, make) as system:
+        rest = Caller(system)
+        await rest.ask("PUT", DOOR, {"open": True})
+        async with trio.open_nursery() as staying:
+            staying.start_soon(rest.ask, "GET", f"{DOOR}/history?limit=1")
+            await trio.testing.wait_all_tasks_blocked()
+            async with trio.open_nursery() as leaving:
+                for _ in range(3):
+                    leaving.start_soon(rest.ask, "GET", f"{DOOR}/history?limit=2")
+                await trio.testing.wait_all_tasks_blocked()
+                leaving.cancel_scope.cancel()
+            staying.start_soon(rest.ask, "GET", f"{DOOR}/history?limit=3")
+            await trio.testing.wait_all_tasks_blocked()
+            stores[0].let.set()
+        assert [query.limit for query in asked] == [1, 3]
+
+
+async def test_a_page_that_can_not_be_read_makes_it_read_only_and_it_recovers(
+    tmp_path: Path,
+) -> None:
+    stores: list[MemoryStore] = []
+
+    def make(epoch: Epoch) -> MemoryStore:
+        stores.append(MemoryStore(epoch))
+        return stores[-1]
+
+    async with running(tmp_path, make) as system:
+        rest = Caller(system)
+        await rest.ask("PUT", DOOR, {"open": True})
+        stores[0].fail_next = DatabaseUnavailable("EIO")
+        assert (await rest.ask("GET", f"{DOOR}/history")).status == 503
+        assert system.view.mode == "read-only"
+        told = await rest.ask("GET", f"{DOOR}/history")
+        assert (told.status, told.json["type"]) == (503, "/problems/read-only")
+        with trio.fail_after(10):
+            while (await rest.ask("GET", f"{DOOR}/history")).status != 200:
+                await trio.sleep(0.05)
+        assert (await rest.ask("PUT", DOOR, {"open": False})).status == 200
