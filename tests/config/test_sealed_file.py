@@ -54,7 +54,7 @@ class RamDisk:
     def create(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         raise NotImplementedError
 
-    def make_directory(self, path: Path) -> None:
+    def make_directory(self, path: Path, *, mode: int = 0o700) -> None:
         raise NotImplementedError
 
     def lock(self, directory: Path) -> AbstractContextManager[None]:
