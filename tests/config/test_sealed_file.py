@@ -188,6 +188,17 @@ def test_a_newest_that_is_gone_leaves_the_one_before() -> None:
     assert open_file(disk).read() == b"older"
 
 
+def test_that_it_is_the_generation_before_is_said_and_why() -> None:
+    disk = disk_with(b"older", b"newer")
+    newest = disk.files.pop(PATH)
+    for there, why in ((None, "is missing"), (newest[:-1], "does not verify"), (newest, None)):
+        if there is not None:
+            disk.files[PATH] = there
+        file = open_file(disk)
+        assert file.read() == (b"newer" if why is None else b"older")
+        assert file.newest_unread == (why and f"the newest kept file {why}")
+
+
 def test_a_newest_that_is_damaged_and_none_before_it_is_broken() -> None:
     disk = disk_with(b"only")
     disk.files[PATH] += b"x"
