@@ -27,7 +27,7 @@ def _on_a_data_dir(command: F) -> F:
     options = (
         click.option(
             "--data-dir",
-            type=click.Path(path_type=Path, file_okay=False),
+            type=click.Path(path_type=Path, file_okay=False, readable=False),
             help="Database, keys, cache. [CONFIG_MANAGER_DATA_DIR, ./data]",
         ),
         click.option(
@@ -166,7 +166,7 @@ Without it, and without keys/, the data can't be read by anybody, you included."
 @click.option(
     "--data-dir",
     required=True,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=click.Path(path_type=Path, file_okay=False, exists=True, readable=False),
     help="The restored data directory.",
 )
 @click.option(
@@ -195,7 +195,7 @@ def recover(data_dir: Path, recovery_key_file: Path | None, to: Path | None) -> 
 
     world = World()
     keys = to or data_dir / "keys"
-    with told_of(data_dir), lock_data_dir(data_dir):
+    with told_of(data_dir, is_in_use=True), lock_data_dir(data_dir):
         try:
             sealed = world.disk.read(data_dir / FILE)
         except FileNotFoundError:
@@ -252,10 +252,10 @@ def rotate_db_key(**flags: Any) -> None:
     settings = _settings(flags)
     database = settings.data_dir / "config.db"
     world = World()
-    with told_of(settings.data_dir):
+    with told_of(settings.data_dir, is_in_use=True):
         if not database.exists():
             raise NotFound(f"{settings.data_dir} has no database")
-    with told_of(settings.data_dir), lock_data_dir(settings.data_dir):
+    with told_of(settings.data_dir, is_in_use=True), lock_data_dir(settings.data_dir):
         keys = KeyRing.open(
             settings.data_dir,
             world,

@@ -15,11 +15,11 @@ VARIABLE = "CONFIG_MANAGER_DATA_DIR"
 
 
 @contextmanager
-def told_of(data_dir: Path) -> Iterator[None]:
+def told_of(data_dir: Path, *, is_in_use: bool = False) -> Iterator[None]:
     """The work of a command on a data directory.
 
-    Raises DataDirUnusable (exit 2) where the disk refuses and no database is there, DiskFailed (exit 3)
-    where one is.
+    is_in_use: the command is for one that was made before. Raises DataDirUnusable (exit 2) where the disk
+    refuses and no database is there, DiskFailed (exit 3) where one is, or has to be.
     """
     from config_manager.storage.store import DatabaseUnavailable, DiskFull
 
@@ -40,7 +40,7 @@ def told_of(data_dir: Path) -> Iterator[None]:
             )
         else:
             raise
-        kind = DiskFailed if has_database(data_dir) else DataDirUnusable
+        kind = DiskFailed if is_in_use or has_database(data_dir) else DataDirUnusable
         raise kind(f"{VARIABLE}: {said}") from raised
 
 

@@ -114,7 +114,11 @@ def cli() -> None:
 @click.option(
     "--dev", is_flag=True, default=None, help="For your own machine: loopback only, no token."
 )
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Database, keys, cache. [./data]")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, readable=False),  # what stands against it is told with its cure
+    help="Database, keys, cache. [./data]",
+)
 @click.option(
     "--bind", metavar="HOST:PORT", help="Where REST listens; port 0 chooses. [127.0.0.1:8081]"
 )

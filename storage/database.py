@@ -44,7 +44,9 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
     The file must exist. Raises DatabaseUnopenable (wrong key, not a database) or
     DatabaseUnavailable (there, but can't be read now).
     """
-    mode = "ro" if read_only else "rw"
+    mode = "rw"
+    if read_only:
+        mode = "ro&immutable=1" if _is_at_rest(path) else "ro"
     with translated(path):
         if 0 < path.stat().st_size < _SALT_BYTES:
             raise DatabaseUnopenable(f"{path.name} is cut short; nothing was changed")
@@ -73,6 +75,12 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
             connection.close()
             raise
     return connection
+
+
+def _is_at_rest(path: Path) -> bool:
+    """Nothing is in its log, and its directory takes no index of one, without which SQLite opens nothing
+    but what it is told that nobody changes."""
+    return not (path.with_name(path.name + "-wal").exists() or os.access(path.parent, os.W_OK))
 
 
 def _demand_writable(path: Path) -> None:

@@ -31,6 +31,8 @@ def test_it_is_2_without_a_database_3_with_one_and_always_one_line_with_the_path
     start = f"CONFIG_MANAGER_DATA_DIR: {file}: {os.strerror(number)}; "
     with pytest.raises(DataDirUnusable) as without, told_of(tmp_path):
         raise failing(number, file)
+    with pytest.raises(DiskFailed), told_of(tmp_path, is_in_use=True):
+        raise failing(number, file)
     (tmp_path / "config.db").touch()  # an empty one holds nothing
     with pytest.raises(DataDirUnusable), told_of(tmp_path):
         raise failing(number, file)

@@ -116,13 +116,27 @@ def not_ours(place: Path) -> Path:
     return place
 
 
+def closed_to_us(place: Path) -> Path:
+    place.mkdir(mode=0)
+    return place
+
+
 def in_what_is_not_ours(place: Path) -> Path:
     return not_ours(place) / "above" / "data"
 
 
 @needs_setpriv
 @pytest.mark.parametrize(
-    "make", [a_file, below_a_file, a_link_to_nowhere, a_long_name, not_ours, in_what_is_not_ours]
+    "make",
+    [
+        a_file,
+        below_a_file,
+        a_link_to_nowhere,
+        a_long_name,
+        not_ours,
+        closed_to_us,
+        in_what_is_not_ours,
+    ],
 )
 def test_where_nothing_can_be_made_is_2_with_variable_path_reason_and_what_helps(
     unprivileged: Processes, tmp_path: Path, make: Callable[[Path], Path]
@@ -174,6 +188,19 @@ def test_a_command_on_a_stopped_directory_that_it_may_not_write_is_3(
     said = one_line(code, process.text)
     assert code == 3, said
     assert f"{data}/keys/db.key.new: Permission denied" in said
+
+
+@needs_setpriv
+def test_commands_on_a_stopped_directory_that_they_may_not_enter_are_3(
+    unprivileged: Processes, template: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(template, tmp_path / "data")
+    data.chmod(0)
+    for command in (("audit", "verify"), ("rotate-db-key",), ("recover",)):
+        code, process = unprivileged.run(*command, "--data-dir", str(data))
+        said = one_line(code, process.text)
+        assert (code, "Permission denied" in said) == (3, True), said
+    data.chmod(0o700)
 
 
 # ── a file system that takes no writes ─────────────────────────────────────────────────────────
@@ -230,6 +257,8 @@ def test_on_a_read_only_file_system_without_a_cache_and_in_a_command_it_is_3(
         code, process = processes.run("rotate-db-key", "--data-dir", str(data))
         assert code == 3, process.text
         assert "Read-only file system" in one_line(code, process.text)
+        code, process = processes.run("audit", "verify", "--data-dir", str(data))
+        assert code == 0, process.text  # which writes nothing
         remount(at, "rw")
         for cache in data.glob("config.lkg*"):
             cache.unlink()
