@@ -11,7 +11,6 @@ and a fresh open is tried until one succeeds.
 from __future__ import annotations
 
 import hmac
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -716,7 +715,7 @@ class _Batch:
 
 def _without_path(error: OSError) -> str:
     """`reasons` are for everybody: no place on this machine is in them."""
-    name = PurePath(os.fsdecode(error.filename)).name if error.filename is not None else "a file"
+    name = PurePath(str(error.filename)).name if error.filename is not None else "a file"
     return f"{name}: {error.strerror or error}"
 
 

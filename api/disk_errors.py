@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,5 +55,5 @@ def of_a_file(error: OSError) -> StartError | None:
     """What is left to tell of a file in any command; None where it is no matter of a disk."""
     if not is_of_a_disk(error):
         return None
-    path = "the directory" if error.filename is None else os.fsdecode(error.filename)
+    path = "the file" if error.filename is None else str(error.filename)
     return DiskFailed(f"{reason(error)}; {what_helps(error, path)}")

@@ -23,10 +23,7 @@ _YOURS = (
     "to get there; or choose another directory"
 )
 _HELPS = (
-    (
-        _NO_PERMISSION,
-        _YOURS,
-    ),
+    (_NO_PERMISSION, _YOURS),
     (
         {errno.EROFS},
         "the file system is read-only: mount it for writing, or choose another directory",
@@ -58,7 +55,10 @@ def is_read_only(error: OSError) -> bool:
 def reason(error: OSError) -> str:
     """`PATH: Permission denied`; the path where it is known."""
     why = error.strerror or str(error)
-    return why if error.filename is None else f"{os.fsdecode(error.filename)}: {why}"
+    name = error.filename  # a descriptor's number, where that is all
+    return (
+        why if name is None else f"{os.fsdecode(name) if isinstance(name, bytes) else name}: {why}"
+    )
 
 
 def what_helps(error: OSError, directory: str) -> str:

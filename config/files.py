@@ -66,19 +66,20 @@ def creating(
 
 def make_directory(path: Path, *, mode: int = 0o700) -> None:
     """With this mode, whatever the umask; where root makes it, for whom the directory above belongs to;
-    durable. Those above that are missing become 0755. One that is there stays as it is. Raises OSError."""
+    durable. Those above that are missing become 0755, or less by the umask. One that is there stays as it
+    is. Raises OSError."""
     missing: list[Path] = []
     for place in (path, *path.parents):
         if place.is_dir():
             break
         missing.append(place)
     for place in reversed(missing):
-        _make_one(place, mode if place == path else _ABOVE)
+        _make_one(place, mode if place == path else None)
 
 
-def _make_one(path: Path, mode: int) -> None:
+def _make_one(path: Path, mode: int | None) -> None:
     try:
-        path.mkdir(mode=mode)
+        path.mkdir(mode=_ABOVE if mode is None else mode)
     except FileExistsError:  # somebody else was as quick, or it is no directory
         if path.is_dir():
             return
@@ -89,7 +90,8 @@ def _make_one(path: Path, mode: int) -> None:
             owner = path.parent.stat()
             with suppress(PermissionError):  # a container's root that may give nothing away
                 os.fchown(made, owner.st_uid, owner.st_gid)
-        os.fchmod(made, mode)  # whatever the umask took away
+        if mode is not None:
+            os.fchmod(made, mode)  # whatever the umask took away
     finally:
         os.close(made)
     sync(path.parent)
@@ -117,7 +119,7 @@ def named(path: Path) -> Iterator[None]:
 
 def _name(error: OSError, path: Path) -> None:
     """The kernel names no file where a read or a write fails, and the passing name where one is placed."""
-    theirs = error.filename is not None and not _OURS.fullmatch(os.fsdecode(error.filename))
+    theirs = error.filename is not None and not _OURS.fullmatch(str(error.filename))
     if error.errno is not None and not theirs and not isinstance(error, ConnectionError):
         error.filename, error.filename2 = str(path), None
 

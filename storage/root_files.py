@@ -106,5 +106,6 @@ class RootFiles:
             self._keep(path, data)
 
     def _keep(self, path: Path, data: bytes) -> None:
-        self._world.disk.make_directory(path.parent, mode=_MODE)
+        for directory in (self._current.parent, path.parent):
+            self._world.disk.make_directory(directory, mode=_MODE)
         self._world.disk.write_atomic(path, data, mode=0o644)
