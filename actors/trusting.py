@@ -1,8 +1,8 @@
 """The trust root while we run: which version counts, and how the next one comes about.
 
 A change is, in this order: a key that it needs and the new version staged on disk, the audit row, the
-new version in its place, the new version on every connected broker (read back, at most 5 s), and only then what it changes: which
-key signs, and whom publishing believes. So a client has the root before it meets what was signed by
+new version in its place, the new version on every connected broker (read back, at most 5 s), and only
+then what it changes: which key signs, and whom publishing believes. So a client has the root before it meets what was signed by
 its new key. Where a root key that has to sign is not here, the change waits in `pending` until the
 signatures that were made elsewhere are brought (`TakeRoot`).
 """
@@ -30,7 +30,7 @@ from config_manager.actors.messages import (
 from config_manager.actors.publishing import Outlet
 from config_manager.actors.signing import sign
 from config_manager.config import roots, trust, wire
-from config_manager.config.disk_errors import refused
+from config_manager.config.disk_errors import reason, refused
 from config_manager.config.documents import Root
 from config_manager.config.errors import (
     Conflict,
@@ -289,17 +289,23 @@ class Trusting:
             reason=request.reason,
             idempotency=request.idempotency,
         )
-        self._files.stage(
-            envelope.to_bytes()
-        )  # a disk that is full says so before anything is noted
+        # a disk that is full says so before anything is noted
+        self._files.stage(envelope.to_bytes())
         await self._storing.ask(note, context)
         self._made = []  # noted: from here on they are relied on
-        if needs:
-            self._files.keep_pending(envelope.to_bytes())
-            self._view.pending = Pending(proposed, envelope, needs)
-            return RootChange(proposed, envelope, needs)
-        with trio.CancelScope(shield=True):  # begun is finished: half a change is nobody's wish
-            await self._adopt(proposed, envelope)
+        try:
+            if needs:
+                self._files.keep_pending(envelope.to_bytes())
+                self._view.pending = Pending(proposed, envelope, needs)
+                return RootChange(proposed, envelope, needs)
+            with trio.CancelScope(shield=True):  # begun is finished: half a change is nobody's wish
+                await self._adopt(proposed, envelope)
+        except OSError as error:
+            structlog.get_logger().error("root not changed", error=str(error))
+            raise DiskRefused(
+                f"the audit has the change, but its file could not be put in its place "
+                f"({reason(error)}): the root is as it was; repair that and ask again"
+            ) from None
         return RootChange(proposed, envelope, ())
 
     async def _adopt(self, root: Root, envelope: Envelope) -> None:
