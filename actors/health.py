@@ -147,14 +147,19 @@ def health(board: HealthBoard, frames: HealthFrames, outlets: Sequence[Outlet]) 
             structlog.contextvars.bind_contextvars(actor="health")
             await trio.lowlevel.checkpoint()  # let our own actor count as running before we judge
             told: bool | None = None
+            event, reasons = "", tuple[str, ...]()
             while True:
                 report = board.report()
                 if report.ok is not told:
                     event = ("ready" if told is None else "recovered") if report.ok else "degraded"
-                    tell(ok=report.ok, event=event, reasons=report.reasons)
                     if told is not None:
                         structlog.get_logger().warning(event, reasons=report.reasons)
-                    told = report.ok
+                if (report.ok, report.reasons) != (
+                    told,
+                    reasons,
+                ):  # a full disk is a reason while ok
+                    tell(ok=report.ok, event=event, reasons=report.reasons)
+                    told, reasons = report.ok, report.reasons
                 await trio.sleep(_CHECK_INTERVAL_S)
 
         async with trio.open_nursery() as nursery:

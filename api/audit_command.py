@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from config_manager.api.disk_errors import told_of
 from config_manager.api.operator import (
     Server,
     asks_a_server,
@@ -115,7 +116,7 @@ def _shortly(value: object) -> str:
 @asks_a_server
 @click.option(
     "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False, readable=False),
     help="Of a server that is stopped: read its database.",
 )
 @click.option("--db-key-file", type=_FILE, help="With --data-dir. [<data>/keys/db.key]")
@@ -164,7 +165,10 @@ def _verify_stopped(
     from config_manager.config.world import World
     from config_manager.storage.stopped_audit import stopped_audit
 
-    with stopped_audit(data_dir, World(), db_key_file=db_key_file) as kept:
+    with (
+        told_of(data_dir, is_in_use=True),
+        stopped_audit(data_dir, World(), db_key_file=db_key_file) as kept,
+    ):
         check = ChainCheck(kept.end, kept.known, contains=contains)
         for row in kept.rows:
             check.take(row.seq, row.revision, row.body, row.hash)

@@ -22,6 +22,7 @@ from config_manager.config.logging import configure
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
+from config_manager.storage.store import DatabaseUnavailable
 
 GC_THRESHOLD = 50_000
 """Young objects before a collection: the default of 700 costs a fifth of a GET's p99."""
@@ -32,7 +33,8 @@ took that long, and a PUT at 16 connections 15 ms instead of 9 (bench/)."""
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises StartError where it can't start (config.errors)."""
+    """Serve until SIGTERM or SIGINT. Raises StartError where it can't start (config.errors), and what a
+    disk says (`api.disk_errors`)."""
     lines = configure(
         settings.log_format or ("console" if settings.dev else "json"), settings.log_level
     )
@@ -42,7 +44,14 @@ def run(settings: Settings) -> None:
             _serve, settings, strict_exception_groups=True, instruments=[_OneWriteAPass(lines)]
         )
     except BaseExceptionGroup as group:
-        raise the_reason(group, ConfigManagerError, RestartLimit, KeyboardInterrupt) from group
+        raise the_reason(
+            group,
+            ConfigManagerError,
+            RestartLimit,
+            KeyboardInterrupt,
+            OSError,
+            DatabaseUnavailable,
+        ) from group
     finally:
         lines.held = False
         lines.flush()

@@ -228,7 +228,7 @@ def export_root(data_dir: Path, to: Path) -> None:
     From then on `trust rotate`, `add-signer` and `revoke` answer what has to be signed where the key
     is. Everything else, and every client, goes on as before.
     """
-    from config_manager.config.files import replacing
+    from config_manager.config.files import make_directory, replacing
     from config_manager.storage.key_files import check_private
 
     keys = data_dir / "keys"
@@ -240,7 +240,7 @@ def export_root(data_dir: Path, to: Path) -> None:
     )
     if not found:
         raise SettingsInvalid(f"no root key lies in {keys}: it was exported before")
-    to.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(to)
     for one in found:  # all copies are safe before the first original goes
         _write_new(to / one.name, one.read_text("ascii"), 0o600)
     for one in found:

@@ -296,7 +296,8 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
     identity = load_identity(state, world)
     try:
         onlooker = Onlooker(state, name)
-        kept = Cache(state, name, identity.file_key, identity.roots, world, onlooker).load()
+        cache = Cache(state, name, identity.file_key, identity.roots, world, onlooker)
+        kept = cache.load()
     except KeptBroken as error:
         raise RootRefused(f"what was kept does not verify: {error}") from None
     except OSError as error:
@@ -308,6 +309,8 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
             + (remark or "`config-manager client run` fetches it")
         )
     update, _ = kept.to_start_with
+    if cache.is_the_one_before is not None:
+        click.echo(f"{cache.is_the_one_before} (revision {update.revision})", err=True)
     if remark is not None:
         click.echo(f"revision {update.revision} is what a start begins with; {remark}", err=True)
     config = update.config

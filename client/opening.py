@@ -213,6 +213,15 @@ def prepare(
         cache = Cache(state_dir, service, identity.file_key, identity.roots, world, claim)
         kept, broken = _load(cache)
         boots = Boots(state_dir / f"{service}.boot", claim, world)
+        if cache.is_the_one_before is not None and broken is None and kept is not None:
+            begins_with = kept.to_start_with
+            say(
+                logging.WARNING,
+                "older kept file taken",
+                service=service,
+                revision=None if begins_with is None else begins_with[0].revision,
+                detail=cache.is_the_one_before,
+            )
         try:
             instance = Instance(
                 service,

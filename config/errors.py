@@ -23,6 +23,7 @@
     │   ├── OutcomeUnknown          the disk failed in the middle of a commit
     │   ├── Busy                    a mailbox stayed full, or an actor was restarting: try again
     │   ├── DeadlineExceeded        accepted, but not answered in time: the outcome is unknown
+    │   ├── DiskRefused             a file that is not the database can't be read or written
     │   └── StorageFull             the disk is full; nothing was written
     ├── ServerUnreachable           a command asked a server, and no answer of ours came
     ├── ServerSays                  it came, and it is a problem: its name, code and words
@@ -30,6 +31,8 @@
     └── StartError                  the process cannot start (or go on) as asked
         ├── SettingsInvalid         a setting or the command line does not parse
         ├── PortTaken
+        ├── DataDirUnusable         a data directory without a database can't be made, entered or written
+        ├── DiskFailed              a file can't be read or written, where there is a database
         ├── DatabaseUnopenable      wrong key, no database beside its instance.json, not a database
         ├── KeyFileUnsafe           others can read a key file
         ├── DataDirInUse            another process holds the data directory
@@ -188,6 +191,10 @@ class Busy(Refused): ...
 class DeadlineExceeded(Refused): ...
 
 
+class DiskRefused(Refused):
+    """What was asked needs a file that can't be read or written now; nothing was changed."""
+
+
 class StorageFull(Refused): ...
 
 
@@ -226,6 +233,14 @@ class SettingsInvalid(StartError): ...
 
 
 class PortTaken(StartError): ...
+
+
+class DataDirUnusable(StartError):
+    """A data directory that can't be made, entered or written, and holds no database: another one will do."""
+
+
+class DiskFailed(StartError):
+    """A disk that can't be read or written, beside a database or in a command's work."""
 
 
 class DatabaseUnopenable(StartError): ...
@@ -307,6 +322,7 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     ),
     Busy: Description("busy", "Busy, try again", 503, 1, "warning", 1),
     DeadlineExceeded: Description("deadline-exceeded", "Not answered in time", 504, 1, "warning"),
+    DiskRefused: Description("disk-refused", "A file can't be read or written", 503, 1, "error", 5),
     StorageFull: Description("storage-full", "No space left", 507, 1, "error"),
     ServerUnreachable: Description("server-unreachable", "No server answers", 500, 1, "error"),
     ServerSays: Description("server-says", "The server refused", 500, 1, "error"),
@@ -314,6 +330,10 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     StartError: Description("start-failed", "Cannot start", 500, 1, "error"),
     SettingsInvalid: Description("settings-invalid", "A setting does not parse", 500, 2, "error"),
     PortTaken: Description("port-taken", "The port is taken", 500, 2, "error"),
+    DataDirUnusable: Description(
+        "data-dir-unusable", "The data directory can't be used", 500, 2, "error"
+    ),
+    DiskFailed: Description("disk-failed", "The disk refused", 500, 3, "error"),
     DatabaseUnopenable: Description(
         "database-unopenable", "The database cannot be opened", 500, 3, "error"
     ),

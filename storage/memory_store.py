@@ -147,6 +147,9 @@ class MemoryStore:
     def probe(self) -> None:
         self._maybe_fail()
 
+    def try_writing(self) -> None:
+        pass
+
     def verify(self) -> None:
         """What is in memory does not contradict itself."""
 

@@ -85,9 +85,13 @@ class SqlStore:
                     f"{path.name} is missing or empty, but instance.json says there was one; "
                     "restore it from a backup (a new one is never made in its place)"
                 )
-            for leftover in (path, *(path.with_name(path.name + s) for s in ("-wal", "-shm"))):
-                leftover.unlink(missing_ok=True)
-            database.create(path, key)
+            _remove(path)
+            try:
+                database.create(path, key)
+            except BaseException:
+                with suppress(OSError):  # half a database is none
+                    _remove(path)
+                raise
         with translated(path):
             file = DatabaseFile(path)
         try:
@@ -239,9 +243,9 @@ class SqlStore:
             ]
 
     def probe(self) -> None:
-        """A fresh connection, because an open one answers from its page cache. That needs descriptors;
-        where the process has none left, an open one without its cache must do: the database is not to
-        blame for it."""
+        """A fresh connection, because an open one answers from its page cache, and writes into a file
+        that could not be opened for it any more. That needs descriptors; where the process has none left,
+        an open one without its cache must do: the database is not to blame for it."""
         self._file.check()
         try:
             self._look_afresh()
@@ -256,8 +260,14 @@ class SqlStore:
 
     def _look_afresh(self) -> None:
         with self._translated(), closing(database.connect(self._path, self._key)) as connection:
+            database.waits_for_locks(connection, False)
+            database.try_writing(connection, self._path)
             connection.execute("PRAGMA query_only = ON")
             _look(connection)
+
+    def try_writing(self) -> None:
+        with self._translated():
+            database.try_writing(self._writer, self._path)
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
@@ -594,6 +604,11 @@ def audit_rows(
             yield AuditEntry(*row)
     finally:
         cursor.close()  # one that is left half read holds back the checkpoint of the log
+
+
+def _remove(path: Path) -> None:
+    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
+        file.unlink(missing_ok=True)
 
 
 def _begin_first_epoch(writer: Connection, epoch_id: str, at: str) -> None:

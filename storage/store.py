@@ -123,7 +123,13 @@ class Store(Protocol):
         ...
 
     def probe(self) -> None:
-        """Read something from the disk, past every cache; raises DatabaseUnavailable."""
+        """Read something from the disk, past every cache, and see whether it still takes writes; raises
+        DatabaseUnavailable."""
+        ...
+
+    def try_writing(self) -> None:
+        """Whether a write could begin: a file may open and read, and take none. Changes nothing; raises
+        DatabaseUnavailable."""
         ...
 
     def verify(self) -> None:
