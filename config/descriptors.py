@@ -121,7 +121,7 @@ class _Pipe(_Polled):
         if self._ours:
             return os.write(self._number, data)
         # one that is ready takes PIPE_BUF bytes without waiting, unless it is shared with somebody
-        # who writes in between
+        # who writes in between; a terminal promises less
         if not self._poll.poll(0):
             raise BlockingIOError
         return os.write(self._number, data[: select.PIPE_BUF])
@@ -136,3 +136,6 @@ class _Socket(_Polled):
 
     def write(self, data: bytes) -> int:
         return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+    def __del__(self) -> None:
+        self._socket.close()

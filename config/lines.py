@@ -19,6 +19,7 @@ DRAIN_S = 1.0
 """How long the end of a process waits for a reader."""
 
 _AT_ONCE = 64 * 1024
+_PAUSES = "its reader pauses"
 
 
 class Descriptor(Protocol):
@@ -78,14 +79,12 @@ class Lines:
 
     def flush(self) -> None:
         """Write what it takes now."""
-        if not (self._waiting or self._begun or self._missing_here):
-            return
-        # another thread at it, or this one below us: it writes what we would
-        if self._flushing.acquire(blocking=False):
+        # another thread at it, or this one below us: it looks again once it is through
+        while self._is_behind() and self._flushing.acquire(blocking=False):
             try:
                 self._write()
             except BlockingIOError:
-                self._why = "its reader pauses"
+                self._why = _PAUSES
             except Exception as error:  # noqa: BLE001  whatever it is, who logs does not hear of it
                 self._why = str(getattr(error, "strerror", None) or error)
             else:
@@ -93,21 +92,26 @@ class Lines:
                 self._dropped = 0
             finally:
                 self._flushing.release()
+            if self._why is not None:
+                return
 
     def drain(self, seconds: float = DRAIN_S) -> None:
         """Before the end: write all of it, and wait for a reader that pauses, but no longer."""
         until = time.monotonic() + seconds
         self.flush()
-        while self._why == "its reader pauses" and (left := until - time.monotonic()) > 0:
+        while self._why == _PAUSES and (left := until - time.monotonic()) > 0:
             self._to.wait(left)
             self.flush()
 
     def trouble(self) -> str | None:
         """Why not everything is written, for an operator; None while nothing is missing."""
-        if self._why is None or (self._why == "its reader pauses" and not self._dropped):
+        if self._why is None or (self._why == _PAUSES and not self._dropped):
             return None
         wait = len(self._waiting) + self._begun_lines
         return f"{self._what} lines dropped: {self._dropped}; {wait} wait: {self._why}"
+
+    def _is_behind(self) -> bool:
+        return bool(self._waiting or self._begun or self._missing_here)
 
     def _has_room(self) -> bool:
         if self._why is None or not self.held:  # a pass that says much is no reason to lose any

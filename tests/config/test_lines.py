@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import pty
 import re
+import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -203,18 +206,42 @@ def test_lines_of_many_threads_are_each_written_once() -> None:
     assert len(got) == 800
 
 
-def test_a_pipe_that_we_write_to_without_waiting_still_waits_for_others() -> None:
-    """O_NONBLOCK would be everybody's who shares the pipe."""
-    reader, writer = os.pipe()
-    try:
-        with os.fdopen(writer, "w") as stream:
+def a_pipe() -> tuple[int, int]:
+    return os.pipe()
+
+
+def a_socket() -> tuple[int, int]:
+    reader, writer = socket.socketpair()
+    return reader.detach(), writer.detach()
+
+
+@pytest.mark.parametrize(
+    ("ends", "whose"),
+    [
+        (a_pipe, "ours"),
+        (a_pipe, "another user's"),
+        (a_socket, "ours"),
+        (pty.openpty, "ours"),  # another user's terminal may make us wait
+    ],
+)
+def test_what_nobody_reads_takes_what_it_can_and_waits_only_for_others_who_share_it(
+    ends: Callable[[], tuple[int, int]], whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """O_NONBLOCK would be everybody's. What another user made can't be opened anew."""
+
+    def refuse(path: str, flags: int) -> int:
+        raise PermissionError(path)
+
+    reader, writer = ends()
+    with os.fdopen(reader, "rb"), os.fdopen(writer, "w") as stream:
+        with monkeypatch.context() as patch:
+            if whose != "ours":
+                patch.setattr(os, "open", refuse)
             taker = never_waiting(stream)
-            with pytest.raises(BlockingIOError):
-                while True:
-                    taker.write(b"x" * 65536)
-            assert os.get_blocking(writer)
-    finally:
-        os.close(reader)
+        with pytest.raises(BlockingIOError):
+            while True:
+                taker.write(b"x" * 3000 + b"\n")
+        assert os.get_blocking(writer)
 
 
 FLOOD = """
