@@ -190,7 +190,7 @@ def test_a_log_that_is_full_for_a_while_goes_on_once_there_is_room(
     lines = log.read_text().splitlines()
     assert sum("log lines dropped: " in line for line in lines) == 1
     if log_format == "json":
-        assert [json.loads(line)["event"] for line in lines][-1] == "stopping"
+        assert "stopping" in [json.loads(line)["event"] for line in lines]
 
 
 @contextmanager
@@ -229,7 +229,7 @@ def test_a_stop_in_order_leaves_no_line_behind_though_its_reader_is_late(tmp_pat
         lines = read_all(reader)
         assert server.popen.wait(12) == 0
     assert sum(line["event"] == "request" and "stt-worker" in line["path"] for line in lines) == 600
-    assert lines[-1]["event"] == "stopping"
+    assert "stopping" in [line["event"] for line in lines]
 
 
 FOLLOW = """

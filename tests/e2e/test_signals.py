@@ -39,7 +39,7 @@ def test_a_second_signal_while_it_ends_changes_nothing(
     assert server.process.wait(12) == 0
     said = json.loads(retained(broker.port, "system/health/config-manager"))
     assert said["data"]["event"] == "shutdown"
-    assert [line["event"] for line in server.process.lines][-1] == "stopping"
+    assert "stopping" in [line["event"] for line in server.process.lines]
     server.start()  # nobody holds the data directory
     assert server.stop() == 0
 
