@@ -181,6 +181,7 @@ async def _start(folder: Path, port: int, world: World) -> subprocess.Popen[byte
             stderr=log_file,
             # tokens and passwords are no business of a broker, which we do not trust
             env={k: v for k, v in os.environ.items() if not k.startswith(ENV_PREFIX)},
+            start_new_session=True,  # a Ctrl-C is ours: we still have to say goodbye through it
         )
     try:
         with trio.fail_after(_START_S):

@@ -13,7 +13,7 @@ from config_manager.actors.actor import ActorStates, Handler, Life, idle
 from config_manager.actors.mqtt import Message
 from config_manager.actors.outlet import Outlet
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
-from config_manager.config import strict_json, wire
+from config_manager.config import logging, strict_json, wire
 from config_manager.config.names import OUR_ID
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World, rfc3339
@@ -44,7 +44,7 @@ class HealthBoard:
     def report(self) -> HealthReport:
         view, committed = self._view, self._view.committed
         actors = self._states.report()
-        reasons = [*view.reasons, *view.notices.values()]
+        reasons = [*view.reasons, *view.notices.values(), *logging.troubles()]
         down = [name for name, state in actors.items() if state != "running"]
         reasons += [f"actor {name} is {actors[name]}" for name in down]
         brokerless = self._brokerless_too_long()

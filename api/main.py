@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from config_manager.api.start import begin
 from config_manager.config.errors import ConfigManagerError, the_reason
 
 _EXIT_UNEXPECTED = 1
@@ -183,6 +184,7 @@ def serve(**flags: Any) -> None:
 
 def main() -> NoReturn:
     """The console script: errors become exit codes here, and nowhere else."""
+    begin()  # again, for who calls us without `api/start.py`
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
