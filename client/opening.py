@@ -64,12 +64,17 @@ ABSENT_GRACE_S = 0.5
 
 @dataclass(frozen=True)
 class Options:
-    """What a service may say when it opens its configuration; None is "as the environment says".
+    """What a service may say when it opens its configuration. Times in seconds.
 
-    prefix: of the overriding variables, `STT_WORKER_` for stt-worker; "" takes the bare key; None is a
-    `BaseSettings`' own. env_file: read once, at start, for these and for our own variables. require:
-    fail where nothing was ever delivered. first_wait_s: how long a start without a last-known-good file
-    waits for one.
+    service: its name; None is the model's `SERVICE`. state_dir, mqtt_url, root, instance: None is "as the
+    environment says" (`CONFIG_MANAGER_…`). root: the publisher's root.json, pinned where nothing is pinned.
+    instance: this instance's name. prefix: of the overriding variables; None is `STT_WORKER_` for
+    stt-worker, or a `BaseSettings`' own; "" takes the bare key. env_file: read once, at start, for these
+    and for our own variables; None reads none. require: raise NothingDelivered where nothing was ever
+    delivered. first_wait_s: how long a start without a last-known-good file waits for a publisher; None is
+    5, or 20 with require. bake_s: how long it must live with a change before that counts as proved; 0
+    proves at once. restart_required: keys that only a restart changes. max_stale_s, on_stale: what to do
+    (`report`, `warn`, `stop`) once nothing has proved for that long that what runs is current; None: never.
     """
 
     service: str | None = None

@@ -271,7 +271,8 @@ class ConfigurationStale(StartError):
 
 
 class ForkedAway(StartError):
-    """A configuration that the parent process follows: nothing changes it here any more."""
+    """Raised by `current`, `changes()` and `hold()` in a child process where the configuration was opened
+    before the fork: only the parent follows it. Open it in the child."""
 
 
 @dataclass(frozen=True, slots=True)
