@@ -1,4 +1,7 @@
-"""Asking code of the user's for an answer that may also be a raised anything."""
+"""Asking code of the user's for an answer that may also be a raised anything.
+
+What was raised is not told: `judging` is the way in where an operator has to read it.
+"""
 
 from __future__ import annotations
 

@@ -399,10 +399,10 @@ class Instance(Generic[M]):
         todo = self._on_events(self.subscriber.tick(now, wall_now), now)
         if self._bakes_until is not None and now >= self._bakes_until:
             self._bakes_until = None
-            lived, attempt = self._now.running, self._now.attempt
+            lived, last = self._now.running, self._now.attempt
             assert lived is not None
             todo.append(Keep(self.subscriber.proved(lived)))
-            if attempt is None or attempt.revision == lived[0].revision:
+            if last is None or last.revision == lived[0].revision:
                 self._attempted(lived[0].revision, "healthy")
             todo.append(self.receipt())
         if self._candidate is not None:

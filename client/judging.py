@@ -1,4 +1,5 @@
-"""The one guarded way into code that the service's author wrote.
+"""The guarded way into the model, for what it raises has to be said to an operator: in a refusal that names
+the key and holds no value. `guarded.attempt` is the one for a question to which there is another answer.
 
 Validators, `model_post_init`, factories, `__eq__`, `__deepcopy__`, `__str__`, and whatever they call,
 may raise anything. None of it may end a driver: what does not fit is refused as `model`, and what runs
@@ -7,9 +8,8 @@ goes on.
 
 from __future__ import annotations
 
-import re
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import CodeType
 from typing import Any, get_args
@@ -18,10 +18,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ErrorType
 
+from config_manager.client import quoted
 from config_manager.client.guarded import attempt, ends_the_program
 from config_manager.client.spelling import delivered_names
 from config_manager.client.type_walk import models_within
-from config_manager.client.words import Secrets, name_of, spelt
+from config_manager.client.words import MOST_READ, Secrets, name_of, spelt
 
 
 class DoesNotFit(ValueError):
@@ -117,7 +118,8 @@ def _keys_by_code(model: type[BaseModel]) -> dict[CodeType, str]:
 def in_words(error: ValidationError, model: type[BaseModel], *, of: str | None = None) -> str:
     """Which key, and what is wrong with it; never the value, which may be a secret. of: only what is
     wrong with this key, which is not named."""
-    said = []
+    said: list[str] = []
+    length = 0
     for item in error.errors(include_url=False, include_context=False):
         loc = place_of(item, model)
         if of is not None and loc[:1] != (of,):
@@ -127,8 +129,11 @@ def in_words(error: ValidationError, model: type[BaseModel], *, of: str | None =
         if item["type"] == "import_error":
             message = "cannot be imported"
         elif item["type"] in _QUOTING or item["type"] not in _PYDANTICS_OWN:
-            message = _without(item["input"], message)
+            message = quoted.without(item["input"], message)
         said.append(f"{where}: {message}" if where else message)
+        length += len(said[-1])
+        if length > MOST_READ:  # nobody reads more; each item may quote as much again
+            break
     return "; ".join(said)
 
 
@@ -136,21 +141,3 @@ _QUOTING = ("union_tag_invalid", "value_error", "assertion_error")
 """Errors whose words may hold the value: a validator's author writes what he likes."""
 
 _PYDANTICS_OWN = frozenset(get_args(ErrorType))
-
-
-def _without(value: Any, message: str) -> str:
-    said = {text for text in _texts(value) if text in message}
-    for text in sorted(said, key=len, reverse=True):
-        message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "…", message)
-    return message
-
-
-def _texts(value: Any) -> set[str]:
-    """Every scalar in there, as a message would spell it."""
-    if isinstance(value, BaseModel):
-        return _texts(dict(value))
-    if isinstance(value, Mapping):
-        return set().union(*map(_texts, value.values()))
-    if isinstance(value, list | tuple | set | frozenset):
-        return set().union(*map(_texts, value))
-    return {text for text in (str(value), repr(value)) if text}

@@ -26,7 +26,7 @@ def say_unknown(
     if not prefix:
         return
     names = _known(model, prefix)
-    of_neighbours = (prefix + "SERVICE_HOST").upper() in map(str.upper, environment)
+    of_neighbours = _tell_of_a_neighbour(prefix.upper(), environment)
     for place, variables in (("environment", environment), (".env", env_file)):
         for name in _unknown(variables, prefix.upper(), names):
             if of_neighbours and _NEIGHBOURS.fullmatch(name.upper().removeprefix(prefix.upper())):
@@ -38,6 +38,13 @@ def say_unknown(
                 place=place,
                 detail=_hint(name, names),
             )
+
+
+def _tell_of_a_neighbour(prefix: str, environment: Mapping[str, str]) -> bool:
+    """Whether Kubernetes tells of a service of that name, or Docker of a linked container."""
+    upper = {name.upper(): value for name, value in environment.items()}
+    is_linked = upper.get(prefix + "PORT", "").startswith(("tcp://", "udp://"))
+    return is_linked or prefix + "SERVICE_HOST" in upper
 
 
 def _known(model: type[BaseModel], prefix: str) -> dict[str, bool]:

@@ -74,6 +74,14 @@ def json_in(text: str) -> Any:
         return text
 
 
+def no_value_in_json(name: str) -> SettingsInvalid:
+    """What is raised for a variable whose value can't be told in JSON."""
+    return SettingsInvalid(
+        f"{name}: JSON has no value for this (NaN or infinity, say); leave the variable out, or write "
+        "another value"
+    )
+
+
 _NOTHING = object()
 
 
@@ -141,7 +149,7 @@ def _read(place: Place, name: str, text: str, info: FieldInfo) -> _Read:
         return _Read(place, name, meanings, fits=False)
     spelled = _as_json(text, value, adapter)
     if spelled is _NOTHING:
-        raise SettingsInvalid(f"{name}: this text has no equal in JSON")
+        raise no_value_in_json(name)
     meanings = [spelled] if spelled == text else [spelled, text]
     return _Read(place, name, meanings, fits=True)
 

@@ -27,7 +27,7 @@ from config_manager.client.complaints import Complaints
 from config_manager.client.env_file import OURS, Lines
 from config_manager.client.guarded import attempt
 from config_manager.client.judging import DoesNotFit, judging
-from config_manager.client.overrides import Override, Place, check, laid_over
+from config_manager.client.overrides import Override, Place, check, laid_over, no_value_in_json
 from config_manager.client.plain import plain
 from config_manager.client.settings_source import DeliveredSource
 from config_manager.client.spelling import Key, taken_under
@@ -126,7 +126,7 @@ class _Source:
     def _override(self, name: str, value: Any) -> Override:
         spelled = attempt(lambda: plain(value), PydanticUndefined)
         if attempt(lambda: strict_json.dumps(spelled), None) is None:
-            raise SettingsInvalid(f"{name}: this text has no equal in JSON")
+            raise no_value_in_json(name)
         return Override(self.place, name, spelled)
 
     def _name(self, key: str) -> str:

@@ -106,13 +106,16 @@ class _Layered:
     """One configuration, by layer: the fields' own names → JSON values."""
 
     delivered: JsonObject
+    """what an operator set"""
     filled_in: JsonObject
-    opened: JsonObject
+    """what only the server filled in: its defaults, told of and never run with"""
+    unsealed: JsonObject
+    """secrets that were delivered sealed for this service"""
     update: ConfigUpdate | None
 
     def under(self, beneath: JsonObject, above: JsonObject, *, deeply: bool) -> JsonObject:
         """All layers as one, an upper one's value over a lower one's."""
-        layers = (beneath, self.delivered, self.opened, above)
+        layers = (beneath, self.delivered, self.unsealed, above)
         if deeply:
             return reduce(laid_over, layers)
         return {key: value for layer in layers for key, value in layer.items()}
@@ -220,7 +223,7 @@ class Layers(Generic[M]):
         return hidden
 
     def _explain(self, key: str, values: M, layered: _Layered) -> Explanation:
-        value = MASK if key in layered.opened else value_of(values, key)
+        value = MASK if key in layered.unsealed else value_of(values, key)
         update, secret = layered.update, self._is_secret(key, values)
         revision, at, correlation_id = (
             (update.revision, update.issued_at, update.correlation_id)
@@ -233,11 +236,11 @@ class Layers(Generic[M]):
 
         if key in self._overrides:
             override = self._overrides[key]
-            shadowed = MASK if key in layered.opened else shown(layered.delivered)
+            shadowed = MASK if key in layered.unsealed else shown(layered.delivered)
             return Explanation(
                 key, value, override.place, override.name, revision, at, correlation_id, shadowed
             )
-        if key in layered.delivered or key in layered.opened:
+        if key in layered.delivered or key in layered.unsealed:
             return Explanation(key, value, "delivered", None, revision, at, correlation_id)
         if key in self._beneath:
             file = self._beneath[key]

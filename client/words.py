@@ -14,7 +14,8 @@ import json
 import re
 import traceback
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from pydantic import BaseModel, ValidationError
@@ -27,7 +28,7 @@ MASK = "********"
 MOST_CHARACTERS = 500
 """Of one reason: as much as an operator reads."""
 
-_MOST_READ = 20_000
+MOST_READ = 20_000
 """Characters of somebody's text that are looked at; the rest is left out before."""
 
 _MOST_MEMBERS = 5
@@ -36,6 +37,9 @@ _MOST_MEMBERS = 5
 _WINDOW = 10
 """Characters of a secret that are as good as the whole of it: pydantic, say, quotes the two ends."""
 
+_LEAST_OF_BASE64 = 4
+"""Characters of base64 without its edges: fewer would blot out words that are no secret."""
+
 
 def spelt(words: object, *, at_most: int = MOST_CHARACTERS) -> str:
     """`str(words)` as every JSON reader takes it, cut; whatever `__str__` does.
@@ -43,7 +47,7 @@ def spelt(words: object, *, at_most: int = MOST_CHARACTERS) -> str:
     Surrogates (a file's name that is not UTF-8) and control characters become U+FFFD.
     """
     text = words if isinstance(words, str) else _text_of(words)
-    fit = "".join("\ufffd" if _is_unfit(one) else one for one in text[:_MOST_READ])
+    fit = "".join("\ufffd" if _is_unfit(one) else one for one in text[:MOST_READ])
     return fit if len(fit) <= at_most else fit[: at_most - 1] + "…"
 
 
@@ -66,13 +70,11 @@ class Secrets:
     """Secret values that no words may hold."""
 
     def __init__(self, values: Iterable[str | bytes] = ()) -> None:
-        self._spellings: set[str] = set()
-        for value in values:
-            self._add(value)
+        self._lots: tuple[_Lot, ...] = (_Lot(frozenset(values)),)
 
     def __or__(self, other: Secrets) -> Secrets:
         both = Secrets()
-        both._spellings = self._spellings | other._spellings
+        both._lots = tuple(dict.fromkeys(self._lots + other._lots))
         return both
 
     @classmethod
@@ -80,46 +82,13 @@ class Secrets:
         """What pydantic's secret types hold anywhere in there, and `also`."""
         return cls([*also, *(one for place in places for one in secrets_in(place))])
 
-    def _add(self, value: str | bytes) -> None:
-        text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
-        if not text:
-            return
-        raw = value if isinstance(value, bytes) else text.encode(errors="replace")
-        password = attempt(lambda: urlsplit(text).password, None)  # of a connection's URL
-        if password:
-            self._spellings |= {password, unquote(password)}
-        self._spellings |= {
-            text,
-            repr(raw)[2:-1],
-            raw.hex(),
-            html.escape(text),
-            repr(text)[1:-1],
-            json.dumps(text)[1:-1],
-            base64.b64encode(raw).decode(),
-        }
-        for escaped in (
-            quote(text, errors="replace"),
-            quote(text, "", errors="replace"),
-            quote_plus(text, errors="replace"),
-        ):
-            in_small = re.sub("%[0-9A-F]{2}", lambda found: found.group().lower(), escaped)
-            self._spellings |= {escaped, in_small}
-
     def without(self, text: str) -> str:
         """The text with a mask for each secret in it, and for each longer piece of one."""
-        text = text[:_MOST_READ]
+        text = text[:MOST_READ]
         hidden = bytearray(len(text))
-        for secret in self._spellings:
-            _hide(text, secret, hidden)
-        if not any(hidden):
-            return text
-        said: list[str] = []
-        for index, character in enumerate(text):
-            if not hidden[index]:
-                said.append(character)
-            elif not index or not hidden[index - 1]:
-                said.append(MASK)
-        return "".join(said)
+        for lot in self._lots:
+            lot.hide(text, hidden)
+        return masked(text, hidden, MASK)
 
     def words_of(self, error: BaseException) -> str:
         """What an exception says, for a receipt: its type, and its words without secrets. Of a group
@@ -134,7 +103,7 @@ class Secrets:
     def traceback_of(self, error: BaseException) -> str:
         """An exception's traceback, for the log."""
         lines = attempt(lambda: "".join(traceback.format_exception(error)), name_of(error))
-        return spelt(self.without(lines[-_MOST_READ:]), at_most=_MOST_READ)
+        return spelt(self.without(lines[-MOST_READ:]), at_most=MOST_READ)
 
 
 def name_of(error: BaseException) -> str:
@@ -156,13 +125,83 @@ def leaves_of(error: BaseException) -> list[BaseException]:
     return leaves
 
 
-def _hide(text: str, secret: str, hidden: bytearray) -> None:
-    """Mark where the secret, or a piece of it as long as the window, stands in the text."""
-    size = min(len(secret), _WINDOW)
-    pieces = {secret[at : at + size] for at in range(len(secret) - size + 1)}
-    for at in range(len(text) - size + 1):
-        if text[at : at + size] in pieces:
-            hidden[at : at + size] = b"\x01" * size
+def masked(text: str, hidden: bytes | bytearray, mask: str) -> str:
+    """The text with one mask for each run of characters whose byte in `hidden` is 1."""
+    said: list[str] = []
+    end = 0
+    for run in re.finditer(b"\x01+", hidden):
+        said += (text[end : run.start()], mask)
+        end = run.end()
+    return "".join([*said, text[end:]])
+
+
+class _Lot:
+    """Secrets that came together. What is made of them is made when something is first said, and only
+    once: each `Secrets` that they are merged into shares it."""
+
+    def __init__(self, values: frozenset[str | bytes]) -> None:
+        self._values = values
+
+    @cached_property
+    def pieces(self) -> Mapping[int, set[str]]:
+        """Every piece of every spelling, by its length: a text is scanned once for each length, however
+        many secrets there are."""
+        pieces: dict[int, set[str]] = {}
+        for spelling in {one for value in self._values for one in _spellings(value) if one}:
+            size = min(len(spelling), _WINDOW)
+            pieces.setdefault(size, set()).update(
+                spelling[at : at + size] for at in range(len(spelling) - size + 1)
+            )
+        return pieces
+
+    def hide(self, text: str, hidden: bytearray) -> None:
+        """Mark where a secret, or a piece of it as long as the window, stands in the text."""
+        for size, pieces in self.pieces.items():
+            for at in range(len(text) - size + 1):
+                if text[at : at + size] in pieces:
+                    hidden[at : at + size] = b"\x01" * size
+
+
+def _spellings(value: str | bytes) -> Iterator[str]:
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+    if not text:
+        return
+    raw = value if isinstance(value, bytes) else text.encode(errors="replace")
+    password = attempt(lambda: urlsplit(text).password, None)  # of a connection's URL
+    if password:
+        yield from (password, unquote(password))
+    yield from (
+        text,
+        repr(raw)[2:-1],
+        raw.hex(),
+        html.escape(text),
+        repr(text)[1:-1],
+        json.dumps(text)[1:-1],
+        base64.b64encode(raw).decode(),
+    )
+    yield from _within_base64(raw)
+    for escaped in (
+        quote(text, errors="replace"),
+        quote(text, "", errors="replace"),
+        quote_plus(text, errors="replace"),
+    ):
+        yield escaped
+        yield re.sub("%[0-9A-F]{2}", lambda found: found.group().lower(), escaped)
+
+
+def _within_base64(raw: bytes) -> Iterator[str]:
+    """As it stands in the base64 of something longer, such as `user:secret` in `Authorization: Basic`.
+
+    A character of base64 is six bits: those at the two ends hold bits of the neighbours, too.
+    """
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + raw)
+        own = encoded[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6].decode()
+        if len(own) >= _LEAST_OF_BASE64:
+            yield from (own, own.translate(_URLSAFE))
+
+
+_URLSAFE = str.maketrans("+/", "-_")
 
 
 def _in_short(error: ValidationError) -> str:
@@ -192,16 +231,37 @@ def _collect(value: object, found: list[str | bytes], seen: set[int]) -> None:
     seen.add(id(value))
     reveal = getattr(type(value), "get_secret_value", None)
     if reveal is not None:
-        secret = reveal(value)
-        found.append(secret if isinstance(secret, str | bytes) else _text_of(secret))
-    elif isinstance(value, BaseModel):
-        _collect({**value.__dict__, **(value.__pydantic_extra__ or {})}, found, seen)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for one in dataclasses.fields(value):
-            _collect(getattr(value, one.name, None), found, seen)
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            _collect(inner, found, seen)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for inner in value:
-            _collect(inner, found, seen)
+        _collect_all(reveal(value), found, set())
+        return
+    for inner in _within(value) or ():
+        _collect(inner, found, seen)
+
+
+def _collect_all(secret: object, found: list[str | bytes], seen: set[int]) -> None:
+    """Every text in what a secret type holds, which may be a whole object; numbers as they are spelt."""
+    if secret is None or isinstance(secret, bool) or id(secret) in seen:
+        return
+    if isinstance(secret, str | bytes):
+        found.append(secret)
+        return
+    seen.add(id(secret))
+    within = _within(secret)
+    if within is None:
+        found.append(_text_of(secret))
+        return
+    for inner in within:
+        _collect_all(inner, found, seen)
+
+
+def _within(value: object) -> list[object] | None:
+    """What a container holds; None: it is none."""
+    reveal = getattr(type(value), "get_secret_value", None)
+    if reveal is not None:
+        return [reveal(value)]
+    if isinstance(value, BaseModel):
+        return [*value.__dict__.values(), *(value.__pydantic_extra__ or {}).values()]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, one.name, None) for one in dataclasses.fields(value)]
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, list | tuple | set | frozenset) else None

@@ -338,3 +338,25 @@ def test_variables_that_are_not_meant_for_the_service_are_passed_over(
     caplog: pytest.LogCaptureFixture, prefix: str, names: list[str]
 ) -> None:
     assert warned(caplog, prefix, dict.fromkeys(names, "x")) == []
+
+
+@pytest.mark.parametrize("url", ["tcp://172.17.0.5:8080", "udp://172.17.0.5:53"])
+def test_what_docker_tells_of_a_linked_container_is_passed_over(
+    caplog: pytest.LogCaptureFixture, url: str
+) -> None:
+    names = ["PORT", "PORT_8080_TCP", "PORT_8080_TCP_ADDR", "PORT_53_UDP", "NAME", "ENV_FOO"]
+    environment = {f"STT_WORKER_{name}": "x" for name in names}
+    assert len(warned(caplog, "STT_WORKER_", environment)) == len(names)
+    caplog.clear()
+    environment |= {"STT_WORKER_PORT": url, "STT_WORKER_VAD_TRESHOLD": SECRET}
+    (said,) = warned(caplog, "STT_WORKER_", environment)
+    assert said["name"] == "STT_WORKER_VAD_TRESHOLD"
+
+
+def test_of_a_value_that_json_has_not_it_is_said_what_to_do() -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        read(create_model("Made", x=(float, 0.0)), S_X="nan")
+    assert str(caught.value) == (
+        "S_X: JSON has no value for this (NaN or infinity, say); leave the variable out, or write "
+        "another value"
+    )

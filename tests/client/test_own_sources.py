@@ -237,7 +237,7 @@ def test_a_path_into_a_variable_is_followed() -> None:
         ),
         ("HOW_MANY", SECRET, "HOW_MANY: Input should be a valid integer"),
         ("STT_DB__PORT", SECRET, "STT_DB__PORT: port: Input should be a valid integer"),
-        ("STT_MODEL", "not UTF-8: \udcff", "STT_MODEL: this text has no equal in JSON"),
+        ("STT_MODEL", "not UTF-8: \udcff", "STT_MODEL: JSON has no value for this"),
     ],
 )
 def test_a_variable_that_does_not_fit_is_named(name: str, text: str, said: str) -> None:

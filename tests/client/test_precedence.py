@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     AnyUrl,
     BaseModel,
@@ -33,9 +34,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from config_manager.client import quoted
 from config_manager.client.judging import DoesNotFit
 from config_manager.client.overrides import env_prefix
 from config_manager.client.precedence import Effective, Layers
+from config_manager.client.words import MOST_READ
 from config_manager.config.errors import SettingsInvalid
 from tests.client import makers as m
 from tests.client.story import Story, disk_with
@@ -402,6 +405,90 @@ def test_a_validators_own_words_are_passed_on_without_the_value(
     with pytest.raises(DoesNotFit) as caught:
         Layers(Loose, "S_", environment={}).effective(delivered(**config))
     assert str(caught.value) == said
+
+
+class Wordy(BaseModel):
+    """A validator by somebody who prints all that he got."""
+
+    ports: list[Any] = []
+    text: str = ""
+
+    @field_validator("ports")
+    @classmethod
+    def few(cls, ports: list[Any]) -> list[Any]:
+        if len(ports) > 10:
+            raise ValueError(f"at most ten ports, not {ports}")
+        return ports
+
+    @field_validator("text")
+    @classmethod
+    def short(cls, text: str) -> str:
+        raise ValueError(f"{'why ' * (len(text) % 7)}not {text}, no")
+
+
+def words_about(**config: Any) -> str:
+    with pytest.raises(DoesNotFit) as caught:
+        Layers(Wordy, "S_", environment={}).effective(delivered(**config))
+    return str(caught.value)
+
+
+def test_words_that_quote_a_large_value_are_gone_through_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_up: list[int] = []
+    end_of_one = quoted._Quoted._end_of_one
+
+    def counting(self: Any, read: str, starts: Any, at: int) -> int:
+        looked_up.append(at)
+        return end_of_one(self, read, starts, at)
+
+    monkeypatch.setattr(quoted._Quoted, "_end_of_one", counting)
+    said = words_about(ports=list(range(10_000, 26_000)))
+    assert said.startswith("ports: at most ten ports, not […, …, …")
+    assert not any(character.isdigit() for character in said)
+    assert len(looked_up) == len(set(looked_up)) <= MOST_READ
+
+
+@pytest.mark.parametrize("kind", ["a word", "words", "lines", "signs"])
+@pytest.mark.parametrize("size", [40, 300, MOST_READ - 20, MOST_READ - 3, 30_000, 30_001])
+def test_no_long_text_is_quoted_wherever_the_words_are_cut(kind: str, size: int) -> None:
+    unit = {"a word": "zq", "words": "zq xj ", "lines": "zq\n\t'xj\"", "signs": "#+"}[kind]
+    said = words_about(text=(unit * size)[:size])
+    assert not set("zqxj#+") & set(said.removeprefix("text: "))
+
+
+def test_each_scalar_is_found_between_its_neighbours_and_not_within_a_word() -> None:
+    said = quoted.without(
+        [7, 70, "a-b", "ä", -3.5, {"x": "it's", "y": [None]}, "."],
+        "7, 70, 700, x7, a-b, a-bc, ä, äh, -3.5, 1-3.5, it's, \"it's\", None. '.' end.",
+    )
+    assert said == "…, …, 700, x7, …, a-bc, …, äh, …, 1-3.5, …, …, … … end."
+
+
+def test_of_a_value_with_too_many_parts_no_words_are_said() -> None:
+    assert "left out" in words_about(ports=[0] * 200_000)
+    endless: list[Any] = []
+    endless.append(endless)
+    assert "left out" in quoted.without(endless, "never 7")
+
+
+def test_no_more_errors_are_put_in_words_than_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def without(value: object, words: str) -> str:
+        asked.append(value)
+        return words
+
+    def refuse(_: int) -> int:
+        raise ValueError("x" * 1_000)
+
+    class Many(BaseModel):
+        numbers: list[Annotated[int, AfterValidator(refuse)]]
+
+    monkeypatch.setattr(quoted, "without", without)
+    with pytest.raises(DoesNotFit):
+        Layers(Many, "S_", environment={}).effective(delivered(numbers=[1] * 5_000))
+    assert 1 <= len(asked) <= MOST_READ / 1_000 + 1
 
 
 def test_every_key_that_does_not_fit_is_named_at_once() -> None:

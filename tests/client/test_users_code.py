@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import logging
 import signal
@@ -19,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    Secret,
     SecretStr,
     WrapValidator,
     field_validator,
@@ -26,7 +28,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from config_manager.client import NotNow
+from config_manager.client import NotNow, words
 from config_manager.client.freezing import freeze
 from config_manager.client.judging import DoesNotFit
 from config_manager.client.precedence import Layers
@@ -821,3 +823,65 @@ def test_secrets_are_found_in_other_spellings_and_short_ones_whole() -> None:
     binary = b"\xff\xfe\x00\x01secret"
     assert "secret" not in Secrets([binary]).without(repr(binary))
     assert Secrets([""]).without("an empty secret hides nothing") == "an empty secret hides nothing"
+
+
+@pytest.mark.parametrize("secret", ["sk-live-abcdef-0123456789", "\xff\xfe???>>>\xfb\xef", "pwd4"])
+@pytest.mark.parametrize("user", ["", "u", "us", "use", "user"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_a_secret_is_found_within_base64_wherever_it_stands(
+    secret: str, user: str, encode: Any
+) -> None:
+    for after in (b"", b"\n", b"}}"):
+        said = encode(f"{user}:{secret}".encode() + after).decode()
+        masked = Secrets([secret]).without(f"401 for Basic {said}")
+        shown = masked.removeprefix("401 for Basic ")
+        assert MASK in shown
+        # beside the user there is at most a character at each end that holds a few bits of it
+        assert len(shown.replace(MASK, "").rstrip("=")) <= (len(user) + 1) * 4 // 3 + 1 + 4
+
+
+def test_what_a_very_short_secret_is_within_base64_hides_no_other_words() -> None:
+    assert (
+        Secrets(["abc"]).without("FiYw is a word, and so is YW") == "FiYw is a word, and so is YW"
+    )
+
+
+def test_whatever_a_secret_type_holds_is_hidden() -> None:
+    class Login(BaseModel):
+        user: str
+        words: list[SecretStr]
+
+    class Model(BaseModel):
+        pair: Secret[dict[str, Any]] = Secret({"name": "rob", "pw": ["hunter2", 4711], "on": True})
+        login: Secret[Login] = Secret(Login(user="mallory", words=[SecretStr("open sesame")]))
+        number: Secret[int] = Secret(987654)
+
+    loop: list[Any] = ["endless"]
+    loop.append(loop)
+    hidden = Secrets.of(Model(), Secret(loop))
+    for text in ("rob", "hunter2", "4711", "mallory", "open sesame", "987654", "endless"):
+        assert hidden.without(f"<{text}>") == f"<{MASK}>"
+    assert hidden.without("True name: pw") == "True name: pw"
+
+
+def test_many_secrets_are_spelt_once_and_merged_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spelt: list[object] = []
+    spellings = words._spellings
+
+    def counting(value: str | bytes) -> Any:
+        spelt.append(value)
+        return spellings(value)
+
+    monkeypatch.setattr(words, "_spellings", counting)
+    one = Secrets(f"sk-{i:032d}" for i in range(300))
+    other = Secrets(["hunter2"])
+    both = one | other | one
+    assert spelt == []
+    for _ in range(3):
+        assert both.without(f"no sk-{299:032d} and hunter2") == f"no {MASK} and {MASK}"
+        assert (other | both).without("nothing") == "nothing"
+    assert len(spelt) == 301
+    # a text is scanned once for each of these sizes
+    assert sum(len(lot.pieces) for lot in both._lots) <= 2 * words._WINDOW
