@@ -90,6 +90,11 @@ class Connection(Protocol):
         """How many publishes the broker takes before it has acknowledged one."""
         ...
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether something arrived that `messages` has not given yet."""
+        ...
+
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
     ) -> None:
@@ -288,6 +293,10 @@ class _Inbox(asyncio.Queue[Any]):
                 self._news = trio.Event()
                 await self._news.wait()
 
+    @property
+    def has_unread(self) -> bool:
+        return not self._unread.empty()
+
     async def close_when_lost(self, client: aiomqtt.Client, limit: PacketLimit) -> None:
         """Until the connection breaks. A client that only publishes would never notice."""
         import aiomqtt
@@ -381,6 +390,10 @@ class _AiomqttConnection:
 
     async def close_when_lost(self) -> None:
         await self._inbox.close_when_lost(self._client, self._limit)
+
+    @property
+    def has_unread(self) -> bool:
+        return self._inbox.has_unread
 
     @property
     def maximum_packet_bytes(self) -> int | None:

@@ -494,9 +494,11 @@ class _Session:
         started = self._last_message = trio.current_time()
         while True:
             pause = self._last_message + _QUIET_S - trio.current_time()
-            if self._judging:
+            is_late = trio.current_time() - started > _SETTLE_S
+            if self._judging or (self._connection.has_unread and not is_late):
+                # a busy machine comes late to what has arrived: no pause of the broker's
                 pause = _QUIET_S
-            elif pause <= 0 or trio.current_time() - started > _SETTLE_S:
+            elif pause <= 0 or is_late:
                 break
             await trio.sleep(pause)
         missing, self._unseen = self._unseen, set()

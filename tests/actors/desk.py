@@ -55,6 +55,10 @@ class MemoryBroker:
     maximum_packet_bytes: int | None = None
     receive_maximum = 20
 
+    @property
+    def has_unread(self) -> bool:
+        return bool(self._messages.statistics().current_buffer_used)
+
     def __init__(self) -> None:
         self.retained: dict[str, bytes] = {}
         self.cleared: list[str] = []
