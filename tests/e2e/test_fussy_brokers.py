@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from config_manager.config import wire
 from tests.processes import (
     MOSQUITTO,
     TOKEN,
@@ -152,6 +153,11 @@ def test_a_forgotten_copy_of_the_data_directory_leaves_production_alone(
     server = processes.server(directory / "data", broker.url)
     server.put("gate", {"n": 2})
     server.wait_outbox_empty()
+    with listening(broker.port, wire.SNAPSHOT_TOPIC) as listener:
+        # a copy that starts before production's next snapshot, within a second, cannot know it yet
+        listener.message(
+            wire.SNAPSHOT_TOPIC, lambda m: server.verified_snapshot(m)[0].revision == 2
+        )
     with listening(broker.port, "system/health/config-manager") as listener:
         listener.message("system/health/config-manager", lambda m: b'"ready"' in m)
         copy = processes.server(directory / "copy", broker.url)
