@@ -7,7 +7,8 @@ environment, `.env` and defaults.
     CONFIG_MANAGER_ROOT        the publisher's root.json, pinned where nothing is pinned yet
     CONFIG_MANAGER_INSTANCE    this instance's name; else the one made with its keys
 
-A line of `.env` counts where the environment does not have the variable.
+A line of `.env` counts where the environment does not have the variable; one for the state directory
+only where it has no STATE_DIRECTORY either.
 """
 
 from __future__ import annotations
@@ -67,9 +68,9 @@ class Options:
     """What a service may say when it opens its configuration; None is "as the environment says".
 
     prefix: of the overriding variables, `STT_WORKER_` for stt-worker; "" takes the bare key; None is a
-    `BaseSettings`' own. env_file: read once, at start, for these and for our own variables. require:
-    fail where nothing was ever delivered. first_wait_s: how long a start without a last-known-good file
-    waits for one.
+    `BaseSettings`' own. env_file: read once, at start, for these and for our own variables; if nothing
+    is said, `.env`, or what a `BaseSettings` names itself. require: fail where nothing was ever
+    delivered. first_wait_s: how long a start without a last-known-good file waits for one.
     """
 
     service: str | None = None
@@ -78,7 +79,7 @@ class Options:
     root: Path | str | None = None
     instance: str | None = None
     prefix: str | None = None
-    env_file: Path | str | None = ".env"
+    env_file: Path | str | None = env_file.UNSAID
     require: bool = False
     first_wait_s: float | None = None
     bake_s: float = BAKE_S
@@ -203,7 +204,7 @@ def prepare(
     claim = Claim(state_dir, service)
     with ExitStack() as unless_all_goes_well:
         unless_all_goes_well.callback(claim.close)
-        if not claim.take():
+        if not claim.take() and not claim.is_barred:
             say(
                 logging.INFO,
                 "kept file shared",
