@@ -12,8 +12,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -22,6 +22,7 @@ import trio
 
 from config_manager.actors.actor import Actor, Handler, Policy, idle
 from config_manager.config.brokers import BrokerAddress
+from config_manager.config.disk_errors import is_read_only
 from config_manager.config.errors import PortTaken
 from config_manager.config.settings import ENV_PREFIX
 from config_manager.config.world import World, backoff_s
@@ -57,9 +58,11 @@ class OwnBroker(NamedTuple):
 
 @asynccontextmanager
 async def own_broker(data_dir: Path, port: int | None, world: World) -> AsyncIterator[OwnBroker]:
-    """A running broker of our own. port: exactly this one, or None to choose. Raises PortTaken."""
+    """A running broker of our own. port: exactly this one, or None to choose. Raises PortTaken, and
+    OSError where its files can't be written; but for a file system that takes no writes at all."""
     folder = data_dir / "broker"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with _nothing_where_read_only():
+        world.disk.make_directory(folder)
     chosen = await _choose_port(folder / "port", port, world)
     address = BrokerAddress("127.0.0.1", chosen)
 
@@ -123,8 +126,24 @@ async def _choose_port(kept_in: Path, wanted: int | None, world: World) -> int:
             break
         await trio.sleep(0.05)
     if first != kept:
-        world.disk.write_atomic(kept_in, f"{first}\n".encode())
+        with _nothing_where_read_only():
+            world.disk.write_atomic(kept_in, f"{first}\n".encode())
     return first
+
+
+@contextmanager
+def _nothing_where_read_only() -> Iterator[None]:
+    """Who may write nothing starts from what is there: the broker is reached all the same."""
+    try:
+        yield
+    except OSError as error:
+        if not _takes_no_writes(error):
+            raise
+
+
+def _takes_no_writes(error: OSError) -> bool:
+    """A folder that is missing by now could not be made for the same reason."""
+    return is_read_only(error) or isinstance(error, FileNotFoundError)
 
 
 def _is_free(port: int) -> bool:
@@ -162,6 +181,7 @@ async def _start(folder: Path, port: int, world: World) -> subprocess.Popen[byte
             stderr=log_file,
             # tokens and passwords are no business of a broker, which we do not trust
             env={k: v for k, v in os.environ.items() if not k.startswith(ENV_PREFIX)},
+            start_new_session=True,  # a Ctrl-C is ours: we still have to say goodbye through it
         )
     try:
         with trio.fail_after(_START_S):
@@ -187,16 +207,24 @@ def _command(folder: Path, port: int, world: World) -> list[str]:
     user = "user root\n" if os.geteuid() == 0 else ""
     conf = folder / "mosquitto.conf"
     text = _MOSQUITTO_CONF.format(port=port, user=user, folder=folder.absolute())
-    if not (world.disk.exists(conf) and world.disk.read(conf) == text.encode()):
-        world.disk.write_atomic(conf, text.encode())  # a full disk stops only what is new to it
     command = [mosquitto, "-c", str(conf)]
+    if not (world.disk.exists(conf) and world.disk.read(conf) == text.encode()):
+        try:
+            world.disk.write_atomic(conf, text.encode())  # a full disk stops only what is new to it
+        except OSError as error:
+            if not _takes_no_writes(error):
+                raise
+            # the bundled one needs no file
+            return [sys.executable, "-m", "config_manager.actors.bundled_broker", str(port)]
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", *command] if setpriv else command
 
 
 def _log_file(folder: Path) -> IO[bytes]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(folder / "broker.log", flags, 0o600), "ab")
+    with _nothing_where_read_only():
+        return os.fdopen(os.open(folder / "broker.log", flags, 0o600), "ab")
+    return Path(os.devnull).open("ab")
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> None:

@@ -36,6 +36,10 @@ class LastKnownGood:
             committed = state_codec.decode(self._file.read())
         except (OSError, SealBroken, ValueError, KeyError):
             return None
+        if self._file.newest_unread is not None:
+            structlog.get_logger().warning(
+                "older cache taken", error=self._file.newest_unread, revision=committed.revision
+            )
         self.available = True
         return committed
 
@@ -53,6 +57,7 @@ class Keeper:
         self._witness = witness
         self._kept: Committed | None = None
         self._logged = view.committed
+        self._said: str | None = None
 
     @property
     def due(self) -> bool:
@@ -66,9 +71,15 @@ class Keeper:
             await trio.to_thread.run_sync(self._write, committed)
         except OSError as error:
             self._cache.available = False
-            log.warning("cache not written", error=error.strerror or str(error))
+            why = error.strerror or str(error)
+            if self._said != why:  # it is tried again every few seconds
+                log.warning("cache not written", error=why)
+            self._said = why
+            self._view.notices["cache"] = f"the last-known-good cache can't be written: {why}"
             return False
+        self._said = None
         self._cache.available = True
+        self._view.notices.pop("cache", None)
         self._view.notices.pop("instance", None)  # with it the start is noted, too
         self._kept = committed
         for name, state in committed.services.items():

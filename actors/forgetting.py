@@ -29,6 +29,7 @@ from config_manager.storage.state import Committed
 ANSWERS_WITHIN_S = 300.0
 """It connects again within 30 s, and answers at once; but not while its callback is being asked."""
 HEARD_FOR_S = 24 * 3600.0
+CLOCK_TOLERANCE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,9 @@ class ForgetInstance:
         if self._is_heard(known, committed, now):
             raise StillThere(self._what_to_do(known))
         receipt = known.receipt
-        mark = Forgotten(known.keyid, *receipt.order, until=max(known.at, now))
+        # whoever signs with a key that nobody enrolled may claim any time, and would hide what comes until then
+        latest = known.at if known.verified else min(known.at, now + CLOCK_TOLERANCE_S)
+        mark = Forgotten(known.keyid, *receipt.order, until=max(latest, now))
         rows = rows_after(committed, self.service, self.instance, mark)
         about: JsonObject = {"service": self.service, "instance": self.instance}
         details: JsonObject = {

@@ -13,7 +13,7 @@ from config_manager.actors.actor import ActorStates, Handler, Life, idle
 from config_manager.actors.mqtt import Message
 from config_manager.actors.outlet import Outlet
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
-from config_manager.config import strict_json, wire
+from config_manager.config import logging, strict_json, wire
 from config_manager.config.names import OUR_ID
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World, rfc3339
@@ -44,7 +44,7 @@ class HealthBoard:
     def report(self) -> HealthReport:
         view, committed = self._view, self._view.committed
         actors = self._states.report()
-        reasons = [*view.reasons, *view.notices.values()]
+        reasons = [*view.reasons, *view.notices.values(), *logging.troubles()]
         down = [name for name, state in actors.items() if state != "running"]
         reasons += [f"actor {name} is {actors[name]}" for name in down]
         brokerless = self._brokerless_too_long()
@@ -147,14 +147,19 @@ def health(board: HealthBoard, frames: HealthFrames, outlets: Sequence[Outlet]) 
             structlog.contextvars.bind_contextvars(actor="health")
             await trio.lowlevel.checkpoint()  # let our own actor count as running before we judge
             told: bool | None = None
+            event, reasons = "", tuple[str, ...]()
             while True:
                 report = board.report()
                 if report.ok is not told:
                     event = ("ready" if told is None else "recovered") if report.ok else "degraded"
-                    tell(ok=report.ok, event=event, reasons=report.reasons)
                     if told is not None:
                         structlog.get_logger().warning(event, reasons=report.reasons)
-                    told = report.ok
+                if (report.ok, report.reasons) != (
+                    told,
+                    reasons,
+                ):  # a full disk is a reason while ok
+                    tell(ok=report.ok, event=event, reasons=report.reasons)
+                    told, reasons = report.ok, report.reasons
                 await trio.sleep(_CHECK_INTERVAL_S)
 
         async with trio.open_nursery() as nursery:

@@ -363,7 +363,8 @@ class _Session:
                 "emptying", broker=self._p.broker_view.url, service=service, instance=instance
             )
 
-        self._repair(status, empty)
+        if status in self._not_before or len(self._not_before) < _MOST_REPAIRS:
+            self._repair(status, empty, is_slow=True)
 
     async def _is_ahead_of_us(self, message: Message) -> bool:
         """Something that we signed further on than our data is: it was rolled back, or has a twin.
@@ -438,10 +439,12 @@ class _Session:
             self._not_before[topic] = now + _WATCH_S
             self._connection.hand_over(topic, b"", lambda _code: None)
 
-    def _repair(self, topic: str, do: Callable[[], None]) -> None:
-        """Now, or by a later watch where this topic was repaired just before."""
+    def _repair(self, topic: str, do: Callable[[], None], *, is_slow: bool = False) -> None:
+        """Now, or by a later watch where this topic was repaired just before. is_slow: also while what this
+        broker retains is still being read, for that may repeat one message without end."""
         now = trio.current_time()
-        if not self._settled or now >= self._not_before.get(topic, 0.0):
+        is_reading = not self._settled and not is_slow
+        if is_reading or now >= self._not_before.get(topic, 0.0):
             self._not_before[topic] = now + self._p.rivals.interval(topic)
             self._p.repairs_due.pop(topic, None)
             do()

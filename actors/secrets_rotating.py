@@ -24,6 +24,7 @@ from config_manager.actors.messages import (
     RotateSecretsKey,
 )
 from config_manager.actors.views import CommittedView
+from config_manager.config.disk_errors import refused
 from config_manager.config.errors import Conflict, RecoveryRefused, Refused, StartError
 from config_manager.storage.key_files import KeyFile
 from config_manager.storage.recovery import Recovery
@@ -133,7 +134,7 @@ class SecretsRotation:
 
     def _next_key(self, old: str) -> bytes:
         """The new key, durable and in the recovery copy; old: the id of the one in use. Raises
-        Conflict."""
+        Conflict, StorageFull, DiskRefused."""
         file = self._file
         try:
             if _id(file.read_successor()) == old and (file.given or not file.finish()):
@@ -147,8 +148,10 @@ class SecretsRotation:
                 )
             key = file.begin()
             self._recovery.refresh()
-        except (StartError, OSError) as error:
-            raise Conflict(f"no new key: {getattr(error, 'detail', error)}") from None
+        except StartError as error:
+            raise Conflict(f"no new key: {error.detail}") from None
+        except OSError as error:
+            raise refused(error) from None
         if _id(key) == old:
             raise Conflict(f"{file.successor.name} holds the key that is in use; put another there")
         return key

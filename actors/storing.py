@@ -14,6 +14,7 @@ import hmac
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any, assert_never
 
 import orjson
@@ -62,6 +63,7 @@ from config_manager.config.errors import (
     ReadOnly,
     Refused,
     SecretUnreadable,
+    StartError,
     StorageFull,
     TooLarge,
 )
@@ -95,6 +97,7 @@ _DONE = (
     "this was done when the Idempotency-Key came first; what was answered then is not kept (a token "
     "is shown once); look at what there is before you ask again under another key"
 )
+_FULL = "disk-full"
 _PROBE_INTERVAL_S = 2.0
 _REOPEN_INTERVAL_S = 1.0
 _STAGED_IN_PLACE = 64
@@ -139,6 +142,7 @@ class Storage:
         self._rows_elsewhere: dict[str, str] = {}  # hashes of rows that we signed → who knows them
         self._beyond: str | None = None
         self._started = False
+        self._failure: Exception | None = None
         self._turn = trio.Lock()  # the port promises its store one call at a time
 
     # ── first start ────────────────────────────────────────────────────────────────────────────
@@ -150,7 +154,8 @@ class Storage:
 
         witnessed: how far this instance has come; audited: a row of its audit. A database that is
         behind the one, or has not the other, was rolled back or rewritten. Raises
-        DatabaseUnopenable (exit 3) where nothing that verifies is left to go on from.
+        DatabaseUnopenable (exit 3) where nothing that verifies is left to go on from, or what the disk
+        said, where that is all.
         """
         self._floor = witnessed
         self._audited = audited
@@ -162,9 +167,12 @@ class Storage:
         if self._store is not None:
             return
         if committed is None:
+            nothing_to_restore = witnessed == Mark(0, 0) or isinstance(self._failure, DiskFull)
+            if isinstance(self._failure, DatabaseUnavailable) and nothing_to_restore:
+                raise self._failure  # of the disk alone
             raise DatabaseUnopenable(
                 f"{'; '.join(self.view.reasons)}, and no last-known-good cache verifies; "
-                "restore the database from a backup"
+                "mend that, or restore the database from a backup"
             )
         self.view.publishable = False
         self.view.replace(committed)
@@ -229,7 +237,7 @@ class Storage:
         async with self._turn:
             try:
                 store, committed = await trio.to_thread.run_sync(self._open_and_load)
-            except DatabaseUnopenable as error:
+            except StartError as error:  # a wrong key, or a key file that others can read
                 if not self._started:
                     raise
                 await self._go_read_only(error)
@@ -237,22 +245,7 @@ class Storage:
             except DatabaseUnavailable as error:
                 await self._go_read_only(error)
                 return
-            before = self.view.committed
-            if self._started:
-                self._known = before
-            if before.mark > self._floor:
-                self._floor, self._seen_at = before.mark, "this server was at"
-            if before.audit_seq > self._audited.seq:
-                self._audited = Head(before.audit_seq, before.audit_head, "this server")
-            try:
-                contradiction = await trio.to_thread.run_sync(self._contradiction, store, committed)
-            except DatabaseUnavailable as error:
-                await trio.to_thread.run_sync(store.abandon)
-                await self._go_read_only(error)
-                return
-            if contradiction is not None:
-                await trio.to_thread.run_sync(store.abandon)
-                await self._suspect_rollback(contradiction)
+            if not await self._is_fit(store, committed):
                 return
             self._store = store
             await self._close_suspended()
@@ -263,10 +256,36 @@ class Storage:
             self.view.publishable = True
             self.view.replace(committed)
 
+    async def _is_fit(self, store: Store, committed: Committed) -> bool:
+        """Whether it says what we know, and takes writes; else it is let go, and why is said."""
+        before = self.view.committed
+        if self._started:
+            self._known = before
+        if before.mark > self._floor:
+            self._floor, self._seen_at = before.mark, "this server was at"
+        if before.audit_seq > self._audited.seq:
+            self._audited = Head(before.audit_seq, before.audit_head, "this server")
+        try:
+            contradiction = await trio.to_thread.run_sync(self._contradiction, store, committed)
+            if contradiction is None:
+                await trio.to_thread.run_sync(store.try_writing)
+                return True
+        except DatabaseUnavailable as error:
+            await trio.to_thread.run_sync(store.abandon)
+            await self._go_read_only(error)
+            return False
+        await trio.to_thread.run_sync(store.abandon)
+        await self._suspect_rollback(contradiction)
+        return False
+
     def _open_and_load(self) -> tuple[Store, Committed]:
-        store = self._open_store()
+        try:
+            store = self._open_store()
+        except OSError as error:
+            raise DatabaseUnavailable(_without_path(error)) from error
         try:
             if self._started:  # it became unavailable, or was changed, under our hands
+                store.try_writing()
                 store.verify()
             return store, store.load()
         except BaseException:
@@ -275,6 +294,7 @@ class Storage:
 
     async def _go_read_only(self, error: Exception) -> None:
         """Callers hold the turn."""
+        self._failure = error
         reason = f"database: {error}"
         # what it began with says more than what a later attempt to open it finds
         reasons = tuple(dict.fromkeys((*self.view.reasons[:1], reason)))
@@ -349,7 +369,7 @@ class Storage:
             try:
                 await trio.to_thread.run_sync(self._store.mark_confirmed, confirmed.revisions)
             except DiskFull:
-                pass  # the next read-back says it again
+                self._note_full()  # the next read-back says it again
             except DatabaseUnavailable as error:
                 await self._go_read_only(error)
 
@@ -374,11 +394,19 @@ class Storage:
                 _reseal, self._store, self._secret_boxes, box, request
             )
         except DiskFull:
+            self._note_full()
             return Error(StorageFull("the disk is full: free some space"))
         except DatabaseUnavailable as error:
             await self._go_read_only(error)
             return Error(ReadOnly(WHAT_TO_DO))
         return Value(resealed)
+
+    def _note_full(self) -> None:
+        """Until a commit succeeds: reads and small writes may go on, so the mode stays normal."""
+        self.view.notices[_FULL] = (
+            "the disk is full: the last write was refused; free some space (a write that succeeds ends "
+            "this notice)"
+        )
 
     async def _close(self) -> None:
         async with self._turn:
@@ -416,7 +444,7 @@ class Storage:
                 outcomes.append(kept[index])
                 continue
             try:
-                if isinstance(request, ReadHistory | ReadAudit | ReadSecrets | CountSecrets):
+                if isinstance(request, ReadSecrets | CountSecrets):
                     answer, change = await self._read(request), None
                 else:
                     answer, change = self._decide(committed, request, context, batch)
@@ -436,14 +464,25 @@ class Storage:
             await self._commit(accepted, jobs, outcomes)
         return outcomes
 
-    async def _read(self, request: ReadHistory | ReadAudit | ReadSecrets | CountSecrets) -> object:
-        """In a thread: a page of 500 large changes took half a second. Raises ReadOnly,
-        DatabaseUnavailable."""
-        if self._store is not None:
-            return await trio.to_thread.run_sync(_read, self._store, request)
-        if isinstance(request, ReadHistory | ReadAudit):
+    async def read_page(self, request: ReadHistory | ReadAudit) -> object:
+        """Beside the writer, not in its turn: 500 large changes took half a second. Raises ReadOnly."""
+        store = self._store
+        if store is None:
             raise ReadOnly("the history can't be read while the database is unavailable")
-        raise ReadOnly(WHAT_TO_DO)
+        try:
+            return await trio.to_thread.run_sync(_read_page, store, request)
+        except DatabaseUnavailable as error:
+            with trio.CancelScope(shield=True):
+                async with self._turn:
+                    if self._store is store:
+                        await self._go_read_only(error)
+            raise ReadOnly(WHAT_TO_DO) from None
+
+    async def _read(self, request: ReadSecrets | CountSecrets) -> object:
+        """In a thread. Raises ReadOnly, DatabaseUnavailable."""
+        if self._store is None:
+            raise ReadOnly(WHAT_TO_DO)
+        return await trio.to_thread.run_sync(_read, self._store, request)
 
     def _decide(
         self,
@@ -637,6 +676,7 @@ class Storage:
             await _commit(self._store, [change for _, change, _ in accepted])
         except DiskFull as error:
             _log.error("disk full", actor="storing", writes=len(accepted), error=str(error))
+            self._note_full()
             refusal = StorageFull(
                 "the disk is full: nothing was written; free some space and retry"
             )
@@ -651,6 +691,7 @@ class Storage:
                 await self._go_read_only(error)
             refusal = ReadOnly(WHAT_TO_DO)
         else:
+            self.view.notices.pop(_FULL, None)
             self.view.replace(accepted[-1][1].after)
             for index, change, request in accepted:
                 _log_committed(change, request, jobs[index][1])
@@ -683,6 +724,12 @@ class _Batch:
         return [*kept, *(s for s in self._secrets if (s.service, s.name) == place)]
 
 
+def _without_path(error: OSError) -> str:
+    """`reasons` are for everybody: no place on this machine is in them."""
+    name = PurePath(str(error.filename)).name if error.filename is not None else "a file"
+    return f"{name}: {error.strerror or error}"
+
+
 def _otherwise(committed: Committed, known: Committed) -> str | None:
     """Which service is older here than it is known, or another one, and how."""
     for name, state in known.services.items():
@@ -695,12 +742,18 @@ def _otherwise(committed: Committed, known: Committed) -> str | None:
     return None
 
 
-def _read(store: Store, request: ReadHistory | ReadAudit | ReadSecrets | CountSecrets) -> object:
+def _read_page(store: Store, request: ReadHistory | ReadAudit) -> object:
     match request:
         case ReadHistory(query):
             return store.history(query)
         case ReadAudit(after, limit, most_bytes):
             return store.audit(after=after, limit=limit, most_bytes=most_bytes)
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _read(store: Store, request: ReadSecrets | CountSecrets) -> object:
+    match request:
         case ReadSecrets(service, name):
             return store.secret_versions(service, name)
         case CountSecrets(key_id):

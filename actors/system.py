@@ -28,6 +28,7 @@ from config_manager.actors.messages import Administer, Confirmed, Sign, Witnesse
 from config_manager.actors.mqtt import Transport
 from config_manager.actors.outlet import Outlet
 from config_manager.actors.publishing import Publisher, SignUpdate, publishing
+from config_manager.actors.reading import Pages
 from config_manager.actors.secrets_rotating import (
     RotationReport,
     SecretsRotation,
@@ -43,6 +44,7 @@ from config_manager.config.brokers import Auto, BrokerAddress, Nothing
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import ROLES
 from config_manager.config.errors import RecoveryRefused, RootRefused
+from config_manager.config.files import make_directory
 from config_manager.config.names import Epoch
 from config_manager.config.roots import first
 from config_manager.config.sealed_file import SealedFile, derive_key
@@ -85,13 +87,14 @@ class OpenStore(Protocol):
 class System:
     """What REST holds of the running system.
 
-    storing: takes every write and history read. signing: signs what is answered signed.
+    storing: takes every write; pages: reads history and audit beside it. signing: signs what is answered signed.
     rotating: begins a new secrets key; rotation: how far that is. trust: the
     root and its versions; trusting: takes every change to it. states: every actor, in start order.
     statuses: what instances say they run. callers: when tokens were last used, and who was refused.
     """
 
     storing: Actor
+    pages: Pages
     signing: Actor
     rotating: Actor
     rotation: Callable[[], RotationReport]
@@ -117,13 +120,14 @@ async def running_system(
     world: World,
     open_store: OpenStore | None = None,
 ) -> AsyncIterator[System]:
-    """The whole service but HTTP. Raises StartError (config.errors) where it can't start.
+    """The whole service but HTTP. Raises StartError (config.errors) where it can't start; OSError and
+    DatabaseUnavailable of the disk are told by whoever knows the settings (`api.data_dirs`).
 
     open_store: where the data lives; SQLCipher in the data directory unless something else is given.
     """
     data_dir = settings.data_dir
     targets = ways_to_brokers(settings.mqtt_url)
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(data_dir))
         keys = KeyRing.open(
@@ -252,6 +256,7 @@ async def running_system(
         await start(actor("health", health(health_board, frames, outlets), FOLLOWING))
         yield System(
             storing=storing,
+            pages=Pages(storage.read_page),
             signing=signer,
             rotating=rotating,
             rotation=rotation.report,
@@ -391,7 +396,7 @@ async def _accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, wo
         await accept("bootstrap", settings.bootstrap_token.get_secret_value())
     elif (given := settings.credentials_dir) is not None and (given / "admin.token").exists():
         await accept("bootstrap", read_token(given / "admin.token", world))
-    elif not known:
+    elif not known and storage.view.mode == "normal":  # else nothing is written
         path = keys.directory / "admin.token"
         if not world.disk.exists(path):  # else a start that died between file and database
             token = make_token(world.randomness)

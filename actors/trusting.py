@@ -1,8 +1,8 @@
 """The trust root while we run: which version counts, and how the next one comes about.
 
-A change is, in this order: a key that it needs on disk, the audit row, the new version on disk, the
-new version on every connected broker (read back, at most 5 s), and only then what it changes: which
-key signs, and whom publishing believes. So a client has the root before it meets what was signed by
+A change is, in this order: a key that it needs and the new version staged on disk, the audit row, the
+new version in its place, the new version on every connected broker (read back, at most 5 s), and only
+then what it changes: which key signs, and whom publishing believes. So a client has the root before it meets what was signed by
 its new key. Where a root key that has to sign is not here, the change waits in `pending` until the
 signatures that were made elsewhere are brought (`TakeRoot`).
 """
@@ -30,8 +30,18 @@ from config_manager.actors.messages import (
 from config_manager.actors.outlet import Outlet
 from config_manager.actors.signing import sign
 from config_manager.config import roots, trust, wire
+from config_manager.config.disk_errors import reason, refused
 from config_manager.config.documents import Root
-from config_manager.config.errors import Conflict, FieldError, InvalidValues
+from config_manager.config.errors import (
+    Conflict,
+    DeadlineExceeded,
+    DiskRefused,
+    FieldError,
+    InvalidValues,
+    OutcomeUnknown,
+    Refused,
+    StartError,
+)
 from config_manager.config.public_keys import can_sign
 from config_manager.config.roots import Needs
 from config_manager.config.strict_json import JsonObject
@@ -121,6 +131,8 @@ class Trusting:
         self._outlets = outlets
         self._changed = changed
         self._world = world
+        self._made: list[tuple[str, bytes]] = []
+        """Keys of the change in hand that nobody knows of yet."""
         self._load_pending()
 
     def _load_pending(self) -> None:
@@ -137,6 +149,35 @@ class Trusting:
     # ── what is asked ──────────────────────────────────────────────────────────────────────────
 
     async def handle(self, request: Any, context: Context) -> RootChange:
+        self._made = []
+        try:
+            return await self._change(request, context)
+        except OSError as error:
+            self._drop_keys()
+            structlog.get_logger().error("root not changed", error=str(error))
+            raise refused(error) from None
+        except StartError as error:  # a key file that can't be read, or that others can
+            self._drop_keys()
+            structlog.get_logger().error("root not changed", error=error.detail)
+            raise DiskRefused(f"nothing was changed: {error.detail}") from None
+        except (OutcomeUnknown, DeadlineExceeded):
+            raise  # it may be committed, and then counts on its key
+        except Refused:
+            self._drop_keys()
+            raise
+
+    def _add_key(self, role: str) -> bytes:
+        public = self._keys.add(role, self._world)
+        self._made.append((role, public))
+        return public
+
+    def _drop_keys(self) -> None:
+        """What was refused leaves nothing behind."""
+        for role, public in self._made:
+            self._keys.drop(role, public)
+        self._files.unstage()
+
+    async def _change(self, request: Any, context: Context) -> RootChange:
         current, at = self._view.current, rfc3339(self._world.clock.now())
         if request.idempotency is not None:  # asked first: a new key lies on disk before it counts
             await self._storing.ask(NotDoneYet(request.idempotency), context)
@@ -179,7 +220,7 @@ class Trusting:
         else:
             old = self._view.key_for(role)
         until = rfc3339(self._world.clock.now() + overlap_s) if overlap_s > 0 else None
-        new = self._keys.add(role, self._world)
+        new = self._add_key(role)
         return roots.rotated(current, role, old, new, at=at, old_until=until)
 
     def _revoked(self, current: Root, key: str, at: str) -> Root:
@@ -188,7 +229,7 @@ class Trusting:
         replacement = None
         for role in ("config", "beacon"):
             if current.roles[role].keyids[0] == gone:
-                replacement = self._keys.add(role, self._world)
+                replacement = self._add_key(role)
         return roots.revoked(current, gone, replacement, at=at)
 
     async def _take(self, given: bytes, request: TakeRoot, context: Context) -> RootChange:
@@ -248,20 +289,30 @@ class Trusting:
             reason=request.reason,
             idempotency=request.idempotency,
         )
+        # a disk that is full says so before anything is noted
+        self._files.stage(envelope.to_bytes())
         await self._storing.ask(note, context)
-        if needs:
-            self._files.keep_pending(envelope.to_bytes())
-            self._view.pending = Pending(proposed, envelope, needs)
-            return RootChange(proposed, envelope, needs)
-        with trio.CancelScope(shield=True):  # begun is finished: half a change is nobody's wish
-            await self._adopt(proposed, envelope)
+        self._made = []  # noted: from here on they are relied on
+        try:
+            if needs:
+                self._files.keep_pending(envelope.to_bytes())
+                self._view.pending = Pending(proposed, envelope, needs)
+                return RootChange(proposed, envelope, needs)
+            with trio.CancelScope(shield=True):  # begun is finished: half a change is nobody's wish
+                await self._adopt(proposed, envelope)
+        except OSError as error:
+            structlog.get_logger().error("root not changed", error=str(error))
+            raise DiskRefused(
+                f"the audit has the change, but its file could not be put in its place "
+                f"({reason(error)}): the root is as it was; repair that and ask again"
+            ) from None
         return RootChange(proposed, envelope, ())
 
     async def _adopt(self, root: Root, envelope: Envelope) -> None:
         data = envelope.to_bytes()
         # what everybody will do with it, done here first
         trust.judge_root(data, self._view.current, self._world.clock.now())
-        self._files.keep(root.version, data)
+        self._files.adopt(root.version, data)
         self._files.keep_pending(None)
         self._view.pending = None
         self._view.roots[root.version] = data

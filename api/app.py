@@ -13,10 +13,11 @@ from typing import Any
 import trio
 
 from config_manager.actors.system import System
-from config_manager.api.asgi_request import QUART_METHODS, ArrivingBody, asked_of
-from config_manager.api.endpoint import Api, writes_limited_to
+from config_manager.api.arriving import ArrivingBody
+from config_manager.api.asgi_request import QUART_METHODS, asked_of
+from config_manager.api.endpoint import Api, ApiRequest, writes_limited_to
 from config_manager.api.limits import DRAIN_BYTES
-from config_manager.api.pipeline import answer, body_limit
+from config_manager.api.pipeline import Answer, answer, body_limit
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -24,6 +25,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HOT_PREFIX = b"/api/v1/config/"
+_HOT_PATHS = frozenset({b"/health", b"/openapi.json", b"/docs", b"/api/v1/trust/root"})
+"""Those that anybody may ask for: a flood of them must cost little."""
+_LONG = b"/history"
+"""What may wait for others, and take a while."""
 _QUART_AFTER_S = 5.0
 
 
@@ -81,15 +86,19 @@ def _is_hot(scope: Scope) -> bool:
     if scope["method"] not in QUART_METHODS:  # it would answer before it has read the body
         return True
     if scope["method"] == "GET":
-        return path.startswith(_HOT_PREFIX) or path == b"/health"
+        return path.startswith(_HOT_PREFIX) or path in _HOT_PATHS
     return scope["method"] == "PUT" and path.startswith(_HOT_PREFIX)
 
 
 async def _answer_directly(api: Api, scope: Scope, receive: Receive, send: Send) -> None:
     asked = asked_of(scope)
-    too_large = False
-    if scope["method"] != "GET":
-        body = ArrivingBody(body_limit(asked, api))
+    if scope["method"] == "GET":
+        if asked.raw_path.endswith(_LONG):
+            await _answer_who_stays(api, asked, receive, send)
+        else:
+            await _send(send, await answer(asked, api))
+        return
+    with ArrivingBody(*body_limit(asked, api), api.room) as body:
         while True:
             message = await receive()
             if message["type"] != "http.request":
@@ -97,7 +106,29 @@ async def _answer_directly(api: Api, scope: Scope, receive: Receive, send: Send)
             body.take(message.get("body", b""))
             if body.size > DRAIN_BYTES or not message.get("more_body", False):
                 break
-        asked.body, too_large = bytes(body.data), body.too_large
-    status, headers, content = await answer(asked, api, too_large=too_large)
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+        asked.body = bytes(body.data)
+        given = await answer(asked, api, unkept=body.refusal)
+    await _send(send, given)
+
+
+async def _answer_who_stays(api: Api, asked: ApiRequest, receive: Receive, send: Send) -> None:
+    """Nothing is read for who has left."""
+    given: Answer | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def look() -> None:
+            while (await receive())["type"] == "http.request":
+                """A body, which a GET has no use for."""
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(look)
+        given = await answer(asked, api)
+        nursery.cancel_scope.cancel()
+    if given is not None:
+        await _send(send, given)
+
+
+async def _send(send: Send, given: Answer) -> None:
+    start = {"type": "http.response.start", "status": given.status, "headers": given.headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": given.body})

@@ -28,23 +28,3 @@ def _origin_form(path: bytes) -> bytes:
         return path
     _, absolute, rest = path.partition(b"://")
     return b"/" + rest.partition(b"/")[2] if absolute else path
-
-
-class ArrivingBody:
-    """A body as it arrives: kept up to a limit (0: nothing of it), then only counted."""
-
-    def __init__(self, limit: int) -> None:
-        self.data = bytearray()
-        self.size = 0
-        self._limit = limit
-
-    @property
-    def too_large(self) -> bool:
-        return self.size > self._limit > 0
-
-    def take(self, chunk: bytes) -> None:
-        self.size += len(chunk)
-        if self.size > self._limit:
-            self.data.clear()
-        else:
-            self.data += chunk

@@ -12,7 +12,7 @@ import trio
 from config_manager.actors.actor import Context
 from config_manager.actors.messages import ReadAudit, Sign
 from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
-from config_manager.api.limits import VERIFY_WITHIN_S
+from config_manager.api.limits import MOST_BYTES_OF_A_PAGE, VERIFY_WITHIN_S
 from config_manager.config import wire
 from config_manager.config.audit import ChainCheck, Head
 from config_manager.config.documents import AuditExport
@@ -23,8 +23,6 @@ from config_manager.storage.state import AuditEntry
 
 _PAGE = 100
 _MAX_PAGE = 1000
-_MOST_BYTES = 4 * 1024 * 1024
-"""Of rows in one answer, or in memory at once; a single row may be larger than that."""
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -32,8 +30,8 @@ async def get_audit(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query("after", "limit")
     after = request.number("after", least=0, most=MAX_INTEGER - 1) or 0
     limit = request.number("limit", least=1, most=_MAX_PAGE) or _PAGE
-    rows = await api.system.storing.ask(
-        ReadAudit(after, limit=limit, most_bytes=_MOST_BYTES), request.context
+    rows = await api.system.pages.ask(
+        ReadAudit(after, limit=limit, most_bytes=MOST_BYTES_OF_A_PAGE), request.context
     )
     committed = api.system.view.committed
     more = bool(rows) and rows[-1].seq < committed.audit_seq
@@ -90,13 +88,13 @@ async def export_audit(request: ApiRequest, api: Api) -> ApiResponse:
 
 
 async def _rows(request: ApiRequest, api: Api, last: int) -> AsyncIterator[AuditEntry]:
-    """Every row up to this one, a page at a time; writers get their turn between two pages."""
+    """Every row up to this one, a page at a time; other readers get their turn between two pages."""
     context = Context(request.correlation_id, trio.current_time() + VERIFY_WITHIN_S)
     after = 0
     while after < last:
         limit = min(_MAX_PAGE, last - after)
-        page = await api.system.storing.ask(
-            ReadAudit(after, limit=limit, most_bytes=_MOST_BYTES), context
+        page = await api.system.pages.ask(
+            ReadAudit(after, limit=limit, most_bytes=MOST_BYTES_OF_A_PAGE), context
         )
         if not page:
             return

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from config_manager.api.disk_errors import told_of
 from config_manager.api.operator import (
     Server,
     asks_a_server,
@@ -66,7 +67,7 @@ def list_rows(server: Server, as_json: bool, last: int, after: int | None) -> No
       config-manager audit list --after 0 --json | jq 'select(.body.by == "ci")'
     """
     if after is None:
-        after = max(0, server.get(*_PATH, limit="1")["rows"] - last)
+        after = max(0, server.get(*_PATH, holds="rows", limit="1")["rows"] - last)
     rows = _rows_of(server, after)
     if as_json:
         for row in rows:
@@ -78,7 +79,7 @@ def list_rows(server: Server, as_json: bool, last: int, after: int | None) -> No
 def _rows_of(server: Server, after: int, until: int | None = None) -> Iterator[Row]:
     """The server's rows after this one, page by page; up to `until`, or the newest one."""
     while until is None or after < until:
-        page = server.get(*_PATH, after=str(after), limit=_PAGE)
+        page = server.get(*_PATH, holds="entries next_after", after=str(after), limit=_PAGE)
         for entry in page["entries"]:
             if until is None or entry["seq"] <= until:
                 yield _row(entry)
@@ -115,7 +116,7 @@ def _shortly(value: object) -> str:
 @asks_a_server
 @click.option(
     "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False, readable=False),
     help="Of a server that is stopped: read its database.",
 )
 @click.option("--db-key-file", type=_FILE, help="With --data-dir. [<data>/keys/db.key]")
@@ -151,7 +152,7 @@ def verify(
     elif file is not None and root is not None:
         verdict, against = _verify_export(file, root, contains)
     else:
-        answer = server.get(*_PATH, "verify", contains=contains)
+        answer = server.get(*_PATH, "verify", holds="rows head problem", contains=contains)
         problem = answer["problem"] and Problem(**answer["problem"])
         verdict = Verdict(answer["rows"], answer["head"], problem)
         against = "the head that the server's beacons sign"
@@ -164,7 +165,10 @@ def _verify_stopped(
     from config_manager.config.world import World
     from config_manager.storage.stopped_audit import stopped_audit
 
-    with stopped_audit(data_dir, World(), db_key_file=db_key_file) as kept:
+    with (
+        told_of(data_dir, is_in_use=True),
+        stopped_audit(data_dir, World(), db_key_file=db_key_file) as kept,
+    ):
         check = ChainCheck(kept.end, kept.known, contains=contains)
         for row in kept.rows:
             check.take(row.seq, row.revision, row.body, row.hash)
@@ -251,7 +255,9 @@ def export(server: Server, as_json: bool, out: Path | None) -> None:
     from config_manager.config.documents import AuditExport
     from config_manager.config.files import replacing
 
-    envelope = wire.envelope_from_object(server.get(*_PATH, "export"))
+    envelope = wire.envelope_from_object(
+        server.get(*_PATH, "export", holds="payloadType payload signatures")
+    )
     end = AuditExport.parse(envelope.payload)
     if out is None:
         _write(_checked(server, end), envelope, sys.stdout.buffer)

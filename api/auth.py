@@ -25,6 +25,14 @@ _LOOPBACK_HOST = re.compile(
     r"(?:localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(?::(?P<port>\d{1,5}))?", re.IGNORECASE
 )
 
+_OF_PROXIES = frozenset(
+    {b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip",
+     b"cf-connecting-ip", b"x-original-host", b"x-original-url"}
+)  # fmt: skip
+"""What a proxy adds. None has to, so this is for who made a mistake, not for an attacker."""
+_FROM_HERE = (b"same-origin", b"none")
+"""Sec-Fetch-Site of our own pages, and of who typed the address."""
+
 DEV = Grant("dev", "admin")
 """Who writes in --dev without a token."""
 
@@ -70,9 +78,9 @@ def login_failed(request: ApiRequest, api: Api, why: str) -> Refused:
 def guard_dev(request: ApiRequest) -> None:
     """In --dev, refuse what a browser elsewhere or a proxy sends; raises Forbidden."""
     for name, value in request.headers:
-        if name == b"forwarded" or name.startswith(b"x-forwarded-"):
+        if name in _OF_PROXIES or name.startswith(b"x-forwarded"):
             raise Forbidden("--dev takes no forwarded requests; leave --dev out behind a proxy")
-        if name == b"sec-fetch-site" and value in (b"cross-site", b"same-site"):
+        if name == b"sec-fetch-site" and value.strip().lower() not in _FROM_HERE:
             raise Forbidden("--dev takes no requests from other sites' pages")
         if name == b"origin" and not _is_own_origin(value.decode("latin-1"), request):
             raise Forbidden("--dev takes no requests from other origins")

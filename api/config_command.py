@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import chain, repeat
 from typing import IO, Any
 
 import click
@@ -19,7 +20,10 @@ from config_manager.api.operator import (
 from config_manager.config.errors import Conflict, NotFound, ServerSays, SettingsInvalid
 
 _PATH = ("api", "v1", "config")
-_PAGE = "500"
+_CONFIG = "config revision"
+_PAGES = (4, 32, 256, 500)
+"""Entries to ask for: mostly the newest few say it all, and each may be large."""
+_HISTORY = "entries next_before"
 _MASK = "********"
 _SHOWN = 60
 """Characters of a value in a table."""
@@ -43,7 +47,7 @@ def get_config(server: Server, as_json: bool, service: str, key: str | None, sto
       config-manager get stt-worker
       config-manager get stt-worker vad_threshold
     """
-    answer = server.get(*_PATH, service, view="stored" if stored else None)
+    answer = server.get(*_PATH, service, holds=_CONFIG, view="stored" if stored else None)
     values: Values = answer["config"]
     if key is not None:
         if key not in values:
@@ -66,8 +70,17 @@ def _print_value(value: Any, *, as_json: bool) -> None:
     """Text as it is, for scripts; everything else as JSON."""
     if as_json or not isinstance(value, str):
         print_json(value)
+    elif sys.stdout.isatty():
+        click.echo(clean(value, keep="\n"))
     else:
-        click.echo(clean(value, keep="\n") if sys.stdout.isatty() else value)
+        try:
+            value.encode(sys.stdout.encoding)
+        except UnicodeEncodeError:
+            raise SettingsInvalid(
+                f"{sys.stdout.encoding} can't say this value: set PYTHONIOENCODING=utf-8, or take it "
+                "with --json"
+            ) from None
+        click.echo(value)
 
 
 # ── set ────────────────────────────────────────────────────────────────────────────────────────
@@ -159,7 +172,7 @@ def _object(data: bytes) -> Values:
 def _stored(server: Server, service: str) -> tuple[Values, int]:
     """What was written of a service, and its revision; nothing, and 0, where nobody wrote it."""
     try:
-        answer = server.get(*_PATH, service, view="stored")
+        answer = server.get(*_PATH, service, holds=_CONFIG, view="stored")
     except ServerSays as error:
         if error.status != _NOT_FOUND:
             raise
@@ -186,7 +199,9 @@ def _put(
         "dry_run": "true" if dry_run else None,
     }
     headers = {"If-Match": f'"{at}"'}
-    answer = server.ask("PUT", *_PATH, service, query=query, body=after, headers=headers).value
+    answer = server.ask(
+        "PUT", *_PATH, service, holds="config", query=query, body=after, headers=headers
+    ).value
     if as_json:
         print_json(answer)
         return
@@ -218,9 +233,7 @@ def show_history(
     until: str | None,
 ) -> None:
     """Show who changed what of a service, when and why, newest first."""
-    answer = server.get(
-        *_PATH, service, "history", limit=str(limit), key=key, since=since, until=until
-    )
+    answer = _newest(server, service, limit, {"key": key, "since": since, "until": until})
     if as_json:
         print_json(answer)
         return
@@ -302,8 +315,7 @@ def rollback_config(
 ) -> None:
     """Write again what a service had as of REVISION: a new revision, so nothing is lost.
 
-    Secrets stay as they are. History does not tell a null from a key that was left out: such a key is
-    left out.
+    Secrets stay as they are.
     """
     now, at = _stored(server, service)
     _put(
@@ -322,11 +334,32 @@ def rollback_config(
 def _history(server: Server, service: str) -> Iterator[dict[str, Any]]:
     """Every entry, newest first, a page at a time."""
     before: str | None = None
-    while True:
-        page = server.get(*_PATH, service, "history", limit=_PAGE, before=before)
+    for limit in chain(_PAGES, repeat(_PAGES[-1])):
+        page = server.get(
+            *_PATH, service, "history", holds=_HISTORY, limit=str(limit), before=before
+        )
         yield from page["entries"]
         if page["next_before"] is None:
             return
+        before = str(page["next_before"])
+
+
+def _newest(
+    server: Server, service: str, limit: int, only: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """So many entries as one answer: the server sends fewer at once where they are large."""
+    answer: dict[str, Any] | None = None
+    before: str | None = None
+    while True:
+        left = limit - (len(answer["entries"]) if answer else 0)
+        page = server.get(
+            *_PATH, service, "history", holds=_HISTORY, limit=str(left), before=before, **only
+        )
+        if answer is not None:
+            page["entries"] = answer["entries"] + page["entries"]
+        answer = page
+        if page["next_before"] is None or len(page["entries"]) >= limit:
+            return answer
         before = str(page["next_before"])
 
 
@@ -349,7 +382,7 @@ def _undone(now: Values, entries: list[dict[str, Any]]) -> Values:
     values = dict(now)
     for entry in entries:
         for change in entry["changes"]:
-            if not _was_there(change) or _MASK in (change["old"], change["new"]):
+            if not _was_there(change) or _is_secret(change):
                 values.pop(change["key"], None)
             else:
                 values[change["key"]] = change["old"]
@@ -358,6 +391,12 @@ def _undone(now: Values, entries: list[dict[str, Any]]) -> Values:
 
 def _was_there(change: Mapping[str, Any]) -> bool:
     return change["old"] is not None or "old" in change.get("nulls", ())
+
+
+def _is_secret(change: Mapping[str, Any]) -> bool:
+    """`masked`: a server from before 0.3 does not say whether the mask stands for something."""
+    masked: bool = change.get("masked", _MASK in (change["old"], change["new"]))
+    return masked
 
 
 def _changes(before: Values, after: Values) -> list[dict[str, Any]]:

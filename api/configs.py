@@ -14,6 +14,7 @@ from config_manager.actors.messages import (
     PutConfig,
     Written,
 )
+from config_manager.api.conditions import is_known, is_other
 from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.write_terms import MAX_REASON, idempotency_of, preconditions, reason_of
 from config_manager.config.errors import (
@@ -22,6 +23,7 @@ from config_manager.config.errors import (
     InvalidValues,
     MalformedRequest,
     NotFound,
+    RevisionConflict,
 )
 from config_manager.config.names import ServiceName, parse_service, pointer
 from config_manager.config.strict_json import JsonObject
@@ -51,15 +53,16 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
         if view not in ("effective", "stored"):
             raise MalformedRequest("view: expected effective or stored")
         if view == "stored":
-            return _config_response(_existing(api, committed, service, stored=True))
+            stored = _config_response(_existing(api, committed, service, stored=True))
+            return _unless_known(request, service, stored, committed)
     # what a service that nobody wrote, or that was deleted, shows depends on the epoch
     key = committed.live(service) or committed.epoch
     cached = api.bodies.get(service)
     if cached is not None and cached[0] is key:
-        return cached[1]
+        return _unless_known(request, service, cached[1], committed)
     response = _config_response(_existing(api, committed, service))
     api.bodies[service] = (key, response)
-    return response
+    return _unless_known(request, service, response, committed)
 
 
 async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
@@ -244,6 +247,23 @@ def _view(api: Api, service: str, state: ServiceState | None) -> JsonObject:
 
 def _config_response(value: JsonObject, status: int = 200) -> ApiResponse:
     return json_response(value, status, ((b"etag", b'"%d"' % value["revision"]),))
+
+
+def _unless_known(
+    request: ApiRequest, service: ServiceName, response: ApiResponse, committed: Committed
+) -> ApiResponse:
+    """304 where the reader has it already. Raises RevisionConflict where it wants another one.
+
+    What nobody has written is always shown: its defaults and epoch may change under revision 0.
+    """
+    state = committed.live(service)
+    revision = state.revision if state else 0
+    tag = f'"{revision}"'
+    if (wanted := is_other(request, tag)) is not None:
+        raise RevisionConflict(service, wanted[:64], revision)
+    if revision and is_known(request, tag):
+        return ApiResponse(304, b"", response.headers)
+    return response
 
 
 def _list_entry(name: str, state: ServiceState | None) -> JsonObject:

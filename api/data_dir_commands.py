@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from config_manager.api.disk_errors import told_of
 from config_manager.config.dumps import forbid_dumps
 from config_manager.config.errors import Conflict, NotFound, SettingsInvalid
 
@@ -26,7 +27,7 @@ def _on_a_data_dir(command: F) -> F:
     options = (
         click.option(
             "--data-dir",
-            type=click.Path(path_type=Path, file_okay=False),
+            type=click.Path(path_type=Path, file_okay=False, readable=False),
             help="Database, keys, cache. [CONFIG_MANAGER_DATA_DIR, ./data]",
         ),
         click.option(
@@ -75,19 +76,20 @@ def init(recovery_key_file: Path | None, new_recovery_key: bool, **flags: Any) -
     settings = _settings(flags)
     if recovery_key_file is not None and recovery_key_file.exists():
         raise SettingsInvalid(f"--recovery-key-file: {recovery_key_file} is there already")
-    made = not (settings.data_dir / "instance.json").exists()
-    if made:
-        _make_everything(settings)
     world = World()
-    with lock_data_dir(settings.data_dir):
-        keys = KeyRing.open(
-            settings.data_dir,
-            world,
-            db_key_file=settings.db_key_file,
-            credentials_dir=settings.credentials_dir,
-        )
-        recovery = Recovery(keys, world)
-        key = recovery.begin() if new_recovery_key or not recovery.exists else None
+    with told_of(settings.data_dir):
+        made = not (settings.data_dir / "instance.json").exists()
+        if made:
+            _make_everything(settings)
+        with lock_data_dir(settings.data_dir):
+            keys = KeyRing.open(
+                settings.data_dir,
+                world,
+                db_key_file=settings.db_key_file,
+                credentials_dir=settings.credentials_dir,
+            )
+            recovery = Recovery(keys, world)
+            key = recovery.begin() if new_recovery_key or not recovery.exists else None
     if made:
         _say_where(settings, keys.directory / "admin.token")
     else:
@@ -127,6 +129,7 @@ def _make_everything(settings: Settings) -> None:
     from config_manager.config.logging import configure
     from config_manager.config.services import SAMPLE_CATALOGUE
     from config_manager.config.world import World
+    from config_manager.storage.store import DatabaseUnavailable
 
     async def start_and_stop() -> None:
         async with running_system(
@@ -138,7 +141,7 @@ def _make_everything(settings: Settings) -> None:
     try:
         trio.run(start_and_stop, strict_exception_groups=True)
     except BaseExceptionGroup as group:
-        raise the_reason(group, ConfigManagerError) from group
+        raise the_reason(group, ConfigManagerError, OSError, DatabaseUnavailable) from group
 
 
 def _hand_over(key: Secret, file: Path | None, sealed: Path) -> None:
@@ -163,7 +166,7 @@ Without it, and without keys/, the data can't be read by anybody, you included."
 @click.option(
     "--data-dir",
     required=True,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=click.Path(path_type=Path, file_okay=False, exists=True, readable=False),
     help="The restored data directory.",
 )
 @click.option(
@@ -192,7 +195,7 @@ def recover(data_dir: Path, recovery_key_file: Path | None, to: Path | None) -> 
 
     world = World()
     keys = to or data_dir / "keys"
-    with lock_data_dir(data_dir):
+    with told_of(data_dir, is_in_use=True), lock_data_dir(data_dir):
         try:
             sealed = world.disk.read(data_dir / FILE)
         except FileNotFoundError:
@@ -248,10 +251,11 @@ def rotate_db_key(**flags: Any) -> None:
 
     settings = _settings(flags)
     database = settings.data_dir / "config.db"
-    if not database.exists():
-        raise NotFound(f"{settings.data_dir} has no database")
     world = World()
-    with lock_data_dir(settings.data_dir):
+    with told_of(settings.data_dir, is_in_use=True):
+        if not database.exists():
+            raise NotFound(f"{settings.data_dir} has no database")
+    with told_of(settings.data_dir, is_in_use=True), lock_data_dir(settings.data_dir):
         keys = KeyRing.open(
             settings.data_dir,
             world,

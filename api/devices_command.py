@@ -43,7 +43,9 @@ def token(
 ) -> None:
     """Make a token with which one instance enrols, once."""
     body = {"service": service, "instance": instance, "expires": expires}
-    made = server.ask("POST", *_PATH, "tokens", body=body, query={"reason": reason}).value
+    made = server.ask(
+        "POST", *_PATH, "tokens", holds="token expires_at", body=body, query={"reason": reason}
+    ).value
     if as_json:
         print_json(made)
         return
@@ -60,7 +62,7 @@ def token(
 @asks_a_server
 def list_devices(server: Server, as_json: bool) -> None:
     """Show every instance that enrolled, and which secrets it can read."""
-    answer = server.get(*_PATH)
+    answer = server.get(*_PATH, holds="devices")
     if as_json:
         print_json(answer)
         return
@@ -74,7 +76,9 @@ def list_devices(server: Server, as_json: bool) -> None:
 @click.option("--reason", help="Why, for the audit.")
 def revoke(server: Server, as_json: bool, service: str, instance: str, reason: str | None) -> None:
     """Deliver nothing more to an instance, and mark what it could read."""
-    answer = server.ask("DELETE", *_PATH, service, instance, query={"reason": reason}).value
+    answer = server.ask(
+        "DELETE", *_PATH, service, instance, holds="secrets", query={"reason": reason}
+    ).value
     if as_json:
         print_json(answer)
         return
@@ -102,7 +106,9 @@ def forget(server: Server, as_json: bool, service: str, instance: str, reason: s
     its broker says it for one that died. One that died together with its broker is no longer heard once
     it has left a change of its service unanswered for 5 minutes, or has said nothing for a day.
     """
-    answer = server.ask("DELETE", *_STATUS, service, instance, query={"reason": reason}).value
+    answer = server.ask(
+        "DELETE", *_STATUS, service, instance, holds="away", query={"reason": reason}
+    ).value
     if as_json:
         print_json(answer)
         return

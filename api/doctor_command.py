@@ -150,7 +150,7 @@ def _ask_server(server: Server) -> list[Finding]:
     if not health["cache_available"]:
         findings.append(Finding("warning", "cache", "no last-known-good cache is written"))
     try:
-        server.get("api", "v1", "config")
+        server.get("api", "v1", "config", holds="services")
     except ConfigManagerError as error:
         findings.append(Finding("failed", "token", error.detail))
     else:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 
 from config_manager.actors.actor import Context
 from config_manager.actors.system import System
+from config_manager.api.arriving import Room
 from config_manager.api.limits import FAILED_LOGINS, MOST_ADDRESSES, MOST_WRITERS
 from config_manager.api.rate_limits import Limiter, Policy, Standing
 from config_manager.api.token_index import TokenIndex
@@ -50,6 +51,8 @@ class Api:
     )
     writes: Limiter | None = None
     """by token; None: no limit"""
+    room: Room = field(default_factory=Room)
+    """for the bodies of all requests"""
 
 
 def writes_limited_to(per_minute: int) -> Limiter:
@@ -143,10 +146,17 @@ class ApiRequest:
 
     def json_object(self, media_type: str = "application/json") -> JsonObject:
         """The body. Raises UnsupportedMediaType, MalformedRequest, InvalidValues."""
+        for name, coding in self.headers:
+            if name == b"content-encoding" and coding.strip().lower() not in (b"", b"identity"):
+                raise UnsupportedMediaType(
+                    f"Content-Encoding: {coding.decode('latin-1')[:64]} is not taken; send it plain",
+                    {"Accept-Encoding": "identity"},
+                )
         given = (self.header(b"content-type") or "").partition(";")[0].strip().lower()
         if given != media_type:
             raise UnsupportedMediaType(
-                f"send it as Content-Type: {media_type}, not {given[:64] or 'without one'}"
+                f"send it as Content-Type: {media_type}, not {given[:64] or 'without one'}",
+                {"Accept-Patch" if self.method == "PATCH" else "Accept": media_type},
             )
         try:
             value = strict_json.loads(self.body)

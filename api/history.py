@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from config_manager.actors.messages import ReadHistory
 from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.limits import MOST_BYTES_OF_A_PAGE
 from config_manager.config.errors import MalformedRequest, NotFound
 from config_manager.config.names import is_key, parse_service
 from config_manager.config.strict_json import MAX_INTEGER
 from config_manager.config.world import parse_rfc3339, rfc3339
 from config_manager.storage.changes import MASK, secret_keys_of
-from config_manager.storage.state import HistoryEntry, HistoryQuery
+from config_manager.storage.state import HistoryEntry, HistoryQuery, KeyChange
 
 _MAX_PAGE = 500
 _PAGE = 50
+_OF_SECRETS = ("secret", "secret-delete")
 
 
 async def get_history(request: ApiRequest, api: Api) -> ApiResponse:
@@ -28,10 +30,11 @@ async def get_history(request: ApiRequest, api: Api) -> ApiResponse:
         key=key,
         since=_time(request, "since"),
         until=_time(request, "until"),
+        most_bytes=MOST_BYTES_OF_A_PAGE,
     )
     if service not in api.system.view.committed.services and service not in api.system.catalogue:
         raise NotFound(f"{service} is not in the catalogue and nobody has written it")
-    page = await api.system.storing.ask(ReadHistory(query), request.context)
+    page = await api.system.pages.ask(ReadHistory(query), request.context)
     # as of now: what was plain when it was written may have become a secret since
     secrets = secret_keys_of(api.system.view.committed, service, api.system.catalogue)
     return json_response(
@@ -65,12 +68,25 @@ def _entry(entry: HistoryEntry, secrets: frozenset[str]) -> dict[str, object]:
         "reason": entry.reason,
         "correlation_id": entry.correlation_id,
         "changes": [
-            {"key": c.key, "old": _masked(c.old), "new": _masked(c.new)}
-            if c.key in secrets
-            else c.to_object()
-            for c in entry.changes
+            _change(change, is_secret=change.key in secrets or entry.action in _OF_SECRETS)
+            for change in entry.changes
         ],
     }
+
+
+def _change(change: KeyChange, *, is_secret: bool) -> dict[str, object]:
+    """masked: only beside a mask, because a plain value may be the same text."""
+    if is_secret:
+        shown: dict[str, object] = {
+            "key": change.key,
+            "old": _masked(change.old),
+            "new": _masked(change.new),
+        }
+    else:
+        shown = {**change.to_object()}
+    if MASK in (shown["old"], shown["new"]):
+        shown["masked"] = is_secret
+    return shown
 
 
 def _masked(value: object) -> object:

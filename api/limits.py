@@ -32,4 +32,14 @@ MOST_WRITERS = 4_096
 """Callers whose failures, or writes, are counted at once."""
 
 MOST_CONNECTIONS = 2_000
-"""At once; past it one that waits for a request, or for the rest of one, is closed."""
+"""At once; past it one that waits for its peer is closed (api/crowd.py)."""
+MOST_TURNED_AWAY = 32
+"""At once: callers for whom there is no room and who are told so. Others past it are cut."""
+TURN_AWAY_WITHIN_S = 1.0
+MOST_BYTES_ARRIVING = 64 * 1024 * 1024
+"""Of bodies, all callers together, until each is answered."""
+MOST_BYTES_SENDING = 128 * 1024 * 1024
+"""Of answers that their callers have not read yet, all together."""
+MOST_HEADERS = 200
+MOST_BYTES_OF_A_PAGE = 4 * 1024 * 1024
+"""Of entries in one answer, or in memory at once; a single entry may be larger than that."""

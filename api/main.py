@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from config_manager.api.start import begin
 from config_manager.config.errors import ConfigManagerError, the_reason
 
 _EXIT_UNEXPECTED = 1
@@ -105,7 +106,7 @@ def cli() -> None:
 
     \b
     Exit codes: 0 done, 1 unexpected error, 2 bad command line or settings, 3 database or key can't
-    be opened, 4 data directory in use, 5 refused (not authorised, or verification failed),
+    be opened, or the disk fails, 4 data directory in use, 5 refused (not authorised, or verification failed),
     6 not found, 7 conflict.
     """
 
@@ -114,7 +115,11 @@ def cli() -> None:
 @click.option(
     "--dev", is_flag=True, default=None, help="For your own machine: loopback only, no token."
 )
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Database, keys, cache. [./data]")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, readable=False),  # what stands against it is told with its cure
+    help="Database, keys, cache. [./data]",
+)
 @click.option(
     "--bind", metavar="HOST:PORT", help="Where REST listens; port 0 chooses. [127.0.0.1:8081]"
 )
@@ -170,13 +175,16 @@ def serve(**flags: Any) -> None:
     from config_manager.config.settings import load_settings
 
     settings = load_settings(**flags)
+    from config_manager.api.disk_errors import told_of
     from config_manager.api.serving import run  # after them: a mistake is told in half the time
 
-    run(settings)
+    with told_of(settings.data_dir):
+        run(settings)
 
 
 def main() -> NoReturn:
     """The console script: errors become exit codes here, and nowhere else."""
+    begin()  # again, for who calls us without `api/start.py`
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -185,25 +193,27 @@ def main() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except BaseExceptionGroup as group:  # nurseries wrap what passes them
-        reason = the_reason(group, ConfigManagerError)
-        if not isinstance(reason, ConfigManagerError):
-            traceback.print_exc()
-            sys.exit(_EXIT_UNEXPECTED)
-        _say_and_exit(reason)
-    except ConfigManagerError as error:
-        _say_and_exit(error)
+        _end(the_reason(group, ConfigManagerError, OSError))
     except BrokenPipeError:
         # the reader of our output left; nothing more can be said on that pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception:  # noqa: BLE001  the last frame: say what happened and leave with 1
-        traceback.print_exc()
-        sys.exit(_EXIT_UNEXPECTED)
+    except Exception as error:  # noqa: BLE001  the last frame: say what happened and leave
+        _end(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _say_and_exit(error: ConfigManagerError) -> NoReturn:
-    click.echo(f"config-manager: {error.detail} [{error.description.name}]", err=True)
+def _end(error: BaseException) -> NoReturn:
+    """One line where we know what it is; else everything, and 1."""
+    if isinstance(error, OSError):
+        from config_manager.api.disk_errors import of_a_file
+
+        error = of_a_file(error) or error
+    if not isinstance(error, ConfigManagerError):
+        traceback.print_exc()
+        sys.exit(_EXIT_UNEXPECTED)
+    line = " ".join(error.detail.splitlines())
+    click.echo(f"config-manager: {line} [{error.description.name}]", err=True)
     sys.exit(error.description.exit_code)
 
 

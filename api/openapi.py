@@ -14,6 +14,11 @@ from config_manager.api.openapi_schemas import (
     TEXT,
 )
 
+_PROBLEM = {
+    "description": "What went wrong and what to do (RFC 9457)",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+
 
 def openapi() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
@@ -32,17 +37,21 @@ def openapi() -> dict[str, Any]:
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": SCHEMAS,
             "responses": {
-                "Problem": {
-                    "description": "What went wrong and what to do (RFC 9457)",
-                    "content": {
-                        "application/problem+json": {
-                            "schema": {"$ref": "#/components/schemas/Problem"}
-                        }
+                "Problem": _PROBLEM,
+                "UnsupportedMediaType": {
+                    **_PROBLEM,
+                    "headers": {
+                        name: {"schema": TEXT, "description": "what is taken instead"}
+                        for name in ("Accept", "Accept-Patch", "Accept-Encoding")
                     },
-                }
+                },
             },
         },
     }
+
+
+_NOT_MODIFIED = "304"
+_UNSUPPORTED = "415"
 
 
 def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
@@ -79,6 +88,17 @@ _IF_NONE_MATCH = _header(
     "^[*]$",
     "only if nobody has written it yet, else 412",
 )
+_IF_WANTED = _header(
+    "If-Match",
+    '^("[0-9]{1,15}"|[*])$',
+    "only this revision, as its ETag; 412 if it is another by now",
+)
+_IF_NEWER = {
+    "name": "If-None-Match",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "the ETag of what you have, or several; 304 if one is what is there",
+}
 _REASON = _query(
     "reason",
     {**NO_NUL, "maxLength": 500},
@@ -100,7 +120,7 @@ _WRITE = [
 
 
 def _operation(
-    name: str,
+    operation_id: str,
     summary: str,
     answers: dict[str, str],
     problems: str,
@@ -112,14 +132,22 @@ def _operation(
 ) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for code, schema in answers.items():
+        if code == _NOT_MODIFIED:
+            responses[code] = {"description": "What the caller has is what is there"}
+            continue
         content = {"schema": {"$ref": f"#/components/schemas/{schema}"} if schema else OBJECT}
         responses[code] = {
             "description": "Done" if code < "300" else "Not ok",
             "content": {media: content},
         }
     for code in sorted({*problems.split(), *(() if public else ("429",))}):
-        responses[code] = {"$ref": "#/components/responses/Problem"}
-    operation: dict[str, Any] = {"operationId": name, "summary": summary, "responses": responses}
+        name = "UnsupportedMediaType" if code == _UNSUPPORTED else "Problem"
+        responses[code] = {"$ref": f"#/components/responses/{name}"}
+    operation: dict[str, Any] = {
+        "operationId": operation_id,
+        "summary": summary,
+        "responses": responses,
+    }
     if parameters:
         operation["parameters"] = parameters
     if body:
@@ -160,9 +188,11 @@ def _paths() -> dict[str, Any]:
         "/api/v1/config/{service}": {
             "get": _operation(
                 "getConfig", "A service's effective configuration; secrets are masked",
-                {"200": "Config"}, "400 401 403 404",
+                {"200": "Config", "304": ""}, "400 401 403 404 412",
                 parameters=[
                     _SERVICE,
+                    _IF_WANTED,
+                    _IF_NEWER,
                     _query("view", {"enum": ["effective", "stored"]}, "stored: exactly what PUT takes"),
                 ],
             ),
@@ -183,7 +213,7 @@ def _paths() -> dict[str, Any]:
         },
         "/api/v1/config/{service}/history": {
             "get": _operation(
-                "getHistory", "Who changed what, when and why; newest first",
+                "getHistory", "Who changed what, when and why; newest first, at most 4 MiB at once",
                 {"200": "History"}, "400 401 403 404 503 504",
                 parameters=[
                     _SERVICE,

@@ -122,6 +122,10 @@ SCHEMAS: dict[str, Any] = {
                 "items": {"enum": ["old", "new"]},
                 "description": "which of the two is a value that is null",
             },
+            "masked": {
+                "type": "boolean",
+                "description": "beside a mask: whether it stands for a secret, or is the value itself",
+            },
         },
         "key", "old", "new",
     ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import http.client
+import io
 import json
 import os
 import re
@@ -29,6 +30,7 @@ _TIMEOUT_S = 30.0
 """Longer than the server takes for anything but `?wait=`."""
 _TOKEN = re.compile(r"[!-~]+")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_BAD_REQUEST = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,9 @@ class Server:
             handlers.append(urllib.request.ProxyHandler({}))
         self._opener = urllib.request.build_opener(*handlers)
 
-    def get(self, *path: str, **query: str | None) -> Any:
-        """The JSON at a path of these segments. Raises ServerSays, ServerUnreachable."""
-        return self.ask("GET", *path, query=query).value
+    def get(self, *path: str, holds: str = "", **query: str | None) -> Any:
+        """The JSON at a path of these segments. holds, raises: as `ask`."""
+        return self.ask("GET", *path, holds=holds, query=query).value
 
     def health(self) -> Any:
         """`GET /health`, whether it says 200 or 503. Raises as `ask`."""
@@ -88,31 +90,33 @@ class Server:
         try:
             try:
                 with self._opener.open(request, timeout=self._timeout_s) as response:
-                    return json.loads(response.read())
+                    content, status = response.read(), response.status
             except urllib.error.HTTPError as answer:
                 with answer:
-                    content = answer.read()
-                value = json.loads(content)
-                if "ok" not in value:
-                    raise _said(answer.code, content, has_token=bool(self._token)) from None
-                return value
-        except (OSError, http.client.HTTPException, ValueError) as error:
+                    content, status = answer.read(), answer.code
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
             raise ServerUnreachable(
                 f"no healthy answer from {self.url} ({_plainly(error)}); is `config-manager serve` "
                 "running there? --url says where else"
             ) from None
+        if status >= _BAD_REQUEST and b'"ok"' not in content:
+            raise _said(status, content, has_token=bool(self._token))
+        return self._told(content, holds="ok revision outbox_depth reasons broker cache_available")
 
     def ask(
         self,
         method: str,
         *path: str,
+        holds: str = "",
         query: Mapping[str, str | None] | None = None,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """One request. query: what is None is left out. body: sent as JSON unless it is None.
+        """One request. query: what is None is left out. body: sent as JSON unless it is None. holds:
+        the members of the answer that show whose it is, with spaces between.
 
-        Raises ServerSays for any answer but 2xx, and ServerUnreachable where none came.
+        Raises ServerSays for any answer but 2xx, and ServerUnreachable where none came, or none of
+        ours.
         """
         url = "/".join([self.url, *(quote(segment, safe="") for segment in path)])
         given = {name: value for name, value in (query or {}).items() if value is not None}
@@ -127,9 +131,9 @@ class Server:
             request.add_unredirected_header("Authorization", f"Bearer {self._token}")
         for name, value in (headers or {}).items():
             request.add_header(name, value)
-        return self._send(request)
+        return self._send(request, holds)
 
-    def _send(self, request: urllib.request.Request) -> Reply:
+    def _send(self, request: urllib.request.Request, holds: str) -> Reply:
         try:
             try:
                 response = self._opener.open(request, timeout=self._timeout_s)
@@ -143,13 +147,29 @@ class Server:
                 f"no answer from {self.url} ({_plainly(error)}); is `config-manager serve` running "
                 "there? --url says where else"
             ) from None
+        headers = {k.lower(): v for k, v in response.headers.items()}
+        return Reply(response.status, self._told(content, holds), headers)
+
+    def _told(self, content: bytes, holds: str) -> Any:
+        """The JSON of an answer. A member that it should have and has not is ServerUnreachable,
+        also when it is looked for later: another program has the port."""
+
+        class Told(dict[str, Any]):
+            def __missing__(told, key: str) -> Any:  # noqa: N805  self is the Server
+                raise self._another()
+
         try:
-            value = json.loads(content)
-        except ValueError:
-            raise ServerUnreachable(
-                f"what answers at {self.url} is no config-manager; --url says where one is"
-            ) from None
-        return Reply(response.status, value, {k.lower(): v for k, v in response.headers.items()})
+            value = json.loads(content, object_hook=Told)
+        except (ValueError, RecursionError):
+            raise self._another() from None
+        if not isinstance(value, Told) or not all(name in value for name in holds.split()):
+            raise self._another()
+        return value
+
+    def _another(self) -> ServerUnreachable:
+        return ServerUnreachable(
+            f"what answers at {self.url} is no config-manager; --url says where one is"
+        )
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -235,9 +255,23 @@ def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
     def with_server(
         *, url: str, token_file: Path | None, ca_file: Path | None, **options: Any
     ) -> None:
-        command(server=Server(url, read_token(token_file), ca_file=ca_file), **options)
+        show_what_can_be_shown()
+        try:
+            command(server=Server(url, read_token(token_file), ca_file=ca_file), **options)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # who read our output has read enough (`| head`); click would call that an error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
 
     return with_server
+
+
+def show_what_can_be_shown() -> None:
+    """A character that the output's encoding has not is shown escaped; it ends nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_json(value: Any) -> None:

@@ -28,7 +28,6 @@ from config_manager.config.errors import (
     NotAuthenticated,
     NotFound,
     Refused,
-    TooLarge,
     TooManyRequests,
 )
 from config_manager.config.logging import log_request
@@ -36,6 +35,7 @@ from config_manager.config.names import accept_correlation_id
 
 _PATHS_KEPT = 1024
 _LONGEST_KEPT = 128
+_NOT_MODIFIED = 304
 
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -74,8 +74,8 @@ class Answer(NamedTuple):
     body: bytes
 
 
-async def answer(request: ApiRequest, api: Api, *, too_large: bool = False) -> Answer:
-    """Answer a request; never raises but Cancelled. too_large: its body was not kept."""
+async def answer(request: ApiRequest, api: Api, *, unkept: Refused | None = None) -> Answer:
+    """Answer a request; never raises but Cancelled. unkept: why its body was not kept."""
     started = trio.current_time()
     world = api.system.world
     request.correlation_id = (
@@ -84,7 +84,7 @@ async def answer(request: ApiRequest, api: Api, *, too_large: bool = False) -> A
     request.deadline = started + ANSWER_WITHIN_S
     told: dict[str, Any] = {}
     try:
-        response = await _respond(request, api, too_large=too_large)
+        response = await _respond(request, api, unkept)
     except Exception as error:  # noqa: BLE001  the edge: every error becomes a problem document
         shown = as_error(error)
         response = problem(shown, request.correlation_id)
@@ -103,9 +103,12 @@ async def answer(request: ApiRequest, api: Api, *, too_large: bool = False) -> A
         by=request.by,
         **told,
     )
-    headers = [
+    content = [
         (b"content-type", response.content_type),
         (b"content-length", b"%d" % len(response.body)),
+    ]
+    headers = [
+        *(content if response.status != _NOT_MODIFIED else ()),
         (b"x-request-id", request.correlation_id.encode()),
         (b"traceparent", _traceparent(request)),
         (b"x-content-type-options", b"nosniff"),
@@ -115,21 +118,28 @@ async def answer(request: ApiRequest, api: Api, *, too_large: bool = False) -> A
     return Answer(response.status, headers, b"" if request.method == "HEAD" else response.body)
 
 
-def body_limit(request: ApiRequest, api: Api) -> int:
-    """How many bytes of the body to keep: none of a caller who is not known, few where the call
-    needs no token. Who it is counts once the body is whole: that may take 15 s."""
+def body_limit(request: ApiRequest, api: Api) -> tuple[int, str]:
+    """How many bytes of the body to keep, and of whom: none where the answer will be a refusal
+    whatever they are, few where the call needs no token. It is asked again once the body is whole:
+    that may take 15 s."""
+    nothing = 0, ""
     try:
         if api.dev:
             guard_dev(request)
-        if _is_public(request):
-            return MAX_PUBLIC_BODY_BYTES
-        authenticate(request, api, refusing=False)
+        node, params = _find(request.raw_path)
+        route = node.routes.get(request.method)
+        if route is None or route.method == "GET":
+            return nothing
+        if route.needs is None:
+            return MAX_PUBLIC_BODY_BYTES, address_key(request.client_host)
+        grant = authenticate(request, api, refusing=False)
+        grant.require(route.needs, params.get("service"))
     except Refused:
-        return 0
-    return MAX_BODY_BYTES
+        return nothing
+    return MAX_BODY_BYTES, grant.name
 
 
-async def _respond(request: ApiRequest, api: Api, *, too_large: bool) -> ApiResponse:
+async def _respond(request: ApiRequest, api: Api, unkept: Refused | None) -> ApiResponse:
     if api.dev:
         guard_dev(request)
     node, request.params = _find(request.raw_path)
@@ -146,16 +156,9 @@ async def _respond(request: ApiRequest, api: Api, *, too_large: bool) -> ApiResp
         request.grant.require(route.needs, request.params.get("service"))
         if method != "GET" and api.writes is not None:
             _count_write(request, api.writes)
-    if too_large:
-        limit = MAX_BODY_BYTES if route.needs is not None else MAX_PUBLIC_BODY_BYTES
-        raise TooLarge(f"the body is over {limit} bytes")
+    if unkept is not None:
+        raise unkept
     return await route.endpoint(request, api)
-
-
-def _is_public(request: ApiRequest) -> bool:
-    node, _ = _find(request.raw_path)
-    route = node.routes.get(request.method)
-    return route is not None and route.needs is None
 
 
 def _count_write(request: ApiRequest, writes: Limiter) -> None:

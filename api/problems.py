@@ -16,6 +16,7 @@ from config_manager.config.errors import (
     MethodNotAllowed,
     NotAuthenticated,
     TooManyRequests,
+    UnsupportedMediaType,
 )
 
 PROBLEM_JSON = b"application/problem+json"
@@ -61,6 +62,10 @@ def problem(error: Exception, request_id: str) -> ApiResponse:
         headers.append((b"www-authenticate", b'Bearer realm="config-manager"'))
     if isinstance(shown, MethodNotAllowed):
         headers.append((b"allow", ", ".join(shown.allowed).encode()))
+    if isinstance(shown, UnsupportedMediaType):
+        headers += [
+            (name.lower().encode(), value.encode()) for name, value in shown.accepted.items()
+        ]
     body = strict_json.dumps(
         {
             "type": problem_type(description.name),

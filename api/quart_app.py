@@ -11,7 +11,8 @@ from pathlib import Path
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from config_manager.api.asgi_request import QUART_METHODS, ArrivingBody, asked_of
+from config_manager.api.arriving import ArrivingBody
+from config_manager.api.asgi_request import QUART_METHODS, asked_of
 from config_manager.api.endpoint import Api
 from config_manager.api.limits import DRAIN_BYTES
 from config_manager.api.pipeline import Answer, answer, body_limit
@@ -29,13 +30,13 @@ def make_quart(api: Api) -> QuartTrio:
 
     async def view(path: str = "") -> Response:  # noqa: ARG001
         asked = asked_of(request.scope)
-        body = ArrivingBody(body_limit(asked, api))
-        async for chunk in request.body:
-            body.take(chunk)
-            if body.size > DRAIN_BYTES:
-                break
-        asked.body = b"" if body.too_large else bytes(body.data)
-        return _as_quart(await answer(asked, api, too_large=body.too_large))
+        with ArrivingBody(*body_limit(asked, api), api.room) as body:
+            async for chunk in request.body:
+                body.take(chunk)
+                if body.size > DRAIN_BYTES:
+                    break
+            asked.body = bytes(body.data)
+            return _as_quart(await answer(asked, api, unkept=body.refusal))
 
     for rule in ("/", "/<path:path>"):
         quart.add_url_rule(rule, "api", view, methods=QUART_METHODS, merge_slashes=False)

@@ -17,6 +17,7 @@ _PATH = ("api", "v1", "secrets")
 _MOST_BYTES = 16 * 1024
 """What the server takes; a pipe that never ends must not fill the memory."""
 _LOOK_EVERY_S = 0.2
+_ROTATION = "state done total correlation_id"
 _UNTIL = ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h"), (float("inf"), 86_400, "d"))
 """Up to how many seconds an age is told in which unit."""
 
@@ -57,7 +58,9 @@ def set_secret(
     of it. It is no argument, because every user of a machine sees every command line.
     """
     body = {"service": service, "name": name, "value": _value(path)}
-    answer = server.ask("POST", *_PATH, query={"reason": reason}, body=body).value
+    answer = server.ask(
+        "POST", *_PATH, holds="version revision", query={"reason": reason}, body=body
+    ).value
     if as_json:
         print_json(answer)
         return
@@ -72,7 +75,7 @@ def set_secret(
 @asks_a_server
 def list_secrets(server: Server, as_json: bool, service: str | None) -> None:
     """Show names, versions and ages; never a value."""
-    answer = server.get(*_PATH, service=service)
+    answer = server.get(*_PATH, holds="secrets", service=service)
     if as_json:
         print_json(answer)
         return
@@ -101,7 +104,7 @@ def list_secrets(server: Server, as_json: bool, service: str | None) -> None:
 @asks_a_server
 def versions(server: Server, as_json: bool, service: str, name: str) -> None:
     """Show when each version of a secret was set; never a value."""
-    answer = server.get(*_PATH, service, name)
+    answer = server.get(*_PATH, service, name, holds="versions rotate")
     if as_json:
         print_json(answer)
         return
@@ -124,7 +127,7 @@ def reveal(
 ) -> None:
     """Print a value. The audit keeps who saw it, when, and why."""
     body = {"reason": reason, **({} if version is None else {"version": version})}
-    answer = server.ask("POST", *_PATH, service, name, "reveal", body=body).value
+    answer = server.ask("POST", *_PATH, service, name, "reveal", holds="value", body=body).value
     if as_json:
         print_json(answer)
     elif sys.stdout.isatty():
@@ -159,7 +162,9 @@ def rotate_key(server: Server, as_json: bool, reason: str | None, wait: bool) ->
       config-manager secret rotate-key --reason "somebody left"
       config-manager secret rotate-key --no-wait --json
     """
-    report = server.ask("POST", *_PATH, "rotate-key", query={"reason": reason}).value
+    report = server.ask(
+        "POST", *_PATH, "rotate-key", holds=_ROTATION, query={"reason": reason}
+    ).value
     if wait:
         report = _followed(server, report)
     if as_json:
@@ -180,7 +185,7 @@ def _followed(server: Server, report: dict[str, Any]) -> dict[str, Any]:
                 f"\r{report['done']} of {report['total']} versions sealed anew", err=True, nl=False
             )
         time.sleep(_LOOK_EVERY_S)
-        report = server.get(*_PATH, "rotate-key")
+        report = server.get(*_PATH, "rotate-key", holds=_ROTATION)
     if shows:
         click.echo(err=True)
     return report
@@ -214,7 +219,9 @@ def delete(
         if not sys.stdin.isatty():
             raise click.UsageError("say --yes where nobody can be asked")
         click.confirm(f"delete every version of {service}/{name}? It can't be undone", abort=True)
-    answer = server.ask("DELETE", *_PATH, service, name, query={"reason": reason}).value
+    answer = server.ask(
+        "DELETE", *_PATH, service, name, holds="revision", query={"reason": reason}
+    ).value
     if as_json:
         print_json(answer)
         return

@@ -1,59 +1,58 @@
 """Hypercorn's Trio worker inside our own `trio.run`, lean and guarded.
 
-What is changed, and why (each measured or reported upstream):
+What is changed, and why (each measured or reported upstream; the protocol's part: api/lean_h11.py):
 
-- A WebSocket upgrade with one extra byte ends an unguarded process (pgjones/hypercorn#225), and h2c
-  upgrades open a second protocol: an `Upgrade` is ignored here, which RFC 9110 (7.8) allows.
-- Head and body leave in one send, and idle time is one movable deadline on the reading task instead
-  of a task per request: together a fifth more requests per second.
+- Idle time is one movable deadline on the reading task instead of a task per request: with head and
+  body in one send, a fifth more requests per second.
 - A request that takes over 15 s to arrive is cut; Hypercorn by itself waits for ever.
-- The request id's header is spelled `X-Request-ID` on the wire, because people grep for it.
+- A connection counts until its descriptor is closed, whatever its peer does with it. Where there is
+  no room for another, one that waits for its peer is closed there and then (api/crowd.py).
+- What is being sent has a limit over all connections, too.
 """
 
 from __future__ import annotations
 
 import errno
 import math
-import resource
-from collections import Counter
+import secrets
+import socket
+import struct
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import chain
-from typing import Any
 
-import h11
 import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, EndBody, Request, Response
-from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
-from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from config_manager.api import descriptors
 from config_manager.api.app import AsgiApp
+from config_manager.api.crowd import Crowd, Wait
+from config_manager.api.lean_h11 import LeanH11
 from config_manager.api.limits import (
     ARRIVE_WITHIN_S,
     FIRST_BYTE_WITHIN_S,
     IDLE_S,
     MAX_HEAD_BYTES,
-    MOST_CONNECTIONS,
+    MOST_BYTES_SENDING,
     SEND_WITHIN_S,
     STOP_WITHIN_S,
+    TURN_AWAY_WITHIN_S,
 )
+from config_manager.api.problems import PROBLEM_JSON, problem
 from config_manager.api.rate_limits import address_key
 from config_manager.api.tls import Certificate
-from config_manager.config.errors import PortTaken, SettingsInvalid
+from config_manager.config.errors import Busy, PortTaken, SettingsInvalid
 
 _RECEIVE_BYTES = 2**16
-_DESCRIPTORS_LEFT = 128
 _CLOSE_WITHIN_S = 1.0
-_SPELLED = {b"x-request-id": b"X-Request-ID"}
+_AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER: what the peer has not read is dropped, also from the kernel's buffer."""
 
 
 async def serve(
@@ -72,6 +71,7 @@ async def serve(
 
     Raises PortTaken, or SettingsInvalid where the host is not ours to bind.
     """
+    descriptors.raise_limit()
     listeners = await _listen(host, port)
     server = _Server(app, certificate)
     async with trio.open_nursery() as nursery:
@@ -98,12 +98,6 @@ async def _listen(host: str, port: int) -> list[trio.SocketListener]:
         ) from None
 
 
-def _most_connections() -> int:
-    """Descriptors are shared with the database, the cache and the broker: some are left to them."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(16, min(MOST_CONNECTIONS, soft - _DESCRIPTORS_LEFT))
-
-
 def _is_the_peers_doing(error: Exception) -> bool:
     if isinstance(error, ExceptionGroup):
         return all(_is_the_peers_doing(one) for one in error.exceptions)
@@ -121,8 +115,9 @@ class _Server:
         self.config.keep_alive_max_requests = 10**12
         self.config.h11_max_incomplete_size = MAX_HEAD_BYTES
         self.context = WorkerContext(None)
-        self.connections: set[_Connection] = set()
-        self._most_connections = _most_connections()
+        self.connections = Crowd[_Connection](descriptors.most_connections())
+        self.bytes_sending = 0
+        self._turned_away = 0
         self.stopping = trio.Event()
 
     async def run(self, listeners: list[trio.SocketListener]) -> None:
@@ -145,8 +140,8 @@ class _Server:
 
     async def _handle(self, stream: trio.SocketStream) -> None:
         """One connection. It is the unit of failure: what goes wrong in it ends it, and only it."""
-        if len(self.connections) >= self._most_connections and not self._make_room():
-            await trio.aclose_forcefully(stream)
+        if self.connections.is_full and not self.make_room():
+            await self._turn_away(stream)
             return
         connection = _Connection(self, stream)
         self.connections.add(connection)
@@ -159,21 +154,43 @@ class _Server:
         finally:
             self.connections.discard(connection)
 
-    def _make_room(self) -> bool:
-        """Close a connection that has nothing to answer: of the address with the most of them, an idle
-        one before one whose request is still arriving, the longest so. Whether there was one.
+    def make_room(self, *, of_who_reads_not: bool = False) -> bool:
+        """Close who is in the way of others. Whether there was one."""
+        only = "read" if of_who_reads_not else None
+        going = self.connections.in_the_way(trio.current_time(), only=only)
+        for connection in going:
+            connection.end_now()
+        return bool(going)
 
-        So who opens many, whatever he sends on them, is in his own way first; who shares his address
-        gets in with a request that arrives at once.
-        """
-        waiting = [one for one in self.connections if one.is_waiting]
-        if not waiting:
-            return False
-        crowds = Counter(one.address for one in waiting)
-        going = min(waiting, key=lambda one: (-crowds[one.address], not one.is_idle, one.since))
-        self.connections.discard(going)
-        going.give_way()
-        return True
+    async def _turn_away(self, stream: trio.SocketStream) -> None:
+        """A caller for whom there is no room is told so, where that takes no handshake."""
+        if self.certificate is not None or self._turned_away >= descriptors.most_turned_away(
+            self.connections.most
+        ):
+            await trio.aclose_forcefully(stream)
+            return
+        self._turned_away += 1
+        try:
+            with trio.move_on_after(TURN_AWAY_WITHIN_S), suppress(trio.BrokenResourceError):
+                await stream.send_all(_no_room())
+                await stream.send_eof()
+                while await stream.receive_some(_RECEIVE_BYTES):
+                    """What is left unread when a socket closes makes its peer lose the answer."""
+        finally:
+            self._turned_away -= 1
+            await trio.aclose_forcefully(stream)
+
+
+def _no_room() -> bytes:
+    request_id = secrets.token_hex(16)
+    told = problem(Busy("too many connections are open; try again"), request_id)
+    headers = (
+        *((b"content-type", PROBLEM_JSON), (b"content-length", b"%d" % len(told.body))),
+        *((b"X-Request-ID", request_id.encode()), (b"connection", b"close")),
+        *told.headers,
+    )
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    return b"HTTP/1.1 %d \r\n%b\r\n%b" % (told.status, lines, told.body)
 
 
 class _Connection:
@@ -192,25 +209,32 @@ class _Connection:
         self._send_lock = trio.Lock()
         self._reading = trio.CancelScope()
         self._sending: trio.CancelScope | None = None
+        self._sending_since: float | None = None
+        self._sending_bytes = 0
         self._arriving = False
         self._idle = True
-        self._gives_way = False
-        self.since = trio.current_time()
-        """When it became idle, or when the request that is arriving began to."""
-        self.address = ""
-        self.protocol: _LeanH11
+        self._closing = False
+        self._since = trio.current_time()
+        """When it became idle, or began to close, or when the request that is arriving began to."""
+        try:
+            self._peer = self._socket.getpeername()
+        except OSError:  # it left before we looked
+            self._peer = None
+        self.address = address_key(self._peer[0] if self._peer else None)
+        self.protocol: LeanH11
 
     async def run(self) -> None:
-        socket = self._socket
+        socket, peer = self._socket, self._peer
         try:
-            peer, here = socket.getpeername(), socket.getsockname()
-        except OSError:  # it left before we looked
+            here = socket.getsockname()
+        except OSError:
+            peer = None
+        if peer is None:
             await trio.aclose_forcefully(self._stream)
             return
-        self.address = address_key(peer[0])
         try:
             async with TaskGroup() as task_group:
-                self.protocol = _LeanH11(
+                self.protocol = LeanH11(
                     self._server.app,
                     self._server.config,
                     self._server.context,
@@ -226,18 +250,21 @@ class _Connection:
             await self._close()
 
     @property
-    def is_idle(self) -> bool:
-        return self._idle and not self._arriving
+    def wait(self) -> Wait | None:
+        if self._sending_since is not None:
+            return Wait("read", self._sending_since)
+        if self._idle or self._closing:
+            return Wait("arrive" if self._arriving else "ask", self._since)
+        return Wait("arrive", self._since) if self._arriving else None
 
-    @property
-    def is_waiting(self) -> bool:
-        """For a request, or for the rest of one."""
-        return self._idle or self._arriving
-
-    def give_way(self) -> None:
-        """To another connection; what arrives from now on comes too late."""
-        self._gives_way = True
-        self._reading.deadline = -math.inf
+    def end_now(self) -> None:
+        """To make room: the descriptor is free when this returns, and whoever waits on it wakes."""
+        self._server.connections.discard(self)
+        self._count_sending(0)
+        with suppress(OSError):
+            if self._sending_since is not None:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self._socket.close()
 
     def send_within(self, seconds: float) -> None:
         """What is being sent right now has this long."""
@@ -279,14 +306,13 @@ class _Connection:
     def _be_idle(self) -> None:
         self._idle = True
         self._arriving = False
-        now = self.since = trio.current_time()
-        leaves = self._gives_way or self._server.stopping.is_set()
-        self._reading.deadline = now if leaves else now + IDLE_S
+        now = self._since = trio.current_time()
+        self._reading.deadline = now if self._server.stopping.is_set() else now + IDLE_S
 
     def _begin_to_arrive(self) -> None:
         self._arriving = True
-        self.since = trio.current_time()
-        self._reading.deadline = -math.inf if self._gives_way else self.since + ARRIVE_WITHIN_S
+        self._since = trio.current_time()
+        self._reading.deadline = self._since + ARRIVE_WITHIN_S
 
     async def _send(self, event: Event) -> None:
         if isinstance(event, RawData):
@@ -307,18 +333,32 @@ class _Connection:
     async def _send_all(self, data: bytes) -> bool:
         """Whether the peer took all of it in time: who never reads must not hold us for ever."""
         async with self._send_lock:
+            self._count_sending(len(data))
+            while self._server.bytes_sending > MOST_BYTES_SENDING:
+                if not self._server.make_room(of_who_reads_not=True):
+                    break
             # shielded, because half an answer is worse than none
-            until = trio.current_time() + SEND_WITHIN_S
-            with trio.CancelScope(shield=True, deadline=until) as self._sending:
-                try:
+            self._sending_since = trio.current_time()
+            until = self._sending_since + SEND_WITHIN_S
+            try:
+                with trio.CancelScope(shield=True, deadline=until) as self._sending:
                     await self._stream.send_all(data)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return False
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return False
+            finally:
+                self._sending_since = None
+                self._count_sending(0)
             return not self._sending.cancelled_caught
+
+    def _count_sending(self, size: int) -> None:
+        self._server.bytes_sending += size - self._sending_bytes
+        self._sending_bytes = size
 
     async def _close(self) -> None:
         # shielded, because after an answer that came before its request was whole Quart cancels the
         # very task that is closing here: the connection stayed open, and nobody read it any more
+        if not self._closing:
+            self._closing, self._since = True, trio.current_time()
         with trio.CancelScope(shield=True):
             async with self._send_lock:  # the reader may find the end while an answer leaves
                 # they may be gone already
@@ -327,74 +367,3 @@ class _Connection:
                         await self._stream.send_eof()
             with trio.move_on_after(_CLOSE_WITHIN_S):  # TLS says goodbye; who does not read is left
                 await self._stream.aclose()
-
-
-class _LeanH11(H11Protocol):
-    """HTTP/1.1 and nothing else; the answer leaves in one piece."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._held = b""
-
-    @property
-    def request_is_whole(self) -> bool:
-        return self.connection.their_state in (h11.DONE, h11.MUST_CLOSE)
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        """No h2c, no prior knowledge of HTTP/2."""
-
-    async def _create_stream(self, request: h11.Request) -> None:
-        """As upstream, without its WebSocket branch."""
-        self.stream = HTTPStream(
-            self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.ssl,
-            self.client,
-            self.server,
-            self.stream_send,
-            STREAM_ID,
-        )
-        await self.stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=list(request.headers),
-                http_version=request.http_version.decode(),
-                method=request.method.decode("ascii").upper(),
-                raw_path=request.target,
-                state=self.connection_state,
-            )
-        )
-        self.keep_alive_requests += 1
-
-    async def stream_send(self, event: StreamEvent) -> None:
-        match event:
-            case Response(status_code=status, headers=given) if status >= 200:  # noqa: PLR2004
-                headers = [
-                    (_SPELLED.get(name, name), value)
-                    for name, value in chain(given, self.config.response_headers("h11"))
-                ]
-                self._held = self._bytes_of(h11.Response(headers=headers, status_code=status))
-            case Body(data=data):
-                self._held += self._bytes_of(h11.Data(data=data))
-                if len(self._held) > _RECEIVE_BYTES:
-                    await self._let_go()
-            case EndBody():
-                self._held += self._bytes_of(h11.EndOfMessage())
-                await self._let_go()
-            case _:
-                await super().stream_send(event)
-
-    def _bytes_of(self, event: Any) -> bytes:
-        try:
-            return self.connection.send(event) or b""
-        except h11.LocalProtocolError:
-            if self.connection.their_state != h11.ERROR:
-                raise
-            return b""
-
-    async def _let_go(self) -> None:
-        held, self._held = self._held, b""
-        if held:
-            await self.send(RawData(data=held))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-import signal
 import sys
+from collections.abc import AsyncIterator
 from functools import partial
 
 import structlog
@@ -16,12 +16,15 @@ from config_manager.actors.system import System, running_system
 from config_manager.api.app import RestApp
 from config_manager.api.server import serve as serve_http
 from config_manager.api.tls import Certificate
+from config_manager.config.descriptors import guard_stderr
+from config_manager.config.ending import ENDING, SIGNALS
 from config_manager.config.errors import ConfigManagerError, the_reason
-from config_manager.config.json_lines import Lines
-from config_manager.config.logging import configure
+from config_manager.config.lines import Lines
+from config_manager.config.logging import configure, flush
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
+from config_manager.storage.store import DatabaseUnavailable
 
 GC_THRESHOLD = 50_000
 """Young objects before a collection: the default of 700 costs a fifth of a GET's p99."""
@@ -32,56 +35,70 @@ took that long, and a PUT at 16 connections 15 ms instead of 9 (bench/)."""
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises StartError where it can't start (config.errors)."""
+    """Serve until SIGTERM or SIGINT. Raises StartError where it can't start (config.errors), and what a
+    disk says (`api.disk_errors`)."""
+    guard_stderr()
     lines = configure(
         settings.log_format or ("console" if settings.dev else "json"), settings.log_level
     )
     lines.held = True
     try:
         trio.run(
-            _serve, settings, strict_exception_groups=True, instruments=[_OneWriteAPass(lines)]
+            _serve, settings, lines, strict_exception_groups=True, instruments=[_OneWriteAPass()]
         )
     except BaseExceptionGroup as group:
-        raise the_reason(group, ConfigManagerError, RestartLimit, KeyboardInterrupt) from group
+        raise the_reason(
+            group,
+            ConfigManagerError,
+            RestartLimit,
+            KeyboardInterrupt,
+            OSError,
+            DatabaseUnavailable,
+        ) from group
     finally:
         lines.held = False
-        lines.flush()
+        lines.drain()
+        ENDING.over()
 
 
 class _OneWriteAPass(trio.abc.Instrument):
-    """Writes the log before the loop rests: no line is later than the pass that made it."""
-
-    def __init__(self, lines: Lines) -> None:
-        self._lines = lines
+    """Writes the log before the loop rests: no line is later than the pass that made it, and what
+    could not be written is tried again."""
 
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002
-        self._lines.flush()
+        flush()
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, lines: Lines) -> None:
+    # around everything: a second signal while the tree closes is no KeyboardInterrupt in its midst
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, signals, nursery.cancel_scope)
+            await _run_all(settings, lines)
+
+
+async def _run_all(settings: Settings, lines: Lines) -> None:
     certificate = None
     if settings.tls_cert_file is not None:
         certificate = Certificate(settings.tls_cert_file, settings.tls_key_file)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
-        async with running_system(
-            settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World()
-        ) as system:
-            app = RestApp(system, dev=settings.dev, writes_per_minute=settings.writes_per_minute)
-            bind = settings.bind_address
-            async with trio.open_nursery() as http:
-                serve_app = partial(
-                    serve_http, on_stop=system.confirmations.give_up, certificate=certificate
-                )
-                port: int = await http.start(serve_app, app, bind.host, bind.port)
-                host = f"[{bind.host}]" if ":" in bind.host else bind.host
-                scheme = "http" if certificate is None else "https"
-                _say_ready(settings, system, f"{scheme}://{host}:{port}")
-                http.start_soon(_make_the_rest, app)
-                sys.setswitchinterval(_SWITCH_INTERVAL_S)
-                gc.collect()
-                gc.freeze()
-                gc.set_threshold(GC_THRESHOLD, 20, 20)
+    async with running_system(
+        settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World()
+    ) as system:
+        app = RestApp(system, dev=settings.dev, writes_per_minute=settings.writes_per_minute)
+        bind = settings.bind_address
+        async with trio.open_nursery() as http:
+            serve_app = partial(
+                serve_http, on_stop=system.confirmations.give_up, certificate=certificate
+            )
+            port: int = await http.start(serve_app, app, bind.host, bind.port)
+            host = f"[{bind.host}]" if ":" in bind.host else bind.host
+            scheme = "http" if certificate is None else "https"
+            _say_ready(settings, system, f"{scheme}://{host}:{port}", lines)
+            http.start_soon(_make_the_rest, app)
+            sys.setswitchinterval(_SWITCH_INTERVAL_S)
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(GC_THRESHOLD, 20, 20)
 
 
 async def _make_the_rest(app: RestApp) -> None:
@@ -89,20 +106,18 @@ async def _make_the_rest(app: RestApp) -> None:
     gc.freeze()
 
 
-async def _stop_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            scope.cancel()
-            return
+async def _stop_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        ENDING.heed()
+        scope.cancel()
 
 
-def _say_ready(settings: Settings, system: System, url: str) -> None:
+def _say_ready(settings: Settings, system: System, url: str, lines: Lines) -> None:
     mqtt_url = ",".join(map(str, system.brokers)) or "none:"
     structlog.get_logger().info("ready", url=url, mqtt_url=mqtt_url, data_dir_mode=system.view.mode)
     if settings.dev:
         broker = system.brokers[0] if system.brokers else None
-        sys.stdout.write(_what_to_try(url, mqtt_url, broker.port if broker else None))
-        sys.stdout.flush()
+        lines.msg(_what_to_try(url, mqtt_url, broker.port if broker else None).encode())
 
 
 def _what_to_try(url: str, mqtt_url: str, mqtt_port: int | None) -> str:

@@ -13,6 +13,7 @@ from config_manager.api.operator import Server, asks_a_server, print_json, print
 from config_manager.config.errors import ServerUnreachable
 
 _EVERY_S = 1.0
+_HOLDS = "instances refused"
 _HEADER = ("SERVICE", "INSTANCE", "WANTED", "RUNNING", "SINCE", "FRESH", "WHY NOT")
 _UNTIL = ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h"), (float("inf"), 86_400, "d"))
 """Up to how many seconds an age is told in which unit."""
@@ -35,7 +36,7 @@ def status(server: Server, as_json: bool, service: str | None, watch: bool) -> N
       config-manager status --json | jq '.instances[] | select(.in_sync | not)'
       config-manager devices forget stt-worker old-kitchen     # gone for good
     """
-    answer = server.get("api", "v1", "status", service=service)
+    answer = server.get("api", "v1", "status", holds=_HOLDS, service=service)
     shown: Any = None
     is_terminal = sys.stdout.isatty()
     try:
@@ -54,7 +55,7 @@ def status(server: Server, as_json: bool, service: str | None, watch: bool) -> N
 def _ask_again(server: Server, service: str | None, *, silent: bool) -> Any:
     """None where no answer came, which is said once."""
     try:
-        return server.get("api", "v1", "status", service=service)
+        return server.get("api", "v1", "status", holds=_HOLDS, service=service)
     except ServerUnreachable as error:
         if not silent:
             click.echo(f"config-manager: {error.detail}", err=True)

@@ -73,7 +73,9 @@ def create(
     body = {"name": name, "role": role, "services": patterns or ["*"], "expires": expires}
     descriptor = None if out is None else _new_file(out)  # before there is a token to lose
     try:
-        made = server.ask("POST", *_PATH, body=body).value
+        made = server.ask(
+            "POST", *_PATH, holds="name role services expires_at token", body=body
+        ).value
     except BaseException:
         if out is not None and descriptor is not None:
             os.close(descriptor)
@@ -103,7 +105,7 @@ def create(
 @asks_a_server
 def list_tokens(server: Server, as_json: bool) -> None:
     """Show every token: what it may do, until when, and when it was last used."""
-    answer = server.get(*_PATH)
+    answer = server.get(*_PATH, holds="tokens")
     if as_json:
         print_json(answer)
         return
@@ -117,7 +119,7 @@ def list_tokens(server: Server, as_json: bool) -> None:
 @click.option("--reason", help="Why, for the audit.")
 def revoke(server: Server, as_json: bool, name: str, reason: str | None) -> None:
     """End a token at once: the next request with it is refused."""
-    answer = server.ask("DELETE", *_PATH, name, query={"reason": reason}).value
+    answer = server.ask("DELETE", *_PATH, name, holds="name", query={"reason": reason}).value
     if as_json:
         print_json(answer)
         return

@@ -17,6 +17,7 @@ from config_manager.config.errors import InvalidValues, RootRefused, SettingsInv
 _PATH = ("api", "v1", "trust")
 _HEADER = ("ROLE", "KEY", "UNTIL", "THRESHOLD")
 _SEED_BYTES = 32
+_CHANGE = "version adopted"
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _CLIENTS = (
     "clients take the new root from the broker (each walks from the one it pinned); nothing has to be "
@@ -41,7 +42,7 @@ def trust() -> None:
 @asks_a_server
 def show(server: Server, as_json: bool) -> None:
     """Show the current root: its version, and which keys sign for each role."""
-    envelope = server.get(*_PATH, "root")
+    envelope = server.get(*_PATH, "root", holds="payload")
     root = json.loads(base64.b64decode(envelope["payload"]))
     if as_json:
         print_json(root)
@@ -73,7 +74,9 @@ def show(server: Server, as_json: bool) -> None:
 def rotate(server: Server, as_json: bool, role: str, overlap: str, reason: str | None) -> None:
     """Sign with a new key from now on."""
     body = {"role": role, "overlap": overlap}
-    change = server.ask("POST", *_PATH, "rotate", body=body, query={"reason": reason}).value
+    change = server.ask(
+        "POST", *_PATH, "rotate", holds=_CHANGE, body=body, query={"reason": reason}
+    ).value
     what = f"{role} is signed by the new key {change['roles'][role]['keyids'][0][:16]}"
     if role != "root":
         what += f"; the old one is good for {overlap}" if overlap != "0" else "; the old one is not"
@@ -92,7 +95,9 @@ def add_signer(
 ) -> None:
     """Let one more key sign for the root."""
     body = {"public": _read(public).strip(), "threshold": threshold}
-    change = server.ask("POST", *_PATH, "signers", body=body, query={"reason": reason}).value
+    change = server.ask(
+        "POST", *_PATH, "signers", holds=_CHANGE, body=body, query={"reason": reason}
+    ).value
     role = change["roles"]["root"]
     _say(change, f"{role['threshold']} of {len(role['keyids'])} root keys have to sign", as_json)
 
@@ -104,7 +109,9 @@ def add_signer(
 def revoke(server: Server, as_json: bool, keyid: str, reason: str | None) -> None:
     """Drop a key at once. KEYID: as `trust show` prints it, at least its first 8 digits."""
     body = {"keyid": keyid}
-    change = server.ask("POST", *_PATH, "revoke", body=body, query={"reason": reason}).value
+    change = server.ask(
+        "POST", *_PATH, "revoke", holds=_CHANGE, body=body, query={"reason": reason}
+    ).value
     _say(
         change,
         f"{clean(keyid)} is refused by every client that has seen a beacon since; what it signed was "
@@ -118,7 +125,7 @@ def revoke(server: Server, as_json: bool, keyid: str, reason: str | None) -> Non
 @click.option("--out", type=_FILE, help="Write what is to be signed to this file.")
 def pending(server: Server, as_json: bool, out: Path | None) -> None:
     """Show the root version that waits for signatures, and whose."""
-    waits = server.get(*_PATH, "pending")["pending"]
+    waits = server.get(*_PATH, "pending", holds="pending")["pending"]
     if out is not None and waits is not None:
         out.write_text(json.dumps(waits["envelope"]) + "\n")
     if as_json:
@@ -136,7 +143,9 @@ def pending(server: Server, as_json: bool, out: Path | None) -> None:
 def apply(server: Server, as_json: bool, file: Path, reason: str | None) -> None:
     """Bring FILE, a root version that was signed elsewhere (`trust sign`)."""
     body = _envelope(file).to_object()
-    change = server.ask("POST", *_PATH, "roots", body=body, query={"reason": reason}).value
+    change = server.ask(
+        "POST", *_PATH, "roots", holds=_CHANGE, body=body, query={"reason": reason}
+    ).value
     _say(change, "it is the root now", as_json)
 
 
@@ -219,7 +228,7 @@ def export_root(data_dir: Path, to: Path) -> None:
     From then on `trust rotate`, `add-signer` and `revoke` answer what has to be signed where the key
     is. Everything else, and every client, goes on as before.
     """
-    from config_manager.config.files import replacing
+    from config_manager.config.files import make_directory, replacing
     from config_manager.storage.key_files import check_private
 
     keys = data_dir / "keys"
@@ -231,7 +240,7 @@ def export_root(data_dir: Path, to: Path) -> None:
     )
     if not found:
         raise SettingsInvalid(f"no root key lies in {keys}: it was exported before")
-    to.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(to)
     for one in found:  # all copies are safe before the first original goes
         _write_new(to / one.name, one.read_text("ascii"), 0o600)
     for one in found:

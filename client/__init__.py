@@ -112,8 +112,13 @@ def open_config(
 ) -> AbstractAsyncContextManager[LiveConfig[M]]:
     """A service's typed, live configuration, under asyncio or Trio, whichever runs where it is entered.
 
-    options: `service`, `apply`, `state_dir`, `mqtt_url`, `root`, `require`, … (`opening.Options`).
-    `config_manager.client.aio.open_config` and `.actor.open_config` are the two it chooses from.
+    apply: asked before a change (`Change`); may be async and slow. If it raises, the change is refused; if
+    it raises NotNow, it is asked again. options: `service`, `state_dir`, `mqtt_url`, `require`, … with their
+    units and defaults in `config_manager.client.opening.Options`.
+
+    Raises TypeError for what is no model, or a callback that can't run. Entering raises SettingsInvalid,
+    InvalidName, KeyFileUnsafe, RootRefused, and NothingDelivered with `require=True`. With
+    `on_stale="stop"` the block is cancelled later, and raises ConfigurationStale.
     """
     from config_manager.client.validating import complete
 

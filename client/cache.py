@@ -74,6 +74,12 @@ class Cache:
             raise KeptBroken(f"{self._file.path.name}: unexpected content ({error})") from None
 
     @property
+    def is_the_one_before(self) -> str | None:
+        """Why what was loaded is not the newest that was kept; None where it is."""
+        why = self._file.newest_unread
+        return None if why is None else f"{why}; this is the one before"
+
+    @property
     def unwritten(self) -> Kept | None:
         """What could not be kept because another process writes: to be tried again."""
         return self._unwritten

@@ -174,17 +174,15 @@ def run(
     """
     import sys
 
-    import trio
-
     _log_to_stderr()
     if not command:
         for given, name in ((templates, "--render"), (prefix, "--prefix"), (secrets, "--secrets")):
             if given:
                 raise click.UsageError(f"{name} needs a COMMAND: … -- ./my-service")
-        trio.run(_run, state, service, mqtt_url, instance)
+        _until_the_end(_run, state, service, mqtt_url, instance)
         return
     wrapped = _wrapped(command, templates, on_change, prefix, secrets=secrets)
-    sys.exit(trio.run(_run_command, state, service, mqtt_url, instance, wrapped))
+    sys.exit(_until_the_end(_run_command, state, service, mqtt_url, instance, wrapped))
 
 
 @client.command()
@@ -296,7 +294,8 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
     identity = load_identity(state, world)
     try:
         onlooker = Onlooker(state, name)
-        kept = Cache(state, name, identity.file_key, identity.roots, world, onlooker).load()
+        cache = Cache(state, name, identity.file_key, identity.roots, world, onlooker)
+        kept = cache.load()
     except KeptBroken as error:
         raise RootRefused(f"what was kept does not verify: {error}") from None
     except OSError as error:
@@ -308,6 +307,8 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
             + (remark or "`config-manager client run` fetches it")
         )
     update, _ = kept.to_start_with
+    if cache.is_the_one_before is not None:
+        click.echo(f"{cache.is_the_one_before} (revision {update.revision})", err=True)
     if remark is not None:
         click.echo(f"revision {update.revision} is what a start begins with; {remark}", err=True)
     config = update.config
@@ -335,8 +336,10 @@ def _log_to_stderr() -> None:
     import logging
     import sys
 
+    from config_manager.config.descriptors import guard_stderr
     from config_manager.config.json_lines import JsonLines
 
+    guard_stderr()
     logging.basicConfig(level=logging.INFO, handlers=[JsonLines(sys.stderr)])
 
 
@@ -408,18 +411,30 @@ async def _run_command(
     return 0  # stopped by a signal
 
 
+def _until_the_end(function: Any, *arguments: Any) -> Any:
+    import trio
+
+    from config_manager.config.ending import ENDING
+
+    try:
+        return trio.run(function, *arguments)
+    finally:
+        ENDING.over()
+
+
 @asynccontextmanager
 async def _until_signalled() -> AsyncIterator[trio.CancelScope]:
     """The body, cancelled by SIGTERM or SIGINT, and by whoever cancels the scope."""
-    import signal
-
     import trio
 
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    from config_manager.config.ending import ENDING, SIGNALS
+
+    with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
 
             async def stop_on_signal() -> None:
                 async for _ in signals:
+                    ENDING.heed()
                     nursery.cancel_scope.cancel()
 
             nursery.start_soon(stop_on_signal)
@@ -428,10 +443,12 @@ async def _until_signalled() -> AsyncIterator[trio.CancelScope]:
 
 
 def _write(line: bytes) -> None:
-    import sys
+    """Past Python's own buffer: its lock, held by a thread that waits for a reader, would abort the
+    interpreter's end."""
+    import os
 
-    sys.stdout.buffer.write(line)
-    sys.stdout.buffer.flush()
+    while line:
+        line = line[os.write(1, line) :]
 
 
 def to_line(service: str, event: Event) -> dict[str, Any]:

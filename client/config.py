@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter, deque
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from weakref import WeakSet
 
 from pydantic import BaseModel
 
+from config_manager.client.saying import say
 from config_manager.client.words import spelt
 from config_manager.config.errors import ConfigurationStale, ForkedAway
 
@@ -120,6 +122,14 @@ class OpenConfig(Generic[M]):
     def _fail(self, error: BaseException) -> None:
         """Its driver ended, and not on purpose: whoever reads it from now on is told."""
         self._end()
+        if not isinstance(error, ConfigurationStale):
+            hidden = self._instance.effective.hidden
+            say(
+                logging.ERROR,
+                "driver failed",
+                service=self.service,
+                detail=hidden.traceback_of(error),
+            )
         self._failure = (
             error.detail
             if isinstance(error, ConfigurationStale)
@@ -137,7 +147,7 @@ class OpenConfig(Generic[M]):
 
 
 _followed_here: WeakSet[OpenConfig[Any]] = WeakSet()
-"""By a driver of this process."""
+"""Opened in this process; a forked child marks them all."""
 
 
 def _forked() -> None:

@@ -24,7 +24,8 @@ def attempt(ask: Callable[[], T], otherwise: T) -> T:
 
 
 def ends_the_program(error: BaseException) -> bool:
-    """Ctrl-C, or what a signal's handler raises: in the main thread only, whatever runs there.
+    """Ctrl-C, or what a signal's handler raises. Python runs handlers in the main thread only, whatever runs
+    there, so that an exit in another thread is that thread's own.
 
     A SystemExit of the user's own code (argparse in a validator, say) is an error of that code: it would
     end a whole fleet, and each start again.

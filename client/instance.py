@@ -92,7 +92,8 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[M]):
-    """From one configuration to the next; `keys` are those whose value differs."""
+    """From one configuration to the next; `keys` are those whose value differs. revision,
+    correlation_id: of the one that was delivered."""
 
     old: M
     new: M

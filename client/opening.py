@@ -65,12 +65,18 @@ ABSENT_GRACE_S = 0.5
 
 @dataclass(frozen=True)
 class Options:
-    """What a service may say when it opens its configuration; None is "as the environment says".
+    """What a service may say when it opens its configuration. Times in seconds.
 
-    prefix: of the overriding variables, `STT_WORKER_` for stt-worker; "" takes the bare key; None is a
-    `BaseSettings`' own. env_file: read once, at start, for these and for our own variables; if nothing
-    is said, `.env`, or what a `BaseSettings` names itself. require: fail where nothing was ever
-    delivered. first_wait_s: how long a start without a last-known-good file waits for one.
+    service: its name; None is the model's `SERVICE`. state_dir, mqtt_url, root, instance: None is "as the
+    environment says" (`CONFIG_MANAGER_…`). root: the publisher's root.json, pinned where nothing is pinned.
+    instance: this instance's name. prefix: of the overriding variables; None is `STT_WORKER_` for
+    stt-worker, or a `BaseSettings`' own; "" takes the bare key. env_file: read once, at start, for these
+    and for our own variables; None reads none; if nothing is said, `.env`, or what a `BaseSettings` names
+    itself. require: raise NothingDelivered where nothing was ever delivered. first_wait_s: how long a start
+    without a last-known-good file waits for a publisher; None is 5, or 20 with require. bake_s: how long it
+    must live with a change before that counts as proved; 0 proves at once. restart_required: keys that only
+    a restart changes. max_stale_s, on_stale: what to do (`report`, `warn`, `stop`) once nothing has proved
+    for that long that what runs is current; None: never.
     """
 
     service: str | None = None
@@ -214,6 +220,15 @@ def prepare(
         cache = Cache(state_dir, service, identity.file_key, identity.roots, world, claim)
         kept, broken = _load(cache)
         boots = Boots(state_dir / f"{service}.boot", claim, world)
+        if cache.is_the_one_before is not None and broken is None and kept is not None:
+            begins_with = kept.to_start_with
+            say(
+                logging.WARNING,
+                "older kept file taken",
+                service=service,
+                revision=None if begins_with is None else begins_with[0].revision,
+                detail=cache.is_the_one_before,
+            )
         try:
             instance = Instance(
                 service,

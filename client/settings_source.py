@@ -182,13 +182,22 @@ def _read(directory: Path, service: str, instance: str | None, world: World) -> 
     try:
         identity = load_identity(directory, world)
         name, looks = parse_service(service), Onlooker(directory, service)
-        kept = Cache(directory, name, identity.file_key, identity.roots, world, looks).load()
+        cache = Cache(directory, name, identity.file_key, identity.roots, world, looks)
+        kept = cache.load()
     except (StartError, KeptBroken, OSError) as error:
         say(logging.WARNING, "nothing delivered", service=service, detail=str(error))
         return {}
     if kept is None or kept.to_start_with is None:
         return {}
     update, _ = kept.to_start_with
+    if cache.is_the_one_before is not None:
+        say(
+            logging.WARNING,
+            "older kept file taken",
+            service=service,
+            revision=update.revision,
+            detail=cache.is_the_one_before,
+        )
     # what the server only filled in is the server's default: the service has its own
     values = {k: v for k, v in update.config.items() if k not in update.defaulted}
     own_name = parse_instance(instance) if instance else identity.instance

@@ -49,9 +49,10 @@ _LOOK_S = 5.0
 class Config(Generic[M]):
     """A service's typed, live configuration, for programs without an event loop.
 
-    apply: asked before a change, in a thread that is ours; raising refuses it, raising NotNow is
-    asked again. on_change callbacks run in a thread each, after the change. options: see
-    `opening.Options`. Opening raises what `aio.open_config` raises.
+    apply: asked before a change, in a thread that is ours; if it raises, the change is refused, and if it
+    raises NotNow, it is asked again. on_change callbacks run in a thread each, after the change. options:
+    see `opening.Options`. Opening raises what `config_manager.client.open_config` raises. With
+    `on_stale="stop"` `current` raises ConfigurationStale, and so does leaving the block.
 
         with Config(SttSettings, service="stt-worker") as config:
             config.on_change(lambda change: print(change.keys))
@@ -96,7 +97,10 @@ class Config(Generic[M]):
 
     def open(self) -> Self:
         """Start following; returns once there is a configuration to run with. Once, and once more in
-        a child process after a fork. If it is interrupted, by Ctrl-C say, it is closed again."""
+        a child process after a fork. If it is interrupted, by Ctrl-C say, it is closed again.
+
+        Raises RuntimeError if it was opened in this process before, and what `open_config` raises.
+        """
         if self._thread is not None:
             if not self._is_forked_away:
                 raise RuntimeError("a Config is opened once; make another")
@@ -184,10 +188,12 @@ class Config(Generic[M]):
 
     @property
     def service(self) -> str:
+        """Whose configuration it is."""
         return self._config.service
 
     @property
     def instance(self) -> str:
+        """This instance's name, as receipts and `config-manager status` show it."""
         return self._config.instance
 
     @property

@@ -23,6 +23,7 @@
     │   ├── OutcomeUnknown          the disk failed in the middle of a commit
     │   ├── Busy                    a mailbox stayed full, or an actor was restarting: try again
     │   ├── DeadlineExceeded        accepted, but not answered in time: the outcome is unknown
+    │   ├── DiskRefused             a file that is not the database can't be read or written
     │   └── StorageFull             the disk is full; nothing was written
     ├── ServerUnreachable           a command asked a server, and no answer of ours came
     ├── ServerSays                  it came, and it is a problem: its name, code and words
@@ -30,6 +31,8 @@
     └── StartError                  the process cannot start (or go on) as asked
         ├── SettingsInvalid         a setting or the command line does not parse
         ├── PortTaken
+        ├── DataDirUnusable         a data directory without a database can't be made, entered or written
+        ├── DiskFailed              a file can't be read or written, where there is a database
         ├── DatabaseUnopenable      wrong key, no database beside its instance.json, not a database
         ├── KeyFileUnsafe           others can read a key file
         ├── DataDirInUse            another process holds the data directory
@@ -47,6 +50,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 LogLevel = Literal["info", "warning", "error"]
@@ -134,7 +138,12 @@ class StillThere(Refused):
 class TooLarge(Refused): ...
 
 
-class UnsupportedMediaType(Refused): ...
+class UnsupportedMediaType(Refused):
+    """accepted: the headers that say what would be taken (RFC 9110, 15.5.16; RFC 5789)."""
+
+    def __init__(self, detail: str, accepted: Mapping[str, str] = MappingProxyType({})) -> None:
+        super().__init__(detail)
+        self.accepted = accepted
 
 
 class InvalidValues(Refused):
@@ -182,6 +191,10 @@ class Busy(Refused): ...
 class DeadlineExceeded(Refused): ...
 
 
+class DiskRefused(Refused):
+    """What was asked needs a file that can't be read or written now; nothing was changed."""
+
+
 class StorageFull(Refused): ...
 
 
@@ -222,6 +235,14 @@ class SettingsInvalid(StartError): ...
 class PortTaken(StartError): ...
 
 
+class DataDirUnusable(StartError):
+    """A data directory that can't be made, entered or written, and holds no database: another one will do."""
+
+
+class DiskFailed(StartError):
+    """A disk that can't be read or written, beside a database or in a command's work."""
+
+
 class DatabaseUnopenable(StartError): ...
 
 
@@ -250,7 +271,8 @@ class ConfigurationStale(StartError):
 
 
 class ForkedAway(StartError):
-    """A configuration that the parent process follows: nothing changes it here any more."""
+    """Raised by `current`, `changes()` and `hold()` in a child process where the configuration was opened
+    before the fork: only the parent follows it. Open it in the child."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +323,7 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     ),
     Busy: Description("busy", "Busy, try again", 503, 1, "warning", 1),
     DeadlineExceeded: Description("deadline-exceeded", "Not answered in time", 504, 1, "warning"),
+    DiskRefused: Description("disk-refused", "A file can't be read or written", 503, 1, "error", 5),
     StorageFull: Description("storage-full", "No space left", 507, 1, "error"),
     ServerUnreachable: Description("server-unreachable", "No server answers", 500, 1, "error"),
     ServerSays: Description("server-says", "The server refused", 500, 1, "error"),
@@ -308,6 +331,10 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     StartError: Description("start-failed", "Cannot start", 500, 1, "error"),
     SettingsInvalid: Description("settings-invalid", "A setting does not parse", 500, 2, "error"),
     PortTaken: Description("port-taken", "The port is taken", 500, 2, "error"),
+    DataDirUnusable: Description(
+        "data-dir-unusable", "The data directory can't be used", 500, 2, "error"
+    ),
+    DiskFailed: Description("disk-failed", "The disk refused", 500, 3, "error"),
     DatabaseUnopenable: Description(
         "database-unopenable", "The database cannot be opened", 500, 3, "error"
     ),

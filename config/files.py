@@ -32,6 +32,8 @@ _ATTEMPTS = 100
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 """What file systems say that know no second name of a file (FAT, some of a network's)."""
 
+_ABOVE = 0o755
+"""The mode of a directory that is made only because one below it is wanted."""
 _LOCKED_WITHIN_S = 5.0
 _LOOK_S = 0.002
 ROOT = 0
@@ -65,14 +67,22 @@ def creating(
         yield file
 
 
-def make_directory(path: Path) -> None:
-    """For us alone, or, where root makes it, for whom the directory above belongs to; durable. One
-    that is there stays as it is. Raises OSError."""
-    if path.is_dir():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
+def make_directory(path: Path, *, mode: int = 0o700) -> None:
+    """With this mode, whatever the umask; where root makes it, for whom the directory above belongs to;
+    durable. Those above that are missing become 0755, or less by the umask. One that is there stays as it
+    is. Raises OSError."""
+    missing: list[Path] = []
+    for place in (path, *path.parents):
+        if place.is_dir():
+            break
+        missing.append(place)
+    for place in reversed(missing):
+        _make_one(place, mode if place == path else None)
+
+
+def _make_one(path: Path, mode: int | None) -> None:
     try:
-        path.mkdir(mode=0o700)
+        path.mkdir(mode=_ABOVE if mode is None else mode)
     except FileExistsError:  # somebody else was as quick, or it is no directory
         if path.is_dir():
             return
@@ -83,15 +93,38 @@ def make_directory(path: Path) -> None:
             owner = path.parent.stat()
             with suppress(PermissionError):  # a container's root that may give nothing away
                 os.fchown(made, owner.st_uid, owner.st_gid)
-        os.fchmod(made, 0o700)  # whatever the umask
+        if mode is not None:
+            os.fchmod(made, mode)  # whatever the umask took away
     finally:
         os.close(made)
+    sync(path.parent)
+
+
+def sync(directory: Path) -> None:
+    """What was made and renamed in it is durable, as far as we may and the disk will."""
     with suppress(OSError):  # who may write there need not be allowed to read
-        above = os.open(path.parent, _DIRECTORY)
+        descriptor = os.open(directory, _DIRECTORY)
         try:
-            os.fsync(above)
+            os.fsync(descriptor)
         finally:
-            os.close(above)
+            os.close(descriptor)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """An OSError out of the block names the file, for who has to look after it."""
+    try:
+        yield
+    except OSError as error:
+        _name(error, path)
+        raise
+
+
+def _name(error: OSError, path: Path) -> None:
+    """The kernel names no file where a read or a write fails, and the passing name where one is placed."""
+    theirs = error.filename is not None and not _OURS.fullmatch(str(error.filename))
+    if error.errno is not None and not theirs and not isinstance(error, ConnectionError):
+        error.filename, error.filename2 = str(path), None
 
 
 def open_lock(path: Path) -> int:
@@ -161,7 +194,8 @@ def _placing(
 ) -> Iterator[IO[bytes]]:
     directory = os.open(path.parent, _DIRECTORY)
     try:
-        name, descriptor = _create(directory)
+        with named(path):
+            name, descriptor = _create(directory)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 if for_directorys_owner and os.geteuid() == ROOT:
@@ -172,11 +206,14 @@ def _placing(
                 file.flush()
                 os.fsync(descriptor)
                 place(name, path.name, directory)
-        except BaseException:
+        except BaseException as error:
             with suppress(OSError):
                 os.unlink(name, dir_fd=directory)
+            if isinstance(error, OSError):
+                _name(error, path)
             raise
-        os.fsync(directory)
+        with named(path):
+            os.fsync(directory)
     finally:
         os.close(directory)
 

@@ -13,31 +13,8 @@ from typing import IO, Any
 
 import orjson
 
-
-class Lines:
-    """Where JSON lines go: at once, or, while `held`, together when `flush` is called.
-
-    An event loop holds them for one pass: sixteen answers then cost one write instead of sixteen.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream  # a text stream over a binary one
-        self._waiting: list[bytes] = []
-        self.held = False
-
-    def msg(self, line: bytes) -> None:
-        self._waiting.append(line)
-        if not self.held:
-            self.flush()
-
-    # structlog calls the method that is named like the level
-    debug = info = warning = warn = error = exception = critical = msg
-
-    def flush(self) -> None:
-        if self._waiting:
-            text, self._waiting = b"\n".join(self._waiting) + b"\n", []
-            self._stream.buffer.write(text)
-            self._stream.buffer.flush()
+from config_manager.config.descriptors import never_waiting
+from config_manager.config.lines import Lines
 
 
 class Timestamps:
@@ -58,19 +35,19 @@ class Timestamps:
 
 
 def encode_line(line: Mapping[str, Any]) -> bytes:
-    """A line without its line feed; what has no JSON is written as its repr."""
+    """A line with its line feed; what has no JSON is written as its repr."""
     try:
-        return orjson.dumps(line, default=repr)
+        return orjson.dumps(line, default=repr, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:  # a lone surrogate, an integer over 64 bits, a key that is no string
-        return json.dumps(line, default=repr, skipkeys=True).encode()
+        return json.dumps(line, default=repr, skipkeys=True).encode() + b"\n"
 
 
 class JsonLines(logging.Handler):
     """The client's lines (`record.fields`) and any other record as JSON, one object a line."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str] | None) -> None:
         super().__init__()
-        self._stream: Any = stream
+        self._lines = Lines(never_waiting(stream), say_missing)
         self._timestamps = Timestamps()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -80,8 +57,21 @@ class JsonLines(logging.Handler):
             "actor": "main",
             **(getattr(record, "fields", None) or {"event": record.getMessage()}),
         }
-        try:
-            self._stream.buffer.write(encode_line(line) + b"\n")
-            self._stream.buffer.flush()
-        except OSError:
-            self.handleError(record)
+        self._lines.msg(encode_line(line))
+
+    def close(self) -> None:
+        self._lines.drain()
+        super().close()
+
+
+def say_missing(lines: int) -> bytes:
+    """The line where lines are missing (`config/lines.py`)."""
+    return encode_line(
+        {
+            "timestamp": Timestamps().now(),
+            "level": "warning",
+            "actor": "main",
+            "event": f"log lines dropped: {lines}",
+            "dropped": lines,
+        }
+    )

@@ -13,7 +13,9 @@ from typing import IO, Any, Literal
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from config_manager.config.json_lines import Lines, Timestamps, encode_line
+from config_manager.config.descriptors import never_waiting
+from config_manager.config.json_lines import Timestamps, encode_line, say_missing
+from config_manager.config.lines import Lines, TextLines
 
 LogFormat = Literal["json", "console"]
 LogLevelName = Literal["debug", "info", "warning", "error"]
@@ -24,6 +26,8 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _timestamps = Timestamps()
 _straight: Lines | None = None
 """Where a line that needs nothing bound goes at once; None while structlog has to format it."""
+_written: list[Lines] = []
+"""What this process writes: its log, and what stands in for standard error."""
 
 
 def log_request(**fields: Any) -> None:
@@ -39,11 +43,14 @@ def log_request(**fields: Any) -> None:
 def configure(log_format: LogFormat, level: LogLevelName, stream: IO[str] | None = None) -> Lines:
     """Set up logging for the process. stream: standard output unless the caller needs that.
 
-    Returns where the JSON lines go (the lines for people are never held).
+    Returns where the lines go.
     """
     global _straight  # noqa: PLW0603  the process has one log
-    target: Any = stream or sys.stdout  # a text stream over a binary one
-    lines = Lines(target)
+    target: Any = stream or sys.stdout  # None where that was closed before we began
+    lines = Lines(never_waiting(target), say_missing if log_format == "json" else _say_missing)
+    _written[:] = [lines]
+    if isinstance(sys.stderr, TextLines):
+        _written.append(sys.stderr.lines)
     _straight = lines if log_format == "json" and _LEVELS[level] <= _LEVELS["info"] else None
     if log_format == "json":
         structlog.configure(
@@ -53,6 +60,7 @@ def configure(log_format: LogFormat, level: LogLevelName, stream: IO[str] | None
             cache_logger_on_first_use=True,
         )
     else:
+        for_people = _ForPeople(lines, getattr(target, "encoding", None) or "utf-8")
         structlog.configure(
             processors=[
                 structlog.contextvars.merge_contextvars,
@@ -61,13 +69,13 @@ def configure(log_format: LogFormat, level: LogLevelName, stream: IO[str] | None
                 _add_actor,
                 _printable,
                 structlog.dev.ConsoleRenderer(
-                    colors=target.isatty(),
+                    colors=target is not None and target.isatty(),
                     # rich's would print local variables, and with them secrets
                     exception_formatter=structlog.dev.plain_traceback,
                 ),
             ],
             wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-            logger_factory=structlog.PrintLoggerFactory(target),
+            logger_factory=lambda *_: for_people,
             cache_logger_on_first_use=True,
         )
     # libraries log through the standard library; only what is wrong is worth a line of ours
@@ -75,6 +83,33 @@ def configure(log_format: LogFormat, level: LogLevelName, stream: IO[str] | None
         level=logging.ERROR, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
     )
     return lines
+
+
+def flush() -> None:
+    for lines in _written:
+        lines.flush()
+
+
+def troubles() -> list[str]:
+    """What an operator should know of the log itself; empty while it is written."""
+    return [trouble for lines in _written if (trouble := lines.trouble()) is not None]
+
+
+class _ForPeople:
+    """Text to lines, for structlog."""
+
+    def __init__(self, lines: Lines, encoding: str) -> None:
+        self._lines = lines
+        self._encoding = encoding
+
+    def msg(self, text: str) -> None:
+        self._lines.msg(f"{text}\n".encode(self._encoding, "backslashreplace"))
+
+    debug = info = warning = warn = error = exception = critical = msg
+
+
+def _say_missing(lines: int) -> bytes:
+    return f"{_timestamps.now()} [warning  ] log lines dropped: {lines}\n".encode()
 
 
 def _add_actor(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -34,6 +34,12 @@ def derive_key(master: bytes, purpose: str) -> bytes:
     return hashlib.blake2b(purpose.encode(), key=master, digest_size=32).digest()
 
 
+def _unread(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):  # a power cut between the two writes leaves it so
+        return "the newest kept file is missing"
+    return f"the newest kept file can't be read ({error.strerror or error})"
+
+
 class SealedFile:
     """One sealed file and the generation before it (`NAME.previous`)."""
 
@@ -43,6 +49,8 @@ class SealedFile:
         self._key = derive_key(master, purpose)
         self._purpose = _MAGIC + purpose.encode()
         self._world = world
+        self.newest_unread: str | None = None
+        """why the last `read` took the generation before; None where it took the newest"""
 
     def write(self, data: bytes) -> None:
         """Durable on return; raises OSError, and then the older generation is still there."""
@@ -60,15 +68,18 @@ class SealedFile:
         """The newest generation that verifies; raises SealBroken, or OSError where there is none."""
         missing: OSError | None = None
         broken = False
+        self.newest_unread = None
         for path in (self.path, self.previous):
             try:
                 raw = self._world.disk.read(path)
             except OSError as error:
                 missing = missing or error
+                self.newest_unread = self.newest_unread or _unread(error)
                 continue
             if (data := self._open(raw)) is not None:
                 return data
             broken = True
+            self.newest_unread = self.newest_unread or "the newest kept file does not verify"
         if broken or missing is None:
             raise SealBroken(f"{self.path.name} does not verify: altered, damaged, or another key")
         raise missing

@@ -10,12 +10,15 @@ import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from dotenv.parser import parse_stream
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config_manager.config.brokers import parse_mqtt_urls
 from config_manager.config.errors import SettingsInvalid
 
 ENV_PREFIX = "CONFIG_MANAGER_"
+_ENV_FILE = ".env"
 _MAX_PORT = 65535
 
 
@@ -37,7 +40,11 @@ class Settings(BaseSettings):
     """What `config-manager serve` runs with."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix=ENV_PREFIX,
+        env_file=_ENV_FILE,
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
     )
 
     data_dir: Path = Path("./data")
@@ -59,6 +66,15 @@ class Settings(BaseSettings):
     def dev(self) -> bool:
         """Only a flag says so: a variable, or a `.env` that lies in the way, must not open the door."""
         return self._dev
+
+    @field_validator("data_dir", "db_key_file", "credentials_dir", "tls_cert_file", "tls_key_file")
+    @classmethod
+    def _home_is_meant(cls, value: Path | None) -> Path | None:
+        """No shell has seen what stands in a `.env` or a unit file."""
+        try:
+            return None if value is None else value.expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"{value}: whose home that is can't be told") from error
 
     @field_validator("bind")
     @classmethod
@@ -97,6 +113,7 @@ def load_settings(*, dev: bool = False, **flags: Any) -> Settings:
     """Settings from flags (None means not given), environment and `.env`; raises SettingsInvalid."""
     given = {name: value for name, value in flags.items() if value is not None}
     try:
+        _check_env_file(Path(_ENV_FILE))
         settings = Settings(**given)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
@@ -107,7 +124,7 @@ def load_settings(*, dev: bool = False, **flags: Any) -> Settings:
         raise SettingsInvalid(f".env: cannot be read: {error}") from None
     if settings.credentials_dir is None and (theirs := os.environ.get("CREDENTIALS_DIRECTORY")):
         settings = settings.model_copy(update={"credentials_dir": Path(theirs)})  # systemd's
-    if settings.credentials_dir is not None and not settings.credentials_dir.is_dir():
+    if settings.credentials_dir is not None and not _is_dir(settings.credentials_dir):
         raise SettingsInvalid(
             f"CONFIG_MANAGER_CREDENTIALS_DIR: {settings.credentials_dir} is no directory"
         )
@@ -118,7 +135,34 @@ def load_settings(*, dev: bool = False, **flags: Any) -> Settings:
             "leave --dev out to serve other machines (then a token is needed)"
         )
     _check_transport(settings)
+    parse_mqtt_urls(settings.mqtt_url)  # before anything is made
     return settings
+
+
+def _check_env_file(path: Path) -> None:
+    """A line that is skipped in silence would start another server, on a fresh directory of data.
+
+    Its content is never said: it may be a token. Raises SettingsInvalid, OSError, UnicodeDecodeError.
+    """
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in parse_stream(file):
+            ours = (line.key or "").upper().startswith(ENV_PREFIX)
+            if line.error or (ours and line.value is None):
+                text = line.original.string  # the empty lines before it are part of it
+                empty = text[: len(text) - len(text.lstrip())].count("\n")
+                raise SettingsInvalid(
+                    f"{path}: line {line.original.line + empty} does not parse: expected NAME=VALUE, with "
+                    "every quote closed"
+                )
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _check_transport(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from config_manager.config.files import creating, locked, make_directory, replacing, sweep
+from config_manager.config.files import creating, locked, make_directory, named, replacing, sweep
 
 _MAX_EXPONENT = 100
 
@@ -43,7 +43,7 @@ class Disk(Protocol):
     """Small whole files. The database has its own way to the disk."""
 
     def read(self, path: Path) -> bytes:
-        """The file's bytes; raises OSError (FileNotFoundError where there is none)."""
+        """The file's bytes; raises OSError, which names the file (FileNotFoundError where there is none)."""
         ...
 
     def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -55,8 +55,8 @@ class Disk(Protocol):
         where somebody else was quicker."""
         ...
 
-    def make_directory(self, path: Path) -> None:
-        """For its owner alone, with those above it; one that is there stays as it is. Raises OSError."""
+    def make_directory(self, path: Path, *, mode: int = 0o700) -> None:
+        """With this mode, and those above it; one that is there stays as it is. Raises OSError."""
         ...
 
     def lock(self, directory: Path) -> AbstractContextManager[None]:
@@ -98,7 +98,8 @@ class SystemDisk:
         self._swept: set[Path] = set()
 
     def read(self, path: Path) -> bytes:
-        return path.read_bytes()
+        with named(path):
+            return path.read_bytes()
 
     def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         self._sweep_once(path.parent)
@@ -111,8 +112,8 @@ class SystemDisk:
         with creating(path, mode=mode, for_directorys_owner=True) as file:
             file.write(data)
 
-    def make_directory(self, path: Path) -> None:
-        make_directory(path)
+    def make_directory(self, path: Path, *, mode: int = 0o700) -> None:
+        make_directory(path, mode=mode)
 
     def lock(self, directory: Path) -> AbstractContextManager[None]:
         return locked(directory)

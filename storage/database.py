@@ -29,6 +29,7 @@ _SALT_BYTES = 16
 open with any key."""
 
 _SQLITE_BUSY = 5
+_SQLITE_READONLY = 8
 _SQLITE_CORRUPT = 11
 _SQLITE_FULL = 13
 _SQLITE_NOTADB = 26
@@ -43,10 +44,14 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
     The file must exist. Raises DatabaseUnopenable (wrong key, not a database) or
     DatabaseUnavailable (there, but can't be read now).
     """
-    mode = "ro" if read_only else "rw"
+    mode = "rw"
+    if read_only:
+        mode = "ro&immutable=1" if _is_at_rest(path) else "ro"
     with translated(path):
         if 0 < path.stat().st_size < _SALT_BYTES:
             raise DatabaseUnopenable(f"{path.name} is cut short; nothing was changed")
+        if not read_only:
+            _demand_writable(path)
         connection = sqlite.connect(
             f"file:{_uri_path(path)}?mode={mode}",
             uri=True,
@@ -72,6 +77,26 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
     return connection
 
 
+def _is_at_rest(path: Path) -> bool:
+    """Nothing is in its log, and its directory takes no index of one, without which SQLite opens nothing
+    but what it is told that nobody changes."""
+    return not (path.with_name(path.name + "-wal").exists() or os.access(path.parent, os.W_OK))
+
+
+def _demand_writable(path: Path) -> None:
+    """Looked at first: SQLite would open it for reading, and make a log that takes no writes either."""
+    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
+        if file.exists() and not os.access(file, os.W_OK):
+            raise DatabaseUnavailable(_not_writable(file, "it is read-only, or somebody else's"))
+
+
+def _not_writable(path: Path, why: object) -> str:
+    return (
+        f"{path.name} can't be written: {why}; make the file, its directory and its file system writable "
+        f"for uid {os.geteuid()}"
+    )
+
+
 def waits_for_locks(connection: Connection, waits: bool) -> None:
     """Whether a lock that somebody else holds is waited for (5 s) or an error at once."""
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS if waits else 0}")
@@ -79,6 +104,26 @@ def waits_for_locks(connection: Connection, waits: bool) -> None:
 
 def is_busy(error: Exception) -> bool:
     return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF == _SQLITE_BUSY
+
+
+def try_writing(connection: Connection, path: Path) -> None:
+    """Begin a write of nothing and take it back: in WAL mode a lock, and no page. A lock that somebody
+    else holds is no answer, and waited for only where the connection does.
+
+    Raises DatabaseUnavailable where the file opened, but only for reading: SQLite does that without a
+    word, and makes of BEGIN IMMEDIATE a transaction that reads.
+    """
+    with translated(path):
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite.Error as error:
+            if is_busy(error):
+                return
+            raise
+        try:
+            connection.execute("UPDATE counters SET revision = revision WHERE false")
+        finally:
+            connection.execute("ROLLBACK")
 
 
 def raw_key(key: bytes) -> bytes:
@@ -151,6 +196,8 @@ def translated(path: Path) -> Iterator[None]:
             ) from error
         if code & 0xFF == _SQLITE_FULL or "is full" in str(error):
             raise DiskFull(f"{name}: {error}") from error
+        if code & 0xFF == _SQLITE_READONLY or "readonly database" in str(error):
+            raise DatabaseUnavailable(_not_writable(path, error)) from error
         if isinstance(error, sqlite.ProgrammingError):
             raise  # ours: a misuse, not the disk's doing
         raise DatabaseUnavailable(f"{name}: {error}") from error

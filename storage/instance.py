@@ -15,7 +15,9 @@ from pathlib import Path
 
 from config_manager.config import strict_json
 from config_manager.config.audit import GENESIS, Head
+from config_manager.config.disk_errors import is_read_only
 from config_manager.config.errors import DatabaseUnopenable, DataDirInUse
+from config_manager.config.files import named
 from config_manager.config.names import Mark
 from config_manager.config.sealed_file import derive_key
 from config_manager.config.strict_json import JsonObject
@@ -44,15 +46,20 @@ class Witness:
 
     @classmethod
     def open(cls, path: Path, instance_key: bytes, world: World) -> Witness:
-        """Read it, or begin one in memory where there is none; raises DatabaseUnopenable."""
+        """Read it, or begin one in memory where there is none; raises DatabaseUnopenable, and OSError
+        where it can't be read: that says nothing about what is in it."""
         key = derive_key(instance_key, "instance-witness")
         try:
-            value = strict_json.loads_object(world.disk.read(path))
-            mac = bytes.fromhex(value.pop("mac"))
-            record = _Record(**value)  # one from before the audit was noted has two fields less
+            data = world.disk.read(path)
         except FileNotFoundError:
             return cls(path, key, world, _Record(world.randomness.uuid(), 0, 0, 0))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except IsADirectoryError:
+            data = b""
+        try:
+            value = strict_json.loads_object(data)
+            mac = bytes.fromhex(value.pop("mac"))
+            record = _Record(**value)  # one from before the audit was noted has two fields less
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise DatabaseUnopenable(f"{path.name} is damaged; restore it from a backup") from None
         if not hmac.compare_digest(mac, _mac(key, value)):
             raise DatabaseUnopenable(
@@ -112,17 +119,32 @@ def _mac(key: bytes, record: JsonObject) -> bytes:
 
 @contextmanager
 def lock_data_dir(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory; raises DataDirInUse. The kernel lets go when the process ends."""
-    descriptor = os.open(
-        data_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-    )
+    """Hold the data directory; raises DataDirInUse, OSError. The kernel lets go when the process ends."""
+    path = data_dir / ".lock"
+    descriptor = _open_lock(path)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataDirInUse(
-                f"another process uses the data directory {data_dir}; stop it, or choose another one"
-            ) from None
+        with named(path):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataDirInUse(
+                    f"another process uses the data directory {data_dir}; stop it, or choose another one"
+                ) from None
         yield
     finally:
         os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    """On a file system that takes no writes it is opened for reading, which a lock is content with; the
+    directory stands in for a file that was never made. Raises OSError."""
+    always = os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | always, 0o600)
+    except OSError as error:
+        if not is_read_only(error):
+            raise
+    try:
+        return os.open(path, os.O_RDONLY | always)
+    except FileNotFoundError:
+        return os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -11,6 +11,7 @@ the old one any more; a death at any moment leaves one that can be read and one 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -20,6 +21,8 @@ from config_manager.config.world import World
 
 KEY_BYTES = 32
 _ROOT = 0
+_SOMEBODY_ELSES = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""What a file that others put there says to who writes beside it; anything else is the disk's doing."""
 _MOST_BYTES = 4096
 """A device or a mistake must not fill the memory."""
 
@@ -54,7 +57,7 @@ class KeyFile:
     def begin(self) -> bytes:
         """The successor: what a change that was cut off has left, else a new one, durable on return.
 
-        Raises Conflict where it can't be written there.
+        Raises Conflict where it is not ours to write there, and OSError where the disk fails.
         """
         kept = self.read_successor()
         if kept is not None:
@@ -67,6 +70,8 @@ class KeyFile:
         try:
             _write_new(self.successor, self._world)
         except OSError as error:
+            if not self.given or error.errno not in _SOMEBODY_ELSES:
+                raise
             raise Conflict(
                 f"{self.successor.name} can't be written beside {self.path.name} "
                 f"({error.strerror or error}): whoever puts the key there puts the next one beside "

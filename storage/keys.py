@@ -4,11 +4,13 @@ given (`storage.key_files` says what is safe)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from nacl.signing import SigningKey
 
 from config_manager.config.documents import ROLES
+from config_manager.config.files import make_directory
 from config_manager.config.wire import keyid
 from config_manager.config.world import World
 from config_manager.storage.key_files import (
@@ -61,14 +63,22 @@ class KeyRing:
         return [_public(seed) for seed in _read(self._places.of_role(role), world)]
 
     def add(self, role: str, world: World) -> bytes:
-        """A new key for a role, on disk before anybody relies on it; its public key."""
+        """A new key for a role, on disk before anybody relies on it; its public key. Raises OSError."""
         seed = world.randomness.token(KEY_BYTES)
         public = _public(seed)
-        path = self.directory / f"{role}-{keyid(public)[:16]}.key"
-        world.disk.write_atomic(path, seed.hex().encode())
+        world.disk.write_atomic(self._later(role, public), seed.hex().encode())
         if role != "root":
             self._seeds[keyid(public)] = seed
         return public
+
+    def drop(self, role: str, public: bytes) -> None:
+        """A key that `add` made and that nothing relies on after all."""
+        self._seeds.pop(keyid(public), None)
+        with suppress(OSError):  # one that stays is of no use to anybody
+            self._later(role, public).unlink(missing_ok=True)
+
+    def _later(self, role: str, public: bytes) -> Path:
+        return self.directory / f"{role}-{keyid(public)[:16]}.key"
 
     def root_seeds(self, world: World) -> dict[str, bytes]:
         """Key id → seed of each root key that is here now: read when they are needed and not kept, so
@@ -145,7 +155,7 @@ class _Places:
     def check(self) -> None:
         """Makes `keys/` where it is missing; raises KeyFileUnsafe where others reach into it."""
         check_not_writable(self.data_dir)
-        self.directory.mkdir(mode=0o700, exist_ok=True)
+        make_directory(self.directory)
         check_private(self.directory)
         for path in self.directory.iterdir():
             if path.exists():  # a link that leads nowhere is said to be missing, by who wants it

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import orjson
+
 from config_manager.config.names import Epoch
 from config_manager.storage import changes as deciding
 from config_manager.storage.state import (
     AuditEntry,
     Change,
     Committed,
+    HistoryEntry,
     HistoryPage,
     HistoryQuery,
     HistoryRow,
@@ -78,8 +81,8 @@ class MemoryStore:
             and (query.until is None or row.entry.at <= query.until)
             and (query.key is None or any(c.key == query.key for c in row.entry.changes))
         ]
-        page = tuple(entries[: query.limit])
-        more = len(entries) > query.limit
+        page = tuple(up_to_bytes(entries[: query.limit], _changes_size, query.most_bytes))
+        more = len(entries) > len(page)
         return HistoryPage(query.service, page, page[-1].revision if more else None)
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
@@ -123,7 +126,7 @@ class MemoryStore:
     ) -> Sequence[AuditEntry]:
         self._maybe_fail()
         rows = [entry for entry in self._audit if entry.seq > after][:limit]
-        return list(up_to_bytes(rows, most_bytes))
+        return list(up_to_bytes(rows, lambda row: len(row.body), most_bytes))
 
     def has_audit_row(self, row_hash: str) -> bool:
         self._maybe_fail()
@@ -144,6 +147,9 @@ class MemoryStore:
     def probe(self) -> None:
         self._maybe_fail()
 
+    def try_writing(self) -> None:
+        pass
+
     def verify(self) -> None:
         """What is in memory does not contradict itself."""
 
@@ -157,6 +163,10 @@ class MemoryStore:
         error, self.fail_next = self.fail_next, None
         if error is not None:
             raise error
+
+
+def _changes_size(entry: HistoryEntry) -> int:
+    return len(orjson.dumps([change.to_list() for change in entry.changes]))
 
 
 def _place(sealed: SealedSecret) -> tuple[str, str, int]:

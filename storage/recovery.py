@@ -21,6 +21,7 @@ from nacl.public import PrivateKey, PublicKey, SealedBox
 
 from config_manager.config import strict_json
 from config_manager.config.errors import Conflict, DatabaseUnopenable, RecoveryRefused
+from config_manager.config.files import make_directory
 from config_manager.config.sealed_file import derive_key
 from config_manager.config.secret import Secret
 from config_manager.config.world import World
@@ -133,7 +134,7 @@ def put_back(contents: Mapping[str, bytes], directory: Path, world: World) -> li
             missing.append(name)
         elif world.disk.read(path).decode("ascii", "replace").strip().lower() != key.hex():
             raise Conflict(f"{path} is there and holds another key; move it away first")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(directory)
     for name in missing:
         world.disk.write_atomic(directory / name, contents[name].hex().encode())
     return missing

@@ -20,7 +20,6 @@ from config_manager.config.errors import Conflict, DatabaseUnopenable
 from config_manager.storage import database
 from config_manager.storage.database import translated
 from config_manager.storage.key_files import KeyFile
-from config_manager.storage.store import DatabaseUnavailable
 
 
 def rekey(path: Path, file: KeyFile, *, new_key_is_there: Callable[[], None]) -> bool:
@@ -28,7 +27,8 @@ def rekey(path: Path, file: KeyFile, *, new_key_is_there: Callable[[], None]) ->
 
     Nobody else may have it open. new_key_is_there: called before anything depends on the new key.
     Raises DatabaseUnopenable where neither key opens it or it is damaged, Conflict where a new key
-    can't be written or is the old one; then nothing changed.
+    can't be written or is the old one; then nothing changed. Raises DatabaseUnavailable and OSError where
+    the disk fails: then it can be done again.
     """
     old, new = file.read(), file.begin()
     if new == old:
@@ -50,7 +50,7 @@ def rekey(path: Path, file: KeyFile, *, new_key_is_there: Callable[[], None]) ->
 
 def settle(path: Path, file: KeyFile, old: bytes) -> bytes:
     """The key that opens the database, at a start; finishes a change that was cut off after its
-    commit. old: the key as its file has it. Raises DatabaseUnopenable."""
+    commit. old: the key as its file has it. Raises DatabaseUnopenable, DatabaseUnavailable."""
     new = file.read_successor()
     if new is None or new == old or not _has_pages(path):
         return old
@@ -62,7 +62,8 @@ def settle(path: Path, file: KeyFile, old: bytes) -> bytes:
 
 
 def opening_key(path: Path, keys: Sequence[bytes]) -> bytes:
-    """The first of these keys that opens the database; raises DatabaseUnopenable for none."""
+    """The first of these keys that opens the database; raises DatabaseUnopenable for none, and
+    DatabaseUnavailable where the disk lets nobody know."""
     error: DatabaseUnopenable | None = None
     for key in keys:
         try:
@@ -71,8 +72,6 @@ def opening_key(path: Path, keys: Sequence[bytes]) -> bytes:
                 return key
         except DatabaseUnopenable as not_this_one:
             error = not_this_one
-        except DatabaseUnavailable as unavailable:
-            raise DatabaseUnopenable(f"{path.name} can't be read: {unavailable}") from None
     raise error or DatabaseUnopenable(f"{path.name} is missing or empty")
 
 

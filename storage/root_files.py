@@ -1,19 +1,25 @@
 """The trust root's versions on disk, byte for byte as they are retained.
 
 trust/roots/<n>.json  every version; trust/root.json is the current one again, for people to hand on.
-A new version is first in `roots/`: a death before `root.json` is caught up at the next start.
+A new version is staged beside them first, so that a disk that is full says so before anybody was told;
+then it is moved into `roots/`, from where it counts. A death before `root.json` follows is caught up at
+the next start.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from config_manager.config.documents import Root
 from config_manager.config.errors import RootRefused
+from config_manager.config.files import sync
 from config_manager.config.trust import Distrust, judge_root
 from config_manager.config.world import World
 
 _BEFORE_ANY_DATE = float("-inf")
+_MODE = 0o755
+"""Who may not write into it reads it: operators hand `root.json` on."""
 
 
 class RootFiles:
@@ -23,6 +29,7 @@ class RootFiles:
         self._current = data_dir / "trust" / "root.json"
         self._all = data_dir / "trust" / "roots"
         self._pending = data_dir / "trust" / "pending.json"
+        self._staged = data_dir / "trust" / "staged.json"
         self._world = world
 
     def load(self) -> tuple[Root, dict[int, bytes]] | None:
@@ -34,15 +41,15 @@ class RootFiles:
         roots: dict[int, bytes] = {}
         root: Root | None = None
         try:
-            if not disk.exists(self._path(1)):  # made before there was a second version
-                self._keep(self._path(1), disk.read(self._current))
-            while disk.exists(self._path(len(roots) + 1)):
-                version = len(roots) + 1
-                data = disk.read(self._path(version))
+            while (version := len(roots) + 1) == 1 or disk.exists(self._path(version)):
+                first_elsewhere = version == 1 and not disk.exists(self._path(1))
+                data = disk.read(self._current if first_elsewhere else self._path(version))
                 root = judge_root(data, root, _BEFORE_ANY_DATE)
                 if root.version != version:
                     raise RootRefused(f"{self._path(version)} is version {root.version}")
                 roots[version] = data
+                if first_elsewhere:  # made before there was a second version
+                    self._catch_up(self._path(1), data)
         except Distrust as verdict:
             raise RootRefused(
                 f"{self._path(len(roots) + 1)} does not verify: {verdict}; put it back from a backup"
@@ -54,13 +61,27 @@ class RootFiles:
                     f"{self._current} is none of the versions in {self._all}: it was exchanged; "
                     "put back the one that belongs to these keys"
                 )
-            self._keep(self._current, roots[root.version])
+            self._catch_up(self._current, roots[root.version])
         return root, roots
 
     def keep(self, version: int, data: bytes) -> None:
-        """Durable on return. Raises OSError; then the version before is still current."""
+        """The first version, durable on return. Raises OSError; then there is none yet."""
         self._keep(self._path(version), data)
         self._keep(self._current, data)
+
+    def stage(self, data: bytes) -> None:
+        """Durable beside the others, where nobody reads it. Raises OSError."""
+        self._keep(self._staged, data)
+
+    def unstage(self) -> None:
+        with suppress(OSError):  # nobody reads it
+            self._staged.unlink(missing_ok=True)
+
+    def adopt(self, version: int, data: bytes) -> None:
+        """What is staged is this version from now on. Raises OSError where it isn't."""
+        self._world.disk.rename(self._staged, self._path(version))
+        sync(self._all)
+        self._catch_up(self._current, data)
 
     def load_pending(self) -> bytes | None:
         """What waits for signatures."""
@@ -68,15 +89,23 @@ class RootFiles:
         return disk.read(self._pending) if disk.exists(self._pending) else None
 
     def keep_pending(self, data: bytes | None) -> None:
-        """None: nothing waits any more. Raises OSError."""
+        """None: nothing waits any more. data: as it was staged. Raises OSError."""
         if data is None:
-            self._pending.unlink(missing_ok=True)
+            with suppress(OSError):  # one that is behind the current version counts for nothing
+                self._pending.unlink(missing_ok=True)
         else:
-            self._keep(self._pending, data)
+            self._world.disk.rename(self._staged, self._pending)
+            sync(self._pending.parent)
 
     def _path(self, version: int) -> Path:
         return self._all / f"{version}.json"
 
+    def _catch_up(self, path: Path, data: bytes) -> None:
+        """A file that says again what another one says: a disk that takes no writes stops nobody."""
+        with suppress(OSError):
+            self._keep(path, data)
+
     def _keep(self, path: Path, data: bytes) -> None:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for directory in (self._current.parent, path.parent):
+            self._world.disk.make_directory(directory, mode=_MODE)
         self._world.disk.write_atomic(path, data, mode=0o644)

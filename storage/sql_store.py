@@ -1,8 +1,15 @@
-"""The store in SQLCipher: one writer connection, one reader connection, SQL and nothing decided."""
+"""The store in SQLCipher: SQL and nothing decided.
+
+Three connections: the writer's, one that reads for it, and one for pages of history and audit, which
+may be large and are read beside the writer (WAL): each sees what was committed when it began.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -36,6 +43,7 @@ from config_manager.storage.state import (
 )
 from config_manager.storage.store import IDEMPOTENCY_KEPT_S, DatabaseBusy, DatabaseUnavailable
 
+_CANT_OPEN = "SQLITE_CANTOPEN"
 _SEALED = "service, name, version, key_id, nonce, ciphertext, updated_at"
 
 
@@ -43,13 +51,22 @@ class SqlStore:
     """The `Store` port on a SQLCipher file."""
 
     def __init__(
-        self, path: Path, file: DatabaseFile, key: bytes, writer: Connection, reader: Connection
+        self,
+        path: Path,
+        file: DatabaseFile,
+        key: bytes,
+        *,
+        writer: Connection,
+        reader: Connection,
+        pages: Connection,
     ) -> None:
         self._path = path
         self._file = file
         self._key = key
         self._writer = writer
         self._reader = reader
+        self._pages: Connection | None = pages
+        self._reading_page = threading.Lock()
         database.waits_for_locks(writer, False)
 
     @classmethod
@@ -68,9 +85,13 @@ class SqlStore:
                     f"{path.name} is missing or empty, but instance.json says there was one; "
                     "restore it from a backup (a new one is never made in its place)"
                 )
-            for leftover in (path, *(path.with_name(path.name + s) for s in ("-wal", "-shm"))):
-                leftover.unlink(missing_ok=True)
-            database.create(path, key)
+            _remove(path)
+            try:
+                database.create(path, key)
+            except BaseException:
+                with suppress(OSError):  # half a database is none
+                    _remove(path)
+                raise
         with translated(path):
             file = DatabaseFile(path)
         try:
@@ -81,8 +102,7 @@ class SqlStore:
                 with translated(path):
                     _begin_first_epoch(writer, epoch_id, at)
                     _note_schemas(writer, catalogue, at)
-                    reader = database.connect(path, key)
-                    reader.execute("PRAGMA query_only = ON")
+                    reader, pages = (_reading(path, key) for _ in range(2))
                 file.note()
             except BaseException:
                 writer.close()
@@ -90,7 +110,7 @@ class SqlStore:
         except BaseException:
             file.release()
             raise
-        return cls(path, file, key, writer, reader)
+        return cls(path, file, key, writer=writer, reader=reader, pages=pages)
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
@@ -139,10 +159,15 @@ class SqlStore:
             f" h.correlation_id, h.changes FROM history h {joined} WHERE {' AND '.join(where)}"
             " ORDER BY h.revision DESC LIMIT ?"
         )
-        with self._translated(), self._as_we_wrote_it():
-            rows = self._reader.execute(sql, (*values, query.limit + 1)).fetchall()
+        with (
+            self._translated(),
+            self._as_we_wrote_it(),
+            self._page() as pages,
+            closing(pages.execute(sql, (*values, query.limit + 1))) as cursor,
+        ):
+            rows = list(up_to_bytes(cursor, lambda row: len(row[-1].encode()), query.most_bytes))
+            more = len(rows) > query.limit or cursor.fetchone() is not None
             entries = tuple(_history_entry(row) for row in rows[: query.limit])
-        more = len(rows) > query.limit
         return HistoryPage(query.service, entries, entries[-1].revision if more else None)
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
@@ -196,8 +221,12 @@ class SqlStore:
     def audit(
         self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None
     ) -> Sequence[AuditEntry]:
-        with self._translated(), closing(audit_rows(self._reader, after, limit)) as rows:
-            return list(up_to_bytes(rows, most_bytes))
+        with (
+            self._translated(),
+            self._page() as pages,
+            closing(audit_rows(pages, after, limit)) as rows,
+        ):
+            return list(up_to_bytes(rows, lambda row: len(row.body), most_bytes))
 
     def has_audit_row(self, row_hash: str) -> bool:
         with self._translated():
@@ -214,20 +243,31 @@ class SqlStore:
             ]
 
     def probe(self) -> None:
-        """A fresh connection, because an open one answers from its page cache."""
+        """A fresh connection, because an open one answers from its page cache, and writes into a file
+        that could not be opened for it any more. That needs descriptors; where the process has none left,
+        an open one without its cache must do: the database is not to blame for it."""
         self._file.check()
+        try:
+            self._look_afresh()
+        except DatabaseUnavailable as error:
+            if _CANT_OPEN not in str(error):
+                raise
+            with self._translated(), self._page() as pages:
+                pages.execute("PRAGMA shrink_memory").fetchone()
+                _look(pages)
+            if _may_open_files():
+                self._look_afresh()
+
+    def _look_afresh(self) -> None:
+        with self._translated(), closing(database.connect(self._path, self._key)) as connection:
+            database.waits_for_locks(connection, False)
+            database.try_writing(connection, self._path)
+            connection.execute("PRAGMA query_only = ON")
+            _look(connection)
+
+    def try_writing(self) -> None:
         with self._translated():
-            connection = database.connect(self._path, self._key)
-            try:
-                connection.execute("PRAGMA query_only = ON")
-                connection.execute("SELECT revision FROM counters").fetchone()
-                connection.execute("SELECT count(*), sum(length(payload)) FROM outbox").fetchone()
-                connection.execute(
-                    "SELECT count(*), sum(length(stored) + length(effective)) FROM configurations"
-                ).fetchone()
-                connection.execute("SELECT max(seq), hash FROM audit").fetchone()
-            finally:
-                connection.close()
+            database.try_writing(self._writer, self._path)
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
@@ -272,6 +312,14 @@ class SqlStore:
                 yield
         except DatabaseUnopenable as error:
             raise DatabaseUnavailable(error.detail) from error
+
+    @contextmanager
+    def _page(self) -> Iterator[Connection]:
+        """The connection for pages, in one thread at a time; who closes the store waits for it."""
+        with self._reading_page:
+            if self._pages is None:
+                raise DatabaseUnavailable(f"{self._path.name} was closed meanwhile")
+            yield self._pages
 
     @contextmanager
     def _as_we_wrote_it(self) -> Iterator[None]:
@@ -502,9 +550,35 @@ class SqlStore:
         self._close()
 
     def _close(self) -> None:
-        for connection in (self._reader, self._writer):
-            connection.close()
+        with self._reading_page:
+            pages, self._pages = self._pages, None
+        for connection in (pages, self._reader, self._writer):
+            if connection is not None:
+                connection.close()
         self._file.release()
+
+
+def _look(connection: Connection) -> None:
+    connection.execute("SELECT revision FROM counters").fetchone()
+    connection.execute("SELECT count(*), sum(length(payload)) FROM outbox").fetchone()
+    connection.execute(
+        "SELECT count(*), sum(length(stored) + length(effective)) FROM configurations"
+    ).fetchone()
+    connection.execute("SELECT max(seq), hash FROM audit").fetchone()
+
+
+def _may_open_files() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno not in (errno.EMFILE, errno.ENFILE)
+    return True
+
+
+def _reading(path: Path, key: bytes) -> Connection:
+    connection = database.connect(path, key)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
 
 
 @contextmanager
@@ -530,6 +604,11 @@ def audit_rows(
             yield AuditEntry(*row)
     finally:
         cursor.close()  # one that is left half read holds back the checkpoint of the log
+
+
+def _remove(path: Path) -> None:
+    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
+        file.unlink(missing_ok=True)
 
 
 def _begin_first_epoch(writer: Connection, epoch_id: str, at: str) -> None:

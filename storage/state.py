@@ -6,9 +6,9 @@ the world as of one revision.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
@@ -127,7 +127,8 @@ class HistoryPage:
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """limit: 1 to 500. before: revisions below it. since, until: RFC 3339 in UTC, inclusive."""
+    """limit: 1 to 500. before: revisions below it. since, until: RFC 3339 in UTC, inclusive.
+    most_bytes: no more entries after the one with which their changes reach this size."""
 
     service: str
     limit: int = 50
@@ -135,6 +136,7 @@ class HistoryQuery:
     key: str | None = None
     since: str | None = None
     until: str | None = None
+    most_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +174,15 @@ class AuditEntry:
     hash: str
 
 
-def up_to_bytes(rows: Iterable[AuditEntry], most_bytes: int | None) -> Iterator[AuditEntry]:
-    """The rows up to the one with which their bodies reach this size; never none of them."""
+R = TypeVar("R")
+
+
+def up_to_bytes(rows: Iterable[R], size: Callable[[R], int], most_bytes: int | None) -> Iterator[R]:
+    """The rows up to the one with which their sizes reach this; never none of them."""
     total = 0
     for row in rows:
         yield row
-        total += len(row.body)
+        total += size(row)
         if most_bytes is not None and total >= most_bytes:
             return
 

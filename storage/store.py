@@ -1,7 +1,8 @@
 """The store port: what any store does, for the SQLCipher one and the one in memory alike.
 
-All methods block and are called from one thread at a time, never two calls at once: the storing
-actor waits for the disk (`commit_staged`) in a worker thread and does the rest where it likes.
+All methods block. `history` and `audit` may be called from any thread, also beside another call. The
+others are called from one thread at a time, never two calls at once: the storing actor waits for the
+disk (`commit_staged`) in a worker thread and does the rest where it likes.
 Decisions are not made here: `storage.changes` makes them, pure, and hands over finished rows.
 
 tests/storage/test_store_contract.py holds both implementations to the same words.
@@ -67,7 +68,8 @@ class Store(Protocol):
         ...
 
     def history(self, query: HistoryQuery) -> HistoryPage:
-        """A page of a service's history, newest first; empty for an unknown service."""
+        """A page of a service's history, newest first; empty for an unknown service. At least one
+        entry where there is one, whatever its size."""
         ...
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
@@ -121,7 +123,13 @@ class Store(Protocol):
         ...
 
     def probe(self) -> None:
-        """Read something from the disk, past every cache; raises DatabaseUnavailable."""
+        """Read something from the disk, past every cache, and see whether it still takes writes; raises
+        DatabaseUnavailable."""
+        ...
+
+    def try_writing(self) -> None:
+        """Whether a write could begin: a file may open and read, and take none. Changes nothing; raises
+        DatabaseUnavailable."""
         ...
 
     def verify(self) -> None:

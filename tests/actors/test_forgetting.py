@@ -325,3 +325,17 @@ async def test_its_place_on_a_full_board_is_free_at_once() -> None:
     topic = wire.status_topic("router", "attic")
     told = desk.board.take("A", topic, seal(attic.to_bytes()), retained=False, now=NOW)
     assert isinstance(told, NewlyRuns)
+
+
+async def test_a_strangers_claim_of_a_time_to_come_hides_nobody_for_longer_than_clocks_differ() -> (
+    None
+):
+    """Who wrote it is not enrolled: any key may say any time."""
+    desk = Desk()
+    ghost = replace(make(1, 1, gone=True), at="9999-12-31T00:00:00.000Z")
+    desk.live(ghost, key="b")
+    await desk.forget()
+    desk.restart()
+    desk.now += 10 * MINUTE_S
+    desk.retained(replace(make(1, 1), at=rfc3339(desk.now)), key="a")
+    assert [status.keyid for status in desk.shown] != []

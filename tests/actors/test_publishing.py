@@ -332,6 +332,20 @@ async def test_a_broker_that_was_away_is_emptied_when_its_old_receipt_is_read(
         assert desk.statuses.statuses() == []
 
 
+async def test_a_broker_that_repeats_an_old_receipt_without_end_gets_one_answer_a_second(
+    autojump_clock: MockClock,
+) -> None:
+    """Also at the beginning, while what it retains is still being read."""
+    broker = MemoryBroker()
+    broker.retained |= {RECEIPT_TOPIC: said()}
+    desk = Desk(having_forgotten(empty()), broker)
+    async with desk.actor.running():
+        for _ in range(200):
+            await broker.publish(RECEIPT_TOPIC, said(gone=True), retain=True)
+        await trio.sleep(0.5)
+        assert len(broker.cleared) <= 2
+
+
 async def test_one_that_has_come_back_keeps_what_it_says_there(autojump_clock: MockClock) -> None:
     broker = MemoryBroker()
     back = {RECEIPT_TOPIC: said(seq=RECEIPT.seq + 1), SCHEMA_TOPIC: b"{}"}

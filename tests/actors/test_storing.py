@@ -80,8 +80,10 @@ async def test_a_full_disk_wrote_nothing_and_says_so(tmp_path: Path) -> None:
         stores[0].fails = DiskFull("SQLITE_FULL")
         told = await rest.ask("PUT", DOOR, {"open": True})
         assert (told.status, told.json["type"]) == (507, "/problems/storage-full")
-        assert system.view.mode == "normal"
+        assert (system.view.mode, system.health().ok) == ("normal", True)
+        assert any("the disk is full" in why for why in system.health().reasons)
         assert (await rest.ask("PUT", DOOR, {"open": True})).json["revision"] == 1
+        assert system.health().reasons == ()
 
 
 async def test_a_write_waits_for_somebody_elses_lock_without_holding_up_the_event_loop(
@@ -187,6 +189,67 @@ async def test_a_token_that_a_read_only_start_can_not_accept_is_named_in_health(
         assert any("the bootstrap token" in reason for reason in report.reasons), report.reasons
 
 
+async def test_an_older_cache_is_taken_aloud(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with on_disk(tmp_path) as system:
+        rest = Caller(system)
+        assert (await rest.ask("PUT", DOOR, {"n": 1})).status == 201
+    async with on_disk(tmp_path) as system:  # two generations
+        assert (await Caller(system).ask("PUT", DOOR, {"n": 2})).status == 200
+    newest = tmp_path / "config.lkg"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    capsys.readouterr()
+    async with on_disk(tmp_path) as system:
+        assert system.view.mode == "normal"
+    assert "the newest kept file does not verify" in capsys.readouterr().out
+
+
+class Sick(SystemDisk):
+    """Fails to write where it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails: tuple[str, int] | None = None
+        """a part of the path, and errno"""
+
+    def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        if self.fails is not None and self.fails[0] in str(path):
+            raise OSError(self.fails[1], os.strerror(self.fails[1]), str(path))
+        super().write_atomic(path, data, mode=mode)
+
+
+@pytest.mark.parametrize("place", ["keys/", "trust/"])
+@pytest.mark.parametrize(
+    ("number", "status", "kind"),
+    [(errno.ENOSPC, 507, "storage-full"), (errno.EIO, 503, "disk-refused")],
+)
+async def test_a_change_of_the_root_that_no_file_takes_is_refused_whole_and_the_actor_lives(
+    tmp_path: Path, place: str, number: int, status: int, kind: str
+) -> None:
+    disk = Sick()
+    settings = Settings(data_dir=tmp_path, mqtt_url="none:", bootstrap_token=SecretStr(TOKEN))
+    async with running_system(
+        settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World(disk=disk)
+    ) as system:
+        rest = Caller(system)
+        keys, audit = sorted((tmp_path / "keys").iterdir()), system.view.committed.audit_seq
+        beacon = system.trust.current.roles["beacon"].keyids[0]
+        disk.fails = (place, number)
+        for _ in range(7):  # once more than an actor may crash
+            for call, body in (("rotate", {"role": "config"}), ("revoke", {"keyid": beacon})):
+                told = await rest.ask("POST", f"/api/v1/trust/{call}", body)
+                assert (told.status, told.json["type"]) == (status, f"/problems/{kind}"), told.json
+                assert str(tmp_path) in told.json["detail"]
+        assert system.trusting.state == "running"
+        assert sorted((tmp_path / "keys").iterdir()) == keys
+        assert system.view.committed.audit_seq == audit
+        disk.fails = None
+        told = await rest.ask("POST", "/api/v1/trust/rotate", {"role": "config"})
+        assert told.status == 200, told.json
+        assert system.trust.current.version == 2
+
+
 class FullDisk(SystemDisk):
     def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -239,3 +302,76 @@ async def test_a_long_page_of_history_is_read_while_the_event_loop_goes_on(tmp_p
             assert (await rest.ask("GET", DOOR)).status == 200
             stores[0].let.set()
         assert [len(answer.json["entries"]) for answer in told] == [1]
+
+
+async def test_a_write_does_not_wait_for_who_reads_history(tmp_path: Path) -> None:
+    stores: list[SlowToRead] = []
+
+    def make(epoch: Epoch) -> SlowToRead:
+        stores.append(SlowToRead(epoch))
+        return stores[-1]
+
+    async with running(tmp_path, make) as system:
+        rest = Caller(system)
+        await rest.ask("PUT", DOOR, {"open": True})
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(rest.ask, "GET", f"{DOOR}/history")
+            await trio.testing.wait_all_tasks_blocked()
+            for number in range(3):
+                assert (await rest.ask("PUT", DOOR, {"open": number})).status == 200
+            stores[0].let.set()
+
+
+async def test_nothing_is_read_for_who_has_left(tmp_path: Path) -> None:
+    asked: list[HistoryQuery] = []
+
+    class Noting(SlowToRead):
+        def history(self, query: HistoryQuery) -> HistoryPage:
+            asked.append(query)
+            return super().history(query)
+
+    stores: list[Noting] = []
+
+    def make(epoch: Epoch) -> Noting:
+        stores.append(Noting(epoch))
+        return stores[-1]
+
+    async with running(tmp_path, make) as system:
+        rest = Caller(system)
+        await rest.ask("PUT", DOOR, {"open": True})
+        async with trio.open_nursery() as staying:
+            staying.start_soon(rest.ask, "GET", f"{DOOR}/history?limit=1")
+            await trio.testing.wait_all_tasks_blocked()
+            async with trio.open_nursery() as leaving:
+                for _ in range(3):
+                    leaving.start_soon(rest.ask, "GET", f"{DOOR}/history?limit=2")
+                await trio.testing.wait_all_tasks_blocked()
+                leaving.cancel_scope.cancel()
+            staying.start_soon(rest.ask, "GET", f"{DOOR}/history?limit=3")
+            await trio.testing.wait_all_tasks_blocked()
+            stores[0].let.set()
+        assert [query.limit for query in asked] == [1, 3]
+
+
+async def test_a_page_that_can_not_be_read_makes_it_read_only_and_it_recovers(
+    tmp_path: Path,
+) -> None:
+    stores: list[MemoryStore] = []
+
+    def make(epoch: Epoch) -> MemoryStore:
+        stores.append(MemoryStore(epoch))
+        return stores[-1]
+
+    async with running(tmp_path, make) as system:
+        rest = Caller(system)
+        await rest.ask("PUT", DOOR, {"open": True})
+        stores[0].fail_next = DatabaseUnavailable("EIO")
+        assert (await rest.ask("GET", f"{DOOR}/history")).status == 503
+        assert system.view.mode == "read-only"
+        told = await rest.ask("GET", f"{DOOR}/history")
+        assert (told.status, told.json["type"]) == (503, "/problems/read-only")
+        with trio.fail_after(10):
+            while (await rest.ask("GET", f"{DOOR}/history")).status != 200:
+                await trio.sleep(0.05)
+        assert (await rest.ask("PUT", DOOR, {"open": False})).status == 200

@@ -8,7 +8,12 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner
 
-from config_manager.api.config_command import rollback_config, set_config
+from config_manager.api.config_command import (
+    diff_config,
+    rollback_config,
+    set_config,
+    show_history,
+)
 from tests.api.test_operator import Fake
 
 
@@ -57,3 +62,55 @@ def test_rollback_undoes_what_it_has_read_and_not_what_came_meanwhile(fake: Fake
     *_, written = fake.asked
     assert (written[0], written[2]["if-match"]) == ("PUT", '"7"')
     assert json.loads(written[3]) == {"a": 0, "n": None}, "null was its value; o was not there"
+
+
+def test_rollback_brings_back_a_plain_value_that_is_the_mask(fake: Fake) -> None:
+    mask = "********"
+    fake.answers(
+        {
+            "config": {"plain": "x"},
+            "revision": 3,
+            "propagation": "pending",
+            "entries": [
+                {
+                    "revision": 3,
+                    "action": "put",
+                    "changes": [{"key": "plain", "old": mask, "new": "x", "masked": False}],
+                },
+                {
+                    "revision": 2,
+                    "action": "secret",
+                    "changes": [{"key": "pin", "old": mask, "new": mask, "masked": True}],
+                },
+                {
+                    "revision": 1,
+                    "action": "put",
+                    "changes": [{"key": "plain", "old": None, "new": mask, "masked": False}],
+                },
+            ],
+            "next_before": None,
+        }
+    )
+    shown = CliRunner().invoke(diff_config, ["--url", fake.url, "door"])
+    assert '- plain = "********"' in shown.output
+    assert CliRunner().invoke(rollback_config, ["--url", fake.url, "door", "1"]).exit_code == 0
+    *_, written = fake.asked
+    assert json.loads(written[3]) == {"plain": mask}, "the secret stays as it is"
+
+
+def test_history_is_asked_for_until_there_is_as_much_as_was_wanted(fake: Fake) -> None:
+    fake.answers(
+        {"service": "door", "entries": [{"revision": 9}, {"revision": 8}], "next_before": 8}
+    )
+    result = CliRunner().invoke(show_history, ["--url", fake.url, "door", "--limit", "5", "--json"])
+    assert [path.partition("?")[2] for _, path, *_ in fake.asked] == [
+        "limit=5",
+        "limit=3&before=8",
+        "limit=1&before=8",
+    ]
+    assert len(json.loads(result.output)["entries"]) == 6
+
+
+def test_diff_asks_for_little_first(fake: Fake) -> None:
+    assert CliRunner().invoke(diff_config, ["--url", fake.url, "door"]).exit_code == 0
+    assert fake.asked[-1][1].endswith("/history?limit=4")

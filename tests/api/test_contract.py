@@ -230,7 +230,13 @@ DEV = {"client": "127.0.0.1", "token": None}
         ({"Host": "localhost:8081", "Origin": "http://evil.example"}, 403),
         ({"Host": "localhost:8081", "Origin": "null"}, 403),
         ({"Host": "localhost:8081", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Host": "localhost:8081", "Sec-Fetch-Site": "CROSS-SITE"}, 403),
+        ({"Host": "localhost:8081", "Sec-Fetch-Site": "same-site"}, 403),
         ({"Host": "localhost:8081", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Host": "localhost:8081", "Sec-Fetch-Site": "None"}, 200),
+        ({"Host": "localhost:8081", "Via": "1.1 proxy"}, 403),
+        ({"Host": "localhost:8081", "X-Real-IP": "1.2.3.4"}, 403),
+        ({"Host": "localhost:8081", "X-Forwarded": "for=1.2.3.4"}, 403),
         ({"Host": "localhost:8081", "Forwarded": "for=1.2.3.4"}, 403),
         ({"Host": "localhost:8081", "X-Forwarded-For": "1.2.3.4"}, 403),
         ({"Host": "localhost:8081", "X-Forwarded-Anything": "1"}, 403),
@@ -303,3 +309,64 @@ async def test_a_wrong_method_says_which_are_right(rest: Caller) -> None:
     answer = await rest.ask("POST", STT, {})
     assert answer.status == 405
     assert "PUT" in answer.headers["allow"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate, gzip", "GZIP", "identity, gzip"])
+async def test_a_coding_of_the_body_is_415_and_says_what_is_taken(
+    rest: Caller, method: str, coding: str
+) -> None:
+    kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+    headers = {"Content-Encoding": coding, "Content-Type": kind}
+    told = await rest.ask(method, "/api/v1/config/a", {"x": 1}, headers=headers)
+    assert (told.status, told.headers["accept-encoding"]) == (415, "identity")
+    assert coding in told.json["detail"]
+    plain = await rest.ask(
+        method, "/api/v1/config/a", {"x": 1}, headers={**headers, "Content-Encoding": "Identity"}
+    )
+    assert plain.status in (200, 201, 404)
+
+
+async def test_another_media_type_is_415_and_says_which_is_taken(rest: Caller) -> None:
+    for method, name, kind in (
+        ("PATCH", "accept-patch", "application/merge-patch+json"),
+        ("PUT", "accept", "application/json"),
+    ):
+        told = await rest.ask(
+            method, "/api/v1/config/a", b"{}", headers={"Content-Type": "text/plain"}
+        )
+        assert (told.status, told.headers[name]) == (415, kind)
+
+
+async def test_history_says_whether_a_mask_is_a_secret_or_the_value_itself(rest: Caller) -> None:
+    mask = "********"
+    await rest.ask("PUT", "/api/v1/config/a", {"plain": mask})
+    await rest.ask("POST", "/api/v1/secrets", {"service": "a", "name": "pin", "value": "1"})
+    await rest.ask("DELETE", "/api/v1/secrets/a/pin")
+    entries = (await rest.ask("GET", "/api/v1/config/a/history")).json["entries"]
+    assert [entry["changes"] for entry in entries] == [
+        [{"key": "pin", "old": mask, "new": None, "masked": True}],
+        [{"key": "pin", "old": None, "new": mask, "masked": True}],
+        [{"key": "plain", "old": None, "new": mask, "masked": False}],
+    ]
+
+
+async def test_a_page_of_history_is_limited_by_its_size_and_says_where_the_next_begins(
+    rest: Caller,
+) -> None:
+    for text in "abcdefghijklmnopqrstuvw":
+        assert (await rest.ask("PUT", "/api/v1/config/a", {"x": text * 150_000})).status in (
+            200,
+            201,
+        )
+    seen, before, pages = list[int](), "", 0
+    while True:
+        page = await rest.ask("GET", f"/api/v1/config/a/history?limit=500{before}")
+        assert len(page.body) < 5 * 1024 * 1024
+        seen += [entry["revision"] for entry in page.json["entries"]]
+        pages += 1
+        if page.json["next_before"] is None:
+            break
+        before = f"&before={page.json['next_before']}"
+    assert seen == list(range(len(seen), 0, -1))
+    assert pages > 1

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from config_manager.api.main import cli
 from config_manager.api.operator import Server, clean, read_token
 from config_manager.api.problems import problem
 from config_manager.api.status_command import status
@@ -53,7 +54,7 @@ class Fake:
                 self.end_headers()
                 self.wfile.write(fake.body)
 
-            do_GET = do_PUT = _answer
+            do_GET = do_PUT = do_POST = do_DELETE = _answer
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -356,3 +357,103 @@ assert not heavy, heavy
 @pytest.mark.parametrize("command", ["status", "token", "audit", "get", "rollback"])
 def test_a_command_loads_click_and_the_standard_library_alone(command: str) -> None:
     subprocess.run([sys.executable, "-c", _LIGHT, command], check=True, timeout=30)
+
+
+# ── another program at the port, another end of the pipe, another alphabet ─────────────────────
+
+COMMANDS = [
+    ("get", "door"),
+    ("get", "door", "--json"),
+    ("set", "door", "a=1"),
+    ("history", "door"),
+    ("history", "door", "--json"),
+    ("diff", "door"),
+    ("rollback", "door", "1"),
+    ("token", "list"),
+    ("token", "list", "--json"),
+    ("token", "create", "--name", "a", "--role", "read"),
+    ("token", "revoke", "a"),
+    ("devices", "list", "--json"),
+    ("devices", "token", "--service", "a"),
+    ("secret", "list", "--json"),
+    ("secret", "versions", "a", "b"),
+    ("secret", "reveal", "a", "b", "--reason", "r"),
+    ("secret", "rotate-key", "--json"),
+    ("status",),
+    ("status", "--json"),
+    ("trust", "show"),
+    ("trust", "rotate", "config", "--json"),
+    ("trust", "pending", "--json"),
+    ("audit", "list"),
+    ("audit", "verify", "--json"),
+    ("audit", "export"),
+]
+
+
+@pytest.mark.parametrize(
+    "answer", [b"{}", b'{"status":"UP"}', b"null", b"[]", b"1", b'"ok"', b"[" * 5000]
+)
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_another_program_at_the_port_is_told_from_ours(
+    fake: Fake, command: tuple[str, ...], answer: bytes
+) -> None:
+    fake.answers(answer)
+    environment = {"CONFIG_MANAGER_TOKEN": "t", "CONFIG_MANAGER_URL": fake.url}
+    result = CliRunner().invoke(cli, command, env=environment)
+    assert isinstance(result.exception, ServerUnreachable), result.output
+    assert "no config-manager" in result.exception.detail
+    assert result.output == ""
+
+
+@pytest.mark.parametrize("answer", [b"{}", b'{"status":"UP"}', b"null", b"[]"])
+def test_doctor_finds_another_program_at_the_port(fake: Fake, answer: bytes) -> None:
+    fake.answers(answer)
+    result = CliRunner().invoke(
+        cli, ["doctor", "--url", fake.url], env={"CONFIG_MANAGER_TOKEN": ""}
+    )
+    assert result.exit_code == 5
+    assert "✗ server: what answers at" in result.output
+
+
+def command_line(fake: Fake, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "config_manager.api.main", *command, "--url", fake.url],
+        env={"PATH": "/usr/bin:/bin", "CONFIG_MANAGER_TOKEN": "t", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def a_service_with(value: str) -> dict[str, Any]:
+    return {"config": {"a": value}, "defaulted": [], "revision": 0}
+
+
+@pytest.mark.parametrize(
+    "command", [("get", "door"), ("get", "door", "a"), ("get", "door", "--json")]
+)
+def test_a_reader_who_has_read_enough_is_no_error(fake: Fake, command: tuple[str, ...]) -> None:
+    fake.answers(a_service_with("x" * 200_000))
+    process = command_line(fake, *command)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert (process.wait(20), process.stderr.read()) == (0, b"")
+    process.stderr.close()
+
+
+def test_what_the_output_has_no_character_for_is_shown_escaped(fake: Fake) -> None:
+    fake.answers(a_service_with("→ 日本"))
+    process = command_line(fake, "get", "door", PYTHONIOENCODING="latin-1")
+    output, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (0, b"")
+    assert b"\\u2192 \\u65e5\\u672c" in output
+
+
+def test_a_value_for_a_script_is_never_another_one(fake: Fake) -> None:
+    fake.answers(a_service_with("→"))
+    process = command_line(fake, "get", "door", "a", PYTHONIOENCODING="latin-1")
+    output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output) == (2, b"")
+    assert b"PYTHONIOENCODING=utf-8" in errors
+    process = command_line(fake, "get", "door", "a", PYTHONIOENCODING="utf-8")
+    assert process.communicate(timeout=20)[0] == "→\n".encode()

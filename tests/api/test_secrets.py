@@ -347,9 +347,9 @@ async def test_a_deleted_secret_is_gone_from_everywhere_but_the_masked_history(
     assert house.store.secret_versions() == []
     history = (await house.ask("GET", "/api/v1/config/door/history")).json["entries"]
     assert [(e["action"], e["changes"]) for e in history] == [
-        ("secret-delete", [{"key": "pin", "old": "********", "new": None}]),
-        ("secret", [{"key": "pin", "old": "********", "new": "********"}]),
-        ("secret", [{"key": "pin", "old": None, "new": "********"}]),
+        ("secret-delete", [{"key": "pin", "old": "********", "new": None, "masked": True}]),
+        ("secret", [{"key": "pin", "old": "********", "new": "********", "masked": True}]),
+        ("secret", [{"key": "pin", "old": None, "new": "********", "masked": True}]),
     ]
     assert history[0]["reason"] == "no longer used"
     config = (await house.ask("GET", "/api/v1/config/door")).json["config"]

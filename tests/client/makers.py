@@ -158,7 +158,7 @@ class MemoryDisk:
             raise FileExistsError(errno.EEXIST, "File exists", str(path))
         self.write_atomic(path, data, mode=mode)
 
-    def make_directory(self, path: Path) -> None:
+    def make_directory(self, path: Path, *, mode: int = 0o700) -> None:
         """There are none."""
 
     def lock(self, directory: Path) -> AbstractContextManager[None]:

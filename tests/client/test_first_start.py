@@ -127,7 +127,7 @@ class InterruptedDisk(SystemDisk):
         self._step()
         super().create(path, data, mode=mode)
 
-    def make_directory(self, path: Path) -> None:
+    def make_directory(self, path: Path, *, mode: int = 0o700) -> None:
         self._step()
         super().make_directory(path)
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from click.testing import CliRunner
 from pydantic import BaseModel, Field
 
 from config_manager.client import Config, actor, aio, open_config
+from config_manager.client.cli import client
 from config_manager.client.identity import trust_init
 from config_manager.client.opening import (
     DEFAULT_MQTT_URL,
@@ -358,3 +360,31 @@ def test_starts_on_a_full_disk_rise_too_and_so_does_the_one_after_them(state: Pa
         for index, clock in enumerate(clocks)
     ]
     assert numbers == sorted(set(numbers))
+
+
+def test_the_generation_before_is_taken_aloud(
+    state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = opened(state)
+    keep(first, 4)
+    keep(first, 5)
+    first.claim.close()
+    newest = state / f"{m.SERVICE}.lkg"
+    newest.write_bytes(newest.read_bytes()[:100])
+
+    printed = CliRunner().invoke(client, ["get", "--state", str(state), "--service", m.SERVICE])
+    assert printed.exit_code == 0, printed.output
+    assert printed.stderr == (
+        "the newest kept file does not verify; this is the one before (revision 4)\n"
+    )
+    assert "verify" not in printed.stdout
+
+    again = opened(state)
+    assert again.has_kept
+    (said,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert said.startswith("older kept file taken service=stt-worker revision=4 ")
+    keep(again, 5)
+    again.claim.close()
+    caplog.clear()
+    opened(state)
+    assert "older kept file" not in caplog.text

@@ -90,6 +90,19 @@ def test_a_disk_that_fills_up_leaves_the_old_content_and_nothing_beside_it(tmp_p
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_fails_names_the_file_that_was_meant_not_the_passing_one(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    with files_of_at_most(1_000), pytest.raises(OSError) as written:
+        SystemDisk().write_atomic(path, b"new" * 1_000)
+    path.mkdir()
+    with pytest.raises(OSError) as placed:
+        SystemDisk().write_atomic(path, b"new")
+    with pytest.raises(IsADirectoryError) as read:
+        SystemDisk().read(path)
+    for caught in (written, placed, read):
+        assert (caught.value.filename, caught.value.filename2) == (str(path), None)
+
+
 def test_a_block_that_fails_leaves_the_old_content_and_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "f"
     SystemDisk().write_atomic(path, b"old")
@@ -227,6 +240,19 @@ def test_a_directory_is_made_for_us_alone_and_one_that_is_there_stays(tmp_path: 
         make_directory(tmp_path / "file")
     with pytest.raises(OSError):
         make_directory(tmp_path / "file/state")
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_each_directory_has_its_own_mode_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    old = os.umask(umask)
+    try:
+        make_directory(tmp_path / "a/b/keys")
+        make_directory(tmp_path / "a/trust", mode=0o755)
+    finally:
+        os.umask(old)
+    above = 0o755 & ~umask  # nobody's wish but the umask's
+    wanted = {"a": above, "a/b": above, "a/b/keys": 0o700, "a/trust": 0o755}
+    assert {n: stat.S_IMODE((tmp_path / n).stat().st_mode) for n in wanted} == wanted
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give directories away")

@@ -54,7 +54,7 @@ class RamDisk:
     def create(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         raise NotImplementedError
 
-    def make_directory(self, path: Path) -> None:
+    def make_directory(self, path: Path, *, mode: int = 0o700) -> None:
         raise NotImplementedError
 
     def lock(self, directory: Path) -> AbstractContextManager[None]:
@@ -186,6 +186,17 @@ def test_a_newest_that_is_gone_leaves_the_one_before() -> None:
     disk = disk_with(b"older", b"newer")
     del disk.files[PATH]
     assert open_file(disk).read() == b"older"
+
+
+def test_that_it_is_the_generation_before_is_said_and_why() -> None:
+    disk = disk_with(b"older", b"newer")
+    newest = disk.files.pop(PATH)
+    for there, why in ((None, "is missing"), (newest[:-1], "does not verify"), (newest, None)):
+        if there is not None:
+            disk.files[PATH] = there
+        file = open_file(disk)
+        assert file.read() == (b"newer" if why is None else b"older")
+        assert file.newest_unread == (why and f"the newest kept file {why}")
 
 
 def test_a_newest_that_is_damaged_and_none_before_it_is_broken() -> None:

@@ -96,8 +96,44 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_is_not_ours_in_the_env_file_is_nobodys_business() -> None:
-    write_env_file("OTHER=1\nCONFIG_MANAGER_TOKEN=x\nnot even a variable\n")
+    write_env_file("OTHER=1\nCONFIG_MANAGER_TOKEN=x\nBARE\n# a comment\nexport MORE='a\nb'\n")
     assert load_settings().bind == "127.0.0.1:8081"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('CONFIG_MANAGER_DATA_DIR="./canary\n', 1),
+        ("OTHER=1\n\n  CONFIG_MANAGER_DATA_DIR ./canary\n", 3),
+        ("CONFIG_MANAGER_DATA_DIR\n", 1),
+        ("A='one\ntwo'\r\n# more\r\n\r\ncanary canary\r\nB=1\r\n", 5),
+    ],
+)
+def test_a_line_of_the_env_file_that_does_not_parse_is_named_and_not_repeated(
+    text: str, line: int
+) -> None:
+    """Skipped in silence, the server would start on another, fresh directory of data."""
+    write_env_file(text)
+    with pytest.raises(SettingsInvalid, match=rf"^\.env: line {line} does not parse") as caught:
+        load_settings()
+    assert "canary" not in caught.value.detail
+
+
+def test_a_home_directory_is_meant_where_no_shell_has_looked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_env_file("CONFIG_MANAGER_DATA_DIR=~/mydata\nCONFIG_MANAGER_DB_KEY_FILE=~/db.key\n")
+    settings = load_settings()
+    assert (settings.data_dir, settings.db_key_file) == (tmp_path / "mydata", tmp_path / "db.key")
+    assert load_settings(data_dir=Path("~/flag")).data_dir == tmp_path / "flag"
+    with pytest.raises(SettingsInvalid, match="^--data-dir: ~no-such-user-here"):
+        load_settings(data_dir=Path("~no-such-user-here/data"))
+
+
+def test_a_broker_url_that_does_not_parse_is_said_before_anything_is_made() -> None:
+    with pytest.raises(SettingsInvalid, match="^CONFIG_MANAGER_MQTT_URL"):
+        load_settings(mqtt_url="ftp://x")
 
 
 BAD = {

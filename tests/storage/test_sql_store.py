@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import tempfile
 import threading
@@ -471,7 +472,7 @@ def test_the_first_epoch_is_the_one_of_the_first_start(path: Path) -> None:
 
 def test_a_page_of_history_is_found_without_walking_it(store: SqlStore) -> None:
     """At 50,000 rows a scan or a sort takes 30 ms a page."""
-    with statements_of_reader(store) as seen:
+    with statements_of_pages(store) as seen:
         store.history(HistoryQuery("a", before=9))
         store.history(HistoryQuery("a", key="k"))
     for sql in seen:
@@ -481,11 +482,12 @@ def test_a_page_of_history_is_found_without_walking_it(store: SqlStore) -> None:
 
 
 @contextmanager
-def statements_of_reader(store: SqlStore) -> Iterator[list[str]]:
+def statements_of_pages(store: SqlStore) -> Iterator[list[str]]:
     seen = list[str]()
-    store._reader.set_trace_callback(seen.append)
+    assert store._pages is not None
+    store._pages.set_trace_callback(seen.append)
     yield seen
-    store._reader.set_trace_callback(None)
+    store._pages.set_trace_callback(None)
 
 
 def test_closing_leaves_one_file_and_no_descriptor(path: Path) -> None:
@@ -569,3 +571,53 @@ def seen_from_outside(store: Store) -> list[str]:
         repr(list(store.audit(after=2))),
         repr(sorted(store.pending())),
     ]
+
+
+def test_a_probe_without_a_descriptor_to_spare_does_not_blame_the_database(
+    store: SqlStore, path: Path
+) -> None:
+    Hand(store).write(Put(service="a", values={"k": "v" * 20_000}))
+    with no_more_files():
+        with pytest.raises(OSError, match="Too many open files"):
+            path.open()
+        store.probe()
+        path.rename(path.with_name("elsewhere"))
+        with pytest.raises(DatabaseUnavailable):
+            store.probe()
+    path.with_name("elsewhere").rename(path)
+    store.probe()
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """What is open stays open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# ── pages beside the writer ────────────────────────────────────────────────────────────────────
+
+
+def test_a_page_is_read_beside_a_transaction_and_shows_what_was_committed(hand: Hand) -> None:
+    store = hand.store
+    assert isinstance(store, SqlStore)
+    hand.write(Put(service="a", values={"k": 1}))
+    store.stage([hand.decide(store.load(), Put(service="a", values={"k": 2})).change])
+    with ThreadPoolExecutor(1) as reader:
+        assert len(reader.submit(store.history, HistoryQuery("a")).result(10).entries) == 1
+        assert len(reader.submit(store.audit).result(10)) == 1
+        store.commit_staged()
+        assert len(reader.submit(store.history, HistoryQuery("a")).result(10).entries) == 2
+
+
+def test_a_page_of_a_store_that_is_closed_is_no_crash(path: Path) -> None:
+    store = m.open_sql(path)
+    store.close()
+    with pytest.raises(DatabaseUnavailable, match="closed"):
+        store.history(HistoryQuery("a"))
+    with pytest.raises(DatabaseUnavailable, match="closed"):
+        store.audit()

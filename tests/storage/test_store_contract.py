@@ -410,6 +410,22 @@ def test_pages_put_together_are_the_whole_history_once(written: Store, limit: in
     assert seen == [7, 6, 5, 3, 2, 1]
 
 
+def test_a_page_of_history_ends_with_the_entry_that_makes_it_large(hand: Hand) -> None:
+    for text in "abcd":
+        hand.write(Put(service="a", values={"x": text * 1000}))
+
+    def page(most_bytes: int, **more: Any) -> tuple[list[int], int | None]:
+        found = hand.store.history(HistoryQuery("a", most_bytes=most_bytes, **more))
+        return [entry.revision for entry in found.entries], found.next_before
+
+    assert page(1) == ([4], 4), "never none"
+    assert page(2_001) == ([4], 4)
+    assert page(3_000) == ([4, 3], 3)
+    assert page(3_000, before=3) == ([2, 1], None), "the last one needs no further page"
+    assert page(3_000, before=2) == ([1], None)
+    assert page(1_000_000, limit=3) == ([4, 3, 2], 2)
+
+
 # ── the audit chain ────────────────────────────────────────────────────────────────────────────
 
 

@@ -1,0 +1,34 @@
+"""Pages of history and audit, read beside the writer: nobody's write waits for who reads much.
+
+One at a time, in the order in which they were asked. Who no longer waits has left the queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import trio
+
+from config_manager.actors.actor import Context, Request
+from config_manager.actors.messages import ReadAudit, ReadHistory
+
+R = TypeVar("R")
+
+ReadPage = Callable[[ReadHistory | ReadAudit], Awaitable[Any]]
+
+
+class Pages:
+    """read: one page. Raises Refused."""
+
+    def __init__(self, read: ReadPage) -> None:
+        self._read = read
+        self._turn = trio.Lock()
+
+    async def ask(self, request: Request[R], context: Context) -> R:
+        """Raises Refused, and TooSlowError at the context's deadline."""
+        assert isinstance(request, ReadHistory | ReadAudit)
+        with trio.fail_at(context.deadline):
+            async with self._turn:
+                page: R = await self._read(request)
+                return page

@@ -1,0 +1,42 @@
+"""What ends a command that runs until a signal: one SIGTERM or SIGINT, at any moment, with exit 0.
+
+Three parts hand the signals on: our handler from the first moment, Trio's receiver while the command
+runs, and nobody once it is over, when a second one comes. A process without a handler dies of it,
+and as pid 1 it does not even hear it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Ending:
+    def __init__(self) -> None:
+        self._heeded = False
+
+    def begin(self) -> None:
+        """Until Trio's receiver takes over; nothing is begun that would have to be ended."""
+        for number in SIGNALS:
+            signal.signal(number, self._at_once)
+
+    def heed(self) -> None:
+        """One came and ends the command; those that follow change nothing."""
+        self._heeded = True
+
+    def over(self) -> None:
+        """The command has ended; the interpreter's own end follows, which gives handlers back."""
+        if self._heeded:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+
+    def _at_once(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if not self._heeded:
+            os._exit(0)
+
+
+ENDING = _Ending()
+"""The process has one end."""
