@@ -8,11 +8,18 @@ others only read, and when it ends, however it ends, another takes over.
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import logging
 import os
 import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+
+from config_manager.client import places
+from config_manager.client.saying import say
+from config_manager.config.files import open_lock
 
 _LOOKS = 50
 _LOOK_S = 0.001
@@ -30,6 +37,8 @@ class Claim:
         self._pause = pause
         self._descriptor: int | None = None
         self.is_held = False
+        self.is_barred = False
+        """The file is there, and not for us to open: nobody knows whether another process writes."""
         _claims.add(self)
 
     def take(self) -> bool:
@@ -45,16 +54,15 @@ class Claim:
             self._descriptor = None
 
     def _try(self) -> bool:
-        try:
-            import fcntl
-        except ImportError:  # a system without
-            return True
         if self._descriptor is None:
             try:
-                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-                self._descriptor = os.open(self._path, flags, 0o600)
-            except OSError:  # nobody writes in a directory like that
-                return True
+                self._descriptor = open_lock(self._path)
+            except OSError as error:
+                if not _is_there(self._path, error):  # nobody writes in a directory like that
+                    return True
+                self._say_barred(error)
+                return False
+            self.is_barred = False
         for _ in range(_LOOKS):
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,6 +75,16 @@ class Claim:
             else:
                 return True
         return False
+
+    def _say_barred(self, error: OSError) -> None:
+        """Once: it is tried again all the time."""
+        if self.is_barred:
+            return
+        self.is_barred = True
+        denied = isinstance(error, PermissionError)
+        why = places.helps_against(self._path) if denied else f"{self._path}: {error.strerror}"
+        detail = f"{why}; until then this process keeps nothing on disk"
+        say(logging.WARNING, "kept file not ours to write", service=self._path.stem, detail=detail)
 
     def __del__(self) -> None:
         self.close()
@@ -84,8 +102,8 @@ class Onlooker:
         """Whether it could be taken."""
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:  # nobody ever did, or nobody can
-            return True
+        except OSError as error:  # nobody ever did, or nobody can
+            return not _is_there(self._path, error)
         try:
             return _is_only_looked_at(descriptor)
         finally:
@@ -96,16 +114,19 @@ def _path(state_dir: Path, service: str) -> Path:
     return state_dir / f"{service}.lock"
 
 
+def _is_there(path: Path, error: OSError) -> bool:
+    """Whether others may well lock the file that we can't open."""
+    return error.errno != errno.EROFS and os.path.lexists(path)
+
+
 def _is_only_looked_at(descriptor: int) -> bool:
     """Whether nobody has it for himself. Looking shares the lock, for a moment."""
     try:
-        import fcntl
-
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         fcntl.flock(descriptor, fcntl.LOCK_UN)
     except BlockingIOError:
         return False
-    except (ImportError, OSError):  # no locks here
+    except OSError:  # no locks here
         return True
     return True
 

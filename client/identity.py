@@ -8,6 +8,7 @@ keys/sign.key        Ed25519 seed, 64 hex digits; so are
 keys/seal.key        the X25519 private key that secrets get sealed to, and
 keys/file.key        what the last-known-good files are sealed under
 <service>.lkg        `config_manager.client.cache`; with <service>.lock, `config_manager.client.claim`
+.lock                locked while something of this is made or changed
 
 Several processes may start at once where nothing is yet. Each file is made only where there is none,
 and what counts is what is read afterwards: so they all have the same keys, whoever made them. One that
@@ -16,6 +17,7 @@ dies in between leaves files that the next goes on with.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -163,7 +165,7 @@ def _read_enrolled(state_dir: Path, world: World) -> frozenset[str]:
 def keep_root(state_dir: Path, link: Link, world: World) -> None:
     """Durable on return, before anything is believed because of it. Raises OSError."""
     path = _root_path(state_dir, link.root.version)
-    world.disk.make_directory(path.parent)
+    _make_within(path.parent, world)
     world.disk.write_atomic(path, link.data)
 
 
@@ -213,15 +215,28 @@ def make_instance_name(host: str, world: World) -> InstanceName:
 
 def _make(state_dir: Path, root: bytes, world: World) -> None:
     """Whatever is not there yet; `root.json` last. Raises OSError."""
-    world.disk.make_directory(state_dir)
+    # those above are for their owner alone, too, whatever the umask
+    for place in reversed([state_dir, *state_dir.parents]):
+        world.disk.make_directory(place)
     with world.disk.lock(state_dir):
-        world.disk.make_directory(state_dir / "keys")
+        _make_within(state_dir / "keys", world)
         for name in _KEYS:
             key = world.randomness.token(_KEY_BYTES).hex().encode() + b"\n"
             _create_once(_key_path(state_dir, name), key, world)
         instance = make_instance_name(socket.gethostname(), world)
         _create_once(_name_path(state_dir), instance.encode() + b"\n", world)
         _create_once(_pinned_path(state_dir), root, world)
+
+
+def _make_within(directory: Path, world: World) -> None:
+    """In a state directory. Its owner may plant a link there to where only root may write. Raises OSError."""
+    if os.geteuid() == 0:
+        with suppress(FileNotFoundError):
+            there = os.lstat(directory)
+            if stat.S_ISLNK(there.st_mode) and there.st_uid != 0:
+                told = f"{directory} is a link of uid {there.st_uid}'s, which root does not follow"
+                raise OSError(errno.ELOOP, told)
+    world.disk.make_directory(directory)
 
 
 def _create_once(path: Path, data: bytes, world: World) -> None:

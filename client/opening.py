@@ -7,7 +7,8 @@ environment, `.env` and defaults.
     CONFIG_MANAGER_ROOT        the publisher's root.json, pinned where nothing is pinned yet
     CONFIG_MANAGER_INSTANCE    this instance's name; else the one made with its keys
 
-A line of `.env` counts where the environment does not have the variable.
+A line of `.env` counts where the environment does not have the variable; one for the state directory
+only where it has no STATE_DIRECTORY either.
 """
 
 from __future__ import annotations
@@ -70,11 +71,12 @@ class Options:
     environment says" (`CONFIG_MANAGER_…`). root: the publisher's root.json, pinned where nothing is pinned.
     instance: this instance's name. prefix: of the overriding variables; None is `STT_WORKER_` for
     stt-worker, or a `BaseSettings`' own; "" takes the bare key. env_file: read once, at start, for these
-    and for our own variables; None reads none. require: raise NothingDelivered where nothing was ever
-    delivered. first_wait_s: how long a start without a last-known-good file waits for a publisher; None is
-    5, or 20 with require. bake_s: how long it must live with a change before that counts as proved; 0
-    proves at once. restart_required: keys that only a restart changes. max_stale_s, on_stale: what to do
-    (`report`, `warn`, `stop`) once nothing has proved for that long that what runs is current; None: never.
+    and for our own variables; None reads none; if nothing is said, `.env`, or what a `BaseSettings` names
+    itself. require: raise NothingDelivered where nothing was ever delivered. first_wait_s: how long a start
+    without a last-known-good file waits for a publisher; None is 5, or 20 with require. bake_s: how long it
+    must live with a change before that counts as proved; 0 proves at once. restart_required: keys that only
+    a restart changes. max_stale_s, on_stale: what to do (`report`, `warn`, `stop`) once nothing has proved
+    for that long that what runs is current; None: never.
     """
 
     service: str | None = None
@@ -83,7 +85,7 @@ class Options:
     root: Path | str | None = None
     instance: str | None = None
     prefix: str | None = None
-    env_file: Path | str | None = ".env"
+    env_file: Path | str | None = env_file.UNSAID
     require: bool = False
     first_wait_s: float | None = None
     bake_s: float = BAKE_S
@@ -208,7 +210,7 @@ def prepare(
     claim = Claim(state_dir, service)
     with ExitStack() as unless_all_goes_well:
         unless_all_goes_well.callback(claim.close)
-        if not claim.take():
+        if not claim.take() and not claim.is_barred:
             say(
                 logging.INFO,
                 "kept file shared",

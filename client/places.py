@@ -48,10 +48,18 @@ def unreadable_root(root_file: Path, error: OSError) -> SettingsInvalid:
     why = f"{error.strerror or error}"
     denied = isinstance(error, PermissionError)
     if denied and (place := _obstacle(root_file, writes=False)) is not None:
-        why = _locked(place) or f"{_whose(place)}: chown it, or run as that user"
+        why = helps_against(place)
     return SettingsInvalid(
         f"the trust root {root_file} can't be read: {why}; {WHERE_ROOTS_COME_FROM}"
     )
+
+
+def helps_against(place: Path) -> str:
+    """What to do about a file or directory that this process may not use."""
+    try:
+        return _locked(place) or f"{_whose(place)}: chown it, or run as that user"
+    except OSError as error:  # it was taken away meanwhile
+        return f"{place}: {error.strerror}"
 
 
 def unreadable(path: Path, state_dir: Path, error: OSError) -> SettingsInvalid:

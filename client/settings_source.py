@@ -19,7 +19,11 @@ from typing import Any, cast
 
 from pydantic import AliasPath, TypeAdapter
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+)
 
 from config_manager.client import env_file
 from config_manager.client.cache import Cache, KeptBroken
@@ -45,7 +49,7 @@ _OURS = frozenset({*_WHERE, "CONFIG_MANAGER_MQTT_URL", "CONFIG_MANAGER_ROOT"})
 def delivered(
     service: str, *, state_dir: Path | str | None = None, instance: str | None = None
 ) -> Any:
-    """For `settings_customise_sources`. None is "as the environment says", or `.env`."""
+    """For `settings_customise_sources`. None is "as the environment says", or the class's `env_file`."""
     name = parse_service(service)
 
     def settings_customise_sources(
@@ -77,7 +81,7 @@ class DeliveredSource(PydanticBaseSettingsSource):
         instance: str | None = None,
         lines: Lines | None = None,
     ) -> None:
-        """lines: of `.env`, where ours count; None: of the one in the working directory."""
+        """lines: of `.env`, where ours count; None: of the files that the class names."""
         super().__init__(settings_cls)
         self._service = service
         self._state_dir = state_dir
@@ -117,7 +121,9 @@ class DeliveredSource(PydanticBaseSettingsSource):
     @cached_property
     def _values(self) -> JsonObject:
         """By the fields' own names."""
-        lines = _usual_lines() if self._lines is None else self._lines
+        lines = self._lines
+        if lines is None:
+            lines = _our_lines(self.settings_cls, DotEnvSettingsSource(self.settings_cls))
         said = env_file.ours_in(os.environ, lines)
         directory = expanded(self._state_dir or default_state_dir(said))
         instance = self._instance or said.get("CONFIG_MANAGER_INSTANCE") or None
@@ -146,23 +152,26 @@ def _put(found: dict[str, Any], path: list[str], value: Any) -> None:
 def _our_lines(settings_cls: type[BaseSettings], dotenv: PydanticBaseSettingsSource) -> Lines:
     """Our variables in the class's own `.env`, taken out: to the class they would be unknown ones."""
     theirs: Mapping[str, str | None] = getattr(dotenv, "env_vars", {})
-    ours = {
-        name: value
-        for name, value in theirs.items()
-        if name.upper() in _OURS and name.lower() not in settings_cls.model_fields
-    }
-    if ours:
-        kept = {name: value for name, value in theirs.items() if name not in ours}
-        dotenv.env_vars = kept  # type: ignore[attr-defined]
-    return {**_usual_lines(), **{name.upper(): value for name, value in ours.items()}}
+
+    def is_ours(name: str) -> bool:
+        return name.upper() in _OURS and name.lower() not in settings_cls.model_fields
+
+    if not any(map(is_ours, theirs)):
+        return {}
+    kept = {name: value for name, value in theirs.items() if not is_ours(name)}
+    dotenv.env_vars = kept  # type: ignore[attr-defined]
+    as_written = {name: value for name, value in _read_again(dotenv).items() if is_ours(name)}
+    return {name.upper(): value for name, value in as_written.items()}
 
 
-def _usual_lines() -> Lines:
-    """Of `.env` in the working directory, which is not the class's: it may be anything."""
-    if all(os.environ.get(name) for name in _WHERE) or not Path(env_file.USUAL).is_file():
+def _read_again(dotenv: Any) -> Lines:
+    """Without the environment's values filled in. A pipe can't be read again: nothing of ours is there."""
+    if all(os.environ.get(name) for name in _WHERE):
         return {}
     try:
-        return env_file.read(env_file.USUAL, is_named=False)
+        files = env_file.found(dotenv.env_file, getattr(dotenv, "env_file_depth", None) or 0)
+        files = [file for file in files if file.is_file()]
+        return env_file.read_all(files, dotenv.env_file_encoding or "utf-8")
     except SettingsInvalid as error:
         say(logging.WARNING, ".env not read", detail=str(error))
         return {}

@@ -25,6 +25,9 @@ _OURS = re.compile(r"\.config-manager-[0-9a-f]{16}\.tmp")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _THERE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOCK_FILE = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+LOCK = ".lock"
+"""In each directory whose `locked` somebody had."""
 _ATTEMPTS = 100
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 """What file systems say that know no second name of a file (FAT, some of a network's)."""
@@ -124,14 +127,40 @@ def _name(error: OSError, path: Path) -> None:
         error.filename, error.filename2 = str(path), None
 
 
+def open_lock(path: Path) -> int:
+    """A file that is only locked, made where there is none: for us alone, or, where root makes it, for
+    whom the directory belongs to. Raises OSError."""
+    for _ in range(_ATTEMPTS):
+        with suppress(FileNotFoundError):
+            return os.open(path, _LOCK_FILE)
+        with suppress(FileExistsError):  # somebody else was as quick
+            return _make_lock(path)
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _make_lock(path: Path) -> int:
+    descriptor = os.open(path, _LOCK_FILE | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)  # whatever the umask took away
+        if os.geteuid() == ROOT:
+            owner = path.parent.stat()
+            with suppress(PermissionError):  # a container's root that may give nothing away
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """One at a time, of all processes that do this with the directory. Who can't have it within 5 s
     goes on without: a process that somebody stopped must not keep all others from starting. So does
-    everybody where directories can't be locked."""
+    everybody where files can't be locked. The lock is on a file in it that only its owner opens:
+    a directory can be locked by whoever may read it."""
     descriptor: int | None = None
     with suppress(OSError):
-        descriptor = os.open(directory, _DIRECTORY)
+        descriptor = open_lock(directory / LOCK)
     if descriptor is None:
         yield
         return

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config_manager.client.cli import client
-from config_manager.client.env_file import Lines, ours_in, read, read_for
+from config_manager.client.env_file import UNSAID, Lines, ours_in, read, read_for
 from config_manager.client.identity import trust_init
 from config_manager.client.opening import Options, Prepared, prepare
 from config_manager.config.errors import SettingsInvalid
@@ -72,6 +72,34 @@ def test_an_empty_variable_of_the_environment_is_there_and_says_nothing() -> Non
     lines: Lines = {"CONFIG_MANAGER_ROOT": "x", "CONFIG_MANAGER_BARE": None, "OTHER": "y"}
     assert ours_in({"CONFIG_MANAGER_ROOT": ""}, lines) == {"CONFIG_MANAGER_ROOT": ""}
     assert ours_in({}, lines) == {"CONFIG_MANAGER_ROOT": "x"}
+
+
+def test_a_line_moves_no_state_directory_that_systemd_names(here: Path) -> None:
+    (here / ".env").write_text("CONFIG_MANAGER_STATE_DIR=a\n")
+    root = here / "root.json"
+    at = {"STATE_DIRECTORY": str(here / "systemds")}
+    assert opened(at, root=root).identity.state_dir == here / "systemds"
+    assert opened({"STATE_DIRECTORY": ""}, root=root).identity.state_dir == Path("a")
+    named = {**at, "CONFIG_MANAGER_STATE_DIR": "b"}
+    assert opened(named, root=root).identity.state_dir == Path("b")
+
+
+def test_the_environments_values_are_filled_into_the_services_variables_and_never_into_ours(
+    here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "hunter2")
+    (here / ".env").write_text(
+        "CONFIG_MANAGER_MQTT_URL=mqtt://x:${DB_PASSWORD}@evil\n"
+        "CONFIG_MANAGER_INSTANCE='${NOBODY:-robot}'\nCONFIG_MANAGER_BARE\nOWN=${DB_PASSWORD}\n"
+    )
+    assert read(".env", is_named=False) == {
+        "CONFIG_MANAGER_MQTT_URL": "mqtt://x:${DB_PASSWORD}@evil",
+        "CONFIG_MANAGER_INSTANCE": "${NOBODY:-robot}",
+        "CONFIG_MANAGER_BARE": None,
+        "OWN": "hunter2",
+    }
+    assert caplog.text.count("write it out") == 2
+    assert "hunter2" not in caplog.text
 
 
 def test_an_empty_root_is_none(here: Path) -> None:
@@ -179,16 +207,35 @@ def test_a_settings_class_names_its_own_files_and_the_caller_has_the_last_word(h
             env_file=("a.env", Path("b.env"), "none.env"), env_file_encoding="latin-1"
         )
 
-    class Usual(BaseSettings):
-        pass
-
     Path("a.env").write_bytes("A=ü\nB=1\n".encode("latin-1"))
     Path("b.env").write_text("B=2\n")
     Path(".env").write_text("C=3\n")
-    assert read_for(Own, ".env") == {"A": "ü", "B": "2"}
+    assert read_for(Own, UNSAID) == {"A": "ü", "B": "2"}
     assert read_for(Own, "b.env") == {"B": "2"}
+    assert read_for(Own, ".env") == {"C": "3"}
     assert read_for(Own, None) == {}
-    assert read_for(Usual, ".env") == read_for(BaseModel, ".env") == {"C": "3"}
+    assert read_for(BaseModel, UNSAID) == {"C": "3"}
+
+
+def test_a_settings_class_that_names_no_file_has_none_unless_the_caller_names_one(
+    here: Path,
+) -> None:
+    class Silent(BaseSettings):
+        n: int = 0
+
+    class Usual(Silent):
+        model_config = SettingsConfigDict(env_file=".env")
+
+    (here / ".env").write_text("N=3\nCONFIG_MANAGER_STATE_DIR=a\n")
+
+    def n_and_state(model: type[BaseSettings], **said: Any) -> tuple[Any, Path]:
+        options = Options(service=m.SERVICE, root="root.json", **said)
+        at = {"XDG_STATE_HOME": str(here)}
+        prepared = prepare(model, options, asks=False, world=World(), environment=at)
+        return prepared.instance.effective.values.model_dump()["n"], prepared.identity.state_dir
+
+    assert n_and_state(Silent) == (0, here / "config-manager")
+    assert n_and_state(Silent, env_file=".env") == n_and_state(Usual) == (3, Path("a"))
 
 
 def test_a_settings_class_may_look_further_up(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,4 +245,4 @@ def test_a_settings_class_may_look_further_up(here: Path, monkeypatch: pytest.Mo
     (here / "up.env").write_text("A=1\n")
     (here / "x" / "y").mkdir(parents=True)
     monkeypatch.chdir(here / "x" / "y")
-    assert read_for(Deep, ".env") == {"A": "1"}
+    assert read_for(Deep, UNSAID) == {"A": "1"}

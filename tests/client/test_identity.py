@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,16 @@ def test_init_pins_the_root_and_again_changes_nothing(tmp_path: Path) -> None:
     assert trust_init(state, root) == first == load_identity(state)
     assert state.stat().st_mode & 0o777 == 0o700
     assert {p.stat().st_mode & 0o777 for p in (state / "keys").iterdir()} == {0o600}
+
+
+def test_what_is_missing_above_is_made_for_its_owner_alone_too(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        trust_init(tmp_path / ".local/state/cm", write_root(tmp_path / "r"))
+    finally:
+        os.umask(old)
+    for made in (".local", ".local/state", ".local/state/cm", ".local/state/cm/keys"):
+        assert (tmp_path / made).stat().st_mode & 0o777 == 0o700
 
 
 def test_another_root_is_refused(tmp_path: Path) -> None:

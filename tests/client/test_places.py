@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from pydantic_settings import BaseSettings
 
+from config_manager.client.claim import Claim
 from config_manager.client.identity import keep_root, load_identity, trust_init
 from config_manager.client.opening import Options, default_state_dir, prepare
 from config_manager.client.places import expanded
@@ -280,6 +281,83 @@ def test_a_key_that_the_group_may_read_is_refused_with_the_command(tmp_path: Pat
         load_identity(tmp_path / "state")
 
 
+# ── what root did in a service's directory ─────────────────────────────────────────────────────
+
+TWO_WRITERS = """
+import logging
+from pathlib import Path
+from config_manager.client.claim import Claim, Onlooker
+
+logging.basicConfig(level="WARNING", format="%(message)s")
+state = Path({state!r})
+first, second = Claim(state, "stt-worker"), Claim(state, "stt-worker")
+print("takes", [claim.take() for claim in (first, second, first, second)])
+print("free", Onlooker(state, "stt-worker").take())
+"""
+
+
+def state_of_another(place: Path) -> Path:
+    state = place / "state"
+    state.mkdir(0o700)
+    os.chown(state, UID, UID)
+    return state
+
+
+@as_root
+def test_a_lock_that_root_made_is_for_the_directorys_owner(place: Path) -> None:
+    state = state_of_another(place)
+    root_claim = Claim(state, "stt-worker")
+    assert root_claim.take()
+    root_claim.close()
+    with World().disk.lock(state):
+        pass
+    for name in ("stt-worker.lock", ".lock"):
+        status = (state / name).stat()
+        assert (status.st_uid, status.st_mode & 0o777) == (UID, 0o600)
+    _, told = run_as_another(TWO_WRITERS.format(state=str(state)))
+    assert told == "takes [True, False, True, False]\nfree False\n"
+
+
+@as_root
+def test_where_the_lock_cannot_be_opened_nobody_writes_and_each_says_so_once(place: Path) -> None:
+    state = state_of_another(place)
+    (state / "stt-worker.lock").touch(0o600)  # as an earlier version's root made it
+    _, told = run_as_another(TWO_WRITERS.format(state=str(state)))
+    said = (
+        f"kept file not ours to write service=stt-worker detail={state}/stt-worker.lock belongs to root "
+        f"(uid 0), this process is uid {UID}: chown it, or run as that user; until then this process "
+        "keeps nothing on disk\n"
+    )
+    assert told == "takes [False, False, False, False]\nfree False\n" + 2 * said
+
+
+@as_root
+def test_where_there_can_be_no_lock_a_process_goes_on_without(place: Path) -> None:
+    state = place / "state"
+    state.mkdir(0o755)
+    _, told = run_as_another(TWO_WRITERS.format(state=str(state)))
+    assert told == "takes [True, True, True, True]\nfree True\n"
+
+
+@as_root
+@pytest.mark.parametrize("name", ["keys", "roots"])
+def test_root_follows_no_link_that_a_directorys_owner_planted(place: Path, name: str) -> None:
+    state, victim = state_of_another(place), place / "victim"
+    second = r.root(2, config=(r.SECOND_CONFIG,))
+    if name == "roots":
+        trust_init(state, place / "root.json")
+        (place / "root.json").write_bytes(second)
+    victim.mkdir()
+    (state / name).symlink_to(victim)
+    os.chown(state / name, UID, UID, follow_symlinks=False)
+    expected = (
+        f"{state} can't be written: {state}/{name} is a link of uid {UID}'s, which root does not"
+    )
+    with pytest.raises(SettingsInvalid, match=expected):
+        trust_init(state, place / "root.json")
+    assert list(victim.iterdir()) == []
+
+
 # ── how a place is named ───────────────────────────────────────────────────────────────────────
 
 
@@ -326,7 +404,7 @@ def test_a_working_directory_that_is_gone_and_an_env_file_of_nobody_are_no_crash
     for deeper in (0, 2):
 
         class Settings(BaseSettings):
-            model_config = {"env_file_depth": deeper}
+            model_config = {"env_file": ".env", "env_file_depth": deeper}
 
         options = Options(service="a", state_dir=tmp_path)
         with pytest.raises(SettingsInvalid, match="holds no trust root"):

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import AliasChoices, AliasPath, BaseModel, Field, SecretStr
+from pydantic import AliasChoices, AliasPath, BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config_manager.client.cache import Cache
 from config_manager.client.identity import load_identity, trust_init
-from config_manager.client.settings_source import delivered
+from config_manager.client.settings_source import DeliveredSource, delivered
 from config_manager.client.testing import FakePublisher
 from config_manager.config.world import World
 from tests.client import makers as m
@@ -216,28 +216,66 @@ class InEnvFile(BaseSettings):
     n: int = 0
 
 
-@pytest.mark.parametrize("name", [".env", "settings.env"])
-def test_the_state_directory_may_stand_in_env_file(
-    state: Path, monkeypatch: pytest.MonkeyPatch, name: str
+def test_the_state_directory_may_stand_in_the_classs_env_file(
+    state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deliver(state, config={"n": 5})
     monkeypatch.delenv("CONFIG_MANAGER_STATE_DIR")
     monkeypatch.setenv("XDG_STATE_HOME", str(state.parent / "none"))
     monkeypatch.chdir(state.parent)
     assert InEnvFile().n == 0
-    (state.parent / name).write_text(
+    (state.parent / "settings.env").write_text(
         "CONFIG_MANAGER_STATE_DIR=state\nCONFIG_MANAGER_MQTT_URL=none:\n"
     )
     assert InEnvFile().n == 5
-    monkeypatch.setenv("CONFIG_MANAGER_STATE_DIR", str(state.parent / "none"))
-    assert InEnvFile().n == 0
+    assert as_any(InEnvFile)(_env_file="none").n == 0
+    for environment in ("STATE_DIRECTORY", "CONFIG_MANAGER_STATE_DIR"):
+        with monkeypatch.context() as patch:
+            patch.setenv(environment, str(state.parent / "none"))
+            assert InEnvFile().n == 0
 
 
-def test_an_env_file_that_is_not_the_classs_may_be_anything(
+def test_an_env_file_that_the_class_does_not_name_is_not_read(
     state: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    deliver(state, config={"n": 5})
+    """Somebody else may write in the working directory."""
+    deliver(state, config={"n": 5, "threads": 8})
     monkeypatch.chdir(state.parent)
     (state.parent / ".env").write_bytes(b"A=\xff")
     assert InEnvFile().n == 5
-    assert "not UTF-8" in caplog.text
+    assert caplog.text == ""
+    monkeypatch.delenv("CONFIG_MANAGER_STATE_DIR")
+    monkeypatch.setenv("XDG_STATE_HOME", str(state.parent / "none"))
+    (state.parent / ".env").write_text("CONFIG_MANAGER_STATE_DIR=state\n")
+    assert (InEnvFile().n, Settings().threads) == (0, 4)
+    source = DeliveredSource(Settings, m.SERVICE)
+    assert source() == {}
+
+
+def test_the_environments_values_are_not_filled_into_ours(
+    state: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    deliver(state, config={"n": 5})
+    monkeypatch.delenv("CONFIG_MANAGER_STATE_DIR")
+    monkeypatch.setenv("DB_PASSWORD", "hunter2")
+    monkeypatch.chdir(state.parent)
+    Path("settings.env").write_text("N=${DB_PASSWORD}1\nconfig_manager_state_dir=${DB_PASSWORD}\n")
+    with pytest.raises(ValidationError, match="hunter21"):  # the service's own is as it was
+        InEnvFile()
+    Path("settings.env").write_text("config_manager_state_dir=${DB_PASSWORD}\n")
+    assert InEnvFile().n == 0
+    assert "${DB_PASSWORD} holds no trust root" in caplog.text
+    assert "hunter2" not in caplog.text
+    assert "write it out" in caplog.text
+
+
+def test_a_key_that_others_can_read_is_said_and_the_service_starts(
+    state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    deliver(state, config={"threads": 8})
+    assert Settings().threads == 8
+    key = state / "keys/file.key"
+    key.chmod(0o644)
+    assert Settings().threads == 4
+    assert "nothing delivered" in caplog.text
+    assert f"run: chmod 600 {key}" in caplog.text

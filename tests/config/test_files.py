@@ -296,6 +296,52 @@ def test_who_waits_for_one_that_was_stopped_goes_on_and_so_does_who_can_have_no_
         pass
 
 
+def test_who_may_only_read_the_directory_holds_nobody_up(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    old = os.umask(0o277)
+    began = time.monotonic()
+    try:
+        with locked(tmp_path):
+            assert time.monotonic() - began < files._LOCKED_WITHIN_S / 2
+    finally:
+        os.umask(old)
+        os.close(descriptor)
+    assert stat.S_IMODE((tmp_path / files.LOCK).stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_roots_lock_is_for_the_directorys_owner_and_nothing_that_was_there_is_given_away(
+    tmp_path: Path,
+) -> None:
+    for name in ("service", "there"):
+        (tmp_path / name).mkdir()
+        os.chown(tmp_path / name, 65534, 65534)
+    (tmp_path / "roots-own").touch(0o600)
+    os.link(tmp_path / "roots-own", tmp_path / "there" / files.LOCK)
+    for name in ("service", "there"):
+        with locked(tmp_path / name):
+            pass
+    assert (tmp_path / "service" / files.LOCK).stat().st_uid == 65534
+    assert (tmp_path / "roots-own").stat().st_uid == 0
+
+
+@pytest.mark.parametrize("kind", ["a link", "a directory", "a named pipe"])
+def test_a_lock_that_is_no_file_is_not_followed_and_holds_nobody_up(
+    tmp_path: Path, kind: str
+) -> None:
+    planted = tmp_path / files.LOCK
+    if kind == "a link":
+        planted.symlink_to(tmp_path / "victim")
+    elif kind == "a directory":
+        planted.mkdir()
+    else:
+        os.mkfifo(planted)
+    with locked(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [files.LOCK]
+
+
 FORKS = """
 import os, sys, time
 from pathlib import Path
