@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     import aiomqtt
 
 _KEEPALIVE_S = 10
+_ASK_IN_5_S = 2.0
+"""A broker that knows 3.1.1 alone may say nothing to MQTT 5: it is not remembered, and asked each time."""
 _CONNECT_S = 5.0
 _PUBLISH_S = 10.0
 _IN_FLIGHT = 20
@@ -169,12 +171,15 @@ class AiomqttTransport:
             client = self._client(aiomqtt, address, client_id, will, version, inbox)
             limit = PacketLimit(client)
             try:
-                with trio.fail_after(_CONNECT_S):
+                is_5 = version is aiomqtt.ProtocolVersion.V5
+                with trio.fail_after(_ASK_IN_5_S if is_5 else _CONNECT_S):
                     await trio_asyncio.aio_as_trio(client.__aenter__)()
                 limit.check_connected()
             except Exception as error:
+                # a slow network is given its time in the second attempt
+                asks_again = limit.may_not_know_5(error) or isinstance(error, trio.TooSlowError)
                 _close(client)
-                if version is aiomqtt.ProtocolVersion.V5 and limit.may_not_know_5(error):
+                if is_5 and asks_again:
                     continue
                 raise _lost(limit, inbox.answers, error) from error
             except BaseException:

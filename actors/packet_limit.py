@@ -55,9 +55,11 @@ class PacketLimit:
         paho.on_socket_open = _ReadInTurns(client)
 
     def may_not_know_5(self, error: BaseException) -> bool:
-        """Whether a broker that was spoken to in MQTT 5 may know 3.1.1 alone: it said so, or hung up
-        instead of answering. One that says nothing is slow or down, and is not asked twice."""
-        return self._ended_unanswered or _code(error) == _UNSUPPORTED_PROTOCOL
+        """Whether a broker that was spoken to in MQTT 5 may know 3.1.1 alone: it said so, hung up instead
+        of answering, or says nothing (amqtt does). To be asked before its socket is closed: one that is
+        down, whose connection never was made, is not asked twice."""
+        is_silent = not self._is_greeted and self._paho.socket() is not None
+        return is_silent or self._ended_unanswered or _code(error) == _UNSUPPORTED_PROTOCOL
 
     def check_connected(self) -> None:
         """Right after connecting: aiomqtt forgets that a connection was lost, if that came with the CONNACK."""

@@ -101,10 +101,9 @@ class Config(Generic[M]):
 
         Raises RuntimeError if it was opened in this process before, and what `open_config` raises.
         """
-        if self._thread is not None:
-            if not self._is_forked_away:
-                raise RuntimeError("a Config is opened once; make another")
-            self._begin_anew()
+        if self._thread is not None and not self._is_forked_away:
+            raise RuntimeError("a Config is opened once; make another")
+        self._begin_anew()  # also if it was made before a fork, and is opened after it
         self._thread = threading.Thread(
             target=self._run, name=f"config-manager {self._model.__name__}", daemon=True
         )

@@ -412,6 +412,27 @@ def test_a_worker_may_open_anew_what_its_parent_opened(tmp_path: Path) -> None:
     assert errors == ""
 
 
+MADE_BEFORE = """
+given = {"service": "stt-worker", "state_dir": state, "env_file": None, "mqtt_url": "none:"}
+with opened:
+    publisher.deliver_and_wait(n=6)
+config = Config(Settings, **given)  # at import, in a server's master process
+for _ in range(3):
+    child = os.fork()
+    if not child:
+        config.open()
+        print(config.current.n, flush=True)
+        sys.exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def test_what_was_made_before_a_fork_and_opened_after_it_is_closed_there(tmp_path: Path) -> None:
+    code, said, errors = ended(tmp_path, MADE_BEFORE)
+    assert (code, said, errors) == (0, "6\n6\n6\n", "")
+    assert starts_with(tmp_path) == (6, {})
+
+
 READERS_AND_FORKS = """
 def reads():
     while True:
