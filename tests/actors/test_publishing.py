@@ -60,8 +60,39 @@ async def test_a_broker_that_is_away_for_a_day_costs_nothing_but_the_attempts(
         assert desk.actor.state == "running"
         broker.away = False
         with trio.fail_after(10):
-            await desk.confirmations.wait("gate", 1)
+            assert await desk.confirmations.wait("gate", 1)
     assert wire.config_topic("gate") in broker.retained
+
+
+class Stubborn(MemoryBroker):
+    """Acknowledges everything, and once told to keeps what it has."""
+
+    keeps = False
+
+    def _take(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        if not self.keeps:
+            super()._take(topic, payload, retain=retain)
+
+
+async def test_what_a_broker_acknowledges_and_does_not_take_is_never_confirmed(
+    autojump_clock: MockClock,
+) -> None:
+    first = Put(service="gate", values={"a": 1})
+    broker = Stubborn()
+    desk = Desk(after(first), broker)
+    async with desk.actor.running():
+        with trio.fail_after(10):
+            assert await desk.confirmations.wait("gate", 1)
+        await trio.sleep(5)
+        broker.keeps = True
+        desk.view.replace(newer := after(first, Put(service="gate", values={"a": 2})))
+        with trio.move_on_after(600):  # it is read again meanwhile, and is the older one
+            assert not await desk.confirmations.wait("gate", 2)
+        assert not desk.confirmations.confirmed("gate", 2)
+        assert desk.confirmations.depth(newer) == 1
+        broker.keeps = False
+        with trio.fail_after(120):
+            assert await desk.confirmations.wait("gate", 2)
 
 
 async def test_what_was_rolled_back_clears_nothing_that_the_newer_state_published(
@@ -202,7 +233,7 @@ async def test_what_is_old_or_not_ours_stops_nothing(
         desk.outlet.set_retained(name, document)
     async with desk.actor.running():
         with trio.fail_after(10):
-            await desk.confirmations.wait("gate", 1)
+            assert await desk.confirmations.wait("gate", 1)
         await trio.sleep(5)
         assert desk.view.publishable
     assert {name: broker.retained[name] for name in ours} == ours
@@ -413,4 +444,4 @@ async def test_nothing_is_published_once_publishing_is_held_though_it_is_being_s
         desk.view.publishable = True
         desk.view.wake()
         with trio.fail_after(5):
-            await desk.confirmations.wait("gate", 1)
+            assert await desk.confirmations.wait("gate", 1)
