@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from config_manager.actors.mqtt import Message
+from config_manager.actors.mqtt import BrokerUnavailable, Message
 from config_manager.config import wire
 from config_manager.config.audit import GENESIS
 from config_manager.storage.forgotten import Forgotten, rows_after
@@ -62,6 +62,41 @@ async def test_a_broker_that_is_away_for_a_day_costs_nothing_but_the_attempts(
         with trio.fail_after(10):
             assert await desk.confirmations.wait("gate", 1)
     assert wire.config_topic("gate") in broker.retained
+
+
+class Breaking(MemoryBroker):
+    """Its connection can break; and it forgets all it had."""
+
+    async def messages(self) -> AsyncIterator[Message]:
+        async for message in self._messages:
+            yield message
+        raise BrokerUnavailable("the connection broke")
+
+    def breaks_and_forgets(self) -> None:
+        assert self._arrived is not None
+        self.retained.clear()
+        self.away = True
+        self._arrived.close()
+
+
+async def test_a_broker_that_comes_back_empty_is_told_everything_again_and_holds_nothing_meanwhile(
+    autojump_clock: MockClock,
+) -> None:
+    broker = Breaking()
+    desk = Desk(after(Put(service="gate", values={"a": 1})), broker)
+    desk.outlet.set_retained(wire.HEALTH_TOPIC, b'{"ok":true}')
+    async with desk.actor.running():
+        await trio.sleep(10)
+        held = dict(broker.retained)
+        assert {wire.HEALTH_TOPIC, wire.config_topic("gate")} <= held.keys()
+        assert desk.confirmations.confirmed("gate", 1)
+        broker.breaks_and_forgets()
+        await trio.sleep(10)
+        assert not desk.confirmations.confirmed("gate", 1)
+        broker.away = False
+        await trio.sleep(10)
+        assert broker.retained == held
+        assert desk.confirmations.confirmed("gate", 1)
 
 
 class Stubborn(MemoryBroker):

@@ -414,7 +414,9 @@ class OneCallAtATime(MemoryStore):
     def commit_staged(self) -> None:
         self._in_turn("commit", super().commit_staged)
 
-    def secret_versions(self, service: str, name: str) -> Sequence[SealedSecret]:
+    def secret_versions(
+        self, service: str | None = None, name: str | None = None
+    ) -> Sequence[SealedSecret]:
         return self._in_turn("read", lambda: MemoryStore.secret_versions(self, service, name))
 
     async def is_waiting(self) -> None:
@@ -487,3 +489,29 @@ async def test_a_write_that_was_taken_is_committed_and_answered_though_the_actor
             store.let.set()
         assert [(answer.status, answer.json.get("revision")) for answer in told] == [(201, 1)]
         assert system.view.committed.revision == 1
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_of_two_writes_that_waited_together_the_second_is_decided_on_the_first(
+    tmp_path: Path,
+) -> None:
+    merge = {"content-type": "application/merge-patch+json"}
+    told: list[Answer] = []
+
+    async def patch(rest: Caller, values: dict[str, int]) -> None:
+        told.append(await rest.ask("PATCH", DOOR, values, headers=merge))
+
+    async with one_at_a_time(tmp_path, "probe") as (system, store):
+        rest = Caller(system)
+        async with trio.open_nursery() as nursery:
+            await store.is_waiting()
+            nursery.start_soon(rest.ask, "PUT", DOOR, {"begun": 1})
+            await (
+                trio.testing.wait_all_tasks_blocked()
+            )  # this one is in hand, the others wait for it
+            for name in ("one", "two"):
+                nursery.start_soon(patch, rest, {name: 1})
+            await trio.testing.wait_all_tasks_blocked()
+            store.let.set()
+        assert sorted(answer.json["revision"] for answer in told) == [2, 3]
+        assert (await rest.ask("GET", DOOR)).json["config"] == {"begun": 1, "one": 1, "two": 1}
