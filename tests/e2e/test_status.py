@@ -15,6 +15,7 @@ from paho.mqtt import publish
 
 from config_manager.client.identity import trust_init
 from config_manager.config import wire
+from config_manager.config.documents import Receipt
 from tests.processes import (
     MOSQUITTO,
     TOKEN,
@@ -178,6 +179,9 @@ def test_a_killed_client_under_asyncio_is_gone_for_a_server_that_comes_later(
         [sys.executable, "-c", UNDER_ASYNCIO, str(fleet.state("attic")), fleet.broker.url]
     )
     fleet.shown("attic", lambda i: i["in_sync"] and not i["gone"])
+    os.kill(client.pid, signal.SIGSTOP)  # it says nothing again
+    said = retained(fleet.broker.port, wire.status_topic("stt-worker", "attic"))
+    assert not Receipt.parse(wire.parse_envelope(said).payload).gone
     client.kill()
     fleet.shown("attic", lambda i: i["gone"])
     fleet.server.stop()
@@ -187,7 +191,8 @@ def test_a_killed_client_under_asyncio_is_gone_for_a_server_that_comes_later(
 
 def test_a_killed_server_is_offline_for_who_comes_later(shop: tuple[Processes, Path]) -> None:
     def offline(payload: bytes) -> bool:
-        return json.loads(payload)["data"]["event"] == "offline"
+        event: str = json.loads(payload)["data"]["event"]
+        return event == "offline"
 
     fleet = Fleet(shop)
     with listening(fleet.broker.port, wire.HEALTH_TOPIC) as there:
