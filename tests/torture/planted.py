@@ -62,6 +62,8 @@ class Copy:
         shutil.copytree(ROOT, directory, symlinks=True, ignore=_NOT_COPIED)
         path = os.pathsep.join((str(directory / ".typing"), str(directory)))
         self._env = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        # `git apply` outside of any repository: the copy is what it works on
+        self._env |= {"GIT_CEILING_DIRECTORIES": str(directory.parent)}
         whose = Path(self._run(sys.executable, "-c", _WHOSE).stdout.strip())
         assert whose.is_relative_to(directory), f"it runs the code of {whose}"
 
@@ -77,8 +79,8 @@ class Copy:
         )
 
     def patch(self, bug: Bug) -> None:
-        done = self._run("patch", "-p1", "--batch", "--forward", "--fuzz=0", "-i", str(bug.path))
-        assert done.returncode == 0, f"{bug.path.name} no longer applies:\n{done.stdout}"
+        done = self._run("git", "apply", str(bug.path))
+        assert done.returncode == 0, f"{bug.path.name} no longer applies:\n{done.stderr}"
 
     def test(self, *files: str) -> tuple[int, str]:
         """pytest's exit code and what it said, up to the first failure."""
