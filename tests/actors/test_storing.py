@@ -16,8 +16,9 @@ import trio.testing
 from pydantic import SecretStr
 
 from config_manager.actors import storing
-from config_manager.actors.mqtt import AiomqttTransport
+from config_manager.actors.mqtt import AiomqttTransport, Message
 from config_manager.actors.system import System, running_system
+from config_manager.config import wire
 from config_manager.config.names import Epoch
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
@@ -25,6 +26,7 @@ from config_manager.config.world import SystemDisk, World
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.state import Change, HistoryPage, HistoryQuery, SealedSecret
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
+from tests.actors.desk import MemoryBroker
 from tests.api.asgi import TOKEN, Answer, Caller, on_disk, running, with_the_key
 
 DOOR = "/api/v1/config/door"
@@ -515,3 +517,51 @@ async def test_of_two_writes_that_waited_together_the_second_is_decided_on_the_f
             store.let.set()
         assert sorted(answer.json["revision"] for answer in told) == [2, 3]
         assert (await rest.ask("GET", DOOR)).json["config"] == {"begun": 1, "one": 1, "two": 1}
+
+
+class SlowToGiveBack(MemoryBroker):
+    """Keeps back what is said of the second root until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept_back: Message | None = None
+        self.keeps_back = trio.Event()
+
+    def _tell(self, message: Message) -> None:
+        if message.topic == wire.root_topic(2) and not self.keeps_back.is_set():
+            self.kept_back = message
+            self.keeps_back.set()
+        else:
+            super()._tell(message)
+
+    def goes_on(self) -> None:
+        assert self.kept_back is not None
+        self._tell(self.kept_back)
+
+
+async def test_a_change_of_the_root_that_was_begun_is_finished_though_the_actors_life_ends(
+    tmp_path: Path,
+) -> None:
+    broker = SlowToGiveBack()
+    told: list[Answer] = []
+
+    async def rotate(rest: Caller) -> None:
+        told.append(await rest.ask("POST", "/api/v1/trust/rotate", {"role": "config"}))
+
+    settings = Settings(
+        data_dir=tmp_path, mqtt_url="mqtt://broker.test", bootstrap_token=SecretStr(TOKEN)
+    )
+    async with running_system(
+        settings, catalogue=SAMPLE_CATALOGUE, transport=broker, world=World()
+    ) as system:
+        with trio.fail_after(10):
+            while system.confirmations.brokers[0].state != "connected":
+                await trio.sleep(0.01)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(rotate, Caller(system))
+                await broker.keeps_back.wait()
+                system.trusting.crash(RuntimeError("a drill"))
+                await trio.testing.wait_all_tasks_blocked()
+                broker.goes_on()
+        assert [answer.status for answer in told] == [200]
+        assert system.trust.current.version == 2
