@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,23 +103,28 @@ def chosen(luck: random.Random, *, short: bool) -> list[Bug]:
 
 def planted(some: Sequence[Bug]) -> str:
     """Without any bug all of the tests pass; with each, one fails."""
-    missed: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="cm-planted-") as name:
+    with tempfile.TemporaryDirectory(prefix="cm-planted-") as name, ThreadPoolExecutor(2) as pool:
         there = Path(name).resolve()
-        healthy = sorted({file for bug in some for file in bug.tests})
-        code, said = Copy(there / "healthy").test(*healthy)
-        assert code == 0, f"nothing was planted, and this fails:\n{said}"
-        for bug in some:
-            copy = Copy(there / bug.path.stem)
-            copy.patch(bug)
-            code, said = copy.test(*bug.tests)
-            shutil.rmtree(copy.directory)
-            print(
-                f"       {bug.path.stem}: {'caught' if code == _SOME_FAILED else 'MISSED'}",
-                flush=True,
-            )
-            if code != _SOME_FAILED:
+        files = sorted({file for bug in some for file in bug.tests})
+        healthy = pool.submit(_tested, there / "healthy", None, files)
+        broken = pool.map(lambda bug: _tested(there / bug.path.stem, bug, bug.tests), some)
+        missed: list[str] = []
+        for bug, (code, said) in zip(some, broken, strict=True):
+            is_caught = code == _SOME_FAILED
+            print(f"       {bug.path.stem}: {'caught' if is_caught else 'MISSED'}", flush=True)
+            if not is_caught:
                 missed.append(f"{bug.path.name}: {bug.breaks}: pytest ended with {code}\n{said}")
+        code, said = healthy.result()
+    assert code == 0, f"nothing was planted, and this fails:\n{said}"
     caught = f"{len(some) - len(missed)} of {len(some)} caught"
     assert not missed, "\n".join([caught, *missed])
     return caught
+
+
+def _tested(directory: Path, bug: Bug | None, files: Sequence[str]) -> tuple[int, str]:
+    copy = Copy(directory)
+    if bug is not None:
+        copy.patch(bug)
+    code, said = copy.test(*files)
+    shutil.rmtree(directory)
+    return code, said
