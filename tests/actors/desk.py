@@ -72,6 +72,7 @@ class MemoryBroker:
         self, address: BrokerAddress, *, client_id: str, will: Message | None = None
     ) -> AsyncIterator[MemoryBroker]:
         self.attempts += 1
+        assert will is None or will.retained, "who comes later has to learn it too"
         await trio.lowlevel.checkpoint()
         if self.away:
             raise BrokerUnavailable("connection refused")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from config_manager.actors.mqtt import Message
+from config_manager.actors.mqtt import BrokerUnavailable, Message
 from config_manager.config import wire
 from config_manager.config.audit import GENESIS
 from config_manager.storage.forgotten import Forgotten, rows_after
@@ -60,8 +60,74 @@ async def test_a_broker_that_is_away_for_a_day_costs_nothing_but_the_attempts(
         assert desk.actor.state == "running"
         broker.away = False
         with trio.fail_after(10):
-            await desk.confirmations.wait("gate", 1)
+            assert await desk.confirmations.wait("gate", 1)
     assert wire.config_topic("gate") in broker.retained
+
+
+class Breaking(MemoryBroker):
+    """Its connection can break; and it forgets all it had."""
+
+    async def messages(self) -> AsyncIterator[Message]:
+        async for message in self._messages:
+            yield message
+        raise BrokerUnavailable("the connection broke")
+
+    def breaks_and_forgets(self) -> None:
+        assert self._arrived is not None
+        self.retained.clear()
+        self.away = True
+        self._arrived.close()
+
+
+async def test_a_broker_that_comes_back_empty_is_told_everything_again_and_holds_nothing_meanwhile(
+    autojump_clock: MockClock,
+) -> None:
+    broker = Breaking()
+    desk = Desk(after(Put(service="gate", values={"a": 1})), broker)
+    desk.outlet.set_retained(wire.HEALTH_TOPIC, b'{"ok":true}')
+    async with desk.actor.running():
+        await trio.sleep(10)
+        held = dict(broker.retained)
+        assert {wire.HEALTH_TOPIC, wire.config_topic("gate")} <= held.keys()
+        assert desk.confirmations.confirmed("gate", 1)
+        broker.breaks_and_forgets()
+        await trio.sleep(10)
+        assert not desk.confirmations.confirmed("gate", 1)
+        broker.away = False
+        await trio.sleep(10)
+        assert broker.retained == held
+        assert desk.confirmations.confirmed("gate", 1)
+
+
+class Stubborn(MemoryBroker):
+    """Acknowledges everything, and once told to keeps what it has."""
+
+    keeps = False
+
+    def _take(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        if not self.keeps:
+            super()._take(topic, payload, retain=retain)
+
+
+async def test_what_a_broker_acknowledges_and_does_not_take_is_never_confirmed(
+    autojump_clock: MockClock,
+) -> None:
+    first = Put(service="gate", values={"a": 1})
+    broker = Stubborn()
+    desk = Desk(after(first), broker)
+    async with desk.actor.running():
+        with trio.fail_after(10):
+            assert await desk.confirmations.wait("gate", 1)
+        await trio.sleep(5)
+        broker.keeps = True
+        desk.view.replace(newer := after(first, Put(service="gate", values={"a": 2})))
+        with trio.move_on_after(600):  # it is read again meanwhile, and is the older one
+            assert not await desk.confirmations.wait("gate", 2)
+        assert not desk.confirmations.confirmed("gate", 2)
+        assert desk.confirmations.depth(newer) == 1
+        broker.keeps = False
+        with trio.fail_after(120):
+            assert await desk.confirmations.wait("gate", 2)
 
 
 async def test_what_was_rolled_back_clears_nothing_that_the_newer_state_published(
@@ -202,7 +268,7 @@ async def test_what_is_old_or_not_ours_stops_nothing(
         desk.outlet.set_retained(name, document)
     async with desk.actor.running():
         with trio.fail_after(10):
-            await desk.confirmations.wait("gate", 1)
+            assert await desk.confirmations.wait("gate", 1)
         await trio.sleep(5)
         assert desk.view.publishable
     assert {name: broker.retained[name] for name in ours} == ours
@@ -427,4 +493,4 @@ async def test_nothing_is_published_once_publishing_is_held_though_it_is_being_s
         desk.view.publishable = True
         desk.view.wake()
         with trio.fail_after(5):
-            await desk.confirmations.wait("gate", 1)
+            assert await desk.confirmations.wait("gate", 1)

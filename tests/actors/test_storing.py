@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
+from typing import TypeVar
 
 import pytest
 import trio
@@ -13,18 +16,21 @@ import trio.testing
 from pydantic import SecretStr
 
 from config_manager.actors import storing
-from config_manager.actors.mqtt import AiomqttTransport
+from config_manager.actors.mqtt import AiomqttTransport, Message
 from config_manager.actors.system import System, running_system
+from config_manager.config import wire
 from config_manager.config.names import Epoch
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import SystemDisk, World
 from config_manager.storage.memory_store import MemoryStore
-from config_manager.storage.state import HistoryPage, HistoryQuery
+from config_manager.storage.state import Change, HistoryPage, HistoryQuery, SealedSecret
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
+from tests.actors.desk import MemoryBroker
 from tests.api.asgi import TOKEN, Answer, Caller, on_disk, running, with_the_key
 
 DOOR = "/api/v1/config/door"
+T = TypeVar("T")
 
 
 class FailingStore(MemoryStore):
@@ -375,3 +381,187 @@ async def test_a_page_that_can_not_be_read_makes_it_read_only_and_it_recovers(
             while (await rest.ask("GET", f"{DOOR}/history")).status != 200:
                 await trio.sleep(0.05)
         assert (await rest.ask("PUT", DOOR, {"open": False})).status == 200
+
+
+class OneCallAtATime(MemoryStore):
+    """Waits in one kind of call until it is let, and notes what comes meanwhile. A store is promised that
+    nothing does: SQLite's connection, too, is one."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        super().__init__(epoch)
+        self.waits_in: str | None = None
+        self._lock = Lock()
+        self.waiting = Event()
+        self.let = Event()
+        self.at_once: list[str] = []
+
+    def _in_turn(self, name: str, call: Callable[[], T]) -> T:
+        if not self._lock.acquire(blocking=False):
+            self.at_once.append(name)
+            return call()
+        try:
+            if name == self.waits_in and not self.let.is_set():
+                self.waiting.set()
+                assert self.let.wait(10), "nobody let it"
+            return call()
+        finally:
+            self._lock.release()
+
+    def probe(self) -> None:
+        self._in_turn("probe", super().probe)
+
+    def stage(self, changes: Sequence[Change], *, wait: bool = True) -> None:
+        self._in_turn("stage", lambda: MemoryStore.stage(self, changes, wait=wait))
+
+    def commit_staged(self) -> None:
+        self._in_turn("commit", super().commit_staged)
+
+    def secret_versions(
+        self, service: str | None = None, name: str | None = None
+    ) -> Sequence[SealedSecret]:
+        return self._in_turn("read", lambda: MemoryStore.secret_versions(self, service, name))
+
+    async def is_waiting(self) -> None:
+        with trio.fail_after(10):
+            await trio.to_thread.run_sync(self.waiting.wait, abandon_on_cancel=True)
+
+
+@asynccontextmanager
+async def one_at_a_time(
+    directory: Path, waits_in: str
+) -> AsyncIterator[tuple[System, OneCallAtATime]]:
+    stores: list[OneCallAtATime] = []
+
+    def make(epoch: Epoch) -> OneCallAtATime:
+        stores.append(OneCallAtATime(epoch))
+        return stores[-1]
+
+    async with running(directory, make) as system:
+        (store,) = stores
+        store.waits_in = waits_in
+        try:
+            yield system, store
+        finally:
+            store.let.set()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("waits_in", ["probe", "read", "commit"])
+async def test_the_store_is_asked_one_thing_at_a_time(tmp_path: Path, waits_in: str) -> None:
+    told: list[Answer] = []
+
+    async def put(rest: Caller) -> None:
+        told.append(await rest.ask("PUT", DOOR, {"open": True}))
+
+    async with one_at_a_time(tmp_path, waits_in) as (system, store):
+        rest = Caller(system)
+        async with trio.open_nursery() as nursery:
+            if waits_in == "read":
+                nursery.start_soon(rest.ask, "GET", "/api/v1/secrets/door/pin")
+            elif waits_in == "commit":
+                nursery.start_soon(rest.ask, "PUT", "/api/v1/config/another", {})
+            await store.is_waiting()
+            nursery.start_soon(put, rest)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not told, "it waits for its turn"
+            store.let.set()
+        assert [answer.status for answer in told] == [201]
+        assert store.at_once == []
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("waits_in", ["probe", "commit"])
+async def test_a_write_that_was_taken_is_committed_and_answered_though_the_actors_life_ends(
+    tmp_path: Path, waits_in: str
+) -> None:
+    told: list[Answer] = []
+
+    async def put(rest: Caller) -> None:
+        told.append(await rest.ask("PUT", DOOR, {"open": True}))
+
+    async with one_at_a_time(tmp_path, waits_in) as (system, store):
+        async with trio.open_nursery() as nursery:
+            if waits_in == "probe":
+                await store.is_waiting()
+            nursery.start_soon(put, Caller(system))
+            await store.is_waiting()
+            await trio.testing.wait_all_tasks_blocked()
+            system.storing.crash(RuntimeError("a drill"))
+            await trio.testing.wait_all_tasks_blocked()
+            store.let.set()
+        assert [(answer.status, answer.json.get("revision")) for answer in told] == [(201, 1)]
+        assert system.view.committed.revision == 1
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_of_two_writes_that_waited_together_the_second_is_decided_on_the_first(
+    tmp_path: Path,
+) -> None:
+    merge = {"content-type": "application/merge-patch+json"}
+    told: list[Answer] = []
+
+    async def patch(rest: Caller, values: dict[str, int]) -> None:
+        told.append(await rest.ask("PATCH", DOOR, values, headers=merge))
+
+    async with one_at_a_time(tmp_path, "probe") as (system, store):
+        rest = Caller(system)
+        async with trio.open_nursery() as nursery:
+            await store.is_waiting()
+            nursery.start_soon(rest.ask, "PUT", DOOR, {"begun": 1})
+            await (
+                trio.testing.wait_all_tasks_blocked()
+            )  # this one is in hand, the others wait for it
+            for name in ("one", "two"):
+                nursery.start_soon(patch, rest, {name: 1})
+            await trio.testing.wait_all_tasks_blocked()
+            store.let.set()
+        assert sorted(answer.json["revision"] for answer in told) == [2, 3]
+        assert (await rest.ask("GET", DOOR)).json["config"] == {"begun": 1, "one": 1, "two": 1}
+
+
+class SlowToGiveBack(MemoryBroker):
+    """Keeps back what is said of the second root until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept_back: Message | None = None
+        self.keeps_back = trio.Event()
+
+    def _tell(self, message: Message) -> None:
+        if message.topic == wire.root_topic(2) and not self.keeps_back.is_set():
+            self.kept_back = message
+            self.keeps_back.set()
+        else:
+            super()._tell(message)
+
+    def goes_on(self) -> None:
+        assert self.kept_back is not None
+        self._tell(self.kept_back)
+
+
+async def test_a_change_of_the_root_that_was_begun_is_finished_though_the_actors_life_ends(
+    tmp_path: Path,
+) -> None:
+    broker = SlowToGiveBack()
+    told: list[Answer] = []
+
+    async def rotate(rest: Caller) -> None:
+        told.append(await rest.ask("POST", "/api/v1/trust/rotate", {"role": "config"}))
+
+    settings = Settings(
+        data_dir=tmp_path, mqtt_url="mqtt://broker.test", bootstrap_token=SecretStr(TOKEN)
+    )
+    async with running_system(
+        settings, catalogue=SAMPLE_CATALOGUE, transport=broker, world=World()
+    ) as system:
+        with trio.fail_after(10):
+            while system.confirmations.brokers[0].state != "connected":
+                await trio.sleep(0.01)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(rotate, Caller(system))
+                await broker.keeps_back.wait()
+                system.trusting.crash(RuntimeError("a drill"))
+                await trio.testing.wait_all_tasks_blocked()
+                broker.goes_on()
+        assert [answer.status for answer in told] == [200]
+        assert system.trust.current.version == 2

@@ -129,6 +129,16 @@ async def test_past_the_room_for_all_bodies_a_caller_is_told_to_come_back(
         assert app._api.room.taken == 0
 
 
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_of_who_has_no_token_only_little_is_kept(tmp_path: Path, fast_path: bool) -> None:
+    async with running(tmp_path) as system:
+        caller = Caller(system, fast_path=fast_path)
+        enrol, body = "/api/v1/devices/enroll", b"{}".ljust(16 * 1024)
+        assert (await caller.ask("POST", enrol, body + b" ", token=None)).status == 413
+        told = await caller.ask("POST", enrol, body, token=None)
+        assert told.status == 422, "it was read"
+
+
 async def test_who_leaves_in_the_middle_gives_his_room_back(tmp_path: Path) -> None:
     async with running(tmp_path) as system:
         app = RestApp(system, dev=False)

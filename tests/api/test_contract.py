@@ -135,6 +135,22 @@ async def test_the_same_idempotency_key_is_the_same_revision(rest: Caller) -> No
     assert rest.system.view.committed.revision == 1
 
 
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+async def test_a_repetition_answers_the_etag_of_what_it_wrote_not_of_what_is_there_now(
+    rest: Caller, method: str
+) -> None:
+    kind = {} if method == "PUT" else {"content-type": "application/merge-patch+json"}
+    once = {"Idempotency-Key": "once", **kind}
+    assert (await rest.ask("PUT", DOOR, {})).headers["etag"] == '"1"'
+    first = await rest.ask(method, DOOR, {"a": 1}, headers=once)
+    newer = await rest.ask("PUT", DOOR, {"a": 2})
+    again = await rest.ask(method, DOOR, {"a": 1}, headers=once)
+    assert [answer.headers["etag"] for answer in (first, newer, again)] == ['"2"', '"3"', '"2"']
+    # so who goes on with it overwrites nobody
+    follows = {"If-Match": again.headers["etag"]}
+    assert (await rest.ask("PUT", DOOR, {"a": 3}, headers=follows)).status == 412
+
+
 async def test_wait_confirmed_without_a_broker_answers_pending_in_time(rest: Caller) -> None:
     began = trio.current_time()
     answer = await rest.ask("PUT", DOOR + "?wait=confirmed&timeout=0.2", {"a": 1})
@@ -146,6 +162,21 @@ async def test_an_envelope_that_would_be_too_large_is_413_and_not_committed(rest
     answer = await rest.ask("PUT", DOOR, {"a": "x" * 300_000})
     assert answer.status == 413
     assert rest.system.view.committed.revision == 0
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_a_body_of_one_mebibyte_is_taken_and_a_byte_more_is_not(
+    rest: Caller, fast_path: bool
+) -> None:
+    caller = Caller(rest.system, fast_path=fast_path)
+    body = b'{"a": 1}'.ljust(1024 * 1024)  # blanks: the envelope has a smaller limit of its own
+    refused = await caller.ask("PUT", DOOR, body + b" ")
+    assert (refused.status, refused.json["type"]) == (413, "/problems/too-large")
+    assert rest.system.view.committed.revision == 0
+    assert (await caller.ask("PUT", DOOR, body)).status == 201
+    secret = b'{"service": "door", "name": "pin", "value": "1234"}'.ljust(1024 * 1024)
+    assert (await caller.ask("POST", "/api/v1/secrets", secret + b" ")).status == 413
+    assert (await caller.ask("POST", "/api/v1/secrets", secret)).status == 201
 
 
 # ── secrets ────────────────────────────────────────────────────────────────────────────────────

@@ -7,10 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from config_manager.api.disk_errors import of_a_file, told_of
+from config_manager.api.trust_command import make_key
 from config_manager.config.errors import DataDirUnusable, DiskFailed, PortTaken
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
+from tests.platter import platter
 
 
 def failing(number: int, path: Path | None = None) -> OSError:
@@ -87,3 +90,10 @@ def test_a_file_of_any_command_is_3(tmp_path: Path) -> None:
     assert told is not None
     assert told.description.exit_code == 3
     assert told.detail.startswith(f"{tmp_path}/out: Permission denied; ")
+
+
+def test_a_root_key_that_was_made_and_its_public_half_survive_a_power_cut(tmp_path: Path) -> None:
+    with platter() as done:
+        made = CliRunner().invoke(make_key, ["--out", str(tmp_path / "root.key")])
+    assert made.exit_code == 0, made.output
+    assert done == ["file", "directory"] * 2

@@ -232,6 +232,7 @@ class TrioKit(Kit):
         self, address: Any, *, client_id: str, will: mqtt.Message | None = None
     ) -> AsyncIterator[Any]:
         assert will is not None
+        assert will.retained, "who comes later has to learn it too"
         await trio.lowlevel.checkpoint()
         broker = self.brokers[address.host]
         broker.client_ids.append(client_id)

@@ -319,8 +319,12 @@ def test_kept_files_that_cannot_be_read_cost_what_was_kept_but_not_the_start(sta
 
 
 def test_a_damaged_file_is_said_and_both_generations_gone_is_a_first_start(state: Path) -> None:
-    keep(opened(state), 5)
-    for path in state.glob("*.lkg*"):
+    before = opened(state)
+    keep(before, 5)
+    keep(before, 6)
+    both = list(state.glob("*.lkg*"))
+    assert len(both) == 2
+    for path in both:
         path.write_bytes(b"x")
     prepared = opened(state)
     assert "does not verify" in (prepared.broken or "")

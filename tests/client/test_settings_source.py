@@ -73,7 +73,8 @@ def test_a_file_that_was_tampered_with_is_not_taken(
 ) -> None:
     deliver(state, config={"whisper_model": "base"})
     for kept in state.glob("*.lkg*"):
-        kept.write_bytes(kept.read_bytes()[:-1] + b"\0")
+        *content, last = kept.read_bytes()
+        kept.write_bytes(bytes([*content, last ^ 1]))
     assert Settings().whisper_model == "tiny"
     assert "does not verify" in caplog.text
 

@@ -22,6 +22,7 @@ import pytest
 from config_manager.config import files
 from config_manager.config.files import creating, locked, make_directory, replacing, sweep
 from config_manager.config.world import SystemDisk
+from tests.platter import REPLACED, platter
 
 GUESSED = ".config-manager-0123456789abcdef.tmp"
 
@@ -79,6 +80,35 @@ def test_roots_file_is_the_directorys_owners_only_where_that_is_asked_for(tmp_pa
         file.write(b"x")
     assert (tmp_path / "service's").stat().st_uid == 65534
     assert (tmp_path / "operator's").stat().st_uid == 0
+
+
+def test_a_power_cut_leaves_the_old_file_or_the_new_one_whole(tmp_path: Path) -> None:
+    with platter() as done, replacing(tmp_path / "f") as file:
+        file.write(b"x")
+        assert done == []
+    assert done == REPLACED
+    with platter() as done, creating(tmp_path / "g") as file:
+        file.write(b"x")
+        assert done == []
+    assert done == ["file", "link", "directory"]
+
+
+def test_a_power_cut_leaves_a_new_file_where_there_are_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    with platter() as done, creating(tmp_path / "f") as file:
+        file.write(b"x")
+    assert done == ["file", "link", "replace", "directory"]
+
+
+def test_a_power_cut_leaves_a_directory_that_was_made_in_the_one_above(tmp_path: Path) -> None:
+    with platter() as done:
+        make_directory(tmp_path / "a" / "b")
+    assert done == ["directory", "directory"]
 
 
 def test_a_disk_that_fills_up_leaves_the_old_content_and_nothing_beside_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from nacl.signing import SigningKey
 from config_manager.config import roots, trust, wire
 from config_manager.config.documents import Root
 from config_manager.config.errors import Conflict, InvalidValues, NotFound
-from config_manager.config.trust import Distrust
+from config_manager.config.trust import Distrust, Reason
 from config_manager.config.wire import Envelope, Signature, keyid
 
 AT = "2027-01-15T08:00:00.000Z"
@@ -41,6 +41,12 @@ def believed(before: Root, envelope: Envelope) -> Root:
     return trust.judge_root(envelope.to_bytes(), before, NOW)
 
 
+def refused(before: Root, envelope: Envelope) -> Reason:
+    with pytest.raises(Distrust) as caught:
+        believed(before, envelope)
+    return caught.value.reason
+
+
 def test_the_first_one_believes_itself() -> None:
     assert trust.judge_root(signed(FIRST, 0).to_bytes(), None, NOW) == FIRST
 
@@ -60,11 +66,15 @@ def test_a_rotated_role_signs_with_the_new_key_and_the_old_one_is_good_for_a_whi
 def test_a_new_root_key_needs_the_old_ones_signature_and_its_own() -> None:
     second = roots.rotated(FIRST, "root", key_id(0), public(3), at=AT, old_until=LATER)
     assert second.roles["root"].keyids == (key_id(3),)
-    for signers, missing in ((), [1, 2]), ((0,), [2]), ((3,), [1]), ((1, 2), [1, 2]):
+    for signers, missing, why in (
+        ((), [1, 2], "malformed"),
+        ((0,), [2], "unknown-key"),
+        ((3,), [1], "unknown-key"),
+        ((1, 2), [1, 2], "unknown-key"),
+    ):
         envelope = signed(second, *signers)
         assert [one.version for one in roots.needs(envelope, FIRST, second)] == missing
-        with pytest.raises(Distrust):
-            believed(FIRST, envelope)
+        assert refused(FIRST, envelope) == why
     envelope = signed(second, 0, 3)
     assert roots.needs(envelope, FIRST, second) == ()
     assert believed(FIRST, envelope) == second
@@ -80,10 +90,9 @@ def test_two_of_three_is_reached_one_signer_after_the_other() -> None:
     assert set(need.keyids) == {key_id(3), key_id(4)}
     assert believed(two, signed(three, 0, 4)) == three
     four = roots.rotated(three, "config", key_id(1), public(5), at=AT, old_until=None)
-    with pytest.raises(Distrust):
-        believed(three, signed(four, 4))
-    with pytest.raises(Distrust):
-        believed(three, signed(four, 4, 4))  # a threshold counts keys, not signatures
+    assert refused(three, signed(four, 4)) == "unknown-key"
+    # a threshold counts keys, not signatures
+    assert refused(three, signed(four, 4, 4)) == "unknown-key"
     assert believed(three, signed(four, 4, 3)) == four
 
 

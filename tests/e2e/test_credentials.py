@@ -26,7 +26,7 @@ def credentials(shop: tuple[Processes, Path]) -> Path:
     directory = shop[1] / "credentials"
     directory.mkdir(mode=0o700)
     for number, name in enumerate(NAMES):
-        (directory / f"{name}.key").write_text(f"{number + 1:064x}")
+        (directory / f"{name}.key").write_text(f"{0xC0FFEE00 + number:08x}" * 8)
     (directory / "admin.token").write_text("a-token-from-systemd\n")
     for path in directory.iterdir():
         path.chmod(0o400)
@@ -48,10 +48,13 @@ def test_with_every_key_from_systemd_none_lies_beside_the_data(
         assert process.terminate() == 0
     assert list((data / "keys").iterdir()) == []
     held = [path.read_text().strip() for path in credentials.iterdir()]
+    keys = [bytes.fromhex(path.read_text()) for path in credentials.glob("*.key")]
+    assert len(keys) == len(NAMES)
     for path in data.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
             assert not [key for key in held if key.encode() in content], path
+            assert not [key for key in keys if key in content], path
 
 
 def test_a_stolen_data_directory_without_the_credentials_does_not_open(

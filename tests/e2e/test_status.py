@@ -14,6 +14,8 @@ import pytest
 from paho.mqtt import publish
 
 from config_manager.client.identity import trust_init
+from config_manager.config import wire
+from config_manager.config.documents import Receipt
 from tests.processes import (
     MOSQUITTO,
     TOKEN,
@@ -23,6 +25,8 @@ from tests.processes import (
     Server,
     eventually,
     free_port,
+    listening,
+    retained,
 )
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
@@ -38,6 +42,19 @@ async def main():
         await trio.sleep_forever()
 
 trio.run(main)
+"""
+
+UNDER_ASYNCIO = """
+import asyncio, sys
+from config_manager.client import open_config
+from config_manager.config.services.stt_worker import SttSettings
+
+async def main():
+    async with open_config(SttSettings, service="stt-worker", state_dir=sys.argv[1],
+                           mqtt_url=sys.argv[2], instance="attic"):
+        await asyncio.Event().wait()
+
+asyncio.run(main())
 """
 
 
@@ -151,6 +168,38 @@ def test_a_killed_client_is_gone_and_is_back_with_its_next_start(
     fleet.shown("kitchen", lambda i: i["in_sync"] and not i["gone"])
     assert client.terminate() == 0
     fleet.shown("kitchen", lambda i: i["gone"])
+
+
+def test_a_killed_client_under_asyncio_is_gone_for_a_server_that_comes_later(
+    shop: tuple[Processes, Path],
+) -> None:
+    fleet = Fleet(shop)
+    fleet.server.put("stt-worker", {})
+    client = fleet.processes.start(
+        [sys.executable, "-c", UNDER_ASYNCIO, str(fleet.state("attic")), fleet.broker.url]
+    )
+    fleet.shown("attic", lambda i: i["in_sync"] and not i["gone"])
+    os.kill(client.pid, signal.SIGSTOP)  # it says nothing again
+    said = retained(fleet.broker.port, wire.status_topic("stt-worker", "attic"))
+    assert not Receipt.parse(wire.parse_envelope(said).payload).gone
+    client.kill()
+    fleet.shown("attic", lambda i: i["gone"])
+    fleet.server.stop()
+    fleet.server.start()
+    fleet.shown("attic", lambda i: i["gone"])
+
+
+def test_a_killed_server_is_offline_for_who_comes_later(shop: tuple[Processes, Path]) -> None:
+    def offline(payload: bytes) -> bool:
+        event: str = json.loads(payload)["data"]["event"]
+        return event == "offline"
+
+    fleet = Fleet(shop)
+    with listening(fleet.broker.port, wire.HEALTH_TOPIC) as there:
+        there.message(wire.HEALTH_TOPIC, lambda payload: not offline(payload))
+        fleet.server.kill()
+        there.message(wire.HEALTH_TOPIC, offline)
+    assert offline(retained(fleet.broker.port, wire.HEALTH_TOPIC))
 
 
 def test_a_broker_killed_and_revived_empty_is_told_again_and_what_stopped_meanwhile_is_not_lost(

@@ -29,6 +29,7 @@ from tests.processes import (
     port_of,
     workshop,
 )
+from tests.torture.planted import chosen, planted
 from tests.torture.rubbish import storm
 from tests.torture.stories import hang_ups, race
 
@@ -220,7 +221,7 @@ def main() -> int:
     parser.add_argument(
         "--short",
         action="store_true",
-        help="the broker is away for 5 s, not 60; 20,000 raw requests, not 100,000",
+        help="the broker is away for 5 s, not 60; 20,000 raw requests, not 100,000; 5 planted bugs, not all",
     )
     parser.add_argument("--cycles", type=int, help="how often the server is killed")
     parser.add_argument("--seed", type=int, default=random.randrange(2**31))
@@ -231,6 +232,8 @@ def main() -> int:
         with workshop() as (processes, directory):
             run(processes, directory, tally, options)
         tally.check("the suite's long tests", marked_tests)
+        some = chosen(random.Random(options.seed), short=options.short)
+        tally.check("planted", partial(planted, some))
     except Exception:
         tally.failed += 1
         traceback.print_exc()
