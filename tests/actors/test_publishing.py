@@ -406,6 +406,8 @@ async def test_a_broker_that_repeats_an_old_receipt_without_end_gets_one_answer_
     broker.retained |= {RECEIPT_TOPIC: said()}
     desk = Desk(having_forgotten(empty()), broker)
     async with desk.actor.running():
+        while broker._arrived is None:  # it connects in its turn
+            await trio.sleep(0.01)
         for _ in range(200):
             await broker.publish(RECEIPT_TOPIC, said(gone=True), retain=True)
         await trio.sleep(0.5)
