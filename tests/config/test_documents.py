@@ -64,7 +64,7 @@ NEED_NOT_BE_THERE = {
 }
 
 
-def changed(kind: str, **changes: Any) -> bytes:
+def changed(kind: str, /, **changes: Any) -> bytes:
     """A document with members changed, or (`...`) left out."""
     value = {**json.loads(KINDS[kind][0].to_bytes()), **changes}
     return json.dumps({k: v for k, v in value.items() if v is not ...}).encode()
@@ -371,7 +371,7 @@ def test_any_signed_object_is_a_document_or_is_not(
         for name in data.draw(st.lists(st.sampled_from(FIELDS[kind].split()), max_size=2))
     }
     try:
-        document = KINDS[kind][1](changed(kind, **value, **swapped))
+        document = KINDS[kind][1](changed(kind, **(value | swapped)))
     except (NotADocument, UnknownCritical) as error:
         assert str(error)
     else:
