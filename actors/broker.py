@@ -201,8 +201,9 @@ async def _start(folder: Path, port: int, world: World) -> subprocess.Popen[byte
 
 def _command(folder: Path, port: int, world: World) -> list[str]:
     mosquitto = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+    bundled = [sys.executable, "-m", "config_manager.actors.bundled_broker", str(port)]
     if mosquitto is None:
-        return [sys.executable, "-m", "config_manager.actors.bundled_broker", str(port)]
+        return bundled
     # as root it would drop to a user of its own, who can't write here
     user = "user root\n" if os.geteuid() == 0 else ""
     conf = folder / "mosquitto.conf"
@@ -214,8 +215,7 @@ def _command(folder: Path, port: int, world: World) -> list[str]:
         except OSError as error:
             if not _takes_no_writes(error):
                 raise
-            # the bundled one needs no file
-            return [sys.executable, "-m", "config_manager.actors.bundled_broker", str(port)]
+            return bundled  # which needs no file
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", *command] if setpriv else command
 

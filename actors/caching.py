@@ -57,7 +57,6 @@ class Keeper:
         self._witness = witness
         self._kept: Committed | None = None
         self._logged = view.committed
-        self._said: str | None = None
 
     @property
     def due(self) -> bool:
@@ -72,12 +71,11 @@ class Keeper:
         except OSError as error:
             self._cache.available = False
             why = error.strerror or str(error)
-            if self._said != why:  # it is tried again every few seconds
+            notice = f"the last-known-good cache can't be written: {why}"
+            if self._view.notices.get("cache") != notice:  # it is tried again every few seconds
                 log.warning("cache not written", error=why)
-            self._said = why
-            self._view.notices["cache"] = f"the last-known-good cache can't be written: {why}"
+            self._view.notices["cache"] = notice
             return False
-        self._said = None
         self._cache.available = True
         self._view.notices.pop("cache", None)
         self._view.notices.pop("instance", None)  # with it the start is noted, too

@@ -154,10 +154,8 @@ def health(board: HealthBoard, frames: HealthFrames, outlets: Sequence[Outlet]) 
                     event = ("ready" if told is None else "recovered") if report.ok else "degraded"
                     if told is not None:
                         structlog.get_logger().warning(event, reasons=report.reasons)
-                if (report.ok, report.reasons) != (
-                    told,
-                    reasons,
-                ):  # a full disk is a reason while ok
+                # also where only the reasons changed: a full disk is one while ok
+                if (report.ok, report.reasons) != (told, reasons):
                     tell(ok=report.ok, event=event, reasons=report.reasons)
                     told, reasons = report.ok, report.reasons
                 await trio.sleep(_CHECK_INTERVAL_S)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable
 
@@ -14,10 +13,6 @@ from config_manager.config import wire
 
 _READ_LATE = 16
 """Documents of one topic that may be on their way back to us when a newer one is wanted."""
-
-
-def _sha256(payload: bytes) -> bytes:
-    return hashlib.sha256(payload).digest()
 
 
 class Outlet:
@@ -33,20 +28,20 @@ class Outlet:
         self._on_the_way: dict[str, bytes] = {}
         self._held: set[str] = set()
         self._passing: dict[str, bytes] = {}
-        self._earlier: dict[str, deque[bytes]] = {}
+        self._earlier: dict[str, deque[str]] = {}
         self._changed = trio.Event()
 
     def set_retained(self, topic: str, payload: bytes) -> None:
         """From now on the broker should hold this under the topic."""
         if (before := self.retained.get(topic)) is not None:
-            self._earlier.setdefault(topic, deque(maxlen=_READ_LATE)).append(_sha256(before))
+            self._earlier.setdefault(topic, deque(maxlen=_READ_LATE)).append(wire.digest(before))
         self.retained[topic] = payload
         self._held.discard(topic)
         self.mark(topic)
 
     def was_wanted(self, topic: str, payload: bytes) -> bool:
         """Whether it is what the broker should have held just before: it is read back late."""
-        return _sha256(payload) in self._earlier.get(topic, ())
+        return wire.digest(payload) in self._earlier.get(topic, ())
 
     def withdraw(self, topic: str) -> None:
         """The broker's own is left alone from now on."""
@@ -88,7 +83,7 @@ class Outlet:
             if self._passing:
                 topic = next(iter(self._passing))
                 payload = self._passing.pop(topic)
-                if self._leaves_health:
+                if self.leaves_health:
                     continue
                 return topic, payload, False
             await self._changed.wait()
@@ -98,11 +93,16 @@ class Outlet:
         """Whether there are documents to send."""
         return self._next_retained() is not None
 
+    @property
+    def leaves_health(self) -> bool:
+        """Whether it is left to another config-manager, or it is too early to tell."""
+        return not self._view.publishable and self.company.may_be_there
+
     def may_send(self, topic: str) -> bool:
         """Whether a document of this topic may be sent now, as far as what we know goes."""
         if self._view.publishable:
             return True
-        return topic == wire.HEALTH_TOPIC and not self._leaves_health
+        return topic == wire.HEALTH_TOPIC and not self.leaves_health
 
     def handed(self, topic: str, payload: bytes) -> None:
         """It is on its way."""
@@ -133,10 +133,6 @@ class Outlet:
         """What may be sent has changed."""
         self._changed.set()
         self._changed = trio.Event()
-
-    @property
-    def _leaves_health(self) -> bool:
-        return not self._view.publishable and self.company.may_be_there
 
     def _next_retained(self) -> str | None:
         """One at a time of each topic."""

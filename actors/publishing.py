@@ -10,7 +10,6 @@ payload back, signed by a key of our root.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -220,7 +219,7 @@ class _Session:
         while True:
             topic, payload, retained = await outlet.take(self._sending.has_room)
             if retained:
-                self._sending.offer(Offer(topic, payload, hashlib.sha256(payload).hexdigest()))
+                self._sending.offer(Offer(topic, payload, wire.digest(payload)))
             elif self._p.refusals.judge(topic, "", packet_bytes(topic, payload)) != "aside":
                 await self._connection.publish(topic, payload, qos=0, retain=False)
 
@@ -668,7 +667,7 @@ class Publisher:
 
     def _last_will(self) -> Message | None:
         """None where the health is somebody else's."""
-        if not self.view.publishable and self.outlet.company.may_be_there:
+        if self.outlet.leaves_health:
             return None
         will = self._will()
         self.echoes.sent(will.topic, will.payload, within_s=_WILL_WITHIN_S)

@@ -6,12 +6,13 @@ overwritten again and again repairs less and less often, and says so until it ha
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 
 import trio
+
+from config_manager.config import wire
 
 TIMES = 10
 WITHIN_S = 60.0
@@ -24,24 +25,20 @@ _ECHO_WITHIN_S = 10.0
 _ECHOES = 16
 
 
-def _sha256(payload: bytes) -> bytes:
-    return hashlib.sha256(payload).digest()
-
-
 class Echoes:
     """What this process sent a moment ago, whichever way to a broker it took: it is ours when it comes
     back, though something newer is wanted by then."""
 
     def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
         self._clock = clock
-        self._sent: dict[str, deque[tuple[bytes, float]]] = {}
+        self._sent: dict[str, deque[tuple[str, float]]] = {}
 
     def sent(self, topic: str, payload: bytes, *, within_s: float = _ECHO_WITHIN_S) -> None:
-        echo = (_sha256(payload), self._clock() + within_s)
+        echo = (wire.digest(payload), self._clock() + within_s)
         self._sent.setdefault(topic, deque(maxlen=_ECHOES)).append(echo)
 
     def is_ours(self, topic: str, payload: bytes) -> bool:
-        now, digest = self._clock(), _sha256(payload)
+        now, digest = self._clock(), wire.digest(payload)
         return any(digest == sent and now <= until for sent, until in self._sent.get(topic, ()))
 
 

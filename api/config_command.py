@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, repeat
 from typing import IO, Any
 
@@ -333,33 +333,38 @@ def rollback_config(
 
 def _history(server: Server, service: str) -> Iterator[dict[str, Any]]:
     """Every entry, newest first, a page at a time."""
-    before: str | None = None
-    for limit in chain(_PAGES, repeat(_PAGES[-1])):
-        page = server.get(
-            *_PATH, service, "history", holds=_HISTORY, limit=str(limit), before=before
-        )
+    for page in _pages(server, service, chain(_PAGES, repeat(_PAGES[-1]))):
         yield from page["entries"]
-        if page["next_before"] is None:
-            return
-        before = str(page["next_before"])
 
 
 def _newest(
     server: Server, service: str, limit: int, only: Mapping[str, str | None]
 ) -> dict[str, Any]:
     """So many entries as one answer: the server sends fewer at once where they are large."""
-    answer: dict[str, Any] | None = None
+    entries: list[Any] = []
+
+    def left() -> Iterator[int]:
+        while len(entries) < limit:
+            yield limit - len(entries)
+
+    answer: dict[str, Any] = {}
+    for answer in _pages(server, service, left(), only):
+        entries += answer["entries"]
+    answer["entries"] = entries
+    return answer
+
+
+def _pages(
+    server: Server, service: str, sizes: Iterable[int], only: Mapping[str, str | None] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The history, newest first, with at most so many entries in each page."""
     before: str | None = None
-    while True:
-        left = limit - (len(answer["entries"]) if answer else 0)
-        page = server.get(
-            *_PATH, service, "history", holds=_HISTORY, limit=str(left), before=before, **only
-        )
-        if answer is not None:
-            page["entries"] = answer["entries"] + page["entries"]
-        answer = page
-        if page["next_before"] is None or len(page["entries"]) >= limit:
-            return answer
+    for size in sizes:
+        query = {**(only or {}), "limit": str(size), "before": before}
+        page = server.get(*_PATH, service, "history", holds=_HISTORY, **query)
+        yield page
+        if page["next_before"] is None:
+            return
         before = str(page["next_before"])
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import sqlcipher3 as sqlite
 
 from config_manager.config.errors import DatabaseUnopenable
+from config_manager.storage.database_file import files_of, log_of
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
 
 Connection = Any  # sqlcipher3 has no type stubs
@@ -80,12 +81,12 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
 def _is_at_rest(path: Path) -> bool:
     """Nothing is in its log, and its directory takes no index of one, without which SQLite opens nothing
     but what it is told that nobody changes."""
-    return not (path.with_name(path.name + "-wal").exists() or os.access(path.parent, os.W_OK))
+    return not (log_of(path).exists() or os.access(path.parent, os.W_OK))
 
 
 def _demand_writable(path: Path) -> None:
     """Looked at first: SQLite would open it for reading, and make a log that takes no writes either."""
-    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
+    for file in files_of(path):
         if file.exists() and not os.access(file, os.W_OK):
             raise DatabaseUnavailable(_not_writable(file, "it is read-only, or somebody else's"))
 

@@ -24,6 +24,16 @@ _SHARED_FIRST = 0x4000_0002
 """The first byte that readers lock (SQLite's os.h, "Locking"): who has the log written locks them all."""
 
 
+def files_of(path: Path) -> tuple[Path, Path, Path]:
+    """The database, its log, and that log's index, whether they are there or not."""
+    return path, log_of(path), path.with_name(path.name + "-shm")
+
+
+def log_of(path: Path) -> Path:
+    """SQLite's write-ahead log."""
+    return path.with_name(path.name + "-wal")
+
+
 class _Stat(NamedTuple):
     inode: int
     size: int
@@ -41,7 +51,7 @@ class DatabaseFile:
     def __init__(self, path: Path) -> None:
         """Raises OSError."""
         self._path = path
-        self._log = path.with_name(path.name + "-wal")
+        self._log = log_of(path)
         status = path.stat()
         self._key = (status.st_dev, status.st_ino)
         if self._key not in self._descriptors:

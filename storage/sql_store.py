@@ -25,7 +25,7 @@ from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import digest
 from config_manager.storage import database
 from config_manager.storage.database import Connection, translated
-from config_manager.storage.database_file import DatabaseFile
+from config_manager.storage.database_file import DatabaseFile, files_of
 from config_manager.storage.state import (
     AuditEntry,
     Change,
@@ -607,7 +607,7 @@ def audit_rows(
 
 
 def _remove(path: Path) -> None:
-    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
+    for file in files_of(path):
         file.unlink(missing_ok=True)
 
 
