@@ -17,7 +17,7 @@ from config_manager.config import strict_json
 from config_manager.config.audit import GENESIS, Head
 from config_manager.config.disk_errors import is_read_only
 from config_manager.config.errors import DatabaseUnopenable, DataDirInUse
-from config_manager.config.files import named
+from config_manager.config.files import LOCK, named, open_lock
 from config_manager.config.names import Mark
 from config_manager.config.sealed_file import derive_key
 from config_manager.config.strict_json import JsonObject
@@ -120,7 +120,7 @@ def _mac(key: bytes, record: JsonObject) -> bytes:
 @contextmanager
 def lock_data_dir(data_dir: Path) -> Iterator[None]:
     """Hold the data directory; raises DataDirInUse, OSError. The kernel lets go when the process ends."""
-    path = data_dir / ".lock"
+    path = data_dir / LOCK
     descriptor = _open_lock(path)
     try:
         with named(path):
@@ -138,13 +138,12 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
 def _open_lock(path: Path) -> int:
     """On a file system that takes no writes it is opened for reading, which a lock is content with; the
     directory stands in for a file that was never made. Raises OSError."""
-    always = os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | always, 0o600)
+        return open_lock(path)
     except OSError as error:
         if not is_read_only(error):
             raise
     try:
-        return os.open(path, os.O_RDONLY | always)
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
