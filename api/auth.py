@@ -5,7 +5,6 @@ What somebody may do is `config.access`; `api.pipeline` asks it for every route.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 
@@ -20,6 +19,7 @@ from config_manager.config.errors import (
     Refused,
     TooManyRequests,
 )
+from config_manager.config.this_machine import is_loopback
 
 _LOOPBACK_HOST = re.compile(
     r"(?:localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(?::(?P<port>\d{1,5}))?", re.IGNORECASE
@@ -42,7 +42,7 @@ def authenticate(request: ApiRequest, api: Api, *, refusing: bool = True) -> Gra
     raised too often. refusing: False only looks, and counts nothing."""
     given = request.header(b"authorization")
     if given is None:
-        if api.dev and is_loopback(request.client_host) and _loopback_host(request):
+        if api.dev and is_loopback(request.client_host or "") and _loopback_host(request):
             return DEV
         raise NotAuthenticated(
             "send Authorization: Bearer <token>; the first start wrote one to keys/admin.token"
@@ -84,15 +84,6 @@ def guard_dev(request: ApiRequest) -> None:
             raise Forbidden("--dev takes no requests from other sites' pages")
         if name == b"origin" and not _is_own_origin(value.decode("latin-1"), request):
             raise Forbidden("--dev takes no requests from other origins")
-
-
-def is_loopback(host: str | None) -> bool:
-    if host is None:
-        return False
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _loopback_host(request: ApiRequest) -> bool:

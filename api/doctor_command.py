@@ -27,6 +27,7 @@ from config_manager.api.operator import Server, asks_a_server, clean, print_json
 from config_manager.config import wire
 from config_manager.config.brokers import BrokerAddress, parse_mqtt_urls
 from config_manager.config.errors import ConfigManagerError, SettingsInvalid, the_reason
+from config_manager.config.this_machine import is_loopback
 
 Level = Literal["ok", "note", "warning", "failed"]
 _MARK = {"ok": "✓", "note": "·", "warning": "!", "failed": "✗"}
@@ -266,7 +267,7 @@ async def _try_broker(address: BrokerAddress) -> list[Finding]:
     except* BrokerUnavailable as lost:
         error = the_reason(lost, BrokerUnavailable)
         findings.append(Finding("failed", "broker", f"{address}: {error}"))
-    if not address.tls and address.host not in ("localhost", "127.0.0.1", "::1"):
+    if not address.tls and not is_loopback(address.host):
         findings.append(
             Finding(
                 "warning",

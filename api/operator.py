@@ -24,12 +24,12 @@ from urllib.parse import quote, urlencode, urlsplit
 import click
 
 from config_manager.config.errors import ServerSays, ServerUnreachable, SettingsInvalid
+from config_manager.config.this_machine import is_this_machine
 
 DEFAULT_URL = "http://127.0.0.1:8081"
 _TIMEOUT_S = 30.0
 """Longer than the server takes for anything but `?wait=`."""
 _TOKEN = re.compile(r"[!-~]+")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _BAD_REQUEST = 400
 
 
@@ -76,7 +76,7 @@ class Server:
             except OSError as error:
                 raise SettingsInvalid(f"--ca-file {ca_file}: {error.strerror or error}") from None
             handlers.append(urllib.request.HTTPSHandler(context=context))
-        if parts.hostname in _LOOPBACK:  # a proxy would be told the token, and mean another host
+        if is_this_machine(parts.hostname or ""):
             handlers.append(urllib.request.ProxyHandler({}))
         self._opener = urllib.request.build_opener(*handlers)
 

@@ -23,10 +23,10 @@ from config_manager.config.errors import (
     SettingsInvalid,
 )
 from config_manager.config.secret import Secret
+from config_manager.config.this_machine import is_this_machine
 
 _TIMEOUT_S = 30.0
 _PATH = "/api/v1/devices/enroll"
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def enrol(
@@ -71,7 +71,7 @@ def _post(url: str, body: dict[str, str], ca_file: Path | None) -> dict[str, obj
         except OSError as error:
             raise SettingsInvalid(f"--ca-file {ca_file}: {error.strerror or error}") from None
         handlers.append(urllib.request.HTTPSHandler(context=context))
-    if parts.hostname in _LOOPBACK:
+    if is_this_machine(parts.hostname):
         handlers.append(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(  # noqa: S310  http(s), see above
         url.rstrip("/") + _PATH,

@@ -5,7 +5,6 @@ Units are in the names. A value that does not parse stops the start: `SettingsIn
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config_manager.config.brokers import parse_mqtt_urls
 from config_manager.config.errors import SettingsInvalid
+from config_manager.config.this_machine import is_loopback
 
 ENV_PREFIX = "CONFIG_MANAGER_"
 _ENV_FILE = ".env"
@@ -30,10 +30,7 @@ class Bind(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:  # a name, and any name but this one may lead anywhere
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
 
 class Settings(BaseSettings):

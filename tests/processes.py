@@ -37,6 +37,12 @@ COMMAND = str(Path(sys.executable).with_name("config-manager"))
 MOSQUITTO = shutil.which(
     "mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
 )
+_OF_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+BEHIND_A_PROXY = {
+    **dict.fromkeys((*_OF_PROXIES, *map(str.upper, _OF_PROXIES)), "http://127.0.0.1:9"),
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
+}
+"""The environment that a container may have from Docker's command, with a proxy that is not there."""
 
 
 class Late(AssertionError):

@@ -140,11 +140,38 @@ def test_a_redirect_is_not_followed(fake: Fake) -> None:
     assert len(fake.asked) == 1
 
 
-def test_the_token_of_a_loopback_server_is_shown_to_no_proxy(
-    fake: Fake, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def through(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """A proxy that the environment names for every host."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", fake.url)
+    return fake
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "LOCALHOST", "127.0.0.2", "[::1]", "0.0.0.0", "[::]"]
+)
+def test_the_token_of_a_server_on_this_machine_is_shown_to_no_proxy(
+    through: Fake, host: str
 ) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # urllib reads nothing else
-    assert Server(fake.url, "s3cret").get("a") == {}
+    nobody = Server(f"http://{host}:9", "s3cret")
+    with pytest.raises(ServerUnreachable):
+        nobody.get("a")
+    with pytest.raises(ServerUnreachable):
+        nobody.health()
+    assert through.asked == []
+
+
+def test_a_server_elsewhere_is_asked_as_the_environment_says(
+    through: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = Server("http://config-manager.invalid:8081", "s3cret")
+    assert elsewhere.get("a") == {}
+    assert through.asked[0][1] == "http://config-manager.invalid:8081/a"
+    monkeypatch.setenv("no_proxy", ".invalid")
+    with pytest.raises(ServerUnreachable):
+        elsewhere.get("a")
 
 
 @pytest.mark.parametrize(
