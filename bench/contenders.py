@@ -113,11 +113,11 @@ class Yard:
             {"CONFIG_MANAGER_BOOTSTRAP_TOKEN": TOKEN},
         )
         url = _ready(log, process)
-        httpx.put(url + PATH, content=values(0), headers=AUTH | _JSON).raise_for_status()
+        _put_first(url, AUTH)
         return _contender(name, process, url, AUTH)
 
     def bare(self, like: Contender) -> Contender:
-        answer = httpx.get(f"http://{like.host}:{like.port}{PATH}", headers=AUTH)
+        answer = httpx.get(f"http://{like.host}:{like.port}{PATH}", headers=AUTH, trust_env=False)
         file = self.directory / "bare-answer"
         own = [pair for pair in answer.headers.items() if pair[0] != "date"]
         file.write_bytes(json.dumps(own).encode() + b"\n" + answer.content)
@@ -131,9 +131,11 @@ class Yard:
         )
         url = _ready(log, process)
         eventually(
-            lambda: httpx.get(url + "/health").json()["ok"], within=10, what="plain is healthy"
+            lambda: httpx.get(url + "/health", trust_env=False).json()["ok"],
+            within=10,
+            what="plain is healthy",
         )
-        httpx.put(url + PATH, content=values(0), headers=_JSON).raise_for_status()
+        _put_first(url, {})
         return _contender("plain", process, url, {})
 
     def etcd(self) -> Contender | None:
@@ -153,7 +155,7 @@ class Yard:
         except FileNotFoundError:
             return None
         eventually(
-            lambda: httpx.get(url + "/health").json()["health"] == "true",
+            lambda: httpx.get(url + "/health", trust_env=False).json()["health"] == "true",
             within=15,
             what="etcd is healthy",
         )
@@ -169,6 +171,11 @@ class Yard:
 
 
 _JSON = {"Content-Type": "application/json"}
+
+
+def _put_first(url: str, headers: dict[str, str]) -> None:
+    answer = httpx.put(url + PATH, content=values(0), headers=headers | _JSON, trust_env=False)
+    answer.raise_for_status()
 
 
 def _contender(

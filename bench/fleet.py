@@ -20,7 +20,8 @@ def epoch(yard: Yard, mqtt_port: int, *, rounds: int) -> Iterator[Figure]:
     ours = yard.ours(mqtt_port, "epoch")
     took: list[float] = []
     committed: list[float] = []
-    with httpx.Client(base_url=f"http://{ours.host}:{ours.port}", timeout=60) as http:
+    url = f"http://{ours.host}:{ours.port}"
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
         for number in range(rounds):
             services = {f"fleet-{n}": {"number": number} for n in range(_SERVICES)}
             body = json.dumps({"services": services})

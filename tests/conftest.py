@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -8,6 +9,10 @@ if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):  # as a shell's `&` has it, and each child then
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# curl, schemathesis and other tools that tests start would ask the environment's proxy for our servers
+for _name in ("no_proxy", "NO_PROXY"):
+    os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "localhost,127.0.0.1,::1")))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -42,7 +42,9 @@ def test_with_every_key_from_systemd_none_lies_beside_the_data(
         process = serve(processes, data, env={"CREDENTIALS_DIRECTORY": str(credentials)})
         url = process.event("ready", within=15)["url"]
         answer = httpx.get(
-            url + "/api/v1/secrets", headers={"Authorization": "Bearer a-token-from-systemd"}
+            url + "/api/v1/secrets",
+            headers={"Authorization": "Bearer a-token-from-systemd"},
+            trust_env=False,
         )
         assert answer.status_code == 200
         assert process.terminate() == 0
