@@ -34,14 +34,15 @@ class BeaconMaker:
         self,
         signing: Actor,
         *,
-        boot_seq: int,
+        boot_seq: Callable[[], int],
         root_version: Callable[[], int | None],
         heartbeat_s: float,
         world: World,
     ) -> None:
-        """root_version: of the root that counts now; None while it is being exchanged."""
+        """boot_seq: of this start. root_version: of the root that counts now; None while it is being
+        exchanged."""
         self._signing = signing
-        self._boot_seq = boot_seq
+        self.boot_seq = boot_seq
         self.root_version = root_version
         self._valid_s = max(_MIN_VALID_S, round(_MISSED_HEARTBEATS * heartbeat_s))
         self._world = world
@@ -49,7 +50,8 @@ class BeaconMaker:
 
     async def make(self, committed: Committed, root_version: int) -> tuple[bytes, JsonObject]:
         """The retained snapshot's bytes, and the beacon's envelope as an object."""
-        context = Context(f"beacon-{self._boot_seq}-{self._seq + 1}")
+        boot_seq = self.boot_seq()
+        context = Context(f"beacon-{boot_seq}-{self._seq + 1}")
         snapshot = Snapshot(
             committed.epoch.id,
             committed.epoch.seq,
@@ -65,7 +67,7 @@ class BeaconMaker:
             snapshot=signed.digest,
             root_version=root_version,
             audit_head=committed.audit_head,
-            boot_seq=self._boot_seq,
+            boot_seq=boot_seq,
             seq=self._seq,
             issued_at=rfc3339(self._world.clock.now()),
             valid_s=self._valid_s,
@@ -92,15 +94,15 @@ def beaconing(
     async def life() -> AsyncIterator[Handler]:
         async def beat() -> None:
             next_heartbeat = trio.current_time()
-            announced: tuple[Committed | None, int] = (None, 0)
+            announced: tuple[Committed | None, int, int] = (None, 0, 0)
             while True:
-                committed, root = view.committed, maker.root_version()
+                committed, root, boot_seq = view.committed, maker.root_version(), maker.boot_seq()
                 due = trio.current_time() >= next_heartbeat
                 if root is None:
                     await view.changed()
-                elif due or committed is not announced[0] or root != announced[1]:
+                elif due or committed is not announced[0] or (root, boot_seq) != announced[1:]:
                     beacon = await _announce(maker, view, outlets, committed, root)
-                    announced = (committed, root)
+                    announced = (committed, root, boot_seq)
                     if due:
                         for outlet in outlets:
                             outlet.send(wire.KEEPALIVE_TOPIC, keepalive(beacon))

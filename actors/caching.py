@@ -15,8 +15,10 @@ import trio
 from config_manager.actors.actor import Handler, Life, idle
 from config_manager.actors.views import CommittedView
 from config_manager.config.sealed_file import SealBroken, SealedFile
+from config_manager.config.world import World
 from config_manager.storage import state_codec
 from config_manager.storage.instance import Witness
+from config_manager.storage.keys import KeyRing
 from config_manager.storage.state import Committed
 
 _MIN_INTERVAL_S = 1.0
@@ -29,6 +31,12 @@ class LastKnownGood:
     def __init__(self, file: SealedFile) -> None:
         self._file = file
         self.available = False
+
+    @classmethod
+    def of(cls, keys: KeyRing, world: World) -> LastKnownGood:
+        """The one of a data directory."""
+        path = keys.data_dir / "config.lkg"
+        return cls(SealedFile(path, keys.instance_key, "server-last-known-good", world))
 
     def load(self) -> Committed | None:
         """What was kept, or None where nothing verifies."""

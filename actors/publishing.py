@@ -39,7 +39,7 @@ from config_manager.config.audit import GENESIS
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.documents import ConfigUpdate, NotADocument, Root, UnknownCritical
 from config_manager.config.names import Mark
-from config_manager.config.strict_json import JsonObject
+from config_manager.config.strict_json import MAX_INTEGER, JsonObject
 from config_manager.config.trust import Distrust
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World, backoff_s
@@ -375,7 +375,7 @@ class _Session:
         if message.payload == ours or p.outlet.was_wanted(topic, message.payload):
             return False
         if topic == wire.SNAPSHOT_TOPIC:
-            seen = self._what_a_snapshot_shows(message.payload)
+            seen = self._what_a_snapshot_shows(message)
         else:
             seen = self._what_a_root_shows(message)
         if seen is None:
@@ -390,10 +390,10 @@ class _Session:
             p.outlet.set_retained(topic, ours)
         return False
 
-    def _what_a_snapshot_shows(self, payload: bytes) -> Witnessed | None:
+    def _what_a_snapshot_shows(self, message: Message) -> Witnessed | None:
         """How far we had come, by the retained snapshot and the beacon beside it, where that may be
         further than we are."""
-        p = self._p
+        p, payload = self._p, message.payload
         root, now = p.believed.current, p.world.clock.now()
         try:
             snapshot, _ = trust.judge_snapshot(payload, root, now)
@@ -406,7 +406,10 @@ class _Session:
             seen = replace(seen, audit_head=beacon.audit_head)
             if beacon.root_version > root.version and not p.believed.changing:
                 seen = replace(seen, beyond=f"a beacon made under root {beacon.root_version}")
-        if mark > p.view.committed.mark or seen.beyond is not None:
+            # only of before this process: a twin that runs would never be outdone
+            if message.retained and not p.has_read_starts and beacon.boot_seq >= p.boot_seq():
+                seen = replace(seen, boot_seq=beacon.boot_seq)
+        if mark > p.view.committed.mark or seen.beyond is not None or seen.boot_seq is not None:
             return seen
         return None if seen.audit_head in {*p.known_heads, p.view.committed.audit_head} else seen
 
@@ -595,10 +598,11 @@ class Publisher:
         believed: Believed,
         client_id: str,
         world: World,
+        boot_seq: Callable[[], int] = lambda: MAX_INTEGER,
         statuses: StatusBoard | None = None,
         echoes: Echoes | None = None,
     ) -> None:
-        """believed: the trust root of now. statuses: where receipts go. echoes: what was sent on every
+        """believed: the trust root of now. boot_seq: of this start, as beacons have it. statuses: where receipts go. echoes: what was sent on every
         way to a broker. Both are our own unless they are given."""
         self.view = view
         self.broker_view = broker_view
@@ -621,6 +625,9 @@ class Publisher:
         self._confirmations = confirmations
         self._will = will
         self._client_id = client_id
+        self.boot_seq = boot_seq
+        self.has_read_starts = False
+        """what this broker retained of earlier starts was read once"""
         self._failures = 0
         self._taken_over = 0
         self._was_away = False
@@ -679,6 +686,7 @@ class Publisher:
 
     def connected(self) -> None:
         self._connected_at = trio.current_time()
+        self.has_read_starts = True
         self.outlet.connected = True
         view = self.broker_view
         view.state, view.since, view.last_error = "connected", trio.current_time(), None

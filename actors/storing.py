@@ -50,8 +50,9 @@ from config_manager.actors.messages import (
     Written,
 )
 from config_manager.actors.views import CommittedView
+from config_manager.actors.witnesses import Witnesses
 from config_manager.config import wire
-from config_manager.config.audit import GENESIS, Head
+from config_manager.config.audit import Head, Problem
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import Sealed, SealedValue
 from config_manager.config.errors import (
@@ -90,6 +91,7 @@ from config_manager.storage.store import (
     DiskFull,
     Store,
 )
+from config_manager.storage.vouching import Foreign, Judgement, Vouching, without
 
 _NOT_KEPT = b""
 """Kept instead of an answer that may be given only once."""
@@ -98,6 +100,11 @@ _DONE = (
     "is shown once); look at what there is before you ask again under another key"
 )
 _FULL = "disk-full"
+_MOST_NAMED = 8
+_FOREIGN = (
+    "the database holds what this server did not write: nothing of it is signed; see `config-manager "
+    "audit verify`, then stop the server and `config-manager restore --accept`, or restore a backup"
+)
 _PROBE_INTERVAL_S = 2.0
 _REOPEN_INTERVAL_S = 1.0
 _STAGED_IN_PLACE = 64
@@ -122,25 +129,31 @@ class Storage:
         catalogue: Catalogue,
         secret_boxes: SecretBoxes,
         fingerprint_key: bytes,
+        vouching: Vouching,
+        begin_above: Callable[[int], int] = lambda boot_seq: boot_seq,
         world: World,
     ) -> None:
-        """fingerprint_key: 32 bytes. A request may hold a secret; what is kept of it to recognise
+        """vouching: what makes a row ours. begin_above: told of a start that somebody else knows of;
+        answers the one that this counts as from then on.
+        fingerprint_key: 32 bytes. A request may hold a secret; what is kept of it to recognise
         its repetition must not let anybody try guesses."""
         self.view = view
         self._open_store = open_store
         self._catalogue = catalogue
         self._secret_boxes = secret_boxes
         self._fingerprint_key = fingerprint_key
+        self._vouching = vouching
+        self._begin_above = begin_above
         self._world = world
         self._store: Store | None = None
         self._suspended: list[Store] = []
-        self._floor = Mark(0, 0)
-        self._known = view.committed
-        """what the cache holds, at a start; what is in memory, later"""
-        self._seen_at = "instance.json has seen"
-        self._audited = Head(0, GENESIS, "instance.json")
-        self._rows_elsewhere: dict[str, str] = {}  # hashes of rows that we signed → who knows them
-        self._beyond: str | None = None
+        self.starts_noted = 0
+        """as the database has them; 0 where it was never read, or never noted any"""
+        self._vouched_for: Committed | None = None
+        self._foreign: Store | None = None
+        """holds what its audit does not vouch for: its audit alone is read"""
+        self._is_silent = False
+        self._witnesses = Witnesses(view.committed)
         self._started = False
         self._failure: Exception | None = None
         self._turn = trio.Lock()  # the port promises its store one call at a time
@@ -157,15 +170,14 @@ class Storage:
         DatabaseUnopenable (exit 3) where nothing that verifies is left to go on from, or what the disk
         said, where that is all.
         """
-        self._floor = witnessed
-        self._audited = audited
         committed = await trio.to_thread.run_sync(kept)
-        if committed is not None:
-            self._known = committed
+        self._witnesses.at_start(witnessed, audited, committed)
         await self._try_open()
         self._started = True
         if self._store is not None:
             return
+        if committed is None and self._vouched_for is not None:
+            committed = self._vouched_for
         if committed is None:
             nothing_to_restore = witnessed == Mark(0, 0) or isinstance(self._failure, DiskFull)
             if isinstance(self._failure, DatabaseUnavailable) and nothing_to_restore:
@@ -176,6 +188,34 @@ class Storage:
             )
         self.view.publishable = False
         self.view.replace(committed)
+
+    async def _begin_to_vouch(self, store: Store) -> None:
+        """For what an earlier version wrote, which named no digests; instance.json or the cache was
+        there to say that it is what we knew. Callers hold the turn."""
+        now = rfc3339(self._world.clock.now())
+        who = Administrator("config-manager", None, now, self._world.randomness.uuid())
+        change = self._vouching.begin(self.view.committed, who)
+        try:
+            await trio.to_thread.run_sync(store.commit, [change])
+        except DatabaseUnavailable as error:
+            _log.error("not vouched", error=str(error))  # the next start begins again
+            return
+        _log.info("vouched", services=len(change.after.services), audit_seq=change.after.audit_seq)
+        self.view.replace(change.after)
+
+    async def note_boot(self, boot_seq: int) -> None:
+        """Note a start in the database, too, where it can be: instance.json may be lost one day."""
+        async with self._turn:
+            await self._note_boot(boot_seq)
+
+    async def _note_boot(self, boot_seq: int) -> None:
+        if self._store is not None:
+            try:
+                await trio.to_thread.run_sync(self._store.note_boot, boot_seq)
+            except DiskFull:
+                self._note_full()
+            except DatabaseUnavailable as error:
+                await self._go_read_only(error)
 
     async def administer_at_start(self, what: Administration[Any], correlation_id: str) -> bool:
         """Before anybody can ask: what the settings say about who may enter. False while read-only:
@@ -202,7 +242,7 @@ class Storage:
     def life(self) -> BatchLife:
         @asynccontextmanager
         async def life() -> AsyncIterator[BatchHandler]:
-            if self._store is None:
+            if self._store is None and self._foreign is None:
                 await self._try_open()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
@@ -219,7 +259,9 @@ class Storage:
         """Probe an open store, reopen a closed one; the disk has no other way to tell us."""
         structlog.contextvars.bind_contextvars(actor="storing")
         while True:
-            if self._store is None:
+            if self._foreign is not None:  # nobody mends that while we hold the data directory
+                await trio.sleep_forever()
+            elif self._store is None:
                 await trio.sleep(_REOPEN_INTERVAL_S)
                 await self._try_open()
             else:
@@ -255,28 +297,71 @@ class Storage:
             self.view.reasons = ()
             self.view.publishable = True
             self.view.replace(committed)
+            self.starts_noted = await trio.to_thread.run_sync(store.boot_seq)
+            if self._is_silent:
+                await self._begin_to_vouch(store)
 
     async def _is_fit(self, store: Store, committed: Committed) -> bool:
-        """Whether it says what we know, and takes writes; else it is let go, and why is said."""
-        before = self.view.committed
+        """Whether it says what we know, takes writes, and was written by us; else it is let go, and why is
+        said."""
         if self._started:
-            self._known = before
-        if before.mark > self._floor:
-            self._floor, self._seen_at = before.mark, "this server was at"
-        if before.audit_seq > self._audited.seq:
-            self._audited = Head(before.audit_seq, before.audit_head, "this server")
+            self._witnesses.remember(self.view.committed)
         try:
-            contradiction = await trio.to_thread.run_sync(self._contradiction, store, committed)
-            if contradiction is None:
+            judgement = await trio.to_thread.run_sync(self._judge, store)
+            self._witnesses.accepted_epoch = judgement.replay.accepted_epoch
+            contradiction = await trio.to_thread.run_sync(
+                self._witnesses.contradiction, store, committed
+            )
+            foreign = self._foreign_by(judgement, committed)
+            if contradiction is None and not foreign:
                 await trio.to_thread.run_sync(store.try_writing)
+                self._is_silent = judgement.is_silent
                 return True
         except DatabaseUnavailable as error:
             await trio.to_thread.run_sync(store.abandon)
             await self._go_read_only(error)
             return False
-        await trio.to_thread.run_sync(store.abandon)
-        await self._suspect_rollback(contradiction)
+        if foreign:
+            self._refuse_foreign(store, committed, foreign, contradiction)
+        else:
+            assert contradiction is not None
+            await trio.to_thread.run_sync(store.abandon)
+            await self._suspect_rollback(contradiction)
         return False
+
+    def _foreign_by(self, judgement: Judgement, committed: Committed) -> tuple[Foreign, ...]:
+        if judgement.not_audited:
+            return judgement.not_audited
+        nobody_knows = judgement.is_silent and not self._witnesses.is_any
+        return (_nobody_knows(committed),) if nobody_knows else ()
+
+    def _judge(self, store: Store) -> Judgement:
+        """Blocks; raises DatabaseUnavailable."""
+        with store.snapshot() as snapshot:
+            return self._vouching.judge(snapshot)
+
+    def _refuse_foreign(
+        self,
+        store: Store,
+        committed: Committed,
+        foreign: Sequence[Foreign],
+        contradiction: str | None,
+    ) -> None:
+        """Something was written past us. Nothing is published any more; what is left of it is shown where
+        there is no cache. Callers hold the turn."""
+        self._foreign = store
+        if not any(one.table == "audit" for one in foreign):  # else nothing vouches for anything
+            self._vouched_for = without(committed, foreign)
+        self.view.publishable = False
+        names = [one.reason for one in foreign]
+        for one in foreign[:_MOST_NAMED]:
+            _log.error("not audited", what=one.reason, why=one.why, audit_seq=one.row)
+        more = [f"not-audited: {len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
+        if contradiction is not None:
+            more.append(f"rollback-suspected: {contradiction}")
+        self.view.mode = "read-only"
+        self.view.reasons = (*names[:_MOST_NAMED], *more, _FOREIGN)
+        self.view.wake()
 
     def _open_and_load(self) -> tuple[Store, Committed]:
         try:
@@ -308,55 +393,32 @@ class Storage:
             self._suspended.append(self._store)
             self._store = None
 
-    def _contradiction(self, store: Store, committed: Committed) -> str | None:
-        """Where this database says otherwise than what we know, and how. Raises DatabaseUnavailable."""
-        if (why := self._beyond or self._behind(committed)) is not None:
-            return why
-        for row_hash, where in list(self._rows_elsewhere.items()):
-            if not store.has_audit_row(row_hash):
-                return f"{where} knows a row of its audit that is not here ({row_hash[:16]}…)"
-            del self._rows_elsewhere[row_hash]
-        seq, row_hash, where = self._audited
-        if seq == 0:
-            return _otherwise(committed, self._known)
-        rows = store.audit(after=seq - 1, limit=1)
-        if committed.audit_seq < seq or not rows or (rows[0].seq, rows[0].hash) != (seq, row_hash):
-            return f"row {seq} of its audit is not the one that {where} knows"
-        return _otherwise(committed, self._known)
-
-    def _behind(self, committed: Committed) -> str | None:
-        if committed.mark >= self._floor:
-            return None
-        return (
-            f"the database is at revision {committed.revision}, but {self._seen_at} revision "
-            f"{self._floor.revision}"
-        )
-
     async def _suspect_rollback(self, why: str) -> None:
         """Against a witness: rolled back, or a twin wrote on. Callers hold the turn."""
         self.view.publishable = False
         await self._go_read_only(
-            DatabaseUnavailable(f"rollback-suspected: {why}; restore the newest backup")
+            DatabaseUnavailable(
+                f"rollback-suspected: {why}; restore the newest backup, or stop the server and accept "
+                "what is here: config-manager restore --accept"
+            )
         )
 
     async def _weigh(self, witnessed: Witnessed) -> None:
         """A broker's retained documents are a witness, as instance.json is."""
-        if witnessed.mark is not None and witnessed.mark > self._floor:
-            self._floor = witnessed.mark
-            self._seen_at = f"{witnessed.where} holds what we signed at"
-        if witnessed.beyond is not None:
-            self._beyond = f"{witnessed.where} holds {witnessed.beyond}"
-        if witnessed.audit_head != GENESIS:
-            self._rows_elsewhere[witnessed.audit_head] = witnessed.where
+        self._witnesses.hear(witnessed)
+        if witnessed.boot_seq is not None:
+            await self._note_boot(self._begin_above(witnessed.boot_seq))
         committed, store = self.view.committed, self._store
         contradiction = None
         if store is not None:
             try:
-                contradiction = await trio.to_thread.run_sync(self._contradiction, store, committed)
+                contradiction = await trio.to_thread.run_sync(
+                    self._witnesses.contradiction, store, committed
+                )
             except DatabaseUnavailable as error:
                 await self._go_read_only(error)
         else:
-            contradiction = self._behind(committed)
+            contradiction = self._witnesses.behind(committed)
         if contradiction is not None:
             await self._suspect_rollback(contradiction)
         elif self.view.mode == "normal":
@@ -414,6 +476,9 @@ class Storage:
             store, self._store = self._store, None
             if store is not None:
                 await trio.to_thread.run_sync(store.close)
+            foreign, self._foreign = self._foreign, None
+            if foreign is not None:
+                await trio.to_thread.run_sync(foreign.abandon)
 
     async def _close_suspended(self) -> None:
         suspended, self._suspended = self._suspended, []
@@ -467,6 +532,8 @@ class Storage:
     async def read_page(self, request: ReadHistory | ReadAudit) -> object:
         """Beside the writer, not in its turn: 500 large changes took half a second. Raises ReadOnly."""
         store = self._store
+        if store is None and isinstance(request, ReadAudit):
+            store = self._foreign
         if store is None:
             raise ReadOnly("the history can't be read while the database is unavailable")
         try:
@@ -477,6 +544,32 @@ class Storage:
                     if self._store is store:
                         await self._go_read_only(error)
             raise ReadOnly(WHAT_TO_DO) from None
+
+    async def judge_audit(self, contains: str | None, look_up: Callable[[], None]) -> Judgement:
+        """Every row of the audit, against the end that this server holds in memory and against all that is
+        kept; on a connection of its own. look_up: see `Vouching.judge`. Raises ReadOnly."""
+        store = self._store or self._foreign
+        if store is None:
+            raise ReadOnly("the audit can't be read while the database is unavailable")
+        before = self.view.committed
+        known = (Head(before.audit_seq, before.audit_head, "the running server"),)
+
+        def judge() -> tuple[Judgement, int]:
+            with store.snapshot() as snapshot:
+                judged = self._vouching.judge(snapshot, known, contains=contains, look_up=look_up)
+                return judged, snapshot.head.seq
+
+        try:
+            judgement, end = await trio.to_thread.run_sync(judge)
+        except DatabaseUnavailable as error:
+            raise ReadOnly(f"the audit can't be read now: {error}") from error
+        async with self._turn:  # what is committed is in the view by then
+            newest = self.view.committed.audit_seq
+        if judgement.verdict.problem is None and end > newest and store is self._store:
+            detail = f"row {newest + 1} stands behind the last one that the running server knows"
+            verdict = replace(judgement.verdict, problem=Problem(newest + 1, "head", detail))
+            return replace(judgement, verdict=verdict)
+        return judgement
 
     async def _read(self, request: ReadSecrets | CountSecrets) -> object:
         """In a thread. Raises ReadOnly, DatabaseUnavailable."""
@@ -590,7 +683,9 @@ class Storage:
                 f"the secrets of {device.service} would be a message of {size} bytes; "
                 f"services take at most {wire.MAX_ENVELOPE_BYTES}"
             )
-        return KeepDelivery(device, Delivery(payload, wanted, device.sign_keyid))
+        made = Delivery(payload, wanted, device.sign_keyid)
+        mac = self._vouching.delivery_mac(f"{device.service}/{device.instance}", made)
+        return KeepDelivery(device, replace(made, mac=mac))
 
     def _open(self, sealed: SealedSecret) -> Secret:
         """Raises SecretUnreadable."""
@@ -730,16 +825,9 @@ def _without_path(error: OSError) -> str:
     return f"{name}: {error.strerror or error}"
 
 
-def _otherwise(committed: Committed, known: Committed) -> str | None:
-    """Which service is older here than it is known, or another one, and how."""
-    for name, state in known.services.items():
-        held = committed.services.get(name)
-        if held is None or held.mark < state.mark:
-            at = f"revision {held.revision}" if held is not None else "no revision"
-            return f"the database has {name} at {at}, but it was at revision {state.revision}"
-        if held.mark == state.mark and held.digest != state.digest:
-            return f"revision {state.revision} of {name} is another one in the database"
-    return None
+def _nobody_knows(committed: Committed) -> Foreign:
+    why = "an earlier version wrote it, and neither instance.json nor the cache knows of it"
+    return Foreign("audit", str(committed.audit_seq), why, committed.audit_seq)
 
 
 def _read_page(store: Store, request: ReadHistory | ReadAudit) -> object:

@@ -43,11 +43,11 @@ from config_manager.config import wire
 from config_manager.config.brokers import Auto, BrokerAddress, Nothing
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import ROLES
-from config_manager.config.errors import RecoveryRefused, RootRefused
+from config_manager.config.errors import DatabaseUnopenable, RecoveryRefused, RootRefused
 from config_manager.config.files import make_directory
 from config_manager.config.names import Epoch
 from config_manager.config.roots import first
-from config_manager.config.sealed_file import SealedFile, derive_key
+from config_manager.config.sealed_file import derive_key
 from config_manager.config.settings import Settings
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World, rfc3339
@@ -65,6 +65,7 @@ from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.state import ServiceState
 from config_manager.storage.store import Store
 from config_manager.storage.tokens import AcceptAdminToken, hash_of, make_token, tokens
+from config_manager.storage.vouching import Vouching
 
 _FAREWELL_S = 1.0
 _NOTE_WITHIN_S = 5.0
@@ -156,26 +157,21 @@ async def running_system(
         boxes = SecretBoxes(
             keys.secrets_key, world.randomness, successor=keys.secrets.read_successor()
         )
+        witness = Witness.open(data_dir / "instance.json", keys.instance_key, world)
+        opens = open_store or partial(_open_as_witnessed, witness)
         storage = Storage(
-            lambda: (
-                open_store(keys, catalogue=catalogue, world=world)
-                if open_store is not None
-                else _open_sql_store(
-                    keys, catalogue=catalogue, world=world, fresh=witness.is_first_start
-                )
-            ),
+            partial(opens, keys, catalogue=catalogue, world=world),
             view,
             catalogue=catalogue,
             secret_boxes=boxes,
             fingerprint_key=derive_key(keys.instance_key, "idempotency-fingerprints"),
+            vouching=Vouching(keys.instance_key),
+            begin_above=witness.begin_above,
             world=world,
         )
-        cache = LastKnownGood(
-            SealedFile(data_dir / "config.lkg", keys.instance_key, "server-last-known-good", world)
-        )
-        witness = Witness.open(data_dir / "instance.json", keys.instance_key, world)
+        cache = LastKnownGood.of(keys, world)
         await storage.start(witness.mark, witness.audit, cache.load)
-        _count_start(witness, view)
+        await _count_start(witness, storage, targets)
         await _accept_tokens(storage, settings, keys, world)
         storing = await start(
             Actor.batching("storing", storage.life(), STORING, jitter=world.randomness.fraction)
@@ -194,8 +190,7 @@ async def running_system(
         frames = HealthFrames(world)
         addresses = await _brokers(targets, settings, stack, states, world)
         outlets = [_outlet(view, trust) for _ in addresses]
-        broker_views = [BrokerView(str(address)) for address in addresses]
-        confirmations = Confirmations(broker_views)
+        confirmations = Confirmations([BrokerView(str(address)) for address in addresses])
         statuses = StatusBoard(partial(_sign_key, view), partial(_forgotten, view))
         ways = Ways(witness.instance_id, world.randomness.uuid())
         for index, address in enumerate(addresses):
@@ -205,7 +200,7 @@ async def running_system(
                 transport,
                 view=view,
                 confirmations=confirmations,
-                broker_view=broker_views[index],
+                broker_view=confirmations.brokers[index],
                 sign=_sign_with(signer),
                 witnessed=_told_to(storing),
                 note_confirmed=_noted_by(storing),
@@ -213,6 +208,7 @@ async def running_system(
                 will=frames.will,
                 believed=trust,
                 client_id=ways.client_id(index),
+                boot_seq=lambda: witness.boot_seq,
                 world=world,
                 statuses=statuses,
                 echoes=ways.echoes,
@@ -234,7 +230,7 @@ async def running_system(
 
         maker = BeaconMaker(
             signer,
-            boot_seq=witness.boot_seq,
+            boot_seq=lambda: witness.boot_seq,
             root_version=lambda: None if trust.changing else trust.current.version,
             heartbeat_s=settings.heartbeat_seconds,
             world=world,
@@ -256,7 +252,7 @@ async def running_system(
         await start(actor("health", health(health_board, frames, outlets), FOLLOWING))
         yield System(
             storing=storing,
-            pages=Pages(storage.read_page),
+            pages=Pages(storage.read_page, storage.judge_audit),
             signing=signer,
             rotating=rotating,
             rotation=rotation.report,
@@ -281,14 +277,32 @@ def _outlet(view: CommittedView, trust: TrustView) -> Outlet:
     return outlet
 
 
-def _count_start(witness: Witness, view: CommittedView) -> None:
-    """A full disk is no reason not to serve what is there."""
+async def _count_start(
+    witness: Witness, storage: Storage, targets: Sequence[BrokerAddress | Auto | Nothing]
+) -> None:
+    """Above every start that the database and instance.json know; a full disk is no reason not to serve
+    what is there. Raises DatabaseUnopenable where instance.json was lost and nobody can tell the number:
+    services go by it, and would take nothing of ours for fresh."""
+    view = storage.view
+    if witness.is_missing and view.committed.audit_seq > 0:
+        can_be_told = storage.starts_noted or any(not isinstance(to, Nothing) for to in targets)
+        if not can_be_told and view.mode == "normal":
+            raise DatabaseUnopenable(
+                "instance.json is missing, and neither the database nor a broker knows how often this "
+                "instance has started; put instance.json back from a backup, name a broker that it has "
+                "published to (--mqtt-url), or accept what is here: config-manager restore --accept"
+            )
+        view.notices["witness"] = (
+            "instance.json was missing: this start counts from what the database and the brokers know"
+        )
+        structlog.get_logger().warning("instance.json was missing", starts=storage.starts_noted)
     try:
-        witness.boot()
+        witness.boot(storage.starts_noted)
     except OSError as error:
         why = f"instance.json can't be written ({error.strerror or error}): this start is not noted"
         view.notices["instance"] = why
         structlog.get_logger().error("start not noted", error=why)
+    await storage.note_boot(witness.boot_seq)
 
 
 def _seal_for_recovery(keys: KeyRing, world: World) -> None:
@@ -299,11 +313,19 @@ def _seal_for_recovery(keys: KeyRing, world: World) -> None:
         structlog.get_logger().error("recovery not sealed", error=str(error))
 
 
-def _open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World, fresh: bool) -> Store:
+def _open_as_witnessed(
+    witness: Witness, keys: KeyRing, *, catalogue: Catalogue, world: World
+) -> Store:
+    return open_sql_store(keys, catalogue=catalogue, world=world, fresh=witness.is_first_start)
+
+
+def open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World, fresh: bool) -> SqlStore:
+    """Raises DatabaseUnopenable, DatabaseUnavailable, OSError."""
     path = keys.data_dir / "config.db"
     return SqlStore.open(
         path,
         rekeying.settle(path, keys.db, keys.db_key),
+        vouching=Vouching(keys.instance_key),
         epoch_id=world.randomness.uuid(),
         catalogue=catalogue,
         at=rfc3339(world.clock.now()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +13,6 @@ from config_manager.actors.messages import ReadAudit, Sign
 from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.limits import MOST_BYTES_OF_A_PAGE, VERIFY_WITHIN_S
 from config_manager.config import wire
-from config_manager.config.audit import ChainCheck, Head
 from config_manager.config.documents import AuditExport
 from config_manager.config.errors import MalformedRequest
 from config_manager.config.strict_json import MAX_INTEGER
@@ -22,6 +20,7 @@ from config_manager.config.world import rfc3339
 from config_manager.storage.state import AuditEntry
 
 _PAGE = 100
+_MOST_NAMED = 500
 _MAX_PAGE = 1000
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -47,23 +46,22 @@ async def get_audit(request: ApiRequest, api: Api) -> ApiResponse:
 
 
 async def verify_audit(request: ApiRequest, api: Api) -> ApiResponse:
-    """Every row, against the head that this server holds in memory: the one that its beacons sign."""
+    """Every row, against the head that this server holds in memory, the one that its beacons sign; and all
+    that is kept, against the rows."""
     request.allow_query("contains")
     contains = request.query.get("contains")
     if contains is not None and not _HASH.fullmatch(contains):
         raise MalformedRequest("contains: expected a hash of 64 hex digits")
-    committed = api.system.view.committed
-    end = Head(committed.audit_seq, committed.audit_head, "the running server")
-    check = ChainCheck(end, contains=contains)
-    async for row in _rows(request, api, end.seq):
-        check.take(row.seq, row.revision, row.body, row.hash)
-    verdict = check.finish()
+    context = Context(request.correlation_id, trio.current_time() + VERIFY_WITHIN_S)
+    judgement = await api.system.pages.judge(contains, context)
+    problem = judgement.problem
     return json_response(
         {
-            "ok": verdict.ok,
-            "rows": verdict.rows,
-            "head": verdict.head,
-            "problem": verdict.problem and asdict(verdict.problem),
+            "ok": problem is None,
+            "rows": judgement.verdict.rows,
+            "head": judgement.verdict.head,
+            "problem": problem and asdict(problem),
+            "not_audited": [one.reason for one in judgement.foreign[:_MOST_NAMED]],
         },
         headers=NO_STORE,
     )
@@ -85,22 +83,6 @@ async def export_audit(request: ApiRequest, api: Api) -> ApiResponse:
     message = Sign("config", wire.AUDIT_EXPORT, export.to_bytes(), request.correlation_id)
     envelope = await api.system.signing.ask(message, request.context)
     return json_response(envelope.to_object(), headers=NO_STORE)
-
-
-async def _rows(request: ApiRequest, api: Api, last: int) -> AsyncIterator[AuditEntry]:
-    """Every row up to this one, a page at a time; other readers get their turn between two pages."""
-    context = Context(request.correlation_id, trio.current_time() + VERIFY_WITHIN_S)
-    after = 0
-    while after < last:
-        limit = min(_MAX_PAGE, last - after)
-        page = await api.system.pages.ask(
-            ReadAudit(after, limit=limit, most_bytes=MOST_BYTES_OF_A_PAGE), context
-        )
-        if not page:
-            return
-        for row in page:
-            yield row
-        after = page[-1].seq
 
 
 def _entry(row: AuditEntry) -> dict[str, Any]:

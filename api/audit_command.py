@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -132,7 +132,8 @@ def verify(
     root: Path | None,
     contains: str | None,
 ) -> None:
-    """Check every row; name the first that was altered, removed or put elsewhere.
+    """Check every row; name the first that was altered, removed or put elsewhere. Then compare what is
+    kept with the rows: each configuration, its history, tokens and devices.
 
     The running server compares with the head that its beacons sign; a stopped data directory with its
     own counter and with instance.json; an export with the head that was signed with it. Exit code 5
@@ -148,20 +149,22 @@ def verify(
     if (file is None) != (root is None):
         raise SettingsInvalid("--file and --root go together: an export, and who may sign it")
     if data_dir is not None:
-        verdict, against = _verify_stopped(data_dir, db_key_file, contains)
+        verdict, against, not_audited = _verify_stopped(data_dir, db_key_file, contains)
     elif file is not None and root is not None:
         verdict, against = _verify_export(file, root, contains)
+        not_audited = []
     else:
         answer = server.get(*_PATH, "verify", holds="rows head problem", contains=contains)
         problem = answer["problem"] and Problem(**answer["problem"])
         verdict = Verdict(answer["rows"], answer["head"], problem)
         against = "the head that the server's beacons sign"
-    _say(verdict, against, as_json=as_json)
+        not_audited = answer.get("not_audited", [])  # a server of 0.2.0 says nothing of it
+    _say(verdict, against, not_audited, as_json=as_json)
 
 
 def _verify_stopped(
     data_dir: Path, db_key_file: Path | None, contains: str | None
-) -> tuple[Verdict, str]:
+) -> tuple[Verdict, str, list[str]]:
     from config_manager.config.world import World
     from config_manager.storage.stopped_audit import stopped_audit
 
@@ -169,11 +172,10 @@ def _verify_stopped(
         told_of(data_dir, is_in_use=True),
         stopped_audit(data_dir, World(), db_key_file=db_key_file) as kept,
     ):
-        check = ChainCheck(kept.end, kept.known, contains=contains)
-        for row in kept.rows:
-            check.take(row.seq, row.revision, row.body, row.hash)
-    known = [head.where for head in (kept.end, *kept.known)]
-    return check.finish(), " and ".join(known)
+        judgement = kept.vouching.judge(kept.snapshot, kept.known, contains=contains)
+        known = [head.where for head in (kept.snapshot.head, *kept.known)]
+    verdict = replace(judgement.verdict, problem=judgement.problem)
+    return verdict, " and ".join(known), [one.reason for one in judgement.foreign]
 
 
 def _verify_export(file: Path, root_file: Path, contains: str | None) -> tuple[Verdict, str]:
@@ -226,10 +228,14 @@ def _row_in(line: bytes, number: int) -> Row:
         raise AuditBroken(f"line {number} of the export is no row of the audit") from None
 
 
-def _say(verdict: Verdict, against: str, *, as_json: bool) -> None:
+def _say(verdict: Verdict, against: str, not_audited: list[str], *, as_json: bool) -> None:
     """Raises AuditBroken where something is wrong."""
     if as_json:
-        print_json({"ok": verdict.ok, **asdict(verdict), "against": against})
+        told = {"ok": verdict.ok, **asdict(verdict), "against": against}
+        print_json({**told, "not_audited": not_audited})
+    else:
+        for reason in not_audited:
+            click.echo(clean(reason))
     problem = verdict.problem
     if problem is not None:
         raise AuditBroken(f"row {problem.seq} ({problem.kind}): {clean(problem.detail)}")

@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., None])
 _MOST_CHARACTERS = 4096
 
 
-def _on_a_data_dir(command: F) -> F:
+def on_a_data_dir(command: F) -> F:
     """The options that say where the data and its keys are; as settings, environment included."""
     options = (
         click.option(
@@ -47,7 +47,7 @@ def _on_a_data_dir(command: F) -> F:
 
 
 @click.command()
-@_on_a_data_dir
+@on_a_data_dir
 @click.option(
     "--recovery-key-file",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -234,7 +234,7 @@ def _ask_for_key(file: Path | None) -> str:
 
 
 @click.command("rotate-db-key")
-@_on_a_data_dir
+@on_a_data_dir
 def rotate_db_key(**flags: Any) -> None:
     """Put the whole database under a new key; the server must be stopped.
 

@@ -306,12 +306,17 @@ SCHEMAS: dict[str, Any] = {
                     _schema(
                         {
                             "seq": INTEGER,
-                            "kind": {"enum": ["altered", "removed", "reordered", "head"]},
+                            "kind": {"enum": ["altered", "removed", "reordered", "head", "not-audited"]},
                             "detail": TEXT,
                         }
                     ),
                     {"type": "null"},
                 ]
+            },
+            "not_audited": {
+                "type": "array",
+                "items": TEXT,
+                "description": "what is kept, or is missing, and no row vouches for; as in /health",
             },
         }
     ),

@@ -18,6 +18,7 @@ from config_manager.config.world import World, rfc3339
 from config_manager.storage import changes
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.state import Change, Committed, SealedSecret
+from config_manager.storage.vouching import Vouching
 from config_manager.storage.writes import Put
 
 _BODY = b'{"whisper_model":"base.en","vad_speech_pad_ms":200}'
@@ -32,6 +33,7 @@ def run(directory: Path, *, rounds: int) -> Iterator[Figure]:
     store = SqlStore.open(
         directory / "parts.db",
         world.randomness.token(32),
+        vouching=Vouching(world.randomness.token(32)),
         epoch_id=epoch,
         catalogue=SAMPLE_CATALOGUE,
         at=at,

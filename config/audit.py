@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 GENESIS = "0" * 64
 """The hash before the first row."""
 
-Kind = Literal["altered", "removed", "reordered", "head"]
+Kind = Literal["altered", "removed", "reordered", "head", "not-audited"]
 
 
 def chain(previous: str, body: bytes) -> str:
@@ -40,7 +40,8 @@ class Problem:
 
     kind: `altered` (the row's bytes or hash), `removed` (the row is not there), `reordered`
     (another row stands in its place), `head` (each row follows the one before, but the chain is not
-    the one that somebody knows). seq: the row that it is about.
+    the one that somebody knows), `not-audited` (the chain is whole, and something is kept for which it
+    does not vouch). seq: the row that it is about; 0 where none is.
     """
 
     seq: int
@@ -70,7 +71,9 @@ class _Named(NamedTuple):
 
 
 class ChainCheck:
-    """Takes the rows from the first one on, in the order in which they lie, and judges.
+    """Takes the rows from the first one on, in the order in which they lie, and judges. What was wrong
+    before a row with which an operator accepted that (`restore --accept`) is wrong no more; who appends
+    such a row moves the end, which others know.
 
     end: where the chain must end. known: what else it must hold. contains: the hash of a row that
     it must hold, wherever.
@@ -94,7 +97,9 @@ class ChainCheck:
         self._rows += 1
         if row_hash == self._contains:
             self._contains = None
-        if self._problem is None:
+        if _accepts(body) and seq == self._seq + 1 and chain(self._hash, body) == row_hash:
+            self._problem = self._missing = None
+        elif self._problem is None:
             self._judge(seq, revision, body, row_hash)
         elif self._missing is not None and self._missing in (seq, _named(body).seq):
             place = self._missing
@@ -156,6 +161,16 @@ class ChainCheck:
         if self._contains is not None:
             return Problem(seq, "head", f"no row has the hash {self._contains[:16]}…")
         return None
+
+
+def _accepts(body: bytes) -> bool:
+    if b'"accepted"' not in body:
+        return False
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and value.get("action") == "restore" and "accepted" in value
 
 
 def _named(body: bytes) -> _Named:

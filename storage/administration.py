@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.changes import link
+from config_manager.storage.registry_digests import digests_of
 from config_manager.storage.state import Change, Committed, RegistryRow, with_rows
 
 A = TypeVar("A")
@@ -69,6 +70,7 @@ def administrate(before: Committed, done: Administered[A], who: Administrator) -
                 "reason": who.reason,
                 "correlation_id": who.correlation_id,
                 "details": done.details,
+                "registry": digests_of(done.rows),
             },
         )
         after = replace(after, audit_seq=audit.seq, audit_head=audit.hash)

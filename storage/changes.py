@@ -26,6 +26,7 @@ from config_manager.config.names import Epoch, check_keys, is_key, pointer
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage import secret_rows
+from config_manager.storage.registry_digests import digests_of
 from config_manager.storage.state import (
     Action,
     AuditEntry,
@@ -155,6 +156,46 @@ def decide(
         case _ as unreachable:
             assert_never(unreachable)
     return _decision(state, after, action, writer, about_secret)
+
+
+def reissue(
+    before: Committed,
+    *,
+    written: Mapping[str, JsonObject],
+    registry: tuple[RegistryRow, ...],
+    epoch: Epoch,
+    revision: int,
+    catalogue: Catalogue,
+    by: str,
+    reason: str | None,
+    at: str,
+    correlation_id: str,
+    also: Callable[[Committed], JsonObject],
+) -> Change:
+    """Every service again, as it is, under a new epoch and revision.
+
+    written: the values that the new rows of history change. registry: rows that are changed with it. also:
+    more members of the audit row, from the state after it. Raises TooLarge.
+    """
+    writer = _Writer(by, reason, at, correlation_id, epoch, revision)
+    states = {
+        name: _next(before, name, None if s.deleted else s.stored, catalogue, writer)
+        for name, s in before.services.items()
+    }
+    rows = tuple(
+        _history_row(writer, name, state, "restore", _key_changes(written[name], state))
+        for name, state in states.items()
+    )
+    after = replace(
+        before,
+        epoch=epoch,
+        revision=revision,
+        services=states,
+        registry=with_rows(before.registry, registry),
+    )
+    audit = link(before, revision, {**_body(rows, "restore", writer), **also(after)})
+    after = replace(after, audit_seq=audit.seq, audit_head=audit.hash)
+    return Change(before, after, tuple(states.values()), rows, audit, reason, registry=registry)
 
 
 def secret_keys_of(state: Committed, service: str, catalogue: Catalogue) -> frozenset[str]:
@@ -367,25 +408,18 @@ def _decision(
     writer: _Writer,
     about_secret: _AboutSecret,
 ) -> Decision:
+    shown = about_secret.shown
     rows = tuple(
-        HistoryRow(
+        _history_row(
+            writer,
             name,
-            HistoryEntry(
-                revision=state.revision,
-                version=state.version,
-                config_epoch=state.epoch.id,
-                epoch_seq=state.epoch.seq,
-                at=writer.at,
-                by=writer.by,
-                action=action,
-                reason=writer.reason,
-                correlation_id=writer.correlation_id,
-                changes=_key_changes(before.live(name), state, about_secret.shown),
-            ),
+            state,
+            action,
+            (shown,) if shown is not None else _key_changes(_values(before.live(name)), state),
         )
         for name, state in states.items()
     )
-    audit = _audit(before, rows, action, writer)
+    audit = _audit(before, states, rows, action, writer, about_secret.rows)
     after = replace(
         before,
         epoch=writer.epoch,
@@ -410,12 +444,33 @@ def _decision(
     return Decision(change, first, rows[0].entry.changes)
 
 
-def _key_changes(
-    before: ServiceState | None, after: ServiceState, secret: KeyChange | None
-) -> tuple[KeyChange, ...]:
-    if secret is not None:
-        return (secret,)
-    old_values = before.stored if before else {}
+def _values(state: ServiceState | None) -> JsonObject:
+    return {} if state is None else state.stored
+
+
+def _history_row(
+    writer: _Writer,
+    service: str,
+    state: ServiceState,
+    action: Action,
+    changes: tuple[KeyChange, ...],
+) -> HistoryRow:
+    entry = HistoryEntry(
+        revision=state.revision,
+        version=state.version,
+        config_epoch=state.epoch.id,
+        epoch_seq=state.epoch.seq,
+        at=writer.at,
+        by=writer.by,
+        action=action,
+        reason=writer.reason,
+        correlation_id=writer.correlation_id,
+        changes=changes,
+    )
+    return HistoryRow(service, entry)
+
+
+def _key_changes(old_values: JsonObject, after: ServiceState) -> tuple[KeyChange, ...]:
     keys = dict.fromkeys((*old_values, *after.stored))
     return tuple(
         KeyChange(
@@ -441,9 +496,28 @@ def _same(one: object, other: object) -> bool:
 
 
 def _audit(
-    before: Committed, rows: Sequence[HistoryRow], action: Action, writer: _Writer
+    before: Committed,
+    states: Mapping[str, ServiceState],
+    rows: Sequence[HistoryRow],
+    action: Action,
+    writer: _Writer,
+    registry: Sequence[RegistryRow],
 ) -> AuditEntry:
-    body: dict[str, Any] = {
+    body = {
+        **_body(rows, action, writer),
+        "config_epoch": writer.epoch.id,
+        "digests": {name: state.digest for name, state in states.items()},
+    }
+    kept = {name: dict(s.secrets) for name, s in states.items() if s.deleted and s.secrets}
+    if kept:  # a tombstone does not name them
+        body["secrets"] = kept
+    if registry:
+        body["registry"] = digests_of(registry)
+    return link(before, writer.revision, body)
+
+
+def _body(rows: Sequence[HistoryRow], action: Action, writer: _Writer) -> dict[str, Any]:
+    return {
         "revision": writer.revision,
         "epoch_seq": writer.epoch.seq,
         "at": writer.at,
@@ -455,4 +529,3 @@ def _audit(
             row.service: [change.to_list() for change in row.entry.changes] for row in rows
         },
     }
-    return link(before, writer.revision, body)

@@ -69,21 +69,26 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What one device is to hold: the exact payload that is signed, and which versions are in it."""
+    """What one device is to hold: the exact payload that is signed, and which versions are in it. mac:
+    that this server sealed it (`storage.vouching`); empty where an earlier version did."""
 
     payload: bytes
     versions: Mapping[str, int]
     sign_keyid: str
+    mac: str = ""
 
     @classmethod
     def of(cls, value: JsonObject) -> Delivery:
-        return cls(value["payload"].encode(), value["versions"], value["sign_keyid"])
+        return cls(
+            value["payload"].encode(), value["versions"], value["sign_keyid"], value.get("mac", "")
+        )
 
     def to_row(self, device: Device) -> RegistryRow:
         value: JsonObject = {
             "payload": self.payload.decode(),
             "versions": dict(self.versions),
             "sign_keyid": self.sign_keyid,
+            "mac": self.mac,
         }
         return RegistryRow(DELIVERY, key_of(device.service, device.instance), value)
 

@@ -37,12 +37,17 @@ class _Record:
 class Witness:
     """`instance.json`: HMAC-SHA256 under a key derived from the instance's own."""
 
-    def __init__(self, path: Path, key: bytes, world: World, record: _Record) -> None:
+    def __init__(
+        self, path: Path, key: bytes, world: World, record: _Record, *, is_missing: bool = False
+    ) -> None:
+        """is_missing: there was no file; so this is a first start, or the file was lost."""
+        self.is_missing = is_missing
         self._path = path
         self._key = key
         self._world = world
         self._record = record
         self._written = record
+        self._boot_seq = record.boot_seq
 
     @classmethod
     def open(cls, path: Path, instance_key: bytes, world: World) -> Witness:
@@ -52,7 +57,8 @@ class Witness:
         try:
             data = world.disk.read(path)
         except FileNotFoundError:
-            return cls(path, key, world, _Record(world.randomness.uuid(), 0, 0, 0))
+            first = _Record(world.randomness.uuid(), 0, 0, 0)
+            return cls(path, key, world, first, is_missing=True)
         except IsADirectoryError:
             data = b""
         try:
@@ -74,12 +80,12 @@ class Witness:
     @property
     def boot_seq(self) -> int:
         """Starts of this instance, this one included; beacons of a later start outrank earlier ones."""
-        return self._record.boot_seq
+        return self._boot_seq
 
     @property
     def is_first_start(self) -> bool:
         """Until the first start is counted; from then on a database that is missing was removed."""
-        return self._record.boot_seq == 0
+        return self._boot_seq == 0
 
     @property
     def mark(self) -> Mark:
@@ -90,22 +96,33 @@ class Witness:
         """The newest row of the audit that was noted; row 0 is before the first."""
         return Head(self._record.audit_seq, self._record.audit_head, self._path.name)
 
-    def boot(self) -> None:
-        """Count this start, durably. Raises OSError; it counts all the same, and the next `advance`
-        writes it."""
-        self._record = replace(self._record, boot_seq=self._record.boot_seq + 1)
-        self._save(self._record)
+    def boot(self, noted: int = 0) -> None:
+        """Count this start, durably, above `noted` starts that are known elsewhere. Raises OSError; it counts
+        all the same, and the next `advance` writes it."""
+        self.begin_above(max(noted, self._boot_seq))
+        self._save(replace(self._record, boot_seq=self._boot_seq))
+
+    def begin_above(self, boot_seq: int) -> int:
+        """This start counts above that one; the number that it counts as. The next `advance` writes it."""
+        self._boot_seq = max(self._boot_seq, boot_seq + 1)
+        return self._boot_seq
 
     def advance(self, mark: Mark, audit: tuple[int, str] = (0, GENESIS)) -> None:
         """Note how far the database and its audit (number and hash of its newest row) have come,
         durably; neither goes back. Raises OSError."""
-        record = self._record
+        record = replace(self._record, boot_seq=self._boot_seq)
         if mark > self.mark:
             record = replace(record, epoch_seq=mark.epoch_seq, revision=mark.revision)
         if audit[0] > record.audit_seq:
             record = replace(record, audit_seq=audit[0], audit_head=audit[1])
         if record != self._written:
             self._save(record)
+
+    def begin_anew(self, mark: Mark, audit: tuple[int, str], boot_seq: int) -> None:
+        """From now on this is how far we are, whatever was known before, durably. Raises OSError."""
+        self._boot_seq = boot_seq
+        record = _Record(self.instance_id, boot_seq, mark.epoch_seq, mark.revision, *audit)
+        self._save(record)
 
     def _save(self, record: _Record) -> None:
         data = {**asdict(record), "mac": _mac(self._key, asdict(record)).hex()}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import orjson
 
+from config_manager.config.audit import Head
 from config_manager.config.names import Epoch
 from config_manager.storage import changes as deciding
 from config_manager.storage.state import (
@@ -21,12 +24,16 @@ from config_manager.storage.state import (
     up_to_bytes,
 )
 from config_manager.storage.store import DatabaseUnavailable
+from config_manager.storage.vouching import Vouching
 
 
 class MemoryStore:
     """The `Store` port without a disk. `fail_next` makes the next call fail, for drills."""
 
-    def __init__(self, epoch: Epoch) -> None:
+    def __init__(self, epoch: Epoch, vouching: Vouching | None = None) -> None:
+        """vouching: seals the end of the audit, for who holds it to that."""
+        self.vouching = vouching
+        self._boot_seq = 0
         self._committed = deciding.empty(epoch)
         self._staged: tuple[Change, ...] = ()
         self._history: list[HistoryRow] = []
@@ -132,6 +139,19 @@ class MemoryStore:
         self._maybe_fail()
         return any(entry.hash == row_hash for entry in self._audit)
 
+    @contextmanager
+    def snapshot(self) -> Iterator[MemorySnapshot]:
+        self._maybe_fail()
+        now = self._committed
+        seal = self.vouching.seal(now.audit_seq, now.audit_head) if self.vouching else None
+        yield MemorySnapshot(now, tuple(self._audit), tuple(self._history), seal)
+
+    def boot_seq(self) -> int:
+        return self._boot_seq
+
+    def note_boot(self, boot_seq: int) -> None:
+        self._boot_seq = max(self._boot_seq, boot_seq)
+
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
         for service, revision in revisions:
             if service in self._committed.services:
@@ -163,6 +183,29 @@ class MemoryStore:
         error, self.fail_next = self.fail_next, None
         if error is not None:
             raise error
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySnapshot:
+    """The `Snapshot` of what was there when it was taken."""
+
+    _committed: Committed
+    _audit: tuple[AuditEntry, ...]
+    _history: tuple[HistoryRow, ...]
+    seal: str | None
+
+    @property
+    def head(self) -> Head:
+        return Head(self._committed.audit_seq, self._committed.audit_head, "the store's counter")
+
+    def committed(self) -> Committed:
+        return self._committed
+
+    def audit(self) -> Generator[AuditEntry]:
+        yield from self._audit
+
+    def history(self) -> Generator[HistoryRow]:
+        yield from self._history
 
 
 def _changes_size(entry: HistoryEntry) -> int:

@@ -17,15 +17,17 @@ from typing import Any
 
 import orjson
 
-from config_manager.config.audit import GENESIS
+from config_manager.config.audit import GENESIS, Head
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.names import Epoch
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import digest
 from config_manager.storage import database
+from config_manager.storage.accepting import Repair
 from config_manager.storage.database import Connection, translated
 from config_manager.storage.database_file import DatabaseFile, files_of
+from config_manager.storage.replay import history_in
 from config_manager.storage.state import (
     AuditEntry,
     Change,
@@ -42,8 +44,13 @@ from config_manager.storage.state import (
     up_to_bytes,
 )
 from config_manager.storage.store import IDEMPOTENCY_KEPT_S, DatabaseBusy, DatabaseUnavailable
+from config_manager.storage.vouching import Vouching
 
 _CANT_OPEN = "SQLITE_CANTOPEN"
+_ENTRY = (
+    "h.revision, h.version, h.epoch_id, h.epoch_seq, h.at, h.by, h.action, h.reason,"
+    " h.correlation_id, h.changes"
+)
 _SEALED = "service, name, version, key_id, nonce, ciphertext, updated_at"
 
 
@@ -56,10 +63,12 @@ class SqlStore:
         file: DatabaseFile,
         key: bytes,
         *,
+        vouching: Vouching,
         writer: Connection,
         reader: Connection,
         pages: Connection,
     ) -> None:
+        self._vouching = vouching
         self._path = path
         self._file = file
         self._key = key
@@ -71,11 +80,19 @@ class SqlStore:
 
     @classmethod
     def open(
-        cls, path: Path, key: bytes, *, epoch_id: str, catalogue: Catalogue, at: str, fresh: bool
+        cls,
+        path: Path,
+        key: bytes,
+        *,
+        vouching: Vouching,
+        epoch_id: str,
+        catalogue: Catalogue,
+        at: str,
+        fresh: bool,
     ) -> SqlStore:
         """Open the file; make it where there is none and `fresh` says that is as it should be.
 
-        epoch_id, at: for the first epoch of a new database. Raises DatabaseUnopenable,
+        vouching: seals the end of the audit. epoch_id, at: for the first epoch of a new database. Raises DatabaseUnopenable,
         DatabaseUnavailable.
         """
         size = path.stat().st_size if path.exists() else 0
@@ -110,33 +127,13 @@ class SqlStore:
         except BaseException:
             file.release()
             raise
-        return cls(path, file, key, writer=writer, reader=reader, pages=pages)
+        return cls(path, file, key, vouching=vouching, writer=writer, reader=reader, pages=pages)
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
     def load(self) -> Committed:
         with self._translated(), self._as_we_wrote_it():
-            (counters,) = self._reader.execute(
-                "SELECT revision, epoch_seq, epoch_id, audit_seq, audit_head FROM counters"
-            )
-            services = [
-                _service(row)
-                for row in self._reader.execute(
-                    "SELECT c.*, o.payload FROM configurations c JOIN outbox o USING (service)"
-                )
-            ]
-            registry: dict[str, dict[str, JsonObject]] = {}
-            for kind, key, value in self._reader.execute("SELECT kind, key, value FROM registry"):
-                registry.setdefault(kind, {})[key] = orjson.loads(value)
-            revision, epoch_seq, epoch_id, audit_seq, audit_head = counters
-        return Committed(
-            epoch=Epoch(epoch_seq, epoch_id),
-            revision=revision,
-            audit_seq=audit_seq,
-            audit_head=audit_head,
-            services={state.service: state for state in services},
-            registry=registry,
-        )
+            return _committed(self._reader)
 
     def history(self, query: HistoryQuery) -> HistoryPage:
         where = ["h.service = ?"]
@@ -155,8 +152,7 @@ class SqlStore:
             where.append("k.key = ?")
             values.append(query.key)
         sql = (
-            "SELECT h.revision, h.version, h.epoch_id, h.epoch_seq, h.at, h.by, h.action, h.reason,"  # noqa: S608  no caller's text in it
-            f" h.correlation_id, h.changes FROM history h {joined} WHERE {' AND '.join(where)}"
+            f"SELECT {_ENTRY} FROM history h {joined} WHERE {' AND '.join(where)}"  # noqa: S608  no caller's text in it
             " ORDER BY h.revision DESC LIMIT ?"
         )
         with (
@@ -232,6 +228,22 @@ class SqlStore:
         with self._translated():
             found = self._reader.execute("SELECT 1 FROM audit WHERE hash = ?", (row_hash,))
             return found.fetchone() is not None
+
+    @contextmanager
+    def snapshot(self) -> Iterator[SqlSnapshot]:
+        """On a connection of its own: nobody waits for who reads everything."""
+        with (
+            self._translated(),
+            self._as_we_wrote_it(),
+            closing(_reading(self._path, self._key)) as connection,
+        ):
+            connection.execute("BEGIN")
+            yield SqlSnapshot(connection)
+
+    def boot_seq(self) -> int:
+        with self._translated():
+            ((boot_seq,),) = self._reader.execute("SELECT boot_seq FROM counters")
+        return int(boot_seq)
 
     def pending(self) -> Sequence[tuple[str, int]]:
         with self._translated():
@@ -346,7 +358,8 @@ class SqlStore:
     def _move_counters(self, before: Committed, after: Committed) -> None:
         moved = self._writer.execute(
             "UPDATE counters"
-            " SET revision = ?, epoch_seq = ?, epoch_id = ?, audit_seq = ?, audit_head = ?"
+            " SET revision = ?, epoch_seq = ?, epoch_id = ?, audit_seq = ?, audit_head = ?,"
+            " audit_seal = ?"
             " WHERE revision = ? AND audit_head = ?",
             (
                 after.revision,
@@ -354,6 +367,7 @@ class SqlStore:
                 after.epoch.id,
                 after.audit_seq,
                 after.audit_head,
+                self._vouching.seal(after.audit_seq, after.audit_head),
                 before.revision,
                 before.audit_head,
             ),
@@ -378,7 +392,8 @@ class SqlStore:
             self._put_registry(item)
         if change.after.epoch != change.before.epoch:
             epoch = change.after.epoch
-            at = change.history[0].entry.at
+            assert change.audit is not None
+            at = orjson.loads(change.audit.body)["at"]
             writer.execute(
                 "INSERT INTO epochs VALUES (?, ?, ?, ?, ?)",
                 (epoch.seq, epoch.id, change.after.revision, at, change.reason),
@@ -518,6 +533,33 @@ class SqlStore:
             writer.execute("COMMIT")
         self._file.note()
 
+    def repair(self, repair: Repair) -> None:
+        """Before it is accepted: all or none. Raises DatabaseUnavailable, DiskFull."""
+        self._file.check()
+        with self._translated(), self._undone_on_failure() as writer:
+            self._begin()
+            for service in repair.strangers:
+                for table in ("configurations", "outbox", "items", "history", "history_keys"):
+                    writer.execute(f"DELETE FROM {table} WHERE service = ?", (service,))  # noqa: S608  a constant
+            epochs = dict(writer.execute("SELECT seq, id FROM epochs").fetchall())
+            for service in repair.history:
+                for table in ("history", "history_keys"):
+                    writer.execute(f"DELETE FROM {table} WHERE service = ?", (service,))  # noqa: S608  a constant
+            if repair.end is not None:
+                writer.execute("UPDATE counters SET audit_seq = ?, audit_head = ?", repair.end)
+            for row in history_in(audit_rows(writer), set(repair.history), epochs):
+                self._insert_history(row)
+            writer.execute("COMMIT")
+        self._file.note()
+
+    def note_boot(self, boot_seq: int) -> None:
+        self._file.check()
+        with self._translated(), self._undone_on_failure() as writer:
+            self._begin()
+            writer.execute("UPDATE counters SET boot_seq = max(boot_seq, ?)", (boot_seq,))
+            writer.execute("COMMIT")
+        self._file.note()
+
     def verify(self) -> None:
         """Raises DatabaseUnavailable where a page does not belong to the others, or a version has no
         history: as in a file that somebody put together."""
@@ -556,6 +598,56 @@ class SqlStore:
             if connection is not None:
                 connection.close()
         self._file.release()
+
+
+class SqlSnapshot:
+    """The `Snapshot` of a connection that is in a transaction, or is alone."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        ((seq, row_hash, self.seal),) = connection.execute(
+            "SELECT audit_seq, audit_head, audit_seal FROM counters"
+        )
+        self.head = Head(seq, row_hash, "the database's counter")
+
+    def committed(self) -> Committed:
+        return _committed(self._connection)
+
+    def audit(self) -> Generator[AuditEntry]:
+        return audit_rows(self._connection)
+
+    def history(self) -> Generator[HistoryRow]:
+        with closing(
+            self._connection.execute(
+                f"SELECT h.service, {_ENTRY} FROM history h ORDER BY h.service, h.revision"  # noqa: S608  a constant
+            )
+        ) as cursor:
+            for service, *row in cursor:
+                yield HistoryRow(service, _history_entry(row))
+
+
+def _committed(connection: Connection) -> Committed:
+    (counters,) = connection.execute(
+        "SELECT revision, epoch_seq, epoch_id, audit_seq, audit_head FROM counters"
+    )
+    services = [
+        _service(row)
+        for row in connection.execute(
+            "SELECT c.*, o.payload FROM configurations c JOIN outbox o USING (service)"
+        )
+    ]
+    registry: dict[str, dict[str, JsonObject]] = {}
+    for kind, key, value in connection.execute("SELECT kind, key, value FROM registry"):
+        registry.setdefault(kind, {})[key] = orjson.loads(value)
+    revision, epoch_seq, epoch_id, audit_seq, audit_head = counters
+    return Committed(
+        epoch=Epoch(epoch_seq, epoch_id),
+        revision=revision,
+        audit_seq=audit_seq,
+        audit_head=audit_head,
+        services={state.service: state for state in services},
+        registry=registry,
+    )
 
 
 def _look(connection: Connection) -> None:
@@ -615,7 +707,11 @@ def _begin_first_epoch(writer: Connection, epoch_id: str, at: str) -> None:
     if writer.execute("SELECT 1 FROM counters").fetchone() is None:
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("INSERT INTO epochs VALUES (1, ?, 0, ?, 'first start')", (epoch_id, at))
-        writer.execute("INSERT INTO counters VALUES (1, 0, 1, ?, ?, 0)", (epoch_id, GENESIS))
+        writer.execute(
+            "INSERT INTO counters (one, revision, epoch_seq, epoch_id, audit_head)"
+            " VALUES (1, 0, 1, ?, ?)",
+            (epoch_id, GENESIS),
+        )
         writer.execute("COMMIT")
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
 
-Action = Literal["put", "patch", "delete", "epoch", "secret", "secret-delete"]
+Action = Literal["put", "patch", "delete", "epoch", "secret", "secret-delete", "restore"]
 
 Registry = Mapping[str, Mapping[str, JsonObject]]
 """kind → key → what is kept; the rooms that own a kind read and write its objects."""

@@ -14,17 +14,17 @@ from config_manager.storage import database
 from config_manager.storage.database import translated
 from config_manager.storage.instance import Witness, lock_data_dir
 from config_manager.storage.keys import KeyRing
-from config_manager.storage.sql_store import audit_rows
-from config_manager.storage.state import AuditEntry
-from config_manager.storage.store import DatabaseUnavailable
+from config_manager.storage.sql_store import SqlSnapshot
+from config_manager.storage.store import DatabaseUnavailable, Snapshot
+from config_manager.storage.vouching import Vouching
 
 
 @dataclass(frozen=True, slots=True)
 class StoppedAudit:
-    """rows: read as they are asked for. end: by the database's own counters. known: by others."""
+    """snapshot: of what is kept; its head is by the database's own counters. known: by others."""
 
-    rows: Iterator[AuditEntry]
-    end: Head
+    snapshot: Snapshot
+    vouching: Vouching
     known: tuple[Head, ...]
 
 
@@ -47,9 +47,8 @@ def stopped_audit(
                 translated(path),
                 closing(database.connect(path, keys.db_key, read_only=True)) as connection,
             ):
-                ((seq, head),) = connection.execute("SELECT audit_seq, audit_head FROM counters")
-                with closing(audit_rows(connection)) as rows:
-                    yield StoppedAudit(rows, Head(seq, head, "the database's counter"), known)
+                vouching = Vouching(keys.instance_key)
+                yield StoppedAudit(SqlSnapshot(connection), vouching, known)
     except DatabaseUnavailable as error:
         raise DatabaseUnopenable(
             f"the database can't be read ({error}); nothing was changed"

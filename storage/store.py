@@ -10,15 +10,18 @@ tests/storage/test_store_contract.py holds both implementations to the same word
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
+from config_manager.config.audit import Head
 from config_manager.storage.state import (
     AuditEntry,
     Change,
     Committed,
     HistoryPage,
     HistoryQuery,
+    HistoryRow,
     IdempotencyRecord,
     SealedSecret,
 )
@@ -42,6 +45,30 @@ class DiskFull(DatabaseUnavailable):
 
 class DatabaseBusy(DatabaseUnavailable):
     """Another process holds the write lock; nothing was staged, and waiting may help."""
+
+
+class Snapshot(Protocol):
+    """All that is kept, as of one moment and past every cache. Every method raises DatabaseUnavailable."""
+
+    @property
+    def head(self) -> Head:
+        """The newest row of the audit, by the store's own counter."""
+        ...
+
+    @property
+    def seal(self) -> str | None:
+        """What was kept beside it with the last change; None if nothing ever was."""
+        ...
+
+    def committed(self) -> Committed: ...
+
+    def audit(self) -> Generator[AuditEntry]:
+        """Every row, in order. To be closed, if it is not read to its end."""
+        ...
+
+    def history(self) -> Generator[HistoryRow]:
+        """Every row; those of one service in order of their revisions."""
+        ...
 
 
 class Store(Protocol):
@@ -112,6 +139,19 @@ class Store(Protocol):
 
     def has_audit_row(self, row_hash: str) -> bool:
         """Whether some row of the audit has this hash; asked for at a broker's bidding, so it is cheap."""
+        ...
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """To read everything, from any thread, beside all other calls. Raises DatabaseUnavailable."""
+        ...
+
+    def boot_seq(self) -> int:
+        """Starts of this instance, as `note_boot` last noted; 0 if it never did."""
+        ...
+
+    def note_boot(self, boot_seq: int) -> None:
+        """Note a start, durably; a lower number than is there changes nothing. Raises DiskFull or
+        DatabaseUnavailable."""
         ...
 
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:

@@ -44,7 +44,7 @@ async def test_a_witness_that_is_seen_while_a_snapshot_is_signed_is_not_written_
 
     async with Actor("signing", life).running() as signer:
         maker = BeaconMaker(
-            signer, boot_seq=1, root_version=lambda: 1, heartbeat_s=10, world=World()
+            signer, boot_seq=lambda: 1, root_version=lambda: 1, heartbeat_s=10, world=World()
         )
         beacons = beaconing(maker, view, [outlet], keepalive, heartbeat_s=10)
         async with Actor("beaconing", beacons).running():

@@ -21,8 +21,10 @@ from config_manager.config.settings import Settings
 from config_manager.config.world import World
 from config_manager.storage import database
 from config_manager.storage.database import Connection
+from config_manager.storage.keys import KeyRing
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.store import Store
+from config_manager.storage.vouching import Vouching
 
 TOKEN = "a-token"
 JSON = "application/json"
@@ -149,11 +151,17 @@ async def running(
         data_dir=directory / "data", mqtt_url="none:", bootstrap_token=SecretStr(TOKEN)
     )
     store = make_store(Epoch(1, "00000000-0000-4000-8000-000000000000"))
+
+    def open_store(keys: KeyRing, **_: Any) -> Store:
+        if isinstance(store, MemoryStore):
+            store.vouching = Vouching(keys.instance_key)
+        return store
+
     async with running_system(
         settings,
         catalogue=SAMPLE_CATALOGUE,
         transport=AiomqttTransport(),
         world=world,
-        open_store=lambda *_, **__: store,
+        open_store=open_store,
     ) as system:
         yield system

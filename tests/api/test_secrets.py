@@ -30,6 +30,7 @@ from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.state import Committed, RegistryRow
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
+from config_manager.storage.vouching import Vouching
 from tests.api.asgi import TOKEN, Answer, Caller
 
 SECRETS = "/api/v1/secrets"
@@ -236,6 +237,7 @@ async def test_where_sqlcipher_refuses_the_audit_row_nothing_is_shown(tmp_path: 
             SqlStore.open(
                 tmp_path / "data" / "config.db",
                 keys.db_key,
+                vouching=Vouching(keys.instance_key),
                 epoch_id=world.randomness.uuid(),
                 catalogue=catalogue,
                 at="2027-01-15T08:00:00.000Z",

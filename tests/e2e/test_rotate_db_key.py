@@ -17,6 +17,7 @@ from config_manager.storage import database, rekeying
 from config_manager.storage.keys import KeyRing
 from config_manager.storage.recovery import FILE, open_sealed
 from config_manager.storage.sql_store import SqlStore
+from config_manager.storage.vouching import Vouching
 from tests.processes import COMMAND, Processes
 from tests.storage.makers import CATALOGUE
 
@@ -183,7 +184,13 @@ def test_killed_at_any_line_the_next_start_opens_it_and_the_next_run_completes_i
         sealed = open_sealed((data / FILE).read_bytes(), recovery_key)
         assert key in (sealed.get("db.key"), sealed.get("db.key.new")), line
         store = SqlStore.open(
-            data / "config.db", key, epoch_id="x", catalogue=CATALOGUE, at="x", fresh=False
+            data / "config.db",
+            key,
+            vouching=Vouching(keys.instance_key),
+            epoch_id="x",
+            catalogue=CATALOGUE,
+            at="x",
+            fresh=False,
         )
         state = store.load().services["one"]
         assert (state.stored, state.secrets) == ({"a": 1}, {"pin": 1}), line

@@ -19,6 +19,7 @@ from config_manager.storage.secrets import SecretBox
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.state import AuditEntry, Committed, IdempotencyRecord
 from config_manager.storage.store import Store
+from config_manager.storage.vouching import Vouching
 from config_manager.storage.writes import Intent
 
 FIRST_EPOCH = Epoch(1, "00000000-0000-4000-8000-000000000001")
@@ -27,6 +28,7 @@ STEADY = settings(deadline=None, derandomize=True)
 """For Hypothesis: the same examples in every run, and no failure because a disk was slow."""
 
 DB_KEY = bytes(range(32))
+VOUCHING = Vouching(bytes(range(32, 64)))
 
 
 class DoorSettings(ServiceSettings):
@@ -130,6 +132,7 @@ def open_sql(path: Path, *, key: bytes = DB_KEY, fresh: bool = True) -> SqlStore
     return SqlStore.open(
         path,
         key,
+        vouching=VOUCHING,
         epoch_id=FIRST_EPOCH.id,
         catalogue=CATALOGUE,
         at=rfc3339(START),

@@ -491,6 +491,8 @@ def test_an_audit_row_says_everything_about_its_change() -> None:
         "reason": "why",
         "correlation_id": "abc",
         "services": {"a": [["x", 1, 2]], "b": []},
+        "config_epoch": decision.change.after.epoch.id,
+        "digests": {name: state.digest for name, state in decision.change.after.services.items()},
     }
 
 

@@ -446,6 +446,7 @@ def test_a_models_schema_is_noted_once_and_again_when_it_changes(path: Path) -> 
         SqlStore.open(
             path,
             DB_KEY,
+            vouching=m.VOUCHING,
             epoch_id=m.FIRST_EPOCH.id,
             catalogue=catalogue,
             at=rfc3339(m.START),
@@ -461,6 +462,7 @@ def test_the_first_epoch_is_the_one_of_the_first_start(path: Path) -> None:
     again = SqlStore.open(
         path,
         DB_KEY,
+        vouching=m.VOUCHING,
         epoch_id="00000000-0000-4000-8000-00000000ffff",
         catalogue=m.CATALOGUE,
         at=rfc3339(m.START + 9),

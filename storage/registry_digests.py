@@ -1,0 +1,35 @@
+"""The digests of registry rows, as the audit names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from config_manager.config import strict_json
+from config_manager.config.strict_json import JsonObject
+from config_manager.config.wire import digest
+from config_manager.storage.state import RegistryRow
+
+BOOKKEEPING = frozenset({"delivery", "sent"})
+"""Kinds that nobody decides on, and no row of the audit names. A delivery, which is signed, has a MAC."""
+_BOOKKEPT = {"token": frozenset({"last_used_at"})}
+"""Members that change without anybody deciding it."""
+
+Digests = Mapping[str, Mapping[str, str | None]]
+"""kind → key → digest; None where the row was removed"""
+
+
+def row_digest(kind: str, value: JsonObject) -> str:
+    """SHA-256 (hex) of what was decided: members in order of their names, those that are null left out."""
+    apart = _BOOKKEPT.get(kind, frozenset())
+    decided = {k: v for k, v in sorted(value.items()) if v is not None and k not in apart}
+    return digest(strict_json.dumps(decided))
+
+
+def digests_of(rows: Iterable[RegistryRow]) -> dict[str, dict[str, str | None]]:
+    """Of the rows that were decided on; the last word on each counts."""
+    digests: dict[str, dict[str, str | None]] = {}
+    for row in rows:
+        if row.kind not in BOOKKEEPING:
+            value = None if row.value is None else row_digest(row.kind, row.value)
+            digests.setdefault(row.kind, {})[row.key] = value
+    return digests

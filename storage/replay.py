@@ -1,0 +1,201 @@
+"""What the rows of the audit say is there, by taking them in order. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from config_manager.config import strict_json
+from config_manager.config.audit import GENESIS
+from config_manager.config.strict_json import JsonObject
+from config_manager.storage.state import AuditEntry, HistoryEntry, HistoryRow, KeyChange
+
+BEGIN = "vouched"
+"""The action of the row that begins to vouch for what an earlier version wrote."""
+ACCEPT = "restore"
+"""The action of the row with which an operator accepts what is kept."""
+
+_SECRET, _SECRET_DELETE = "secret", "secret-delete"
+_OF_VALUES = frozenset({"put", "patch", "delete", "epoch"})
+"""Actions that leave the registry alone."""
+
+
+class HistoryChain:
+    """A hash over the history of one service, oldest first: from the audit's rows and from the
+    history's own it must be the same."""
+
+    def __init__(self) -> None:
+        self.value = b""
+
+    def take(self, revision: int, about: Sequence[object], changes: Sequence[object]) -> None:
+        """about: version, epoch_seq, at, by, action, reason, correlation_id."""
+        row = strict_json.dumps([revision, *about, changes])
+        self.value = hashlib.sha256(self.value + row).digest()
+
+    def take_row(self, row: HistoryRow) -> None:
+        e = row.entry
+        about = (e.version, e.epoch_seq, e.at, e.by, e.action, e.reason, e.correlation_id)
+        self.take(e.revision, about, [change.to_list() for change in e.changes])
+
+
+@dataclass(slots=True)
+class Expected:
+    """One service, as the rows say. row: the number of its newest one. digest: of its payload; None where
+    its newest row names none. kept_secrets: of a service that is deleted, as its newest row names them."""
+
+    row: int = 0
+    revision: int = 0
+    version: int = 0
+    at: str = ""
+    by: str = ""
+    correlation_id: str = ""
+    digest: str | None = None
+    deleted: bool = True
+    stored: JsonObject = field(default_factory=dict)
+    secrets: dict[str, int] = field(default_factory=dict)
+    kept_secrets: dict[str, int] = field(default_factory=dict)
+    history: HistoryChain = field(default_factory=HistoryChain)
+    _retired: dict[str, int] = field(default_factory=dict)
+
+    def change(self, action: str, changes: Sequence[Sequence[Any]]) -> None:
+        """What a row says of its values and secrets."""
+        if action == _SECRET:
+            name = changes[0][0]
+            last = max(self.secrets.get(name, 0), self._retired.pop(name, 0))
+            self.secrets[name] = last + 1
+            self.deleted = False
+        elif action == _SECRET_DELETE:
+            name = changes[0][0]
+            self._retired[name] = self.secrets.pop(name, 0)
+        else:
+            self.deleted = action == "delete"
+            for change in map(KeyChange.from_list, changes):
+                if change.new is None and "new" not in change.nulls:
+                    self.stored.pop(change.key, None)
+                else:
+                    self.stored[change.key] = change.new
+
+
+class Replay:
+    """Takes the rows from the first one on. What is no row of ours is passed over: the chain tells."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, Expected] = {}
+        self.registry: dict[str, dict[str, str]] = {}
+        self.registry_row = 0
+        """the newest row that names one of the registry's"""
+        self.epochs: dict[int, str] = {}
+        self.epoch_seq = 1
+        self.revision = 0
+        self.accepted_epoch = 0
+        """the newest with which an operator accepted what was kept"""
+        self.names_digests = False
+        """some row was written by a version that names digests"""
+        self.registry_is_silent = False
+        """some row changed the registry without naming what"""
+        self.end = (0, GENESIS)
+        """number and hash of the last row as it lies"""
+
+    def take(self, row: AuditEntry) -> None:
+        self.end = (row.seq, row.hash)
+        try:
+            self._take(orjson.loads(row.body), row.seq)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return
+
+    @property
+    def is_silent(self) -> bool:
+        """No row vouches for some of it, because an earlier version wrote that."""
+        return (
+            not self.names_digests
+            or self.registry_is_silent
+            or any(one.digest is None for one in self.services.values())
+        )
+
+    def _take(self, body: JsonObject, seq: int) -> None:
+        self.revision, self.epoch_seq = body["revision"], body["epoch_seq"]
+        if body["action"] == ACCEPT:
+            self.accepted_epoch = body["epoch_seq"]
+        if "config_epoch" in body:
+            self.epochs[body["epoch_seq"]] = body["config_epoch"]
+        self._take_accepted(body.get("accepted", {}))
+        for service, changes in body.get("services", {}).items():
+            self._take_service(service, changes, body, seq)
+        for service, digest in body.get("digests", {}).items():
+            self.services.setdefault(service, Expected()).digest = digest
+        for service, secrets in body.get("secrets", {}).items():
+            one = self.services[service]
+            one.secrets, one.kept_secrets = dict(secrets), dict(secrets)
+        self._take_registry(body, seq)
+
+    def _take_accepted(self, accepted: JsonObject) -> None:
+        """What lay there when it was accepted as it lay."""
+        for service, version in accepted.get("versions", {}).items():
+            one = self.services.setdefault(service, Expected())
+            one.version = version
+            one.history.value = bytes.fromhex(accepted["history"].get(service, ""))
+
+    def _take_service(
+        self, service: str, changes: Sequence[Sequence[Any]], body: JsonObject, seq: int
+    ) -> None:
+        one, action = self.services.setdefault(service, Expected()), body["action"]
+        one.row = seq
+        one.version += 1
+        one.digest, one.kept_secrets = None, {}  # until this row names them
+        one.revision, one.at, one.by = body["revision"], body["at"], body["by"]
+        one.correlation_id = body["correlation_id"]
+        one.change("delete" if service in body.get("deleted", ()) else action, changes)
+        about = (
+            one.version,
+            body["epoch_seq"],
+            one.at,
+            one.by,
+            action,
+            body["reason"],
+            one.correlation_id,
+        )
+        one.history.take(one.revision, about, changes)
+
+    def _take_registry(self, body: JsonObject, seq: int) -> None:
+        if body["action"] in (BEGIN, ACCEPT):  # they name all that there is
+            self.registry, self.registry_is_silent = {}, False
+        self.names_digests = self.names_digests or "registry" in body or "digests" in body
+        if "registry" in body:
+            self.registry_row = seq
+            for kind, rows in body["registry"].items():
+                kept = self.registry.setdefault(kind, {})
+                for key, digest in rows.items():
+                    kept[key] = digest
+                    if digest is None:
+                        del kept[key]
+        elif "digests" not in body and body["action"] not in _OF_VALUES:
+            self.registry_is_silent = True
+
+
+def history_in(
+    rows: Iterable[AuditEntry], services: set[str], epochs: Mapping[int, str]
+) -> Iterator[HistoryRow]:
+    """The history of these services, as the rows of the audit have it. epochs: number → id."""
+    versions = Counter[str]()
+    for row in rows:
+        body = orjson.loads(row.body)
+        for service in services & body.get("services", {}).keys():
+            versions[service] += 1
+            entry = HistoryEntry(
+                revision=body["revision"],
+                version=versions[service],
+                config_epoch=body.get("config_epoch") or epochs.get(body["epoch_seq"], ""),
+                epoch_seq=body["epoch_seq"],
+                at=body["at"],
+                by=body["by"],
+                action=body["action"],
+                reason=body["reason"],
+                correlation_id=body["correlation_id"],
+                changes=tuple(map(KeyChange.from_list, body["services"][service])),
+            )
+            yield HistoryRow(service, entry)

@@ -1,0 +1,327 @@
+"""What is kept, compared with what the audit vouches for.
+
+The chain proves its own rows (`config.audit`). Who has the database's key could leave them alone and
+edit what they are about: then the server would sign what nobody wrote, or let in whom nobody let in. So
+each row names the digests of what it made (`storage.replay`), and the end of the chain is sealed under a
+key that is not the database's.
+
+Rows of 0.1.0 and 0.2.0 name no digests. The first start begins to vouch for what they made, once.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
+
+import orjson
+
+from config_manager.config import strict_json
+from config_manager.config.audit import ChainCheck, Head, Problem, Verdict
+from config_manager.config.documents import ConfigUpdate, NotADocument, UnknownCritical
+from config_manager.config.sealed_file import derive_key
+from config_manager.config.strict_json import JsonObject
+from config_manager.storage.administration import Administrator
+from config_manager.storage.changes import link
+from config_manager.storage.devices import DELIVERY, Delivery
+from config_manager.storage.registry_digests import BOOKKEEPING, digests_of, row_digest
+from config_manager.storage.replay import BEGIN, Expected, HistoryChain, Replay
+from config_manager.storage.state import (
+    Change,
+    Committed,
+    HistoryRow,
+    Registry,
+    RegistryRow,
+    ServiceState,
+    with_rows,
+)
+from config_manager.storage.store import Snapshot
+
+R = TypeVar("R")
+
+_EVERY = 1_000
+"""Rows between two looks at whether anybody still waits."""
+
+
+class Foreign(NamedTuple):
+    """Something that is kept, or is missing, for which the audit does not vouch. table: empty where it is
+    about a service. row: the newest row of the audit about it; 0 if there is none."""
+
+    table: str
+    key: str
+    why: str
+    row: int = 0
+
+    @property
+    def reason(self) -> str:
+        """As /health says it."""
+        return f"not-audited: {f'{self.table} ' if self.table else ''}{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """verdict: of the chain. foreign: what it does not vouch for. is_silent: some of what is there was
+    written by a version that named no digests. replay: what the rows say is there. history: a hash over
+    what each service's own rows say."""
+
+    verdict: Verdict
+    foreign: tuple[Foreign, ...]
+    is_silent: bool
+    replay: Replay
+    history: Mapping[str, bytes]
+
+    @property
+    def not_audited(self) -> tuple[Foreign, ...]:
+        """A chain that is broken vouches for nothing."""
+        problem = self.verdict.problem
+        if problem is None:
+            return self.foreign
+        return (Foreign("audit", str(problem.seq), problem.detail, problem.seq), *self.foreign)
+
+    @property
+    def problem(self) -> Problem | None:
+        """The first thing that is wrong, of either kind."""
+        if self.verdict.problem is not None or not self.foreign:
+            return self.verdict.problem
+        first = self.foreign[0]
+        return Problem(first.row, "not-audited", f"{first.reason}: {first.why}")
+
+
+class Vouching:
+    """The key under which the end of the chain is sealed, and what else we keep and nobody decides."""
+
+    def __init__(self, instance_key: bytes) -> None:
+        self._head = derive_key(instance_key, "audit-head")
+        self._delivery = derive_key(instance_key, "deliveries")
+
+    def seal(self, seq: int, row_hash: str) -> str:
+        """Of the newest row; kept beside it, so that nobody else can append one. HMAC-SHA256, hex."""
+        return _mac(self._head, [seq, row_hash])
+
+    def delivery_mac(self, key: str, delivery: Delivery) -> str:
+        """key: `service/instance`. HMAC-SHA256, hex."""
+        about = [key, delivery.payload.decode(), dict(delivery.versions), delivery.sign_keyid]
+        return _mac(self._delivery, about)
+
+    def judge(
+        self,
+        snapshot: Snapshot,
+        known: Iterable[Head] = (),
+        *,
+        contains: str | None = None,
+        look_up: Callable[[], None] = lambda: None,
+    ) -> Judgement:
+        """Read everything. known: rows that the audit must hold. contains: the hash of one. look_up: called
+        now and then; what it raises ends this. Raises DatabaseUnavailable."""
+        head, committed, replay = snapshot.head, snapshot.committed(), Replay()
+        check = ChainCheck(head, known, contains=contains)
+        for row in _looking_up(snapshot.audit(), look_up):
+            check.take(row.seq, row.revision, row.body, row.hash)
+            replay.take(row)
+        verdict = check.finish()
+        history, other_epochs = _history(_looking_up(snapshot.history(), look_up), replay)
+        foreign = [
+            *self._foreign_end(snapshot, replay, head),
+            *_foreign_counters(committed, replay),
+            *_foreign_services(committed.services, replay),
+            *self._foreign_registry(committed.registry, replay),
+            *_foreign_history(history, other_epochs, replay),
+        ]
+        is_silent = replay.is_silent and head.seq > 0
+        return Judgement(verdict, tuple(foreign), is_silent, replay, history)
+
+    def _foreign_end(self, snapshot: Snapshot, replay: Replay, head: Head) -> Iterator[Foreign]:
+        """What was never sealed has no row that names digests: both came with one version."""
+        seal = snapshot.seal
+        if seal is None:
+            is_ours = not replay.names_digests
+        else:
+            is_ours = hmac.compare_digest(seal, self.seal(head.seq, head.hash))
+        if not is_ours:
+            yield Foreign(
+                "audit", str(head.seq), "its end was not written by this server", head.seq
+            )
+
+    def _foreign_registry(self, registry: Registry, replay: Replay) -> Iterator[Foreign]:
+        for kind, rows in registry.items():
+            for key, value in rows.items():
+                why = self._why_row_is_foreign(kind, key, value, replay)
+                if why is not None:
+                    yield Foreign("registry", f"{kind}/{key}", why, replay.registry_row)
+        if not replay.registry_is_silent:
+            for kind, digests in replay.registry.items():
+                for key in digests.keys() - registry.get(kind, {}).keys():
+                    why = "it is not there any more"
+                    yield Foreign("registry", f"{kind}/{key}", why, replay.registry_row)
+
+    def _why_row_is_foreign(
+        self, kind: str, key: str, value: JsonObject, replay: Replay
+    ) -> str | None:
+        if kind == DELIVERY:
+            is_ours = not replay.names_digests or self._is_our_delivery(key, value)
+            return None if is_ours else "this server did not seal it"
+        if kind in BOOKKEEPING or replay.registry_is_silent or not replay.names_digests:
+            return None
+        named = replay.registry.get(kind, {}).get(key)
+        if named is None:
+            return "no row of the audit names it"
+        return None if named == row_digest(kind, value) else "it is not what the audit names"
+
+    def _is_our_delivery(self, key: str, value: JsonObject) -> bool:
+        try:
+            made = Delivery.of(value)
+            return hmac.compare_digest(made.mac, self.delivery_mac(key, made))
+        except (LookupError, TypeError, ValueError, AttributeError):
+            return False
+
+    def begin(self, committed: Committed, who: Administrator) -> Change:
+        """Vouch for everything that is there, as it is."""
+        deliveries = tuple(
+            RegistryRow(DELIVERY, key, {**value, "mac": self.delivery_mac(key, Delivery.of(value))})
+            for key, value in committed.registered(DELIVERY).items()
+        )
+        body = {
+            "revision": committed.revision,
+            "epoch_seq": committed.epoch.seq,
+            "at": who.at,
+            "by": who.by,
+            "action": BEGIN,
+            "reason": who.reason,
+            "correlation_id": who.correlation_id,
+            "details": {"services": len(committed.services)},
+            **everything_named(committed),
+        }
+        audit = link(committed, committed.revision, body)
+        after = replace(
+            committed,
+            audit_seq=audit.seq,
+            audit_head=audit.hash,
+            registry=with_rows(committed.registry, deliveries),
+        )
+        return Change(committed, after, (), (), audit, who.reason, registry=deliveries)
+
+
+def everything_named(committed: Committed) -> JsonObject:
+    """The members of a row that vouches for all that is there."""
+    rows = (
+        RegistryRow(kind, key, value)
+        for kind, of_kind in committed.registry.items()
+        for key, value in of_kind.items()
+    )
+    return {
+        "config_epoch": committed.epoch.id,
+        "digests": {name: state.digest for name, state in committed.services.items()},
+        "secrets": {
+            name: dict(state.secrets)
+            for name, state in committed.services.items()
+            if state.deleted and state.secrets
+        },
+        "registry": digests_of(rows),
+    }
+
+
+def without(committed: Committed, foreign: Iterable[Foreign]) -> Committed:
+    """What is left once nothing is taken from whom nobody knows: no service, token or device of his."""
+    services, registry = (
+        dict(committed.services),
+        {k: dict(v) for k, v in committed.registry.items()},
+    )
+    for one in foreign:
+        if not one.table:
+            services.pop(one.key, None)
+        elif one.table == "registry":
+            kind, _, key = one.key.partition("/")
+            registry.get(kind, {}).pop(key, None)
+    return replace(committed, services=services, registry=registry)
+
+
+def _foreign_counters(committed: Committed, replay: Replay) -> Iterator[Foreign]:
+    epoch = committed.epoch
+    if committed.audit_seq == 0:
+        return
+    if (committed.revision, epoch.seq) != (replay.revision, replay.epoch_seq):
+        yield Foreign("counters", "revision", f"the audit's newest is {replay.revision}")
+    elif replay.epochs.get(epoch.seq, epoch.id) != epoch.id:
+        yield Foreign("counters", "epoch_id", f"epoch {epoch.seq} had another id")
+
+
+def _foreign_services(services: Mapping[str, ServiceState], replay: Replay) -> Iterator[Foreign]:
+    for name, state in services.items():
+        expected = replay.services.get(name)
+        if expected is None:
+            yield Foreign("", name, "no row of the audit is about it")
+        elif (why := _why_foreign(state, expected)) is not None:
+            yield Foreign("", name, why, expected.row)
+    for name in replay.services.keys() - services.keys():
+        yield Foreign("", name, "it is not there any more", replay.services[name].row)
+
+
+def _why_foreign(state: ServiceState, expected: Expected) -> str | None:
+    """The first thing of it that is not as it was written."""
+    if expected.digest not in (None, state.digest):
+        return "its payload is not the one that was written"
+    try:
+        update = ConfigUpdate.parse(state.payload)
+    except (NotADocument, UnknownCritical):
+        return "its payload is none of ours"
+    secrets = expected.kept_secrets if state.deleted else update.secrets
+    is_named = expected.digest is not None
+    for what, kept, written in (
+        ("revision", state.revision, expected.revision),
+        ("version", state.version, expected.version),
+        ("time", state.updated_at, expected.at),
+        ("author", state.updated_by, expected.by),
+        ("correlation id", state.correlation_id, expected.correlation_id),
+        ("stored values", state.stored, {} if expected.deleted else expected.stored),
+        ("deletion", state.deleted, expected.deleted),
+        ("payload's service", state.service, update.service),
+        ("payload's revision", state.revision, update.revision),
+        ("epoch", [state.epoch.seq, state.epoch.id], [update.epoch_seq, update.config_epoch]),
+        ("effective values", state.effective, update.config),
+        ("defaulted keys", state.defaulted, update.defaulted),
+        ("payload's deletion", state.deleted, update.deleted),
+        ("secrets", dict(state.secrets), dict(secrets) if is_named or not state.deleted else None),
+    ):
+        if written is not None and _sorted(kept) != _sorted(written):
+            return f"its {what} is not what was written"
+    return None
+
+
+def _history(rows: Iterable[HistoryRow], replay: Replay) -> tuple[dict[str, bytes], set[str]]:
+    """The hash of each service's rows, and the services of which one names another epoch than there was."""
+    chains: dict[str, HistoryChain] = {}
+    other_epochs: set[str] = set()
+    for row in rows:
+        chains.setdefault(row.service, HistoryChain()).take_row(row)
+        epoch = row.entry.config_epoch
+        if replay.epochs.get(row.entry.epoch_seq, epoch) != epoch:
+            other_epochs.add(row.service)
+    return {service: chain.value for service, chain in chains.items()}, other_epochs
+
+
+def _foreign_history(
+    kept: Mapping[str, bytes], other_epochs: set[str], replay: Replay
+) -> Iterator[Foreign]:
+    for service in sorted(kept.keys() | replay.services.keys()):
+        written = replay.services.get(service, Expected())
+        if kept.get(service, b"") != written.history.value or service in other_epochs:
+            yield Foreign("history", service, "it is not what the audit's rows say", written.row)
+
+
+def _looking_up(rows: Generator[R], look_up: Callable[[], None]) -> Iterator[R]:
+    with closing(rows):  # before the snapshot is, that they come from
+        for number, row in enumerate(rows):
+            if number % _EVERY == 0:
+                look_up()
+            yield row
+
+
+def _sorted(value: object) -> bytes:
+    """Equal where both are one JSON value: the order of members says nothing."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def _mac(key: bytes, about: object) -> str:
+    return hmac.new(key, strict_json.dumps(about), "sha256").hexdigest()
