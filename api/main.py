@@ -43,6 +43,7 @@ class LazyGroup(click.Group):
         "doctor": "config_manager.api.doctor_command:doctor",
         "init": "config_manager.api.data_dir_commands:init",
         "recover": "config_manager.api.data_dir_commands:recover",
+        "restore": "config_manager.api.restore_command:restore",
         "rotate-db-key": "config_manager.api.data_dir_commands:rotate_db_key",
         "secret": "config_manager.api.secret_command:secret",
         "devices": "config_manager.api.devices_command:devices",
