@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 
 from config_manager.actors.broker_answers import BrokerAnswers
+from config_manager.actors.connecting import Connecting
 from config_manager.actors.packet_limit import (
     PacketLimit,
     connect_properties,
@@ -170,20 +170,19 @@ class AiomqttTransport:
             inbox = _Inbox(self._unread())
             client = self._client(aiomqtt, address, client_id, will, version, inbox)
             limit = PacketLimit(client)
+            connecting = Connecting(client, loop)
+            is_5 = version is aiomqtt.ProtocolVersion.V5
             try:
-                is_5 = version is aiomqtt.ProtocolVersion.V5
-                with trio.fail_after(_ASK_IN_5_S if is_5 else _CONNECT_S):
-                    await trio_asyncio.aio_as_trio(client.__aenter__)()
+                await _connect(connecting, _ASK_IN_5_S if is_5 else _CONNECT_S)
                 limit.check_connected()
             except Exception as error:
-                # a slow network is given its time in the second attempt
-                asks_again = limit.may_not_know_5(error) or isinstance(error, trio.TooSlowError)
-                _close(client)
+                asks_again = limit.may_not_know_5(error)
+                connecting.give_up()
                 if is_5 and asks_again:
                     continue
                 raise _lost(limit, inbox.answers, error) from error
             except BaseException:
-                _close(client)
+                connecting.give_up()
                 raise
             stack.push_async_callback(_leave, client)
             return _AiomqttConnection(client, inbox, loop, limit)
@@ -212,8 +211,6 @@ class AiomqttTransport:
             clean_session=None if v5 else True,
             clean_start=True if v5 else 3,
             keepalive=_KEEPALIVE_S,
-            # small packets wait 40 ms for each other's acknowledgement otherwise (Nagle)
-            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             timeout=_PUBLISH_S,
             queue_type=lambda maxsize: inbox,  # noqa: ARG005
             max_inflight_messages=_IN_FLIGHT,
@@ -225,6 +222,20 @@ class AiomqttTransport:
         client.pending_calls_threshold = 10 * _IN_FLIGHT
         inbox.answers = BrokerAnswers(client._client)  # noqa: SLF001  aiomqtt passes none of it on
         return client
+
+
+async def _connect(connecting: Connecting, answers_within_s: float) -> None:
+    """Cancelled while something blocks, it leaves that to itself: a thread takes no cancellation."""
+    import trio_asyncio
+
+    await trio.to_thread.run_sync(
+        connecting.block,
+        abandon_on_cancel=True,
+        limiter=trio.CapacityLimiter(1),  # what hangs here takes no thread from the disk
+    )
+    connecting.take_over()
+    with trio.fail_after(answers_within_s):
+        await trio_asyncio.aio_as_trio(connecting.until_answered)()
 
 
 async def _leave(client: aiomqtt.Client) -> None:
