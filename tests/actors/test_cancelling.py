@@ -1,4 +1,5 @@
-"""Who is cancelled while connecting ends, whatever blocks."""
+"""Who is cancelled ends: kept neither by what blocks while connecting, nor by a cancellation that asyncio
+loses."""
 
 from __future__ import annotations
 
@@ -9,14 +10,17 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import aiomqtt
 import pytest
 import trio
 
 from config_manager.actors import mqtt
+from config_manager.actors.connecting import Connecting
 from config_manager.actors.mqtt import AiomqttTransport
 from config_manager.client import aio_connection
 from config_manager.config.brokers import BrokerAddress
 from tests.client.drivers import run_asyncio
+from tests.hostile_broker import CONNACK_5, hostile
 
 HANGS_S = 20.0
 """What is still there then hangs."""
@@ -37,6 +41,9 @@ def address_of(listener: socket.socket) -> BrokerAddress:
 async def stay_connected(address: BrokerAddress) -> None:
     async with AiomqttTransport().connect(address, client_id="one"):
         await trio.sleep_forever()
+
+
+# ── while connecting ───────────────────────────────────────────────────────────────────────────
 
 
 async def test_whenever_connecting_is_cancelled_it_ends(
@@ -132,3 +139,63 @@ def test_a_slow_resolver_keeps_nobody_and_what_comes_of_it_is_hung_up_on(
     with connection:
         connection.settimeout(HANGS_S)
         assert connection.recv(1) == b""
+
+
+# ── whatever asyncio loses ─────────────────────────────────────────────────────────────────────
+
+
+class Deaf:
+    """Stands for a coroutine that loses cancellations."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.waits = trio.Event()
+
+    async def __call__(self, *_: Any, **__: Any) -> None:
+        self.waits.set()
+        while True:
+            try:
+                await asyncio.sleep(8)
+            except asyncio.CancelledError:
+                if self.times == 0:
+                    raise
+                self.times -= 1
+            else:
+                return
+
+
+async def answers_at_once(*_: Any, **__: Any) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("of", "name"),
+    [
+        (Connecting, "until_answered"),
+        (aiomqtt.Client, "subscribe"),
+        (aiomqtt.Client, "publish"),
+        (aiomqtt.MessagesIterator, "__anext__"),
+        (aiomqtt.Client, "__aexit__"),
+    ],
+)
+async def test_a_cancellation_that_is_lost_is_repeated(
+    of: type, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf, works = Deaf(2), trio.Event()
+    monkeypatch.setattr(aiomqtt.Client, "subscribe", answers_at_once)
+    monkeypatch.setattr(aiomqtt.Client, "publish", answers_at_once)
+    monkeypatch.setattr(of, name, deaf)
+
+    async def use(address: BrokerAddress) -> None:
+        async with AiomqttTransport().connect(address, client_id="one") as connection:
+            await connection.subscribe("a")
+            await connection.publish("a", b"")
+            works.set()
+            await trio.sleep_forever()
+
+    with hostile(CONNACK_5) as (address, _):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use, address)
+            await (works if name == "__aexit__" else deaf.waits).wait()
+            nursery.cancel_scope.cancel()
+    assert deaf.times == 0
