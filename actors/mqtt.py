@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -20,11 +19,12 @@ from contextlib import (
     suppress,
 )
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import trio
 
 from config_manager.actors.broker_answers import BrokerAnswers
+from config_manager.actors.connecting import Connecting
 from config_manager.actors.packet_limit import (
     PacketLimit,
     connect_properties,
@@ -37,11 +37,14 @@ from config_manager.config.errors import the_reason
 if TYPE_CHECKING:
     import aiomqtt
 
+T = TypeVar("T")
+
 _KEEPALIVE_S = 10
 _ASK_IN_5_S = 2.0
 """A broker that knows 3.1.1 alone may say nothing to MQTT 5: it is not remembered, and asked each time."""
 _CONNECT_S = 5.0
 _PUBLISH_S = 10.0
+_CANCEL_AGAIN_S = 0.05
 _IN_FLIGHT = 20
 _UNREAD = 65_536
 """Messages that may wait to be read: the retained ones of that many services come in one burst."""
@@ -170,22 +173,21 @@ class AiomqttTransport:
             inbox = _Inbox(self._unread())
             client = self._client(aiomqtt, address, client_id, will, version, inbox)
             limit = PacketLimit(client)
+            connecting = Connecting(client, loop)
+            is_5 = version is aiomqtt.ProtocolVersion.V5
             try:
-                is_5 = version is aiomqtt.ProtocolVersion.V5
-                with trio.fail_after(_ASK_IN_5_S if is_5 else _CONNECT_S):
-                    await trio_asyncio.aio_as_trio(client.__aenter__)()
+                await _connect(connecting, loop, _ASK_IN_5_S if is_5 else _CONNECT_S)
                 limit.check_connected()
             except Exception as error:
-                # a slow network is given its time in the second attempt
-                asks_again = limit.may_not_know_5(error) or isinstance(error, trio.TooSlowError)
-                _close(client)
+                asks_again = limit.may_not_know_5(error)
+                connecting.give_up()
                 if is_5 and asks_again:
                     continue
                 raise _lost(limit, inbox.answers, error) from error
             except BaseException:
-                _close(client)
+                connecting.give_up()
                 raise
-            stack.push_async_callback(_leave, client)
+            stack.push_async_callback(_leave, client, loop)
             return _AiomqttConnection(client, inbox, loop, limit)
         raise AssertionError  # the last version continues nowhere
 
@@ -212,8 +214,6 @@ class AiomqttTransport:
             clean_session=None if v5 else True,
             clean_start=True if v5 else 3,
             keepalive=_KEEPALIVE_S,
-            # small packets wait 40 ms for each other's acknowledgement otherwise (Nagle)
-            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             timeout=_PUBLISH_S,
             queue_type=lambda maxsize: inbox,  # noqa: ARG005
             max_inflight_messages=_IN_FLIGHT,
@@ -227,10 +227,45 @@ class AiomqttTransport:
         return client
 
 
-async def _leave(client: aiomqtt.Client) -> None:
+async def _connect(
+    connecting: Connecting, loop: asyncio.AbstractEventLoop, answers_within_s: float
+) -> None:
+    """Cancelled while something blocks, it leaves that to itself: a thread takes no cancellation."""
+    await trio.to_thread.run_sync(
+        connecting.block,
+        abandon_on_cancel=True,
+        limiter=trio.CapacityLimiter(1),  # what hangs here takes no thread from the disk
+    )
+    connecting.take_over()
+    with trio.fail_after(answers_within_s):
+        await _awaited(loop, connecting.until_answered())
+
+
+async def _awaited(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Under Trio: what comes of asyncio's. Cancelled, it cancels until that has ended.
+
+    `aio_as_trio` cancels once, and what asyncio loses of that is lost for good: `asyncio.wait_for` of
+    Python 3.11 gives the result that comes at the same time (python/cpython#86296), trio-asyncio's
+    executor that of the thread it waits for.
+    """
+    task, ended = loop.create_task(coroutine), trio.Event()
+    task.add_done_callback(lambda _: ended.set())
+    try:
+        await ended.wait()
+    except trio.Cancelled:
+        with trio.CancelScope(shield=True):
+            while not ended.is_set():
+                task.cancel()
+                with trio.move_on_after(_CANCEL_AGAIN_S):
+                    await ended.wait()
+        if task.cancelled():
+            raise
+    return task.result()
+
+
+async def _leave(client: aiomqtt.Client, loop: asyncio.AbstractEventLoop) -> None:
     """Where it is gone already, that is what leaving wanted."""
     import aiomqtt
-    import trio_asyncio
 
     try:
         with (
@@ -238,7 +273,7 @@ async def _leave(client: aiomqtt.Client) -> None:
             trio.move_on_after(1),
             suppress(aiomqtt.MqttError),
         ):
-            await trio_asyncio.aio_as_trio(client.__aexit__)(None, None, None)
+            await _awaited(loop, client.__aexit__(None, None, None))
     finally:
         _close(client)
 
@@ -302,13 +337,14 @@ class _Inbox(asyncio.Queue[Any]):
     def has_unread(self) -> bool:
         return not self._unread.empty()
 
-    async def close_when_lost(self, client: aiomqtt.Client, limit: PacketLimit) -> None:
+    async def close_when_lost(
+        self, client: aiomqtt.Client, loop: asyncio.AbstractEventLoop, limit: PacketLimit
+    ) -> None:
         """Until the connection breaks. A client that only publishes would never notice."""
         import aiomqtt
-        import trio_asyncio
 
         try:
-            await trio_asyncio.aio_as_trio(client.messages.__anext__)()
+            await _awaited(loop, client.messages.__anext__())
         except StopAsyncIteration:
             self.lost = BrokerUnavailable("the connection was closed")
         except (aiomqtt.MqttError, OSError) as error:
@@ -377,6 +413,7 @@ class _AiomqttConnection:
         limit: PacketLimit,
     ) -> None:
         self._client = client
+        self._loop = loop
         self._limit = limit
         self._inbox = inbox
         paho = client._client  # noqa: SLF001  aiomqtt has no other way to go on without a PUBACK
@@ -394,7 +431,7 @@ class _AiomqttConnection:
         paho.on_publish = on_publish
 
     async def close_when_lost(self) -> None:
-        await self._inbox.close_when_lost(self._client, self._limit)
+        await self._inbox.close_when_lost(self._client, self._loop, self._limit)
 
     @property
     def has_unread(self) -> bool:
@@ -415,10 +452,9 @@ class _AiomqttConnection:
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
     ) -> None:
         import aiomqtt
-        import trio_asyncio
 
         try:
-            await trio_asyncio.aio_as_trio(self._client.publish)(topic, payload, qos, retain)
+            await _awaited(self._loop, self._client.publish(topic, payload, qos, retain))
         except (aiomqtt.MqttError, OSError, ValueError) as error:
             raise self._broken(error) from error
 
@@ -433,10 +469,9 @@ class _AiomqttConnection:
 
     async def subscribe(self, *filters: str, qos: int = 1) -> None:
         import aiomqtt
-        import trio_asyncio
 
         try:
-            await trio_asyncio.aio_as_trio(self._client.subscribe)([(f, qos) for f in filters])
+            await _awaited(self._loop, self._client.subscribe([(f, qos) for f in filters]))
         except (aiomqtt.MqttError, OSError) as error:
             raise self._broken(error) from error
 

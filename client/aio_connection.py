@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from config_manager.actors.connecting import Connecting
 from config_manager.actors.packet_limit import PacketLimit, connect_properties, plainly
 from config_manager.client.background import run_alone
 from config_manager.client.inbox import Inbox
@@ -96,69 +95,16 @@ async def _connect(
     raise AssertionError  # the last version continues nowhere
 
 
-class _Gate:
-    """Stands for the loop while a thread connects: what that wants of the loop waits until it is wanted.
-
-    The loop may have ended before the thread is through, and would be left with watchers of a socket and
-    a task that nobody ends.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiting: list[Callable[[], object]] = []
-        self.is_open = False
-        self.add_reader, self.add_writer = loop.add_reader, loop.add_writer
-
-    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
-        self._waiting.append(partial(callback, *args))
-
-    def remove_reader(self, _: int) -> bool:
-        return False  # none was added
-
-    remove_writer = remove_reader
-
-    def open(self) -> None:
-        self.is_open = True
-        for call in self._waiting:
-            self._loop.call_soon(call)
-
-
 async def _connect_or_clean_up(client: Any) -> None:
-    """Connecting blocks, so a thread does it, which goes on where we are cancelled. aiomqtt would do it in
-    the loop's default executor, which a process waits for when it ends."""
-    paho, loop, connect = client._client, asyncio.get_running_loop(), client._client_connect  # noqa: SLF001
-    gate = client._loop = _Gate(loop)  # noqa: SLF001
-    is_given_up = False
-
-    async def end_at_once() -> None:
-        pass
-
-    def clean_up() -> None:
-        with suppress(Exception):  # the thread may be about to do the same
-            paho._sock_close()  # noqa: SLF001  which ends its watchers and its task
-
-    def connect_unless_given_up() -> None:
-        try:
-            connect()
-        finally:
-            if is_given_up:
-                clean_up()
-
-    client._client_connect = lambda: None  # noqa: SLF001  it is done before
+    connecting = Connecting(client, asyncio.get_running_loop())
     try:
-        connected = await run_alone(connect_unless_given_up, "connecting")
-        if connected.error is not None:
-            raise connected.error
-        client._loop = loop  # noqa: SLF001
-        gate.open()
-        await client.__aenter__()
+        blocked = await run_alone(connecting.block, "connecting")
+        if blocked.error is not None:
+            raise blocked.error
+        connecting.take_over()
+        await connecting.until_answered()
     except BaseException:
-        client._misc_loop = end_at_once  # noqa: SLF001
-        is_given_up = True
-        if gate.is_open:
-            loop.call_soon(clean_up)  # behind what connecting made the loop do
-        else:
-            clean_up()
+        connecting.give_up()
         raise
 
 
@@ -181,8 +127,6 @@ def _make_client(
         keepalive=_KEEPALIVE_S,
         timeout=_CONNECT_S,
         queue_type=Inbox,
-        # small packets wait 40 ms for each other's acknowledgement otherwise (Nagle)
-        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         tls_context=address.tls_context(),
         properties=connect_properties() if v5 else None,
         logger=_SILENT,

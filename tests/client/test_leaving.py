@@ -18,13 +18,16 @@ import pytest
 import trio
 
 from config_manager.client import Change, Config, ConfigurationStale, actor, aio
+from config_manager.client.aio_connection import Will, connect_with_aiomqtt
 from config_manager.client.claim import Claim
 from config_manager.client.identity import trust_init
 from config_manager.client.testing import FakePublisher
+from config_manager.config.brokers import BrokerAddress
 from config_manager.config.world import SystemDisk, World
 from tests.client import makers as m
 from tests.client.drivers import AioKit, Kit, TrioKit, run_asyncio
 from tests.client.story import Settings
+from tests.hostile_broker import CONNACK_5, hostile
 from tests.processes import MOSQUITTO, eventually, workshop
 
 BOUND_S = 8.0
@@ -226,6 +229,24 @@ def test_a_full_default_executor_keeps_no_change_waiting() -> None:
             await job
 
     run_asyncio(story())
+
+
+def test_a_full_default_executor_keeps_nobody_from_connecting() -> None:
+    async def story(address: BrokerAddress) -> None:
+        loop = asyncio.get_running_loop()
+        busy, done = ThreadPoolExecutor(1), threading.Event()
+        loop.set_default_executor(busy)
+        job = loop.run_in_executor(None, done.wait, 20)
+        try:
+            will = Will("system/config-status/a/b", b"{}")
+            async with connect_with_aiomqtt(address, "one", will):
+                assert not job.done()
+        finally:
+            done.set()
+            await job
+
+    with hostile(CONNACK_5) as (address, _):
+        run_asyncio(story(address))
 
 
 @pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
