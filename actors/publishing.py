@@ -240,9 +240,7 @@ class _Session:
             if message.topic.startswith(_CONFIG_PREFIX):
                 await self._on_config(message.topic.removeprefix(_CONFIG_PREFIX), message)
             else:
-                self._judging = True
                 ahead = await self._is_ahead_of_us(message)
-                self._judging = False
                 # nothing is written over a witness
                 if not ahead and message.topic in self._p.outlet.retained:
                     self._on_document(message)
@@ -251,6 +249,8 @@ class _Session:
     async def _on_config(self, service: str, message: Message) -> None:
         state = self._p.view.committed.services.get(service)
         ours = self._ours(message.payload)
+        if await self._is_further_than_us(ours, state):
+            return
         if state is None:
             # signed by us for a service we do not know: left over from a database that is gone, or
             # ahead of us; the snapshot tells which, and comes later
@@ -380,14 +380,34 @@ class _Session:
             seen = self._what_a_root_shows(message)
         if seen is None:
             return False
-        p.view.hold_publishing()
         p.outlet.withdraw(topic)
-        await p.witnessed(seen)
-        if not p.view.publishable:
+        if not await self._is_borne_out(seen):
             return True
-        p.known_heads.add(seen.audit_head)
         if ours is not None and topic not in p.outlet.retained:
             p.outlet.set_retained(topic, ours)
+        return False
+
+    async def _is_borne_out(self, seen: Witnessed) -> bool:
+        """Whether storing finds that our data has what was seen; until then nothing is published."""
+        self._p.view.hold_publishing()
+        self._judging = True
+        await self._p.witnessed(seen)
+        self._judging = False
+        if self._p.view.publishable:
+            self._p.known_heads.add(seen.audit_head)
+        return self._p.view.publishable
+
+    async def _is_further_than_us(self, ours: Envelope | None, state: ServiceState | None) -> bool:
+        """Whether a configuration of ours is ahead of our data: who wrote on may not have told its snapshot
+        yet. The newest one tells for all."""
+        p = self._p
+        if ours is None or (state is not None and ours.digest == state.digest):
+            return False
+        with suppress(Distrust):
+            mark = trust.parse_verified(ours.payload, ConfigUpdate.parse).mark
+            if mark > max(p.view.committed.mark, p.told):
+                p.told = mark
+                return not await self._is_borne_out(Witnessed(p.broker_view.url, mark))
         return False
 
     def _what_a_snapshot_shows(self, message: Message) -> Witnessed | None:
@@ -618,6 +638,8 @@ class Publisher:
         self.refusals = Refusals(broker_view.set_aside, self._set_aside)
         self.rivals = Rivals(broker_view.contested)
         self.repairs_due: dict[str, Callable[[], None]] = {}
+        self.told = Mark(0, 0)
+        """how far the configurations were that storing was asked about"""
         self.known_heads = {GENESIS}
         """Of the audit, that storing was asked about: a hostile broker may play old snapshots back."""
         self._address = address

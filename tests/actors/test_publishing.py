@@ -147,6 +147,28 @@ async def test_what_was_rolled_back_clears_nothing_that_the_newer_state_publishe
     assert (broker.retained, broker.cleared) == (before, [])
 
 
+@pytest.mark.parametrize("service", ["gate", "late"])
+async def test_a_newer_configuration_is_a_witness_though_no_snapshot_tells_of_it(
+    autojump_clock: MockClock, service: str
+) -> None:
+    older = after(Put(service="gate", values={"a": 1}))
+    newer = after(Put(service="gate", values={"a": 1}), Put(service=service, values={"a": 2}))
+    broker = MemoryBroker()
+    topic = wire.config_topic(service)
+    broker.retained = {
+        topic: update(newer.services[service]).to_bytes(),
+        wire.SNAPSHOT_TOPIC: snapshot(older),
+    }
+    before = dict(broker.retained)
+    desk = Desk(older, broker)
+    async with desk.actor.running():
+        await trio.sleep(200)
+        assert [seen.mark for seen in desk.witnessed] == [newer.mark]
+
+        assert not desk.view.publishable
+    assert (broker.retained, broker.cleared) == (before, [])
+
+
 ROW = "ab" * 32
 STATE = after(Put(service="gate", values={"a": 1}))
 NEXT_ROOT = sign(wire.ROOT, make_root(2, config=(SECOND_CONFIG,)).to_bytes(), ROOT_KEY).to_bytes()
