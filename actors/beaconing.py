@@ -94,15 +94,16 @@ def beaconing(
     async def life() -> AsyncIterator[Handler]:
         async def beat() -> None:
             next_heartbeat = trio.current_time()
-            announced: tuple[Committed | None, int, int] = (None, 0, 0)
+            announced: tuple[Committed | None, int, int, bool] = (None, 0, 0, False)
             while True:
                 committed, root, boot_seq = view.committed, maker.root_version(), maker.boot_seq()
+                about = (root, boot_seq, view.publishable)
                 due = trio.current_time() >= next_heartbeat
                 if root is None:
                     await view.changed()
-                elif due or committed is not announced[0] or (root, boot_seq) != announced[1:]:
+                elif due or committed is not announced[0] or about != announced[1:]:
                     beacon = await _announce(maker, view, outlets, committed, root)
-                    announced = (committed, root, boot_seq)
+                    announced = (committed, root, boot_seq, beacon is not None)
                     if due:
                         for outlet in outlets:
                             outlet.send(wire.KEEPALIVE_TOPIC, keepalive(beacon))

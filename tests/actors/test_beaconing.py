@@ -52,6 +52,9 @@ async def test_a_witness_that_is_seen_while_a_snapshot_is_signed_is_not_written_
             assert (outlet.retained, told) == ({}, [None])
             a_witness_comes = False
             view.publishable = True
-            await trio.sleep(10)
-            assert wire.SNAPSHOT_TOPIC in outlet.retained
+            view.wake()
+            await trio.sleep(2)
+            assert wire.SNAPSHOT_TOPIC in outlet.retained, "as soon as the suspicion is lifted"
+            assert told == [None]
+            await trio.sleep(8)
             assert told[1] is not None
