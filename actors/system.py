@@ -47,12 +47,13 @@ from config_manager.config.errors import RecoveryRefused, RootRefused
 from config_manager.config.files import make_directory
 from config_manager.config.names import Epoch
 from config_manager.config.roots import first
-from config_manager.config.sealed_file import SealedFile, derive_key
+from config_manager.config.sealed_file import derive_key
 from config_manager.config.settings import Settings
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World, rfc3339
 from config_manager.storage import changes, rekeying
 from config_manager.storage.administration import Administration
+from config_manager.storage.cache_file import CacheFile
 from config_manager.storage.devices import enrolled
 from config_manager.storage.forgotten import Forgotten, forgotten
 from config_manager.storage.instance import Witness, lock_data_dir
@@ -170,9 +171,7 @@ async def running_system(
             fingerprint_key=derive_key(keys.instance_key, "idempotency-fingerprints"),
             world=world,
         )
-        cache = LastKnownGood(
-            SealedFile(data_dir / "config.lkg", keys.instance_key, "server-last-known-good", world)
-        )
+        cache = LastKnownGood(CacheFile(data_dir / "config.lkg", keys.instance_key, world))
         witness = Witness.open(data_dir / "instance.json", keys.instance_key, world)
         await storage.start(witness.mark, witness.audit, cache.load)
         _count_start(witness, view)
