@@ -14,9 +14,9 @@ import trio
 
 from config_manager.actors.actor import Handler, Life, idle
 from config_manager.actors.views import CommittedView
-from config_manager.config.sealed_file import SealBroken, SealedFile
+from config_manager.config.sealed_file import SealBroken
 from config_manager.config.world import World
-from config_manager.storage import state_codec
+from config_manager.storage.cache_file import CacheFile
 from config_manager.storage.instance import Witness
 from config_manager.storage.keys import KeyRing
 from config_manager.storage.state import Committed
@@ -28,32 +28,31 @@ _RETRY_S = 5.0
 class LastKnownGood:
     """The sealed cache file, and whether its newest write succeeded."""
 
-    def __init__(self, file: SealedFile) -> None:
+    def __init__(self, file: CacheFile) -> None:
         self._file = file
         self.available = False
 
     @classmethod
     def of(cls, keys: KeyRing, world: World) -> LastKnownGood:
         """The one of a data directory."""
-        path = keys.data_dir / "config.lkg"
-        return cls(SealedFile(path, keys.instance_key, "server-last-known-good", world))
+        return cls(CacheFile(keys.data_dir / "config.lkg", keys.instance_key, world))
 
     def load(self) -> Committed | None:
         """What was kept, or None where nothing verifies."""
         try:
-            committed = state_codec.decode(self._file.read())
-        except (OSError, SealBroken, ValueError, KeyError):
+            committed = self._file.load()
+        except (OSError, SealBroken):
             return None
-        if self._file.newest_unread is not None:
+        if self._file.is_older is not None:
             structlog.get_logger().warning(
-                "older cache taken", error=self._file.newest_unread, revision=committed.revision
+                "older cache taken", error=self._file.is_older, revision=committed.revision
             )
         self.available = True
         return committed
 
     def save(self, committed: Committed) -> None:
         """Durable on return; raises OSError."""
-        self._file.write(state_codec.encode(committed))
+        self._file.save(committed)
 
 
 class Keeper:

@@ -1,6 +1,6 @@
 """`just bench [GROUP ...] [--rounds N] [--quick] [--json FILE]`: figures beside their references.
 
-Groups: requests, delivery, fleet, instances, start, versions, memory, history, parts; all of them where none is named.
+Groups: requests, delivery, fleet, instances, start, versions, memory, history, cache, parts; all of them where none is named.
 `--quick` shows that everything runs, in half a minute; its figures mean nothing.
 """
 
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import delivery, fleet, instances, parts, requests, starting, versions
+from bench import cache, delivery, fleet, instances, parts, requests, starting, versions
 from bench.contenders import Yard, yard
 from bench.figures import Figure, as_json, line
 
@@ -45,6 +45,9 @@ def groups(rounds: int, *, quick: bool) -> dict[str, Group]:
         ),
         "history": lambda at, port: fleet.history(
             at, port, entries=300 if quick else 50_000, rounds=few
+        ),
+        "cache": lambda at, port: cache.run(
+            at, port, services=10 if quick else 100, puts=2 if quick else 4 * rounds
         ),
         "parts": lambda at, _: parts.run(at.directory, rounds=few),
     }

@@ -1,6 +1,7 @@
 """A file that takes another's place, whole and durable, in a directory that may be somebody else's.
 
-`replacing` takes it from whoever has it, `creating` only where nobody has.
+`replacing` takes it from whoever has it, `creating` only where nobody has. `append` alone changes a file
+that is there.
 
 Root runs commands on a service's directory, whose owner may plant links there. So what is written goes
 into a file that was not there before, under a name that nobody can guess, and its owner is changed
@@ -25,6 +26,7 @@ _OURS = re.compile(r"\.config-manager-[0-9a-f]{16}\.tmp")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _THERE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+_BEHIND = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK_FILE = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 LOCK = ".lock"
 """In each directory whose `locked` somebody had."""
@@ -65,6 +67,25 @@ def creating(
     """
     with _placing(path, mode, _link, for_directorys_owner=for_directorys_owner) as file:
         yield file
+
+
+def append(path: Path, data: bytes, *, at: int) -> None:
+    """Write behind the `at` bytes that are in the file; durable on return.
+
+    Raises OSError, also where the file has another size. Of what could not be written, or was being
+    written in a power cut, any first part may be there.
+    """
+    with named(path):
+        descriptor = os.open(path, _BEHIND)
+        try:
+            if os.fstat(descriptor).st_size != at:
+                raise OSError(errno.ESTALE, "somebody else wrote to it", str(path))
+            left = memoryview(data)
+            while left:
+                left = left[os.write(descriptor, left) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def make_directory(path: Path, *, mode: int = 0o700) -> None:

@@ -1,4 +1,5 @@
-"""A small file that a thief can't read and nobody can forge: the last-known-good files.
+"""A small file that a thief can't read and nobody can forge: the clients' last-known-good files, and the
+server's of before 0.3.0.
 
 XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha, by libsodium) under a key derived for one purpose, with
 the purpose as associated data. Written atomically, two generations kept: a reader takes the newest
@@ -34,7 +35,8 @@ def derive_key(master: bytes, purpose: str) -> bytes:
     return hashlib.blake2b(purpose.encode(), key=master, digest_size=32).digest()
 
 
-def _unread(error: OSError) -> str:
+def unread(error: OSError) -> str:
+    """Why the newest kept file was not taken."""
     if isinstance(error, FileNotFoundError):  # a power cut between the two writes leaves it so
         return "the newest kept file is missing"
     return f"the newest kept file can't be read ({error.strerror or error})"
@@ -59,7 +61,7 @@ class SealedFile:
         disk = self._world.disk
         if disk.exists(self.path):
             newest = disk.read(self.path)
-            if self._open(newest) is not None:  # a damaged one must not replace the good one
+            if self.opened(newest) is not None:  # a damaged one must not replace the good one
                 # durable with the write below; cut off between the two, it alone is there to read
                 disk.rename(self.path, self.previous)
         disk.write_atomic(self.path, _MAGIC + nonce + sealed)
@@ -74,9 +76,9 @@ class SealedFile:
                 raw = self._world.disk.read(path)
             except OSError as error:
                 missing = missing or error
-                self.newest_unread = self.newest_unread or _unread(error)
+                self.newest_unread = self.newest_unread or unread(error)
                 continue
-            if (data := self._open(raw)) is not None:
+            if (data := self.opened(raw)) is not None:
                 return data
             broken = True
             self.newest_unread = self.newest_unread or "the newest kept file does not verify"
@@ -84,7 +86,8 @@ class SealedFile:
             raise SealBroken(f"{self.path.name} does not verify: altered, damaged, or another key")
         raise missing
 
-    def _open(self, raw: bytes) -> bytes | None:
+    def opened(self, raw: bytes) -> bytes | None:
+        """What is in a file of these bytes; None where it does not verify."""
         body = raw.removeprefix(_MAGIC)
         if body is raw or len(body) < _SHORTEST:  # PyNaCl raises ValueError below it
             return None

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from config_manager.config.files import creating, locked, make_directory, named, replacing, sweep
+from config_manager.config.files import (
+    append,
+    creating,
+    locked,
+    make_directory,
+    named,
+    replacing,
+    sweep,
+)
 
 _MAX_EXPONENT = 100
 
@@ -40,7 +49,7 @@ class Randomness(Protocol):
 
 
 class Disk(Protocol):
-    """Small whole files. The database has its own way to the disk."""
+    """Whole files, and what is written behind one. The database has its own way to the disk."""
 
     def read(self, path: Path) -> bytes:
         """The file's bytes; raises OSError, which names the file (FileNotFoundError where there is none)."""
@@ -48,6 +57,16 @@ class Disk(Protocol):
 
     def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         """Either the old content or the new, whatever happens; durable on return. Raises OSError."""
+        ...
+
+    def write_pieces(self, path: Path, pieces: Iterable[bytes], *, mode: int = 0o600) -> None:
+        """As `write_atomic`, of what nobody needs to hold in one: each piece is asked for once the one
+        before it was written."""
+        ...
+
+    def append(self, path: Path, data: bytes, *, at: int) -> None:
+        """Behind what is in a file that has `at` bytes; durable on return. Raises OSError, also where it
+        has another size: then, or after a power cut, any first part of the data may be there."""
         ...
 
     def create(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -102,10 +121,16 @@ class SystemDisk:
             return path.read_bytes()
 
     def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        self.write_pieces(path, (data,), mode=mode)
+
+    def write_pieces(self, path: Path, pieces: Iterable[bytes], *, mode: int = 0o600) -> None:
         self._sweep_once(path.parent)
         # root works on a service's directory: the file is its owner's
         with replacing(path, mode=mode, for_directorys_owner=True) as file:
-            file.write(data)
+            file.writelines(pieces)
+
+    def append(self, path: Path, data: bytes, *, at: int) -> None:
+        append(path, data, at=at)
 
     def create(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         self._sweep_once(path.parent)

@@ -1,21 +1,33 @@
-"""Committed state as JSON and back: for the last-known-good cache and for replayed answers."""
+"""Committed state as JSON and back: for the last-known-good cache, for records and for replayed answers.
+
+A state is a sequence of pieces, so that nobody needs all of it in one: a head, then lists of services.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from typing import Any
+
+import orjson
 
 from config_manager.config import strict_json
 from config_manager.config.names import Epoch
+from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import digest
 from config_manager.storage.state import Committed, ServiceState
 
-_FORMAT = 2
+_FORMAT = 3
+_FORMAT_IN_ONE_PIECE = 2
+"""0.1.0 and 0.2.0"""
+_PIECE_BYTES = 64 * 1024
 
 
-def encode_service(state: ServiceState) -> dict[str, Any]:
-    return {
+def encode_service(state: ServiceState) -> JsonObject:
+    """What the payload says of the service is not said beside it, as far as it is the same as JSON,
+    the order of keys included."""
+    members: JsonObject = {
         "service": state.service,
         "revision": state.revision,
         "version": state.version,
@@ -28,12 +40,24 @@ def encode_service(state: ServiceState) -> dict[str, Any]:
         "updated_at": state.updated_at,
         "updated_by": state.updated_by,
         "correlation_id": state.correlation_id,
-        "payload": base64.b64encode(state.payload).decode(),
     }
+    told = _told_by(state.payload)
+    if told is None:
+        return {**members, "payload": base64.b64encode(state.payload).decode()}
+    left = {k: v for k, v in members.items() if k not in told or not _same(v, told[k])}
+    return {"text": state.payload.decode(), **left}
 
 
-def decode_service(value: dict[str, Any]) -> ServiceState:
-    payload = base64.b64decode(value["payload"])
+def decode_service(value: JsonObject) -> ServiceState:
+    """The inverse of `encode_service`, of every version; raises ValueError, KeyError, TypeError."""
+    if "text" in value:
+        payload = value["text"].encode()
+        told = _told_by(payload)
+        if told is None:
+            raise ValueError("the text of a service is no configuration update")
+        value = {**told, **value}
+    else:
+        payload = base64.b64decode(value["payload"])
     return ServiceState(
         service=value["service"],
         revision=value["revision"],
@@ -52,30 +76,91 @@ def decode_service(value: dict[str, Any]) -> ServiceState:
     )
 
 
-def encode(committed: Committed) -> bytes:
-    return strict_json.dumps(
+def _told_by(payload: bytes) -> JsonObject | None:
+    """The members of a service that its payload holds, or lets guess; None where it is no update."""
+    try:
+        update = orjson.loads(payload)
+        config, defaulted = update["config"], update["defaulted"]
+        return {
+            "service": update["service"],
+            "revision": update["revision"],
+            "epoch": [update["epoch_seq"], update["config_epoch"]],
+            "stored": {key: value for key, value in config.items() if key not in defaulted},
+            "effective": config,
+            "defaulted": defaulted,
+            "secrets": update["secrets"],
+            "deleted": update["deleted"],
+            "updated_at": update["issued_at"],
+            "correlation_id": update["correlation_id"],
+        }
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _same(one: object, other: object) -> bool:
+    return strict_json.dumps(one) == strict_json.dumps(other)
+
+
+def encode(committed: Committed) -> Iterator[bytes]:
+    """The state's pieces, in order; each is made when it is asked for."""
+    yield strict_json.dumps(
         {
             "format": _FORMAT,
             "epoch": [committed.epoch.seq, committed.epoch.id],
             "revision": committed.revision,
             "audit": [committed.audit_seq, committed.audit_head],
-            "services": [encode_service(state) for state in committed.services.values()],
+            "services": len(committed.services),
             "registry": {kind: dict(rows) for kind, rows in committed.registry.items()},
         }
     )
+    piece: list[bytes] = []
+    size = 0
+    for state in committed.services.values():
+        piece.append(strict_json.dumps(encode_service(state)))
+        size += len(piece[-1])
+        if size >= _PIECE_BYTES:
+            yield b"[" + b",".join(piece) + b"]"
+            piece, size = [], 0
+    if piece:
+        yield b"[" + b",".join(piece) + b"]"
 
 
-def decode(data: bytes) -> Committed:
-    """The inverse of `encode`; raises ValueError for another format. The bytes must be trusted."""
+def decode(pieces: Iterator[bytes]) -> Committed:
+    """The inverse of `encode`: takes the state's pieces, and leaves what comes behind them.
+
+    Raises ValueError for another format, and where pieces are missing. The bytes must be trusted.
+    """
+    head = json.loads(next(pieces, b"null"))
+    if not isinstance(head, dict) or head.get("format") != _FORMAT:
+        raise ValueError(f"format {_format_of(head)!r}, expected {_FORMAT}")
+    services: list[ServiceState] = []
+    while len(services) < head["services"]:
+        piece = next(pieces, None)
+        if piece is None:
+            raise ValueError(f"{len(services)} services of {head['services']}")
+        services += map(decode_service, json.loads(piece))
+    return _committed(head, services)
+
+
+def decode_whole(data: bytes) -> Committed:
+    """What a version before 0.3.0 kept in one piece; raises ValueError for another format. The bytes
+    must be trusted."""
     value = json.loads(data)
-    if value.get("format") != _FORMAT:
-        raise ValueError(f"format {value.get('format')!r}, expected {_FORMAT}")
-    services = [decode_service(item) for item in value["services"]]
+    if _format_of(value) != _FORMAT_IN_ONE_PIECE:
+        raise ValueError(f"format {_format_of(value)!r}, expected {_FORMAT_IN_ONE_PIECE}")
+    return _committed(value, [decode_service(item) for item in value["services"]])
+
+
+def _format_of(value: Any) -> object:
+    return value.get("format") if isinstance(value, dict) else None
+
+
+def _committed(head: JsonObject, services: list[ServiceState]) -> Committed:
     return Committed(
-        epoch=Epoch(*value["epoch"]),
-        revision=value["revision"],
-        audit_seq=value["audit"][0],
-        audit_head=value["audit"][1],
+        epoch=Epoch(*head["epoch"]),
+        revision=head["revision"],
+        audit_seq=head["audit"][0],
+        audit_head=head["audit"][1],
         services={state.service: state for state in services},
-        registry=value["registry"],
+        registry=head["registry"],
     )

@@ -61,7 +61,7 @@ class Token:
 
     def to_row(self) -> RegistryRow:
         value = {k: v for k, v in asdict(self).items() if k != "name"}
-        return RegistryRow(KIND, self.name, value)
+        return RegistryRow(KIND, self.name, {**value, "services": list(self.services)})
 
     @classmethod
     def of(cls, name: str, value: JsonObject) -> Token:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Event, Lock
@@ -196,20 +197,32 @@ async def test_a_token_that_a_read_only_start_can_not_accept_is_named_in_health(
         assert any("the bootstrap token" in reason for reason in report.reasons), report.reasons
 
 
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        (-1, "a part of the kept file does not verify"),
+        (100, "the newest kept file does not verify"),
+    ],
+)
 async def test_an_older_cache_is_taken_aloud(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: int, says: str
 ) -> None:
-    async with on_disk(tmp_path) as system:
-        rest = Caller(system)
-        assert (await rest.ask("PUT", DOOR, {"n": 1})).status == 201
-    async with on_disk(tmp_path) as system:  # two generations
-        assert (await Caller(system).ask("PUT", DOOR, {"n": 2})).status == 200
-    newest = tmp_path / "config.lkg"
-    newest.write_bytes(newest.read_bytes()[:-1])
+    newest, previous = tmp_path / "config.lkg", tmp_path / "config.lkg.previous"
+    for number in (1, 2):
+        async with on_disk(tmp_path) as system:
+            told = await Caller(system).ask("PUT", DOOR, {"n": number})
+            assert told.status in (200, 201)
+        if number == 1:
+            shutil.copy(newest, previous)
+    raw = bytearray(newest.read_bytes())
+    raw[place] ^= 1
+    newest.write_bytes(raw)
     capsys.readouterr()
     async with on_disk(tmp_path) as system:
         assert system.view.mode == "normal"
-    assert "the newest kept file does not verify" in capsys.readouterr().out
+    lines = [line for line in capsys.readouterr().out.splitlines() if "older cache taken" in line]
+    assert [says in line for line in lines] == [True]
+    assert "revision=1" in lines[0]
 
 
 class Sick(SystemDisk):
@@ -258,7 +271,10 @@ async def test_a_change_of_the_root_that_no_file_takes_is_refused_whole_and_the_
 
 
 class FullDisk(SystemDisk):
-    def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    def write_pieces(self, path: Path, pieces: Iterable[bytes], *, mode: int = 0o600) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def append(self, path: Path, data: bytes, *, at: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.cache import Kept, written
 from bench.figures import as_json, at_most, line, median, percentile, ratio
 from bench.load import request, whole
 
@@ -57,3 +58,14 @@ def test_a_request_is_sent_as_it_is_written() -> None:
     sent = request("PUT", "/a", b"{}", host="h:1", headers={"X": "y"})
     assert sent.startswith(b"PUT /a HTTP/1.1\r\nHost: h:1\r\n")
     assert sent.endswith(b"Content-Length: 2\r\nX: y\r\n\r\n{}")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "size"),
+    [((1, 900), (1, 1_000), 100), ((1, 900), (2, 300), 300), ((1, 900), (1, 900), 0)],
+    ids=["appended", "written again", "nothing"],
+)
+def test_what_was_written_is_what_was_appended_or_all_of_another_file(
+    before: tuple[int, int], after: tuple[int, int], size: int
+) -> None:
+    assert written(Kept(*before), Kept(*after)) == size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,12 @@ class MemoryDisk:
             self.refused += 1
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         self.files[path] = data
+
+    def write_pieces(self, path: Path, pieces: Iterable[bytes], *, mode: int = 0o600) -> None:
+        self.write_atomic(path, b"".join(pieces), mode=mode)
+
+    def append(self, path: Path, data: bytes, *, at: int) -> None:
+        raise NotImplementedError
 
     def create(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         if path in self.files:

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from config_manager.config import files
-from config_manager.config.files import creating, locked, make_directory, replacing, sweep
+from config_manager.config.files import append, creating, locked, make_directory, replacing, sweep
 from config_manager.config.world import SystemDisk
 from tests.platter import REPLACED, platter
 
@@ -118,6 +118,66 @@ def test_a_disk_that_fills_up_leaves_the_old_content_and_nothing_beside_it(tmp_p
         SystemDisk().write_atomic(path, b"new" * 1_000)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_written_in_pieces_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+
+    def pieces(*, fails: bool) -> Iterator[bytes]:
+        yield b"new"
+        if fails:
+            raise RuntimeError
+        yield b"er"
+
+    SystemDisk().write_atomic(path, b"old")
+    with pytest.raises(RuntimeError):
+        SystemDisk().write_pieces(path, pieces(fails=True))
+    assert path.read_bytes() == b"old"
+    with platter() as done:
+        SystemDisk().write_pieces(path, pieces(fails=False))
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"newer", 0o600)
+    assert done == REPLACED
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_appended_is_durable_and_the_rest_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    SystemDisk().write_atomic(path, b"old")
+    with platter() as done:
+        append(path, b" and new", at=3)
+    assert done == ["file"], "its name was durable before"
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"old and new", 0o600)
+
+
+@pytest.mark.parametrize("at", [0, 2, 4])
+def test_nothing_is_appended_to_what_somebody_else_wrote_to(tmp_path: Path, at: int) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError) as caught:
+        append(path, b"new", at=at)
+    assert (caught.value.errno, caught.value.filename) == (errno.ESTALE, str(path))
+    assert path.read_bytes() == b"old"
+
+
+def test_nothing_is_appended_to_what_is_not_there_or_stands_for_another(tmp_path: Path) -> None:
+    victim, link, pipe = tmp_path / "roots-own", tmp_path / "link", tmp_path / "pipe"
+    victim.write_bytes(b"precious")
+    link.symlink_to(victim)
+    os.mkfifo(pipe)
+    for path in (tmp_path / "nothing", link, pipe):
+        with pytest.raises(OSError) as caught:
+            append(path, b"new", at=8)
+        assert caught.value.filename == str(path)
+    assert victim.read_bytes() == b"precious"
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_disk_that_fills_up_leaves_a_first_part_of_what_is_appended(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    with files_of_at_most(1_000), pytest.raises(OSError):
+        append(path, b"new" * 1_000, at=3)
+    assert path.read_bytes() == (b"old" + b"new" * 1_000)[:1_000]
 
 
 def test_what_fails_names_the_file_that_was_meant_not_the_passing_one(tmp_path: Path) -> None:

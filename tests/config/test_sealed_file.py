@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,12 @@ class RamDisk:
                 self.files[path] = data[: self.written]
             raise PowerCut
         self.files[path] = data
+
+    def write_pieces(self, path: Path, pieces: Iterable[bytes], *, mode: int = 0o600) -> None:
+        raise NotImplementedError
+
+    def append(self, path: Path, data: bytes, *, at: int) -> None:
+        raise NotImplementedError
 
     def create(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         raise NotImplementedError

@@ -10,10 +10,13 @@ import pytest
 from config_manager.config.names import Mark
 from config_manager.config.sealed_file import SealedFile
 from config_manager.config.world import World
+from config_manager.storage.cache_file import CacheFile
 from config_manager.storage.instance import Witness
 from config_manager.storage.key_files import KeyFile
 from config_manager.storage.root_files import RootFiles
+from config_manager.storage.writes import Put
 from tests.platter import REPLACED, platter
+from tests.storage import makers as m
 
 KEY = b"k" * 32
 
@@ -28,8 +31,13 @@ def witness(directory: Path) -> Callable[[], object]:
 
 
 def first_kept(directory: Path) -> Callable[[], object]:
-    one = SealedFile(directory / "config.lkg", KEY, "test", World())
+    one = SealedFile(directory / "door.lkg", KEY, "test", World())
     return lambda: one.write(b"kept")
+
+
+def first_cached(directory: Path) -> Callable[[], object]:
+    one = CacheFile(directory / "config.lkg", KEY, World())
+    return lambda: one.save(m.empty())
 
 
 def key(directory: Path) -> Callable[[], object]:
@@ -48,7 +56,7 @@ def staged_root(directory: Path) -> Callable[[], object]:
     return lambda: files.stage(b"second")
 
 
-@pytest.mark.parametrize("prepare", [witness, first_kept, key, new_key, staged_root])
+@pytest.mark.parametrize("prepare", [witness, first_kept, first_cached, key, new_key, staged_root])
 def test_what_is_written_is_durable_before_it_takes_its_place_and_its_name_is_after(
     tmp_path: Path, prepare: Write
 ) -> None:
@@ -59,11 +67,19 @@ def test_what_is_written_is_durable_before_it_takes_its_place_and_its_name_is_af
 
 
 def test_the_generation_before_keeps_its_name_while_the_newest_is_written(tmp_path: Path) -> None:
-    one = SealedFile(tmp_path / "config.lkg", KEY, "test", World())
+    one = SealedFile(tmp_path / "door.lkg", KEY, "test", World())
     one.write(b"first")
     with platter() as done:
         one.write(b"second")
     assert done == ["replace", *REPLACED]
+
+
+def test_what_is_cached_behind_the_rest_is_durable_on_return(tmp_path: Path) -> None:
+    one, state = CacheFile(tmp_path / "config.lkg", KEY, World()), m.empty()
+    one.save(state)
+    with platter() as done:
+        one.save(m.decide(state, Put(service="door", values={})).change.after)
+    assert done == ["file"]
 
 
 def test_a_root_that_was_adopted_or_waits_for_signatures_has_its_name(tmp_path: Path) -> None:
