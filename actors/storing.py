@@ -11,6 +11,7 @@ and a fresh open is tried until one succeeds.
 from __future__ import annotations
 
 import hmac
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -107,6 +108,7 @@ _FOREIGN = (
 )
 _PROBE_INTERVAL_S = 2.0
 _REOPEN_INTERVAL_S = 1.0
+_PROGRESS_S = 5.0
 _STAGED_IN_PLACE = 64
 """Services in a batch that is staged without leaving the event loop: 60 µs each."""
 
@@ -336,9 +338,17 @@ class Storage:
         return (_nobody_knows(committed),) if nobody_knows else ()
 
     def _judge(self, store: Store) -> Judgement:
-        """Blocks; raises DatabaseUnavailable."""
+        """Blocks; raises DatabaseUnavailable. A long audit takes 17 µs a row: who waits for a start is told."""
+        next_line = time.monotonic() + _PROGRESS_S
+
+        def look_up() -> None:
+            nonlocal next_line
+            if time.monotonic() > next_line:
+                next_line = time.monotonic() + _PROGRESS_S
+                _log.info("comparing what is kept with the audit", rows=snapshot.head.seq)
+
         with store.snapshot() as snapshot:
-            return self._vouching.judge(snapshot)
+            return self._vouching.judge(snapshot, look_up=look_up)
 
     def _refuse_foreign(
         self,
