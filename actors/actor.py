@@ -359,6 +359,31 @@ async def idle(request: object, _context: Context) -> NoReturn:
     raise TypeError(f"nobody asks this actor, but {type(request).__name__} came")
 
 
+def follower(
+    work: Callable[[], Awaitable[None]],
+    *,
+    at_end: Callable[[], Awaitable[None]] | None = None,
+    end_within_s: float = 1.0,
+) -> Life:
+    """The life of an actor that nobody asks. work: runs for as long as the life lasts, and crashes it by
+    what it raises. at_end: what is done once that has stopped, within end_within_s, cancelled or not."""
+
+    @asynccontextmanager
+    async def life() -> AsyncIterator[Handler]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            try:
+                yield idle
+            finally:
+                nursery.cancel_scope.cancel()
+                if at_end is not None:
+                    deadline = trio.current_time() + end_within_s
+                    with trio.CancelScope(shield=True, deadline=deadline):
+                        await at_end()
+
+    return life
+
+
 @dataclass
 class ActorStates:
     """What health reads: the state of every actor in the tree, in start order."""

@@ -6,12 +6,11 @@ rides on the keepalive. Nothing is made while what we know may contradict what w
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 
 import trio
 
-from config_manager.actors.actor import Actor, Context, Handler, Life, idle
+from config_manager.actors.actor import Actor, Context, Life, follower
 from config_manager.actors.messages import Sign
 from config_manager.actors.outlet import Outlet
 from config_manager.actors.views import CommittedView
@@ -90,37 +89,28 @@ def beaconing(
 ) -> Life:
     """keepalive: frames a beacon (None while none may be made) as the keepalive message."""
 
-    @asynccontextmanager
-    async def life() -> AsyncIterator[Handler]:
-        async def beat() -> None:
-            next_heartbeat = trio.current_time()
-            announced: tuple[Committed | None, int, int, bool] = (None, 0, 0, False)
-            while True:
-                committed, root, boot_seq = view.committed, maker.root_version(), maker.boot_seq()
-                about = (root, boot_seq, view.publishable)
-                due = trio.current_time() >= next_heartbeat
-                if root is None:
+    async def beat() -> None:
+        next_heartbeat = trio.current_time()
+        announced: tuple[Committed | None, int, int, bool] = (None, 0, 0, False)
+        while True:
+            committed, root, boot_seq = view.committed, maker.root_version(), maker.boot_seq()
+            about = (root, boot_seq, view.publishable)
+            due = trio.current_time() >= next_heartbeat
+            if root is None:
+                await view.changed()
+            elif due or committed is not announced[0] or about != announced[1:]:
+                beacon = await _announce(maker, view, outlets, committed, root)
+                announced = (committed, root, boot_seq, beacon is not None)
+                if due:
+                    for outlet in outlets:
+                        outlet.send(wire.KEEPALIVE_TOPIC, keepalive(beacon))
+                    next_heartbeat = trio.current_time() + heartbeat_s
+                await trio.sleep(min(_MIN_INTERVAL_S, heartbeat_s))
+            else:
+                with trio.move_on_at(next_heartbeat):
                     await view.changed()
-                elif due or committed is not announced[0] or about != announced[1:]:
-                    beacon = await _announce(maker, view, outlets, committed, root)
-                    announced = (committed, root, boot_seq, beacon is not None)
-                    if due:
-                        for outlet in outlets:
-                            outlet.send(wire.KEEPALIVE_TOPIC, keepalive(beacon))
-                        next_heartbeat = trio.current_time() + heartbeat_s
-                    await trio.sleep(min(_MIN_INTERVAL_S, heartbeat_s))
-                else:
-                    with trio.move_on_at(next_heartbeat):
-                        await view.changed()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(beat)
-            try:
-                yield idle
-            finally:
-                nursery.cancel_scope.cancel()
-
-    return life
+    return follower(beat)
 
 
 async def _announce(

@@ -6,13 +6,10 @@ leaves behind is current.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import structlog
 import trio
 
-from config_manager.actors.actor import Handler, Life, idle
+from config_manager.actors.actor import Life, follower
 from config_manager.actors.views import CommittedView
 from config_manager.config.sealed_file import SealBroken
 from config_manager.config.world import World
@@ -107,25 +104,17 @@ class Keeper:
 
 
 def caching(view: CommittedView, keeper: Keeper) -> Life:
-    @asynccontextmanager
-    async def life() -> AsyncIterator[Handler]:
-        async def follow() -> None:
-            structlog.contextvars.bind_contextvars(actor="caching")
-            while True:
-                if keeper.due:
-                    written = await keeper.keep()
-                    await trio.sleep(_MIN_INTERVAL_S if written else _RETRY_S)
-                else:
-                    await view.changed()
+    async def follow() -> None:
+        structlog.contextvars.bind_contextvars(actor="caching")
+        while True:
+            if keeper.due:
+                written = await keeper.keep()
+                await trio.sleep(_MIN_INTERVAL_S if written else _RETRY_S)
+            else:
+                await view.changed()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(follow)
-            try:
-                yield idle
-            finally:
-                nursery.cancel_scope.cancel()
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                    if keeper.due:
-                        await keeper.keep()
+    async def keep_what_is_due() -> None:
+        if keeper.due:
+            await keeper.keep()
 
-    return life
+    return follower(follow, at_end=keep_what_is_due)

@@ -7,15 +7,14 @@ most once a minute: last uses without an audit row, refusals with one for each c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 import trio
 
-from config_manager.actors.actor import Full, Gone, Handler, Life, idle
+from config_manager.actors.actor import Full, Gone, Life, follower
 from config_manager.config.errors import Refused
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
@@ -149,23 +148,12 @@ class NoteRefusals:
 
 
 def noting_callers(callers: Callers, write: Write) -> Life:
-    @asynccontextmanager
-    async def life() -> AsyncIterator[Handler]:
-        async def follow() -> None:
-            structlog.contextvars.bind_contextvars(actor="callers")
-            while True:
-                await callers.news()
-                await trio.sleep(_GATHER_S)
-                await callers.write(write)
-                await trio.sleep(_INTERVAL_S - _GATHER_S)
+    async def follow() -> None:
+        structlog.contextvars.bind_contextvars(actor="callers")
+        while True:
+            await callers.news()
+            await trio.sleep(_GATHER_S)
+            await callers.write(write)
+            await trio.sleep(_INTERVAL_S - _GATHER_S)
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(follow)
-            try:
-                yield idle
-            finally:
-                nursery.cancel_scope.cancel()
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + _FAREWELL_S):
-                    await callers.write(write)
-
-    return life
+    return follower(follow, at_end=lambda: callers.write(write), end_within_s=_FAREWELL_S)

@@ -7,14 +7,13 @@ them; what is sealed is signed and laid on every broker, retained; a revoked dev
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
 import trio
 
-from config_manager.actors.actor import Actor, Context, Full, Gone, Handler, Life, idle
+from config_manager.actors.actor import Actor, Context, Full, Gone, Life, follower
 from config_manager.actors.messages import Deliver, Sign
 from config_manager.actors.outlet import Outlet
 from config_manager.actors.publishing import Believed
@@ -120,22 +119,13 @@ def _is_due(committed: Committed, device: Device, held: Delivery | None) -> bool
 
 
 def delivering(work: Deliverer) -> Life:
-    @asynccontextmanager
-    async def life() -> AsyncIterator[Handler]:
-        async def follow() -> None:
-            while True:
-                seen = work.view.committed
-                good = await work.make_good()
-                if work.view.committed is not seen:
-                    continue
-                with trio.move_on_after(float("inf") if good else _AGAIN_S):
-                    await work.view.changed()
+    async def follow() -> None:
+        while True:
+            seen = work.view.committed
+            good = await work.make_good()
+            if work.view.committed is not seen:
+                continue
+            with trio.move_on_after(float("inf") if good else _AGAIN_S):
+                await work.view.changed()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(follow)
-            try:
-                yield idle
-            finally:
-                nursery.cancel_scope.cancel()
-
-    return life
+    return follower(follow)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 
 import structlog
 import trio
 import trio.lowlevel
 
-from config_manager.actors.actor import ActorStates, Handler, Life, idle
+from config_manager.actors.actor import ActorStates, Life, follower
 from config_manager.actors.mqtt import Message
 from config_manager.actors.outlet import Outlet
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
@@ -141,30 +140,21 @@ def health(board: HealthBoard, frames: HealthFrames, outlets: Sequence[Outlet]) 
         for outlet in outlets:
             outlet.set_retained(wire.HEALTH_TOPIC, payload)
 
-    @asynccontextmanager
-    async def life() -> AsyncIterator[Handler]:
-        async def watch() -> None:
-            structlog.contextvars.bind_contextvars(actor="health")
-            await trio.lowlevel.checkpoint()  # let our own actor count as running before we judge
-            told: bool | None = None
-            event, reasons = "", tuple[str, ...]()
-            while True:
-                report = board.report()
-                if report.ok is not told:
-                    event = ("ready" if told is None else "recovered") if report.ok else "degraded"
-                    if told is not None:
-                        structlog.get_logger().warning(event, reasons=report.reasons)
-                # also where only the reasons changed: a full disk is one while ok
-                if (report.ok, report.reasons) != (told, reasons):
-                    tell(ok=report.ok, event=event, reasons=report.reasons)
-                    told, reasons = report.ok, report.reasons
-                await trio.sleep(_CHECK_INTERVAL_S)
+    async def watch() -> None:
+        structlog.contextvars.bind_contextvars(actor="health")
+        await trio.lowlevel.checkpoint()  # let our own actor count as running before we judge
+        told: bool | None = None
+        event, reasons = "", tuple[str, ...]()
+        while True:
+            report = board.report()
+            if report.ok is not told:
+                event = ("ready" if told is None else "recovered") if report.ok else "degraded"
+                if told is not None:
+                    structlog.get_logger().warning(event, reasons=report.reasons)
+            # also where only the reasons changed: a full disk is one while ok
+            if (report.ok, report.reasons) != (told, reasons):
+                tell(ok=report.ok, event=event, reasons=report.reasons)
+                told, reasons = report.ok, report.reasons
+            await trio.sleep(_CHECK_INTERVAL_S)
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch)
-            try:
-                yield idle
-            finally:
-                nursery.cancel_scope.cancel()
-
-    return life
+    return follower(watch)

@@ -11,15 +11,15 @@ payload back, signed by a key of our root.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
 import trio
 
-from config_manager.actors.actor import Full, Gone, Handler, Life, idle
+from config_manager.actors.actor import Full, Gone, Life, follower
 from config_manager.actors.messages import Witnessed
 from config_manager.actors.mqtt import (
     BrokerUnavailable,
@@ -761,17 +761,11 @@ class Publisher:
 
 
 def publishing(name: str, publisher: Publisher) -> Life:
-    @asynccontextmanager
-    async def life() -> AsyncIterator[Handler]:
+    async def run() -> None:
         structlog.contextvars.bind_contextvars(actor=name)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(publisher.run)
-            try:
-                yield idle
-            finally:
-                nursery.cancel_scope.cancel()
+        await publisher.run()
 
-    return life
+    return follower(run)
 
 
 def _is_signed_for(message: Message) -> bool:
