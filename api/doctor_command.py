@@ -138,13 +138,12 @@ def _ask_server(server: Server) -> list[Finding]:
     if health["ok"]:
         detail = f"healthy, revision {health['revision']}, {health['outbox_depth']} to confirm"
         findings.append(Finding("ok", "server", detail))
-        findings += [
-            Finding("warning", "server", reason, remedy(reason)) for reason in health["reasons"]
-        ]
-    else:
-        findings.append(Finding("failed", "server", "; ".join(health["reasons"])))
+    elif not health["reasons"]:
+        findings.append(Finding("failed", "server", f"{health['mode']}, and it says no reason"))
+    level: Level = "warning" if health["ok"] else "failed"
+    findings += [Finding(level, "server", reason, remedy(reason)) for reason in health["reasons"]]
     for url, state in health["broker"].items():
-        level: Level = "ok" if state == "connected" else "failed"
+        level = "ok" if state == "connected" else "failed"
         findings.append(Finding(level, "server's broker", f"{url} is {state}"))
     if not health["broker"]:
         findings.append(Finding("warning", "server's broker", "none: nothing is delivered"))

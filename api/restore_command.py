@@ -23,27 +23,43 @@ if TYPE_CHECKING:
 @click.option(
     "--mqtt-url",
     metavar="URL[,URL]",
-    help="Brokers that it has published to; they know how far it had come. "
-    "[CONFIG_MANAGER_MQTT_URL]",
+    help="Every broker that the server has published to. [CONFIG_MANAGER_MQTT_URL]",
 )
-@click.option("--accept", is_flag=True, help="Accept what is in the data directory.")
+@click.option("--accept", is_flag=True, help="Yes, this data directory counts from now on.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
-@click.option("--reason", help="Why, for history and audit.")
+@click.option("--reason", help="Why; history and audit show it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def restore(accept: bool, dry_run: bool, reason: str | None, as_json: bool, **flags: Any) -> None:
-    """Accept the data directory as it is, after a server said rollback-suspected or not-audited.
+    """Accept an old or edited data directory, and go on with it.
 
-    The server must be stopped. Every service gets a new revision in a new epoch, above all that
-    instance.json, the cache, the brokers and the receipts on them have seen: services take it, and a
-    copy of the data directory that runs elsewhere is outdone. What the audit does not vouch for is put
-    back as the audit says; tokens and devices that it does not know are gone.
+    For a server that says rollback-suspected or not-audited, or does not start without its instance.json.
+    If there is a newer backup, put that in place instead: less is lost then. Stop the server first, and
+    every other one that runs on a copy of this data directory.
+
+    \b
+    What it does:
+    - Each service gets a new revision, in a new epoch, with the values that it
+      has here. Both numbers are above all that this directory, the brokers and
+      the receipts on them know; so services take it.
+    - Configurations and histories that were edited past the server are put back
+      as the audit says. Tokens and devices that were edited or added are removed.
+    - If the audit was edited, too, nothing can be put back: all is accepted as
+      it lies, and the command says so.
+    - One row of the audit, `restore`, says what was done.
+
+    Name every broker that the server has published to, with --mqtt-url or CONFIG_MANAGER_MQTT_URL: they know
+    how far it had come. A broker of the server's own (auto:) keeps nothing and is not asked.
+
+    Tokens and devices that were revoked after this directory was copied are good again. Start the server with
+    --mqtt-url none: first, and revoke them once more.
 
     \b
       config-manager restore --accept --dry-run --mqtt-url mqtt://broker
-      config-manager restore --accept --mqtt-url mqtt://broker --reason "restored last night's copy"
+      config-manager restore --accept --mqtt-url mqtt://broker \\
+        --reason "the disk was lost"
 
-    Stop the other one first, if there are two. Exit code 3 where the database can't be opened, 4 where a
-    server uses it, 5 where a newer trust root lies on a broker whose keys are not here.
+    Exit code 3 if the database can't be opened, 4 if a server uses it, 5 if a broker holds a newer trust
+    root whose keys are not here. docs/security.md has a walk-through (An old data directory).
     """
     forbid_dumps()
     if not accept:
