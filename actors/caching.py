@@ -32,7 +32,7 @@ class LastKnownGood:
     @classmethod
     def of(cls, keys: KeyRing, world: World) -> LastKnownGood:
         """The one of a data directory."""
-        return cls(CacheFile(keys.data_dir / "config.lkg", keys.instance_key, world))
+        return cls(CacheFile.of(keys, world))
 
     def load(self) -> Committed | None:
         """What was kept, or None where nothing verifies."""

@@ -9,7 +9,7 @@ from config_manager.actors.broker_ways import ways_to_brokers
 from config_manager.actors.caching import LastKnownGood
 from config_manager.actors.mqtt import Transport
 from config_manager.actors.retained import Retained, look
-from config_manager.actors.system import open_sql_store
+from config_manager.actors.starting import open_sql_store
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import Root
@@ -20,6 +20,7 @@ from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World, rfc3339
 from config_manager.storage import accepting
 from config_manager.storage.administration import Administrator
+from config_manager.storage.cache_file import cache_verifies
 from config_manager.storage.devices import devices, enrolled
 from config_manager.storage.instance import Witness, lock_data_dir
 from config_manager.storage.keys import KeyRing
@@ -32,7 +33,7 @@ from config_manager.storage.vouching import Judgement, Vouching
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was done, or would be. put_back, dropped: as /health names them. unreachable: url → why.
+    """What was done, or would be. put_back, dropped: as /health names them. asked: brokers; unreachable: url → why.
     access: tokens and enrolled devices that are there, for who has to look at them."""
 
     services: int
@@ -43,6 +44,7 @@ class Restored:
     put_back: tuple[str, ...]
     dropped: tuple[str, ...]
     as_it_lies: bool
+    asked: tuple[str, ...]
     unreachable: dict[str, str]
     access: tuple[str, ...]
 
@@ -75,9 +77,11 @@ async def accept_what_is_here(
         store = open_sql_store(keys, catalogue=catalogue, world=world, fresh=False)
         try:
             committed = store.load()
+            witness = Witness.open(data_dir / "instance.json", keys.instance_key, world)
+            is_witnessed = not witness.is_missing or cache_verifies(keys, world)
             with store.snapshot() as snapshot:
-                judgement = Vouching(keys.instance_key).judge(snapshot)
-            work = _Work(settings, keys, store, catalogue, world)
+                judgement = Vouching(keys.instance_key).judge(snapshot, is_witnessed=is_witnessed)
+            work = _Work(settings, keys, store, witness, catalogue, world)
             return await work.accept(
                 committed, judgement, addresses, transport, reason=reason, dry_run=dry_run
             )
@@ -90,6 +94,7 @@ class _Work:
     settings: Settings
     keys: KeyRing
     store: SqlStore
+    witness: Witness
     catalogue: Catalogue
     world: World
 
@@ -117,10 +122,7 @@ class _Work:
         _demand_keys(seen.root, self.keys)
         cache = LastKnownGood.of(self.keys, self.world)
         kept = cache.load()
-        witness = Witness.open(
-            self.settings.data_dir / "instance.json", self.keys.instance_key, self.world
-        )
-        known = max(committed.mark, witness.mark, kept.mark if kept else Mark(0, 0))
+        known = max(committed.mark, self.witness.mark, kept.mark if kept else Mark(0, 0))
         highest, revision = seen.highest(known)
         what = accepting.weigh(committed, judgement)
         change = accepting.accept(
@@ -135,7 +137,7 @@ class _Work:
             ),
         )
         if not dry_run:
-            self._keep(change, what, seen, files, witness, cache)
+            self._keep(change, what, seen, files, cache)
         return Restored(
             services=len(change.services),
             revision=change.after.revision,
@@ -145,6 +147,7 @@ class _Work:
             put_back=tuple(one.reason for one in what.put_back if one.table != "registry"),
             dropped=tuple(one.reason for one in what.put_back if one.table == "registry"),
             as_it_lies=what.as_it_lies,
+            asked=tuple(url for url in map(str, addresses) if url not in unreachable),
             unreachable=unreachable,
             access=_access(change.after),
         )
@@ -155,7 +158,6 @@ class _Work:
         what: accepting.Acceptance,
         seen: Retained,
         files: RootFiles,
-        witness: Witness,
         cache: LastKnownGood,
     ) -> None:
         """The database first: killed after that, it is ahead of its witness, and this can be repeated."""
@@ -164,12 +166,12 @@ class _Work:
             files.adopt(version, data)
         self.store.repair(what.repair)
         self.store.commit([change])
-        starts = max(witness.boot_seq, self.store.boot_seq(), seen.boot_seq)
+        starts = max(self.witness.boot_seq, self.store.boot_seq(), seen.boot_seq)
         if starts == 0:  # nobody knows: more seconds have passed than it can have been started
             starts = int(self.world.clock.now())
         self.store.note_boot(starts)
         after = change.after
-        witness.begin_anew(after.mark, (after.audit_seq, after.audit_head), starts)
+        self.witness.begin_anew(after.mark, (after.audit_seq, after.audit_head), starts)
         cache.save(after)
 
 

@@ -108,6 +108,8 @@ _FOREIGN = (
 )
 _PROBE_INTERVAL_S = 2.0
 _REOPEN_INTERVAL_S = 1.0
+_REFUSALS = 5
+"""Doublings of that, up to half a minute, while the database is refused."""
 _PROGRESS_S = 5.0
 _STAGED_IN_PLACE = 64
 """Services in a batch that is staged without leaving the event loop: 60 µs each."""
@@ -152,8 +154,10 @@ class Storage:
         self.starts_noted = 0
         """as the database has them; 0 where it was never read, or never noted any"""
         self._vouched_for: Committed | None = None
-        self._foreign: Store | None = None
-        """holds what its audit does not vouch for: its audit alone is read"""
+        self._unfit: Store | None = None
+        """opened, and not gone on with: its audit alone is read"""
+        self._is_foreign = False
+        self._refused_openings = 0
         self._is_silent = False
         self._witnesses = Witnesses(view.committed)
         self._started = False
@@ -184,9 +188,15 @@ class Storage:
             nothing_to_restore = witnessed == Mark(0, 0) or isinstance(self._failure, DiskFull)
             if isinstance(self._failure, DatabaseUnavailable) and nothing_to_restore:
                 raise self._failure  # of the disk alone
+            what_helps = (
+                "see `config-manager audit verify --data-dir`, then accept what is here (config-manager "
+                "restore --accept) or restore a backup"
+                if self._is_foreign
+                else "mend that, or restore the database from a backup"
+            )
+            reasons = "; ".join(self.view.reasons).removesuffix(f"; {_FOREIGN}")
             raise DatabaseUnopenable(
-                f"{'; '.join(self.view.reasons)}, and no last-known-good cache verifies; "
-                "mend that, or restore the database from a backup"
+                f"{reasons}, and no last-known-good cache verifies; {what_helps}"
             )
         self.view.publishable = False
         self.view.replace(committed)
@@ -244,7 +254,7 @@ class Storage:
     def life(self) -> BatchLife:
         @asynccontextmanager
         async def life() -> AsyncIterator[BatchHandler]:
-            if self._store is None and self._foreign is None:
+            if self._store is None and not self._is_foreign:
                 await self._try_open()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
@@ -261,10 +271,11 @@ class Storage:
         """Probe an open store, reopen a closed one; the disk has no other way to tell us."""
         structlog.contextvars.bind_contextvars(actor="storing")
         while True:
-            if self._foreign is not None:  # nobody mends that while we hold the data directory
+            if self._is_foreign:  # nobody mends that while we hold the data directory
                 await trio.sleep_forever()
             elif self._store is None:
-                await trio.sleep(_REOPEN_INTERVAL_S)
+                # a database that contradicts what is known is read as a whole each time
+                await trio.sleep(_REOPEN_INTERVAL_S * 2 ** min(self._refused_openings, _REFUSALS))
                 await self._try_open()
             else:
                 await trio.sleep(_PROBE_INTERVAL_S)
@@ -292,6 +303,8 @@ class Storage:
             if not await self._is_fit(store, committed):
                 return
             self._store = store
+            self._refused_openings = 0
+            await self._let_unfit_go()
             await self._close_suspended()
             if self.view.mode == "read-only":
                 _log.info("database available again", revision=committed.revision)
@@ -314,7 +327,7 @@ class Storage:
             contradiction = await trio.to_thread.run_sync(
                 self._witnesses.contradiction, store, committed
             )
-            foreign = self._foreign_by(judgement, committed)
+            foreign = judgement.not_audited
             if contradiction is None and not foreign:
                 await trio.to_thread.run_sync(store.try_writing)
                 self._is_silent = judgement.is_silent
@@ -323,19 +336,20 @@ class Storage:
             await trio.to_thread.run_sync(store.abandon)
             await self._go_read_only(error)
             return False
+        await self._let_unfit_go()
+        self._unfit = store
+        self._refused_openings += 1
         if foreign:
-            self._refuse_foreign(store, committed, foreign, contradiction)
+            self._refuse_foreign(committed, foreign, contradiction)
         else:
             assert contradiction is not None
-            await trio.to_thread.run_sync(store.abandon)
             await self._suspect_rollback(contradiction)
         return False
 
-    def _foreign_by(self, judgement: Judgement, committed: Committed) -> tuple[Foreign, ...]:
-        if judgement.not_audited:
-            return judgement.not_audited
-        nobody_knows = judgement.is_silent and not self._witnesses.is_any
-        return (_nobody_knows(committed),) if nobody_knows else ()
+    async def _let_unfit_go(self) -> None:
+        unfit, self._unfit = self._unfit, None
+        if unfit is not None:
+            await trio.to_thread.run_sync(unfit.abandon)
 
     def _judge(self, store: Store) -> Judgement:
         """Blocks; raises DatabaseUnavailable. A long audit takes 17 µs a row: who waits for a start is told."""
@@ -348,18 +362,19 @@ class Storage:
                 _log.info("comparing what is kept with the audit", rows=snapshot.head.seq)
 
         with store.snapshot() as snapshot:
-            return self._vouching.judge(snapshot, look_up=look_up)
+            return self._vouching.judge(
+                snapshot, is_witnessed=self._witnesses.is_any, look_up=look_up
+            )
 
     def _refuse_foreign(
         self,
-        store: Store,
         committed: Committed,
         foreign: Sequence[Foreign],
         contradiction: str | None,
     ) -> None:
         """Something was written past us. Nothing is published any more; what is left of it is shown where
         there is no cache. Callers hold the turn."""
-        self._foreign = store
+        self._is_foreign = True
         if not any(one.table == "audit" for one in foreign):  # else nothing vouches for anything
             self._vouched_for = without(committed, foreign)
         self.view.publishable = False
@@ -459,7 +474,7 @@ class Storage:
     async def _reseal(self, request: ResealSecrets) -> Outcome[Resealed | None]:
         """Under the key that is committed to be the one: what this batch decides comes later."""
         if self._store is None:
-            return Error(ReadOnly(WHAT_TO_DO))
+            return Error(self._read_only())
         box = self._secret_boxes.sealing(self.view.committed)
         try:
             resealed = await trio.to_thread.run_sync(
@@ -470,7 +485,7 @@ class Storage:
             return Error(StorageFull("the disk is full: free some space"))
         except DatabaseUnavailable as error:
             await self._go_read_only(error)
-            return Error(ReadOnly(WHAT_TO_DO))
+            return Error(self._read_only())
         return Value(resealed)
 
     def _note_full(self) -> None:
@@ -486,9 +501,7 @@ class Storage:
             store, self._store = self._store, None
             if store is not None:
                 await trio.to_thread.run_sync(store.close)
-            foreign, self._foreign = self._foreign, None
-            if foreign is not None:
-                await trio.to_thread.run_sync(foreign.abandon)
+            await self._let_unfit_go()
 
     async def _close_suspended(self) -> None:
         suspended, self._suspended = self._suspended, []
@@ -528,7 +541,7 @@ class Storage:
                 continue
             except DatabaseUnavailable as error:
                 await self._go_read_only(error)
-                outcomes.append(Error(ReadOnly(WHAT_TO_DO)))
+                outcomes.append(Error(self._read_only()))
                 continue
             outcomes.append(Value(answer))
             if change is not None:
@@ -543,7 +556,7 @@ class Storage:
         """Beside the writer, not in its turn: 500 large changes took half a second. Raises ReadOnly."""
         store = self._store
         if store is None and isinstance(request, ReadAudit):
-            store = self._foreign
+            store = self._unfit
         if store is None:
             raise ReadOnly("the history can't be read while the database is unavailable")
         try:
@@ -553,12 +566,12 @@ class Storage:
                 async with self._turn:
                     if self._store is store:
                         await self._go_read_only(error)
-            raise ReadOnly(WHAT_TO_DO) from None
+            raise self._read_only() from None
 
     async def judge_audit(self, contains: str | None, look_up: Callable[[], None]) -> Judgement:
         """Every row of the audit, against the end that this server holds in memory and against all that is
         kept; on a connection of its own. look_up: see `Vouching.judge`. Raises ReadOnly."""
-        store = self._store or self._foreign
+        store = self._store or self._unfit
         if store is None:
             raise ReadOnly("the audit can't be read while the database is unavailable")
         before = self.view.committed
@@ -581,10 +594,16 @@ class Storage:
             return replace(judgement, verdict=verdict)
         return judgement
 
+    def _read_only(self) -> ReadOnly:
+        """What a refused write is told: of a disk, or of a database that is not gone on with."""
+        if self._unfit is None:
+            return ReadOnly(WHAT_TO_DO)
+        return ReadOnly(f"nothing is written: {self.view.reasons[0]}; see `reasons` in GET /health")
+
     async def _read(self, request: ReadSecrets | CountSecrets) -> object:
         """In a thread. Raises ReadOnly, DatabaseUnavailable."""
         if self._store is None:
-            raise ReadOnly(WHAT_TO_DO)
+            raise self._read_only()
         return await trio.to_thread.run_sync(_read, self._store, request)
 
     def _decide(
@@ -597,7 +616,7 @@ class Storage:
         """An answer, and what has to be committed before it may be given."""
         store = self._store
         if store is None:
-            raise ReadOnly(WHAT_TO_DO)
+            raise self._read_only()
         now = self._world.clock.now()
         if isinstance(request, NotDoneYet):
             self._refuse_repetition(store, request.idempotency, now)
@@ -794,7 +813,7 @@ class Storage:
         except DatabaseUnavailable as error:
             if self._store is not None:
                 await self._go_read_only(error)
-            refusal = ReadOnly(WHAT_TO_DO)
+            refusal = self._read_only()
         else:
             self.view.notices.pop(_FULL, None)
             self.view.replace(accepted[-1][1].after)
@@ -833,11 +852,6 @@ def _without_path(error: OSError) -> str:
     """`reasons` are for everybody: no place on this machine is in them."""
     name = PurePath(str(error.filename)).name if error.filename is not None else "a file"
     return f"{name}: {error.strerror or error}"
-
-
-def _nobody_knows(committed: Committed) -> Foreign:
-    why = "an earlier version wrote it, and neither instance.json nor the cache knows of it"
-    return Foreign("audit", str(committed.audit_seq), why, committed.audit_seq)
 
 
 def _read_page(store: Store, request: ReadHistory | ReadAudit) -> object:

@@ -61,7 +61,7 @@ async def verify_audit(request: ApiRequest, api: Api) -> ApiResponse:
             "rows": judgement.verdict.rows,
             "head": judgement.verdict.head,
             "problem": problem and asdict(problem),
-            "not_audited": [one.reason for one in judgement.foreign[:_MOST_NAMED]],
+            "not_audited": [one.to_object() for one in judgement.foreign[:_MOST_NAMED]],
         },
         headers=NO_STORE,
     )

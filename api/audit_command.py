@@ -164,7 +164,7 @@ def verify(
 
 def _verify_stopped(
     data_dir: Path, db_key_file: Path | None, contains: str | None
-) -> tuple[Verdict, str, list[str]]:
+) -> tuple[Verdict, str, list[dict[str, Any]]]:
     from config_manager.config.world import World
     from config_manager.storage.stopped_audit import stopped_audit
 
@@ -172,10 +172,12 @@ def _verify_stopped(
         told_of(data_dir, is_in_use=True),
         stopped_audit(data_dir, World(), db_key_file=db_key_file) as kept,
     ):
-        judgement = kept.vouching.judge(kept.snapshot, kept.known, contains=contains)
+        judgement = kept.vouching.judge(
+            kept.snapshot, kept.known, is_witnessed=kept.is_witnessed, contains=contains
+        )
         known = [head.where for head in (kept.snapshot.head, *kept.known)]
     verdict = replace(judgement.verdict, problem=judgement.problem)
-    return verdict, " and ".join(known), [one.reason for one in judgement.foreign]
+    return verdict, " and ".join(known), [one.to_object() for one in judgement.foreign]
 
 
 def _verify_export(file: Path, root_file: Path, contains: str | None) -> tuple[Verdict, str]:
@@ -228,14 +230,16 @@ def _row_in(line: bytes, number: int) -> Row:
         raise AuditBroken(f"line {number} of the export is no row of the audit") from None
 
 
-def _say(verdict: Verdict, against: str, not_audited: list[str], *, as_json: bool) -> None:
+def _say(
+    verdict: Verdict, against: str, not_audited: list[dict[str, Any]], *, as_json: bool
+) -> None:
     """Raises AuditBroken where something is wrong."""
     if as_json:
         told = {"ok": verdict.ok, **asdict(verdict), "against": against}
         print_json({**told, "not_audited": not_audited})
     else:
-        for reason in not_audited:
-            click.echo(clean(reason))
+        for one in not_audited:
+            click.echo(clean(f"{one['reason']}: {one['why']}"))
     problem = verdict.problem
     if problem is not None:
         raise AuditBroken(f"row {problem.seq} ({problem.kind}): {clean(problem.detail)}")

@@ -19,6 +19,7 @@ from typing import Literal
 
 import click
 import trio
+from click.core import ParameterSource
 
 from config_manager.actors.mqtt import AiomqttTransport, BrokerUnavailable, Connection, Message
 from config_manager.actors.refusals import packet_bytes
@@ -97,9 +98,12 @@ def doctor(
         findings += look_at_data(data_dir)
     if mosquitto_conf is not None:
         findings += read_mosquitto_conf(mosquitto_conf.read_text("utf-8", "replace"))
+    source = click.get_current_context().get_parameter_source("mqtt_url")
+    if source is ParameterSource.ENVIRONMENT and not _brokers(mqtt_url):
+        mqtt_url = None  # the server's own setting: it says of itself how that broker is
     if mqtt_url is None:
         findings.append(
-            Finding("note", "broker", "not tried", "give --mqtt-url (CONFIG_MANAGER_MQTT_URL)")
+            Finding("note", "broker", "not tried", "give --mqtt-url: what the `ready` line says")
         )
     for address in _addresses(mqtt_url):
         findings += trio.run(_try_broker, address)
@@ -117,8 +121,12 @@ def doctor(
     sys.exit(_EXIT_FOUND if any(one.level == "failed" for one in findings) else 0)
 
 
+def _brokers(url: str | None) -> list[BrokerAddress]:
+    return [place for place in parse_mqtt_urls(url or "none:") if isinstance(place, BrokerAddress)]
+
+
 def _addresses(url: str | None) -> list[BrokerAddress]:
-    found = [place for place in parse_mqtt_urls(url or "none:") if isinstance(place, BrokerAddress)]
+    found = _brokers(url)
     if url and not found:
         raise SettingsInvalid(
             "doctor needs a broker's own URL: what the server's `ready` line says"

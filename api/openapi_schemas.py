@@ -315,7 +315,7 @@ SCHEMAS: dict[str, Any] = {
             },
             "not_audited": {
                 "type": "array",
-                "items": TEXT,
+                "items": _schema({"reason": TEXT, "why": TEXT, "seq": INTEGER}),
                 "description": "what is kept, or is missing, and no row vouches for; as in /health",
             },
         }

@@ -120,6 +120,12 @@ def _tell(restored: Restored, data_dir: Path, *, dry_run: bool) -> None:
             "rollback-suspected again, and this can be repeated",
             err=True,
         )
+    if not restored.asked:
+        click.echo(
+            "warning: no broker was asked how far it had come; name those that the server has published to "
+            "(--mqtt-url)",
+            err=True,
+        )
     for line in restored.put_back:
         click.echo(f"{clean(line)}: put back as the audit says")
     for line in restored.dropped:
@@ -127,15 +133,16 @@ def _tell(restored: Restored, data_dir: Path, *, dry_run: bool) -> None:
     if restored.as_it_lies:
         click.echo(
             "the audit is not whole, so it can't tell what was written: everything is accepted as it lies. "
-            "Look at each configuration once the server runs, and at who may enter:"
+            "Look at each configuration once the server runs"
         )
-        for line in restored.access:
-            click.echo(f"  {clean(line)}")
     verb = "would get" if dry_run else "got"
     services = "1 service" if restored.services == 1 else f"{restored.services} services"
     click.echo(
         f"{services} {verb} revision {restored.revision} in epoch {restored.epoch_seq}"
         f" (was revision {restored.revision_before} in epoch {restored.epoch_seq_before})"
     )
+    click.echo("who may enter now; revoke again what was revoked since:")
+    for line in restored.access or ("nobody: the next start makes an admin token",):
+        click.echo(f"  {clean(line)}")
     if not dry_run:
         click.echo(f"start it: config-manager serve --data-dir {data_dir}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from config_manager.config.sealed_file import SealBroken, SealedFile, unread
 from config_manager.config.world import World
 from config_manager.storage import commit_record, state_codec
+from config_manager.storage.keys import KeyRing
 from config_manager.storage.sealed_records import (
     MAGIC,
     NONCE_BYTES,
@@ -61,6 +62,11 @@ class CacheFile:
         self._end: _End | None = None
         self.is_older: str | None = None
         """why the last `load` took something older than what was kept last; None where it did not"""
+
+    @classmethod
+    def of(cls, keys: KeyRing, world: World) -> CacheFile:
+        """The one of a data directory."""
+        return cls(keys.data_dir / "config.lkg", keys.instance_key, world)
 
     def load(self) -> Committed:
         """The newest state that verifies; raises SealBroken, or OSError where there is none."""
@@ -190,3 +196,12 @@ class CacheFile:
         with suppress(Torn, Damaged):
             return any(record.end >= base.end for record in self._seals.opened(newest))
         return False
+
+
+def cache_verifies(keys: KeyRing, world: World) -> bool:
+    """Whether something was kept that our own key sealed."""
+    try:
+        CacheFile.of(keys, world).load()
+    except (OSError, SealBroken):
+        return False
+    return True

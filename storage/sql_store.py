@@ -601,14 +601,19 @@ class SqlStore:
 
 
 class SqlSnapshot:
-    """The `Snapshot` of a connection that is in a transaction, or is alone."""
+    """The `Snapshot` of a connection that is in a transaction, or is alone; also of a database that an
+    earlier version wrote last. boot_seq: starts, as noted there."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        ((seq, row_hash, self.seal),) = connection.execute(
-            "SELECT audit_seq, audit_head, audit_seal FROM counters"
+        columns = {row[1] for row in connection.execute("PRAGMA table_info(counters)")}
+        newer = "audit_seal, boot_seq" if "audit_seal" in columns else "NULL, 0"  # migration 0005
+        ((seq, row_hash, seal, boot_seq),) = connection.execute(
+            f"SELECT audit_seq, audit_head, {newer} FROM counters"  # noqa: S608  one of two constants
         )
         self.head = Head(seq, row_hash, "the database's counter")
+        self.seal: str | None = seal
+        self.boot_seq: int = boot_seq
 
     def committed(self) -> Committed:
         return _committed(self._connection)
@@ -624,6 +629,21 @@ class SqlSnapshot:
         ) as cursor:
             for service, *row in cursor:
                 yield HistoryRow(service, _history_entry(row))
+
+
+def noted_starts(path: Path, keys: Sequence[bytes]) -> int | None:
+    """As the database has them, without a change to it. None if it holds nothing yet, or does not open with any
+    of the keys now: whoever opens it says why."""
+    for key in keys:
+        with suppress(DatabaseUnopenable, DatabaseUnavailable):
+            if path.exists() and path.stat().st_size > 0:
+                with (
+                    translated(path),
+                    closing(database.connect(path, key, read_only=True)) as connection,
+                ):
+                    snapshot = SqlSnapshot(connection)
+                    return snapshot.boot_seq if snapshot.head.seq > 0 else None
+    return None
 
 
 def _committed(connection: Connection) -> Committed:

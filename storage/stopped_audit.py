@@ -11,6 +11,7 @@ from config_manager.config.audit import Head
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.world import World
 from config_manager.storage import database
+from config_manager.storage.cache_file import cache_verifies
 from config_manager.storage.database import translated
 from config_manager.storage.instance import Witness, lock_data_dir
 from config_manager.storage.keys import KeyRing
@@ -21,11 +22,13 @@ from config_manager.storage.vouching import Vouching
 
 @dataclass(frozen=True, slots=True)
 class StoppedAudit:
-    """snapshot: of what is kept; its head is by the database's own counters. known: by others."""
+    """snapshot: of what is kept; its head is by the database's own counters. known: rows that others know.
+    is_witnessed: instance.json or the cache knows that there was something."""
 
     snapshot: Snapshot
     vouching: Vouching
     known: tuple[Head, ...]
+    is_witnessed: bool
 
 
 @contextmanager
@@ -48,7 +51,8 @@ def stopped_audit(
                 closing(database.connect(path, keys.db_key, read_only=True)) as connection,
             ):
                 vouching = Vouching(keys.instance_key)
-                yield StoppedAudit(SqlSnapshot(connection), vouching, known)
+                is_witnessed = bool(known) or cache_verifies(keys, world)
+                yield StoppedAudit(SqlSnapshot(connection), vouching, known, is_witnessed)
     except DatabaseUnavailable as error:
         raise DatabaseUnopenable(
             f"the database can't be read ({error}); nothing was changed"

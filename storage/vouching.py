@@ -59,6 +59,10 @@ class Foreign(NamedTuple):
         """As /health says it."""
         return f"not-audited: {f'{self.table} ' if self.table else ''}{self.key}"
 
+    def to_object(self) -> JsonObject:
+        """As REST and the command answer it."""
+        return {"reason": self.reason, "why": self.why, "seq": self.row}
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -86,7 +90,8 @@ class Judgement:
         if self.verdict.problem is not None or not self.foreign:
             return self.verdict.problem
         first = self.foreign[0]
-        return Problem(first.row, "not-audited", f"{first.reason}: {first.why}")
+        name = f"{first.table} {first.key}" if first.table else first.key
+        return Problem(first.row, "not-audited", f"{name}: {first.why}")
 
 
 class Vouching:
@@ -110,10 +115,12 @@ class Vouching:
         snapshot: Snapshot,
         known: Iterable[Head] = (),
         *,
+        is_witnessed: bool = True,
         contains: str | None = None,
         look_up: Callable[[], None] = lambda: None,
     ) -> Judgement:
-        """Read everything. known: rows that the audit must hold. contains: the hash of one. look_up: called
+        """Read everything. known: rows that the audit must hold. is_witnessed: instance.json or the cache
+        knows that there was something before. contains: the hash of one. look_up: called
         now and then; what it raises ends this. Raises DatabaseUnavailable."""
         head, committed, replay = snapshot.head, snapshot.committed(), Replay()
         check = ChainCheck(head, known, contains=contains)
@@ -123,7 +130,7 @@ class Vouching:
         verdict = check.finish()
         history, other_epochs = _history(_looking_up(snapshot.history(), look_up), replay)
         foreign = [
-            *self._foreign_end(snapshot, replay, head),
+            *self._foreign_end(snapshot, replay, head, is_witnessed=is_witnessed),
             *_foreign_counters(committed, replay),
             *_foreign_services(committed.services, replay),
             *self._foreign_registry(committed.registry, replay),
@@ -132,17 +139,21 @@ class Vouching:
         is_silent = replay.is_silent and head.seq > 0
         return Judgement(verdict, tuple(foreign), is_silent, replay, history)
 
-    def _foreign_end(self, snapshot: Snapshot, replay: Replay, head: Head) -> Iterator[Foreign]:
-        """What was never sealed has no row that names digests: both came with one version."""
-        seal = snapshot.seal
+    def _foreign_end(
+        self, snapshot: Snapshot, replay: Replay, head: Head, *, is_witnessed: bool
+    ) -> Iterator[Foreign]:
+        """What was never sealed has no row that names digests: both came with one version. So what seems
+        to come from an earlier one counts only if somebody knows that it was there."""
+        seal, why = snapshot.seal, "its end was not written by this server"
         if seal is None:
             is_ours = not replay.names_digests
+            if is_ours and head.seq > 0 and not is_witnessed:
+                is_ours = False
+                why = "an earlier version wrote it, and neither instance.json nor the cache knows of it"
         else:
             is_ours = hmac.compare_digest(seal, self.seal(head.seq, head.hash))
         if not is_ours:
-            yield Foreign(
-                "audit", str(head.seq), "its end was not written by this server", head.seq
-            )
+            yield Foreign("audit", str(head.seq), why, head.seq)
 
     def _foreign_registry(self, registry: Registry, replay: Replay) -> Iterator[Foreign]:
         for kind, rows in registry.items():
@@ -285,7 +296,7 @@ def _why_foreign(state: ServiceState, expected: Expected) -> str | None:
         ("secrets", dict(state.secrets), dict(secrets) if is_named or not state.deleted else None),
     ):
         if written is not None and _sorted(kept) != _sorted(written):
-            return f"its {what} is not what was written"
+            return f"other than what was written: {what}"
     return None
 
 

@@ -1,0 +1,241 @@
+"""What happens once, at a start, before the actors run: keys, root, database, witness, tokens, own broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from config_manager.actors.actor import ActorStates
+from config_manager.actors.broker import own_broker
+from config_manager.actors.caching import LastKnownGood
+from config_manager.actors.signing import sign
+from config_manager.actors.storing import Storage
+from config_manager.actors.trusting import TrustView
+from config_manager.actors.views import CommittedView
+from config_manager.config import wire
+from config_manager.config.brokers import Auto, BrokerAddress, Nothing
+from config_manager.config.catalogue import Catalogue
+from config_manager.config.documents import ROLES
+from config_manager.config.errors import DatabaseUnopenable, RecoveryRefused, RootRefused
+from config_manager.config.names import Epoch
+from config_manager.config.roots import first
+from config_manager.config.sealed_file import derive_key
+from config_manager.config.settings import Settings
+from config_manager.config.world import World, rfc3339
+from config_manager.storage import changes, rekeying
+from config_manager.storage.instance import Witness
+from config_manager.storage.key_files import check_private, read_token
+from config_manager.storage.keys import KeyRing
+from config_manager.storage.recovery import Recovery
+from config_manager.storage.root_files import RootFiles
+from config_manager.storage.secrets import SecretBoxes
+from config_manager.storage.sql_store import SqlStore, noted_starts
+from config_manager.storage.store import Store
+from config_manager.storage.tokens import AcceptAdminToken, hash_of, make_token, tokens
+from config_manager.storage.vouching import Vouching
+
+
+class OpenStore(Protocol):
+    def __call__(self, keys: KeyRing, *, catalogue: Catalogue, world: World) -> Store: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A data directory that is ours now, and what the actors share of it."""
+
+    keys: KeyRing
+    root_files: RootFiles
+    trust: TrustView
+    view: CommittedView
+    boxes: SecretBoxes
+    witness: Witness
+    storage: Storage
+    cache: LastKnownGood
+
+
+async def open_data(
+    settings: Settings,
+    targets: Sequence[BrokerAddress | Auto | Nothing],
+    catalogue: Catalogue,
+    world: World,
+    open_store: OpenStore | None,
+) -> Opened:
+    """Everything in the data directory, which is locked; the start is counted. open_store: see
+    `running_system`. Raises StartError, OSError, DatabaseUnavailable."""
+    data_dir = settings.data_dir
+    keys = KeyRing.open(
+        data_dir,
+        world,
+        db_key_file=settings.db_key_file,
+        credentials_dir=settings.credentials_dir,
+    )
+    root_files = RootFiles(data_dir, world)
+    trust = open_trust(root_files, keys, world)
+    seal_for_recovery(keys, world)
+    view = CommittedView(changes.empty(Epoch(0, "")))
+    boxes = SecretBoxes(keys.secrets_key, world.randomness, successor=keys.secrets.read_successor())
+    witness = Witness.open(data_dir / "instance.json", keys.instance_key, world)
+    if witness.is_missing and open_store is None:
+        demand_who_can_tell(keys, targets)
+    storage = Storage(
+        partial(
+            open_store or partial(open_as_witnessed, witness),
+            keys,
+            catalogue=catalogue,
+            world=world,
+        ),
+        view,
+        catalogue=catalogue,
+        secret_boxes=boxes,
+        fingerprint_key=derive_key(keys.instance_key, "idempotency-fingerprints"),
+        vouching=Vouching(keys.instance_key),
+        begin_above=witness.begin_above,
+        world=world,
+    )
+    cache = LastKnownGood.of(keys, world)
+    await storage.start(witness.mark, witness.audit, cache.load)
+    await count_start(witness, storage)
+    await accept_tokens(storage, settings, keys, world)
+    return Opened(keys, root_files, trust, view, boxes, witness, storage, cache)
+
+
+async def count_start(witness: Witness, storage: Storage) -> None:
+    """Above every start that the database and instance.json know; a full disk is no reason not to serve
+    what is there."""
+    view = storage.view
+    if witness.is_missing and view.committed.audit_seq > 0:
+        view.notices["witness"] = (
+            "instance.json was missing: this start counts from what the database and the brokers know"
+        )
+        structlog.get_logger().warning("instance.json was missing", starts=storage.starts_noted)
+    try:
+        witness.boot(storage.starts_noted)
+    except OSError as error:
+        why = f"instance.json can't be written ({error.strerror or error}): this start is not noted"
+        view.notices["instance"] = why
+        structlog.get_logger().error("start not noted", error=why)
+    await storage.note_boot(witness.boot_seq)
+
+
+def seal_for_recovery(keys: KeyRing, world: World) -> None:
+    """Keys may have changed since the last start; a start does not fail for what is for a bad day."""
+    try:
+        Recovery(keys, world).refresh()
+    except (OSError, RecoveryRefused) as error:
+        structlog.get_logger().error("recovery not sealed", error=str(error))
+
+
+def demand_who_can_tell(keys: KeyRing, targets: Sequence[BrokerAddress | Auto | Nothing]) -> None:
+    """Raises DatabaseUnopenable, before anything is changed, where instance.json was lost and nobody can tell
+    how often this instance has started: services go by that number, and would take nothing of ours for
+    fresh. A broker of our own (`auto:`) keeps nothing while we are stopped."""
+    if any(isinstance(target, BrokerAddress) for target in targets):
+        return
+    candidates = [keys.db_key, keys.db.read_successor()]
+    starts = noted_starts(keys.data_dir / "config.db", [key for key in candidates if key])
+    if starts == 0:
+        raise DatabaseUnopenable(
+            "instance.json is missing, and neither the database nor a broker knows how often this "
+            "instance has started; put instance.json back from a backup, name a broker that it has "
+            "published to (--mqtt-url), or accept what is here: config-manager restore --accept"
+        )
+
+
+def open_as_witnessed(
+    witness: Witness, keys: KeyRing, *, catalogue: Catalogue, world: World
+) -> Store:
+    return open_sql_store(keys, catalogue=catalogue, world=world, fresh=witness.is_first_start)
+
+
+def open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World, fresh: bool) -> SqlStore:
+    """Raises DatabaseUnopenable, DatabaseUnavailable, OSError."""
+    path = keys.data_dir / "config.db"
+    return SqlStore.open(
+        path,
+        rekeying.settle(path, keys.db, keys.db_key),
+        vouching=Vouching(keys.instance_key),
+        epoch_id=world.randomness.uuid(),
+        catalogue=catalogue,
+        at=rfc3339(world.clock.now()),
+        fresh=fresh,
+    )
+
+
+def open_trust(files: RootFiles, keys: KeyRing, world: World) -> TrustView:
+    """The root that counts; version 1 is made at the first start. Raises RootRefused."""
+    loaded = files.load()
+    if loaded is None:
+        publics = {role: keys.publics(role, world)[0] for role in ROLES}
+        root = first(publics, rfc3339(world.clock.now()))
+        seed = keys.root_seeds(world)[root.roles["root"].keyids[0]]
+        files.keep(1, sign(seed, wire.ROOT, root.to_bytes()).to_bytes())
+        loaded = files.load()
+        assert loaded is not None
+    root, data = loaded
+    view = TrustView(root, data, keys, world)
+    for role in ("config", "beacon"):
+        try:
+            view.key_for(role)
+        except KeyError:
+            raise RootRefused(
+                f"trust/root.json does not list our {role} key: it is another publisher's, or was "
+                "exchanged; put back the one that belongs to these keys"
+            ) from None
+    return view
+
+
+async def accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, world: World) -> None:
+    """The bootstrap token where one is set; else, the first time, one made for `admin.token`."""
+    known = tokens(storage.view.committed)
+
+    async def accept(name: str, token: str) -> None:
+        token_hash = hash_of(token.encode())
+        if name not in known or known[name].hash != token_hash:
+            what = AcceptAdminToken(name, token_hash)
+            if not await storage.administer_at_start(what, world.randomness.uuid()):
+                why = (
+                    f"the {name} token that was given is not accepted: the database can't be written; "
+                    "start again once it can"
+                )
+                storage.view.notices["token"] = why
+                structlog.get_logger().error("token not accepted", error=why)
+
+    if settings.bootstrap_token is not None:
+        await accept("bootstrap", settings.bootstrap_token.get_secret_value())
+    elif (given := settings.credentials_dir) is not None and (given / "admin.token").exists():
+        await accept("bootstrap", read_token(given / "admin.token", world))
+    elif not known and storage.view.mode == "normal":  # else nothing is written
+        path = keys.directory / "admin.token"
+        if not world.disk.exists(path):  # else a start that died between file and database
+            token = make_token(world.randomness)
+            world.disk.write_atomic(path, token.reveal().encode() + b"\n")  # for its owner alone
+        check_private(path)
+        await accept("admin", world.disk.read(path).decode().strip())
+
+
+async def start_brokers(
+    targets: Sequence[BrokerAddress | Auto | Nothing],
+    settings: Settings,
+    stack: AsyncExitStack,
+    states: ActorStates,
+    world: World,
+) -> list[BrokerAddress]:
+    """The addresses to publish to; an `auto:` broker of our own is started on the way."""
+    addresses: list[BrokerAddress] = []
+    for target in targets:
+        match target:
+            case BrokerAddress():
+                target.check_files()
+                addresses.append(target)
+            case Auto(port):
+                own = await stack.enter_async_context(own_broker(settings.data_dir, port, world))
+                states.actors.append(own.actor)
+                addresses.append(own.address)
+            case _:  # none: publish nowhere
+                pass
+    return addresses
