@@ -423,7 +423,7 @@ class _Session:
         seen = Witnessed(p.broker_view.url, mark)
         with suppress(Distrust):
             beacon = trust.judge_beacon(strict_json.loads_object(payload).get("beacon"), root, now)
-            seen = replace(seen, audit_head=beacon.audit_head)
+            seen = replace(seen, audit_head=beacon.audit_head, audit_epoch=beacon.epoch_seq)
             if beacon.root_version > root.version and not p.believed.changing:
                 seen = replace(seen, beyond=f"a beacon made under root {beacon.root_version}")
             # only of before this process: a twin that runs would never be outdone

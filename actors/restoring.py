@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from config_manager.actors.broker_ways import ways_to_brokers
 from config_manager.actors.caching import LastKnownGood
 from config_manager.actors.mqtt import Transport
-from config_manager.actors.retained import Retained, look
+from config_manager.actors.retained import Retained, is_near, look
 from config_manager.actors.starting import open_sql_store
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import Root
-from config_manager.config.errors import RootRefused
+from config_manager.config.errors import InvalidValues, RootRefused
 from config_manager.config.names import Mark
 from config_manager.config.settings import Settings
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World, rfc3339
-from config_manager.storage import accepting
+from config_manager.storage import accepting, rekeying
 from config_manager.storage.administration import Administrator
-from config_manager.storage.cache_file import cache_verifies
 from config_manager.storage.devices import devices, enrolled
 from config_manager.storage.instance import Witness, lock_data_dir
 from config_manager.storage.keys import KeyRing
 from config_manager.storage.root_files import RootFiles
-from config_manager.storage.sql_store import SqlStore
+from config_manager.storage.sql_store import opened_snapshot
 from config_manager.storage.state import Change, Committed
 from config_manager.storage.tokens import tokens
-from config_manager.storage.vouching import Judgement, Vouching
+from config_manager.storage.vouching import Judgement, Vouching, without
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was done, or would be. put_back, dropped: as /health names them. asked: brokers; unreachable: url → why.
+    """What was done, or would be. put_back, dropped: as /health names them. by_cache: the audit is
+    not whole, and the cache is accepted. not_allowed: services whose values their model refuses. asked: brokers; unreachable: url → why.
     access: tokens and enrolled devices that are there, for who has to look at them."""
 
     services: int
@@ -44,6 +44,8 @@ class Restored:
     put_back: tuple[str, ...]
     dropped: tuple[str, ...]
     as_it_lies: bool
+    by_cache: bool
+    not_allowed: tuple[str, ...]
     asked: tuple[str, ...]
     unreachable: dict[str, str]
     access: tuple[str, ...]
@@ -74,105 +76,147 @@ async def accept_what_is_here(
             db_key_file=settings.db_key_file,
             credentials_dir=settings.credentials_dir,
         )
-        store = open_sql_store(keys, catalogue=catalogue, world=world, fresh=False)
-        try:
-            committed = store.load()
-            witness = Witness.open(data_dir / "instance.json", keys.instance_key, world)
-            is_witnessed = not witness.is_missing or cache_verifies(keys, world)
-            with store.snapshot() as snapshot:
-                judgement = Vouching(keys.instance_key).judge(snapshot, is_witnessed=is_witnessed)
-            work = _Work(settings, keys, store, witness, catalogue, world)
-            return await work.accept(
-                committed, judgement, addresses, transport, reason=reason, dry_run=dry_run
-            )
-        finally:
-            store.close()
+        here = _Here(settings, keys, catalogue, world)
+        return await here.accept(addresses, transport, reason=reason, dry_run=dry_run)
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    settings: Settings
-    keys: KeyRing
-    store: SqlStore
-    witness: Witness
-    catalogue: Catalogue
-    world: World
+class _Here:
+    """The data directory."""
+
+    def __init__(
+        self, settings: Settings, keys: KeyRing, catalogue: Catalogue, world: World
+    ) -> None:
+        self._database = settings.data_dir / "config.db"
+        self._keys = keys
+        self._catalogue = catalogue
+        self._world = world
+        self._vouching = Vouching(keys.instance_key)
+        self._files = RootFiles(settings.data_dir, world)
+        self._witness = Witness.open(settings.data_dir / "instance.json", keys.instance_key, world)
+        self._cache = LastKnownGood.of(keys, world)
+        self._cached = self._cache.load()
 
     async def accept(
         self,
-        committed: Committed,
-        judgement: Judgement,
         addresses: Sequence[BrokerAddress],
         transport: Transport,
         *,
         reason: str | None,
         dry_run: bool,
     ) -> Restored:
-        files = RootFiles(self.settings.data_dir, self.world)
-        loaded = files.load()
+        loaded = self._files.load()
         if loaded is None:
             raise RootRefused("trust/root.json is missing; put it back from a backup")
-        seen, unreachable = await look(
+        key = rekeying.settle(self._database, self._keys.db, self._keys.db_key)
+        with opened_snapshot(self._database, key) as snapshot:
+            judgement = self._vouching.judge(snapshot, cached=self._cached)
+            noted = snapshot.boot_seq if self._vouching.is_sealed(snapshot) else 0
+        is_whole = not any(one.table == "audit" for one in judgement.not_audited)
+        trusted = without(judgement.committed, judgement.foreign)
+        seen, unread = await look(
             addresses,
             transport,
             root=loaded[0],
-            sign_key=lambda service, instance: _sign_key(committed, service, instance),
-            world=self.world,
+            sign_key=lambda service, instance: _sign_key(trusted, service, instance),
+            world=self._world,
         )
-        _demand_keys(seen.root, self.keys)
-        cache = LastKnownGood.of(self.keys, self.world)
-        kept = cache.load()
-        known = max(committed.mark, self.witness.mark, kept.mark if kept else Mark(0, 0))
-        highest, revision = seen.highest(known)
-        what = accepting.weigh(committed, judgement)
-        change = accepting.accept(
-            what,
-            judgement,
-            highest=highest,
-            highest_revision=max(revision, committed.revision),
-            epoch_id=self.world.randomness.uuid(),
-            catalogue=self.catalogue,
-            who=Administrator(
-                "restore", reason, rfc3339(self.world.clock.now()), self.world.randomness.uuid()
-            ),
-        )
+        _demand_keys(seen.root, self._keys)
+        here = self._how_far(judgement, seen, is_whole=is_whole)
+        highest, revision = seen.highest(here, self._witness.mark)
+        what = accepting.weigh(judgement, self._cached, here)
+
+        def change(now: Judgement) -> Change:
+            return accepting.accept(
+                what,
+                now,
+                highest=highest,
+                highest_revision=revision,
+                epoch_id=self._world.randomness.uuid(),
+                catalogue=self._catalogue,
+                who=Administrator(
+                    "restore",
+                    reason,
+                    rfc3339(self._world.clock.now()),
+                    self._world.randomness.uuid(),
+                ),
+            )
+
+        after = change(judgement).after
         if not dry_run:
-            self._keep(change, what, seen, files, cache)
+            after = self._keep(what, change, seen, noted)
+        foreign = judgement.foreign
         return Restored(
-            services=len(change.services),
-            revision=change.after.revision,
-            epoch_seq=change.after.epoch.seq,
-            revision_before=committed.revision,
-            epoch_seq_before=committed.epoch.seq,
-            put_back=tuple(one.reason for one in what.put_back if one.table != "registry"),
-            dropped=tuple(one.reason for one in what.put_back if one.table == "registry"),
+            services=len(after.services),
+            revision=after.revision,
+            epoch_seq=after.epoch.seq,
+            revision_before=here.revision,
+            epoch_seq_before=here.epoch_seq,
+            put_back=tuple(one.reason for one in foreign if accepting.is_put_back(one, what)),
+            dropped=tuple(
+                one.reason
+                for one in foreign
+                if not (what.as_it_lies or accepting.is_put_back(one, what))
+            ),
             as_it_lies=what.as_it_lies,
-            asked=tuple(url for url in map(str, addresses) if url not in unreachable),
-            unreachable=unreachable,
-            access=_access(change.after),
+            by_cache=what.by_cache,
+            not_allowed=self._not_allowed(after),
+            asked=tuple(url for url in map(str, addresses) if url not in unread),
+            unreachable=unread,
+            access=_access(after),
         )
+
+    def _how_far(self, judgement: Judgement, seen: Retained, *, is_whole: bool) -> Mark:
+        """By the audit, if it is whole. Else the database only claims it."""
+        replay, committed = judgement.replay, judgement.committed
+        if is_whole:
+            return Mark(replay.epoch_seq, replay.revision)
+        known = [self._witness.mark, *([self._cached.mark] if self._cached else [])]
+        claim = committed.mark
+        revision = max([seen.revision, *(mark.revision for mark in known)])
+        is_true = is_near(claim, max(seen.mark, *known, Mark(1, 0)), revision)
+        return max(known) if not is_true else max(claim, *known)
 
     def _keep(
         self,
-        change: Change,
         what: accepting.Acceptance,
+        change: Callable[[Judgement], Change],
         seen: Retained,
-        files: RootFiles,
-        cache: LastKnownGood,
-    ) -> None:
+        noted: int,
+    ) -> Committed:
         """The database first: killed after that, it is ahead of its witness, and this can be repeated."""
         for version, data in seen.roots.items():
-            files.stage(data)
-            files.adopt(version, data)
-        self.store.repair(what.repair)
-        self.store.commit([change])
-        starts = max(self.witness.boot_seq, self.store.boot_seq(), seen.boot_seq)
-        if starts == 0:  # nobody knows: more seconds have passed than it can have been started
-            starts = int(self.world.clock.now())
-        self.store.note_boot(starts)
-        after = change.after
-        self.witness.begin_anew(after.mark, (after.audit_seq, after.audit_head), starts)
-        cache.save(after)
+            self._files.stage(data)
+            self._files.adopt(version, data)
+        store = open_sql_store(
+            self._keys, catalogue=self._catalogue, world=self._world, fresh=False
+        )
+        try:
+            store.repair(what.repair)
+            with store.snapshot() as snapshot:
+                repaired = self._vouching.judge(snapshot, cached=self._cached)
+            done = change(repaired)
+            store.commit([done])
+            starts = max(self._witness.boot_seq, noted, seen.boot_seq)
+            if starts == 0:  # nobody knows: more seconds have passed than it can have been started
+                starts = int(self._world.clock.now())
+            store.note_boot(starts)
+        finally:
+            store.close()
+        after = done.after
+        self._witness.begin_anew(after.mark, (after.audit_seq, after.audit_head), starts)
+        self._cache.save(after)
+        return after
+
+    def _not_allowed(self, after: Committed) -> tuple[str, ...]:
+        """Services whose values today's model does not allow: they go on as they are."""
+        names = []
+        for name, state in after.services.items():
+            try:
+                if not state.deleted:
+                    self._catalogue.check(name, state.stored)
+            except InvalidValues:
+                names.append(name)
+        return tuple(names)
 
 
 def _access(committed: Committed) -> tuple[str, ...]:

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 
 import trio
 
-from config_manager.actors.mqtt import BrokerUnavailable, Message, Transport, broken_as_itself
+from config_manager.actors.mqtt import (
+    BrokerUnavailable,
+    Connection,
+    Message,
+    Transport,
+    broken_as_itself,
+)
 from config_manager.actors.statuses import SignKey, StatusBoard
 from config_manager.config import strict_json, trust, wire
 from config_manager.config.brokers import BrokerAddress
@@ -17,34 +23,47 @@ from config_manager.config.names import Mark
 from config_manager.config.trust import Distrust
 from config_manager.config.world import World
 
-_QUIET_S = 0.5
 _WITHIN_S = 20.0
+_LOOK_S = 0.01
+_MOST_BYTES = 256 * 1024 * 1024
+_MOST_ROOTS = 10_000
 _FAR = 1_000_000
-"""Revisions that an instance which nobody enrolled may claim beyond all that is proved."""
+"""Revisions beyond all that is proved that may be claimed."""
+
+
+NOTHING = Mark(0, 0)
 
 
 @dataclass
 class Retained:
     """What was found. root: the newest that its chain leads to; roots: those that are not here, by version.
-    marks: of all that is signed. claims: of instances that nobody enrolled. boot_seq: the newest start."""
+    mark: the highest that our keys signed, and revision. claims: the highest of each kind that instances only
+    say. boot_seq: the newest start."""
 
     root: Root
     roots: dict[int, bytes] = field(default_factory=dict)
-    marks: list[Mark] = field(default_factory=list)
+    mark: Mark = NOTHING
+    revision: int = 0
     claims: list[Mark] = field(default_factory=list)
     boot_seq: int = 0
 
-    def highest(self, known: Mark) -> tuple[Mark, int]:
-        """(the highest mark, the highest revision) with what is known here. A claim counts as far as it is
-        no nonsense: who only claims must not use the numbers up."""
-        proved = max([known, *self.marks])
-        revision = max(mark.revision for mark in [known, *self.marks])
-        near = [
-            claim
-            for claim in self.claims
-            if claim.epoch_seq <= proved.epoch_seq + _FAR and claim.revision <= revision + _FAR
-        ]
+    def sign(self, mark: Mark) -> None:
+        """Our keys signed this."""
+        self.mark = max(self.mark, mark)
+        self.revision = max(self.revision, mark.revision)
+
+    def highest(self, *known: Mark) -> tuple[Mark, int]:
+        """(the highest mark, the highest revision), with what is known here. An instance may have seen what
+        nobody else holds any more; but who only says so must not use the numbers up."""
+        proved = max(self.mark, *known)
+        revision = max([self.revision, *(mark.revision for mark in known)])
+        near = [claim for claim in self.claims if is_near(claim, proved, revision)]
         return max([proved, *near]), max([revision, *(claim.revision for claim in near)])
+
+
+def is_near(claim: Mark, proved: Mark, revision: int) -> bool:
+    """Whether a claim may be true: no server comes that far beyond what anybody else knows."""
+    return claim.epoch_seq <= proved.epoch_seq + _FAR and claim.revision <= revision + _FAR
 
 
 async def look(
@@ -55,72 +74,98 @@ async def look(
     sign_key: SignKey,
     world: World,
 ) -> tuple[Retained, dict[str, str]]:
-    """What these brokers retain, and why which of them could not be asked. root: the newest here."""
-    found, unreachable = Retained(root), dict[str, str]()
-    messages: list[tuple[str, Message]] = []
+    """What these brokers retain, and why which of them could not be asked to the end. root: the newest here."""
+    found, board, unread = Retained(root), StatusBoard(sign_key), dict[str, str]()
     for address in addresses:
+        reader = _Reader(str(address), found, board, world)
         try:
-            with broken_as_itself():
-                messages += [(str(address), m) for m in await _read(address, transport, world)]
+            with broken_as_itself(), trio.fail_after(_WITHIN_S):
+                await reader.read(address, transport)
         except BrokerUnavailable as error:
-            unreachable[str(address)] = str(error)
-    now = world.clock.now()
-    _walk(found, [message for _, message in messages], now)
-    board = StatusBoard(sign_key)
-    for broker, message in messages:
-        _judge(found, message, now)
-        if message.topic.startswith(wire.STATUS_PREFIX):
-            board.take(broker, message.topic, message.payload, retained=True, now=now)
+            unread[str(address)] = str(error)
+        except trio.TooSlowError:
+            unread[str(address)] = f"it was not read to its end within {_WITHIN_S:.0f} s"
     for status in board.statuses():
         if (running := status.receipt.running) is not None:
-            mark = Mark(running.epoch_seq, running.revision)
-            (found.marks if status.verified else found.claims).append(mark)
-    return found, unreachable
+            found.claims.append(Mark(running.epoch_seq, running.revision))
+    return found, unread
 
 
-async def _read(address: BrokerAddress, transport: Transport, world: World) -> list[Message]:
-    """Everything retained that we sign, and every receipt."""
-    messages: list[Message] = []
-    client_id = f"config-manager-restore-{world.randomness.uuid()[:8]}"
-    async with transport.connect(address, client_id=client_id) as connection:
-        await connection.subscribe(
-            wire.SNAPSHOT_TOPIC, wire.ROOTS_FILTER, wire.CONFIG_FILTER, wire.STATUS_FILTER, qos=0
-        )
-        incoming = connection.messages()
-        with trio.move_on_after(_WITHIN_S):
-            while True:
-                with trio.move_on_after(_QUIET_S) as quiet:
-                    messages.append(await anext(incoming))
-                if quiet.cancelled_caught:
-                    break
-    return messages
+class _Reader:
+    """One broker's retained messages, judged as they come: nothing is kept but what they show."""
 
+    def __init__(self, name: str, found: Retained, board: StatusBoard, world: World) -> None:
+        self._name = name
+        self._found = found
+        self._board = board
+        self._world = world
+        self._roots: dict[str, bytes] = {}
+        self._snapshot = b""
+        self._bytes = 0
 
-def _walk(found: Retained, messages: Sequence[Message], now: float) -> None:
-    """From the newest root here to the newest that follows from it."""
-    while True:
-        topic = wire.root_topic(found.root.version + 1)
-        for message in messages:
-            if message.topic == topic:
-                with suppress(Distrust):
-                    found.root = trust.judge_root(message.payload, found.root, now, topic=topic)
-                    found.roots[found.root.version] = message.payload
-                    break
-        else:
-            return
+    async def read(self, address: BrokerAddress, transport: Transport) -> None:
+        """Roots and snapshot first: they say who signs. A broker has sent what it retains for a subscription
+        by the time it answers the next one."""
+        client_id = f"config-manager-restore-{self._world.randomness.uuid()[:8]}"
+        async with (
+            transport.connect(address, client_id=client_id) as connection,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(self._take_all, connection)
+            await connection.subscribe(wire.ROOTS_FILTER, wire.SNAPSHOT_TOPIC, qos=0)
+            await connection.subscribe(wire.HEALTH_TOPIC, qos=0)
+            await self._caught_up(connection)
+            self._walk()
+            self._judge_snapshot()
+            await connection.subscribe(wire.CONFIG_FILTER, wire.STATUS_FILTER, qos=0)
+            await connection.subscribe(wire.HEALTH_TOPIC, qos=0)
+            await self._caught_up(connection)
+            nursery.cancel_scope.cancel()
 
+    async def _caught_up(self, connection: Connection) -> None:
+        while connection.has_unread:  # noqa: ASYNC110  it tells nobody that all was read
+            await trio.sleep(_LOOK_S)
+        await trio.lowlevel.checkpoint()
 
-def _judge(found: Retained, message: Message, now: float) -> None:
-    if message.topic == wire.SNAPSHOT_TOPIC:
+    async def _take_all(self, connection: Connection) -> None:
+        async for message in connection.messages():
+            self._bytes += len(message.payload)
+            if self._bytes > _MOST_BYTES:
+                raise BrokerUnavailable(f"it sends more than {_MOST_BYTES >> 20} MiB")
+            if message.retained:
+                self._take(message)
+
+    def _take(self, message: Message) -> None:
+        now = self._world.clock.now()
+        if message.topic.startswith(wire.STATUS_PREFIX):
+            self._board.take(self._name, message.topic, message.payload, retained=True, now=now)
+        elif message.topic == wire.SNAPSHOT_TOPIC:
+            self._snapshot = message.payload
+        elif message.topic.startswith(wire.config_topic("")):
+            with suppress(Distrust):
+                envelope = trust.open_envelope(message.payload)
+                root = self._found.root
+                body = trust.verify(envelope, wire.CONFIG_UPDATE, "config", root, now)
+                self._found.sign(trust.parse_verified(body, ConfigUpdate.parse).mark)
+        elif len(self._roots) < _MOST_ROOTS and len(message.payload) <= wire.MAX_ENVELOPE_BYTES:
+            self._roots[message.topic] = message.payload
+
+    def _walk(self) -> None:
+        """From the newest root here to the newest that follows from it."""
+        found, now = self._found, self._world.clock.now()
+        while (topic := wire.root_topic(found.root.version + 1)) in self._roots:
+            try:
+                found.root = trust.judge_root(self._roots[topic], found.root, now, topic=topic)
+            except Distrust:
+                return
+            found.roots[found.root.version] = self._roots[topic]
+
+    def _judge_snapshot(self) -> None:
+        found, now = self._found, self._world.clock.now()
         with suppress(Distrust, ValueError):
-            snapshot, _ = trust.judge_snapshot(message.payload, found.root, now)
-            found.marks.append(Mark(snapshot.epoch_seq, snapshot.revision))
-            value = strict_json.loads_object(message.payload).get("beacon")
+            snapshot, _ = trust.judge_snapshot(self._snapshot, found.root, now)
+            found.sign(Mark(snapshot.epoch_seq, snapshot.revision))
+            value = strict_json.loads_object(self._snapshot).get("beacon")
             beacon = trust.judge_beacon(value, found.root, now)
-            found.marks.append(Mark(beacon.epoch_seq, beacon.revision))
+            found.sign(Mark(beacon.epoch_seq, beacon.revision))
             found.boot_seq = max(found.boot_seq, beacon.boot_seq)
-    elif message.topic.startswith(wire.config_topic("")):
-        with suppress(Distrust):
-            envelope = trust.open_envelope(message.payload)
-            body = trust.verify(envelope, wire.CONFIG_UPDATE, "config", found.root, now)
-            found.marks.append(trust.parse_verified(body, ConfigUpdate.parse).mark)

@@ -137,7 +137,11 @@ def demand_who_can_tell(keys: KeyRing, targets: Sequence[BrokerAddress | Auto | 
     if any(isinstance(target, BrokerAddress) for target in targets):
         return
     candidates = [keys.db_key, keys.db.read_successor()]
-    starts = noted_starts(keys.data_dir / "config.db", [key for key in candidates if key])
+    starts = noted_starts(
+        keys.data_dir / "config.db",
+        [key for key in candidates if key],
+        Vouching(keys.instance_key),
+    )
     if starts == 0:
         raise DatabaseUnopenable(
             "instance.json is missing, and neither the database nor a broker knows how often this "

@@ -159,6 +159,8 @@ class Storage:
         self._is_foreign = False
         self._refused_openings = 0
         self._is_silent = False
+        self._cached: Committed | None = None
+        """at a start; what is in memory says more, later"""
         self._witnesses = Witnesses(view.committed)
         self._started = False
         self._failure: Exception | None = None
@@ -176,7 +178,7 @@ class Storage:
         DatabaseUnopenable (exit 3) where nothing that verifies is left to go on from, or what the disk
         said, where that is all.
         """
-        committed = await trio.to_thread.run_sync(kept)
+        committed = self._cached = await trio.to_thread.run_sync(kept)
         self._witnesses.at_start(witnessed, audited, committed)
         await self._try_open()
         self._started = True
@@ -206,11 +208,15 @@ class Storage:
         there to say that it is what we knew. Callers hold the turn."""
         now = rfc3339(self._world.clock.now())
         who = Administrator("config-manager", None, now, self._world.randomness.uuid())
-        change = self._vouching.begin(self.view.committed, who)
+        assert self._cached is not None
+        change = self._vouching.begin(self.view.committed, self._cached, who)
         try:
             await trio.to_thread.run_sync(store.commit, [change])
-        except DatabaseUnavailable as error:
+        except DiskFull as error:
             _log.error("not vouched", error=str(error))  # the next start begins again
+            return
+        except DatabaseUnavailable as error:
+            await self._go_read_only(error)
             return
         _log.info("vouched", services=len(change.after.services), audit_seq=change.after.audit_seq)
         self.view.replace(change.after)
@@ -291,7 +297,7 @@ class Storage:
         """Open and load; a store that is behind what we know stays shut (it was rolled back)."""
         async with self._turn:
             try:
-                store, committed = await trio.to_thread.run_sync(self._open_and_load)
+                store, judgement = await trio.to_thread.run_sync(self._open_and_judge)
             except StartError as error:  # a wrong key, or a key file that others can read
                 if not self._started:
                     raise
@@ -300,8 +306,9 @@ class Storage:
             except DatabaseUnavailable as error:
                 await self._go_read_only(error)
                 return
-            if not await self._is_fit(store, committed):
+            if not await self._is_fit(store, judgement):
                 return
+            committed = judgement.committed
             self._store = store
             self._refused_openings = 0
             await self._let_unfit_go()
@@ -312,22 +319,22 @@ class Storage:
             self.view.reasons = ()
             self.view.publishable = True
             self.view.replace(committed)
-            self.starts_noted = await trio.to_thread.run_sync(store.boot_seq)
             if self._is_silent:
                 await self._begin_to_vouch(store)
+            if self._started:  # the start could not be noted there before
+                await self._note_boot(self._begin_above(self.starts_noted))
 
-    async def _is_fit(self, store: Store, committed: Committed) -> bool:
-        """Whether it says what we know, takes writes, and was written by us; else it is let go, and why is
-        said."""
+    async def _is_fit(self, store: Store, judgement: Judgement) -> bool:
+        """Whether it says what we know, takes writes, and was written by us; else it is not gone on with, and
+        why is said."""
         if self._started:
             self._witnesses.remember(self.view.committed)
+        self._witnesses.accepted_epoch = judgement.replay.accepted_epoch
+        foreign, committed = judgement.not_audited, judgement.committed
         try:
-            judgement = await trio.to_thread.run_sync(self._judge, store)
-            self._witnesses.accepted_epoch = judgement.replay.accepted_epoch
             contradiction = await trio.to_thread.run_sync(
                 self._witnesses.contradiction, store, committed
             )
-            foreign = judgement.not_audited
             if contradiction is None and not foreign:
                 await trio.to_thread.run_sync(store.try_writing)
                 self._is_silent = judgement.is_silent
@@ -351,21 +358,6 @@ class Storage:
         if unfit is not None:
             await trio.to_thread.run_sync(unfit.abandon)
 
-    def _judge(self, store: Store) -> Judgement:
-        """Blocks; raises DatabaseUnavailable. A long audit takes 17 µs a row: who waits for a start is told."""
-        next_line = time.monotonic() + _PROGRESS_S
-
-        def look_up() -> None:
-            nonlocal next_line
-            if time.monotonic() > next_line:
-                next_line = time.monotonic() + _PROGRESS_S
-                _log.info("comparing what is kept with the audit", rows=snapshot.head.seq)
-
-        with store.snapshot() as snapshot:
-            return self._vouching.judge(
-                snapshot, is_witnessed=self._witnesses.is_any, look_up=look_up
-            )
-
     def _refuse_foreign(
         self,
         committed: Committed,
@@ -388,7 +380,8 @@ class Storage:
         self.view.reasons = (*names[:_MOST_NAMED], *more, _FOREIGN)
         self.view.wake()
 
-    def _open_and_load(self) -> tuple[Store, Committed]:
+    def _open_and_judge(self) -> tuple[Store, Judgement]:
+        """Blocks; raises DatabaseUnavailable, StartError. Ends where nobody waits any more."""
         try:
             store = self._open_store()
         except OSError as error:
@@ -397,7 +390,11 @@ class Storage:
             if self._started:  # it became unavailable, or was changed, under our hands
                 store.try_writing()
                 store.verify()
-            return store, store.load()
+            with store.snapshot() as snapshot:
+                self.starts_noted = snapshot.boot_seq * self._vouching.is_sealed(snapshot)
+                cached = self.view.committed if self._started else self._cached
+                look_up = _progress(snapshot.head.seq)
+                return store, self._vouching.judge(snapshot, cached=cached, look_up=look_up)
         except BaseException:
             store.abandon()
             raise
@@ -431,6 +428,8 @@ class Storage:
     async def _weigh(self, witnessed: Witnessed) -> None:
         """A broker's retained documents are a witness, as instance.json is."""
         self._witnesses.hear(witnessed)
+        if self._is_foreign:
+            return
         if witnessed.boot_seq is not None:
             await self._note_boot(self._begin_above(witnessed.boot_seq))
         committed, store = self.view.committed, self._store
@@ -852,6 +851,20 @@ def _without_path(error: OSError) -> str:
     """`reasons` are for everybody: no place on this machine is in them."""
     name = PurePath(str(error.filename)).name if error.filename is not None else "a file"
     return f"{name}: {error.strerror or error}"
+
+
+def _progress(rows: int) -> Callable[[], None]:
+    """A long audit takes 20 µs a row: who waits for a start is told, and who wants it to stop is heard."""
+    next_line = time.monotonic() + _PROGRESS_S
+
+    def look_up() -> None:
+        nonlocal next_line
+        trio.from_thread.check_cancelled()
+        if time.monotonic() > next_line:
+            next_line = time.monotonic() + _PROGRESS_S
+            _log.info("comparing what is kept with the audit", rows=rows)
+
+    return look_up
 
 
 def _read_page(store: Store, request: ReadHistory | ReadAudit) -> object:

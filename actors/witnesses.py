@@ -28,11 +28,6 @@ class Witnesses:
         self.accepted_epoch = 0
         """the newest with which an operator accepted what was kept"""
 
-    @property
-    def is_any(self) -> bool:
-        """Whether anything here knows that there was something before."""
-        return self._floor > Mark(0, 0) or self.audited.seq > 0
-
     def at_start(self, mark: Mark, audited: Head, kept: Committed | None) -> None:
         """What instance.json and the cache say. kept: None where no cache verifies."""
         self._floor, self.audited = mark, audited
@@ -58,8 +53,7 @@ class Witnesses:
         if witnessed.beyond is not None:
             self._beyond = f"{witnessed.where} holds {witnessed.beyond}"
         if witnessed.audit_head != GENESIS:
-            epoch = witnessed.mark.epoch_seq if witnessed.mark is not None else 0
-            self._rows_elsewhere[witnessed.audit_head] = (witnessed.where, epoch)
+            self._rows_elsewhere[witnessed.audit_head] = (witnessed.where, witnessed.audit_epoch)
 
     def contradiction(self, store: Store, committed: Committed) -> str | None:
         """Where this database says otherwise, and how. Blocks; raises DatabaseUnavailable."""

@@ -173,7 +173,7 @@ def _verify_stopped(
         stopped_audit(data_dir, World(), db_key_file=db_key_file) as kept,
     ):
         judgement = kept.vouching.judge(
-            kept.snapshot, kept.known, is_witnessed=kept.is_witnessed, contains=contains
+            kept.snapshot, kept.known, cached=kept.cached, contains=contains
         )
         known = [head.where for head in (kept.snapshot.head, *kept.known)]
     verdict = replace(judgement.verdict, problem=judgement.problem)

@@ -177,7 +177,7 @@ SCHEMAS: dict[str, Any] = {
                         "epoch_seq": INTEGER,
                         "at": {"type": "string", "format": "date-time"},
                         "by": TEXT,
-                        "action": {"enum": ["put", "patch", "delete", "epoch", "secret", "secret-delete"]},
+                        "action": {"enum": ["put", "patch", "delete", "epoch", "secret", "secret-delete", "restore"]},
                         "reason": {"type": ["string", "null"]},
                         "correlation_id": TEXT,
                         "changes": {"type": "array", "items": {"$ref": "#/components/schemas/KeyChange"}},

@@ -129,11 +129,22 @@ def _tell(restored: Restored, data_dir: Path, *, dry_run: bool) -> None:
     for line in restored.put_back:
         click.echo(f"{clean(line)}: put back as the audit says")
     for line in restored.dropped:
-        click.echo(f"{clean(line)}: gone")
+        click.echo(f"{clean(line)}: let go")
     if restored.as_it_lies:
         click.echo(
-            "the audit is not whole, so it can't tell what was written: everything is accepted as it lies. "
-            "Look at each configuration once the server runs"
+            "the audit is not whole, so it can't tell what was written: "
+            + (
+                "what the last-known-good cache holds is accepted"
+                if restored.by_cache
+                else "everything is accepted as it lies"
+            )
+            + ". Look at each configuration once the server runs"
+        )
+    for name in restored.not_allowed:
+        click.echo(
+            f"warning: {clean(name)} has values that its model does not allow any more: they go on as they "
+            "are; set it anew",
+            err=True,
         )
     verb = "would get" if dry_run else "got"
     services = "1 service" if restored.services == 1 else f"{restored.services} services"

@@ -72,8 +72,8 @@ class _Named(NamedTuple):
 
 class ChainCheck:
     """Takes the rows from the first one on, in the order in which they lie, and judges. What was wrong
-    before a row with which an operator accepted that (`restore --accept`) is wrong no more; who appends
-    such a row moves the end, which others know.
+    before a row with which an operator accepted the rows as they lay (`restore --accept`) is wrong no more,
+    as long as they lie so: such a row names the hash over all of them.
 
     end: where the chain must end. known: what else it must hold. contains: the hash of a row that
     it must hold, wherever.
@@ -89,6 +89,8 @@ class ChainCheck:
         self._seq = 0
         self._hash = GENESIS
         self._problem: Problem | None = None
+        self._lay = hashlib.sha256()
+        """over every row so far, as it lies"""
         self._missing: int | None = None
         """A row whose place is taken: once it is found further on, the order was changed."""
 
@@ -97,7 +99,8 @@ class ChainCheck:
         self._rows += 1
         if row_hash == self._contains:
             self._contains = None
-        if _accepts(body) and seq == self._seq + 1 and chain(self._hash, body) == row_hash:
+        follows = seq == self._seq + 1 and chain(self._hash, body) == row_hash
+        if follows and _accepts(body, self._lay.hexdigest()):
             self._problem = self._missing = None
         elif self._problem is None:
             self._judge(seq, revision, body, row_hash)
@@ -106,6 +109,12 @@ class ChainCheck:
             self._missing = None
             self._problem = Problem(place, "reordered", f"row {place} stands in another place")
         self._seq, self._hash = seq, row_hash
+        self._lay.update(as_it_lies(seq, revision, body, row_hash))
+
+    @property
+    def lay(self) -> str:
+        """SHA-256 (hex) over every row so far, as it lies: its number, revision, bytes and hash."""
+        return self._lay.hexdigest()
 
     def finish(self) -> Verdict:
         """After the last row."""
@@ -163,14 +172,21 @@ class ChainCheck:
         return None
 
 
-def _accepts(body: bytes) -> bool:
-    if b'"accepted"' not in body:
+def as_it_lies(seq: int, revision: int, body: bytes, row_hash: str) -> bytes:
+    """A row with its columns; no two rows, and no two sequences of rows, give the same bytes."""
+    head = f"{seq} {revision} {len(body)} {len(row_hash.encode())} "
+    return head.encode() + body + row_hash.encode()
+
+
+def _accepts(body: bytes, lay: str) -> bool:
+    """Whether a row accepts those before it as they lie."""
+    if lay.encode() not in body:
         return False
     try:
         value = json.loads(body)
-    except (ValueError, RecursionError):
+        return bool(value["action"] == "restore" and value["accepted"]["lay"] == lay)
+    except (ValueError, RecursionError, LookupError, TypeError):
         return False
-    return isinstance(value, dict) and value.get("action") == "restore" and "accepted" in value
 
 
 def _named(body: bytes) -> _Named:

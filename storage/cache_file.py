@@ -198,10 +198,9 @@ class CacheFile:
         return False
 
 
-def cache_verifies(keys: KeyRing, world: World) -> bool:
-    """Whether something was kept that our own key sealed."""
+def kept_in_cache(keys: KeyRing, world: World) -> Committed | None:
+    """What was kept that our own key sealed; None where nothing verifies."""
     try:
-        CacheFile.of(keys, world).load()
+        return CacheFile.of(keys, world).load()
     except (OSError, SealBroken):
-        return False
-    return True
+        return None

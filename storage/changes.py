@@ -179,8 +179,7 @@ def reissue(
     """
     writer = _Writer(by, reason, at, correlation_id, epoch, revision)
     states = {
-        name: _next(before, name, None if s.deleted else s.stored, catalogue, writer)
-        for name, s in before.services.items()
+        name: _again(before, name, s, catalogue, writer) for name, s in before.services.items()
     }
     rows = tuple(
         _history_row(writer, name, state, "restore", _key_changes(written[name], state))
@@ -196,6 +195,19 @@ def reissue(
     audit = link(before, revision, {**_body(rows, "restore", writer), **also(after)})
     after = replace(after, audit_seq=audit.seq, audit_head=audit.hash)
     return Change(before, after, tuple(states.values()), rows, audit, reason, registry=registry)
+
+
+def _again(
+    before: Committed, name: str, state: ServiceState, catalogue: Catalogue, writer: _Writer
+) -> ServiceState:
+    """One that is nearly as large as a message may be goes without what nobody needs: the digest of the one
+    before and the id, which take 100 bytes."""
+    stored = None if state.deleted else state.stored
+    try:
+        return _next(before, name, stored, catalogue, writer)
+    except TooLarge:
+        first = replace(before, services={name: replace(state, digest="")})
+        return _next(first, name, stored, catalogue, replace(writer, correlation_id=""))
 
 
 def secret_keys_of(state: Committed, service: str, catalogue: Catalogue) -> frozenset[str]:
@@ -369,7 +381,7 @@ def _next(
         config_epoch=writer.epoch.id,
         epoch_seq=writer.epoch.seq,
         revision=writer.revision,
-        previous=before.digest if before else None,
+        previous=(before.digest or None) if before else None,
         issued_at=writer.at,
         config=effective,
         defaulted=defaulted,

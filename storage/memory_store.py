@@ -23,7 +23,7 @@ from config_manager.storage.state import (
     SealedSecret,
     up_to_bytes,
 )
-from config_manager.storage.store import DatabaseUnavailable
+from config_manager.storage.store import DatabaseUnavailable, Kept, KeptEntry
 from config_manager.storage.vouching import Vouching
 
 
@@ -31,8 +31,8 @@ class MemoryStore:
     """The `Store` port without a disk. `fail_next` makes the next call fail, for drills."""
 
     def __init__(self, epoch: Epoch, vouching: Vouching | None = None) -> None:
-        """vouching: seals the end of the audit, for who holds it to that."""
-        self.vouching = vouching
+        """vouching: seals the end of the audit; by default with a key that anybody knows."""
+        self.vouching = vouching or Vouching(bytes(32))
         self._boot_seq = 0
         self._committed = deciding.empty(epoch)
         self._staged: tuple[Change, ...] = ()
@@ -143,11 +143,8 @@ class MemoryStore:
     def snapshot(self) -> Iterator[MemorySnapshot]:
         self._maybe_fail()
         now = self._committed
-        seal = self.vouching.seal(now.audit_seq, now.audit_head) if self.vouching else None
-        yield MemorySnapshot(now, tuple(self._audit), tuple(self._history), seal)
-
-    def boot_seq(self) -> int:
-        return self._boot_seq
+        seal = self.vouching.seal(now.audit_seq, now.audit_head, self._boot_seq)
+        yield MemorySnapshot(now, tuple(self._audit), tuple(self._history), seal, self._boot_seq)
 
     def note_boot(self, boot_seq: int) -> None:
         self._boot_seq = max(self._boot_seq, boot_seq)
@@ -193,19 +190,33 @@ class MemorySnapshot:
     _audit: tuple[AuditEntry, ...]
     _history: tuple[HistoryRow, ...]
     seal: str | None
+    boot_seq: int
 
     @property
     def head(self) -> Head:
         return Head(self._committed.audit_seq, self._committed.audit_head, "the store's counter")
 
-    def committed(self) -> Committed:
-        return self._committed
+    def kept(self) -> Kept:
+        return Kept(self._committed)
 
     def audit(self) -> Generator[AuditEntry]:
         yield from self._audit
 
-    def history(self) -> Generator[HistoryRow]:
-        yield from self._history
+    def history(self) -> Generator[KeptEntry]:
+        for service, e in ((row.service, row.entry) for row in self._history):
+            yield KeptEntry(
+                service,
+                e.revision,
+                e.version,
+                e.config_epoch,
+                e.epoch_seq,
+                e.at,
+                e.by,
+                e.action,
+                e.reason,
+                e.correlation_id,
+                orjson.dumps([change.to_list() for change in e.changes]),
+            )
 
 
 def _changes_size(entry: HistoryEntry) -> int:

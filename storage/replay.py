@@ -32,21 +32,18 @@ class HistoryChain:
     def __init__(self) -> None:
         self.value = b""
 
-    def take(self, revision: int, about: Sequence[object], changes: Sequence[object]) -> None:
-        """about: version, epoch_seq, at, by, action, reason, correlation_id."""
-        row = strict_json.dumps([revision, *about, changes])
-        self.value = hashlib.sha256(self.value + row).digest()
-
-    def take_row(self, row: HistoryRow) -> None:
-        e = row.entry
-        about = (e.version, e.epoch_seq, e.at, e.by, e.action, e.reason, e.correlation_id)
-        self.take(e.revision, about, [change.to_list() for change in e.changes])
+    def take(self, about: Sequence[object], changes: bytes) -> None:
+        """about: revision, version, epoch_seq, at, by, action, reason, correlation_id. changes: JSON as
+        the store keeps it."""
+        self.value = hashlib.sha256(self.value + strict_json.dumps(about) + changes).digest()
 
 
 @dataclass(slots=True)
 class Expected:
     """One service, as the rows say. row: the number of its newest one. digest: of its payload; None where
-    its newest row names none. kept_secrets: of a service that is deleted, as its newest row names them."""
+    its newest row names none. retired: secret → the last version of one that is deleted. kept_secrets: of a
+    service that is deleted, as its newest row names them. history_before: the version up to which its
+    history was accepted as it lay, and can't be told from the rows."""
 
     row: int = 0
     revision: int = 0
@@ -58,27 +55,28 @@ class Expected:
     deleted: bool = True
     stored: JsonObject = field(default_factory=dict)
     secrets: dict[str, int] = field(default_factory=dict)
+    retired: dict[str, int] = field(default_factory=dict)
     kept_secrets: dict[str, int] = field(default_factory=dict)
     history: HistoryChain = field(default_factory=HistoryChain)
-    _retired: dict[str, int] = field(default_factory=dict)
+    history_before: int = 0
 
     def change(self, action: str, changes: Sequence[Sequence[Any]]) -> None:
         """What a row says of its values and secrets."""
         if action == _SECRET:
             name = changes[0][0]
-            last = max(self.secrets.get(name, 0), self._retired.pop(name, 0))
+            last = max(self.secrets.get(name, 0), self.retired.pop(name, 0))
             self.secrets[name] = last + 1
             self.deleted = False
         elif action == _SECRET_DELETE:
             name = changes[0][0]
-            self._retired[name] = self.secrets.pop(name, 0)
+            self.retired[name] = self.secrets.pop(name, 0)
         else:
             self.deleted = action == "delete"
-            for change in map(KeyChange.from_list, changes):
-                if change.new is None and "new" not in change.nulls:
-                    self.stored.pop(change.key, None)
+            for key, _, new, *nulls in changes:
+                if new is None and not (nulls and "new" in nulls[0]):
+                    self.stored.pop(key, None)
                 else:
-                    self.stored[change.key] = change.new
+                    self.stored[key] = new
 
 
 class Replay:
@@ -98,6 +96,8 @@ class Replay:
         """some row was written by a version that names digests"""
         self.registry_is_silent = False
         """some row changed the registry without naming what"""
+        self.silent_row = 0
+        """the newest such row"""
         self.end = (0, GENESIS)
         """number and hash of the last row as it lies"""
 
@@ -134,11 +134,11 @@ class Replay:
         self._take_registry(body, seq)
 
     def _take_accepted(self, accepted: JsonObject) -> None:
-        """What lay there when it was accepted as it lay."""
-        for service, version in accepted.get("versions", {}).items():
+        """The history that lay there when it was accepted as it lay."""
+        for service, (version, history) in accepted.get("history", {}).items():
             one = self.services.setdefault(service, Expected())
-            one.version = version
-            one.history.value = bytes.fromhex(accepted["history"].get(service, ""))
+            one.version, one.history.value = version, bytes.fromhex(history)
+            one.history_before = version
 
     def _take_service(
         self, service: str, changes: Sequence[Sequence[Any]], body: JsonObject, seq: int
@@ -151,6 +151,7 @@ class Replay:
         one.correlation_id = body["correlation_id"]
         one.change("delete" if service in body.get("deleted", ()) else action, changes)
         about = (
+            one.revision,
             one.version,
             body["epoch_seq"],
             one.at,
@@ -159,12 +160,13 @@ class Replay:
             body["reason"],
             one.correlation_id,
         )
-        one.history.take(one.revision, about, changes)
+        one.history.take(about, orjson.dumps(changes))
 
     def _take_registry(self, body: JsonObject, seq: int) -> None:
         if body["action"] in (BEGIN, ACCEPT):  # they name all that there is
             self.registry, self.registry_is_silent = {}, False
-        self.names_digests = self.names_digests or "registry" in body or "digests" in body
+        is_new = "registry" in body or "digests" in body or body["action"] in (BEGIN, ACCEPT)
+        self.names_digests = self.names_digests or is_new
         if "registry" in body:
             self.registry_row = seq
             for kind, rows in body["registry"].items():
@@ -174,21 +176,28 @@ class Replay:
                     if digest is None:
                         del kept[key]
         elif "digests" not in body and body["action"] not in _OF_VALUES:
-            self.registry_is_silent = True
+            self.registry_is_silent, self.silent_row = True, seq
 
 
 def history_in(
-    rows: Iterable[AuditEntry], services: set[str], epochs: Mapping[int, str]
+    rows: Iterable[AuditEntry], versions: Mapping[str, int], epochs: Mapping[int, str]
 ) -> Iterator[HistoryRow]:
-    """The history of these services, as the rows of the audit have it. epochs: number → id."""
-    versions = Counter[str]()
+    """The history of these services, as the rows of the audit have it. versions: service → the version after
+    which. epochs: number → id."""
+    counted = Counter[str]()
     for row in rows:
-        body = orjson.loads(row.body)
-        for service in services & body.get("services", {}).keys():
-            versions[service] += 1
+        try:
+            body = orjson.loads(row.body)
+            services = versions.keys() & body.get("services", {}).keys()
+        except (ValueError, AttributeError):
+            continue
+        for service in services:
+            counted[service] += 1
+            if counted[service] <= versions[service]:
+                continue
             entry = HistoryEntry(
                 revision=body["revision"],
-                version=versions[service],
+                version=counted[service],
                 config_epoch=body.get("config_epoch") or epochs.get(body["epoch_seq"], ""),
                 epoch_seq=body["epoch_seq"],
                 at=body["at"],

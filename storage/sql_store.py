@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sys
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,14 @@ from config_manager.storage.state import (
     ServiceState,
     up_to_bytes,
 )
-from config_manager.storage.store import IDEMPOTENCY_KEPT_S, DatabaseBusy, DatabaseUnavailable
+from config_manager.storage.store import (
+    IDEMPOTENCY_KEPT_S,
+    DatabaseBusy,
+    DatabaseUnavailable,
+    Kept,
+    KeptEntry,
+    Odd,
+)
 from config_manager.storage.vouching import Vouching
 
 _CANT_OPEN = "SQLITE_CANTOPEN"
@@ -51,6 +59,7 @@ _ENTRY = (
     "h.revision, h.version, h.epoch_id, h.epoch_seq, h.at, h.by, h.action, h.reason,"
     " h.correlation_id, h.changes"
 )
+_OF_A_SERVICE = ("configurations", "outbox", "items", "history_keys")
 _SEALED = "service, name, version, key_id, nonce, ciphertext, updated_at"
 
 
@@ -133,7 +142,10 @@ class SqlStore:
 
     def load(self) -> Committed:
         with self._translated(), self._as_we_wrote_it():
-            return _committed(self._reader)
+            committed, odd = _committed(self._reader)
+            if odd:
+                raise ValueError(f"{odd[0].table or 'configurations'} {odd[0].key}")
+        return committed
 
     def history(self, query: HistoryQuery) -> HistoryPage:
         where = ["h.service = ?"]
@@ -232,18 +244,8 @@ class SqlStore:
     @contextmanager
     def snapshot(self) -> Iterator[SqlSnapshot]:
         """On a connection of its own: nobody waits for who reads everything."""
-        with (
-            self._translated(),
-            self._as_we_wrote_it(),
-            closing(_reading(self._path, self._key)) as connection,
-        ):
-            connection.execute("BEGIN")
-            yield SqlSnapshot(connection)
-
-    def boot_seq(self) -> int:
-        with self._translated():
-            ((boot_seq,),) = self._reader.execute("SELECT boot_seq FROM counters")
-        return int(boot_seq)
+        with self._translated(), opened_snapshot(self._path, self._key) as snapshot:
+            yield snapshot
 
     def pending(self) -> Sequence[tuple[str, int]]:
         with self._translated():
@@ -356,6 +358,7 @@ class SqlStore:
             raise
 
     def _move_counters(self, before: Committed, after: Committed) -> None:
+        ((boot_seq,),) = self._writer.execute("SELECT boot_seq FROM counters")
         moved = self._writer.execute(
             "UPDATE counters"
             " SET revision = ?, epoch_seq = ?, epoch_id = ?, audit_seq = ?, audit_head = ?,"
@@ -367,7 +370,7 @@ class SqlStore:
                 after.epoch.id,
                 after.audit_seq,
                 after.audit_head,
-                self._vouching.seal(after.audit_seq, after.audit_head),
+                self._vouching.seal(after.audit_seq, after.audit_head, boot_seq),
                 before.revision,
                 before.audit_head,
             ),
@@ -395,7 +398,7 @@ class SqlStore:
             assert change.audit is not None
             at = orjson.loads(change.audit.body)["at"]
             writer.execute(
-                "INSERT INTO epochs VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO epochs VALUES (?, ?, ?, ?, ?)",
                 (epoch.seq, epoch.id, change.after.revision, at, change.reason),
             )
         if change.forgotten is not None:
@@ -427,7 +430,7 @@ class SqlStore:
             ),
         )
         self._writer.executemany(
-            "INSERT INTO history_keys VALUES (?, ?, ?)",
+            "INSERT OR REPLACE INTO history_keys VALUES (?, ?, ?)",
             [(row.service, c.key, entry.revision) for c in entry.changes],
         )
 
@@ -538,45 +541,53 @@ class SqlStore:
         self._file.check()
         with self._translated(), self._undone_on_failure() as writer:
             self._begin()
-            for service in repair.strangers:
-                for table in ("configurations", "outbox", "items", "history", "history_keys"):
-                    writer.execute(f"DELETE FROM {table} WHERE service = ?", (service,))  # noqa: S608  a constant
-            epochs = dict(writer.execute("SELECT seq, id FROM epochs").fetchall())
-            for service in repair.history:
-                for table in ("history", "history_keys"):
-                    writer.execute(f"DELETE FROM {table} WHERE service = ?", (service,))  # noqa: S608  a constant
-            if repair.end is not None:
-                writer.execute("UPDATE counters SET audit_seq = ?, audit_head = ?", repair.end)
-            for row in history_in(audit_rows(writer), set(repair.history), epochs):
-                self._insert_history(row)
+            for kind, name in _strangers(writer):
+                writer.execute(f"DROP {kind} {_quoted(name)}")
+            self._remove(repair.strangers, (*_OF_A_SERVICE, "history"))
+            self._remove(repair.odd, _OF_A_SERVICE)
+            for kind, key in repair.rows:
+                writer.execute("DELETE FROM registry WHERE kind = ? AND key = ?", (kind, key))
+            for service, version in repair.history.items():
+                writer.execute(
+                    "DELETE FROM history WHERE service = ? AND version > ?", (service, version)
+                )
+            if repair.counters is not None:
+                writer.execute(
+                    "UPDATE counters SET revision = ?, epoch_seq = ?, audit_seq = ?, audit_head = ?",
+                    repair.counters,
+                )
+                writer.execute("DELETE FROM epochs WHERE seq > ?", repair.counters[1:2])
+            if repair.history:
+                epochs = dict(writer.execute("SELECT seq, id FROM epochs").fetchall())
+                for row in history_in(audit_rows(writer), repair.history, epochs):
+                    self._insert_history(row)
             writer.execute("COMMIT")
         self._file.note()
+
+    def _remove(self, services: Iterable[str], tables: Sequence[str]) -> None:
+        for service in services:
+            for table in tables:
+                self._writer.execute(f"DELETE FROM {table} WHERE service = ?", (service,))  # noqa: S608  a constant
 
     def note_boot(self, boot_seq: int) -> None:
         self._file.check()
         with self._translated(), self._undone_on_failure() as writer:
             self._begin()
-            writer.execute("UPDATE counters SET boot_seq = max(boot_seq, ?)", (boot_seq,))
+            ((seq, head, noted),) = writer.execute(
+                "SELECT audit_seq, audit_head, boot_seq FROM counters"
+            )
+            boot_seq = max(noted, boot_seq)
+            seal = self._vouching.seal(seq, head, boot_seq)
+            writer.execute("UPDATE counters SET boot_seq = ?, audit_seal = ?", (boot_seq, seal))
             writer.execute("COMMIT")
         self._file.note()
 
     def verify(self) -> None:
-        """Raises DatabaseUnavailable where a page does not belong to the others, or a version has no
-        history: as in a file that somebody put together."""
+        """Raises DatabaseUnavailable where a page does not belong to the others."""
         with self._translated():
             (found,) = self._reader.execute("PRAGMA integrity_check(1)").fetchone()
             if found != "ok":
                 raise DatabaseUnavailable(f"{self._path.name} contradicts itself: {found[:120]}")
-            short = self._reader.execute(
-                "SELECT service, version, entries FROM (SELECT service, version,"
-                " (SELECT count(*) FROM history h WHERE h.service = c.service) AS entries"
-                " FROM configurations c) WHERE version <> entries"
-            ).fetchone()
-            if short is not None:
-                service, version, entries = short
-                raise DatabaseUnavailable(
-                    f"{self._path.name} has history of {entries} of {service}'s {version} versions"
-                )
 
     def close(self) -> None:
         try:
@@ -600,9 +611,22 @@ class SqlStore:
         self._file.release()
 
 
+@contextmanager
+def opened_snapshot(path: Path, key: bytes) -> Iterator[SqlSnapshot]:
+    """Of a database that is in use or not; nothing of it is changed. Raises DatabaseUnopenable,
+    DatabaseUnavailable."""
+    with (
+        translated(path),
+        closing(database.connect(path, key, read_only=True)) as connection,
+    ):
+        connection.text_factory = lambda text: text.decode("utf-8", "replace")
+        connection.execute("BEGIN")
+        yield SqlSnapshot(connection)
+
+
 class SqlSnapshot:
-    """The `Snapshot` of a connection that is in a transaction, or is alone; also of a database that an
-    earlier version wrote last. boot_seq: starts, as noted there."""
+    """The `Snapshot` of a connection in a transaction; also of a database that an earlier version wrote
+    last, and of one that somebody edited."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -615,59 +639,88 @@ class SqlSnapshot:
         self.seal: str | None = seal
         self.boot_seq: int = boot_seq
 
-    def committed(self) -> Committed:
-        return _committed(self._connection)
+    def kept(self) -> Kept:
+        committed, odd = _committed(self._connection)
+        strangers = [Odd("schema", name) for _, name in _strangers(self._connection)]
+        return Kept(committed, (*odd, *strangers))
 
     def audit(self) -> Generator[AuditEntry]:
-        return audit_rows(self._connection)
+        return audit_rows(self._connection, -sys.maxsize)
 
-    def history(self) -> Generator[HistoryRow]:
+    def history(self) -> Generator[KeptEntry]:
         with closing(
             self._connection.execute(
                 f"SELECT h.service, {_ENTRY} FROM history h ORDER BY h.service, h.revision"  # noqa: S608  a constant
             )
         ) as cursor:
-            for service, *row in cursor:
-                yield HistoryRow(service, _history_entry(row))
+            for row in cursor:
+                service, *entry, changes = row
+                yield KeptEntry(*(service, *entry, changes.encode()))
 
 
-def noted_starts(path: Path, keys: Sequence[bytes]) -> int | None:
-    """As the database has them, without a change to it. None if it holds nothing yet, or does not open with any
-    of the keys now: whoever opens it says why."""
+def _strangers(connection: Connection) -> list[tuple[str, str]]:
+    """(kind, name) of what no migration makes: a view or trigger could say otherwise each time."""
+    return [
+        (kind, name)
+        for kind, name in connection.execute(
+            "SELECT type, name FROM sqlite_schema WHERE type IN ('view', 'trigger') ORDER BY name"
+        )
+    ]
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def noted_starts(path: Path, keys: Sequence[bytes], vouching: Vouching) -> int | None:
+    """As the database has them, without a change to it; 0 where they are not ours. None if it holds nothing
+    yet, or does not open with any of the keys now: whoever opens it says why."""
     for key in keys:
         with suppress(DatabaseUnopenable, DatabaseUnavailable):
             if path.exists() and path.stat().st_size > 0:
-                with (
-                    translated(path),
-                    closing(database.connect(path, key, read_only=True)) as connection,
-                ):
-                    snapshot = SqlSnapshot(connection)
-                    return snapshot.boot_seq if snapshot.head.seq > 0 else None
+                with opened_snapshot(path, key) as snapshot:
+                    is_ours = vouching.is_sealed(snapshot)
+                    return None if snapshot.head.seq == 0 else snapshot.boot_seq * is_ours
     return None
 
 
-def _committed(connection: Connection) -> Committed:
+def _committed(connection: Connection) -> tuple[Committed, list[Odd]]:
+    """Row by row: one that somebody edited says nothing about the others."""
     (counters,) = connection.execute(
         "SELECT revision, epoch_seq, epoch_id, audit_seq, audit_head FROM counters"
     )
-    services = [
-        _service(row)
-        for row in connection.execute(
-            "SELECT c.*, o.payload FROM configurations c JOIN outbox o USING (service)"
-        )
-    ]
+    odd: list[Odd] = []
+    services: dict[str, ServiceState] = {}
+    for row in connection.execute(
+        "SELECT c.*, o.payload FROM configurations c JOIN outbox o USING (service)"
+    ):
+        try:
+            services[row[0]] = _service(row)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            odd.append(Odd("", row[0]))
     registry: dict[str, dict[str, JsonObject]] = {}
     for kind, key, value in connection.execute("SELECT kind, key, value FROM registry"):
-        registry.setdefault(kind, {})[key] = orjson.loads(value)
+        try:
+            registry.setdefault(kind, {})[key] = _object(value)
+        except (ValueError, TypeError):
+            odd.append(Odd("registry", f"{kind}/{key}"))
     revision, epoch_seq, epoch_id, audit_seq, audit_head = counters
-    return Committed(
+    committed = Committed(
         epoch=Epoch(epoch_seq, epoch_id),
         revision=revision,
         audit_seq=audit_seq,
         audit_head=audit_head,
-        services={state.service: state for state in services},
+        services=services,
         registry=registry,
     )
+    return committed, odd
+
+
+def _object(text: str) -> JsonObject:
+    value = orjson.loads(text)
+    if not isinstance(value, dict):
+        raise TypeError("not an object")
+    return value
 
 
 def _look(connection: Connection) -> None:
@@ -763,10 +816,10 @@ def _service(row: Sequence[Any]) -> ServiceState:
         revision=row[1],
         version=row[2],
         epoch=Epoch(row[3], row[4]),
-        stored=orjson.loads(row[5]),
-        effective=orjson.loads(row[6]),
+        stored=_object(row[5]),
+        effective=_object(row[6]),
         defaulted=tuple(orjson.loads(row[7])),
-        secrets=orjson.loads(row[8]),
+        secrets=_object(row[8]),
         deleted=bool(row[9]),
         updated_at=row[10],
         updated_by=row[11],

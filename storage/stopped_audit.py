@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from config_manager.config.audit import Head
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.world import World
-from config_manager.storage import database
-from config_manager.storage.cache_file import cache_verifies
-from config_manager.storage.database import translated
+from config_manager.storage.cache_file import kept_in_cache
 from config_manager.storage.instance import Witness, lock_data_dir
 from config_manager.storage.keys import KeyRing
-from config_manager.storage.sql_store import SqlSnapshot
+from config_manager.storage.sql_store import opened_snapshot
+from config_manager.storage.state import Committed
 from config_manager.storage.store import DatabaseUnavailable, Snapshot
 from config_manager.storage.vouching import Vouching
 
@@ -23,12 +22,12 @@ from config_manager.storage.vouching import Vouching
 @dataclass(frozen=True, slots=True)
 class StoppedAudit:
     """snapshot: of what is kept; its head is by the database's own counters. known: rows that others know.
-    is_witnessed: instance.json or the cache knows that there was something."""
+    cached: the last-known-good state, where it verifies."""
 
     snapshot: Snapshot
     vouching: Vouching
     known: tuple[Head, ...]
-    is_witnessed: bool
+    cached: Committed | None
 
 
 @contextmanager
@@ -46,13 +45,10 @@ def stopped_audit(
             witness = data_dir / "instance.json"
             if world.disk.exists(witness):
                 known = (Witness.open(witness, keys.instance_key, world).audit,)
-            with (
-                translated(path),
-                closing(database.connect(path, keys.db_key, read_only=True)) as connection,
-            ):
-                vouching = Vouching(keys.instance_key)
-                is_witnessed = bool(known) or cache_verifies(keys, world)
-                yield StoppedAudit(SqlSnapshot(connection), vouching, known, is_witnessed)
+            with opened_snapshot(path, keys.db_key) as snapshot:
+                yield StoppedAudit(
+                    snapshot, Vouching(keys.instance_key), known, kept_in_cache(keys, world)
+                )
     except DatabaseUnavailable as error:
         raise DatabaseUnopenable(
             f"the database can't be read ({error}); nothing was changed"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from config_manager.config.audit import Head
 from config_manager.storage.state import (
@@ -21,7 +21,6 @@ from config_manager.storage.state import (
     Committed,
     HistoryPage,
     HistoryQuery,
-    HistoryRow,
     IdempotencyRecord,
     SealedSecret,
 )
@@ -47,6 +46,36 @@ class DatabaseBusy(DatabaseUnavailable):
     """Another process holds the write lock; nothing was staged, and waiting may help."""
 
 
+class KeptEntry(NamedTuple):
+    """A row of history as it is kept. changes: JSON."""
+
+    service: str
+    revision: int
+    version: int
+    epoch_id: str
+    epoch_seq: int
+    at: str
+    by: str
+    action: str
+    reason: str | None
+    correlation_id: str
+    changes: bytes
+
+
+class Odd(NamedTuple):
+    """A row that is nothing which a store ever wrote. table: empty where it is about a service."""
+
+    table: str
+    key: str
+
+
+class Kept(NamedTuple):
+    """What is kept, and which rows of it are nothing that can be read."""
+
+    committed: Committed
+    odd: tuple[Odd, ...] = ()
+
+
 class Snapshot(Protocol):
     """All that is kept, as of one moment and past every cache. Every method raises DatabaseUnavailable."""
 
@@ -57,17 +86,24 @@ class Snapshot(Protocol):
 
     @property
     def seal(self) -> str | None:
-        """What was kept beside it with the last change; None if nothing ever was."""
+        """What was kept beside it and `boot_seq` with the last change; None if nothing ever was."""
         ...
 
-    def committed(self) -> Committed: ...
+    @property
+    def boot_seq(self) -> int:
+        """Starts, as last noted; 0 if none ever were."""
+        ...
+
+    def kept(self) -> Kept:
+        """What can be read of it."""
+        ...
 
     def audit(self) -> Generator[AuditEntry]:
         """Every row, in order. To be closed, if it is not read to its end."""
         ...
 
-    def history(self) -> Generator[HistoryRow]:
-        """Every row; those of one service in order of their revisions."""
+    def history(self) -> Generator[KeptEntry]:
+        """Every row as it is kept; those of one service in order of their revisions."""
         ...
 
 
@@ -143,10 +179,6 @@ class Store(Protocol):
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """To read everything, from any thread, beside all other calls. Raises DatabaseUnavailable."""
-        ...
-
-    def boot_seq(self) -> int:
-        """Starts of this instance, as `note_boot` last noted; 0 if it never did."""
         ...
 
     def note_boot(self, boot_seq: int) -> None:

@@ -31,13 +31,12 @@ from config_manager.storage.replay import BEGIN, Expected, HistoryChain, Replay
 from config_manager.storage.state import (
     Change,
     Committed,
-    HistoryRow,
     Registry,
     RegistryRow,
     ServiceState,
     with_rows,
 )
-from config_manager.storage.store import Snapshot
+from config_manager.storage.store import KeptEntry, Snapshot
 
 R = TypeVar("R")
 
@@ -66,15 +65,20 @@ class Foreign(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """verdict: of the chain. foreign: what it does not vouch for. is_silent: some of what is there was
-    written by a version that named no digests. replay: what the rows say is there. history: a hash over
-    what each service's own rows say."""
+    """What was read, and what is to be thought of it.
+
+    verdict: of the chain. foreign: for what the audit does not vouch. is_silent: some of what is there was
+    written by a version that named no digests. committed: what is kept. replay: what the rows say is there.
+    history: service → a hash over its rows of history. lay: the hash over the audit's rows as they lie.
+    """
 
     verdict: Verdict
     foreign: tuple[Foreign, ...]
     is_silent: bool
+    committed: Committed
     replay: Replay
     history: Mapping[str, bytes]
+    lay: str
 
     @property
     def not_audited(self) -> tuple[Foreign, ...]:
@@ -101,9 +105,17 @@ class Vouching:
         self._head = derive_key(instance_key, "audit-head")
         self._delivery = derive_key(instance_key, "deliveries")
 
-    def seal(self, seq: int, row_hash: str) -> str:
-        """Of the newest row; kept beside it, so that nobody else can append one. HMAC-SHA256, hex."""
-        return _mac(self._head, [seq, row_hash])
+    def seal(self, seq: int, row_hash: str, boot_seq: int) -> str:
+        """Of the newest row and the number of starts; kept beside them, so that nobody else can append a row
+        or count a start. HMAC-SHA256, hex."""
+        return _mac(self._head, [seq, row_hash, boot_seq])
+
+    def is_sealed(self, snapshot: Snapshot) -> bool:
+        """Whether its end was written by us."""
+        expected = self.seal(snapshot.head.seq, snapshot.head.hash, snapshot.boot_seq)
+        return snapshot.seal is not None and hmac.compare_digest(
+            snapshot.seal.encode(), expected.encode()
+        )
 
     def delivery_mac(self, key: str, delivery: Delivery) -> str:
         """key: `service/instance`. HMAC-SHA256, hex."""
@@ -115,82 +127,100 @@ class Vouching:
         snapshot: Snapshot,
         known: Iterable[Head] = (),
         *,
-        is_witnessed: bool = True,
+        cached: Committed | None = None,
         contains: str | None = None,
         look_up: Callable[[], None] = lambda: None,
     ) -> Judgement:
-        """Read everything. known: rows that the audit must hold. is_witnessed: instance.json or the cache
-        knows that there was something before. contains: the hash of one. look_up: called
-        now and then; what it raises ends this. Raises DatabaseUnavailable."""
-        head, committed, replay = snapshot.head, snapshot.committed(), Replay()
+        """Read everything. known: rows that the audit must hold. cached: the last-known-good state, which is
+        all that vouches for what an earlier version wrote. contains: the hash of a row. look_up: called now
+        and then; what it raises ends this. Raises DatabaseUnavailable."""
+        head, (committed, odd), replay = snapshot.head, snapshot.kept(), Replay()
         check = ChainCheck(head, known, contains=contains)
         for row in _looking_up(snapshot.audit(), look_up):
             check.take(row.seq, row.revision, row.body, row.hash)
             replay.take(row)
-        verdict = check.finish()
         history, other_epochs = _history(_looking_up(snapshot.history(), look_up), replay)
+        is_silent = replay.is_silent and head.seq > 0
         foreign = [
-            *self._foreign_end(snapshot, replay, head, is_witnessed=is_witnessed),
+            *(Foreign(one.table, one.key, "nothing that was ever written") for one in odd),
+            *self._foreign_end(snapshot, replay, is_silent=is_silent, cached=cached),
             *_foreign_counters(committed, replay),
             *_foreign_services(committed.services, replay),
-            *self._foreign_registry(committed.registry, replay),
+            *self._foreign_registry(committed.registry, replay, is_silent=is_silent),
             *_foreign_history(history, other_epochs, replay),
         ]
-        is_silent = replay.is_silent and head.seq > 0
-        return Judgement(verdict, tuple(foreign), is_silent, replay, history)
+        if is_silent and cached is not None:
+            foreign += _foreign_to_cache(committed, cached, replay)
+        named = {(one.table, one.key): one for one in reversed(foreign)}
+        return Judgement(
+            verdict=check.finish(),
+            foreign=tuple(reversed(named.values())),
+            is_silent=is_silent,
+            committed=committed,
+            replay=replay,
+            history=history,
+            lay=check.lay,
+        )
 
     def _foreign_end(
-        self, snapshot: Snapshot, replay: Replay, head: Head, *, is_witnessed: bool
+        self, snapshot: Snapshot, replay: Replay, *, is_silent: bool, cached: Committed | None
     ) -> Iterator[Foreign]:
         """What was never sealed has no row that names digests: both came with one version. So what seems
-        to come from an earlier one counts only if somebody knows that it was there."""
-        seal, why = snapshot.seal, "its end was not written by this server"
-        if seal is None:
-            is_ours = not replay.names_digests
-            if is_ours and head.seq > 0 and not is_witnessed:
-                is_ours = False
-                why = "an earlier version wrote it, and neither instance.json nor the cache knows of it"
+        to come from an earlier one counts only as far as the cache has it."""
+        head = snapshot.head
+        if head.seq == 0:
+            return  # nothing may be there at all
+        if snapshot.seal is None and not replay.names_digests:
+            is_ours = cached is not None
+            why = "an earlier version wrote it, and there is no last-known-good cache that has it"
         else:
-            is_ours = hmac.compare_digest(seal, self.seal(head.seq, head.hash))
+            is_ours = self.is_sealed(snapshot) and (not is_silent or cached is not None)
+            why = "its end was not written by this server"
         if not is_ours:
             yield Foreign("audit", str(head.seq), why, head.seq)
 
-    def _foreign_registry(self, registry: Registry, replay: Replay) -> Iterator[Foreign]:
+    def _foreign_registry(
+        self, registry: Registry, replay: Replay, *, is_silent: bool
+    ) -> Iterator[Foreign]:
         for kind, rows in registry.items():
             for key, value in rows.items():
-                why = self._why_row_is_foreign(kind, key, value, replay)
+                why = self._why_row_is_foreign(kind, key, value, replay, is_silent=is_silent)
                 if why is not None:
                     yield Foreign("registry", f"{kind}/{key}", why, replay.registry_row)
         if not replay.registry_is_silent:
             for kind, digests in replay.registry.items():
-                for key in digests.keys() - registry.get(kind, {}).keys():
+                for key in sorted(digests.keys() - registry.get(kind, {}).keys()):
                     why = "it is not there any more"
                     yield Foreign("registry", f"{kind}/{key}", why, replay.registry_row)
 
     def _why_row_is_foreign(
-        self, kind: str, key: str, value: JsonObject, replay: Replay
+        self, kind: str, key: str, value: JsonObject, replay: Replay, *, is_silent: bool
     ) -> str | None:
-        if kind == DELIVERY:
-            is_ours = not replay.names_digests or self._is_our_delivery(key, value)
-            return None if is_ours else "this server did not seal it"
-        if kind in BOOKKEEPING or replay.registry_is_silent or not replay.names_digests:
+        if kind in BOOKKEEPING:
+            is_foreign = kind == DELIVERY and not is_silent and not self._is_ours(key, value)
+            return "this server did not seal it" if is_foreign else None
+        if is_silent and (replay.registry_is_silent or not replay.names_digests):
             return None
         named = replay.registry.get(kind, {}).get(key)
         if named is None:
             return "no row of the audit names it"
         return None if named == row_digest(kind, value) else "it is not what the audit names"
 
-    def _is_our_delivery(self, key: str, value: JsonObject) -> bool:
+    def _is_ours(self, key: str, value: JsonObject) -> bool:
         try:
             made = Delivery.of(value)
             return hmac.compare_digest(made.mac, self.delivery_mac(key, made))
         except (LookupError, TypeError, ValueError, AttributeError):
             return False
 
-    def begin(self, committed: Committed, who: Administrator) -> Change:
-        """Vouch for everything that is there, as it is."""
+    def begin(self, committed: Committed, cached: Committed, who: Administrator) -> Change:
+        """Vouch for everything that is there, as it is. A delivery that the cache does not have is sealed
+        anew."""
+        known = cached.registered(DELIVERY)
         deliveries = tuple(
-            RegistryRow(DELIVERY, key, {**value, "mac": self.delivery_mac(key, Delivery.of(value))})
+            RegistryRow(
+                DELIVERY, key, self._with_mac(key, value) if known.get(key) == value else None
+            )
             for key, value in committed.registered(DELIVERY).items()
         )
         body = {
@@ -212,6 +242,9 @@ class Vouching:
             registry=with_rows(committed.registry, deliveries),
         )
         return Change(committed, after, (), (), audit, who.reason, registry=deliveries)
+
+    def _with_mac(self, key: str, value: JsonObject) -> JsonObject:
+        return {**value, "mac": self.delivery_mac(key, Delivery.of(value))}
 
 
 def everything_named(committed: Committed) -> JsonObject:
@@ -250,12 +283,30 @@ def without(committed: Committed, foreign: Iterable[Foreign]) -> Committed:
 
 def _foreign_counters(committed: Committed, replay: Replay) -> Iterator[Foreign]:
     epoch = committed.epoch
-    if committed.audit_seq == 0:
-        return
     if (committed.revision, epoch.seq) != (replay.revision, replay.epoch_seq):
         yield Foreign("counters", "revision", f"the audit's newest is {replay.revision}")
     elif replay.epochs.get(epoch.seq, epoch.id) != epoch.id:
         yield Foreign("counters", "epoch_id", f"epoch {epoch.seq} had another id")
+
+
+def _foreign_to_cache(committed: Committed, cached: Committed, replay: Replay) -> Iterator[Foreign]:
+    """What an earlier version wrote, as far as its cache has it: what it did in its last second may be
+    missing there, and then a row of the audit came after the cache."""
+    for name, state in committed.services.items():
+        kept, expected = cached.services.get(name), replay.services.get(name)
+        if expected is None or expected.digest is not None or expected.row > cached.audit_seq:
+            continue
+        if kept is None or kept.digest != state.digest:
+            yield Foreign("", name, "it is not what the last-known-good cache has", expected.row)
+    if replay.silent_row > cached.audit_seq:
+        return
+    for kind in sorted((committed.registry.keys() | cached.registry.keys()) - BOOKKEEPING):
+        now, then = committed.registered(kind), cached.registered(kind)
+        for key in sorted(now.keys() | then.keys()):
+            digests = {row_digest(kind, rows[key]) if key in rows else "" for rows in (now, then)}
+            if len(digests) > 1:
+                why = "it is not what the last-known-good cache has"
+                yield Foreign("registry", f"{kind}/{key}", why, replay.silent_row)
 
 
 def _foreign_services(services: Mapping[str, ServiceState], replay: Replay) -> Iterator[Foreign]:
@@ -300,15 +351,24 @@ def _why_foreign(state: ServiceState, expected: Expected) -> str | None:
     return None
 
 
-def _history(rows: Iterable[HistoryRow], replay: Replay) -> tuple[dict[str, bytes], set[str]]:
+def _history(rows: Iterable[KeptEntry], replay: Replay) -> tuple[dict[str, bytes], set[str]]:
     """The hash of each service's rows, and the services of which one names another epoch than there was."""
     chains: dict[str, HistoryChain] = {}
     other_epochs: set[str] = set()
-    for row in rows:
-        chains.setdefault(row.service, HistoryChain()).take_row(row)
-        epoch = row.entry.config_epoch
-        if replay.epochs.get(row.entry.epoch_seq, epoch) != epoch:
-            other_epochs.add(row.service)
+    for e in rows:
+        about = (
+            e.revision,
+            e.version,
+            e.epoch_seq,
+            e.at,
+            e.by,
+            e.action,
+            e.reason,
+            e.correlation_id,
+        )
+        chains.setdefault(e.service, HistoryChain()).take(about, e.changes)
+        if replay.epochs.get(e.epoch_seq, e.epoch_id) != e.epoch_id:
+            other_epochs.add(e.service)
     return {service: chain.value for service, chain in chains.items()}, other_epochs
 
 

@@ -273,7 +273,7 @@ async def test_fifty_thousand_rows_are_read_in_pages_and_checked_in_seconds(desk
             previous = chain(previous, body)
             connection.execute("INSERT INTO audit VALUES (?, 0, ?, ?)", (seq, body, previous))
         seal = Vouching(bytes.fromhex((desk.data / "keys/instance.key").read_text())).seal(
-            50_000, previous
+            50_000, previous, 1
         )
         connection.execute(
             "UPDATE counters SET audit_seq = ?, audit_head = ?, audit_seal = ?",

@@ -64,7 +64,7 @@ def test_each_reason_is_a_finding_of_its_own_whether_the_server_is_well_or_not(
     monkeypatch: pytest.MonkeyPatch, ok: bool
 ) -> None:
     reasons = [LOST] if ok else [ROLLBACK, LOST]
-    health = {
+    health: dict[str, object] = {
         "ok": ok, "mode": "normal" if ok else "read-only", "reasons": reasons, "revision": 1,
         "outbox_depth": 0, "broker": {}, "cache_available": True,
     }  # fmt: skip

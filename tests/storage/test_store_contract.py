@@ -46,7 +46,7 @@ class Kind:
 @pytest.fixture(params=["sql", "memory"])
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
     if request.param == "memory":
-        memory = MemoryStore(m.FIRST_EPOCH)
+        memory = MemoryStore(m.FIRST_EPOCH, m.VOUCHING)
         yield Kind(memory, lambda: memory)  # it lives as long as its process
         return
     path = tmp_path / "config.db"

@@ -21,7 +21,7 @@ from config_manager.storage.devices import AllowEnrolment, Delivery, Device, Kee
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.replay import Replay
 from config_manager.storage.sql_store import SqlStore
-from config_manager.storage.state import AuditEntry, HistoryQuery
+from config_manager.storage.state import AuditEntry, Committed, HistoryQuery
 from config_manager.storage.store import Store
 from config_manager.storage.tokens import AcceptAdminToken, CreateToken, NoteTokenUses, RevokeToken
 from config_manager.storage.vouching import Judgement, Vouching, without
@@ -81,9 +81,9 @@ def fill(store: Store) -> None:
     )
 
 
-def judged(store: Store, vouching: Vouching = VOUCHING) -> Judgement:
+def judged(store: Store, cached: Committed | None = None) -> Judgement:
     with store.snapshot() as snapshot:
-        return vouching.judge(snapshot)
+        return VOUCHING.judge(snapshot, cached=cached)
 
 
 def reasons(store: Store) -> list[str]:
@@ -375,10 +375,11 @@ def test_an_earlier_version_named_nothing_and_one_row_begins_to_vouch_for_all(
     store: SqlStore, stranger: Connection
 ) -> None:
     forget_digests(stranger)
-    judgement = judged(store)
-    assert (judgement.not_audited, judgement.is_silent) == ((), True)
     before = store.load()
-    store.commit([VOUCHING.begin(before, ADA)])
+    assert reasons(store) == [f"not-audited: audit {before.audit_seq}"], "nobody knows of it"
+    judgement = judged(store, before)
+    assert (judgement.not_audited, judgement.is_silent) == ((), True)
+    store.commit([VOUCHING.begin(before, before, ADA)])
     judgement = judged(store)
     assert (judgement.not_audited, judgement.is_silent) == ((), False)
     row = store.audit(after=before.audit_seq)[0]
@@ -396,9 +397,11 @@ def test_what_an_earlier_version_wrote_is_compared_with_its_rows_as_far_as_they_
     store: SqlStore, stranger: Connection
 ) -> None:
     forget_digests(stranger)
+    before = store.load()
     stranger.execute("UPDATE configurations SET stored = '{\"volume\":9}' WHERE service = 'door'")
     stranger.execute("UPDATE history SET by = 'mallory' WHERE service = 'a'")
-    assert reasons(store) == ["not-audited: door", "not-audited: history a"]
+    told = [one.reason for one in judged(store, before).not_audited]
+    assert told == ["not-audited: door", "not-audited: history a"]
 
 
 # ── accepting ──────────────────────────────────────────────────────────────────────────────────
@@ -407,19 +410,28 @@ def test_what_an_earlier_version_wrote_is_compared_with_its_rows_as_far_as_they_
 NO_WITNESS = Mark(1, 0)
 
 
-def accept(store: SqlStore, highest: Mark = NO_WITNESS) -> accepting.Acceptance:
-    committed, judgement = store.load(), judged(store)
-    what = accepting.weigh(committed, judgement)
+def here(judgement: Judgement) -> Mark:
+    """As the command has it, without a witness."""
+    if any(one.table == "audit" for one in judgement.not_audited):
+        return judgement.committed.mark
+    return Mark(judgement.replay.epoch_seq, judgement.replay.revision)
+
+
+def accept(
+    store: SqlStore, highest: Mark = NO_WITNESS, cached: Committed | None = None
+) -> accepting.Acceptance:
+    judgement = judged(store, cached=cached)
+    what = accepting.weigh(judgement, cached, here(judgement))
+    store.repair(what.repair)
     change = accepting.accept(
         what,
-        judgement,
+        judged(store, cached=cached),
         highest=highest,
         highest_revision=highest.revision,
         epoch_id="00000000-0000-4000-8000-00000000aaaa",
         catalogue=m.CATALOGUE,
         who=ADA,
     )
-    store.repair(what.repair)
     store.commit([change])
     return what
 
