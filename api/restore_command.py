@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from config_manager.api.data_dir_commands import on_a_data_dir
-from config_manager.api.disk_errors import told_of
+from config_manager.api.disk_errors import has_database, told_of
 from config_manager.api.operator import clean, print_json
 from config_manager.config.dumps import forbid_dumps
-from config_manager.config.errors import NotFound, SettingsInvalid
+from config_manager.config.errors import DatabaseUnopenable, NotFound, SettingsInvalid
 
 if TYPE_CHECKING:
     from config_manager.actors.restoring import Restored
@@ -71,7 +71,12 @@ def restore(accept: bool, dry_run: bool, reason: str | None, as_json: bool, **fl
 
     settings = load_settings(bind="127.0.0.1:0", **flags)
     with told_of(settings.data_dir, is_in_use=True):
-        if not (settings.data_dir / "config.db").exists():
+        if not has_database(settings.data_dir):
+            if (settings.data_dir / "instance.json").exists():
+                raise DatabaseUnopenable(
+                    "config.db is missing or empty, but instance.json says there was one; restore it from "
+                    "a backup"
+                )
             raise NotFound(f"{settings.data_dir} has no database")
         restored = _run(settings, reason, dry_run=dry_run)
     if as_json:

@@ -632,9 +632,14 @@ class SqlSnapshot:
         self._connection = connection
         columns = {row[1] for row in connection.execute("PRAGMA table_info(counters)")}
         newer = "audit_seal, boot_seq" if "audit_seal" in columns else "NULL, 0"  # migration 0005
-        ((seq, row_hash, seal, boot_seq),) = connection.execute(
+        counters = connection.execute(
             f"SELECT audit_seq, audit_head, {newer} FROM counters"  # noqa: S608  one of two constants
-        )
+        ).fetchone()
+        if counters is None:
+            raise DatabaseUnopenable(
+                "the database has no counters any more; restore it from a backup"
+            )
+        seq, row_hash, seal, boot_seq = counters
         self.head = Head(seq, row_hash, "the database's counter")
         self.seal: str | None = seal
         self.boot_seq: int = boot_seq
