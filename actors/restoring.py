@@ -32,7 +32,8 @@ from config_manager.storage.vouching import Judgement, Vouching
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was done, or would be. put_back, dropped: as /health names them. unreachable: url → why.
+    """What was done, or would be. put_back, dropped: as /health names them. history_as_it_lies: services
+    whose history no audit could put back. unreachable: url → why.
     access: tokens and enrolled devices that are there, for who has to look at them."""
 
     services: int
@@ -43,6 +44,7 @@ class Restored:
     put_back: tuple[str, ...]
     dropped: tuple[str, ...]
     as_it_lies: bool
+    history_as_it_lies: tuple[str, ...]
     unreachable: dict[str, str]
     access: tuple[str, ...]
 
@@ -120,14 +122,14 @@ class _Work:
         witness = Witness.open(
             self.settings.data_dir / "instance.json", self.keys.instance_key, self.world
         )
-        known = max(committed.mark, witness.mark, kept.mark if kept else Mark(0, 0))
-        highest, revision = seen.highest(known)
         what = accepting.weigh(committed, judgement)
+        known = max(what.before.mark, witness.mark, kept.mark if kept else Mark(0, 0))
+        highest, revision = seen.highest(known)
         change = accepting.accept(
             what,
             judgement,
             highest=highest,
-            highest_revision=max(revision, committed.revision),
+            highest_revision=revision,
             epoch_id=self.world.randomness.uuid(),
             catalogue=self.catalogue,
             who=Administrator(
@@ -145,6 +147,7 @@ class _Work:
             put_back=tuple(one.reason for one in what.put_back if one.table != "registry"),
             dropped=tuple(one.reason for one in what.put_back if one.table == "registry"),
             as_it_lies=what.as_it_lies,
+            history_as_it_lies=what.lying,
             unreachable=unreachable,
             access=_access(change.after),
         )

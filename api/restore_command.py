@@ -108,6 +108,10 @@ def _tell(restored: Restored, data_dir: Path, *, dry_run: bool) -> None:
         click.echo(f"{clean(line)}: put back as the audit says")
     for line in restored.dropped:
         click.echo(f"{clean(line)}: gone")
+    for service in restored.history_as_it_lies:
+        click.echo(
+            f"not-audited: history {clean(service)}: accepted as it lies, as some of it was once before"
+        )
     if restored.as_it_lies:
         click.echo(
             "the audit is not whole, so it can't tell what was written: everything is accepted as it lies. "

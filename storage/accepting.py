@@ -24,24 +24,28 @@ from config_manager.storage.vouching import Foreign, Judgement, everything_named
 @dataclass(frozen=True, slots=True)
 class Repair:
     """What is put right in the database before it is accepted. strangers: services of which no row of the
-    audit knows. history: services whose history is written anew from the audit. end: number and hash of
-    the last row of an audit that is not whole."""
+    audit knows. history: services whose history is written anew from the audit. mark: what the counters
+    are to say, where they are somebody else's. end: number and hash of the last row of an audit that is
+    not whole."""
 
     strangers: tuple[str, ...] = ()
     history: tuple[str, ...] = ()
+    mark: Mark | None = None
     end: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
     """before: what is kept, after its repair. put_back: what of it is as the audit says, and was not.
-    dropped: registry rows. as_it_lies: the audit is not whole, and nothing could be put back."""
+    dropped: registry rows. as_it_lies: the audit is not whole, and nothing could be put back. lying:
+    services whose history can't be put back, because it was accepted as it lay once before."""
 
     before: Committed
     repair: Repair
     put_back: tuple[Foreign, ...]
     dropped: tuple[RegistryRow, ...]
     as_it_lies: bool
+    lying: tuple[str, ...] = ()
 
 
 def weigh(committed: Committed, judgement: Judgement) -> Acceptance:
@@ -67,12 +71,29 @@ def weigh(committed: Committed, judgement: Judgement) -> Acceptance:
         for kind, _, key in [one.key.partition("/")]
         if kind != DELIVERY
     )
+    replay = judgement.replay
+    mark = Mark(replay.epoch_seq, replay.revision)
+    of_history = [one for one in foreign if one.table == "history"]
+    lying = [one for one in of_history if replay.began_as_it_lay(one.key)]
     repair = Repair(
         strangers=tuple(sorted(committed.services.keys() - expected.keys())),
-        history=tuple(one.key for one in foreign if one.table == "history"),
+        history=tuple(one.key for one in of_history if one not in lying),
+        mark=None if mark == committed.mark else mark,
     )
-    before = replace(committed, services=services)
-    return Acceptance(before, repair, foreign, (*deliveries, *dropped), as_it_lies=False)
+    before = replace(
+        committed,
+        services=services,
+        revision=mark.revision,
+        epoch=committed.epoch._replace(seq=mark.epoch_seq),
+    )
+    return Acceptance(
+        before,
+        repair,
+        tuple(one for one in foreign if one not in lying),
+        (*deliveries, *dropped),
+        as_it_lies=False,
+        lying=tuple(one.key for one in lying),
+    )
 
 
 def _put_back(name: str, one: Expected, committed: Committed) -> ServiceState:
@@ -137,7 +158,8 @@ def _as_written(what: Acceptance, judgement: Judgement) -> Mapping[str, JsonObje
 def _accepted(what: Acceptance, judgement: Judgement) -> JsonObject:
     """What the row says of it. From a row on that accepted it as it lies, its history counts as it lay."""
     accepted: JsonObject = {"not_audited": [one.reason for one in judgement.not_audited]}
-    if what.as_it_lies:
-        accepted["versions"] = {n: state.version for n, state in what.before.services.items()}
-        accepted["history"] = {name: value.hex() for name, value in judgement.history.items()}
+    services = what.before.services
+    if lying := services if what.as_it_lies else what.lying:
+        accepted["versions"] = {name: services[name].version for name in lying}
+        accepted["history"] = {n: judgement.history.get(n, b"").hex() for n in lying}
     return accepted

@@ -46,7 +46,8 @@ class HistoryChain:
 @dataclass(slots=True)
 class Expected:
     """One service, as the rows say. row: the number of its newest one. digest: of its payload; None where
-    its newest row names none. kept_secrets: of a service that is deleted, as its newest row names them."""
+    its newest row names none. kept_secrets: of a service that is deleted, as its newest row names them.
+    began_as_it_lay: some of its history was accepted so, and no row says what it was."""
 
     row: int = 0
     revision: int = 0
@@ -60,6 +61,7 @@ class Expected:
     secrets: dict[str, int] = field(default_factory=dict)
     kept_secrets: dict[str, int] = field(default_factory=dict)
     history: HistoryChain = field(default_factory=HistoryChain)
+    began_as_it_lay: bool = False
     _retired: dict[str, int] = field(default_factory=dict)
 
     def change(self, action: str, changes: Sequence[Sequence[Any]]) -> None:
@@ -117,6 +119,10 @@ class Replay:
             or any(one.digest is None for one in self.services.values())
         )
 
+    def began_as_it_lay(self, service: str) -> bool:
+        """Whether some of its history was accepted so."""
+        return service in self.services and self.services[service].began_as_it_lay
+
     def _take(self, body: JsonObject, seq: int) -> None:
         self.revision, self.epoch_seq = body["revision"], body["epoch_seq"]
         if body["action"] == ACCEPT:
@@ -137,7 +143,7 @@ class Replay:
         """What lay there when it was accepted as it lay."""
         for service, version in accepted.get("versions", {}).items():
             one = self.services.setdefault(service, Expected())
-            one.version = version
+            one.version, one.began_as_it_lay = version, True
             one.history.value = bytes.fromhex(accepted["history"].get(service, ""))
 
     def _take_service(

@@ -394,8 +394,8 @@ class SqlStore:
             epoch = change.after.epoch
             assert change.audit is not None
             at = orjson.loads(change.audit.body)["at"]
-            writer.execute(
-                "INSERT INTO epochs VALUES (?, ?, ?, ?, ?)",
+            writer.execute(  # what lies there already, somebody else wrote
+                "INSERT OR REPLACE INTO epochs VALUES (?, ?, ?, ?, ?)",
                 (epoch.seq, epoch.id, change.after.revision, at, change.reason),
             )
         if change.forgotten is not None:
@@ -547,6 +547,8 @@ class SqlStore:
                     writer.execute(f"DELETE FROM {table} WHERE service = ?", (service,))  # noqa: S608  a constant
             if repair.end is not None:
                 writer.execute("UPDATE counters SET audit_seq = ?, audit_head = ?", repair.end)
+            if repair.mark is not None:
+                writer.execute("UPDATE counters SET epoch_seq = ?, revision = ?", repair.mark)
             for row in history_in(audit_rows(writer), set(repair.history), epochs):
                 self._insert_history(row)
             writer.execute("COMMIT")
@@ -562,7 +564,7 @@ class SqlStore:
 
     def verify(self) -> None:
         """Raises DatabaseUnavailable where a page does not belong to the others, or a version has no
-        history: as in a file that somebody put together."""
+        history that nobody accepted as it lay: as in a file that somebody put together."""
         with self._translated():
             (found,) = self._reader.execute("PRAGMA integrity_check(1)").fetchone()
             if found != "ok":
@@ -570,7 +572,8 @@ class SqlStore:
             short = self._reader.execute(
                 "SELECT service, version, entries FROM (SELECT service, version,"
                 " (SELECT count(*) FROM history h WHERE h.service = c.service) AS entries"
-                " FROM configurations c) WHERE version <> entries"
+                " FROM configurations c) WHERE version <> entries AND NOT EXISTS"
+                " (SELECT 1 FROM audit WHERE instr(body, CAST('\"accepted\":' AS BLOB)))"
             ).fetchone()
             if short is not None:
                 service, version, entries = short

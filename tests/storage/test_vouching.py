@@ -401,6 +401,31 @@ def test_what_an_earlier_version_wrote_is_compared_with_its_rows_as_far_as_they_
     assert reasons(store) == ["not-audited: door", "not-audited: history a"]
 
 
+@pytest.mark.parametrize("before", ["a configuration", "a token"])
+def test_what_is_written_before_anybody_vouches_makes_nothing_of_the_earlier_version_foreign(
+    store: SqlStore, stranger: Connection, before: str
+) -> None:
+    """The row that begins may not have come to the disk at the first start, and others did."""
+    forget_digests(stranger)
+    if before == "a token":
+        administer(store, CreateToken("later", "e" * 64, "read", ("*",), None, "ada"))
+    else:
+        Hand(store).write(Put(service="door", values={"volume": 1}))
+    judgement = judged(store)
+    assert (judgement.not_audited, judgement.is_silent) == ((), True)
+    store.commit([VOUCHING.begin(store.load(), ADA)])
+    judgement = judged(store)
+    assert (judgement.not_audited, judgement.is_silent) == ((), False)
+
+
+def test_an_earlier_versions_delivery_that_is_none_is_not_vouched_for(
+    store: SqlStore, stranger: Connection
+) -> None:
+    forget_digests(stranger)
+    stranger.execute("UPDATE registry SET value = '{}' WHERE kind = 'delivery'")
+    assert reasons(store) == ["not-audited: registry delivery/door/ada"]
+
+
 # ── accepting ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -415,7 +440,7 @@ def accept(store: SqlStore, highest: Mark = NO_WITNESS) -> accepting.Acceptance:
         judgement,
         highest=highest,
         highest_revision=highest.revision,
-        epoch_id="00000000-0000-4000-8000-00000000aaaa",
+        epoch_id=f"00000000-0000-4000-8000-{committed.revision:012}",
         catalogue=m.CATALOGUE,
         who=ADA,
     )
@@ -514,6 +539,80 @@ def test_without_a_whole_audit_it_is_accepted_as_it_lies_and_vouched_for_from_th
     assert reasons(store) == []
     stranger.execute("UPDATE history SET by = 'mallory' WHERE service = 'door'")
     assert reasons(store) == ["not-audited: history door"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE counters SET revision = 9007199254740991",
+        "UPDATE counters SET epoch_seq = 9007199254740991",
+        "UPDATE counters SET revision = 1",
+        "UPDATE counters SET epoch_id = 'x'",
+        "UPDATE configurations SET revision = 9007199254740991 WHERE service = 'door'",
+        "UPDATE configurations SET version = 9007199254740991 WHERE service = 'door'",
+    ],
+)
+def test_numbers_that_somebody_wrote_are_not_gone_on_from(
+    store: SqlStore, stranger: Connection, statement: str
+) -> None:
+    before = store.load()
+    stranger.execute(statement)
+    assert reasons(store)
+    accept(store)
+    after = store.load()
+    assert (after.epoch.seq, after.revision) == (before.epoch.seq + 1, before.revision + 1)
+    assert after.services["door"].version == before.services["door"].version + 1
+    assert reasons(store) == []
+
+
+def test_an_epoch_that_somebody_wrote_in_advance_is_in_nobodys_way(
+    store: SqlStore, stranger: Connection
+) -> None:
+    for _ in range(2):
+        next_one = store.load().epoch.seq + 1
+        stranger.execute("INSERT INTO epochs VALUES (?, 'x', 3, 'then', 'why')", (next_one,))
+        Hand(store).write(NewEpoch(services={"a": {}}))
+        stranger.execute("INSERT INTO epochs VALUES (?, 'y', 3, 'then', 'why')", (next_one + 1,))
+        accept(store)
+    assert reasons(store) == []
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", "7", '"read"'])
+def test_a_token_that_is_none_is_named_and_gone(
+    store: SqlStore, stranger: Connection, value: str
+) -> None:
+    stranger.execute("UPDATE registry SET value = ? WHERE key = 'eve'", (value,))
+    assert reasons(store) == ["not-audited: registry token/eve"]
+    accept(store)
+    assert "eve" not in store.load().registered("token")
+    assert reasons(store) == []
+
+
+def test_history_that_was_accepted_as_it_lay_is_accepted_so_again(
+    store: SqlStore, stranger: Connection
+) -> None:
+    """What the audit lost then, it can't put back later."""
+    edited = "UPDATE history SET by = ? WHERE service = 'door' AND revision = 2"
+    stranger.execute("UPDATE audit SET body = CAST(replace(body, 'ada', 'eve') AS BLOB)")
+    assert accept(store).as_it_lies
+    Hand(store).write(Put(service="door", values={"volume": 1}))
+    for by in ("mallory", "trudy"):
+        stranger.execute(edited, (by,))
+        assert reasons(store) == ["not-audited: history door"]
+        what = accept(store)
+        assert (what.as_it_lies, what.lying, what.put_back) == (False, ("door",), ())
+        assert reasons(store) == []
+    store.verify()
+
+
+def test_history_that_was_accepted_with_holes_is_no_reason_not_to_open_it_again(
+    store: SqlStore, stranger: Connection
+) -> None:
+    stranger.execute("DELETE FROM audit WHERE seq = 9")
+    stranger.execute("DELETE FROM history WHERE service = 'door' AND revision = 2")
+    assert accept(store).as_it_lies
+    assert reasons(store) == []
+    store.verify()
 
 
 def test_a_row_that_is_none_of_ours_says_nothing() -> None:
