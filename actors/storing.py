@@ -149,6 +149,8 @@ class Storage:
         self._suspended: list[Store] = []
         self.starts_noted = 0
         """as the database has them; 0 where it was never read, or never noted any"""
+        self._start_to_note = 0
+        """the number of this start, until the database has it"""
         self._vouched_for: Committed | None = None
         self._foreign: Store | None = None
         """holds what its audit does not vouch for: its audit alone is read"""
@@ -189,9 +191,17 @@ class Storage:
         self.view.publishable = False
         self.view.replace(committed)
 
-    async def _begin_to_vouch(self, store: Store) -> None:
+    async def begin_to_vouch(self) -> None:
+        """For what an earlier version wrote; see `_begin_to_vouch`."""
+        async with self._turn:
+            await self._begin_to_vouch()
+
+    async def _begin_to_vouch(self) -> None:
         """For what an earlier version wrote, which named no digests; instance.json or the cache was
         there to say that it is what we knew. Callers hold the turn."""
+        store = self._store
+        if store is None or not self._is_silent:
+            return
         now = rfc3339(self._world.clock.now())
         who = Administrator("config-manager", None, now, self._world.randomness.uuid())
         change = self._vouching.begin(self.view.committed, who)
@@ -201,6 +211,7 @@ class Storage:
             _log.error("not vouched", error=str(error))  # the next start begins again
             return
         _log.info("vouched", services=len(change.after.services), audit_seq=change.after.audit_seq)
+        self._is_silent = False
         self.view.replace(change.after)
 
     async def note_boot(self, boot_seq: int) -> None:
@@ -208,10 +219,21 @@ class Storage:
         async with self._turn:
             await self._note_boot(boot_seq)
 
+    async def _count_late(self) -> None:
+        """This start was counted while the database could not be read: perhaps too low, where instance.json
+        was lost. Callers hold the turn."""
+        if 0 < self._start_to_note <= self.starts_noted:
+            self._start_to_note = self._begin_above(self.starts_noted)
+        if self._start_to_note:
+            await self._note_boot(self._start_to_note)
+            self.view.wake()  # beacons count as this start
+
     async def _note_boot(self, boot_seq: int) -> None:
+        self._start_to_note = boot_seq
         if self._store is not None:
             try:
                 await trio.to_thread.run_sync(self._store.note_boot, boot_seq)
+                self._start_to_note = 0
             except DiskFull:
                 self._note_full()
             except DatabaseUnavailable as error:
@@ -297,9 +319,9 @@ class Storage:
             self.view.reasons = ()
             self.view.publishable = True
             self.view.replace(committed)
-            self.starts_noted = await trio.to_thread.run_sync(store.boot_seq)
-            if self._is_silent:
-                await self._begin_to_vouch(store)
+            if self._started:
+                await self._begin_to_vouch()
+                await self._count_late()
 
     async def _is_fit(self, store: Store, committed: Committed) -> bool:
         """Whether it says what we know, takes writes, and was written by us; else it is let go, and why is
@@ -372,6 +394,7 @@ class Storage:
             if self._started:  # it became unavailable, or was changed, under our hands
                 store.try_writing()
                 store.verify()
+            self.starts_noted = store.boot_seq()
             return store, store.load()
         except BaseException:
             store.abandon()

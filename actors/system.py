@@ -285,7 +285,8 @@ async def _count_start(
     services go by it, and would take nothing of ours for fresh."""
     view = storage.view
     if witness.is_missing and view.committed.audit_seq > 0:
-        can_be_told = storage.starts_noted or any(not isinstance(to, Nothing) for to in targets)
+        # a broker of our own keeps nothing
+        can_be_told = storage.starts_noted or any(isinstance(to, BrokerAddress) for to in targets)
         if not can_be_told and view.mode == "normal":
             raise DatabaseUnopenable(
                 "instance.json is missing, and neither the database nor a broker knows how often this "
@@ -303,6 +304,7 @@ async def _count_start(
         view.notices["instance"] = why
         structlog.get_logger().error("start not noted", error=why)
     await storage.note_boot(witness.boot_seq)
+    await storage.begin_to_vouch()  # not before: where this start doesn't count, nothing was written
 
 
 def _seal_for_recovery(keys: KeyRing, world: World) -> None:

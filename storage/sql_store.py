@@ -21,7 +21,7 @@ from config_manager.config.audit import GENESIS, Head
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.names import Epoch
-from config_manager.config.strict_json import JsonObject
+from config_manager.config.strict_json import MAX_INTEGER, JsonObject
 from config_manager.config.wire import digest
 from config_manager.storage import database
 from config_manager.storage.accepting import Repair
@@ -46,6 +46,8 @@ from config_manager.storage.state import (
 from config_manager.storage.store import IDEMPOTENCY_KEPT_S, DatabaseBusy, DatabaseUnavailable
 from config_manager.storage.vouching import Vouching
 
+_MOST_STARTS = MAX_INTEGER // 2
+"""Who counts more wants to use the numbers up."""
 _CANT_OPEN = "SQLITE_CANTOPEN"
 _ENTRY = (
     "h.revision, h.version, h.epoch_id, h.epoch_seq, h.at, h.by, h.action, h.reason,"
@@ -243,7 +245,7 @@ class SqlStore:
     def boot_seq(self) -> int:
         with self._translated():
             ((boot_seq,),) = self._reader.execute("SELECT boot_seq FROM counters")
-        return int(boot_seq)
+        return boot_seq if 0 <= boot_seq <= _MOST_STARTS else 0
 
     def pending(self) -> Sequence[tuple[str, int]]:
         with self._translated():
@@ -558,7 +560,10 @@ class SqlStore:
         self._file.check()
         with self._translated(), self._undone_on_failure() as writer:
             self._begin()
-            writer.execute("UPDATE counters SET boot_seq = max(boot_seq, ?)", (boot_seq,))
+            writer.execute(
+                "UPDATE counters SET boot_seq = max(iif(boot_seq BETWEEN 0 AND ?, boot_seq, 0), ?)",
+                (_MOST_STARTS, boot_seq),
+            )
             writer.execute("COMMIT")
         self._file.note()
 
@@ -608,10 +613,12 @@ class SqlSnapshot:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        ((seq, row_hash, self.seal),) = connection.execute(
-            "SELECT audit_seq, audit_head, audit_seal FROM counters"
-        )
-        self.head = Head(seq, row_hash, "the database's counter")
+        with closing(connection.execute("SELECT * FROM counters")) as cursor:
+            names = [column[0] for column in cursor.description]
+            counters = dict(zip(names, cursor.fetchone(), strict=True))
+        # who only reads may have one before him that no server of today has opened yet
+        self.seal: str | None = counters.get("audit_seal")
+        self.head = Head(counters["audit_seq"], counters["audit_head"], "the database's counter")
 
     def committed(self) -> Committed:
         return _committed(self._connection)
