@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 
 from config_manager.actors.broker_ways import ways_to_brokers
@@ -18,13 +19,13 @@ from config_manager.config.names import Mark
 from config_manager.config.settings import Settings
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World, rfc3339
-from config_manager.storage import accepting
+from config_manager.storage import accepting, rekeying
 from config_manager.storage.administration import Administrator
 from config_manager.storage.devices import devices, enrolled
 from config_manager.storage.instance import Witness, lock_data_dir
 from config_manager.storage.keys import KeyRing
 from config_manager.storage.root_files import RootFiles
-from config_manager.storage.sql_store import SqlStore
+from config_manager.storage.sql_store import SqlSnapshot, SqlStore, snapshot_of
 from config_manager.storage.state import Change, Committed
 from config_manager.storage.tokens import tokens
 from config_manager.storage.vouching import Judgement, Vouching
@@ -74,24 +75,38 @@ async def accept_what_is_here(
             db_key_file=settings.db_key_file,
             credentials_dir=settings.credentials_dir,
         )
-        store = open_sql_store(keys, catalogue=catalogue, world=world, fresh=False)
-        try:
-            committed = store.load()
-            with store.snapshot() as snapshot:
+        with _opened(keys, catalogue, world, dry_run=dry_run) as (store, snapshots):
+            with snapshots as snapshot:
+                committed = snapshot.committed()
                 judgement = Vouching(keys.instance_key).judge(snapshot)
             work = _Work(settings, keys, store, catalogue, world)
-            return await work.accept(
-                committed, judgement, addresses, transport, reason=reason, dry_run=dry_run
-            )
-        finally:
-            store.close()
+            return await work.accept(committed, judgement, addresses, transport, reason=reason)
+
+
+@contextmanager
+def _opened(
+    keys: KeyRing, catalogue: Catalogue, world: World, *, dry_run: bool
+) -> Iterator[tuple[SqlStore | None, AbstractContextManager[SqlSnapshot]]]:
+    """The store, and how to read all of it. Without the store nothing is changed: an earlier version's
+    database is not even migrated. (A change of its key that was cut off is finished, as ever.)"""
+    path = keys.data_dir / "config.db"
+    if dry_run:
+        yield None, snapshot_of(path, rekeying.settle(path, keys.db, keys.db_key))
+        return
+    store = open_sql_store(keys, catalogue=catalogue, world=world, fresh=False)
+    try:
+        yield store, store.snapshot()
+    finally:
+        store.close()
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
+    """store: None where nothing is to be changed."""
+
     settings: Settings
     keys: KeyRing
-    store: SqlStore
+    store: SqlStore | None
     catalogue: Catalogue
     world: World
 
@@ -103,7 +118,6 @@ class _Work:
         transport: Transport,
         *,
         reason: str | None,
-        dry_run: bool,
     ) -> Restored:
         files = RootFiles(self.settings.data_dir, self.world)
         loaded = files.load()
@@ -136,8 +150,8 @@ class _Work:
                 "restore", reason, rfc3339(self.world.clock.now()), self.world.randomness.uuid()
             ),
         )
-        if not dry_run:
-            self._keep(change, what, seen, files, witness, cache)
+        if self.store is not None:
+            self._keep(self.store, change, what, seen, files, witness, cache)
         return Restored(
             services=len(change.services),
             revision=change.after.revision,
@@ -154,6 +168,7 @@ class _Work:
 
     def _keep(
         self,
+        store: SqlStore,
         change: Change,
         what: accepting.Acceptance,
         seen: Retained,
@@ -165,12 +180,12 @@ class _Work:
         for version, data in seen.roots.items():
             files.stage(data)
             files.adopt(version, data)
-        self.store.repair(what.repair)
-        self.store.commit([change])
-        starts = max(witness.boot_seq, self.store.boot_seq(), seen.boot_seq)
+        store.repair(what.repair)
+        store.commit([change])
+        starts = max(witness.boot_seq, store.boot_seq(), seen.boot_seq)
         if starts == 0:  # nobody knows: more seconds have passed than it can have been started
             starts = int(self.world.clock.now())
-        self.store.note_boot(starts)
+        store.note_boot(starts)
         after = change.after
         witness.begin_anew(after.mark, (after.audit_seq, after.audit_head), starts)
         cache.save(after)

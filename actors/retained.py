@@ -14,6 +14,7 @@ from config_manager.config import strict_json, trust, wire
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.documents import ConfigUpdate, Root
 from config_manager.config.names import Mark
+from config_manager.config.strict_json import MAX_INTEGER
 from config_manager.config.trust import Distrust
 from config_manager.config.world import World
 
@@ -21,6 +22,8 @@ _QUIET_S = 0.5
 _WITHIN_S = 20.0
 _FAR = 1_000_000
 """Revisions that an instance which nobody enrolled may claim beyond all that is proved."""
+_MOST = MAX_INTEGER // 2
+"""Whatever claims more, be it enrolled, would leave too few numbers to go on with."""
 
 
 @dataclass
@@ -74,6 +77,8 @@ async def look(
     for status in board.statuses():
         if (running := status.receipt.running) is not None:
             mark = Mark(running.epoch_seq, running.revision)
+            if max(mark) > _MOST:
+                continue
             (found.marks if status.verified else found.claims).append(mark)
     return found, unreachable
 

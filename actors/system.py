@@ -304,7 +304,9 @@ async def _count_start(
         view.notices["instance"] = why
         structlog.get_logger().error("start not noted", error=why)
     await storage.note_boot(witness.boot_seq)
-    await storage.begin_to_vouch()  # not before: where this start doesn't count, nothing was written
+    await (
+        storage.begin_to_vouch()
+    )  # not before: where this start doesn't count, nothing was written
 
 
 def _seal_for_recovery(keys: KeyRing, world: World) -> None:

@@ -58,6 +58,12 @@ def restore(accept: bool, dry_run: bool, reason: str | None, as_json: bool, **fl
         if not (settings.data_dir / "config.db").exists():
             raise NotFound(f"{settings.data_dir} has no database")
         restored = _run(settings, reason, dry_run=dry_run)
+    for url, why in restored.unreachable.items():
+        click.echo(
+            f"warning: {url} could not be asked ({clean(why)}): if it knows of more, the server will say "
+            "rollback-suspected again, and this can be repeated",
+            err=True,
+        )
     if as_json:
         print_json(restored.to_object())
     else:
@@ -98,12 +104,6 @@ def _run(settings: Settings, reason: str | None, *, dry_run: bool) -> Restored:
 
 
 def _tell(restored: Restored, data_dir: Path, *, dry_run: bool) -> None:
-    for url, why in restored.unreachable.items():
-        click.echo(
-            f"warning: {url} could not be asked ({clean(why)}): if it knows of more, the server will say "
-            "rollback-suspected again, and this can be repeated",
-            err=True,
-        )
     for line in restored.put_back:
         click.echo(f"{clean(line)}: put back as the audit says")
     for line in restored.dropped:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
-from config_manager.storage import changes
+from config_manager.storage import changes, secret_rows
 from config_manager.storage.administration import Administrator
 from config_manager.storage.devices import DELIVERY
 from config_manager.storage.replay import Expected
@@ -132,7 +132,7 @@ def accept(
     return changes.reissue(
         what.before,
         written=_as_written(what, judgement),
-        registry=what.dropped,
+        registry=(*what.dropped, secret_rows.floor_at(revision)),
         epoch=epoch,
         revision=revision,
         catalogue=catalogue,

@@ -64,11 +64,11 @@ class Expected:
     began_as_it_lay: bool = False
     _retired: dict[str, int] = field(default_factory=dict)
 
-    def change(self, action: str, changes: Sequence[Sequence[Any]]) -> None:
-        """What a row says of its values and secrets."""
+    def change(self, action: str, changes: Sequence[Sequence[Any]], floor: int) -> None:
+        """What a row says of its values and secrets. floor: below the versions of new secrets."""
         if action == _SECRET:
             name = changes[0][0]
-            last = max(self.secrets.get(name, 0), self._retired.pop(name, 0))
+            last = max(self.secrets.get(name, 0), self._retired.pop(name, 0), floor)
             self.secrets[name] = last + 1
             self.deleted = False
         elif action == _SECRET_DELETE:
@@ -96,6 +96,7 @@ class Replay:
         self.revision = 0
         self.accepted_epoch = 0
         """the newest with which an operator accepted what was kept"""
+        self._accepted_revision = 0
         self.names_digests = False
         """some row was written by a version that names digests"""
         self.registry_is_silent = False
@@ -126,7 +127,7 @@ class Replay:
     def _take(self, body: JsonObject, seq: int) -> None:
         self.revision, self.epoch_seq = body["revision"], body["epoch_seq"]
         if body["action"] == ACCEPT:
-            self.accepted_epoch = body["epoch_seq"]
+            self.accepted_epoch, self._accepted_revision = body["epoch_seq"], body["revision"]
         if "config_epoch" in body:
             self.epochs[body["epoch_seq"]] = body["config_epoch"]
         self._take_accepted(body.get("accepted", {}))
@@ -155,7 +156,8 @@ class Replay:
         one.digest, one.kept_secrets = None, {}  # until this row names them
         one.revision, one.at, one.by = body["revision"], body["at"], body["by"]
         one.correlation_id = body["correlation_id"]
-        one.change("delete" if service in body.get("deleted", ()) else action, changes)
+        said = "delete" if service in body.get("deleted", ()) else action
+        one.change(said, changes, self._accepted_revision)
         about = (
             one.version,
             body["epoch_seq"],

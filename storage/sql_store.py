@@ -341,9 +341,7 @@ class SqlStore:
         try:
             yield
         except (ValueError, TypeError, LookupError) as error:
-            raise DatabaseUnavailable(
-                f"{self._path.name} holds what was never written to it: {error}"
-            ) from error
+            raise DatabaseUnavailable(_never_written(self._path, error)) from error
 
     @contextmanager
     def _undone_on_failure(self) -> Iterator[Connection]:
@@ -608,6 +606,22 @@ class SqlStore:
         self._file.release()
 
 
+@contextmanager
+def snapshot_of(path: Path, key: bytes) -> Iterator[SqlSnapshot]:
+    """Of a database that nobody uses: nothing is changed, migrated or left beside it. Raises
+    DatabaseUnopenable, DatabaseUnavailable."""
+    if not path.exists() or path.stat().st_size == 0:  # any key would open an empty one
+        raise DatabaseUnopenable(f"there is no database in {path.parent}")
+    with (
+        translated(path),
+        closing(database.connect(path, key, read_only=True, is_alone=True)) as connection,
+    ):
+        try:
+            yield SqlSnapshot(connection)
+        except (ValueError, TypeError, LookupError) as error:
+            raise DatabaseUnavailable(_never_written(path, error)) from error
+
+
 class SqlSnapshot:
     """The `Snapshot` of a connection that is in a transaction, or is alone."""
 
@@ -706,6 +720,10 @@ def audit_rows(
             yield AuditEntry(*row)
     finally:
         cursor.close()  # one that is left half read holds back the checkpoint of the log
+
+
+def _never_written(path: Path, error: Exception) -> str:
+    return f"{path.name} holds what was never written to it: {error}"
 
 
 def _remove(path: Path) -> None:

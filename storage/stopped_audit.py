@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from config_manager.config.audit import Head
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.world import World
-from config_manager.storage import database
-from config_manager.storage.database import translated
 from config_manager.storage.instance import Witness, lock_data_dir
 from config_manager.storage.keys import KeyRing
-from config_manager.storage.sql_store import SqlSnapshot
+from config_manager.storage.sql_store import snapshot_of
 from config_manager.storage.store import DatabaseUnavailable, Snapshot
 from config_manager.storage.vouching import Vouching
 
@@ -34,7 +32,7 @@ def stopped_audit(
 ) -> Iterator[StoppedAudit]:
     """Nothing is changed. Raises DataDirInUse, DatabaseUnopenable, KeyFileUnsafe."""
     path = data_dir / "config.db"
-    if not path.exists() or path.stat().st_size == 0:  # any key would open an empty one
+    if not path.exists():
         raise DatabaseUnopenable(f"there is no database in {data_dir}")
     try:
         with lock_data_dir(data_dir):
@@ -43,12 +41,8 @@ def stopped_audit(
             witness = data_dir / "instance.json"
             if world.disk.exists(witness):
                 known = (Witness.open(witness, keys.instance_key, world).audit,)
-            with (
-                translated(path),
-                closing(database.connect(path, keys.db_key, read_only=True)) as connection,
-            ):
-                vouching = Vouching(keys.instance_key)
-                yield StoppedAudit(SqlSnapshot(connection), vouching, known)
+            with snapshot_of(path, keys.db_key) as snapshot:
+                yield StoppedAudit(snapshot, Vouching(keys.instance_key), known)
     except DatabaseUnavailable as error:
         raise DatabaseUnopenable(
             f"the database can't be read ({error}); nothing was changed"

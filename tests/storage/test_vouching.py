@@ -565,6 +565,23 @@ def test_numbers_that_somebody_wrote_are_not_gone_on_from(
     assert reasons(store) == []
 
 
+def test_no_version_of_a_secret_is_used_again_that_what_was_given_up_may_have_used(
+    store: SqlStore,
+) -> None:
+    """An instance that has the value of the other one would go on with that."""
+    accept(store, Mark(1, 40))
+    hand = Hand(store)
+    for service, name in (("door", "pin"), ("gone", "other"), ("a", "never was here")):
+        hand.write(SetSecret(service=service, name=name.replace(" ", "_"), value=Secret("new")))
+        assert store.load().services[service].secrets[name.replace(" ", "_")] > 40
+    hand.write(DeleteSecret(service="door", name="pin"))
+    hand.write(SetSecret(service="door", name="pin", value=Secret("newer")))
+    assert store.load().services["door"].secrets["pin"] > 41
+    assert reasons(store) == []
+    accept(store)
+    assert reasons(store) == []
+
+
 def test_an_epoch_that_somebody_wrote_in_advance_is_in_nobodys_way(
     store: SqlStore, stranger: Connection
 ) -> None:
