@@ -64,7 +64,8 @@ class Keeper:
 
     @property
     def due(self) -> bool:
-        return self._view.publishable and self._kept is not self._view.committed
+        is_kept = self._kept is self._view.committed and not self._witness.is_due
+        return self._view.publishable and not is_kept
 
     async def keep(self) -> bool:
         """Write what is due; False where the disk refuses."""

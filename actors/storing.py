@@ -153,6 +153,8 @@ class Storage:
         self._suspended: list[Store] = []
         self.starts_noted = 0
         """as the database has them; 0 where it was never read, or never noted any"""
+        self._start_to_note = 0
+        """the number of this start, until the database has it"""
         self._vouched_for: Committed | None = None
         self._unfit: Store | None = None
         """opened, and not gone on with: its audit alone is read"""
@@ -226,10 +228,20 @@ class Storage:
         async with self._turn:
             await self._note_boot(boot_seq)
 
+    async def _count_late(self) -> None:
+        """This start was counted while the database could not be read: perhaps too low, where instance.json
+        was lost. Callers hold the turn."""
+        if self._start_to_note <= self.starts_noted:
+            self._start_to_note = self._begin_above(self.starts_noted)
+        await self._note_boot(self._start_to_note)
+        self.view.wake()  # beacons count as this start
+
     async def _note_boot(self, boot_seq: int) -> None:
+        self._start_to_note = boot_seq
         if self._store is not None:
             try:
                 await trio.to_thread.run_sync(self._store.note_boot, boot_seq)
+                self._start_to_note = 0
             except DiskFull:
                 self._note_full()
             except DatabaseUnavailable as error:
@@ -321,8 +333,8 @@ class Storage:
             self.view.replace(committed)
             if self._is_silent:
                 await self._begin_to_vouch(store)
-            if self._started:  # the start could not be noted there before
-                await self._note_boot(self._begin_above(self.starts_noted))
+            if self._start_to_note:
+                await self._count_late()
 
     async def _is_fit(self, store: Store, judgement: Judgement) -> bool:
         """Whether it says what we know, takes writes, and was written by us; else it is not gone on with, and

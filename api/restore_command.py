@@ -79,6 +79,12 @@ def restore(accept: bool, dry_run: bool, reason: str | None, as_json: bool, **fl
                 )
             raise NotFound(f"{settings.data_dir} has no database")
         restored = _run(settings, reason, dry_run=dry_run)
+    for url, why in restored.unreachable.items():
+        click.echo(
+            f"warning: {url} could not be asked ({clean(why)}): if it knows of more, the server will say "
+            "rollback-suspected again, and this can be repeated",
+            err=True,
+        )
     if as_json:
         print_json(restored.to_object())
     else:
@@ -119,12 +125,6 @@ def _run(settings: Settings, reason: str | None, *, dry_run: bool) -> Restored:
 
 
 def _tell(restored: Restored, data_dir: Path, *, dry_run: bool) -> None:
-    for url, why in restored.unreachable.items():
-        click.echo(
-            f"warning: {url} could not be asked ({clean(why)}): if it knows of more, the server will say "
-            "rollback-suspected again, and this can be repeated",
-            err=True,
-        )
     if not restored.asked:
         click.echo(
             "warning: no broker was asked how far it had come; name those that the server has published to "

@@ -81,6 +81,7 @@ def weigh(judgement: Judgement, cached: Committed | None, here: Mark) -> Accepta
             for one in judgement.foreign
             if one.table == "registry"
             for kind, _, key in [one.key.partition("/")]
+            if key not in registry.get(kind, {})
         ),
         history={
             one.key: replay.services[one.key].history_before
@@ -166,7 +167,7 @@ def accept(
     return changes.reissue(
         what.before,
         written=_as_written(what, judgement),
-        registry=what.rows,
+        registry=(*what.rows, secret_rows.floor_at(revision)),
         epoch=epoch,
         revision=revision,
         catalogue=catalogue,

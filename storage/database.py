@@ -39,15 +39,18 @@ _SQLITE_DENY = 1
 _SQLITE_OK = 0
 
 
-def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
+def connect(
+    path: Path, key: bytes, *, read_only: bool = False, is_alone: bool = False
+) -> Connection:
     """An open connection, the key checked against the file; usable from any one thread at a time.
 
+    is_alone: with read_only, nobody else uses it, and no file of its own may be left beside it.
     The file must exist. Raises DatabaseUnopenable (wrong key, not a database) or
     DatabaseUnavailable (there, but can't be read now).
     """
     mode = "rw"
     if read_only:
-        mode = "ro&immutable=1" if _is_at_rest(path) else "ro"
+        mode = "ro&immutable=1" if _is_at_rest(path, is_alone=is_alone) else "ro"
     with translated(path):
         if 0 < path.stat().st_size < _SALT_BYTES:
             raise DatabaseUnopenable(f"{path.name} is cut short; nothing was changed")
@@ -78,10 +81,12 @@ def connect(path: Path, key: bytes, *, read_only: bool = False) -> Connection:
     return connection
 
 
-def _is_at_rest(path: Path) -> bool:
-    """Nothing is in its log, and its directory takes no index of one, without which SQLite opens nothing
-    but what it is told that nobody changes."""
-    return not (log_of(path).exists() or os.access(path.parent, os.W_OK))
+def _is_at_rest(path: Path, *, is_alone: bool) -> bool:
+    """Nothing is in its log, and its directory takes no index of one, or is to be left as it is: without
+    that SQLite opens nothing but what it is told that nobody changes."""
+    log = log_of(path)
+    has_log = log.exists() and not (is_alone and log.stat().st_size == 0)
+    return not has_log and (is_alone or not os.access(path.parent, os.W_OK))
 
 
 def _demand_writable(path: Path) -> None:

@@ -107,6 +107,11 @@ class Witness:
         self._boot_seq = max(self._boot_seq, boot_seq + 1)
         return self._boot_seq
 
+    @property
+    def is_due(self) -> bool:
+        """Whether `advance` has something to write, however far the database has come."""
+        return self._written.boot_seq != self._boot_seq
+
     def advance(self, mark: Mark, audit: tuple[int, str] = (0, GENESIS)) -> None:
         """Note how far the database and its audit (number and hash of its newest row) have come,
         durably; neither goes back. Raises OSError."""

@@ -60,11 +60,11 @@ class Expected:
     history: HistoryChain = field(default_factory=HistoryChain)
     history_before: int = 0
 
-    def change(self, action: str, changes: Sequence[Sequence[Any]]) -> None:
-        """What a row says of its values and secrets."""
+    def change(self, action: str, changes: Sequence[Sequence[Any]], floor: int) -> None:
+        """What a row says of its values and secrets. floor: no version is as low as that any more."""
         if action == _SECRET:
             name = changes[0][0]
-            last = max(self.secrets.get(name, 0), self.retired.pop(name, 0))
+            last = max(self.secrets.get(name, 0), self.retired.pop(name, 0), floor)
             self.secrets[name] = last + 1
             self.deleted = False
         elif action == _SECRET_DELETE:
@@ -92,6 +92,8 @@ class Replay:
         self.revision = 0
         self.accepted_epoch = 0
         """the newest with which an operator accepted what was kept"""
+        self.secret_floor = 0
+        """versions of secrets up to which may be in what was given up then"""
         self.names_digests = False
         """some row was written by a version that names digests"""
         self.registry_is_silent = False
@@ -120,7 +122,7 @@ class Replay:
     def _take(self, body: JsonObject, seq: int) -> None:
         self.revision, self.epoch_seq = body["revision"], body["epoch_seq"]
         if body["action"] == ACCEPT:
-            self.accepted_epoch = body["epoch_seq"]
+            self.accepted_epoch, self.secret_floor = body["epoch_seq"], body["revision"]
         if "config_epoch" in body:
             self.epochs[body["epoch_seq"]] = body["config_epoch"]
         self._take_accepted(body.get("accepted", {}))
@@ -149,7 +151,8 @@ class Replay:
         one.digest, one.kept_secrets = None, {}  # until this row names them
         one.revision, one.at, one.by = body["revision"], body["at"], body["by"]
         one.correlation_id = body["correlation_id"]
-        one.change("delete" if service in body.get("deleted", ()) else action, changes)
+        is_deleted = service in body.get("deleted", ())
+        one.change("delete" if is_deleted else action, changes, self.secret_floor)
         about = (
             one.revision,
             one.version,

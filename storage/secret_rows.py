@@ -2,6 +2,7 @@
 
 secret-mark      it should be set anew, and why: somebody who could read it was revoked
 secret-retired   the last version of one that was deleted, so that numbers are never used twice
+secret-floor     `accepted`: every version of before, here and in what was lost, is at most this one
 secrets-key      `rotation`: the change of the key that secrets are sealed under
 """
 
@@ -14,7 +15,9 @@ from config_manager.storage.state import Committed, RegistryRow
 
 MARK = "secret-mark"
 RETIRED = "secret-retired"
+FLOOR = "secret-floor"
 KEY = "secrets-key"
+ACCEPTED = "accepted"
 
 
 def key_of(service: str, name: str) -> str:
@@ -27,10 +30,19 @@ def marks(committed: Committed) -> Mapping[str, JsonObject]:
 
 
 def last_version(committed: Committed, service: str, name: str) -> int:
-    """The highest version this secret ever had, deleted ones included; 0 for one that never was."""
+    """The highest version this secret ever had, deleted ones included, or may have had in what an operator
+    gave up (`restore --accept`); 0 for one that never was."""
     known = committed.services.get(service)
-    retired = committed.registered(RETIRED).get(key_of(service, name), {"version": 0})
-    return max(known.secrets.get(name, 0) if known else 0, int(retired["version"]))
+    none = {"version": 0}
+    retired = committed.registered(RETIRED).get(key_of(service, name), none)
+    floor = committed.registered(FLOOR).get(ACCEPTED, none)
+    held = known.secrets.get(name, 0) if known else 0
+    return max(held, int(retired["version"]), int(floor["version"]))
+
+
+def floor_at(revision: int) -> RegistryRow:
+    """Each version is made by a revision of its own, so none is higher than all that were seen."""
+    return RegistryRow(FLOOR, ACCEPTED, {"version": revision})
 
 
 def rows_after_set(committed: Committed, service: str, name: str) -> tuple[RegistryRow, ...]:

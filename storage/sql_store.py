@@ -244,7 +244,10 @@ class SqlStore:
     @contextmanager
     def snapshot(self) -> Iterator[SqlSnapshot]:
         """On a connection of its own: nobody waits for who reads everything."""
-        with self._translated(), opened_snapshot(self._path, self._key) as snapshot:
+        with (
+            self._translated(),
+            opened_snapshot(self._path, self._key, is_alone=False) as snapshot,
+        ):
             yield snapshot
 
     def pending(self) -> Sequence[tuple[str, int]]:
@@ -612,12 +615,14 @@ class SqlStore:
 
 
 @contextmanager
-def opened_snapshot(path: Path, key: bytes) -> Iterator[SqlSnapshot]:
-    """Of a database that is in use or not; nothing of it is changed. Raises DatabaseUnopenable,
+def opened_snapshot(path: Path, key: bytes, *, is_alone: bool = True) -> Iterator[SqlSnapshot]:
+    """Nothing is changed, and if nobody else uses it nothing is left beside it. Raises DatabaseUnopenable,
     DatabaseUnavailable."""
+    if not path.exists() or path.stat().st_size == 0:  # any key would open an empty one
+        raise DatabaseUnopenable(f"there is no database in {path.parent}")
     with (
         translated(path),
-        closing(database.connect(path, key, read_only=True)) as connection,
+        closing(database.connect(path, key, read_only=True, is_alone=is_alone)) as connection,
     ):
         connection.text_factory = lambda text: text.decode("utf-8", "replace")
         connection.execute("BEGIN")
@@ -681,11 +686,12 @@ def noted_starts(path: Path, keys: Sequence[bytes], vouching: Vouching) -> int |
     """As the database has them, without a change to it; 0 where they are not ours. None if it holds nothing
     yet, or does not open with any of the keys now: whoever opens it says why."""
     for key in keys:
-        with suppress(DatabaseUnopenable, DatabaseUnavailable):
-            if path.exists() and path.stat().st_size > 0:
-                with opened_snapshot(path, key) as snapshot:
-                    is_ours = vouching.is_sealed(snapshot)
-                    return None if snapshot.head.seq == 0 else snapshot.boot_seq * is_ours
+        with (
+            suppress(DatabaseUnopenable, DatabaseUnavailable),
+            opened_snapshot(path, key) as snapshot,
+        ):
+            is_ours = vouching.is_sealed(snapshot)
+            return None if snapshot.head.seq == 0 else snapshot.boot_seq * is_ours
     return None
 
 

@@ -2,7 +2,8 @@
 
 `python -m tests.dying WORK TEMPLATE DIRECTORY`: copies TEMPLATE to DIRECTORY/1, /2, … and in each
 does the work, dying at the 1st, 2nd, … line that runs in what does it. Ends when the work got
-through; prints how many copies died. WORK is `rekey` (the database's key) or `rotate-secrets-key`.
+through; prints how many copies died. WORK is `rekey` (the database's key), `rotate-secrets-key`
+or `accept` (`restore --accept`).
 """
 
 from __future__ import annotations
@@ -20,17 +21,26 @@ from typing import Any, NamedTuple
 import trio
 from pydantic import SecretStr
 
-from config_manager.actors import secrets_rotating, storing
+from config_manager.actors import caching, restoring, secrets_rotating, storing
 from config_manager.actors.actor import Context
 from config_manager.actors.messages import RotateSecretsKey
 from config_manager.actors.mqtt import AiomqttTransport
+from config_manager.actors.restoring import accept_what_is_here
 from config_manager.actors.system import running_system
 from config_manager.config import files, world
 from config_manager.config.logging import configure
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
-from config_manager.storage import key_files, keys, recovery, rekeying, secret_rotation, sql_store
+from config_manager.storage import (
+    instance,
+    key_files,
+    keys,
+    recovery,
+    rekeying,
+    secret_rotation,
+    sql_store,
+)
 
 
 class Work(NamedTuple):
@@ -93,10 +103,27 @@ def rotate_secrets_key(data_dir: Path) -> None:
     trio.run(begin_and_wait)
 
 
+def accept(data_dir: Path) -> None:
+    """As `config-manager restore --accept` does it, with no broker to ask."""
+    settings = Settings(data_dir=data_dir, mqtt_url="none:")
+
+    async def work() -> None:
+        await accept_what_is_here(
+            settings,
+            catalogue=SAMPLE_CATALOGUE,
+            transport=AiomqttTransport(),
+            world=World(),
+            reason=None,
+            dry_run=False,
+        )
+
+    trio.run(work)
+
+
 def _in(*modules: Any, functions: tuple[str, ...] = ()) -> Callable[[CodeType], bool]:
     """Code of these modules, and of functions with these names in any of ours that stores."""
     files = {module.__file__ for module in modules}
-    stores = {storing.__file__, sql_store.__file__}
+    stores = {module.__file__ for module in (storing, sql_store, restoring, instance, caching)}
     return lambda code: (
         code.co_filename in files or (code.co_name in functions and code.co_filename in stores)
     )
@@ -111,6 +138,16 @@ WORKS = {
             secret_rotation,
             key_files,
             functions=("reseal", "_reseal", "_overwritten", "stage", "commit_staged"),
+        ),
+    ),
+    "accept": Work(
+        accept,
+        _in(
+            functions=(
+                "_keep",
+                *("repair", "stage", "_insert", "commit_staged", "note_boot"),
+                *("begin_anew", "_save", "save", "close", "_close"),
+            )
         ),
     ),
 }

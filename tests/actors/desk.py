@@ -20,6 +20,7 @@ from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.documents import Root, Snapshot
+from config_manager.config.strict_json import MAX_INTEGER
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
 from config_manager.storage.forgotten import forgotten
@@ -149,6 +150,7 @@ class Desk:
         self.outlet = Outlet(self.view)
         self.statuses = StatusBoard(forgotten=lambda *name: forgotten(self.view.committed, *name))
         self.witnessed: list[Witnessed] = []
+        self.boot_seq = MAX_INTEGER
         self.before_signing: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         publisher = Publisher(
             BrokerAddress("broker.test", 1883),
@@ -163,6 +165,7 @@ class Desk:
             will=lambda: Message(wire.HEALTH_TOPIC, b"{}", retained=True),
             believed=Believing(*roots),
             client_id="config-manager-test",
+            boot_seq=lambda: self.boot_seq,
             world=World(),
             statuses=self.statuses,
         )
@@ -176,6 +179,8 @@ class Desk:
         """As storing judges it."""
         await trio.sleep(0.3)  # longer than a broker's retained messages take
         self.witnessed.append(what)
+        if what.boot_seq is not None:
+            self.boot_seq = max(self.boot_seq, what.boot_seq + 1)
         self.view.publishable = not (
             what.beyond is not None
             or what.audit_head not in self._rows

@@ -11,13 +11,15 @@ import trio
 from trio.testing import MockClock
 
 from config_manager.actors.mqtt import BrokerUnavailable, Message
-from config_manager.config import wire
+from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS
 from config_manager.storage.forgotten import Forgotten, rows_after
 from config_manager.storage.state import Committed, with_rows
 from config_manager.storage.writes import Put
 from tests.actors.desk import Desk, MemoryBroker, snapshot, update
 from tests.config.makers import (
+    BEACON,
+    CONFIG_KEY,
     RECEIPT,
     ROOT_KEY,
     SECOND_CONFIG,
@@ -518,3 +520,63 @@ async def test_nothing_is_published_once_publishing_is_held_though_it_is_being_s
         desk.view.wake()
         with trio.fail_after(5):
             assert await desk.confirmations.wait("gate", 1)
+
+
+# ── starts that a broker knows of ──────────────────────────────────────────────────────────────
+
+
+async def test_a_retained_beacon_of_a_later_start_is_told_once_and_only_before_we_write_there(
+    autojump_clock: MockClock,
+) -> None:
+    committed = after(Put(service="gate", values={"a": 1}))
+    broker = Breaking()
+    broker.retained[wire.SNAPSHOT_TOPIC] = snapshot(committed, boot_seq=7)
+    desk = Desk(committed, broker)
+    desk.boot_seq = 3
+    desk.outlet.set_retained(wire.SNAPSHOT_TOPIC, ours := snapshot(committed, boot_seq=3))
+    async with desk.actor.running():
+        await trio.sleep(10)
+        assert [told.boot_seq for told in desk.witnessed] == [7]
+        assert desk.boot_seq == 8
+        assert broker.retained[wire.SNAPSHOT_TOPIC] == ours, "and we go on"
+        broker._tell(Message(wire.SNAPSHOT_TOPIC, snapshot(committed, boot_seq=20)))  # noqa: SLF001  a twin
+        await trio.sleep(10)
+        broker.breaks_and_forgets()
+        broker.retained[wire.SNAPSHOT_TOPIC] = snapshot(
+            committed, boot_seq=30
+        )  # it was there meanwhile
+        broker.away = False
+        await trio.sleep(70)
+        assert desk.boot_seq == 8, "who is outdone by a twin that runs would never come to an end"
+
+
+@pytest.mark.parametrize(("beacon", "raised"), [(1, 3), (2, 3), (3, 4), (4, 5)])
+async def test_the_same_number_is_outdone_too_and_a_lower_one_is_no_news(
+    autojump_clock: MockClock, beacon: int, raised: int
+) -> None:
+    committed = after(Put(service="gate", values={"a": 1}))
+    broker = MemoryBroker()
+    broker.retained[wire.SNAPSHOT_TOPIC] = snapshot(committed, boot_seq=beacon)
+    desk = Desk(committed, broker)
+    desk.boot_seq = 3
+    async with desk.actor.running():
+        await trio.sleep(10)
+    assert desk.boot_seq == raised
+
+
+async def test_a_beacon_that_somebody_else_signed_counts_for_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    committed = after(Put(service="gate", values={"a": 1}))
+    broker = MemoryBroker()
+    value = strict_json.loads_object(snapshot(committed, boot_seq=7))
+    beacon = replace(BEACON, boot_seq=2**50)
+    forged = sign(wire.BEACON, beacon.to_bytes(), CONFIG_KEY)  # another role's key
+    broker.retained[wire.SNAPSHOT_TOPIC] = strict_json.dumps(
+        {**value, "beacon": forged.to_object()}
+    )
+    desk = Desk(committed, broker)
+    desk.boot_seq = 3
+    async with desk.actor.running():
+        await trio.sleep(10)
+    assert desk.boot_seq == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -582,3 +583,88 @@ async def test_a_change_of_the_root_that_was_begun_is_finished_though_the_actors
                 broker.goes_on()
         assert [answer.status for answer in told] == [200]
         assert system.trust.current.version == 2
+
+
+# ── starts ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Died(BaseException):
+    """As SIGKILL would end it."""
+
+
+class DiesWriting(SystemDisk):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        if path.name == self.name:
+            raise Died
+        super().write_atomic(path, data, mode=mode)
+
+
+def starts_in(data: Path) -> tuple[int, int]:
+    """By instance.json, and by the database."""
+    with with_the_key(data) as reader:
+        ((noted,),) = reader.execute("SELECT boot_seq FROM counters").fetchall()
+    return json.loads((data / "instance.json").read_text())["boot_seq"], noted
+
+
+@asynccontextmanager
+async def on_this_disk(data: Path, disk: SystemDisk) -> AsyncIterator[System]:
+    settings = Settings(data_dir=data, mqtt_url="none:", bootstrap_token=SecretStr(TOKEN))
+    async with running_system(
+        settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World(disk=disk)
+    ) as system:
+        yield system
+
+
+async def test_a_first_start_that_died_before_it_was_counted_was_none(tmp_path: Path) -> None:
+    with pytest.raises(Died):
+        async with on_this_disk(tmp_path, DiesWriting("instance.json")):
+            raise AssertionError
+    assert (tmp_path / "config.db").stat().st_size > 0
+    assert not (tmp_path / "instance.json").exists()
+    async with on_disk(tmp_path) as system:
+        assert (system.health().ok, system.health().reasons) == (True, ())
+        assert (await Caller(system).ask("PUT", DOOR, {"open": True})).status == 201
+    assert starts_in(tmp_path) == (1, 1)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_database_that_comes_back_is_asked_how_often_this_instance_has_started(
+    tmp_path: Path,
+) -> None:
+    for _ in range(4):
+        async with on_disk(tmp_path) as system:
+            await Caller(system).ask("PUT", DOOR, {"open": True})
+    assert starts_in(tmp_path) == (4, 4)
+    database = tmp_path / "config.db"
+    good = database.read_bytes()  # every page but the first: it opens, and can't be read
+    database.write_bytes(good[:4096] + b"\xa5" * (len(good) - 4096))
+    (tmp_path / "instance.json").unlink()
+    async with on_disk(tmp_path) as system:
+        assert system.view.mode == "read-only"
+        database.write_bytes(good)
+        with trio.fail_after(10):
+            while system.view.mode == "read-only":
+                await system.view.changed()
+        assert (await Caller(system).ask("PUT", DOOR, {"open": False})).status == 200
+    assert starts_in(tmp_path) == (5, 5)
+    async with on_disk(tmp_path) as system:
+        assert system.health().reasons == ()
+    assert starts_in(tmp_path) == (6, 6)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_database_that_comes_and_goes_makes_no_start_another(tmp_path: Path) -> None:
+    async with on_disk(tmp_path) as system:
+        assert (await Caller(system).ask("PUT", DOOR, {"open": True})).status == 201
+        for _ in range(3):
+            (tmp_path / "config.db").rename(tmp_path / "away")
+            await read_only_for(system, "config.db")
+            (tmp_path / "away").rename(tmp_path / "config.db")
+            with trio.fail_after(10):
+                while system.view.mode == "read-only":
+                    await system.view.changed()
+    assert starts_in(tmp_path) == (1, 1)

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -237,6 +238,77 @@ def test_a_start_that_could_not_be_noted_is_with_what_is_written_next(
     disk.full = False
     later.advance(witness.mark)
     assert open_witness(path).boot_seq == 2
+
+
+# ── starts ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_who_has_no_file_is_missing_one_and_who_has_is_not(path: Path, witness: Witness) -> None:
+    assert open_witness(path.with_name("none")).is_missing
+    assert not open_witness(path).is_missing
+
+
+@pytest.mark.parametrize(("noted", "counts_as"), [(0, 2), (1, 2), (2, 3), (40, 41)])
+def test_a_start_counts_above_what_is_noted_elsewhere(
+    path: Path, witness: Witness, noted: int, counts_as: int
+) -> None:
+    again = open_witness(path)
+    again.boot(noted)
+    assert again.boot_seq == open_witness(path).boot_seq == counts_as
+    assert open_witness(path).mark == Mark(1, 7), "nothing else moves"
+
+
+def test_a_start_that_somebody_knows_of_later_is_outdone_and_written_with_what_comes_next(
+    path: Path, witness: Witness
+) -> None:
+    assert not witness.is_due
+    assert witness.begin_above(0) == 1, "it is above that already"
+    assert (witness.begin_above(1), witness.begin_above(9), witness.begin_above(4)) == (2, 10, 10)
+    assert (witness.is_due, open_witness(path).boot_seq) == (True, 1)
+    witness.advance(Mark(1, 7))
+    assert (witness.is_due, open_witness(path).boot_seq) == (False, 10)
+
+
+class Slow(SystemDisk):
+    """Stops before it writes, until it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writing, self.let = Event(), Event()
+
+    def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        self.writing.set()
+        assert self.let.wait(10)
+        super().write_atomic(path, data, mode=mode)
+
+
+def test_a_start_that_is_outdone_while_a_thread_writes_is_not_lost(
+    path: Path, witness: Witness
+) -> None:
+    disk = Slow()
+    ours = open_witness(path, world=World(disk=disk))
+    thread = Thread(target=ours.advance, args=(Mark(1, 8),))
+    thread.start()
+    assert disk.writing.wait(10)
+    assert ours.begin_above(9) == 10
+    disk.let.set()
+    thread.join(10)
+    assert (ours.boot_seq, ours.is_due) == (10, True)
+    ours.advance(Mark(1, 8))
+    again = open_witness(path)
+    assert (again.boot_seq, again.mark) == (10, Mark(1, 8))
+
+
+def test_who_begins_anew_goes_back_where_that_was_decided_and_stays_who_he_is(
+    path: Path, witness: Witness
+) -> None:
+    witness.begin_anew(Mark(2, 3), (2, "b" * 64), 50)
+    again = open_witness(path)
+    assert (again.mark, again.audit[:2]) == (Mark(2, 3), (2, "b" * 64))
+    assert (again.boot_seq, again.instance_id) == (50, witness.instance_id)
+    again.boot()
+    assert (again.boot_seq, witness.boot_seq) == (51, 50)
+    assert not witness.is_due
 
 
 # ── the lock ───────────────────────────────────────────────────────────────────────────────────

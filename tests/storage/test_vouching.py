@@ -404,6 +404,144 @@ def test_what_an_earlier_version_wrote_is_compared_with_its_rows_as_far_as_they_
     assert told == ["not-audited: door", "not-audited: history a"]
 
 
+@pytest.mark.parametrize("before", ["a configuration", "a token"])
+def test_what_is_written_before_anybody_vouches_makes_nothing_of_the_earlier_version_foreign(
+    store: SqlStore, stranger: Connection, before: str
+) -> None:
+    """The row that begins may not have come to the disk at the first start, and others did."""
+    forget_digests(stranger)
+    if before == "a token":
+        administer(store, CreateToken("later", "e" * 64, "read", ("*",), None, "ada"))
+    else:
+        Hand(store).write(Put(service="door", values={"volume": 1}))
+    judgement = judged(store, store.load())
+    assert (judgement.not_audited, judgement.is_silent) == ((), True)
+    store.commit([VOUCHING.begin(store.load(), store.load(), ADA)])
+    judgement = judged(store)
+    assert (judgement.not_audited, judgement.is_silent) == ((), False)
+
+
+def test_an_earlier_versions_delivery_that_is_none_is_not_vouched_for(
+    store: SqlStore, stranger: Connection
+) -> None:
+    forget_digests(stranger)
+    cached = store.load()
+    stranger.execute("UPDATE registry SET value = '{}' WHERE kind = 'delivery'")
+    store.commit([VOUCHING.begin(store.load(), cached, ADA)])
+    assert store.load().registered("delivery") == {}, "it is sealed anew"
+    assert reasons(store) == []
+
+
+def test_an_earlier_versions_token_or_payload_is_vouched_for_as_its_cache_has_it(
+    store: SqlStore, stranger: Connection
+) -> None:
+    forget_digests(stranger)
+    cached = store.load()
+    stranger.execute(
+        "UPDATE registry SET value = replace(value, 'read', 'admin') WHERE key = 'eve'"
+    )
+    stranger.execute(
+        "INSERT INTO registry SELECT kind, 'mallory', value FROM registry WHERE key = 'eve'"
+    )
+    stranger.execute(
+        "UPDATE outbox SET payload = CAST(replace(payload, '4', '9') AS BLOB) WHERE service = 'door'"
+    )
+    told = {one.reason for one in judged(store, cached).not_audited}
+    assert told == {
+        "not-audited: door",
+        "not-audited: registry token/eve",
+        "not-audited: registry token/mallory",
+    }
+
+
+def test_nothing_may_be_there_without_a_row_of_the_audit(
+    store: SqlStore, stranger: Connection
+) -> None:
+    for table in ("audit", "history", "configurations", "outbox"):
+        stranger.execute(f"DELETE FROM {table}")
+    stranger.execute(
+        "UPDATE counters SET audit_seq = 0, audit_head = ?, audit_seal = NULL", ("0" * 64,)
+    )
+    assert {"not-audited: registry token/eve", "not-audited: counters revision"} <= {
+        *reasons(store)
+    }
+    assert without(store.load(), judged(store).foreign).registered("token") == {}
+
+
+def test_rows_that_were_accepted_as_they_lay_are_held_to_that(
+    store: SqlStore, stranger: Connection
+) -> None:
+    stranger.execute(BROKEN["a row edited"])
+    accept(store)
+    assert reasons(store) == []
+    stranger.execute(
+        "UPDATE audit SET body = CAST(replace(body, 'eve', 'bob') AS BLOB) WHERE seq = 9"
+    )
+    assert reasons(store)[0] == "not-audited: audit 9"
+
+
+def test_rows_before_one_that_accepted_a_whole_audit_are_not_forgiven_anything(
+    store: SqlStore, stranger: Connection
+) -> None:
+    accept(store)
+    stranger.execute(BROKEN["a row edited"])
+    assert reasons(store)[0] == "not-audited: audit 9"
+
+
+def test_where_the_audit_is_not_whole_the_cache_is_accepted(
+    store: SqlStore, stranger: Connection
+) -> None:
+    cached = store.load()
+    stranger.execute("UPDATE configurations SET stored = '{\"volume\":9}' WHERE service = 'door'")
+    stranger.execute(
+        "INSERT INTO registry SELECT kind, 'mallory', value FROM registry WHERE key = 'eve'"
+    )
+    stranger.execute(BROKEN["a row edited"])
+    what = accept(store, cached=cached)
+    assert (what.as_it_lies, what.by_cache) == (True, True)
+    after = store.load()
+    assert after.services["door"].stored == cached.services["door"].stored
+    assert after.registered("token") == cached.registered("token")
+    assert reasons(store) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE TRIGGER t AFTER INSERT ON history BEGIN SELECT RAISE(ABORT, 'no'); END",
+        "UPDATE configurations SET stored = '{' WHERE service = 'door'",
+        "UPDATE configurations SET secrets = '[1]' WHERE service = 'door'",
+        "UPDATE registry SET value = '[1]' WHERE key = 'eve'",
+        "UPDATE audit SET body = x'ff' WHERE seq = 3",
+        "UPDATE audit SET seq = -5 WHERE seq = 3",
+        "UPDATE history SET by = CAST(x'ff' AS TEXT) WHERE service = 'a'",
+        "UPDATE counters SET boot_seq = 9223372036854775807",
+        "INSERT INTO history_keys VALUES ('door', 'volume', 99)",
+    ],
+)
+def test_whatever_was_written_there_can_be_accepted_and_gone_on_from(
+    store: SqlStore, stranger: Connection, statement: str
+) -> None:
+    stranger.execute(statement)
+    accept(store)
+    store.note_boot(7)
+    assert reasons(store) == []
+    Hand(store).write(Put(service="door", values={"volume": 2}))
+    assert reasons(store) == []
+
+
+def test_a_deleted_secrets_number_that_somebody_edited_is_put_back(
+    store: SqlStore, stranger: Connection
+) -> None:
+    stranger.execute(
+        "UPDATE registry SET value = json_set(value, '$.version', 0) WHERE kind = 'secret-retired'"
+    )
+    accept(store)
+    row = store.load().registered("secret-retired")["gone/other"]
+    assert row["version"] == 1
+
+
 # ── accepting ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -428,7 +566,7 @@ def accept(
         judged(store, cached=cached),
         highest=highest,
         highest_revision=highest.revision,
-        epoch_id="00000000-0000-4000-8000-00000000aaaa",
+        epoch_id=f"00000000-0000-4000-8000-{judgement.committed.audit_seq:012}",
         catalogue=m.CATALOGUE,
         who=ADA,
     )
@@ -526,6 +664,97 @@ def test_without_a_whole_audit_it_is_accepted_as_it_lies_and_vouched_for_from_th
     assert reasons(store) == []
     stranger.execute("UPDATE history SET by = 'mallory' WHERE service = 'door'")
     assert reasons(store) == ["not-audited: history door"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE counters SET revision = 9007199254740991",
+        "UPDATE counters SET epoch_seq = 9007199254740991",
+        "UPDATE counters SET revision = 1",
+        "UPDATE counters SET epoch_id = 'x'",
+        "UPDATE configurations SET revision = 9007199254740991 WHERE service = 'door'",
+        "UPDATE configurations SET version = 9007199254740991 WHERE service = 'door'",
+    ],
+)
+def test_numbers_that_somebody_wrote_are_not_gone_on_from(
+    store: SqlStore, stranger: Connection, statement: str
+) -> None:
+    before = store.load()
+    stranger.execute(statement)
+    assert reasons(store)
+    accept(store)
+    after = store.load()
+    assert (after.epoch.seq, after.revision) == (before.epoch.seq + 1, before.revision + 1)
+    assert after.services["door"].version == before.services["door"].version + 1
+    assert reasons(store) == []
+
+
+def test_no_version_of_a_secret_is_used_again_that_what_was_given_up_may_have_used(
+    store: SqlStore,
+) -> None:
+    """An instance that has the value of the other one would go on with that."""
+    accept(store, Mark(1, 40))
+    hand = Hand(store)
+    for service, name in (("door", "pin"), ("gone", "other"), ("a", "never was here")):
+        hand.write(SetSecret(service=service, name=name.replace(" ", "_"), value=Secret("new")))
+        assert store.load().services[service].secrets[name.replace(" ", "_")] > 40
+    hand.write(DeleteSecret(service="door", name="pin"))
+    hand.write(SetSecret(service="door", name="pin", value=Secret("newer")))
+    assert store.load().services["door"].secrets["pin"] > 41
+    assert reasons(store) == []
+    accept(store)
+    assert reasons(store) == []
+
+
+def test_an_epoch_that_somebody_wrote_in_advance_is_in_nobodys_way(
+    store: SqlStore, stranger: Connection
+) -> None:
+    for _ in range(2):
+        next_one = store.load().epoch.seq + 1
+        stranger.execute("INSERT INTO epochs VALUES (?, 'x', 3, 'then', 'why')", (next_one,))
+        Hand(store).write(NewEpoch(services={"a": {}}))
+        stranger.execute("INSERT INTO epochs VALUES (?, 'y', 3, 'then', 'why')", (next_one + 1,))
+        accept(store)
+    assert reasons(store) == []
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", "7", '"read"'])
+def test_a_token_that_is_none_is_named_and_gone(
+    store: SqlStore, stranger: Connection, value: str
+) -> None:
+    stranger.execute("UPDATE registry SET value = ? WHERE key = 'eve'", (value,))
+    assert reasons(store) == ["not-audited: registry token/eve"]
+    accept(store)
+    assert "eve" not in store.load().registered("token")
+    assert reasons(store) == []
+
+
+def test_history_that_was_accepted_as_it_lay_is_accepted_so_again(
+    store: SqlStore, stranger: Connection
+) -> None:
+    """What the audit lost then, it can't put back later."""
+    edited = "UPDATE history SET by = ? WHERE service = 'door' AND revision = 2"
+    stranger.execute("UPDATE audit SET body = CAST(replace(body, 'ada', 'eve') AS BLOB)")
+    assert accept(store).as_it_lies
+    Hand(store).write(Put(service="door", values={"volume": 1}))
+    for by in ("mallory", "trudy"):
+        stranger.execute(edited, (by,))
+        assert reasons(store) == ["not-audited: history door"]
+        what = accept(store)
+        assert (what.as_it_lies, set(what.repair.history)) == (False, {"door"})
+        assert reasons(store) == []
+    store.verify()
+
+
+def test_history_that_was_accepted_with_holes_is_no_reason_not_to_open_it_again(
+    store: SqlStore, stranger: Connection
+) -> None:
+    stranger.execute("DELETE FROM audit WHERE seq = 9")
+    stranger.execute("DELETE FROM history WHERE service = 'door' AND revision = 2")
+    assert accept(store).as_it_lies
+    assert reasons(store) == []
+    store.verify()
 
 
 def test_a_row_that_is_none_of_ours_says_nothing() -> None:
