@@ -122,7 +122,8 @@ class _Here:
         )
         _demand_keys(seen.root, self._keys)
         here = self._how_far(judgement, seen, is_whole=is_whole)
-        highest, revision = seen.highest(here, self._witness.mark)
+        cached = [self._cached.mark] if self._cached is not None else []
+        highest, revision = seen.highest(here, self._witness.mark, *cached)
         what = accepting.weigh(judgement, self._cached, here)
 
         def change(now: Judgement) -> Change:

@@ -242,7 +242,9 @@ def _say(
             click.echo(clean(f"{one['reason']}: {one['why']}"))
     problem = verdict.problem
     if problem is not None:
-        raise AuditBroken(f"row {problem.seq} ({problem.kind}): {clean(problem.detail)}")
+        is_of_a_row = problem.kind != "not-audited"
+        where = f"row {problem.seq} ({problem.kind}): " if is_of_a_row else ""
+        raise AuditBroken(where + clean(problem.detail))
     if not as_json:
         click.echo(f"{verdict.rows} rows, each as it was written, compared with {against}")
         click.echo(f"head: {verdict.head}")

@@ -94,8 +94,7 @@ class Judgement:
         if self.verdict.problem is not None or not self.foreign:
             return self.verdict.problem
         first = self.foreign[0]
-        name = f"{first.table} {first.key}" if first.table else first.key
-        return Problem(first.row, "not-audited", f"{name}: {first.why}")
+        return Problem(first.row, "not-audited", f"{first.reason}: {first.why}")
 
 
 class Vouching:

@@ -344,6 +344,10 @@ def test_people_read_what_was_done_and_who_may_enter_where_the_audit_can_not_tel
     processes, directory = shop
     data = timelines.new.copy(directory / "data")
     edit(data, FOREIGN["a row of the audit"][0], FOREIGN["a token made admin"][0])
+    by_cache = restore(processes, Path(shutil.copytree(data, directory / "cached")))
+    assert "what the last-known-good cache holds is accepted" in by_cache
+    assert "token eve (read: *)" in by_cache, "as the cache has it"
+    forget_cache(data)
     would = restore(processes, data, "--dry-run")
     done = restore(processes, data)
     for said in (would, done):
@@ -358,7 +362,7 @@ def test_people_read_what_was_done_and_who_may_enter_where_the_audit_can_not_tel
     edit(data, FOREIGN["a payload"][0], FOREIGN["a token made admin"][0])
     said = restore(processes, data)
     assert "not-audited: app: put back as the audit says" in said
-    assert "not-audited: registry token/eve: gone" in said
+    assert "not-audited: registry token/eve: let go" in said
 
 
 # ── a lost witness ─────────────────────────────────────────────────────────────────────────────
