@@ -133,7 +133,7 @@ def verify(
     contains: str | None,
 ) -> None:
     """Check every row; name the first that was altered, removed or put elsewhere. Then compare what is
-    kept with the rows: each configuration, its history, tokens and devices.
+    kept with the rows: each configuration, its history, tokens and devices; name each that differs, and why.
 
     The running server compares with the head that its beacons sign; a stopped data directory with its
     own counter and with instance.json; an export with the head that was signed with it. Exit code 5

@@ -43,8 +43,9 @@ def restore(accept: bool, dry_run: bool, reason: str | None, as_json: bool, **fl
       the receipts on them know; so services take it.
     - Configurations and histories that were edited past the server are put back
       as the audit says. Tokens and devices that were edited or added are removed.
-    - If the audit was edited, too, nothing can be put back: all is accepted as
-      it lies, and the command says so.
+    - If the audit is not whole, nothing can be put back: what the last-known-good
+      cache has is accepted, or without it all as it lies. The command says so.
+    - It lists who may enter from now on.
     - One row of the audit, `restore`, says what was done.
 
     Name every broker that the server has published to, with --mqtt-url or CONFIG_MANAGER_MQTT_URL: they know
@@ -58,8 +59,9 @@ def restore(accept: bool, dry_run: bool, reason: str | None, as_json: bool, **fl
       config-manager restore --accept --mqtt-url mqtt://broker \\
         --reason "the disk was lost"
 
-    Exit code 3 if the database can't be opened, 4 if a server uses it, 5 if a broker holds a newer trust
-    root whose keys are not here. docs/security.md has a walk-through (An old data directory).
+    Exit code 3 if the database can't be opened or is gone, 4 if a server uses it, 5 if a broker holds a newer
+    trust root whose keys are not here, 6 if there never was a database. docs/security.md has a walk-through (An
+    old data directory).
     """
     forbid_dumps()
     if not accept:
