@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from config_manager.actors.broker_ways import ways_to_brokers
@@ -13,7 +14,7 @@ from config_manager.actors.starting import open_sql_store
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import Root
-from config_manager.config.errors import InvalidValues, RootRefused
+from config_manager.config.errors import DatabaseUnopenable, InvalidValues, RootRefused
 from config_manager.config.names import Mark
 from config_manager.config.settings import Settings
 from config_manager.config.strict_json import JsonObject
@@ -107,7 +108,11 @@ class _Here:
         loaded = self._files.load()
         if loaded is None:
             raise RootRefused("trust/root.json is missing; put it back from a backup")
-        key = rekeying.settle(self._database, self._keys.db, self._keys.db_key)
+        key = (
+            self._key()
+            if dry_run
+            else rekeying.settle(self._database, self._keys.db, self._keys.db_key)
+        )
         with opened_snapshot(self._database, key) as snapshot:
             judgement = self._vouching.judge(snapshot, cached=self._cached)
             noted = snapshot.boot_seq if self._vouching.is_sealed(snapshot) else 0
@@ -165,6 +170,14 @@ class _Here:
             unreachable=unread,
             access=_access(after),
         )
+
+    def _key(self) -> bytes:
+        """Of the two, while a change of the database's key is not finished."""
+        successor = self._keys.db.read_successor()
+        if successor is not None:
+            with suppress(DatabaseUnopenable), opened_snapshot(self._database, successor):
+                return successor
+        return self._keys.db_key
 
     def _how_far(self, judgement: Judgement, seen: Retained, *, is_whole: bool) -> Mark:
         """By the audit, if it is whole. Else the database only claims it."""

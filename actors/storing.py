@@ -590,7 +590,9 @@ class Storage:
 
         def judge() -> tuple[Judgement, int]:
             with store.snapshot() as snapshot:
-                judged = self._vouching.judge(snapshot, known, contains=contains, look_up=look_up)
+                judged = self._vouching.judge(
+                    snapshot, known, cached=before, contains=contains, look_up=look_up
+                )
                 return judged, snapshot.head.seq
 
         try:

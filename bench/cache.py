@@ -41,7 +41,9 @@ def run(yard: Yard, mqtt_port: int, *, services: int, puts: int) -> Iterator[Fig
     ours = yard.ours(mqtt_port, "cache")
     path = yard.directory / "cache-data" / "config.lkg"
     each: list[int] = []
-    with httpx.Client(base_url=f"http://{ours.host}:{ours.port}", headers=AUTH, timeout=30) as http:
+    with httpx.Client(
+        base_url=f"http://{ours.host}:{ours.port}", headers=AUTH, timeout=30, trust_env=False
+    ) as http:
         for number in range(services):
             body = {"text": "x" * 1_000 * _KILOBYTES}
             http.put(f"/api/v1/config/large-{number}", json=body).raise_for_status()
