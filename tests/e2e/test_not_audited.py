@@ -225,7 +225,11 @@ def test_many_are_not_all_listed_but_counted(filled: Filled, shop: tuple[Process
 # ── what earlier versions wrote ────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture(params=VERSIONS, ids=lambda earlier: earlier.version)
+BEFORE_DIGESTS = [earlier for earlier in VERSIONS if earlier.version in ("0.1.0", "0.2.0")]
+"""Their rows of the audit name none."""
+
+
+@pytest.fixture(params=BEFORE_DIGESTS, ids=lambda earlier: earlier.version)
 def earlier(request: pytest.FixtureRequest) -> Earlier:
     made: Earlier = request.param
     return made
