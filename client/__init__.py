@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from config_manager.actors.mqtt import Transport
     from config_manager.client import aio_connection
-    from config_manager.client.actor import Follower, follow
+    from config_manager.client.actor import follow
     from config_manager.client.config import LiveConfig, OpenConfig
+    from config_manager.client.follower import Follower
     from config_manager.client.identity import trust_init
     from config_manager.client.instance import Change, NotNow
     from config_manager.client.opening import OptionArguments
@@ -83,8 +84,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "client.actor": ("Follower", "follow"),
+    "client.actor": ("follow",),
     "client.config": ("LiveConfig", "OpenConfig"),
+    "client.follower": ("Follower",),
     "client.identity": ("trust_init",),
     "client.instance": ("Change", "NotNow"),
     "client.precedence": ("Explanation",),

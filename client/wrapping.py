@@ -26,7 +26,7 @@ from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World
 
 if TYPE_CHECKING:
-    from config_manager.client.actor import Follower
+    from config_manager.client.follower import Follower
 
 _STOP_WITHIN_S = 10.0
 
