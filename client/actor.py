@@ -31,9 +31,9 @@ from config_manager.client.callbacks import check_runs
 from config_manager.client.config import LiveConfig
 from config_manager.client.driver import FAREWELL_S, TICK_S, Apply, Driver, Listener
 from config_manager.client.follower import Anything, Follower
-from config_manager.client.instance import Change
 from config_manager.client.opening import OptionArguments, Options, Prepared, prepare
 from config_manager.client.saying import say
+from config_manager.client.todo import Change
 from config_manager.client.words import leaves_of
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.world import World
@@ -319,8 +319,8 @@ class _Driver(Driver[M]):
                     await self._step(partial(instance.retry, now))
                 case None:
                     pass
-                case _:
-                    assert_never(news)
+                case _ as unreachable:
+                    assert_never(unreachable)
             if now >= wakes_at:  # also where messages never pause: time must not depend on them
                 await self._step(partial(instance.tick, now, wall_now))
                 await self._keep_what_waits()

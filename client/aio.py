@@ -26,9 +26,9 @@ from config_manager.client.brokers import parse_addresses
 from config_manager.client.callbacks import check_runs
 from config_manager.client.config import LiveConfig
 from config_manager.client.driver import FAREWELL_S, TICK_S, Apply, Driver
-from config_manager.client.instance import Change
 from config_manager.client.opening import OptionArguments, Options, Prepared, prepare
 from config_manager.client.saying import say
+from config_manager.client.todo import Change
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.world import World

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from config_manager.client.claim import Claim, Onlooker
-from config_manager.client.subscriber import Died, Kept
+from config_manager.client.kept import Died, Kept
+from config_manager.client.trial import after_a_death
 from config_manager.config import strict_json, trust, wire
 from config_manager.config.documents import ConfigUpdate, Root
 from config_manager.config.names import Mark
@@ -21,9 +22,6 @@ from config_manager.config.sealed_file import SealBroken, SealedFile
 from config_manager.config.trust import Distrust, Seen
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
-
-DEATHS_THAT_POISON = 2
-"""In a row, within the bake time: a single one may be an ordinary stop by a signal."""
 
 _BEFORE_ANY_DATE = float("-inf")
 
@@ -161,7 +159,7 @@ class Cache:
             # another process lives with it; where nothing was proved there is nothing better to run
             runs = tried if running is None else proved
             return replace(runs, tried_elsewhere=trial)
-        return _after_a_death(proved, tried, trial, was_asked=value.get("trial_asked") is True)
+        return after_a_death(proved, tried, was_asked=value.get("trial_asked") is True)
 
     def _kept_envelope(self, value: Any) -> tuple[tuple[ConfigUpdate, Envelope] | None, bool]:
         """One of the file's envelopes, and whether its signer is good no more; raises Distrust."""
@@ -200,24 +198,6 @@ class Cache:
     @staticmethod
     def _verify_under(root: Root, envelope: Envelope, now: float) -> bytes:
         return trust.verify(envelope, wire.CONFIG_UPDATE, "config", root, now)
-
-
-def _after_a_death(
-    proved: Kept, tried: Kept, trial: tuple[ConfigUpdate, Envelope], *, was_asked: bool
-) -> Kept:
-    """The service died of it, or beside it: nobody can tell.
-
-    An ordinary stop by a signal looks the same, so only the second death in a row is proof; and none is
-    if nothing ran before, for then the model's defaults are no better proved. If it was only asked about,
-    it is asked again.
-    """
-    update, envelope = trial
-    before = tried.died
-    times = before.times + 1 if before is not None and before.digest == envelope.digest else 1
-    died = Died(update.revision, envelope.digest, times)
-    if times >= DEATHS_THAT_POISON and proved.running is not None:
-        return replace(proved, died=died, poison=envelope.digest)
-    return replace(proved if was_asked else tried, died=died)
 
 
 def _died_to_list(died: Died) -> list[int | str]:

@@ -14,8 +14,9 @@ from config_manager.config.dumps import forbid_dumps
 if TYPE_CHECKING:
     import trio
 
+    from config_manager.client.events import Event
     from config_manager.client.formats import Format
-    from config_manager.client.subscriber import Event, Kept
+    from config_manager.client.kept import Kept
     from config_manager.client.wrapping import Wrapped
     from config_manager.config.secret import Secret
 
@@ -453,7 +454,7 @@ def _write(line: bytes) -> None:
 
 def to_line(service: str, event: Event) -> dict[str, Any]:
     """An event as the object that `run` prints."""
-    from config_manager.client.subscriber import Applied, Deleted, Refused, Stale
+    from config_manager.client.events import Applied, Deleted, Refused, Stale
 
     match event:
         case Applied(update, _, source, signer_revoked):

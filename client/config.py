@@ -18,9 +18,10 @@ from config_manager.config.errors import ConfigurationStale, ForkedAway
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from config_manager.client.instance import Change, Instance
+    from config_manager.client.events import Event
+    from config_manager.client.instance import Instance
     from config_manager.client.precedence import Explanation
-    from config_manager.client.subscriber import Event
+    from config_manager.client.todo import Change
 
 M = TypeVar("M", bound=BaseModel)
 

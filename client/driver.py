@@ -19,7 +19,10 @@ from pydantic import BaseModel
 from config_manager.client.background import Outcome, Work, Worker
 from config_manager.client.callbacks import check_answer
 from config_manager.client.config import LoopEvent, Wakeup
-from config_manager.client.instance import (
+from config_manager.client.events import Event
+from config_manager.client.opening import ABSENT_GRACE_S, Prepared
+from config_manager.client.saying import OnceAMinute, say, say_event
+from config_manager.client.todo import (
     Call,
     Change,
     Do,
@@ -31,9 +34,6 @@ from config_manager.client.instance import (
     TooStale,
     Written,
 )
-from config_manager.client.opening import ABSENT_GRACE_S, Prepared
-from config_manager.client.saying import OnceAMinute, say, say_event
-from config_manager.client.subscriber import Event
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.world import World, backoff_s
@@ -200,8 +200,8 @@ class Driver(ABC, Generic[M]):
                 self._show(self._instance.receipt() if is_late else do)
             case TooStale(reason, policy):
                 self._too_stale(reason, policy)
-            case _:
-                assert_never(do)
+            case _ as unreachable:
+                assert_never(unreachable)
 
     def _too_stale(self, reason: str, policy: str) -> None:
         level = logging.INFO if policy == "report" else logging.WARNING

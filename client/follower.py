@@ -9,8 +9,8 @@ import trio
 from pydantic import BaseModel, ConfigDict
 
 from config_manager.client.config import Wakeup
-from config_manager.client.instance import Change
-from config_manager.client.subscriber import Applied, Event, Offered, Resigned, RootTrusted
+from config_manager.client.events import Applied, Event, Offered, Resigned, RootTrusted
+from config_manager.client.todo import Change
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
 

@@ -36,15 +36,16 @@ from config_manager.client.identity import (
     load_identity,
     trust_init,
 )
-from config_manager.client.instance import BAKE_S, Instance, OnStale, Policy
+from config_manager.client.instance import Instance
 from config_manager.client.judging import DoesNotFit
+from config_manager.client.kept import Kept
 from config_manager.client.misspelt import say_unknown
 from config_manager.client.overrides import prefix_of
 from config_manager.client.places import expanded, home
 from config_manager.client.precedence import Layers
 from config_manager.client.root_chain import Link
 from config_manager.client.saying import say
-from config_manager.client.subscriber import Kept
+from config_manager.client.todo import BAKE_S, OnStale, Policy
 from config_manager.config.errors import NothingDelivered, SettingsInvalid
 from config_manager.config.names import InstanceName, ServiceName, parse_instance, parse_service
 from config_manager.config.world import World

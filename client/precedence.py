@@ -35,6 +35,8 @@ from config_manager.config.strict_json import JsonObject
 
 M = TypeVar("M", bound=BaseModel)
 
+_NO_VALUE = object()
+
 Origin = Literal["environment", ".env", "delivered", "secret file", "default"]
 
 
@@ -99,6 +101,23 @@ class Effective(Generic[M]):
                 if why.origin in ("environment", ".env")
             )
         )
+
+    def changed_since(self, old: Effective[M]) -> frozenset[str]:
+        """The keys whose value differs. What a factory makes anew each time counts if another was given."""
+        keys = {*keys_of(old.held), *keys_of(self.held)}
+        anew = old.made_anew.keys() & self.made_anew.keys() & keys
+        following = old.following & self.following
+        changed = {key for key in keys - anew - following if _differ(old.held, self.held, key)}
+        changed |= {key for key in anew if old.made_anew[key] != self.made_anew[key]}
+        if changed:
+            changed |= {key for key in following if _differ(old.held, self.held, key)}
+        return frozenset(changed)
+
+
+def _differ(old: BaseModel, new: BaseModel, key: str) -> bool:
+    """Whether a key's value differs; so does one that can't be compared."""
+    one, other = value_of(old, key, _NO_VALUE), value_of(new, key, _NO_VALUE)
+    return one is not other and attempt(lambda: bool(one != other), True)
 
 
 @dataclass(frozen=True, slots=True)

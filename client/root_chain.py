@@ -85,6 +85,20 @@ class RootChain:
         """The newest version with that key; None: no version that we know had it."""
         return max((v for v, link in self._links.items() if keyid in link.root.keys), default=None)
 
+    def explained(self, verdict: Distrust) -> Distrust:
+        """With what became of the keys that the newest root does not list any more."""
+        last = {keyid: self.last_to_list(keyid) for keyid in sorted(verdict.strangers)}
+        revoked = [
+            f"root {version} was the last to list {keyid[:16]}: it is revoked"
+            for keyid, version in last.items()
+            if version is not None
+        ]
+        if not revoked:
+            return verdict
+        still_unknown = frozenset(keyid for keyid, version in last.items() if version is None)
+        detail = "; ".join((verdict.detail, *revoked))
+        return Distrust(verdict.reason, detail, strangers=still_unknown)
+
     def offer(self, topic: str, data: bytes, now: float) -> list[Link | Turned]:
         """What follows from a message on a root's topic: versions to trust now, in order, and
         what was turned down. now: wall clock in Unix seconds."""

@@ -10,8 +10,7 @@ import logging
 from functools import partial
 from typing import Any
 
-from config_manager.client.guarded import attempt
-from config_manager.client.subscriber import (
+from config_manager.client.events import (
     Applied,
     Deleted,
     Event,
@@ -21,6 +20,7 @@ from config_manager.client.subscriber import (
     RootTrusted,
     Stale,
 )
+from config_manager.client.guarded import attempt
 
 _COMPLAINT_PERIOD_S = 60.0
 

@@ -25,8 +25,8 @@ from config_manager.client.aio_connection import Connect
 from config_manager.client.background import Outcome, Worker, run_in
 from config_manager.client.callbacks import check_answer, check_plain, name_of
 from config_manager.client.config import UNREAD_CHANGES
-from config_manager.client.instance import Change
 from config_manager.client.saying import say
+from config_manager.client.todo import Change
 from config_manager.client.validating import complete
 from config_manager.client.words import Secrets, spelt
 from config_manager.config.errors import ConfigManagerError
