@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, assert_never, cast
 
 import click
 
@@ -14,7 +14,7 @@ from config_manager.config.dumps import forbid_dumps
 if TYPE_CHECKING:
     import trio
 
-    from config_manager.client.events import Event
+    from config_manager.client.events import News
     from config_manager.client.formats import Format
     from config_manager.client.kept import Kept
     from config_manager.client.wrapping import Wrapped
@@ -452,9 +452,9 @@ def _write(line: bytes) -> None:
         line = line[os.write(1, line) :]
 
 
-def to_line(service: str, event: Event) -> dict[str, Any]:
+def to_line(service: str, event: News) -> dict[str, Any]:
     """An event as the object that `run` prints."""
-    from config_manager.client.events import Applied, Deleted, Refused, Stale
+    from config_manager.client.events import Applied, Deleted, Fresh, Refused, Stale
 
     match event:
         case Applied(update, _, source, signer_revoked):
@@ -480,5 +480,7 @@ def to_line(service: str, event: Event) -> dict[str, Any]:
             }
         case Stale(reason):
             return {"event": "stale", "reason": reason}
-        case _:
+        case Fresh():
             return {"event": "fresh"}
+        case _ as unreachable:
+            assert_never(unreachable)

@@ -80,4 +80,7 @@ class RootTrusted:
     link: Link
 
 
-Event: TypeAlias = Offered | Applied | Refused | Deleted | Resigned | Stale | Fresh | RootTrusted
+News: TypeAlias = Applied | Refused | Deleted | Stale | Fresh
+"""What a service can act on, and `client run` prints."""
+
+Event: TypeAlias = News | Offered | Resigned | RootTrusted

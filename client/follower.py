@@ -9,7 +9,7 @@ import trio
 from pydantic import BaseModel, ConfigDict
 
 from config_manager.client.config import Wakeup
-from config_manager.client.events import Applied, Event, Offered, Resigned, RootTrusted
+from config_manager.client.events import Applied, Event, News
 from config_manager.client.todo import Change
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
@@ -37,7 +37,7 @@ class Follower:
         self.instance = instance
         self.running: Applied | None = None
         self._secrets = secrets
-        self._unread: deque[Event] = deque(maxlen=_UNREAD_EVENTS)
+        self._unread: deque[News] = deque(maxlen=_UNREAD_EVENTS)
         self._news = Wakeup(trio.Event)
 
     @property
@@ -50,10 +50,10 @@ class Follower:
         """What was delivered sealed with the running configuration."""
         return self._secrets()
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[News]:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> News:
         while not self._unread:
             await self._news.wait()
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -62,10 +62,9 @@ class Follower:
     def _tell(self, event: Event) -> None:
         if isinstance(event, Applied):
             self.running = event
-        if isinstance(event, Resigned | Offered | RootTrusted):
-            return  # nothing that a service could act on
-        self._unread.append(event)
-        self._news.wake()
+        if isinstance(event, News):
+            self._unread.append(event)
+            self._news.wake()
 
     def _swap(self, values: Anything, change: Change[Anything] | None) -> None:
         """`current` is what was delivered, as it was delivered."""

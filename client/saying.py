@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 from config_manager.client.events import (
     Applied,
     Deleted,
     Event,
     Fresh,
+    Offered,
     Refused,
     Resigned,
     RootTrusted,
@@ -90,5 +91,7 @@ def say_event(service: str, event: Event) -> None:
             say(logging.WARNING, "stale", service=service, reason=reason)
         case Fresh():
             say(logging.INFO, "fresh", service=service)
-        case _:
-            pass  # an offer: what comes of it is said
+        case Offered():
+            pass  # what comes of it is said
+        case _ as unreachable:
+            assert_never(unreachable)
