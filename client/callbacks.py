@@ -44,6 +44,6 @@ def check_answer(answer: object, role: str) -> None:
     )
 
 
-def name_of(callback: Callable[..., Any]) -> str:
-    """As its author knows it, for the log."""
+def callback_name(callback: Callable[..., Any]) -> str:
+    """As the log names it: as its author does."""
     return str(getattr(callback, "__qualname__", None) or type(callback).__name__)

@@ -44,7 +44,7 @@ from config_manager.client.overrides import prefix_of
 from config_manager.client.places import expanded, home
 from config_manager.client.precedence import Layers
 from config_manager.client.root_chain import Link
-from config_manager.client.saying import say
+from config_manager.client.saying import say, say_older_taken
 from config_manager.client.todo import BAKE_S, OnStale, Policy
 from config_manager.config.errors import NothingDelivered, SettingsInvalid
 from config_manager.config.names import InstanceName, ServiceName, parse_instance, parse_service
@@ -205,58 +205,29 @@ def prepare(
     identity = _identity(state_dir, options, said, world)
     named = options.instance or said.get("CONFIG_MANAGER_INSTANCE")
     name = parse_instance(named) if named else identity.instance
-    prefix = prefix_of(model, service) if options.prefix is None else options.prefix
-    layers = Layers(model, prefix, environment=environment, env_file=lines)
-    say_unknown(model, prefix, environment, lines)
+    layers = _layers(model, service, options.prefix, environment, lines)
     claim = Claim(state_dir, service)
     with ExitStack() as unless_all_goes_well:
         unless_all_goes_well.callback(claim.close)
-        if not claim.take() and not claim.is_barred:
-            say(
-                logging.INFO,
-                "kept file shared",
-                service=service,
-                detail="another process of this service writes it; this one reads it until that ends",
-            )
+        _claim(claim, service)
         cache = Cache(state_dir, service, identity.file_key, identity.roots, world, claim)
         kept, broken = _load(cache)
         boots = Boots(state_dir / f"{service}.boot", claim, world)
         if cache.is_the_one_before is not None and broken is None and kept is not None:
-            begins_with = kept.to_start_with
-            say(
-                logging.WARNING,
-                "older kept file taken",
-                service=service,
-                revision=None if begins_with is None else begins_with[0].revision,
-                detail=cache.is_the_one_before,
-            )
-        try:
+            say_older_taken(service, kept.to_start_with, cache.is_the_one_before)
+        with _in_words(model):
             instance = Instance(
                 service,
                 name,
                 identity,
                 layers,
                 kept,
-                policy=Policy(
-                    options.bake_s,
-                    frozenset(options.restart_required) | _marked_restart_required(model),
-                    options.max_stale_s,
-                    options.on_stale,
-                ),
+                policy=_policy(model, options),
                 boot_seq=boots.number,
                 asks=asks,
                 requires=options.require,
                 world=world,
             )
-        except DoesNotFit as error:
-            if error.only_lacks:
-                raise SettingsInvalid(
-                    f"{model.__name__}: {error}; give it a default, or open it with require=True, which "
-                    "waits for what is delivered"
-                ) from None
-            raise SettingsInvalid(
-                f"{model.__name__}: its own defaults and overrides do not fit together: {error}"
-            ) from None
         prepared = Prepared(
             options,
             service,
@@ -276,6 +247,55 @@ def prepare(
         )
         unless_all_goes_well.pop_all()
     return prepared
+
+
+def _layers(
+    model: type[M],
+    service: ServiceName,
+    prefix: str | None,
+    environment: Mapping[str, str],
+    lines: env_file.Lines,
+) -> Layers[M]:
+    if prefix is None:
+        prefix = prefix_of(model, service)
+    layers = Layers(model, prefix, environment=environment, env_file=lines)
+    say_unknown(model, prefix, environment, lines)
+    return layers
+
+
+def _claim(claim: Claim, service: str) -> None:
+    if not claim.take() and not claim.is_barred:
+        say(
+            logging.INFO,
+            "kept file shared",
+            service=service,
+            detail="another process of this service writes it; this one reads it until that ends",
+        )
+
+
+def _policy(model: type[BaseModel], options: Options) -> Policy:
+    return Policy(
+        options.bake_s,
+        frozenset(options.restart_required) | _marked_restart_required(model),
+        options.max_stale_s,
+        options.on_stale,
+    )
+
+
+@contextmanager
+def _in_words(model: type[BaseModel]) -> Iterator[None]:
+    """A model that does not fit its own defaults and overrides is SettingsInvalid."""
+    try:
+        yield
+    except DoesNotFit as error:
+        if error.only_lacks:
+            raise SettingsInvalid(
+                f"{model.__name__}: {error}; give it a default, or open it with require=True, which "
+                "waits for what is delivered"
+            ) from None
+        raise SettingsInvalid(
+            f"{model.__name__}: its own defaults and overrides do not fit together: {error}"
+        ) from None
 
 
 def _service_of(model: type[BaseModel], options: Options) -> ServiceName:

@@ -28,7 +28,7 @@ from config_manager.client.judging import judging
 from config_manager.client.overrides import Override, laid_over, read_overrides
 from config_manager.client.type_walk import types_within
 from config_manager.client.validating import Validator, has_own_sources, keys_of, value_of
-from config_manager.client.words import MASK, Secrets, secrets_in
+from config_manager.client.words import MASK, Secrets, secrets_in, texts_in
 from config_manager.config.documents import ConfigUpdate
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
@@ -183,7 +183,7 @@ class Layers(Generic[M]):
         beneath = {key: one.value for key, one in self._beneath.items()}
         given = layered.under(beneath, overridden, deeply=self._has_own_sources)
         hidden = self._hidden(known, layered.delivered, overridden)
-        hidden += [text for value in beneath.values() for text in _texts_in(value)]
+        hidden += [text for value in beneath.values() for text in texts_in(value)]
         with judging(self.model, Secrets(hidden)):
             held = self._validator.validate(given)
             # a list in there can be changed by who has it; if it can't be copied, so be it
@@ -238,7 +238,7 @@ class Layers(Generic[M]):
         hidden: list[str | bytes] = [one.reveal() for one in known.values()]
         for layer in layers:
             for key in self._secret_keys & layer.keys():
-                hidden += _texts_in(layer[key])
+                hidden += texts_in(layer[key])
         return hidden
 
     def _explain(self, key: str, values: M, layered: _Layered) -> Explanation:
@@ -277,12 +277,3 @@ def _holds_secrets(annotation: Any) -> bool:
         or (isinstance(kind, str | ForwardRef) and "Secret" in str(kind))
         for kind in types_within(annotation)
     )
-
-
-def _texts_in(value: Any) -> list[str | bytes]:
-    """Every text in a JSON value; numbers as they are spelt."""
-    if isinstance(value, dict):
-        return [text for inner in value.values() for text in _texts_in(inner)]
-    if isinstance(value, list):
-        return [text for inner in value for text in _texts_in(inner)]
-    return [] if value is None or isinstance(value, bool) else [str(value)]

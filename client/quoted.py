@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import is_dataclass
 from itertools import islice, takewhile
 
-from pydantic import BaseModel
-
+from config_manager.client.parts import parts_of
 from config_manager.client.words import MOST_READ, masked
 
 _MOST_PARTS = 100_000
@@ -39,7 +39,7 @@ def _texts(value: object) -> set[str] | None:
     parts = 0
     while waiting:
         one = waiting.pop()
-        inner = _within(one)
+        inner = None if is_dataclass(one) else parts_of(one)  # a message spells that as a whole
         if inner is None:
             texts.update((str(one), repr(one)))
         else:
@@ -48,14 +48,6 @@ def _texts(value: object) -> set[str] | None:
         if parts + len(waiting) > _MOST_PARTS:
             return None
     return texts - {""}
-
-
-def _within(value: object) -> Iterable[object] | None:
-    if isinstance(value, BaseModel):
-        return dict(value).values()
-    if isinstance(value, Mapping):
-        return value.values()
-    return value if isinstance(value, list | tuple | set | frozenset) else None
 
 
 class _Quoted:

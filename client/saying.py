@@ -22,6 +22,7 @@ from config_manager.client.events import (
     Stale,
 )
 from config_manager.client.guarded import attempt
+from config_manager.client.kept import Version
 
 _COMPLAINT_PERIOD_S = 60.0
 
@@ -47,6 +48,12 @@ def _log_line(level: int, event: str, text: str, extra: dict[str, Any] | None) -
 def _on_one_line(value: Any) -> str:
     """Nobody's words begin a line of their own, but a traceback, whose lines are set off."""
     return str(value).replace("\r", "\\r").rstrip("\n").replace("\n", "\n    ")
+
+
+def say_older_taken(service: str, running: Version | None, why: str) -> None:
+    """The newest kept file can't be read, and the one before is taken."""
+    revision = running[0].revision if running is not None else None
+    say(logging.WARNING, "older kept file taken", service=service, revision=revision, detail=why)
 
 
 class OnceAMinute:
