@@ -4,11 +4,11 @@ environment, `.env` and defaults.
     CONFIG_MANAGER_STATE_DIR   the instance's own directory; else systemd's STATE_DIRECTORY, else
                                XDG_STATE_HOME/config-manager, else ~/.local/state/config-manager
     CONFIG_MANAGER_MQTT_URL    the brokers; else mqtt://localhost:1883
-    CONFIG_MANAGER_ROOT        the publisher's root.json, pinned where nothing is pinned yet
+    CONFIG_MANAGER_ROOT        the publisher's root.json, pinned if nothing is pinned yet
     CONFIG_MANAGER_INSTANCE    this instance's name; else the one made with its keys
 
-A line of `.env` counts where the environment does not have the variable; one for the state directory
-only where it has no STATE_DIRECTORY either.
+A line of `.env` counts if the environment does not have the variable; one for the state directory only if
+it has no STATE_DIRECTORY either.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ FIRST_WAIT_S = 5.0
 """How long the very first start waits for a publisher before it runs on the model's defaults."""
 
 REQUIRED_WAIT_S = 20.0
-"""The same where the caller requires a configuration: longer than a first start waits for a floor."""
+"""The same if the caller requires a configuration: longer than a first start waits for a floor."""
 
 ABSENT_GRACE_S = 0.5
 """The snapshot is rewritten at most once a second: a first configuration may be ahead of it."""
@@ -69,11 +69,11 @@ class Options:
     """What a service may say when it opens its configuration. Times in seconds.
 
     service: its name; None is the model's `SERVICE`. state_dir, mqtt_url, root, instance: None is "as the
-    environment says" (`CONFIG_MANAGER_…`). root: the publisher's root.json, pinned where nothing is pinned.
+    environment says" (`CONFIG_MANAGER_…`). root: the publisher's root.json, pinned if nothing is pinned.
     instance: this instance's name. prefix: of the overriding variables; None is `STT_WORKER_` for
     stt-worker, or a `BaseSettings`' own; "" takes the bare key. env_file: read once, at start, for these
-    and for our own variables; None reads none; if nothing is said, `.env`, or what a `BaseSettings` names
-    itself. require: raise NothingDelivered where nothing was ever delivered. first_wait_s: how long a start
+    and for the client's own variables; None reads none; if nothing is said, `.env`, or what a `BaseSettings` names
+    itself. require: raise NothingDelivered if nothing was ever delivered. first_wait_s: how long a start
     without a last-known-good file waits for a publisher; None is 5, or 20 with require. bake_s: how long it
     must live with a change before that counts as proved; 0 proves at once. restart_required: keys that only
     a restart changes. max_stale_s, on_stale: what to do (`report`, `warn`, `stop`) once nothing has proved
@@ -161,7 +161,7 @@ class Prepared(Generic[M]):
 
     @contextmanager
     def disk_thread(self) -> Iterator[Worker]:
-        """The thread that writes. The claim ends after its last write: until then nobody else may."""
+        """The thread that writes. The claim ends after its last write: until then no other process may."""
         with ExitStack() as unless_it_starts:
             unless_it_starts.callback(self.claim.close)
             disk = Worker(f"disk {self.service}")
@@ -176,7 +176,7 @@ class Prepared(Generic[M]):
             disk.close()
 
     def check_required(self) -> None:
-        """Raises NothingDelivered where the service requires what did not come."""
+        """Raises NothingDelivered if the service requires what did not come."""
         if self.options.require and self.instance.source == "defaults":
             raise NothingDelivered(
                 f"{self.service} requires its configuration, and none was delivered within "
@@ -237,9 +237,7 @@ def prepare(
             cache,
             partial(_keep_root, state_dir, world),
             options.mqtt_url or said.get("CONFIG_MANAGER_MQTT_URL") or DEFAULT_MQTT_URL,
-            # the same for as long as the process lives: a broker that sees it again says the will of
-            # the connection before at once, not after the receipts of the new one
-            f"cm-{service}-{name}-{world.randomness.token(3).hex()}",
+            _client_id(service, name, world),
             kept is not None and kept.to_start_with is not None,
             "; ".join(filter(None, (identity.broken, broken))) or None,
             claim,
@@ -298,6 +296,12 @@ def _in_words(model: type[BaseModel]) -> Iterator[None]:
         ) from None
 
 
+def _client_id(service: ServiceName, name: InstanceName, world: World) -> str:
+    """The same for as long as the process lives: a broker that sees it again says the will of the connection
+    before at once, not after the receipts of the new one."""
+    return f"cm-{service}-{name}-{world.randomness.token(3).hex()}"
+
+
 def _service_of(model: type[BaseModel], options: Options) -> ServiceName:
     service = options.service or getattr(model, "SERVICE", None)
     if not isinstance(service, str):
@@ -309,7 +313,7 @@ def _service_of(model: type[BaseModel], options: Options) -> ServiceName:
 
 
 def default_state_dir(environment: Mapping[str, str]) -> str:
-    """Raises SettingsInvalid where it would be in a home directory and there is none."""
+    """Raises SettingsInvalid if it would be in a home directory and there is none."""
     if named := environment.get("CONFIG_MANAGER_STATE_DIR"):
         return str(expanded(named))
     if listed := environment.get("STATE_DIRECTORY"):

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from config_manager.client.cli import to_line
 from config_manager.client.events import (
     Applied,
     Deleted,
@@ -17,6 +16,7 @@ from config_manager.client.events import (
     RootTrusted,
     Stale,
 )
+from config_manager.client.running import to_line
 from config_manager.config import wire
 from tests.client import makers as m
 from tests.client import roots as r
