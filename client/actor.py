@@ -1,8 +1,8 @@
 """Following one service under Trio: brokers in, verified configuration out.
 
-Starts from the last-known-good file before any network, connects to every broker it was given, for
-ever, and merges what they say: it doesn't matter which of them is honest or up. One task per broker
-reads; one task judges, keeps and swaps, so that everything has one order. `instance` decides.
+The client starts from the last-known-good file, before any network. It stays connected to every broker
+that it was given, and merges what they say: it doesn't matter which of them is honest or up. One task per
+broker reads. One task judges, keeps and swaps, so that everything has one order. `instance` decides.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ async def _driving(
             except Exception as error:  # noqa: BLE001  the body's own: not to be wrapped by a nursery
                 raised = error
             finally:
-                # also when we are cancelled: what runs is still there to say that we leave
+                # also if this is cancelled: the farewell still needs what runs
                 with trio.CancelScope(shield=True), trio.move_on_after(FAREWELL_S):
                     await driver.end()
                 driver.stop()
@@ -209,7 +209,7 @@ class _Driver(Driver[M]):
         world: World,
     ) -> None:
         super().__init__(prepared, listener, apply, disk, world)
-        self._scope = trio.CancelScope(shield=True)  # it ends after the body, whoever is cancelled
+        self._scope = trio.CancelScope(shield=True)  # it ends after the body, whatever is cancelled
         self._nursery: trio.Nursery
         self._transport: Transport | None = None
         self._inbox, self._news = trio.open_memory_channel[_News](_INBOX)
@@ -321,7 +321,7 @@ class _Driver(Driver[M]):
                     pass
                 case _ as unreachable:
                     assert_never(unreachable)
-            if now >= wakes_at:  # also where messages never pause: time must not depend on them
+            if now >= wakes_at:  # also if messages never pause: time must not depend on them
                 await self._step(partial(instance.tick, now, wall_now))
                 await self._keep_what_waits()
                 await self._count_as_newest()

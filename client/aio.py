@@ -1,6 +1,6 @@
 """Following one service under asyncio: the same rules (`instance`), one aiomqtt connection a broker.
 
-No Trio in here, and no trio-asyncio: importing that changes `asyncio.run()` for the whole process.
+This module imports neither Trio nor trio-asyncio: that one changes `asyncio.run()` for the whole process.
 """
 
 from __future__ import annotations
@@ -95,14 +95,14 @@ async def open_config(
                 with suppress(TimeoutError):
                     async with asyncio.timeout(FAREWELL_S):
                         await driver.end()
-            finally:  # also where whoever cancelled us loses patience
+            finally:  # also if the caller is cancelled once more
                 config._close()  # noqa: SLF001
                 await driver.stop(tasks)
 
 
 @asynccontextmanager
 async def _watched(driver: _Driver[Any], tasks: list[asyncio.Task[Any]]) -> AsyncIterator[None]:
-    """The body, cancelled where one of our tasks fails; then that failure is raised from it."""
+    """The body. If a task of the driver fails, the body is cancelled, and raises that failure."""
     body = asyncio.current_task()
     assert body is not None
     cancelled_before = body.cancelling()
@@ -321,5 +321,5 @@ def _end_now(reading: asyncio.Timeout) -> None:
 
 
 def _now() -> float:
-    """Monotonic seconds, by the loop's own clock: who replaces the loop replaces time."""
+    """Monotonic seconds, by the loop's own clock: another loop brings its own time."""
     return asyncio.get_running_loop().time()

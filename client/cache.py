@@ -1,7 +1,7 @@
 """The client's last-known-good: the publisher's own envelope and the marks, sealed.
 
-Whoever steals the file reads nothing; whoever steals its key still can't forge, for the envelope in
-it is verified again against the chain of roots. A key that is past its date, or that a newer root no
+A thief of the file reads nothing. A thief of its key still can't forge, for the envelope in it is
+verified again against the chain of roots. A key that is past its date, or that a newer root no
 longer lists, still starts the service (`signer_revoked`): what it signed was right when it was taken.
 """
 
@@ -46,8 +46,8 @@ class Cache:
         world: World,
         claim: Claim | Onlooker | None = None,
     ) -> None:
-        """roots: every one that was trusted, the newest last. claim: who does not hold it only
-        reads; None where nobody else can be there."""
+        """roots: every one that was trusted, the newest last. claim: a process that does not hold it
+        only reads; None if no other process can be there."""
         self._service = service
         self._roots = roots
         self._world = world
@@ -59,7 +59,7 @@ class Cache:
         )
 
     def load(self) -> Kept | None:
-        """What was kept, None where nothing was; raises KeptBroken, or OSError for a sick disk."""
+        """What was kept, None if nothing was; raises KeptBroken, or OSError for a sick disk."""
         try:
             data = self._file.read()
         except FileNotFoundError:
@@ -73,7 +73,7 @@ class Cache:
 
     @property
     def is_the_one_before(self) -> str | None:
-        """Why what was loaded is not the newest that was kept; None where it is."""
+        """Why what was loaded is not the newest that was kept; None if it is."""
         why = self._file.newest_unread
         return None if why is None else f"{why}; this is the one before"
 
@@ -112,7 +112,7 @@ class Cache:
         )
 
     def _may_write(self, kept: Kept) -> bool:
-        """Whether the file is ours, or its writer has ended and knew nothing newer: never back."""
+        """Whether this process writes the file, or its writer has ended and knew nothing newer: never back."""
         if not self._writes:
             assert self._claim is not None
             if not self._claim.take():
@@ -156,7 +156,7 @@ class Cache:
         if trial is None or value["trial_ended_well"]:
             return replace(tried, trial_ended_well=trial is not None)
         if self._claim is not None and not self._claim.take():
-            # another process lives with it; where nothing was proved there is nothing better to run
+            # another process lives with it; if nothing was proved, there is nothing better to run
             runs = tried if running is None else proved
             return replace(runs, tried_elsewhere=trial)
         return after_a_death(proved, tried, was_asked=value.get("trial_asked") is True)

@@ -130,7 +130,7 @@ class OpenConfig(Generic[M]):
         return Counter({str(k): v for k, v in self._instance.subscriber.refusals.items()})
 
     def _check_followed(self) -> None:
-        """Raises where nobody keeps `current` current."""
+        """Raises if `current` is not kept up to date any more."""
         if self._is_forked_away:
             raise ForkedAway(
                 f"{self.service}: this was opened before a fork, and only the parent process follows "
@@ -144,7 +144,7 @@ class OpenConfig(Generic[M]):
         self._has_ended = True
 
     def _fail(self, error: BaseException) -> None:
-        """Its driver ended, and not on purpose: whoever reads it from now on is told."""
+        """Its driver ended, and not on purpose: reading `current` raises from now on."""
         self._end()
         if not isinstance(error, ConfigurationStale):
             hidden = self._instance.effective.hidden
@@ -203,7 +203,7 @@ class LiveConfig(OpenConfig[M]):
         return changes
 
     def _close(self) -> None:
-        """No change comes any more: whoever reads changes, in whatever task, is through."""
+        """No change comes any more: every reader of changes ends."""
         self._end()
         for reader in self._readers:
             reader.has_ended = True

@@ -1,7 +1,7 @@
 """What a service makes of each configuration that is offered to it, sans I/O.
 
-It has to fit the service's model, and its secrets have to be here; nobody may hold; the callback, if there
-is one, is asked. What becomes of the offer by this, `Trial` says.
+It is applied if it fits the service's model, if its secrets are here, if nobody holds what runs, and if the
+callback accepts it. `Trial` says what becomes of the offer by this.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class Deciding(Generic[M]):
         return self._subscriber.trial
 
     def _say_no_answer(self, now: float) -> list[Do[M]]:
-        """Once, where a callback takes so long that the operator should know."""
+        """Once, if a callback takes so long that the operator should know."""
         if self._asked_at is None or now - self._asked_at < NO_ANSWER_AFTER_S:
             return []
         self._asked_at = None

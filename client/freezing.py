@@ -1,8 +1,8 @@
 """What is delivered is immutable, and stays an instance of the service's own class.
 
-Two tasks that look at `current` must see the same, so nobody may assign to a delivered model or to a
+Two tasks that look at `current` must see the same, so no code may assign to a delivered model or to a
 model within it. The class is the user's: no subclass stands in for it, so that registries, unions, own
-`__hash__` and `__slots__`, and validators that assign work as they do without us. Instead a delivered
+`__hash__` and `__slots__`, and validators that assign work as they do without the client. Instead a delivered
 instance is marked, and its class refuses to assign to marked instances; every other instance of the
 class is as it was. A copy, pickled or not, is marked too.
 """
@@ -110,7 +110,7 @@ def _refuse_assignments(model: type[BaseModel]) -> None:
     assign: Callable[[Any, str, Any], None] | None = model.__dict__.get("__setattr__")
     delete: Callable[[Any, str], None] | None = model.__dict__.get("__delattr__")
 
-    # where the class has none of its own, the next in the order of the instance's class has its turn:
+    # if the class has none of its own, the next in the order of the instance's class has its turn:
     # a class derived from this one may have mixed another in
 
     def __setattr__(self: BaseModel, name: str, value: Any) -> None:  # noqa: N807

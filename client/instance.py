@@ -6,8 +6,8 @@
 A driver (`actor` for Trio, `aio` for asyncio) does what `Do` says, in order, and tells what came of
 it. A refusal at any step leaves what runs untouched. Each step is said in a receipt.
 
-In which order things happen is said here; what the service makes of an offer in `deciding`, what becomes
-of it in `trial`, what is said of it in `receipts`.
+This module says in which order things happen, `deciding` what the service makes of an offer, `trial` what
+becomes of it, and `receipts` what is said of it.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class Instance(Generic[M]):
         requires: bool = False,
         world: World,
     ) -> None:
-        """asks: there is a callback to ask before a change. requires: nobody runs it before something
-        was delivered, so the model need not have defaults. Raises DoesNotFit where the overrides alone
+        """asks: there is a callback to ask before a change. requires: it does not run before something
+        was delivered, so the model need not have defaults. Raises DoesNotFit if the overrides alone
         do not fit the model."""
         self.service = service
         self.instance = instance
@@ -143,7 +143,7 @@ class Instance(Generic[M]):
 
     @property
     def due(self) -> float | None:
-        """When `tick` should be called, where that is sooner than the next second."""
+        """When `tick` should be called, if that is sooner than the next second."""
         return self.subscriber.due
 
     @property
@@ -190,8 +190,7 @@ class Instance(Generic[M]):
         return [Tell(Refused("callback", detail))]
 
     def was_delayed(self, seconds: float) -> None:
-        """What was decided took so long to be done, for the disk took nothing: a bake time begins with
-        what runs."""
+        """The disk took nothing for so long. A bake time begins when what is on trial really runs."""
         self._deciding.was_delayed(seconds)
 
     def opened(self) -> None:
@@ -200,7 +199,7 @@ class Instance(Generic[M]):
 
     def receive(self, topic: str, payload: bytes, wall_now: float, now: float) -> list[Do[M]]:
         """One message from a broker."""
-        if self._has_ended:  # nobody would live to see it through
+        if self._has_ended:  # the process ends before it is done
             return []
         if topic == self.deliveries.topic:
             return self._on_sealed(payload, wall_now, now)
@@ -267,7 +266,7 @@ class Instance(Generic[M]):
         self._deciding.holds -= 1
 
     def retry(self, now: float) -> list[Do[M]]:
-        """Apply what was put off, where nothing stands against it any more."""
+        """Apply what was put off, if nothing stands against it any more."""
         return [] if self._has_ended else self._deciding.retry(now)
 
     def called(self, error: BaseException | None, now: float) -> list[Do[M]]:

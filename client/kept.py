@@ -28,12 +28,12 @@ class Died:
 class Kept:
     """What survives a restart.
 
-    running: the configuration that runs and its envelope; None where only marks could be read.
+    running: the configuration that runs and its envelope; None if only marks could be read.
     trial: one that runs, or is about to, and has yet to live through its bake time; then `running`
     is the one before. trial_asked: the service is still being asked about it. trial_ended_well: the
     service stopped on purpose meanwhile. died: the one that the service died beside last, and how
     often in a row. poison: the digest of one that it died of: not tried again until a newer one comes.
-    seen: the highest ever accepted, tombstones included; None where no key of today vouches for any.
+    seen: the highest ever accepted, tombstones included; None if no key of today vouches for any.
     beacon_order: the highest beacon, so that an old one proves nothing after a restart. Both stand
     as long as the keys that vouched for them: seen_by and beacons_by hold the highest of each key.
     root_version: of the newest root that was trusted. signer_revoked: found while loading, never
@@ -111,7 +111,7 @@ def is_same(one: Version | None, other: Version | None) -> bool:
 
 
 def merged(kept: Envelope, newer: Envelope, role: Role) -> Envelope:
-    """The same content with the signatures of both, as far as the role lists who signed."""
+    """The same content with the signatures of both, but only of keys that the role lists."""
     if newer.signers <= kept.signers:
         return kept
     both = (*newer.signatures, *kept.signatures)

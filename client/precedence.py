@@ -46,7 +46,7 @@ class Explanation:
 
     name: of the variable, or the secret file, that set it. revision, at, correlation_id: of the
     configuration that delivered it, or that is shadowed. shadowed: the delivered value that an
-    override hides, else None. server_default: what the server filled in where nobody set the key.
+    override hides, else None. server_default: what the server filled in if nobody set the key.
     """
 
     key: str
@@ -79,7 +79,7 @@ class Effective(Generic[M]):
 
     values: M
     held: M
-    """equal to `values`, and never handed out: a list in those can be changed by who has it"""
+    """equal to `values`, and never handed out: a caller can change a list in those"""
     explanations: Mapping[str, Explanation]
     update: ConfigUpdate | None
     secrets: Mapping[str, Secret] = field(default_factory=dict)
@@ -151,7 +151,7 @@ class Layers(Generic[M]):
         environment: Mapping[str, str],
         env_file: Mapping[str, str | None] | None = None,
     ) -> None:
-        """Raises SettingsInvalid, naming the variable, where an override does not fit its key."""
+        """Raises SettingsInvalid, naming the variable, if an override does not fit its key."""
         self.model = model
         self._validator = Validator(model)
         self._has_own_sources = has_own_sources(model)
@@ -186,7 +186,7 @@ class Layers(Generic[M]):
         hidden += [text for value in beneath.values() for text in texts_in(value)]
         with judging(self.model, Secrets(hidden)):
             held = self._validator.validate(given)
-            # a list in there can be changed by who has it; if it can't be copied, so be it
+            # a caller can change a list in there; what can't be copied is shared
             values = freeze(attempt(lambda: held.model_copy(deep=True), held))
             return Effective(
                 values,

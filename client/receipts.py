@@ -114,7 +114,7 @@ class Account(Generic[M]):
 
     def _signed(self, document: Receipt) -> PublishReceipt:
         payload = attempt(document.to_bytes, b"")
-        if not payload:  # nobody's words may end a driver: without them, then
+        if not payload:  # no words may end a driver: it goes without them
             document = replace(document, last_attempt=None, overrides=(), correlation_id=None)
             payload = document.to_bytes()
         signed = self._signing_key.sign(wire.signed_bytes(wire.RECEIPT, payload)).signature

@@ -1,7 +1,7 @@
-"""The client's log lines: standard `logging`, because they are a guest in somebody's service.
+"""The client's log lines. They go through the standard `logging`, because the process is the service's.
 
 A line reads `applied service=stt-worker revision=7 …`; the same fields are on the record as
-`record.fields`, for who writes JSON (`config_manager.config.json_lines.JsonLines` does).
+`record.fields`, for a handler that writes JSON (`config_manager.config.json_lines.JsonLines` does).
 """
 
 from __future__ import annotations

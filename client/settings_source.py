@@ -68,7 +68,7 @@ def delivered(
 
 
 class DeliveredSource(PydanticBaseSettingsSource):
-    """What was last delivered to a service and verified. Empty where nothing was, or can be trusted:
+    """What was last delivered to a service and verified. Empty if nothing was, or if it can't be trusted:
     the log says which, and the service starts all the same."""
 
     def __init__(

@@ -48,7 +48,7 @@ _LOOK_S = 5.0
 class Config(Generic[M]):
     """A service's typed, live configuration, for programs without an event loop.
 
-    apply: asked before a change, in a thread that is ours; if it raises, the change is refused, and if it
+    apply: asked before a change, in a thread of its own; if it raises, the change is refused, and if it
     raises NotNow, it is asked again. on_change callbacks run in a thread each, after the change. options:
     see `opening.Options`. Opening raises what `config_manager.client.open_config` raises. With
     `on_stale="stop"` `current` raises ConfigurationStale, and so does leaving the block.
@@ -230,7 +230,7 @@ class Config(Generic[M]):
             self._do(lambda: hold.__exit__(None, None, None))
 
     def _do(self, step: Callable[[], object]) -> None:
-        """In the loop's thread, and back when it is done; here where there is no loop any more."""
+        """In the loop's thread, and back when it is done; here if there is no loop any more."""
         if self._is_forked_away:
             self._config._check_followed()  # noqa: SLF001
         assert self._loop is not None
@@ -318,7 +318,9 @@ class Config(Generic[M]):
         outcome = await run_in(asks, partial(self._ask, change))
         if isinstance(outcome.error, Exception) and not isinstance(outcome.error, StopIteration):
             raise outcome.error
-        if outcome.error is not None:  # what a coroutine can't raise, or what would end our thread
+        if (
+            outcome.error is not None
+        ):  # what a coroutine can't raise, or what would end the driver's thread
             raise RuntimeError(_why_not(outcome.error)) from outcome.error
 
     def _ask(self, change: Change[M]) -> None:

@@ -170,14 +170,14 @@ class Trial:
         return self if self.offered is not None else replace(self, offered=self.runs)
 
     def withdraw(self) -> Trial:
-        """The configuration was deleted: nobody wants any more what was offered before."""
+        """The configuration was deleted, and the offer with it."""
         return replace(self, offered=None)
 
     def resigned(
         self, envelope: Envelope, merge: Callable[[Envelope, Envelope], Envelope]
     ) -> Trial:
-        """The same, where these very bytes are kept: with this envelope's signatures, which is how what
-        runs survives the key that it was signed by at first. merge: what was kept and this one."""
+        """Add this envelope's signatures wherever these very bytes are kept. So what runs survives the key
+        that signed it first. merge: what was kept and this one."""
 
         def signed(one: Version | None) -> Version | None:
             if one is None or one[1].digest != envelope.digest:
@@ -330,8 +330,8 @@ class Trial:
 
 
 def after_a_death(proved: Kept, tried: Kept, *, was_asked: bool) -> Kept:
-    """The service died of what it tried, or beside it: nobody can tell. What was kept, without what was
-    tried and with it.
+    """What to keep after the service died of what it tried, or beside it: the client can't tell which.
+    proved, tried: what was kept, without and with that.
 
     An ordinary stop by a signal looks the same, so only the second death in a row is proof; and none is
     if nothing ran before, for then the model's defaults are no better proved. If it was only asked about,
