@@ -29,14 +29,15 @@ if TYPE_CHECKING:
 
     from config_manager.actors.mqtt import Transport
     from config_manager.client import aio_connection
-    from config_manager.client.actor import Follower, follow
+    from config_manager.client.actor import follow
     from config_manager.client.config import LiveConfig, OpenConfig
+    from config_manager.client.events import Applied, Deleted, Event, Fresh, Refused, Stale
+    from config_manager.client.follower import Follower
     from config_manager.client.identity import trust_init
-    from config_manager.client.instance import Change, NotNow
     from config_manager.client.opening import OptionArguments
     from config_manager.client.precedence import Explanation
-    from config_manager.client.subscriber import Applied, Deleted, Event, Fresh, Refused, Stale
     from config_manager.client.threads import Config
+    from config_manager.client.todo import Change, NotNow
     from config_manager.config.errors import (
         ConfigManagerError,
         ConfigurationStale,
@@ -83,13 +84,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "client.actor": ("Follower", "follow"),
+    "client.actor": ("follow",),
     "client.config": ("LiveConfig", "OpenConfig"),
+    "client.events": ("Applied", "Deleted", "Event", "Fresh", "Refused", "Stale"),
+    "client.follower": ("Follower",),
     "client.identity": ("trust_init",),
-    "client.instance": ("Change", "NotNow"),
     "client.precedence": ("Explanation",),
-    "client.subscriber": ("Applied", "Deleted", "Event", "Fresh", "Refused", "Stale"),
     "client.threads": ("Config",),
+    "client.todo": ("Change", "NotNow"),
     "config.errors": (
         "ConfigManagerError",
         "ConfigurationStale",

@@ -1,82 +1,52 @@
 """Following one service under Trio: brokers in, verified configuration out.
 
-Starts from the last-known-good file before any network, connects to every broker it was given, for
-ever, and merges what they say: it doesn't matter which of them is honest or up. One task per broker
-reads; one task judges, keeps and swaps, so that everything has one order. `instance` decides.
+The client starts from the last-known-good file, before any network. It stays connected to every broker
+that it was given, and merges what they say: it doesn't matter which of them is honest or up. One task per
+broker reads. One task judges, keeps and swaps, so that everything has one order. `instance` decides.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
-    Generic,
     NamedTuple,
     NoReturn,
-    Protocol,
     TypeAlias,
     TypeVar,
     Unpack,
+    assert_never,
     cast,
 )
 
 import trio
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from config_manager.client.background import Outcome, Worker, run_under_trio
-from config_manager.client.callbacks import check_answer, check_runs
+from config_manager.client.background import Outcome, Work, Worker, run_under_trio
+from config_manager.client.callbacks import check_runs
 from config_manager.client.config import LiveConfig
-from config_manager.client.instance import (
-    Call,
-    Change,
-    Do,
-    Keep,
-    KeepRoot,
-    PublishReceipt,
-    Swap,
-    Tell,
-    TooStale,
-    Written,
-)
-from config_manager.client.opening import (
-    ABSENT_GRACE_S,
-    OptionArguments,
-    Options,
-    Prepared,
-    prepare,
-)
-from config_manager.client.saying import OnceAMinute, say, say_event
-from config_manager.client.subscriber import Applied, Event, Offered, Resigned, RootTrusted
+from config_manager.client.driver import FAREWELL_S, TICK_S, Apply, Driver, Listener
+from config_manager.client.follower import Anything, Follower
+from config_manager.client.opening import OptionArguments, Options, Prepared, prepare
+from config_manager.client.saying import say
+from config_manager.client.todo import Change
 from config_manager.client.words import leaves_of
 from config_manager.config.errors import ConfigurationStale
-from config_manager.config.secret import Secret
-from config_manager.config.strict_json import JsonObject
-from config_manager.config.world import World, backoff_s
+from config_manager.config.world import World
 
 if TYPE_CHECKING:  # at run time they would bring a broker client into every importing service
-    from config_manager.actors.mqtt import Connection, Message, Transport
+    from config_manager.actors.mqtt import Message, Transport
     from config_manager.config.brokers import BrokerAddress
 
 M = TypeVar("M", bound=BaseModel)
 
-Apply = Callable[[Change[M]], Awaitable[None] | None]
-"""The service's say in a change: return to accept, raise to refuse, raise NotNow to be asked again."""
-
 _Messages: TypeAlias = "AsyncGenerator[Message, None]"
 
-_TICK_S = 1.0
-_BACKOFF_S = 0.5
-_BACKOFF_LIMIT_S = 30.0
 _INBOX = 64
-_UNREAD_EVENTS = 256
-_KEEP_RETRY_S = 1.0
-_FAREWELL_S = 1.0
 
 
 class _Lost(NamedTuple):
@@ -99,74 +69,6 @@ class _Released(NamedTuple):
 
 
 _News = _Arrived | _Lost | _Called | _Released
-
-
-class Anything(BaseModel):
-    """The model of who takes whatever is delivered."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-
-class _Listener(Protocol[M]):
-    """Who hears what the driver finds out."""
-
-    def _tell(self, event: Event) -> None: ...
-
-    def _swap(self, values: M, change: Change[M] | None) -> None: ...
-
-    def _fail(self, error: BaseException) -> None: ...
-
-
-class Follower:
-    """What `follow` gives: an async iterator of events, and the configuration that runs.
-
-    A service that only looks at `current` may leave the events unread: past 256 of them the oldest
-    are dropped, never the newest.
-    """
-
-    def __init__(
-        self, service: str, instance: str, secrets: Callable[[], Mapping[str, Secret]] = dict
-    ) -> None:
-        self.service = service
-        self.instance = instance
-        self.running: Applied | None = None
-        self._secrets = secrets
-        self._unread: deque[Event] = deque(maxlen=_UNREAD_EVENTS)
-        self._news = trio.Event()
-
-    @property
-    def current(self) -> JsonObject | None:
-        """The configuration to run with; None while none was ever applied."""
-        return self.running.update.config if self.running is not None else None
-
-    @property
-    def secrets(self) -> Mapping[str, Secret]:
-        """What was delivered sealed with the running configuration."""
-        return self._secrets()
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self
-
-    async def __anext__(self) -> Event:
-        while not self._unread:
-            await self._news.wait()
-            self._news = trio.Event()
-        await trio.lowlevel.checkpoint_if_cancelled()
-        return self._unread.popleft()
-
-    def _tell(self, event: Event) -> None:
-        if isinstance(event, Applied):
-            self.running = event
-        if isinstance(event, Resigned | Offered | RootTrusted):
-            return  # nothing that a service could act on
-        self._unread.append(event)
-        self._news.set()
-
-    def _swap(self, values: Anything, change: Change[Anything] | None) -> None:
-        """`current` is what was delivered, as it was delivered."""
-
-    def _fail(self, error: BaseException) -> None:
-        """The block raises it."""
 
 
 @asynccontextmanager
@@ -210,23 +112,7 @@ class TrioConfig(LiveConfig[M]):
     """What `open_config` gives under Trio."""
 
     def __init__(self, prepared: Prepared[M]) -> None:
-        super().__init__(prepared.instance)
-        self._news = trio.Event()
-        self._send: Callable[[_News], None] = lambda _: None
-
-    async def _next_news(self) -> None:
-        await self._news.wait()
-
-    def _released(self) -> None:
-        self._send(_Released())
-
-    def _swap(self, values: M, change: Change[M] | None) -> None:
-        super()._swap(values, change)
-        self._wake()
-
-    def _wake(self) -> None:
-        self._news.set()
-        self._news = trio.Event()
+        super().__init__(prepared.instance, trio.Event)
 
 
 @asynccontextmanager
@@ -255,10 +141,8 @@ async def open_config(
     prepared = prepare(model, Options(**options), asks=apply is not None, world=world)
     config = TrioConfig(prepared)
     async with _driving(prepared, config, apply, transport, world) as driver:
-        config._send = driver.send  # noqa: SLF001  the two are one thing, split in public and private
-        if prepared.instance.source == "defaults":
-            await driver.wait_for_first(prepared)
-        prepared.instance.opened()
+        config._released = driver.retry_soon  # noqa: SLF001  the two are one thing, in public and private
+        await driver.wait_until_open()
         try:
             yield config
         finally:
@@ -268,7 +152,7 @@ async def open_config(
 @asynccontextmanager
 async def _driving(
     prepared: Prepared[M],
-    listener: _Listener[M],
+    listener: Listener[M],
     apply: Apply[M] | None,
     transport: Transport | None,
     world: World,
@@ -278,10 +162,8 @@ async def _driving(
     raised: Exception | None = None
     with _one_failure_as_itself(), prepared.disk_thread() as disk:
         addresses = parse_addresses(prepared.mqtt_url)
-        if prepared.broken is not None:
-            say(logging.ERROR, "kept file broken", service=prepared.service, detail=prepared.broken)
         driver = _Driver(prepared, listener, apply, disk, world)
-        await driver.perform(lambda: prepared.instance.start(trio.current_time()), patient=False)
+        await driver.start()
         if addresses:
             transport = transport or _default_transport()
         async with trio.open_nursery() as nursery:
@@ -292,8 +174,8 @@ async def _driving(
             except Exception as error:  # noqa: BLE001  the body's own: not to be wrapped by a nursery
                 raised = error
             finally:
-                # also when we are cancelled: what runs is still there to say that we leave
-                with trio.CancelScope(shield=True), trio.move_on_after(_FAREWELL_S):
+                # also if this is cancelled: the farewell still needs what runs
+                with trio.CancelScope(shield=True), trio.move_on_after(FAREWELL_S):
                     await driver.end()
                 driver.stop()
                 nursery.cancel_scope.cancel()
@@ -315,55 +197,75 @@ def _one_failure_as_itself() -> Iterator[None]:
         raise only from None
 
 
-class _Driver(Generic[M]):
-    """Does what the instance says, in order."""
+class _Driver(Driver[M]):
+    """Under Trio: one task per broker reads, one task judges."""
 
     def __init__(
         self,
         prepared: Prepared[M],
-        listener: _Listener[M],
+        listener: Listener[M],
         apply: Apply[M] | None,
         disk: Worker,
         world: World,
     ) -> None:
-        self._instance = prepared.instance
-        self._cache = prepared.cache
-        self._disk = disk
-        self._once_a_minute = OnceAMinute(prepared.service)
-        self._boots = prepared.boots
-        self._next_boot: int | None = None
-        self._keep_root = prepared.keep_root
-        self._listener = listener
-        self._apply = apply
-        self._world = world
-        self._scope = trio.CancelScope(shield=True)  # it ends after the body, whoever is cancelled
+        super().__init__(prepared, listener, apply, disk, world)
+        self._scope = trio.CancelScope(shield=True)  # it ends after the body, whatever is cancelled
         self._nursery: trio.Nursery
+        self._transport: Transport | None = None
         self._inbox, self._news = trio.open_memory_channel[_News](_INBOX)
-        self._turn = trio.Lock()
-        self._receipt = prepared.instance.receipt()
-        self._new_receipt = trio.Event()
-        self._at_brokers: dict[str, PublishReceipt] = {}
-        """client id → the receipt that its broker acknowledged last"""
-        self._acknowledged = trio.Event()
-        self._first = trio.Event()
         self._stale: ConfigurationStale | None = None
         self._stops = trio.Event()
-        self._leaves = False
-        self._readings: dict[str, trio.CancelScope] = {}
-        """client id → what ends the reading of its connection"""
 
-    def send(self, news: _News) -> None:
-        """From outside the driver's tasks; where the inbox is full the next tick does it."""
-        with suppress(trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
-            self._inbox.send_nowait(news)
+    # ── what an event loop does ────────────────────────────────────────────────────────────────
 
-    async def wait_for_first(self, prepared: Prepared[M]) -> None:
-        """The first start ever: until something is delivered, or known not to be there."""
-        with trio.move_on_after(prepared.options.wait_s):
-            await self._first.wait()
-            if self._instance.source == "defaults":  # not there; or the snapshot is a second old
-                await trio.sleep(ABSENT_GRACE_S)
-        prepared.check_required()
+    def _now(self) -> float:
+        return trio.current_time()
+
+    def _new_event(self) -> trio.Event:
+        return trio.Event()
+
+    def _new_lock(self) -> trio.Lock:
+        return trio.Lock()
+
+    async def _sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    async def _at_most(self, seconds: float, wait: Callable[[], Awaitable[None]]) -> None:
+        with trio.move_on_after(seconds):
+            await wait()
+
+    async def _on_disk(self, work: Work) -> Outcome:
+        return await run_under_trio(self._disk, work)
+
+    def _start_call(self, change: Change[M]) -> None:
+        self._nursery.start_soon(self._call, change)
+
+    async def _call(self, change: Change[M]) -> None:
+        error: BaseException | None = None
+        try:
+            await self._ask(change)
+        except (KeyboardInterrupt, SystemExit, trio.Cancelled):
+            raise
+        except BaseExceptionGroup as raised:
+            if raised.subgroup((KeyboardInterrupt, SystemExit, trio.Cancelled)) is not None:
+                raise
+            error = raised
+        except BaseException as raised:  # noqa: BLE001  the service refuses; it says why
+            error = raised
+        await self._inbox.send(_Called(error))
+
+    def _stop_the_service(self, error: ConfigurationStale) -> None:
+        self._stale = error
+        self._listener._fail(error)  # noqa: SLF001
+        self._stops.set()
+
+    async def stop_the_service(self) -> None:
+        """Beside the body and not in the background, which has yet to say that the service leaves."""
+        await self._stops.wait()
+        if self._stale is not None:
+            raise self._stale
+
+    # ── tasks ──────────────────────────────────────────────────────────────────────────────────
 
     async def run(
         self,
@@ -374,14 +276,14 @@ class _Driver(Generic[M]):
         task_status: trio.TaskStatus[None],
     ) -> None:
         """Everything that goes on in the background, until `stop`."""
+        self._transport = transport
         with self._scope:
             try:
                 async with trio.open_nursery() as self._nursery:
-                    self._nursery.start_soon(self.judge)
+                    self._nursery.start_soon(self._judge)
                     for number, address in enumerate(addresses):
-                        assert transport is not None
                         own_id = f"{client_id}-{number}"
-                        self._nursery.start_soon(self.stay_connected, transport, address, own_id)
+                        self._nursery.start_soon(self.stay_connected, address, own_id)
                     task_status.started()
             except Exception as error:
                 self._listener._fail(leaves_of(error)[0])  # noqa: SLF001
@@ -390,10 +292,16 @@ class _Driver(Generic[M]):
     def stop(self) -> None:
         self._scope.cancel()
 
-    async def judge(self) -> NoReturn:
+    def retry_soon(self) -> None:
+        """Nobody holds the configuration any more. If the inbox is full, the next tick applies what
+        waited."""
+        with suppress(trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
+            self._inbox.send_nowait(_Released())
+
+    async def _judge(self) -> NoReturn:
         instance = self._instance
         await self._step(lambda: instance.tick(trio.current_time(), self._world.clock.now()))
-        next_tick = trio.current_time() + _TICK_S
+        next_tick = trio.current_time() + TICK_S
         while True:
             news: _News | None = None
             wakes_at = min(next_tick, instance.due or next_tick)
@@ -411,198 +319,43 @@ class _Driver(Generic[M]):
                     await self._step(partial(instance.retry, now))
                 case None:
                     pass
-            if now >= wakes_at:  # also where messages never pause: time must not depend on them
+                case _ as unreachable:
+                    assert_never(unreachable)
+            if now >= wakes_at:  # also if messages never pause: time must not depend on them
                 await self._step(partial(instance.tick, now, wall_now))
                 await self._keep_what_waits()
                 await self._count_as_newest()
-                next_tick = now + _TICK_S
+                next_tick = now + TICK_S
 
-    async def _count_as_newest(self) -> None:
-        """Another process that started since has a higher number. The disk is asked when it is idle, and
-        is not waited for: it may hang."""
-        number, self._next_boot = self._next_boot, None
-        if number is not None:
-            await self._step(lambda: self._instance.starts_anew(number))
-            for reading in self._readings.values():  # whose will is of the number before
-                reading.cancel()
-        elif self._disk.is_idle:
-            self._disk.submit(self._boots.take_next_if_overtaken, self._note_boot)
-
-    def _note_boot(self, outcome: Outcome) -> None:
-        self._next_boot = outcome.value
-
-    async def _keep_what_waits(self) -> None:
-        """The process that wrote the file may have ended."""
-        async with self._turn:
-            if (kept := self._cache.unwritten) is not None:
-                await self._write(Keep(kept), patient=False)
-
-    async def _step(self, decide: Callable[[], list[Do[M]]]) -> None:
-        await self.perform(decide)
-        if self._instance.source == "broker" or self._instance.nothing_to_wait_for:
-            self._first.set()
-
-    async def perform(self, decide: Callable[[], list[Do[M]]], *, patient: bool = True) -> None:
-        """One decision and what follows from it, before the next: receipts are numbered as they are
-        made."""
-        async with self._turn:
-            await self._perform(decide(), patient=patient)
-
-    async def _perform(self, todo: list[Do[M]], *, patient: bool) -> None:
-        """In order: what must be durable is, before anything that follows from it. patient: until
-        the disk takes it; a start must not wait for that."""
-        overtaken = False
-        for do in todo:
-            match do:
-                case Keep() | KeepRoot():
-                    written = await self._write(do, patient=patient)
-                    if patient and not written.is_done:
-                        return  # we leave, and what follows needs it
-                    overtaken |= written.was_delayed
-                case Call(change):
-                    self._nursery.start_soon(self._call, change)
-                case Swap(effective, change):
-                    self._listener._swap(effective.values, change)  # noqa: SLF001
-                case Tell(event):
-                    say_event(self._instance.service, event)
-                    self._listener._tell(event)  # noqa: SLF001
-                case PublishReceipt():
-                    self._show(self._instance.receipt() if overtaken else do)
-                case TooStale(reason, policy):
-                    self._too_stale(reason, policy)
-
-    def _show(self, receipt: PublishReceipt) -> None:
-        if self._leaves:  # the farewell is the last word
-            return
-        self._receipt = receipt
-        self._new_receipt.set()
-        self._new_receipt = trio.Event()
-
-    async def _call(self, change: Change[M]) -> None:
-        assert self._apply is not None
-        error: BaseException | None = None
-        try:
-            answer = self._apply(change)
-            if inspect.isawaitable(answer):
-                await answer
-            else:
-                check_answer(answer, "apply")
-        except (KeyboardInterrupt, SystemExit, trio.Cancelled):
-            raise
-        except BaseExceptionGroup as raised:
-            if raised.subgroup((KeyboardInterrupt, SystemExit, trio.Cancelled)) is not None:
-                raise
-            error = raised
-        except BaseException as raised:  # noqa: BLE001  the service refuses; it says why
-            error = raised
-        await self._inbox.send(_Called(error))
-
-    def _too_stale(self, reason: str, policy: str) -> None:
-        level = logging.INFO if policy == "report" else logging.WARNING
-        say(level, "too stale", service=self._instance.service, reason=reason)
-        if policy == "stop":
-            self._stale = ConfigurationStale(
-                f"{self._instance.service}: stale ({reason}) for longer than max_stale_s allows"
-            )
-            self._listener._fail(self._stale)  # noqa: SLF001
-            self._stops.set()
-
-    async def stop_the_service(self) -> None:
-        """Beside the body and not in the background, which has yet to say that we are gone."""
-        await self._stops.wait()
-        if self._stale is not None:
-            raise self._stale
-
-    async def _write(self, do: Keep | KeepRoot, *, patient: bool) -> Written:
-        """Durable before it is applied: a full disk delays a change, it never loses a mark."""
-        kept = do.kept if isinstance(do, Keep) else None
-        write = (
-            partial(self._cache.keep, do.kept)
-            if isinstance(do, Keep)
-            else partial(self._keep_root, do.link)
-        )
-        has_said, began_at = False, trio.current_time()
-        while (error := (await run_under_trio(self._disk, write)).error) is not None:
-            if not isinstance(error, OSError):
-                raise error
-            self._once_a_minute.cannot_keep(error, trio.current_time())
-            if not patient or self._leaves:
-                break
-            if kept is not None and not has_said:
-                self._show(self._instance.cannot_keep(kept, error, self._receipt.document))
-                has_said = True
-            await trio.sleep(_KEEP_RETRY_S)
-        if has_said:
-            self._instance.was_delayed(trio.current_time() - began_at)
-        return Written(error is None, has_said)
-
-    async def end(self) -> None:
-        """Say that we leave on purpose, on disk and to the brokers. A disk that takes nothing, or hangs,
-        keeps no broker from hearing it."""
-        todo = self._instance.end()
-        for do in todo:
-            if isinstance(do, PublishReceipt):
-                self._show(do)
-        self._leaves = True
-        await self.perform(lambda: [do for do in todo if isinstance(do, Keep)], patient=False)
-        while any(there is not self._receipt for there in self._at_brokers.values()):
-            await self._acknowledged.wait()
-
-    # ── brokers ────────────────────────────────────────────────────────────────────────────────
-
-    async def stay_connected(
-        self, transport: Transport, address: BrokerAddress, client_id: str
-    ) -> NoReturn:
+    async def _connect_once(self, address: BrokerAddress, client_id: str) -> bool:
         from config_manager.actors.mqtt import BrokerUnavailable, Message, broken_as_itself
 
-        failures = 0
-        while True:
-            worked = False
-            try:
-                last_will = self._instance.receipt(gone=True)
-                will = Message(last_will.topic, last_will.payload, retained=True)
-                with broken_as_itself():
-                    async with (
-                        transport.connect(address, client_id=client_id, will=will) as connection,
-                        trio.open_nursery() as nursery,
-                    ):
-                        self._readings[client_id] = nursery.cancel_scope
-                        await connection.subscribe(*self._instance.filters)
-                        say(logging.INFO, "connected", broker=str(address))
-                        # made afresh: the last will that this broker may hold has a higher number
-                        await self.perform(lambda: [self._instance.receipt()])
-                        nursery.start_soon(self._send_receipts, connection, client_id)
-                        async with aclosing(cast("_Messages", connection.messages())) as messages:
-                            async for message in messages:
-                                worked = True  # which a broker that drops us at once does not
-                                await self._inbox.send(_Arrived(message.topic, message.payload))
-            except BrokerUnavailable as error:
-                say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
-            finally:
-                self._readings.pop(client_id, None)
-            await self._inbox.send(_Lost())
-            failures = 0 if worked else failures + 1
-            pause = backoff_s(failures, first_s=_BACKOFF_S, longest_s=_BACKOFF_LIMIT_S)
-            await trio.sleep(pause * self._world.randomness.fraction())
-
-    async def _send_receipts(self, connection: Connection, client_id: str) -> NoReturn:
-        """The newest receipt, whenever there is one that this broker has not got."""
-        sent: PublishReceipt | None = None
+        assert self._transport is not None
+        connect, worked = self._transport.connect, False
         try:
-            while True:
-                if self._receipt is sent:
-                    await self._new_receipt.wait()
-                else:
-                    receipt = self._receipt
-                    self._at_brokers.setdefault(client_id, receipt)
-                    await connection.publish(receipt.topic, receipt.payload, qos=1, retain=True)
-                    sent = self._at_brokers[client_id] = receipt
-                    self._acknowledged.set()
-                    self._acknowledged = trio.Event()
+            last_will = self._instance.receipt(gone=True)
+            will = Message(last_will.topic, last_will.payload, retained=True)
+            with broken_as_itself():
+                async with (
+                    connect(address, client_id=client_id, will=will) as connection,
+                    trio.open_nursery() as nursery,
+                ):
+                    self._readings[client_id] = nursery.cancel_scope.cancel
+                    await self._begin(address, connection.subscribe)
+                    publish = partial(connection.publish, qos=1, retain=True)
+                    nursery.start_soon(self._send_receipts, publish, client_id)
+                    async with aclosing(cast("_Messages", connection.messages())) as messages:
+                        async for message in messages:
+                            worked = True
+                            await self._inbox.send(_Arrived(message.topic, message.payload))
+        except BrokerUnavailable as error:
+            say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
         finally:
-            self._at_brokers.pop(client_id, None)
-            self._acknowledged.set()
-            self._acknowledged = trio.Event()
+            self._readings.pop(client_id, None)
+        return worked
+
+    async def _lost(self) -> None:
+        await self._inbox.send(_Lost())
 
 
 def _default_transport() -> Transport:

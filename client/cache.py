@@ -1,7 +1,7 @@
 """The client's last-known-good: the publisher's own envelope and the marks, sealed.
 
-Whoever steals the file reads nothing; whoever steals its key still can't forge, for the envelope in
-it is verified again against the chain of roots. A key that is past its date, or that a newer root no
+A thief of the file reads nothing. A thief of its key still can't forge, for the envelope in it is
+verified again against the chain of roots. A key that is past its date, or that a newer root no
 longer lists, still starts the service (`signer_revoked`): what it signed was right when it was taken.
 """
 
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from config_manager.client.claim import Claim, Onlooker
-from config_manager.client.subscriber import Died, Kept
+from config_manager.client.kept import Died, Kept
+from config_manager.client.trial import after_a_death
 from config_manager.config import strict_json, trust, wire
 from config_manager.config.documents import ConfigUpdate, Root
 from config_manager.config.names import Mark
@@ -21,9 +22,6 @@ from config_manager.config.sealed_file import SealBroken, SealedFile
 from config_manager.config.trust import Distrust, Seen
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
-
-DEATHS_THAT_POISON = 2
-"""In a row, within the bake time: a single one may be an ordinary stop by a signal."""
 
 _BEFORE_ANY_DATE = float("-inf")
 
@@ -48,8 +46,8 @@ class Cache:
         world: World,
         claim: Claim | Onlooker | None = None,
     ) -> None:
-        """roots: every one that was trusted, the newest last. claim: who does not hold it only
-        reads; None where nobody else can be there."""
+        """roots: every one that was trusted, the newest last. claim: a process that does not hold it
+        only reads; None if no other process can be there."""
         self._service = service
         self._roots = roots
         self._world = world
@@ -61,7 +59,7 @@ class Cache:
         )
 
     def load(self) -> Kept | None:
-        """What was kept, None where nothing was; raises KeptBroken, or OSError for a sick disk."""
+        """What was kept, None if nothing was; raises KeptBroken, or OSError for a sick disk."""
         try:
             data = self._file.read()
         except FileNotFoundError:
@@ -75,7 +73,7 @@ class Cache:
 
     @property
     def is_the_one_before(self) -> str | None:
-        """Why what was loaded is not the newest that was kept; None where it is."""
+        """Why what was loaded is not the newest that was kept; None if it is."""
         why = self._file.newest_unread
         return None if why is None else f"{why}; this is the one before"
 
@@ -114,7 +112,7 @@ class Cache:
         )
 
     def _may_write(self, kept: Kept) -> bool:
-        """Whether the file is ours, or its writer has ended and knew nothing newer: never back."""
+        """Whether this process writes the file, or its writer has ended and knew nothing newer: never back."""
         if not self._writes:
             assert self._claim is not None
             if not self._claim.take():
@@ -158,10 +156,10 @@ class Cache:
         if trial is None or value["trial_ended_well"]:
             return replace(tried, trial_ended_well=trial is not None)
         if self._claim is not None and not self._claim.take():
-            # another process lives with it; where nothing was proved there is nothing better to run
+            # another process lives with it; if nothing was proved, there is nothing better to run
             runs = tried if running is None else proved
             return replace(runs, tried_elsewhere=trial)
-        return _after_a_death(proved, tried, trial, was_asked=value.get("trial_asked") is True)
+        return after_a_death(proved, tried, was_asked=value.get("trial_asked") is True)
 
     def _kept_envelope(self, value: Any) -> tuple[tuple[ConfigUpdate, Envelope] | None, bool]:
         """One of the file's envelopes, and whether its signer is good no more; raises Distrust."""
@@ -200,24 +198,6 @@ class Cache:
     @staticmethod
     def _verify_under(root: Root, envelope: Envelope, now: float) -> bytes:
         return trust.verify(envelope, wire.CONFIG_UPDATE, "config", root, now)
-
-
-def _after_a_death(
-    proved: Kept, tried: Kept, trial: tuple[ConfigUpdate, Envelope], *, was_asked: bool
-) -> Kept:
-    """The service died of it, or beside it: nobody can tell.
-
-    An ordinary stop by a signal looks the same, so only the second death in a row is proof; and none is
-    if nothing ran before, for then the model's defaults are no better proved. If it was only asked about,
-    it is asked again.
-    """
-    update, envelope = trial
-    before = tried.died
-    times = before.times + 1 if before is not None and before.digest == envelope.digest else 1
-    died = Died(update.revision, envelope.digest, times)
-    if times >= DEATHS_THAT_POISON and proved.running is not None:
-        return replace(proved, died=died, poison=envelope.digest)
-    return replace(proved if was_asked else tried, died=died)
 
 
 def _died_to_list(died: Died) -> list[int | str]:

@@ -1,7 +1,7 @@
-"""Callbacks that a service gives us: told apart before they are called, and judged by what they answer.
+"""A service's callbacks: told apart before they are called, and judged by what they answer.
 
-A function that never runs must not count as one that said yes: a coroutine nobody awaits, a generator
-nobody iterates.
+A function that never runs must not count as one that accepts: a coroutine that is not awaited, a generator
+that is not iterated.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def check_runs(callback: Callable[..., Any], role: str) -> None:
 
 
 def check_answer(answer: object, role: str) -> None:
-    """Raises TypeError where a call only made something that nobody runs, and closes that."""
+    """Raises TypeError if a call only made something that never runs, and closes that."""
     if inspect.iscoroutine(answer) or inspect.isgenerator(answer):
         answer.close()
     elif not (inspect.isawaitable(answer) or inspect.isasyncgen(answer)):
@@ -44,6 +44,6 @@ def check_answer(answer: object, role: str) -> None:
     )
 
 
-def name_of(callback: Callable[..., Any]) -> str:
-    """As its author knows it, for the log."""
+def callback_name(callback: Callable[..., Any]) -> str:
+    """As the log names it: as its author does."""
     return str(getattr(callback, "__qualname__", None) or type(callback).__name__)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from config_manager.config.dumps import forbid_dumps
 
 if TYPE_CHECKING:
-    import trio
-
     from config_manager.client.formats import Format
-    from config_manager.client.subscriber import Event, Kept
-    from config_manager.client.wrapping import Wrapped
+    from config_manager.client.kept import Kept
     from config_manager.config.secret import Secret
 
 
@@ -174,15 +169,18 @@ def run(
     """
     import sys
 
-    _log_to_stderr()
+    from config_manager.client import running
+
+    running.log_to_stderr()
     if not command:
         for given, name in ((templates, "--render"), (prefix, "--prefix"), (secrets, "--secrets")):
             if given:
                 raise click.UsageError(f"{name} needs a COMMAND: … -- ./my-service")
-        _until_the_end(_run, state, service, mqtt_url, instance)
+        running.until_the_end(running.run, state, service, mqtt_url, instance)
         return
-    wrapped = _wrapped(command, templates, on_change, prefix, secrets=secrets)
-    sys.exit(_until_the_end(_run_command, state, service, mqtt_url, instance, wrapped))
+    wrapped = running.wrapped(command, templates, on_change, prefix, secrets=secrets)
+    where = (state, service, mqtt_url, instance)
+    sys.exit(running.until_the_end(running.run_command, *where, wrapped))
 
 
 @client.command()
@@ -330,154 +328,3 @@ def _remark(kept: Kept) -> str | None:
         died_of = f"revision {kept.seen.mark.revision}" if kept.seen and newest else "a newer one"
         return f"the service died within the bake time of {died_of}, which is not tried again"
     return None
-
-
-def _log_to_stderr() -> None:
-    import logging
-    import sys
-
-    from config_manager.config.descriptors import guard_stderr
-    from config_manager.config.json_lines import JsonLines
-
-    guard_stderr()
-    logging.basicConfig(level=logging.INFO, handlers=[JsonLines(sys.stderr)])
-
-
-async def _run(state: Path, service: str, mqtt_url: str, instance: str | None) -> None:
-    import os
-    import sys
-
-    import trio
-
-    from config_manager.client.actor import follow
-    from config_manager.config import strict_json
-
-    async with (
-        _until_signalled() as scope,
-        follow(service, state_dir=state, mqtt_url=mqtt_url, instance=instance) as follower,
-    ):
-        async for event in follower:
-            line = strict_json.dumps(to_line(service, event)) + b"\n"
-            try:
-                # in a thread: a slow reader of the pipe must not stop the following
-                await trio.to_thread.run_sync(_write, line, abandon_on_cancel=True)
-            except BrokenPipeError:  # the reader left: nobody needs more lines
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                scope.cancel()
-
-
-def _wrapped(
-    command: tuple[str, ...],
-    templates: tuple[str, ...],
-    on_change: str,
-    prefix: str | None,
-    *,
-    secrets: bool,
-) -> Wrapped:
-    import signal
-
-    from config_manager.client.wrapping import Wrapped
-
-    pairs: dict[Path, Path] = {}
-    for given in templates:
-        template, separator, target = given.partition(":")
-        if not separator or not template or not target:
-            raise click.UsageError(f"--render {given}: expected TEMPLATE:FILE")
-        pairs[Path(template)] = Path(target)
-    signals: signal.Signals | None = None
-    if on_change != "restart":
-        try:
-            signals = signal.Signals["SIG" + on_change.upper().removeprefix("SIG")]
-        except KeyError:
-            raise click.UsageError(
-                f"--on-change {on_change}: expected restart, or a signal such as HUP"
-            ) from None
-    return Wrapped(command, pairs, signals, prefix, secrets)
-
-
-async def _run_command(
-    state: Path, service: str, mqtt_url: str, instance: str | None, wrapped: Wrapped
-) -> int:
-
-    from config_manager.client.actor import follow
-    from config_manager.client.wrapping import wrap
-    from config_manager.config.world import World
-
-    async with (
-        _until_signalled(),
-        follow(service, state_dir=state, mqtt_url=mqtt_url, instance=instance) as follower,
-    ):
-        return await wrap(follower, wrapped, World())
-    return 0  # stopped by a signal
-
-
-def _until_the_end(function: Any, *arguments: Any) -> Any:
-    import trio
-
-    from config_manager.config.ending import ENDING
-
-    try:
-        return trio.run(function, *arguments)
-    finally:
-        ENDING.over()
-
-
-@asynccontextmanager
-async def _until_signalled() -> AsyncIterator[trio.CancelScope]:
-    """The body, cancelled by SIGTERM or SIGINT, and by whoever cancels the scope."""
-    import trio
-
-    from config_manager.config.ending import ENDING, SIGNALS
-
-    with trio.open_signal_receiver(*SIGNALS) as signals:
-        async with trio.open_nursery() as nursery:
-
-            async def stop_on_signal() -> None:
-                async for _ in signals:
-                    ENDING.heed()
-                    nursery.cancel_scope.cancel()
-
-            nursery.start_soon(stop_on_signal)
-            yield nursery.cancel_scope
-            nursery.cancel_scope.cancel()
-
-
-def _write(line: bytes) -> None:
-    """Past Python's own buffer: its lock, held by a thread that waits for a reader, would abort the
-    interpreter's end."""
-    import os
-
-    while line:
-        line = line[os.write(1, line) :]
-
-
-def to_line(service: str, event: Event) -> dict[str, Any]:
-    """An event as the object that `run` prints."""
-    from config_manager.client.subscriber import Applied, Deleted, Refused, Stale
-
-    match event:
-        case Applied(update, _, source, signer_revoked):
-            line: dict[str, Any] = {
-                "event": "applied",
-                "service": service,
-                "epoch_seq": update.epoch_seq,
-                "revision": update.revision,
-                "correlation_id": update.correlation_id,
-                "config": update.config,
-                "source": source,
-            }
-            return {**line, "signer_revoked": True} if signer_revoked else line
-        case Refused(reason, detail):
-            return {"event": "refused", "reason": reason, "detail": detail}
-        case Deleted(update):
-            return {
-                "event": "deleted",
-                "service": service,
-                "epoch_seq": update.epoch_seq,
-                "revision": update.revision,
-                "correlation_id": update.correlation_id,
-            }
-        case Stale(reason):
-            return {"event": "stale", "reason": reason}
-        case _:
-            return {"event": "fresh"}

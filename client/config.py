@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter, deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
 from weakref import WeakSet
 
 from pydantic import BaseModel
@@ -18,13 +18,37 @@ from config_manager.config.errors import ConfigurationStale, ForkedAway
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from config_manager.client.instance import Change, Instance
+    from config_manager.client.events import Event
+    from config_manager.client.instance import Instance
     from config_manager.client.precedence import Explanation
-    from config_manager.client.subscriber import Event
+    from config_manager.client.todo import Change
 
 M = TypeVar("M", bound=BaseModel)
 
 UNREAD_CHANGES = 256
+
+
+class LoopEvent(Protocol):
+    """What `trio.Event` and `asyncio.Event` have in common."""
+
+    def set(self) -> None: ...
+
+    async def wait(self) -> object: ...
+
+
+class Wakeup:
+    """Wakes everyone who waits, each time that there is something new."""
+
+    def __init__(self, new_event: Callable[[], LoopEvent]) -> None:
+        self._new_event = new_event
+        self._next = new_event()
+
+    def wake(self) -> None:
+        self._next.set()
+        self._next = self._new_event()
+
+    async def wait(self) -> None:
+        await self._next.wait()
 
 
 class Changes(Generic[M]):
@@ -106,7 +130,7 @@ class OpenConfig(Generic[M]):
         return Counter({str(k): v for k, v in self._instance.subscriber.refusals.items()})
 
     def _check_followed(self) -> None:
-        """Raises where nobody keeps `current` current."""
+        """Raises if `current` is not kept up to date any more."""
         if self._is_forked_away:
             raise ForkedAway(
                 f"{self.service}: this was opened before a fork, and only the parent process follows "
@@ -120,7 +144,7 @@ class OpenConfig(Generic[M]):
         self._has_ended = True
 
     def _fail(self, error: BaseException) -> None:
-        """Its driver ended, and not on purpose: whoever reads it from now on is told."""
+        """Its driver ended, and not on purpose: reading `current` raises from now on."""
         self._end()
         if not isinstance(error, ConfigurationStale):
             hidden = self._instance.effective.hidden
@@ -163,21 +187,27 @@ if hasattr(os, "register_at_fork"):
 class LiveConfig(OpenConfig[M]):
     """What `open_config` gives, under asyncio and Trio alike."""
 
+    def __init__(self, instance: Instance[M], new_event: Callable[[], LoopEvent]) -> None:
+        super().__init__(instance)
+        self._news = Wakeup(new_event)
+        self._released: Callable[[], None] = lambda: None
+        """called when nobody holds any more: the driver applies what waited"""
+
     def changes(self) -> AsyncIterator[Change[M]]:
         """Every change from now on, each once, after it became `current`; ends with the block."""
         self._check_followed()
         # from this call on, not from the first wait: what happens in between must not be lost
-        changes: Changes[M] = Changes(self._next_news)
+        changes: Changes[M] = Changes(self._news.wait)
         changes.has_ended = self._has_ended
         self._readers.add(changes)
         return changes
 
     def _close(self) -> None:
-        """No change comes any more: whoever reads changes, in whatever task, is through."""
+        """No change comes any more: every reader of changes ends."""
         self._end()
         for reader in self._readers:
             reader.has_ended = True
-        self._wake()
+        self._news.wake()
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -191,17 +221,9 @@ class LiveConfig(OpenConfig[M]):
             self._instance.unhold()
             self._released()
 
-    async def _next_news(self) -> None:
-        """Until the next change, or the end."""
-        raise NotImplementedError
-
-    def _wake(self) -> None:
-        """Whoever waits for `_next_news`."""
-        raise NotImplementedError
-
-    def _released(self) -> None:
-        """Nobody holds: the driver applies what waited."""
-        raise NotImplementedError
+    def _swap(self, values: M, change: Change[M] | None) -> None:
+        super()._swap(values, change)
+        self._news.wake()
 
     def _tell(self, event: Event) -> None:
         """The log has it."""

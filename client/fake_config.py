@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from pydantic import BaseModel
 
-from config_manager.client.instance import Change
 from config_manager.client.threads import Config
+from config_manager.client.todo import Change
 
 if TYPE_CHECKING:
     from config_manager.client.opening import OptionArguments

@@ -1,16 +1,15 @@
 """What is delivered is immutable, and stays an instance of the service's own class.
 
-Two tasks that look at `current` must see the same, so nobody may assign to a delivered model or to a
+Two tasks that look at `current` must see the same, so no code may assign to a delivered model or to a
 model within it. The class is the user's: no subclass stands in for it, so that registries, unions, own
-`__hash__` and `__slots__`, and validators that assign work as they do without us. Instead a delivered
+`__hash__` and `__slots__`, and validators that assign work as they do without the client. Instead a delivered
 instance is marked, and its class refuses to assign to marked instances; every other instance of the
 class is as it was. A copy, pickled or not, is marked too.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -19,6 +18,7 @@ from pydantic import BaseModel
 from pydantic_core import ValidationError
 
 from config_manager.client.guarded import attempt
+from config_manager.client.parts import parts_of
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -70,24 +70,14 @@ def freeze(values: M) -> M:
 
 
 def _freeze(value: Any, seen: set[int]) -> None:
-    is_dataclass = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    if not (
-        is_dataclass or isinstance(value, BaseModel | Mapping | list | tuple | set | frozenset)
-    ):
-        return
-    if id(value) in seen:
+    parts = parts_of(value)
+    if parts is None or id(value) in seen:
         return
     seen.add(id(value))
     if isinstance(value, BaseModel):
         _mark(value)
-        for inner in (*value.__dict__.values(), *(value.__pydantic_extra__ or {}).values()):
-            _freeze(inner, seen)
-    elif is_dataclass:
-        for field in dataclasses.fields(value):
-            _freeze(getattr(value, field.name, None), seen)
-    else:
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            _freeze(inner, seen)
+    for inner in parts:
+        _freeze(inner, seen)
 
 
 def _mark(values: BaseModel) -> None:
@@ -120,7 +110,7 @@ def _refuse_assignments(model: type[BaseModel]) -> None:
     assign: Callable[[Any, str, Any], None] | None = model.__dict__.get("__setattr__")
     delete: Callable[[Any, str], None] | None = model.__dict__.get("__delattr__")
 
-    # where the class has none of its own, the next in the order of the instance's class has its turn:
+    # if the class has none of its own, the next in the order of the instance's class has its turn:
     # a class derived from this one may have mixed another in
 
     def __setattr__(self: BaseModel, name: str, value: Any) -> None:  # noqa: N807

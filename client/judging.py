@@ -132,12 +132,12 @@ def in_words(error: ValidationError, model: type[BaseModel], *, of: str | None =
             message = quoted.without(item["input"], message)
         said.append(f"{where}: {message}" if where else message)
         length += len(said[-1])
-        if length > MOST_READ:  # nobody reads more; each item may quote as much again
+        if length > MOST_READ:  # no reader goes on; each item may quote as much again
             break
     return "; ".join(said)
 
 
 _QUOTING = ("union_tag_invalid", "value_error", "assertion_error")
-"""Errors whose words may hold the value: a validator's author writes what he likes."""
+"""Errors whose words may hold the value: a validator's author may write anything."""
 
 _PYDANTICS_OWN = frozenset(get_args(ErrorType))

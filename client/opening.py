@@ -4,11 +4,11 @@ environment, `.env` and defaults.
     CONFIG_MANAGER_STATE_DIR   the instance's own directory; else systemd's STATE_DIRECTORY, else
                                XDG_STATE_HOME/config-manager, else ~/.local/state/config-manager
     CONFIG_MANAGER_MQTT_URL    the brokers; else mqtt://localhost:1883
-    CONFIG_MANAGER_ROOT        the publisher's root.json, pinned where nothing is pinned yet
+    CONFIG_MANAGER_ROOT        the publisher's root.json, pinned if nothing is pinned yet
     CONFIG_MANAGER_INSTANCE    this instance's name; else the one made with its keys
 
-A line of `.env` counts where the environment does not have the variable; one for the state directory
-only where it has no STATE_DIRECTORY either.
+A line of `.env` counts if the environment does not have the variable; one for the state directory only if
+it has no STATE_DIRECTORY either.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ from config_manager.client.identity import (
     load_identity,
     trust_init,
 )
-from config_manager.client.instance import BAKE_S, Instance, OnStale, Policy
+from config_manager.client.instance import Instance
 from config_manager.client.judging import DoesNotFit
+from config_manager.client.kept import Kept
 from config_manager.client.misspelt import say_unknown
 from config_manager.client.overrides import prefix_of
 from config_manager.client.places import expanded, home
 from config_manager.client.precedence import Layers
 from config_manager.client.root_chain import Link
-from config_manager.client.saying import say
-from config_manager.client.subscriber import Kept
+from config_manager.client.saying import say, say_older_taken
+from config_manager.client.todo import BAKE_S, OnStale, Policy
 from config_manager.config.errors import NothingDelivered, SettingsInvalid
 from config_manager.config.names import InstanceName, ServiceName, parse_instance, parse_service
 from config_manager.config.world import World
@@ -57,7 +58,7 @@ FIRST_WAIT_S = 5.0
 """How long the very first start waits for a publisher before it runs on the model's defaults."""
 
 REQUIRED_WAIT_S = 20.0
-"""The same where the caller requires a configuration: longer than a first start waits for a floor."""
+"""The same if the caller requires a configuration: longer than a first start waits for a floor."""
 
 ABSENT_GRACE_S = 0.5
 """The snapshot is rewritten at most once a second: a first configuration may be ahead of it."""
@@ -68,11 +69,11 @@ class Options:
     """What a service may say when it opens its configuration. Times in seconds.
 
     service: its name; None is the model's `SERVICE`. state_dir, mqtt_url, root, instance: None is "as the
-    environment says" (`CONFIG_MANAGER_…`). root: the publisher's root.json, pinned where nothing is pinned.
+    environment says" (`CONFIG_MANAGER_…`). root: the publisher's root.json, pinned if nothing is pinned.
     instance: this instance's name. prefix: of the overriding variables; None is `STT_WORKER_` for
     stt-worker, or a `BaseSettings`' own; "" takes the bare key. env_file: read once, at start, for these
-    and for our own variables; None reads none; if nothing is said, `.env`, or what a `BaseSettings` names
-    itself. require: raise NothingDelivered where nothing was ever delivered. first_wait_s: how long a start
+    and for the client's own variables; None reads none; if nothing is said, `.env`, or what a `BaseSettings` names
+    itself. require: raise NothingDelivered if nothing was ever delivered. first_wait_s: how long a start
     without a last-known-good file waits for a publisher; None is 5, or 20 with require. bake_s: how long it
     must live with a change before that counts as proved; 0 proves at once. restart_required: keys that only
     a restart changes. max_stale_s, on_stale: what to do (`report`, `warn`, `stop`) once nothing has proved
@@ -160,7 +161,7 @@ class Prepared(Generic[M]):
 
     @contextmanager
     def disk_thread(self) -> Iterator[Worker]:
-        """The thread that writes. The claim ends after its last write: until then nobody else may."""
+        """The thread that writes. The claim ends after its last write: until then no other process may."""
         with ExitStack() as unless_it_starts:
             unless_it_starts.callback(self.claim.close)
             disk = Worker(f"disk {self.service}")
@@ -175,7 +176,7 @@ class Prepared(Generic[M]):
             disk.close()
 
     def check_required(self) -> None:
-        """Raises NothingDelivered where the service requires what did not come."""
+        """Raises NothingDelivered if the service requires what did not come."""
         if self.options.require and self.instance.source == "defaults":
             raise NothingDelivered(
                 f"{self.service} requires its configuration, and none was delivered within "
@@ -204,58 +205,29 @@ def prepare(
     identity = _identity(state_dir, options, said, world)
     named = options.instance or said.get("CONFIG_MANAGER_INSTANCE")
     name = parse_instance(named) if named else identity.instance
-    prefix = prefix_of(model, service) if options.prefix is None else options.prefix
-    layers = Layers(model, prefix, environment=environment, env_file=lines)
-    say_unknown(model, prefix, environment, lines)
+    layers = _layers(model, service, options.prefix, environment, lines)
     claim = Claim(state_dir, service)
     with ExitStack() as unless_all_goes_well:
         unless_all_goes_well.callback(claim.close)
-        if not claim.take() and not claim.is_barred:
-            say(
-                logging.INFO,
-                "kept file shared",
-                service=service,
-                detail="another process of this service writes it; this one reads it until that ends",
-            )
+        _claim(claim, service)
         cache = Cache(state_dir, service, identity.file_key, identity.roots, world, claim)
         kept, broken = _load(cache)
         boots = Boots(state_dir / f"{service}.boot", claim, world)
         if cache.is_the_one_before is not None and broken is None and kept is not None:
-            begins_with = kept.to_start_with
-            say(
-                logging.WARNING,
-                "older kept file taken",
-                service=service,
-                revision=None if begins_with is None else begins_with[0].revision,
-                detail=cache.is_the_one_before,
-            )
-        try:
+            say_older_taken(service, kept.to_start_with, cache.is_the_one_before)
+        with _in_words(model):
             instance = Instance(
                 service,
                 name,
                 identity,
                 layers,
                 kept,
-                policy=Policy(
-                    options.bake_s,
-                    frozenset(options.restart_required) | _marked_restart_required(model),
-                    options.max_stale_s,
-                    options.on_stale,
-                ),
+                policy=_policy(model, options),
                 boot_seq=boots.number,
                 asks=asks,
                 requires=options.require,
                 world=world,
             )
-        except DoesNotFit as error:
-            if error.only_lacks:
-                raise SettingsInvalid(
-                    f"{model.__name__}: {error}; give it a default, or open it with require=True, which "
-                    "waits for what is delivered"
-                ) from None
-            raise SettingsInvalid(
-                f"{model.__name__}: its own defaults and overrides do not fit together: {error}"
-            ) from None
         prepared = Prepared(
             options,
             service,
@@ -265,9 +237,7 @@ def prepare(
             cache,
             partial(_keep_root, state_dir, world),
             options.mqtt_url or said.get("CONFIG_MANAGER_MQTT_URL") or DEFAULT_MQTT_URL,
-            # the same for as long as the process lives: a broker that sees it again says the will of
-            # the connection before at once, not after the receipts of the new one
-            f"cm-{service}-{name}-{world.randomness.token(3).hex()}",
+            _client_id(service, name, world),
             kept is not None and kept.to_start_with is not None,
             "; ".join(filter(None, (identity.broken, broken))) or None,
             claim,
@@ -275,6 +245,61 @@ def prepare(
         )
         unless_all_goes_well.pop_all()
     return prepared
+
+
+def _layers(
+    model: type[M],
+    service: ServiceName,
+    prefix: str | None,
+    environment: Mapping[str, str],
+    lines: env_file.Lines,
+) -> Layers[M]:
+    if prefix is None:
+        prefix = prefix_of(model, service)
+    layers = Layers(model, prefix, environment=environment, env_file=lines)
+    say_unknown(model, prefix, environment, lines)
+    return layers
+
+
+def _claim(claim: Claim, service: str) -> None:
+    if not claim.take() and not claim.is_barred:
+        say(
+            logging.INFO,
+            "kept file shared",
+            service=service,
+            detail="another process of this service writes it; this one reads it until that ends",
+        )
+
+
+def _policy(model: type[BaseModel], options: Options) -> Policy:
+    return Policy(
+        options.bake_s,
+        frozenset(options.restart_required) | _marked_restart_required(model),
+        options.max_stale_s,
+        options.on_stale,
+    )
+
+
+@contextmanager
+def _in_words(model: type[BaseModel]) -> Iterator[None]:
+    """A model that does not fit its own defaults and overrides is SettingsInvalid."""
+    try:
+        yield
+    except DoesNotFit as error:
+        if error.only_lacks:
+            raise SettingsInvalid(
+                f"{model.__name__}: {error}; give it a default, or open it with require=True, which "
+                "waits for what is delivered"
+            ) from None
+        raise SettingsInvalid(
+            f"{model.__name__}: its own defaults and overrides do not fit together: {error}"
+        ) from None
+
+
+def _client_id(service: ServiceName, name: InstanceName, world: World) -> str:
+    """The same for as long as the process lives: a broker that sees it again says the will of the connection
+    before at once, not after the receipts of the new one."""
+    return f"cm-{service}-{name}-{world.randomness.token(3).hex()}"
 
 
 def _service_of(model: type[BaseModel], options: Options) -> ServiceName:
@@ -288,7 +313,7 @@ def _service_of(model: type[BaseModel], options: Options) -> ServiceName:
 
 
 def default_state_dir(environment: Mapping[str, str]) -> str:
-    """Raises SettingsInvalid where it would be in a home directory and there is none."""
+    """Raises SettingsInvalid if it would be in a home directory and there is none."""
     if named := environment.get("CONFIG_MANAGER_STATE_DIR"):
         return str(expanded(named))
     if listed := environment.get("STATE_DIRECTORY"):

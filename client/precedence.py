@@ -28,12 +28,14 @@ from config_manager.client.judging import judging
 from config_manager.client.overrides import Override, laid_over, read_overrides
 from config_manager.client.type_walk import types_within
 from config_manager.client.validating import Validator, has_own_sources, keys_of, value_of
-from config_manager.client.words import MASK, Secrets, secrets_in
+from config_manager.client.words import MASK, Secrets, secrets_in, texts_in
 from config_manager.config.documents import ConfigUpdate
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
 
 M = TypeVar("M", bound=BaseModel)
+
+_NO_VALUE = object()
 
 Origin = Literal["environment", ".env", "delivered", "secret file", "default"]
 
@@ -44,7 +46,7 @@ class Explanation:
 
     name: of the variable, or the secret file, that set it. revision, at, correlation_id: of the
     configuration that delivered it, or that is shadowed. shadowed: the delivered value that an
-    override hides, else None. server_default: what the server filled in where nobody set the key.
+    override hides, else None. server_default: what the server filled in if nobody set the key.
     """
 
     key: str
@@ -77,7 +79,7 @@ class Effective(Generic[M]):
 
     values: M
     held: M
-    """equal to `values`, and never handed out: a list in those can be changed by who has it"""
+    """equal to `values`, and never handed out: a caller can change a list in those"""
     explanations: Mapping[str, Explanation]
     update: ConfigUpdate | None
     secrets: Mapping[str, Secret] = field(default_factory=dict)
@@ -99,6 +101,23 @@ class Effective(Generic[M]):
                 if why.origin in ("environment", ".env")
             )
         )
+
+    def changed_since(self, old: Effective[M]) -> frozenset[str]:
+        """The keys whose value differs. What a factory makes anew each time counts if another was given."""
+        keys = {*keys_of(old.held), *keys_of(self.held)}
+        anew = old.made_anew.keys() & self.made_anew.keys() & keys
+        following = old.following & self.following
+        changed = {key for key in keys - anew - following if _differ(old.held, self.held, key)}
+        changed |= {key for key in anew if old.made_anew[key] != self.made_anew[key]}
+        if changed:
+            changed |= {key for key in following if _differ(old.held, self.held, key)}
+        return frozenset(changed)
+
+
+def _differ(old: BaseModel, new: BaseModel, key: str) -> bool:
+    """Whether a key's value differs; so does one that can't be compared."""
+    one, other = value_of(old, key, _NO_VALUE), value_of(new, key, _NO_VALUE)
+    return one is not other and attempt(lambda: bool(one != other), True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +151,7 @@ class Layers(Generic[M]):
         environment: Mapping[str, str],
         env_file: Mapping[str, str | None] | None = None,
     ) -> None:
-        """Raises SettingsInvalid, naming the variable, where an override does not fit its key."""
+        """Raises SettingsInvalid, naming the variable, if an override does not fit its key."""
         self.model = model
         self._validator = Validator(model)
         self._has_own_sources = has_own_sources(model)
@@ -164,10 +183,10 @@ class Layers(Generic[M]):
         beneath = {key: one.value for key, one in self._beneath.items()}
         given = layered.under(beneath, overridden, deeply=self._has_own_sources)
         hidden = self._hidden(known, layered.delivered, overridden)
-        hidden += [text for value in beneath.values() for text in _texts_in(value)]
+        hidden += [text for value in beneath.values() for text in texts_in(value)]
         with judging(self.model, Secrets(hidden)):
             held = self._validator.validate(given)
-            # a list in there can be changed by who has it; if it can't be copied, so be it
+            # a caller can change a list in there; what can't be copied is shared
             values = freeze(attempt(lambda: held.model_copy(deep=True), held))
             return Effective(
                 values,
@@ -219,7 +238,7 @@ class Layers(Generic[M]):
         hidden: list[str | bytes] = [one.reveal() for one in known.values()]
         for layer in layers:
             for key in self._secret_keys & layer.keys():
-                hidden += _texts_in(layer[key])
+                hidden += texts_in(layer[key])
         return hidden
 
     def _explain(self, key: str, values: M, layered: _Layered) -> Explanation:
@@ -258,12 +277,3 @@ def _holds_secrets(annotation: Any) -> bool:
         or (isinstance(kind, str | ForwardRef) and "Secret" in str(kind))
         for kind in types_within(annotation)
     )
-
-
-def _texts_in(value: Any) -> list[str | bytes]:
-    """Every text in a JSON value; numbers as they are spelt."""
-    if isinstance(value, dict):
-        return [text for inner in value.values() for text in _texts_in(inner)]
-    if isinstance(value, list):
-        return [text for inner in value for text in _texts_in(inner)]
-    return [] if value is None or isinstance(value, bool) else [str(value)]

@@ -1,18 +1,18 @@
-"""Words without the value that they quote: a validator's author writes what he likes.
+"""Words without the value that they quote: a validator's author may write anything.
 
 Both the value and the words may be as large as a configuration, and this runs in the service's event
-loop: the words are cut first, and gone through once.
+loop. So the words are cut first, and read once.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import is_dataclass
 from itertools import islice, takewhile
 
-from pydantic import BaseModel
-
+from config_manager.client.parts import parts_of
 from config_manager.client.words import MOST_READ, masked
 
 _MOST_PARTS = 100_000
@@ -39,7 +39,7 @@ def _texts(value: object) -> set[str] | None:
     parts = 0
     while waiting:
         one = waiting.pop()
-        inner = _within(one)
+        inner = None if is_dataclass(one) else parts_of(one)  # a message spells that as a whole
         if inner is None:
             texts.update((str(one), repr(one)))
         else:
@@ -48,14 +48,6 @@ def _texts(value: object) -> set[str] | None:
         if parts + len(waiting) > _MOST_PARTS:
             return None
     return texts - {""}
-
-
-def _within(value: object) -> Iterable[object] | None:
-    if isinstance(value, BaseModel):
-        return dict(value).values()
-    if isinstance(value, Mapping):
-        return value.values()
-    return value if isinstance(value, list | tuple | set | frozenset) else None
 
 
 class _Quoted:
@@ -98,7 +90,7 @@ class _Quoted:
         return masked(read[:end], hidden[:end], "…") + ("…" if is_cut else "")
 
     def _end_of_one(self, read: str, starts: Sequence[int], at: int) -> int:
-        """Where the longest text ends that begins with this token; where the token begins if none does."""
+        """Where the longest text ends that begins with this token; or where the token begins, if none does."""
         begin = starts[at]
         if self._by_head and at + _MOST_TOKENS < len(starts):
             longer = self._by_head.get(read[begin : starts[at + _MOST_TOKENS]])

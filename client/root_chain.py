@@ -60,7 +60,7 @@ def pin(data: bytes, now: float = _BEFORE_ANY_DATE) -> Link:
 
 
 def follow_on(link: Link, data: bytes, now: float = _BEFORE_ANY_DATE) -> Link:
-    """The next link, where `data` is it. now: as in `pin`. Raises Distrust."""
+    """The next link, if `data` is it. now: as in `pin`. Raises Distrust."""
     return _link(trust.judge_root(data, link.root, now), data)
 
 
@@ -82,8 +82,22 @@ class RootChain:
         return self._newest
 
     def last_to_list(self, keyid: str) -> int | None:
-        """The newest version with that key; None: no version that we know had it."""
+        """The newest version with that key; None: no known version had it."""
         return max((v for v, link in self._links.items() if keyid in link.root.keys), default=None)
+
+    def explained(self, verdict: Distrust) -> Distrust:
+        """With what became of the keys that the newest root does not list any more."""
+        last = {keyid: self.last_to_list(keyid) for keyid in sorted(verdict.strangers)}
+        revoked = [
+            f"root {version} was the last to list {keyid[:16]}: it is revoked"
+            for keyid, version in last.items()
+            if version is not None
+        ]
+        if not revoked:
+            return verdict
+        still_unknown = frozenset(keyid for keyid, version in last.items() if version is None)
+        detail = "; ".join((verdict.detail, *revoked))
+        return Distrust(verdict.reason, detail, strangers=still_unknown)
 
     def offer(self, topic: str, data: bytes, now: float) -> list[Link | Turned]:
         """What follows from a message on a root's topic: versions to trust now, in order, and
@@ -120,7 +134,7 @@ class RootChain:
         return link
 
     def _recognise(self, version: int, data: bytes, now: float) -> None:
-        """Nothing, where we know it; raises Distrust, also for a fork."""
+        """Nothing, if it is known; raises Distrust, also for a fork."""
         link = self._links.get(version)
         if link is None:
             return

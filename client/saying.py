@@ -1,26 +1,28 @@
-"""The client's log lines: standard `logging`, because they are a guest in somebody's service.
+"""The client's log lines. They go through the standard `logging`, because the process is the service's.
 
 A line reads `applied service=stt-worker revision=7 …`; the same fields are on the record as
-`record.fields`, for who writes JSON (`config_manager.config.json_lines.JsonLines` does).
+`record.fields`, for a handler that writes JSON (`config_manager.config.json_lines.JsonLines` does).
 """
 
 from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
-from config_manager.client.guarded import attempt
-from config_manager.client.subscriber import (
+from config_manager.client.events import (
     Applied,
     Deleted,
     Event,
     Fresh,
+    Offered,
     Refused,
     Resigned,
     RootTrusted,
     Stale,
 )
+from config_manager.client.guarded import attempt
+from config_manager.client.kept import Version
 
 _COMPLAINT_PERIOD_S = 60.0
 
@@ -46,6 +48,12 @@ def _log_line(level: int, event: str, text: str, extra: dict[str, Any] | None) -
 def _on_one_line(value: Any) -> str:
     """Nobody's words begin a line of their own, but a traceback, whose lines are set off."""
     return str(value).replace("\r", "\\r").rstrip("\n").replace("\n", "\n    ")
+
+
+def say_older_taken(service: str, running: Version | None, why: str) -> None:
+    """The newest kept file can't be read, and the one before is taken."""
+    revision = running[0].revision if running is not None else None
+    say(logging.WARNING, "older kept file taken", service=service, revision=revision, detail=why)
 
 
 class OnceAMinute:
@@ -90,5 +98,7 @@ def say_event(service: str, event: Event) -> None:
             say(logging.WARNING, "stale", service=service, reason=reason)
         case Fresh():
             say(logging.INFO, "fresh", service=service)
-        case _:
-            pass  # an offer: what comes of it is said
+        case Offered():
+            pass  # what comes of it is said
+        case _ as unreachable:
+            assert_never(unreachable)

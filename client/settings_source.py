@@ -34,7 +34,7 @@ from config_manager.client.guarded import attempt
 from config_manager.client.identity import load_identity
 from config_manager.client.opening import default_state_dir
 from config_manager.client.places import expanded
-from config_manager.client.saying import say
+from config_manager.client.saying import say, say_older_taken
 from config_manager.client.spelling import Key, delivered_names, taken_under
 from config_manager.config import strict_json
 from config_manager.config.errors import SettingsInvalid, StartError
@@ -68,7 +68,7 @@ def delivered(
 
 
 class DeliveredSource(PydanticBaseSettingsSource):
-    """What was last delivered to a service and verified. Empty where nothing was, or can be trusted:
+    """What was last delivered to a service and verified. Empty if nothing was, or if it can't be trusted:
     the log says which, and the service starts all the same."""
 
     def __init__(
@@ -191,13 +191,7 @@ def _read(directory: Path, service: str, instance: str | None, world: World) -> 
         return {}
     update, _ = kept.to_start_with
     if cache.is_the_one_before is not None:
-        say(
-            logging.WARNING,
-            "older kept file taken",
-            service=service,
-            revision=update.revision,
-            detail=cache.is_the_one_before,
-        )
+        say_older_taken(service, kept.to_start_with, cache.is_the_one_before)
     # what the server only filled in is the server's default: the service has its own
     values = {k: v for k, v in update.config.items() if k not in update.defaulted}
     own_name = parse_instance(instance) if instance else identity.instance

@@ -8,11 +8,6 @@ from pydantic.fields import FieldInfo
 Key = str | AliasPath
 
 
-def aliases(info: FieldInfo) -> list[str]:
-    """Other names of a field, as they are spelt."""
-    return [name for name in _validation_aliases(info) if isinstance(name, str)]
-
-
 def delivered_names(model: type[BaseModel]) -> dict[str, str]:
     """Other names under which a field may be delivered → its own.
 
@@ -22,7 +17,7 @@ def delivered_names(model: type[BaseModel]) -> dict[str, str]:
     fields = model.model_fields
     for spell in (str, str.lower):
         for key, info in fields.items():
-            for name in map(spell, [*aliases(info), key]):
+            for name in map(spell, [*_aliases(info), key]):
                 if name not in fields:
                     named.setdefault(name, key)
     return named
@@ -43,6 +38,11 @@ def taken_under(model: type[BaseModel]) -> dict[str, tuple[Key, ...]]:
             keys.append(key)
         found[key] = tuple(keys)
     return found
+
+
+def _aliases(info: FieldInfo) -> list[str]:
+    """Other names of a field, as they are spelt."""
+    return [name for name in _validation_aliases(info) if isinstance(name, str)]
 
 
 def _validation_aliases(info: FieldInfo) -> list[Key]:

@@ -65,9 +65,9 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from config_manager.client.config import LiveConfig
-    from config_manager.client.instance import Change
     from config_manager.client.opening import OptionArguments
     from config_manager.client.threads import Config
+    from config_manager.client.todo import Change
 
 M = TypeVar("M", bound=BaseModel)
 

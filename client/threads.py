@@ -22,13 +22,13 @@ from pydantic import BaseModel
 
 from config_manager.client.aio import END_WITHIN_S, AsyncioConfig, open_config
 from config_manager.client.aio_connection import Connect
-from config_manager.client.background import Outcome, Worker, run_in
-from config_manager.client.callbacks import check_answer, check_plain, name_of
-from config_manager.client.config import UNREAD_CHANGES
-from config_manager.client.instance import Change
+from config_manager.client.background import Worker, run_in
+from config_manager.client.callbacks import check_answer, check_plain
+from config_manager.client.listener import Listener
 from config_manager.client.saying import say
+from config_manager.client.todo import Change
 from config_manager.client.validating import complete
-from config_manager.client.words import Secrets, spelt
+from config_manager.client.words import Secrets
 from config_manager.config.errors import ConfigManagerError
 
 if TYPE_CHECKING:
@@ -42,14 +42,13 @@ _STOP_WITHIN_S = END_WITHIN_S + 2.0
 """How long leaving waits for the thread: longer than that waits for what it started."""
 
 _LISTENERS_END_WITHIN_S = 1.0
-_BUSY_AFTER_S = 30.0
 _LOOK_S = 5.0
 
 
 class Config(Generic[M]):
     """A service's typed, live configuration, for programs without an event loop.
 
-    apply: asked before a change, in a thread that is ours; if it raises, the change is refused, and if it
+    apply: asked before a change, in a thread of its own; if it raises, the change is refused, and if it
     raises NotNow, it is asked again. on_change callbacks run in a thread each, after the change. options:
     see `opening.Options`. Opening raises what `config_manager.client.open_config` raises. With
     `on_stale="stop"` `current` raises ConfigurationStale, and so does leaving the block.
@@ -92,7 +91,7 @@ class Config(Generic[M]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._living: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
-        self._listeners: list[_Listener[M]] = []
+        self._listeners: list[Listener[M]] = []
         self._registering = threading.Lock()
 
     def open(self) -> Self:
@@ -215,7 +214,7 @@ class Config(Generic[M]):
         with self._registering:
             self._callbacks.append(callback)
             if self._live_config is not None and not self._closes.is_set():
-                self._listeners.append(_Listener(callback, self._hidden))
+                self._listeners.append(Listener(callback, self._hidden))
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -231,7 +230,7 @@ class Config(Generic[M]):
             self._do(lambda: hold.__exit__(None, None, None))
 
     def _do(self, step: Callable[[], object]) -> None:
-        """In the loop's thread, and back when it is done; here where there is no loop any more."""
+        """In the loop's thread, and back when it is done; here if there is no loop any more."""
         if self._is_forked_away:
             self._config._check_followed()  # noqa: SLF001
         assert self._loop is not None
@@ -302,7 +301,7 @@ class Config(Generic[M]):
                 telling = asyncio.create_task(self._tell_listeners(config))
                 await asyncio.sleep(0)  # it listens before anything can change
                 with self._registering:
-                    self._listeners = [_Listener(one, self._hidden) for one in self._callbacks]
+                    self._listeners = [Listener(one, self._hidden) for one in self._callbacks]
                     self._live_config = config
                 self._opened.set_result(None)
                 while True:
@@ -319,7 +318,9 @@ class Config(Generic[M]):
         outcome = await run_in(asks, partial(self._ask, change))
         if isinstance(outcome.error, Exception) and not isinstance(outcome.error, StopIteration):
             raise outcome.error
-        if outcome.error is not None:  # what a coroutine can't raise, or what would end our thread
+        if (
+            outcome.error is not None
+        ):  # what a coroutine can't raise, or what would end the driver's thread
             raise RuntimeError(_why_not(outcome.error)) from outcome.error
 
     def _ask(self, change: Change[M]) -> None:
@@ -332,47 +333,8 @@ class Config(Generic[M]):
                 listener.tell(change)
 
 
-class _Listener(Generic[M]):
-    """One on_change callback: its own thread, so that it keeps nobody else waiting, its own order."""
-
-    def __init__(
-        self, callback: Callable[[Change[M]], None], hidden: Callable[[], Secrets]
-    ) -> None:
-        self._callback = callback
-        self._hidden = hidden
-        self._name = name_of(callback)
-        self._began_at: float | None = None
-        self.worker = Worker(f"on_change {self._name}", at_most=UNREAD_CHANGES)
-
-    def tell(self, change: Change[M]) -> None:
-        self.worker.submit(partial(self._call, change), partial(self._called, change))
-
-    def complain(self) -> None:
-        """Once for each call that takes very long."""
-        began_at = self._began_at
-        if began_at is not None and time.monotonic() - began_at > _BUSY_AFTER_S:
-            self._began_at = None
-            detail = f"it has not returned for {_BUSY_AFTER_S:g} s; later changes wait for it"
-            say(logging.WARNING, "on_change busy", callback=self._name, detail=detail)
-
-    def _call(self, change: Change[M]) -> None:
-        self._began_at = time.monotonic()
-        check_answer(self._callback(change), "on_change")
-
-    def _called(self, change: Change[M], outcome: Outcome) -> None:
-        self._began_at = None
-        if outcome.error is not None:  # one listener's bug is not the others'
-            hidden = self._hidden() | Secrets.of(change.old, change.new)
-            say(
-                logging.ERROR,
-                "on_change failed",
-                callback=self._name,
-                detail=hidden.traceback_of(outcome.error),
-            )
-
-
 def _why_not(error: BaseException) -> str:
-    words = spelt(f"{type(error).__name__}: {error}".removesuffix(": "))
+    words = Secrets().words_of(error)
     if isinstance(error, SystemExit):
         return f"{words} (a callback can't end the program; signal.raise_signal(SIGTERM) does)"
     return words

@@ -8,7 +8,6 @@ retained receipt that is signed but not encrypted, and in the service's log.
 from __future__ import annotations
 
 import base64
-import dataclasses
 import html
 import json
 import re
@@ -18,9 +17,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from config_manager.client.guarded import attempt
+from config_manager.client.parts import parts_of
 
 MASK = "********"
 """What is shown in a secret's place."""
@@ -225,6 +225,13 @@ def secrets_in(value: object) -> list[str | bytes]:
     return found
 
 
+def texts_in(value: object) -> list[str | bytes]:
+    """Every text in a value, and its numbers as they are spelt."""
+    found: list[str | bytes] = []
+    _collect_all(value, found, set())
+    return found
+
+
 def _collect(value: object, found: list[str | bytes], seen: set[int]) -> None:
     if value is None or isinstance(value, str | bytes | int | float) or id(value) in seen:
         return
@@ -253,15 +260,7 @@ def _collect_all(secret: object, found: list[str | bytes], seen: set[int]) -> No
         _collect_all(inner, found, seen)
 
 
-def _within(value: object) -> list[object] | None:
-    """What a container holds; None: it is none."""
+def _within(value: object) -> Iterable[object] | None:
+    """What a container, or a secret type, holds; None: it is neither."""
     reveal = getattr(type(value), "get_secret_value", None)
-    if reveal is not None:
-        return [reveal(value)]
-    if isinstance(value, BaseModel):
-        return [*value.__dict__.values(), *(value.__pydantic_extra__ or {}).values()]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [getattr(value, one.name, None) for one in dataclasses.fields(value)]
-    if isinstance(value, Mapping):
-        return list(value.values())
-    return list(value) if isinstance(value, list | tuple | set | frozenset) else None
+    return [reveal(value)] if reveal is not None else parts_of(value)

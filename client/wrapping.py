@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from config_manager.client.events import Applied
 from config_manager.client.formats import fill_in, to_environment
 from config_manager.client.saying import say
-from config_manager.client.subscriber import Applied
 from config_manager.config.errors import SettingsInvalid
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World
 
 if TYPE_CHECKING:
-    from config_manager.client.actor import Follower
+    from config_manager.client.follower import Follower
 
 _STOP_WITHIN_S = 10.0
 

@@ -13,11 +13,14 @@ from nacl.signing import VerifyKey
 from pydantic import BaseModel, Field
 
 from config_manager.client.cache import Cache
-from config_manager.client.instance import (
+from config_manager.client.events import Event, Refused
+from config_manager.client.instance import Instance
+from config_manager.client.kept import Kept
+from config_manager.client.precedence import Effective, Layers
+from config_manager.client.todo import (
     Call,
     Change,
     Do,
-    Instance,
     Keep,
     Policy,
     PublishReceipt,
@@ -25,8 +28,6 @@ from config_manager.client.instance import (
     Tell,
     TooStale,
 )
-from config_manager.client.precedence import Effective, Layers
-from config_manager.client.subscriber import Event, Kept, Refused
 from config_manager.config import strict_json, wire
 from config_manager.config.documents import Receipt
 from config_manager.config.names import ServiceName

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from config_manager.actors.mqtt import BrokerUnavailable, Message
-from config_manager.client import Applied, Fresh, actor, follow, trust_init
+from config_manager.client import Applied, Fresh, driver, follow, trust_init
 from config_manager.config import wire
 from tests.client import makers as m
 
@@ -44,7 +44,7 @@ class FakeBroker:
 async def test_follows_reconnects_and_starts_again_from_its_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actor, "_BACKOFF_S", 0.01)
+    monkeypatch.setattr(driver, "_BACKOFF_S", 0.01)
     (tmp_path / "root").write_bytes(m.root_bytes())
     trust_init(tmp_path / "state", tmp_path / "root")
     broker: Any = FakeBroker()

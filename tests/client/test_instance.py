@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from config_manager.client.instance import NotNow, schema_digest
+from config_manager.client.events import Applied, Deleted, Fresh, Stale
 from config_manager.client.judging import DoesNotFit
-from config_manager.client.subscriber import Applied, Deleted, Fresh, Stale
+from config_manager.client.receipts import schema_digest
+from config_manager.client.todo import NotNow
+from config_manager.client.trial import Phase
 from config_manager.config import wire
 from tests.client import makers as m
 from tests.client.story import Settings, Story, disk_with, read_receipt, running
@@ -712,7 +714,7 @@ class Robot:
 
     def does(self, step: str, number: int) -> None:
         story, swaps = self.story, list(self.story.swaps)
-        waits_for_answer = story.instance._calling and not story.instance._accepted
+        waits_for_answer = story.instance.subscriber.trial.phase is Phase.ASKED
         match step:
             case "newer" | "misfit" | "deleted" | "same" | "older":
                 story.receives(self.message(step, number))

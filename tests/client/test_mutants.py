@@ -17,9 +17,10 @@ import pytest
 from nacl.signing import SigningKey
 from pydantic import BaseModel, ConfigDict
 
-from config_manager.client.instance import Instance, Policy, Swap
+from config_manager.client.instance import Instance
 from config_manager.client.precedence import Layers
 from config_manager.client.subscriber import Subscriber
+from config_manager.client.todo import Policy, Swap
 from config_manager.config import wire
 from config_manager.config.names import ServiceName
 from config_manager.config.wire import Envelope, Signature
@@ -119,7 +120,9 @@ class Target:
 
     def _where(self) -> tuple[Any, ...]:
         subscriber = self._instance.subscriber
-        return (subscriber._kept, subscriber._beacon_order, subscriber._snapshot is None)
+        freshness = subscriber.freshness
+        kept = (subscriber._marks, subscriber.trial)
+        return (*kept, freshness.beacon_order, freshness.snapshot is None)
 
     def takes(self, message: Message) -> Model:
         """What runs after it. Where anything came of it, the next message meets a fresh one."""

@@ -10,17 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
+from config_manager.client.events import Applied, Event, Refused, RootTrusted, Stale
+from config_manager.client.kept import Kept
 from config_manager.client.root_chain import RootChain, follow_on, pin
 from config_manager.client.set_aside import ROOT_MAY_FOLLOW_S
-from config_manager.client.subscriber import (
-    Applied,
-    Event,
-    Kept,
-    Refused,
-    RootTrusted,
-    Stale,
-    Subscriber,
-)
+from config_manager.client.subscriber import Subscriber
 from config_manager.config import wire
 from config_manager.config.documents import Role
 from config_manager.config.names import Mark
@@ -254,11 +248,10 @@ def test_what_has_a_newer_signature_already_survives_the_end_of_the_older_key() 
 
 def test_a_newer_signature_is_kept_also_while_it_bakes_is_asked_about_or_was_put_off() -> None:
     def asked(subscriber: Subscriber) -> None:
-        subscriber.try_out(asks=True)
+        subscriber.decided(subscriber.trial.ask())
 
     def baking(subscriber: Subscriber) -> None:
-        subscriber.try_out()
-        subscriber.adopt(bakes=True)
+        subscriber.decided(subscriber.trial.run(bakes=True))
 
     for waits in (asked, baking, lambda _: None):
         scene = running(5)
@@ -266,14 +259,13 @@ def test_a_newer_signature_is_kept_also_while_it_bakes_is_asked_about_or_was_put
             m.SERVICE, "here", RootChain([pin(r.root(1))]), m.make_kept(5), negotiates=True
         )
         scene.gets(6)
-        offered = scene.subscriber.offered
-        assert offered is not None
+        assert scene.subscriber.trial.offered is not None
         waits(scene.subscriber)
         scene.trusts(2, ROTATED)
         scene.gets(6, r.SECOND_CONFIG)
         if waits is not baking:
-            scene.subscriber.adopt(bakes=True, accepted=offered)
-        scene.subscriber.proved(offered)
+            scene.subscriber.decided(scene.subscriber.trial.run(bakes=True))
+        scene.subscriber.decided(scene.subscriber.trial.prove())
         scene.trusts(3, r.root(3, config=(r.SECOND_CONFIG,)))
         assert scene.kept.running is not None
         assert key_id(r.SECOND_CONFIG) in scene.kept.running[1].signers
@@ -299,7 +291,7 @@ def test_an_offer_whose_signer_is_revoked_is_withdrawn_and_may_come_again_signed
     )
     assert scene.gets(6) == ["offered"]
     scene.trusts(2, REVOKED)
-    assert scene.subscriber.offered is None
+    assert scene.subscriber.trial.offered is None
     assert scene.gets(6, r.SECOND_CONFIG) == ["offered"]
 
 
@@ -309,7 +301,7 @@ def test_what_waits_for_a_restart_is_withdrawn_with_its_signer() -> None:
         m.SERVICE, "here", RootChain([pin(r.root(1))]), m.make_kept(5), negotiates=True
     )
     scene.gets(6)
-    scene.subscriber.leave_for_restart()
+    scene.subscriber.decided(scene.subscriber.trial.leave())
     scene.trusts(2, REVOKED)
     assert scene.kept.trial is None
     assert scene.gets(6, r.SECOND_CONFIG) == ["offered"]
@@ -398,7 +390,7 @@ def test_a_beacon_keys_fast_forward_ends_with_the_key_and_the_configurations_mar
     thief = {"boot_seq": FARTHEST}
     assert scene.vouched(FARTHEST, 5, **thief) == ["fresh"]
     assert scene.vouched(2, 5) == []
-    assert scene.subscriber.replayed_beacons == 1
+    assert scene.subscriber.freshness.replayed_beacons == 1
     assert scene.trusts(2, BEACON_REVOKED) == ["root 2"]
     assert scene.kept.beacon_order is None
     assert scene.seen == 5
@@ -414,7 +406,7 @@ def test_a_beacon_that_a_key_of_today_vouched_for_can_not_be_replayed() -> None:
     scene.trusts(3, r.root(3, beacon=(r.SECOND_BEACON,)))
     assert scene.kept.beacon_order == (1, 7)
     scene.vouched(6, 5, key=r.SECOND_BEACON)
-    assert scene.subscriber.replayed_beacons == 1
+    assert scene.subscriber.freshness.replayed_beacons == 1
 
 
 def test_what_a_revoked_beacon_key_said_is_forgotten() -> None:

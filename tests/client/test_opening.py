@@ -336,7 +336,7 @@ def test_a_damaged_file_is_said_and_both_generations_gone_is_a_first_start(state
 
 def boot(state: Path, clock: float, *, disk: SystemDisk | None = None) -> int:
     world = World(clock=m.SetClock(clock), disk=disk or SystemDisk())
-    return opened(state, world=world).instance._boot_seq
+    return opened(state, world=world).instance._account.boot_seq
 
 
 def test_each_start_has_a_higher_number_whatever_the_clock_does(state: Path) -> None:

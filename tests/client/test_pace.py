@@ -56,13 +56,13 @@ class Client:
     def hears(self, made: Made, at: float, wall: float = m.WALL) -> str | None:
         self.waits_until(at, wall)
         self._subscriber.receive(wire.KEEPALIVE_TOPIC, made.signed(), wall, at)
-        self.said.append(self._subscriber.status)
-        return self._subscriber.status
+        self.said.append(self._subscriber.freshness.status)
+        return self._subscriber.freshness.status
 
     def waits_until(self, at: float, wall: float = m.WALL) -> str | None:
         self._subscriber.tick(at, wall)
-        self.said.append(self._subscriber.status)
-        return self._subscriber.status
+        self.said.append(self._subscriber.freshness.status)
+        return self._subscriber.freshness.status
 
 
 def tape(*pauses_s: float, boot_seq: int = 1, clock_error_s: float = 0.0) -> list[Made]:

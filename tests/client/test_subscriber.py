@@ -7,16 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config_manager.client.events import Applied, Deleted, Event, Fresh, Refused, Stale
 from config_manager.client.set_aside import ROOT_MAY_FOLLOW_S
-from config_manager.client.subscriber import (
-    Applied,
-    Deleted,
-    Event,
-    Fresh,
-    Refused,
-    Stale,
-    Subscriber,
-)
+from config_manager.client.subscriber import Subscriber
 from config_manager.config import wire
 from tests.client import makers as m
 
@@ -202,7 +195,7 @@ def test_no_beacon_is_stale_and_a_replayed_one_does_not_help() -> None:
     assert names(subscriber.tick(31.0)) == ["Stale:no-beacon"]
     assert give(subscriber, older, wire.KEEPALIVE_TOPIC, 32.0) == []
     assert subscriber.tick(33.0) == []
-    assert subscriber.replayed_beacons == 4
+    assert subscriber.freshness.replayed_beacons == 4
     rising = m.keepalive_bytes(services, 1, boot_seq=2)
     assert names(give(subscriber, rising, wire.KEEPALIVE_TOPIC, 34.0)) == ["Fresh"]
 

@@ -22,10 +22,11 @@ import pytest
 from nacl.signing import SigningKey
 from paho.mqtt.enums import CallbackAPIVersion
 
-from config_manager.client.cli import to_line
+from config_manager.client.events import Event, News
 from config_manager.client.identity import load_identity, trust_init
 from config_manager.client.root_chain import RootChain, pin
-from config_manager.client.subscriber import Event, Resigned, RootTrusted, Subscriber
+from config_manager.client.running import to_line
+from config_manager.client.subscriber import Subscriber
 from config_manager.config import wire
 from config_manager.config.world import parse_rfc3339, rfc3339
 from tests.config.makers import key_id
@@ -645,9 +646,7 @@ class Later:
 
     def _lines(self, events: list[Event]) -> list[dict[str, Any]]:
         return [
-            to_line(self.publisher.service, event)
-            for event in events
-            if not isinstance(event, Resigned | RootTrusted)
+            to_line(self.publisher.service, event) for event in events if isinstance(event, News)
         ]
 
     def goes_on(self) -> None:

@@ -36,9 +36,9 @@ NOBODY = "mqtt://127.0.0.1:1"
 WORKERS = 2
 
 IMPATIENT = """
-from config_manager.client import opening, subscriber
+from config_manager.client import freshness, opening
 opening.FIRST_WAIT_S = 0.1
-subscriber.MIN_BEACON_VALID_S = subscriber.FLOOR_WAIT_S = 0.5
+freshness.MIN_BEACON_VALID_S = freshness.FLOOR_WAIT_S = 0.5
 """
 """Stale within a second, in every process that has it as its sitecustomize."""
 
