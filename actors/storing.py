@@ -32,7 +32,6 @@ from config_manager.actors.messages import (
     DeleteSecret,
     Deliver,
     EpochWritten,
-    Idempotency,
     NewEpoch,
     NotDoneYet,
     PatchConfig,
@@ -91,6 +90,7 @@ from config_manager.storage.store import (
     DiskFull,
     Store,
 )
+from config_manager.storage.terms import Idempotency
 from config_manager.storage.vouching import Foreign, Judgement, Vouching, without
 
 _NOT_KEPT = b""

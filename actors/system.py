@@ -64,6 +64,7 @@ from config_manager.storage.secrets import SecretBoxes
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.state import ServiceState
 from config_manager.storage.store import Store
+from config_manager.storage.terms import Terms
 from config_manager.storage.tokens import AcceptAdminToken, hash_of, make_token, tokens
 from config_manager.storage.vouching import Vouching
 
@@ -370,7 +371,7 @@ def _noted_by(
 def _administered_by(storing_actor: Actor, world: World) -> Write:
     async def administered(what: Administration[Any], by: str) -> None:
         context = Context(world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
-        await storing_actor.ask(Administer(what=what, by=by), context)
+        await storing_actor.ask(Administer(what=what, terms=Terms(by)), context)
 
     return administered
 

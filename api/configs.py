@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import trio
+from dataclasses import replace
 
 from config_manager.actors.messages import (
     DeleteConfig,
@@ -14,9 +12,9 @@ from config_manager.actors.messages import (
     PutConfig,
     Written,
 )
-from config_manager.api.conditions import is_known, is_other
+from config_manager.api.conditions import is_known, is_other, preconditions_of
 from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
-from config_manager.api.write_terms import MAX_REASON, idempotency_of, preconditions, reason_of
+from config_manager.api.write_terms import MAX_REASON, propagation_of, write_terms_of
 from config_manager.config.errors import (
     FieldError,
     InvalidName,
@@ -29,11 +27,9 @@ from config_manager.config.names import ServiceName, parse_service, pointer
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.changes import MASK
 from config_manager.storage.state import Committed, KeyChange, ServiceState
+from config_manager.storage.terms import Terms
 
 MERGE_PATCH = "application/merge-patch+json"
-_WRITE_QUERY = ("dry_run", "wait", "timeout", "reason")
-_MAX_WAIT_S = 60
-_DEFAULT_WAIT_S = 5
 
 
 async def list_configs(request: ApiRequest, api: Api) -> ApiResponse:
@@ -67,31 +63,36 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
 
 async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = parse_service(request.params["service"])
+    values = request.json_object()
+    terms, wait_s = write_terms_of(request)
     message = PutConfig(
         service=service,
-        values=request.json_object(),
-        **preconditions(request),
-        **write_options(request),
+        values=values,
+        preconditions=preconditions_of(request),
+        terms=terms,
     )
     written = await api.system.storing.ask(message, request.context)
-    return await written_response(request, api, written)
+    return await _written(api, written, terms, wait_s)
 
 
 async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = parse_service(request.params["service"])
+    patch = request.json_object(MERGE_PATCH)
+    terms, wait_s = write_terms_of(request)
     message = PatchConfig(
         service=service,
-        patch=request.json_object(MERGE_PATCH),
-        **preconditions(request),
-        **write_options(request),
+        patch=patch,
+        preconditions=preconditions_of(request),
+        terms=terms,
     )
     written = await api.system.storing.ask(message, request.context)
-    return await written_response(request, api, written)
+    return await _written(api, written, terms, wait_s)
 
 
 async def delete_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = parse_service(request.params["service"])
-    message = DeleteConfig(service=service, **preconditions(request), **write_options(request))
+    terms, wait_s = write_terms_of(request)
+    message = DeleteConfig(service=service, preconditions=preconditions_of(request), terms=terms)
     written = await api.system.storing.ask(message, request.context)
     state = written.state
     body: JsonObject = {
@@ -104,9 +105,9 @@ async def delete_config(request: ApiRequest, api: Api) -> ApiResponse:
         "updated_at": state.updated_at,
         "updated_by": state.updated_by,
     }
-    if message.dry_run:
+    if terms.dry_run:
         return json_response({**body, "dry_run": True, "changes": _changes(written.changes)})
-    propagation = await propagation_of(request, api, [state])
+    propagation = await propagation_of(api, [state], wait_s)
     return json_response(
         {**body, "correlation_id": state.correlation_id, "propagation": propagation}
     )
@@ -132,10 +133,10 @@ async def post_epoch(request: ApiRequest, api: Api) -> ApiResponse:
         raise InvalidValues("the epoch is not as it should be; nothing was written", errors)
     for service in values:
         request.grant.require("write", service)
-    options = write_options(request)
+    terms, wait_s = write_terms_of(request)
     if reason is not None:
-        options["reason"] = reason
-    message = NewEpoch(services=values, **options)
+        terms = replace(terms, reason=reason)
+    message = NewEpoch(services=values, terms=terms)
     written: EpochWritten = await api.system.storing.ask(message, request.context)
     answer: JsonObject = {
         "config_epoch": written.config_epoch,
@@ -143,66 +144,22 @@ async def post_epoch(request: ApiRequest, api: Api) -> ApiResponse:
         "revision": written.revision,
         "services": [state.service for state in written.services],
     }
-    if message.dry_run:
+    if terms.dry_run:
         return json_response({**answer, "dry_run": True})
-    propagation = await propagation_of(request, api, list(written.services))
+    propagation = await propagation_of(api, list(written.services), wait_s)
     return json_response(
         {**answer, "correlation_id": written.correlation_id, "propagation": propagation}
     )
 
 
-# ── what every write has in common ─────────────────────────────────────────────────────────────
-
-
-def write_options(request: ApiRequest) -> dict[str, Any]:
-    """`by`, `reason`, `idempotency` and `dry_run` of a write; raises MalformedRequest."""
-    request.allow_query(*_WRITE_QUERY)
-    _wait_s(request)
-    return {
-        "by": request.by,
-        "reason": reason_of(request),
-        "idempotency": idempotency_of(request),
-        "dry_run": request.flag("dry_run"),
-    }
-
-
-async def written_response(request: ApiRequest, api: Api, written: Written) -> ApiResponse:
+async def _written(api: Api, written: Written, terms: Terms, wait_s: float | None) -> ApiResponse:
     state = written.state
     value = _view(api, state.service, state)
-    if request.flag("dry_run"):
+    if terms.dry_run:
         return json_response({**value, "dry_run": True, "changes": _changes(written.changes)})
-    propagation = await propagation_of(request, api, [state])
+    propagation = await propagation_of(api, [state], wait_s)
     value |= {"correlation_id": state.correlation_id, "propagation": propagation}
     return _config_response(value, 201 if written.first else 200)
-
-
-async def propagation_of(request: ApiRequest, api: Api, states: list[ServiceState]) -> str:
-    """`confirmed` where the caller waits for it and a broker holds all of it in time."""
-    timeout = _wait_s(request)
-    if timeout is None:
-        return "pending"
-    with trio.move_on_after(timeout):
-        for state in states:
-            if not await api.system.confirmations.wait(state.service, state.revision):
-                return "pending"
-        return "confirmed"
-    return "pending"
-
-
-def _wait_s(request: ApiRequest) -> float | None:
-    """How long to wait for a confirmation, in seconds, or None."""
-    wait, timeout = request.query.get("wait"), request.query.get("timeout")
-    if wait not in (None, "confirmed"):
-        raise MalformedRequest("wait: expected confirmed")
-    seconds: float = _DEFAULT_WAIT_S
-    if timeout is not None:
-        try:
-            seconds = float(timeout)
-        except ValueError:
-            seconds = -1
-        if not 0 <= seconds <= _MAX_WAIT_S:
-            raise MalformedRequest(f"timeout: expected seconds from 0 to {_MAX_WAIT_S}")
-    return seconds if wait else None
 
 
 # ── what is shown ──────────────────────────────────────────────────────────────────────────────

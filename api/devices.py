@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from config_manager.actors.messages import Administer
-from config_manager.api.administering import administer
 from config_manager.api.auth import login_failed
 from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.write_terms import administer
 from config_manager.config.durations import parse_duration
 from config_manager.config.enrolment import Enrolment
 from config_manager.config.errors import FieldError, InvalidValues, NotAuthenticated
@@ -26,6 +26,7 @@ from config_manager.storage.devices import (
     could_read,
     devices,
 )
+from config_manager.storage.terms import Terms
 from config_manager.storage.tokens import hash_of, make_token
 
 _DEFAULT_EXPIRES = "1h"
@@ -65,7 +66,7 @@ async def post_enrol(request: ApiRequest, api: Api) -> ApiResponse:
         _key(body, "seal_public", can_be_sealed_to),
     )
     what = Enrol(enrolment, _bytes(body, "proof", _SIGNATURE_BYTES))
-    message = Administer(what=what, by=f"{service}/{instance}")
+    message = Administer(what=what, terms=Terms(f"{service}/{instance}"))
     try:
         device = await api.system.storing.ask(message, request.context)
     except NotAuthenticated as refused:

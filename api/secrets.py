@@ -12,8 +12,8 @@ from config_manager.actors.messages import (
     RevealSecret,
     SetSecret,
 )
-from config_manager.api.configs import propagation_of, write_options
 from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.write_terms import propagation_of, write_terms_of
 from config_manager.config.errors import FieldError, InvalidValues, NotFound
 from config_manager.config.names import parse_service, pointer
 from config_manager.config.secret import Secret
@@ -21,6 +21,7 @@ from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import parse_rfc3339
 from config_manager.storage import secret_rows
 from config_manager.storage.state import SealedSecret
+from config_manager.storage.terms import Terms
 
 _FIELDS = ("service", "name", "value")
 _MAX_REASON = 500
@@ -44,12 +45,8 @@ async def post_secret(request: ApiRequest, api: Api) -> ApiResponse:
     name: str = body["name"]
     service = parse_service(body["service"])
     request.grant.require("secrets", service)
-    message = SetSecret(
-        service=service,
-        name=name,
-        value=Secret(body["value"]),
-        **write_options(request),
-    )
+    terms, wait_s = write_terms_of(request)
+    message = SetSecret(service=service, name=name, value=Secret(body["value"]), terms=terms)
     written = await api.system.storing.ask(message, request.context)
     state = written.state
     answer: dict[str, object] = {
@@ -59,9 +56,9 @@ async def post_secret(request: ApiRequest, api: Api) -> ApiResponse:
         "revision": state.revision,
         "updated_at": state.updated_at,
     }
-    if message.dry_run:
+    if terms.dry_run:
         return json_response({**answer, "dry_run": True})
-    propagation = await propagation_of(request, api, [state])
+    propagation = await propagation_of(api, [state], wait_s)
     answer |= {"correlation_id": state.correlation_id, "propagation": propagation}
     return json_response(answer, 201)
 
@@ -94,9 +91,8 @@ async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     service, name = parse_service(request.params["service"]), request.params["name"]
     reason, version = _asked_for(request.json_object())
-    message = RevealSecret(
-        by=request.by, reason=reason, service=service, name=name, version=version
-    )
+    terms = Terms(request.by, reason)
+    message = RevealSecret(service=service, name=name, version=version, terms=terms)
     revealed = await api.system.storing.ask(message, request.context)
     answer = {
         "service": service,
@@ -129,7 +125,8 @@ def _asked_for(body: JsonObject) -> tuple[str, int | None]:
 async def delete_secret(request: ApiRequest, api: Api) -> ApiResponse:
     """Every version goes; a revision of the service, which no longer names it."""
     service, name = parse_service(request.params["service"]), request.params["name"]
-    message = DeleteSecret(service=service, name=name, **write_options(request))
+    terms, wait_s = write_terms_of(request)
+    message = DeleteSecret(service=service, name=name, terms=terms)
     written = await api.system.storing.ask(message, request.context)
     state = written.state
     answer: dict[str, Any] = {
@@ -139,9 +136,9 @@ async def delete_secret(request: ApiRequest, api: Api) -> ApiResponse:
         "revision": state.revision,
         "updated_at": state.updated_at,
     }
-    if message.dry_run:
+    if terms.dry_run:
         return json_response({**answer, "dry_run": True})
-    propagation = await propagation_of(request, api, [state])
+    propagation = await propagation_of(api, [state], wait_s)
     return json_response(
         {**answer, "correlation_id": state.correlation_id, "propagation": propagation}
     )

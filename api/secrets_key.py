@@ -5,7 +5,7 @@ from __future__ import annotations
 from config_manager.actors.messages import RotateSecretsKey
 from config_manager.actors.secrets_rotating import RotationReport
 from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
-from config_manager.api.write_terms import idempotency_of, reason_of
+from config_manager.api.write_terms import terms_of
 from config_manager.config.strict_json import JsonObject
 
 
@@ -17,10 +17,7 @@ async def get_rotation(request: ApiRequest, api: Api) -> ApiResponse:
 async def post_rotation(request: ApiRequest, api: Api) -> ApiResponse:
     """One at a time: while one runs, the answer is that one, whoever began it."""
     request.allow_query("reason")
-    message = RotateSecretsKey(
-        by=request.by, reason=reason_of(request), idempotency=idempotency_of(request)
-    )
-    await api.system.rotating.ask(message, request.context)
+    await api.system.rotating.ask(RotateSecretsKey(terms=terms_of(request)), request.context)
     return json_response(_report(api.system.rotation()), 202, headers=NO_STORE)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from config_manager.actors.forgetting import ForgetInstance
 from config_manager.actors.statuses import Status
-from config_manager.api.administering import administer
 from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.write_terms import administer
 from config_manager.config.names import parse_instance, parse_service
 from config_manager.config.world import rfc3339
 from config_manager.storage.state import Committed

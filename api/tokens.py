@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from config_manager.api.administering import administer
 from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.write_terms import administer
 from config_manager.config.access import EVERY_SERVICE, ROLES, Role, is_pattern
 from config_manager.config.durations import parse_duration
 from config_manager.config.errors import FieldError, InvalidValues

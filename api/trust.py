@@ -8,7 +8,7 @@ from typing import Any
 
 from config_manager.actors.messages import AddSigner, RevokeKey, RootChange, RotateRole, TakeRoot
 from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
-from config_manager.api.write_terms import idempotency_of, reason_of
+from config_manager.api.write_terms import terms_of
 from config_manager.config.documents import ROLES
 from config_manager.config.durations import parse_duration
 from config_manager.config.errors import FieldError, InvalidValues, MalformedRequest, NotFound
@@ -56,7 +56,7 @@ async def post_rotate(request: ApiRequest, api: Api) -> ApiResponse:
         overlap_s = 0.0 if overlap in ("0", "0s") else parse_duration(str(overlap))
     except ValueError as error:
         raise _wrong("/overlap", str(error)) from None
-    message = RotateRole(role=role, overlap_s=overlap_s, **_terms(request))
+    message = RotateRole(role=role, overlap_s=overlap_s, terms=terms_of(request))
     return _changed(await api.system.trusting.ask(message, request.context))
 
 
@@ -68,7 +68,7 @@ async def post_signer(request: ApiRequest, api: Api) -> ApiResponse:
     message = AddSigner(
         public=_public(body.get("public")),
         threshold=threshold,
-        **_terms(request),
+        terms=terms_of(request),
     )
     return _changed(await api.system.trusting.ask(message, request.context))
 
@@ -77,23 +77,14 @@ async def post_revoke(request: ApiRequest, api: Api) -> ApiResponse:
     key = _body(request, "keyid").get("keyid")
     if not isinstance(key, str):
         raise _wrong("/keyid", "expected a key's id, or at least its first 8 digits")
-    message = RevokeKey(key=key, **_terms(request))
+    message = RevokeKey(key=key, terms=terms_of(request))
     return _changed(await api.system.trusting.ask(message, request.context))
 
 
 async def post_root(request: ApiRequest, api: Api) -> ApiResponse:
     request.json_object()  # the envelope as it is: its own bytes are what was signed
-    message = TakeRoot(envelope=request.body, **_terms(request))
+    message = TakeRoot(envelope=request.body, terms=terms_of(request))
     return _changed(await api.system.trusting.ask(message, request.context))
-
-
-def _terms(request: ApiRequest) -> dict[str, Any]:
-    """Who, why, and under which key it is asked only once."""
-    return {
-        "by": request.by,
-        "reason": reason_of(request),
-        "idempotency": idempotency_of(request),
-    }
 
 
 def _changed(change: RootChange) -> ApiResponse:

@@ -31,6 +31,7 @@ from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
 from config_manager.storage import key_files, keys, recovery, rekeying, secret_rotation, sql_store
+from config_manager.storage.terms import Terms
 
 
 class Work(NamedTuple):
@@ -86,7 +87,7 @@ def rotate_secrets_key(data_dir: Path) -> None:
         async with running_system(
             settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World()
         ) as system:
-            await system.rotating.ask(RotateSecretsKey(by="a test"), Context("a-test"))
+            await system.rotating.ask(RotateSecretsKey(terms=Terms("a test")), Context("a-test"))
             while system.rotation().state != "idle":
                 await trio.sleep(0.005)
 
