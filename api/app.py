@@ -17,7 +17,7 @@ from config_manager.api.arriving import ArrivingBody
 from config_manager.api.asgi_request import QUART_METHODS, asked_of
 from config_manager.api.endpoint import Api, ApiRequest, writes_limited_to
 from config_manager.api.limits import DRAIN_BYTES
-from config_manager.api.pipeline import Answer, answer, body_limit
+from config_manager.api.pipeline import Answer, admit, answer
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -98,7 +98,7 @@ async def _answer_directly(api: Api, scope: Scope, receive: Receive, send: Send)
         else:
             await _send(send, await answer(asked, api))
         return
-    with ArrivingBody(*body_limit(asked, api), api.room) as body:
+    with ArrivingBody(*admit(asked, api), api.room) as body:
         while True:
             message = await receive()
             if message["type"] != "http.request":

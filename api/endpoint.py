@@ -61,8 +61,13 @@ def writes_limited_to(per_minute: int) -> Limiter:
 
 @dataclass
 class ApiRequest:
-    """One request. headers: lower-case names, as they came. grant: who asks, once that is known.
-    standing: where the caller stands with a limit that was asked, for the answer's headers."""
+    """One request. headers: lower-case names, as they came.
+
+    The pipeline fills in the rest, from `correlation_id` on. admitted: it has been through `admit`.
+    route: what is asked, found once. params: the path's. grant: who asks. token_hash: of the caller's
+    token. refusal: what stands against it. standing: where the caller stands with a limit that was
+    asked, for the answer's headers.
+    """
 
     method: str
     raw_path: bytes
@@ -70,11 +75,15 @@ class ApiRequest:
     headers: Sequence[tuple[bytes, bytes]]
     client_host: str | None
     body: bytes = b""
-    params: Mapping[str, str] = field(default_factory=dict)
     correlation_id: str = ""
-    grant: Grant = ANYBODY
-    standing: Standing | None = None
     deadline: float = float("inf")
+    admitted: bool = False
+    route: Route | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    grant: Grant = ANYBODY
+    token_hash: str | None = None
+    refusal: Exception | None = None
+    standing: Standing | None = None
 
     @property
     def by(self) -> str:
