@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 
 from config_manager.api.endpoint import ApiRequest
+from config_manager.api.models import TEXT
+from config_manager.api.parameters import Header
 from config_manager.storage.terms import ABSENT, Precondition
 
 _TAG = re.compile(r'(?P<weak>W/)?(?P<tag>"[\x21\x23-\x7e\x80-\xff]*")')
@@ -16,6 +18,30 @@ _REVISION = re.compile(r'(?P<quote>"?)(?P<revision>0|[1-9][0-9]{0,15})(?P=quote)
 """An ETag of ours, with its quotes or without."""
 _LONGEST_QUOTED = 64
 """Characters of a header that a refusal repeats."""
+
+
+def _if_match(description: str) -> Header:
+    return Header("If-Match", description, {"type": "string", "pattern": '^("[0-9]{1,15}"|[*])$'})
+
+
+PRECONDITIONS = (
+    _if_match("the revision you read, as its ETag; 412 if it is no longer that"),
+    Header(
+        "If-None-Match",
+        "only if nobody has written it yet, else 412",
+        {"type": "string", "pattern": "^[*]$"},
+    ),
+)
+"""A write's."""
+CONDITIONS = (
+    _if_match("only this revision, as its ETag; 412 if it is another by now"),
+    Header(
+        "If-None-Match",
+        "the ETag of what you have, or several; 304 if one is what is there",
+        TEXT,
+    ),
+)
+"""A reader's."""
 
 
 # ── a writer ───────────────────────────────────────────────────────────────────────────────────

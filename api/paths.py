@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from config_manager.api.endpoint import Route
+from config_manager.api.operations import Route
 from config_manager.api.routes import ROUTES
 from config_manager.config.errors import MalformedRequest, NotFound
 

@@ -142,7 +142,7 @@ async def _respond(request: ApiRequest, api: Api, unkept: Refused | None) -> Api
         _count_write(request, api.writes)
     if unkept is not None:
         raise unkept
-    return await route.endpoint(request, api)
+    return await route.operation.handle(request, api)
 
 
 def _count_write(request: ApiRequest, writes: Limiter) -> None:
