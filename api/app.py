@@ -26,9 +26,9 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HOT_PREFIX = b"/api/v1/config/"
 _HOT_PATHS = frozenset({b"/health", b"/openapi.json", b"/docs", b"/api/v1/trust/root"})
-"""Those that anybody may ask for: a flood of them must cost little."""
+"""Paths that need no token: a flood of requests for them must cost little."""
 _LONG = b"/history"
-"""What may wait for others, and take a while."""
+"""Calls that may wait for others, and take a while."""
 _QUART_AFTER_S = 5.0
 
 
@@ -112,7 +112,7 @@ async def _answer_directly(api: Api, scope: Scope, receive: Receive, send: Send)
 
 
 async def _answer_who_stays(api: Api, asked: ApiRequest, receive: Receive, send: Send) -> None:
-    """Nothing is read for who has left."""
+    """Stop answering when the caller leaves: nobody would read it."""
     given: Answer | None = None
     async with trio.open_nursery() as nursery:
 

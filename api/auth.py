@@ -1,4 +1,4 @@
-"""Who asks: bearer tokens, and what --dev lets a developer's own machine do without one.
+"""Who the caller is: bearer tokens, and what --dev allows a developer's own machine without one.
 
 What somebody may do is `config.access`; `api.pipeline` asks it for every route.
 """
@@ -30,13 +30,13 @@ _OF_PROXIES = frozenset(
     {b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip",
      b"cf-connecting-ip", b"x-original-host", b"x-original-url"}
 )  # fmt: skip
-"""What a proxy adds. None has to, so this is for who made a mistake, not for an attacker."""
+"""Headers that proxies add. A proxy may leave them out: this catches mistakes, not attackers."""
 _FROM_HERE = (b"same-origin", b"none")
-"""Sec-Fetch-Site of our own pages, and of who typed the address."""
+"""Sec-Fetch-Site of our own pages, and of an address that was typed."""
 
 _UNKNOWN = "this token is not known here"
 DEV = Grant("dev", "admin")
-"""Who writes in --dev without a token."""
+"""The caller without a token in --dev."""
 
 
 class UnknownToken(NotAuthenticated):

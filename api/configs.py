@@ -326,7 +326,7 @@ def _config_response(value: Config, status: int = 200) -> ApiResponse:
 def _unless_known(
     request: ApiRequest, service: ServiceName, response: ApiResponse, committed: Committed
 ) -> ApiResponse:
-    """304 where the reader has it already. Raises RevisionConflict where it wants another one.
+    """304 if the reader has it already. Raises RevisionConflict if it wants another revision.
 
     What nobody has written is always shown: its defaults and epoch may change under revision 0.
     """
@@ -355,5 +355,5 @@ def _changes(written: messages.Written) -> list[KeyChange]:
 
 @undescribed
 async def reserved_name(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
-    """`epoch` stands where a service's name would: refused as the reserved name it is."""
+    """A path with `epoch` as the service's name, which is reserved."""
     raise InvalidName("'epoch' is reserved: POST makes a new epoch, and no service is called that")

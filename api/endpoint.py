@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 JSON = b"application/json"
 NO_STORE = ((b"cache-control", b"no-store"),)
-"""For answers that are true only now, or for nobody else's eyes."""
+"""For answers that are true only now, or that nobody but the caller may see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class ApiRequest:
         return Context(self.correlation_id, self.deadline)
 
     def header(self, name: bytes) -> str | None:
-        """The header's value (the first, where it stands twice), as Latin-1."""
+        """The header's value as Latin-1; the first one if there are several."""
         for key, value in self.headers:
             if key == name:
                 return value.decode("latin-1")
@@ -102,7 +102,7 @@ class ApiRequest:
 
     @cached_property
     def query(self) -> Mapping[str, str]:
-        """Raises MalformedRequest where a name stands twice or the text is no query."""
+        """Raises MalformedRequest if a name occurs twice or the text does not parse."""
         if not self.raw_query:
             return {}
         try:

@@ -1,4 +1,4 @@
-"""The rules around every route, whichever way a request came: id, guard, token, errors, access line."""
+"""The rules around every call, whichever way a request came: route, caller, id, errors, access line."""
 
 from __future__ import annotations
 
@@ -157,8 +157,8 @@ def _count_write(request: ApiRequest, writes: Limiter) -> None:
 
 
 def _note_refusal(request: ApiRequest, api: Api, error: ConfigManagerError) -> None:
-    """For the audit. Without a token (in the header, or counted where a body has one) nothing was
-    tried; that is only logged."""
+    """Note it for the audit. A caller without any token (in the header, or in a body, where it was counted)
+    has tried nothing: that is only logged."""
     known = request.grant is not ANYBODY
     if not known and request.header(b"authorization") is None and request.standing is None:
         return

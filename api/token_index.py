@@ -15,7 +15,7 @@ from config_manager.storage.tokens import Token
 
 
 class Known(NamedTuple):
-    """A token that somebody has. expires_at: Unix seconds, infinite where it never does."""
+    """A token that is valid here. expires_at: Unix seconds, infinite if it never expires."""
 
     token: Token
     grant: Grant

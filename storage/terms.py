@@ -36,10 +36,9 @@ class Terms:
 class Precondition:
     """What a service has to be at for a write to be made.
 
-    revisions: it holds at each of these; 0 is the revision of what nobody has written, or what is deleted.
-    any_revision: it also holds wherever there is something, at whatever revision. Where it is neither, it
-    never holds. said: the caller's words, for the refusal; None where the caller expected that there is
-    nothing.
+    revisions: it holds at each of these; 0 is the revision of a service that nobody has written, or that is
+    deleted. any_revision: it also holds at every other revision. With neither it never holds. said: the
+    caller's words, for the refusal; None if the caller expected that nothing is there.
     """
 
     revisions: frozenset[int] = frozenset()
