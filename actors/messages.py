@@ -27,34 +27,37 @@ from config_manager.storage.state import (
     SealedSecret,
     ServiceState,
 )
+from config_manager.storage.terms import Idempotency, Terms
 from config_manager.storage.writes import Delete, Patch, Put
 
 R = TypeVar("R")
+_DELIVERING = Terms("delivering")
 
 
 # ── storing ────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Idempotency:
-    """key: the caller's name and his Idempotency-Key. fingerprint: SHA-256 of everything else that
-    makes the request; never stored as it is, because a request may hold a secret."""
-
-    key: str
-    fingerprint: bytes
-
-
 @dataclass(frozen=True, kw_only=True)
 class Write(Request[R]):
-    """What every write says beside what it wants (an intent of `storage.writes`). by: who. reason: why, in the operator's words.
+    """A write: what is wanted (an intent of `storage.writes`), and on which terms."""
 
-    dry_run: answer what would change, and change nothing.
-    """
+    terms: Terms
 
-    by: str
-    reason: str | None = None
-    idempotency: Idempotency | None = None
-    dry_run: bool = False
+    @property
+    def by(self) -> str:
+        return self.terms.by
+
+    @property
+    def reason(self) -> str | None:
+        return self.terms.reason
+
+    @property
+    def idempotency(self) -> Idempotency | None:
+        return self.terms.idempotency
+
+    @property
+    def dry_run(self) -> bool:
+        return self.terms.dry_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +172,7 @@ class Deliver(Write[None]):
     """Seal a service's secrets for one of its devices, and keep that."""
 
     device: Device
-    by: str = "delivering"
+    terms: Terms = _DELIVERING
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +223,9 @@ class Witnessed(Request[None]):
 
 @dataclass(frozen=True, kw_only=True)
 class RotateSecretsKey(Request[None]):
-    """Begin, or go on with the rotation under way. by: who. reason: why, in the operator's words."""
+    """Begin, or go on with the rotation under way."""
 
-    by: str
-    reason: str | None = None
-    idempotency: Idempotency | None = None
+    terms: Terms
 
 
 # ── trusting ───────────────────────────────────────────────────────────────────────────────────
@@ -241,11 +242,7 @@ class RootChange:
 
 @dataclass(frozen=True, kw_only=True)
 class _ChangesRoot(Request[RootChange]):
-    """by: who. reason: why, in the operator's words. idempotency: a change is made once for it."""
-
-    by: str
-    reason: str | None = None
-    idempotency: Idempotency | None = None
+    terms: Terms
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,10 +36,11 @@ from config_manager.storage.secret_rotation import (
     under_way,
 )
 from config_manager.storage.secrets import SecretBoxes, key_id_of
+from config_manager.storage.terms import Terms
 
 _PAGE = 100
 _AGAIN_S = 5.0
-_IN_OUR_OWN_NAME = "config-manager"
+_IN_OUR_OWN_NAME = Terms("config-manager")
 
 State = Literal["idle", "running", "blocked"]
 
@@ -114,20 +115,14 @@ class SecretsRotation:
             self._wanted.set()  # also where the outcome is unknown
 
     async def _begin(self, request: RotateSecretsKey, context: Context) -> None:
-        if (
-            request.idempotency is not None
-        ):  # asked first: the new key lies on disk before it counts
-            await self._storing.ask(NotDoneYet(request.idempotency), context)
+        terms = request.terms
+        if terms.idempotency is not None:  # asked first: the new key lies on disk before it counts
+            await self._storing.ask(NotDoneYet(terms.idempotency), context)
         old = self._boxes.sealing(self._view.committed).key_id
         new = self._boxes.add(await trio.to_thread.run_sync(self._next_key, old))
         under_old, every = await self._storing.ask(CountSecrets(old), context)
-        begin = BeginRotation(old, new, every, request.by, context.correlation_id)
-        await self._storing.ask(
-            Administer(
-                what=begin, by=request.by, reason=request.reason, idempotency=request.idempotency
-            ),
-            context,
-        )
+        begin = BeginRotation(old, new, every, terms.by, context.correlation_id)
+        await self._storing.ask(Administer(what=begin, terms=terms), context)
         self._done, self._total, self._unreadable = 0, every, every - under_old
         self._left_to_do = None
         self._unblock()
@@ -200,7 +195,7 @@ class SecretsRotation:
             return math.inf
         await trio.to_thread.run_sync(self._replace_file, rotation)
         finish = FinishRotation(rotation, self._unreadable)
-        await self._storing.ask(Administer(what=finish, by=_IN_OUR_OWN_NAME), context)
+        await self._storing.ask(Administer(what=finish, terms=_IN_OUR_OWN_NAME), context)
         self._unblock()
         structlog.get_logger().info(
             "secrets key rotated", secrets=self._done, unreadable=self._unreadable, **_ids(rotation)

@@ -33,7 +33,6 @@ from config_manager.actors.messages import (
     DeleteSecret,
     Deliver,
     EpochWritten,
-    Idempotency,
     NewEpoch,
     NotDoneYet,
     PatchConfig,
@@ -92,6 +91,7 @@ from config_manager.storage.store import (
     DiskFull,
     Store,
 )
+from config_manager.storage.terms import Idempotency
 from config_manager.storage.vouching import Foreign, Judgement, Vouching, without
 
 _NOT_KEPT = b""

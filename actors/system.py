@@ -51,6 +51,7 @@ from config_manager.storage.forgotten import Forgotten, forgotten
 from config_manager.storage.instance import lock_data_dir
 from config_manager.storage.recovery import Recovery
 from config_manager.storage.state import ServiceState
+from config_manager.storage.terms import Terms
 
 _FAREWELL_S = 1.0
 _NOTE_WITHIN_S = 5.0
@@ -269,7 +270,7 @@ def _noted_by(
 def _administered_by(storing_actor: Actor, world: World) -> Write:
     async def administered(what: Administration[Any], by: str) -> None:
         context = Context(world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
-        await storing_actor.ask(Administer(what=what, by=by), context)
+        await storing_actor.ask(Administer(what=what, terms=Terms(by)), context)
 
     return administered
 

@@ -179,8 +179,9 @@ class Trusting:
 
     async def _change(self, request: Any, context: Context) -> RootChange:
         current, at = self._view.current, rfc3339(self._world.clock.now())
-        if request.idempotency is not None:  # asked first: a new key lies on disk before it counts
-            await self._storing.ask(NotDoneYet(request.idempotency), context)
+        idempotency = request.terms.idempotency
+        if idempotency is not None:  # asked first: a new key lies on disk before it counts
+            await self._storing.ask(NotDoneYet(idempotency), context)
         match request:
             case RotateRole(role=role, overlap_s=overlap_s):
                 proposed = self._rotated(current, role, overlap_s, at)
@@ -283,12 +284,7 @@ class Trusting:
     ) -> RootChange:
         needs = roots.needs(envelope, self._view.current, proposed)
         details = {**details, "adopted": not needs}
-        note = Administer(
-            what=NoteRoot(action, details),
-            by=request.by,
-            reason=request.reason,
-            idempotency=request.idempotency,
-        )
+        note = Administer(what=NoteRoot(action, details), terms=request.terms)
         # a disk that is full says so before anything is noted
         self._files.stage(envelope.to_bytes())
         await self._storing.ask(note, context)

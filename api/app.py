@@ -17,7 +17,7 @@ from config_manager.api.arriving import ArrivingBody
 from config_manager.api.asgi_request import QUART_METHODS, asked_of
 from config_manager.api.endpoint import Api, ApiRequest, writes_limited_to
 from config_manager.api.limits import DRAIN_BYTES
-from config_manager.api.pipeline import Answer, answer, body_limit
+from config_manager.api.pipeline import Answer, admit, answer
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -26,9 +26,9 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HOT_PREFIX = b"/api/v1/config/"
 _HOT_PATHS = frozenset({b"/health", b"/openapi.json", b"/docs", b"/api/v1/trust/root"})
-"""Those that anybody may ask for: a flood of them must cost little."""
+"""Paths that need no token: a flood of requests for them must cost little."""
 _LONG = b"/history"
-"""What may wait for others, and take a while."""
+"""Calls that may wait for others, and take a while."""
 _QUART_AFTER_S = 5.0
 
 
@@ -98,7 +98,7 @@ async def _answer_directly(api: Api, scope: Scope, receive: Receive, send: Send)
         else:
             await _send(send, await answer(asked, api))
         return
-    with ArrivingBody(*body_limit(asked, api), api.room) as body:
+    with ArrivingBody(*admit(asked, api), api.room) as body:
         while True:
             message = await receive()
             if message["type"] != "http.request":
@@ -112,7 +112,7 @@ async def _answer_directly(api: Api, scope: Scope, receive: Receive, send: Send)
 
 
 async def _answer_who_stays(api: Api, asked: ApiRequest, receive: Receive, send: Send) -> None:
-    """Nothing is read for who has left."""
+    """Stop answering when the caller leaves: nobody would read it."""
     given: Answer | None = None
     async with trio.open_nursery() as nursery:
 

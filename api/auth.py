@@ -1,4 +1,4 @@
-"""Who asks: bearer tokens, and what --dev lets a developer's own machine do without one.
+"""Who the caller is: bearer tokens, and what --dev allows a developer's own machine without one.
 
 What somebody may do is `config.access`; `api.pipeline` asks it for every route.
 """
@@ -12,7 +12,7 @@ import trio
 
 from config_manager.api.endpoint import Api, ApiRequest
 from config_manager.api.rate_limits import address_key
-from config_manager.config.access import Grant
+from config_manager.config.access import ANYBODY, Grant
 from config_manager.config.errors import (
     Forbidden,
     NotAuthenticated,
@@ -20,6 +20,7 @@ from config_manager.config.errors import (
     TooManyRequests,
 )
 from config_manager.config.this_machine import is_loopback
+from config_manager.storage.tokens import hash_of
 
 _LOOPBACK_HOST = re.compile(
     r"(?:localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(?::(?P<port>\d{1,5}))?", re.IGNORECASE
@@ -29,31 +30,50 @@ _OF_PROXIES = frozenset(
     {b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip",
      b"cf-connecting-ip", b"x-original-host", b"x-original-url"}
 )  # fmt: skip
-"""What a proxy adds. None has to, so this is for who made a mistake, not for an attacker."""
+"""Headers that proxies add. A proxy may leave them out: this catches mistakes, not attackers."""
 _FROM_HERE = (b"same-origin", b"none")
-"""Sec-Fetch-Site of our own pages, and of who typed the address."""
+"""Sec-Fetch-Site of our own pages, and of an address that was typed."""
 
+_UNKNOWN = "this token is not known here"
 DEV = Grant("dev", "admin")
-"""Who writes in --dev without a token."""
+"""The caller without a token in --dev."""
 
 
-def authenticate(request: ApiRequest, api: Api, *, refusing: bool = True) -> Grant:
-    """Who asks, and what they may do; raises NotAuthenticated, and TooManyRequests where that was
-    raised too often. refusing: False only looks, and counts nothing."""
+class UnknownToken(NotAuthenticated):
+    """A token that nobody here made; `login_failed` counts it and says what is answered."""
+
+
+def authenticate(request: ApiRequest, api: Api) -> None:
+    """Find out who asks, and what they may do; raises NotAuthenticated."""
     given = request.header(b"authorization")
     if given is None:
         if api.dev and is_loopback(request.client_host or "") and _loopback_host(request):
-            return DEV
+            request.grant = DEV
+            return
         raise NotAuthenticated(
             "send Authorization: Bearer <token>; the first start wrote one to keys/admin.token"
         )
     scheme, _, token = given.partition(" ")
-    found = None
-    if scheme.lower() == "bearer":
-        found = api.tokens.find(api.system.view.committed, token.strip().encode("latin-1"))
+    if scheme.lower() != "bearer":
+        raise UnknownToken(_UNKNOWN)
+    token_hash = hash_of(token.strip().encode("latin-1"))
+    request.grant = _grant_of(api, token_hash)
+    request.token_hash = token_hash
+
+
+def confirm(request: ApiRequest, api: Api) -> None:
+    """A token counts when its request is whole, which may be 15 s after it was admitted."""
+    if request.token_hash is not None and request.refusal is None:
+        try:
+            request.grant = _grant_of(api, request.token_hash)
+        except NotAuthenticated as refusal:
+            request.refusal, request.grant = refusal, ANYBODY
+
+
+def _grant_of(api: Api, token_hash: str) -> Grant:
+    found = api.tokens.find(api.system.view.committed, token_hash)
     if found is None:
-        unknown = "this token is not known here"
-        raise login_failed(request, api, unknown) if refusing else NotAuthenticated(unknown)
+        raise UnknownToken(_UNKNOWN)
     if found.expires_at != math.inf and found.expires_at <= api.system.world.clock.now():
         raise NotAuthenticated(
             f"the token {found.token.name!r} expired at {found.token.expires_at}; ask for a new one"
@@ -63,8 +83,8 @@ def authenticate(request: ApiRequest, api: Api, *, refusing: bool = True) -> Gra
 
 
 def login_failed(request: ApiRequest, api: Api, why: str) -> Refused:
-    """The refusal of a token that nobody here made: past the limit of its address it is told to
-    wait. Who has a valid one never comes here."""
+    """The refusal of a token that nobody here made: past the limit of its address the caller is told to
+    wait. A caller with a valid one never comes here."""
     standing = api.failed_logins.take(address_key(request.client_host), trio.current_time())
     request.standing = standing
     if standing.exceeded:

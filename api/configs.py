@@ -2,57 +2,158 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
-import trio
-
-from config_manager.actors.messages import (
-    DeleteConfig,
-    EpochWritten,
-    NewEpoch,
-    PatchConfig,
-    PutConfig,
-    Written,
+from config_manager.actors import messages
+from config_manager.actors.messages import DeleteConfig, NewEpoch, PatchConfig, PutConfig
+from config_manager.api.conditions import (
+    CONDITIONS,
+    PRECONDITIONS,
+    is_known,
+    is_other,
+    preconditions_of,
 )
-from config_manager.api.conditions import is_known, is_other
 from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
-from config_manager.api.write_terms import MAX_REASON, idempotency_of, preconditions, reason_of
-from config_manager.config.errors import (
-    FieldError,
-    InvalidName,
-    InvalidValues,
-    MalformedRequest,
-    NotFound,
-    RevisionConflict,
+from config_manager.api.history import KeyChange, key_change
+from config_manager.api.models import (
+    NAME,
+    NO_NUL,
+    Body,
+    Member,
+    Name,
+    Time,
+    Values,
+    Wrong,
+    as_object,
+    read,
 )
+from config_manager.api.operations import operation, undescribed
+from config_manager.api.parameters import SERVICE, one_of
+from config_manager.api.write_terms import (
+    MAX_REASON,
+    WRITE,
+    WriteAnswer,
+    propagation_of,
+    write_terms_of,
+)
+from config_manager.config.errors import FieldError, InvalidName, NotFound, RevisionConflict
 from config_manager.config.names import ServiceName, parse_service, pointer
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.changes import MASK
-from config_manager.storage.state import Committed, KeyChange, ServiceState
+from config_manager.storage.state import Committed, ServiceState
+from config_manager.storage.terms import Terms
 
 MERGE_PATCH = "application/merge-patch+json"
-_WRITE_QUERY = ("dry_run", "wait", "timeout", "reason")
-_MAX_WAIT_S = 60
-_DEFAULT_WAIT_S = 5
 
 
+# ── what it looks like ─────────────────────────────────────────────────────────────────────────
+
+
+class _Stamp(TypedDict):
+    service: Name
+    version: int
+    revision: int
+    config_epoch: str
+    epoch_seq: int
+    updated_at: Time | None
+    updated_by: str | None
+
+
+class Config(_Stamp, WriteAnswer):
+    config: dict[str, Any]
+    defaulted: list[str]
+
+
+class Deleted(_Stamp, WriteAnswer):
+    deleted: Literal[True]
+
+
+class ListEntry(TypedDict):
+    service: Name
+    revision: int
+    version: int
+    updated_at: Time | None
+
+
+class ConfigList(TypedDict):
+    services: list[ListEntry]
+
+
+def _parse_services(value: Any) -> dict[str, JsonObject]:
+    services: dict[str, JsonObject] = {}
+    wrong: list[FieldError] = []
+    for name, values in as_object(value, "expected an object: service → its values").items():
+        if isinstance(values, dict):
+            services[parse_service(name)] = values
+        else:
+            wrong.append(FieldError(pointer(name), "expected a JSON object"))
+    if wrong:
+        raise Wrong(wrong)
+    return services
+
+
+def _parse_reason(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or len(value) > MAX_REASON):
+        raise ValueError(f"expected text of at most {MAX_REASON} characters")
+    return value
+
+
+class EpochRequest(Body):
+    REFUSED: ClassVar[str] = "the epoch is not as it should be; nothing was written"
+
+    services: Annotated[
+        dict[str, JsonObject],
+        Member(
+            _parse_services,
+            {
+                "type": "object",
+                "propertyNames": NAME,
+                "additionalProperties": {"$ref": "#/components/schemas/Values"},
+                "minProperties": 1,
+            },
+        ),
+    ]
+    reason: Annotated[
+        str | None,
+        Member(_parse_reason, {**NO_NUL, "type": ["string", "null"], "maxLength": MAX_REASON}),
+    ] = None
+
+
+class Epoch(WriteAnswer):
+    config_epoch: str
+    epoch_seq: int
+    revision: int
+    services: list[Name]
+
+
+# ── calls ──────────────────────────────────────────────────────────────────────────────────────
+
+_VIEW = one_of("view", "stored: exactly what PUT takes", "effective", "stored")
+
+
+@operation("Every service", answers={200: ConfigList})
 async def list_configs(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     committed = api.system.view.committed
     live = {name: state for name, state in committed.services.items() if not state.deleted}
     names = sorted(filter(request.grant.covers, {*live, *api.system.catalogue.services}))
-    return json_response({"services": [_list_entry(name, live.get(name)) for name in names]})
+    answer: ConfigList = {"services": [_list_entry(name, live.get(name)) for name in names]}
+    return json_response(answer)
 
 
+@operation(
+    "A service's effective configuration; secrets are masked",
+    answers={200: Config, 304: None},
+    problems=(404, 412),
+    takes=(*CONDITIONS, _VIEW),
+)
 async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
-    service = parse_service(request.params["service"])
+    service = SERVICE.of(request)
     committed = api.system.view.committed
     if request.raw_query:
-        request.allow_query("view")
-        view = request.query.get("view", "effective")
-        if view not in ("effective", "stored"):
-            raise MalformedRequest("view: expected effective or stored")
-        if view == "stored":
+        request.allow_query()
+        if _VIEW.of(request) == "stored":
             stored = _config_response(_existing(api, committed, service, stored=True))
             return _unless_known(request, service, stored, committed)
     # what a service that nobody wrote, or that was deleted, shows depends on the epoch
@@ -65,36 +166,62 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
     return _unless_known(request, service, response, committed)
 
 
+@operation(
+    "Replace a service's stored values",
+    answers={200: Config, 201: Config},
+    problems=(412,),
+    takes=(*PRECONDITIONS, *WRITE),
+    body=Values,
+)
 async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
-    service = parse_service(request.params["service"])
+    service = SERVICE.of(request)
+    values = request.json_object()
+    terms, wait_s = write_terms_of(request)
     message = PutConfig(
         service=service,
-        values=request.json_object(),
-        **preconditions(request),
-        **write_options(request),
+        values=values,
+        preconditions=preconditions_of(request),
+        terms=terms,
     )
     written = await api.system.storing.ask(message, request.context)
-    return await written_response(request, api, written)
+    return await _written(api, written, terms, wait_s)
 
 
+@operation(
+    "Merge into a service's stored values (RFC 7396)",
+    answers={200: Config, 201: Config},
+    problems=(404, 412),
+    takes=(*PRECONDITIONS, *WRITE),
+    body=Values,
+    media_type=MERGE_PATCH,
+)
 async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
-    service = parse_service(request.params["service"])
+    service = SERVICE.of(request)
+    patch = request.json_object(MERGE_PATCH)
+    terms, wait_s = write_terms_of(request)
     message = PatchConfig(
         service=service,
-        patch=request.json_object(MERGE_PATCH),
-        **preconditions(request),
-        **write_options(request),
+        patch=patch,
+        preconditions=preconditions_of(request),
+        terms=terms,
     )
     written = await api.system.storing.ask(message, request.context)
-    return await written_response(request, api, written)
+    return await _written(api, written, terms, wait_s)
 
 
+@operation(
+    "Delete a service's configuration; its history stays",
+    answers={200: Deleted},
+    problems=(404, 412, 415),
+    takes=(*PRECONDITIONS, *WRITE),
+)
 async def delete_config(request: ApiRequest, api: Api) -> ApiResponse:
-    service = parse_service(request.params["service"])
-    message = DeleteConfig(service=service, **preconditions(request), **write_options(request))
+    service = SERVICE.of(request)
+    terms, wait_s = write_terms_of(request)
+    message = DeleteConfig(service=service, preconditions=preconditions_of(request), terms=terms)
     written = await api.system.storing.ask(message, request.context)
     state = written.state
-    body: JsonObject = {
+    answer: Deleted = {
         "service": service,
         "deleted": True,
         "version": state.version,
@@ -104,105 +231,52 @@ async def delete_config(request: ApiRequest, api: Api) -> ApiResponse:
         "updated_at": state.updated_at,
         "updated_by": state.updated_by,
     }
-    if message.dry_run:
-        return json_response({**body, "dry_run": True, "changes": _changes(written.changes)})
-    propagation = await propagation_of(request, api, [state])
-    return json_response(
-        {**body, "correlation_id": state.correlation_id, "propagation": propagation}
-    )
+    if terms.dry_run:
+        answer |= {"dry_run": True, "changes": _changes(written)}
+    else:
+        answer = {**answer, **await propagation_of(api, [state], wait_s)}
+    return json_response(answer)
 
 
-async def post_epoch(request: ApiRequest, api: Api) -> ApiResponse:
-    body = request.json_object()
-    unknown = [key for key in body if key not in ("services", "reason")]
-    services, reason = body.get("services"), body.get("reason")
-    errors = [FieldError(pointer(key), "unknown; known: services, reason") for key in unknown]
-    if not isinstance(services, dict):
-        errors.append(FieldError("/services", "expected an object: service → its values"))
-        services = {}
-    if reason is not None and (not isinstance(reason, str) or len(reason) > MAX_REASON):
-        errors.append(FieldError("/reason", f"expected text of at most {MAX_REASON} characters"))
-    values: dict[str, JsonObject] = {}
-    for name, value in services.items():
-        if isinstance(value, dict):
-            values[parse_service(name)] = value
-        else:
-            errors.append(FieldError(pointer("services", name), "expected a JSON object"))
-    if errors:
-        raise InvalidValues("the epoch is not as it should be; nothing was written", errors)
-    for service in values:
+@operation(
+    "Change several services at once, all or none, in a new epoch",
+    answers={200: Epoch},
+    problems=(412,),
+    takes=WRITE,
+    body=EpochRequest,
+)
+async def new_epoch(request: ApiRequest, api: Api) -> ApiResponse:
+    body = read(request, EpochRequest)
+    for service in body.services:
         request.grant.require("write", service)
-    options = write_options(request)
-    if reason is not None:
-        options["reason"] = reason
-    message = NewEpoch(services=values, **options)
-    written: EpochWritten = await api.system.storing.ask(message, request.context)
-    answer: JsonObject = {
+    terms, wait_s = write_terms_of(request)
+    if body.reason is not None:
+        terms = replace(terms, reason=body.reason)
+    message = NewEpoch(services=body.services, terms=terms)
+    written: messages.EpochWritten = await api.system.storing.ask(message, request.context)
+    answer: Epoch = {
         "config_epoch": written.config_epoch,
         "epoch_seq": written.epoch_seq,
         "revision": written.revision,
         "services": [state.service for state in written.services],
     }
-    if message.dry_run:
-        return json_response({**answer, "dry_run": True})
-    propagation = await propagation_of(request, api, list(written.services))
-    return json_response(
-        {**answer, "correlation_id": written.correlation_id, "propagation": propagation}
-    )
+    if terms.dry_run:
+        answer |= {"dry_run": True}
+    else:
+        answer = {**answer, **await propagation_of(api, written.services, wait_s)}
+    return json_response(answer)
 
 
-# ── what every write has in common ─────────────────────────────────────────────────────────────
-
-
-def write_options(request: ApiRequest) -> dict[str, Any]:
-    """`by`, `reason`, `idempotency` and `dry_run` of a write; raises MalformedRequest."""
-    request.allow_query(*_WRITE_QUERY)
-    _wait_s(request)
-    return {
-        "by": request.by,
-        "reason": reason_of(request),
-        "idempotency": idempotency_of(request),
-        "dry_run": request.flag("dry_run"),
-    }
-
-
-async def written_response(request: ApiRequest, api: Api, written: Written) -> ApiResponse:
+async def _written(
+    api: Api, written: messages.Written, terms: Terms, wait_s: float | None
+) -> ApiResponse:
     state = written.state
-    value = _view(api, state.service, state)
-    if request.flag("dry_run"):
-        return json_response({**value, "dry_run": True, "changes": _changes(written.changes)})
-    propagation = await propagation_of(request, api, [state])
-    value |= {"correlation_id": state.correlation_id, "propagation": propagation}
-    return _config_response(value, 201 if written.first else 200)
-
-
-async def propagation_of(request: ApiRequest, api: Api, states: list[ServiceState]) -> str:
-    """`confirmed` where the caller waits for it and a broker holds all of it in time."""
-    timeout = _wait_s(request)
-    if timeout is None:
-        return "pending"
-    with trio.move_on_after(timeout):
-        for state in states:
-            if not await api.system.confirmations.wait(state.service, state.revision):
-                return "pending"
-        return "confirmed"
-    return "pending"
-
-
-def _wait_s(request: ApiRequest) -> float | None:
-    """How long to wait for a confirmation, in seconds, or None."""
-    wait, timeout = request.query.get("wait"), request.query.get("timeout")
-    if wait not in (None, "confirmed"):
-        raise MalformedRequest("wait: expected confirmed")
-    seconds: float = _DEFAULT_WAIT_S
-    if timeout is not None:
-        try:
-            seconds = float(timeout)
-        except ValueError:
-            seconds = -1
-        if not 0 <= seconds <= _MAX_WAIT_S:
-            raise MalformedRequest(f"timeout: expected seconds from 0 to {_MAX_WAIT_S}")
-    return seconds if wait else None
+    answer = _view(api, state.service, state)
+    if terms.dry_run:
+        answer |= {"dry_run": True, "changes": _changes(written)}
+        return json_response(answer)
+    answer = {**answer, **await propagation_of(api, [state], wait_s)}
+    return _config_response(answer, 201 if written.first else 200)
 
 
 # ── what is shown ──────────────────────────────────────────────────────────────────────────────
@@ -210,7 +284,7 @@ def _wait_s(request: ApiRequest) -> float | None:
 
 def _existing(
     api: Api, committed: Committed, service: ServiceName, *, stored: bool = False
-) -> JsonObject:
+) -> Config:
     state = committed.live(service)
     if state is None and service not in api.system.catalogue:
         raise NotFound(f"{service} is not in the catalogue and nobody has written it")
@@ -220,7 +294,7 @@ def _existing(
     return value
 
 
-def _view(api: Api, service: str, state: ServiceState | None) -> JsonObject:
+def _view(api: Api, service: str, state: ServiceState | None) -> Config:
     """A service as GET shows it: effective values, secrets masked."""
     catalogue = api.system.catalogue
     if state is None:
@@ -245,14 +319,14 @@ def _view(api: Api, service: str, state: ServiceState | None) -> JsonObject:
     }
 
 
-def _config_response(value: JsonObject, status: int = 200) -> ApiResponse:
+def _config_response(value: Config, status: int = 200) -> ApiResponse:
     return json_response(value, status, ((b"etag", b'"%d"' % value["revision"]),))
 
 
 def _unless_known(
     request: ApiRequest, service: ServiceName, response: ApiResponse, committed: Committed
 ) -> ApiResponse:
-    """304 where the reader has it already. Raises RevisionConflict where it wants another one.
+    """304 if the reader has it already. Raises RevisionConflict if it wants another revision.
 
     What nobody has written is always shown: its defaults and epoch may change under revision 0.
     """
@@ -266,7 +340,7 @@ def _unless_known(
     return response
 
 
-def _list_entry(name: str, state: ServiceState | None) -> JsonObject:
+def _list_entry(name: str, state: ServiceState | None) -> ListEntry:
     return {
         "service": name,
         "revision": state.revision if state else 0,
@@ -275,10 +349,11 @@ def _list_entry(name: str, state: ServiceState | None) -> JsonObject:
     }
 
 
-def _changes(changes: tuple[KeyChange, ...]) -> list[JsonObject]:
-    return [change.to_object() for change in changes]
+def _changes(written: messages.Written) -> list[KeyChange]:
+    return [key_change(change) for change in written.changes]
 
 
+@undescribed
 async def reserved_name(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
-    """`epoch` stands where a service's name would: refused as the reserved name it is."""
+    """A path with `epoch` as the service's name, which is reserved."""
     raise InvalidName("'epoch' is reserved: POST makes a new epoch, and no service is called that")

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 from config_manager.actors.messages import Administer
-from config_manager.api.administering import administer
 from config_manager.api.auth import login_failed
 from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.models import (
+    DURATION,
+    INSTANCE_NAME,
+    KEY_32,
+    NAME,
+    SERVICE_NAME,
+    SIGNATURE,
+    TEXT,
+    Body,
+    Member,
+    Name,
+    Time,
+    about,
+    in_base64,
+    read,
+    text,
+)
+from config_manager.api.operations import operation
+from config_manager.api.parameters import INSTANCE, SERVICE
+from config_manager.api.write_terms import ADMINISTRATION, administer
 from config_manager.config.durations import parse_duration
 from config_manager.config.enrolment import Enrolment
-from config_manager.config.errors import FieldError, InvalidValues, NotAuthenticated
-from config_manager.config.names import parse_instance, parse_service, pointer
+from config_manager.config.errors import NotAuthenticated
+from config_manager.config.names import InstanceName, ServiceName
 from config_manager.config.public_keys import KEY_BYTES, can_be_sealed_to, can_sign
-from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
 from config_manager.storage.devices import (
     AllowEnrolment,
@@ -26,72 +42,180 @@ from config_manager.storage.devices import (
     could_read,
     devices,
 )
+from config_manager.storage.terms import Terms
 from config_manager.storage.tokens import hash_of, make_token
 
-_DEFAULT_EXPIRES = "1h"
+_DEFAULT_EXPIRES_S = 3600
 _SIGNATURE_BYTES = 64
 
 
-async def post_enrolment_token(request: ApiRequest, api: Api) -> ApiResponse:
-    body = _body(request, "service", "instance", "expires")
-    service = parse_service(_text(body, "service"))
-    instance = None if body.get("instance") is None else parse_instance(_text(body, "instance"))
-    try:
-        expires_s = parse_duration(str(body.get("expires") or _DEFAULT_EXPIRES))
-    except ValueError as error:
-        raise _wrong("/expires", str(error)) from None
+# ── what it looks like ─────────────────────────────────────────────────────────────────────────
+
+
+class EnrolmentTokenRequest(Body):
+    """instance: None for whichever comes. expires: in seconds from now."""
+
+    REFUSED: ClassVar[str] = "nothing was done"
+
+    service: Annotated[ServiceName, SERVICE_NAME]
+    instance: Annotated[
+        InstanceName | None,
+        Member(
+            lambda value: None if value is None else INSTANCE_NAME.parse(value),
+            {
+                "anyOf": [NAME, {"type": "null"}],
+                "description": "only this one; else whichever comes",
+            },
+        ),
+    ] = None
+    expires: Annotated[
+        int,
+        Member(
+            lambda value: parse_duration(str(value)) if value else _DEFAULT_EXPIRES_S,
+            {**DURATION, "description": "such as 30m; 1h"},
+        ),
+    ] = _DEFAULT_EXPIRES_S
+
+
+class EnrolmentToken(TypedDict):
+    service: Name
+    instance: Name | None
+    expires_at: Time
+    token: Annotated[str, about("shown this once; only its hash is kept")]
+
+
+def _key(description: str, is_usable: Callable[[bytes], bool]) -> Member:
+    def parse(value: Any) -> bytes:
+        key = in_base64(text(value), KEY_BYTES)
+        if not is_usable(key):
+            raise ValueError("this is no usable public key: of low order, or not on the curve")
+        return key
+
+    return Member(parse, {**KEY_32, "description": description})
+
+
+class EnrolmentRequest(Body):
+    REFUSED: ClassVar[str] = "nothing was done"
+
+    token: Annotated[str, Member(text, TEXT)]
+    service: Annotated[ServiceName, SERVICE_NAME]
+    instance: Annotated[InstanceName, INSTANCE_NAME]
+    sign_public: Annotated[bytes, _key("Ed25519, 32 bytes in base64", can_sign)]
+    seal_public: Annotated[bytes, _key("X25519, 32 bytes in base64", can_be_sealed_to)]
+    proof: Annotated[
+        bytes,
+        Member(
+            lambda value: in_base64(text(value), _SIGNATURE_BYTES),
+            {**SIGNATURE, "description": "docs/wire.md says what is signed"},
+        ),
+    ]
+
+
+class EnrolledDevice(TypedDict):
+    service: Name
+    instance: Name
+    sign_keyid: str
+    enrolled_at: Time
+    enrolled_by: str
+    revoked_at: Time | None
+    secrets: Annotated[list[str], about("that it can read, or could")]
+
+
+class Devices(TypedDict):
+    devices: list[EnrolledDevice]
+
+
+class RevokedDevice(TypedDict):
+    service: Name
+    instance: Name
+    revoked: Literal[True]
+    secrets: Annotated[list[str], about("that are to be set anew")]
+
+
+# ── calls ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@operation(
+    "A one-time token with which an instance enrols; shown this once",
+    answers={201: EnrolmentToken},
+    problems=(409,),
+    takes=ADMINISTRATION,
+    body=EnrolmentTokenRequest,
+)
+async def allow_enrolment(request: ApiRequest, api: Api) -> ApiResponse:
+    body = read(request, EnrolmentTokenRequest)
     world = api.system.world
     token = make_token(world.randomness)
-    expires_at = rfc3339(world.clock.now() + expires_s)
+    expires_at = rfc3339(world.clock.now() + body.expires)
     what = AllowEnrolment(
-        hash_of(token.reveal().encode()), service, instance, expires_at, request.by
+        hash_of(token.reveal().encode()), body.service, body.instance, expires_at, request.by
     )
     await administer(request, api, what)
-    answer = {"service": service, "instance": instance, "expires_at": expires_at}
-    shown_once = token.reveal()  # to who asked for it, now and never again
-    return json_response({**answer, "token": shown_once}, 201, NO_STORE)
+    answer: EnrolmentToken = {
+        "service": body.service,
+        "instance": body.instance,
+        "expires_at": expires_at,
+        "token": token.reveal(),  # to the caller who asked for it, now and never again
+    }
+    return json_response(answer, 201, NO_STORE)
 
 
-async def post_enrol(request: ApiRequest, api: Api) -> ApiResponse:
+@operation(
+    "An instance shows its one-time token and its public keys",
+    answers={201: EnrolledDevice},
+    problems=(401, 409, 429),
+    body=EnrolmentRequest,
+)
+async def enrol(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
-    body = _body(request, "token", "service", "instance", "sign_public", "seal_public", "proof")
-    service = parse_service(_text(body, "service"))
-    instance = parse_instance(_text(body, "instance"))
+    body = read(request, EnrolmentRequest)
+    token_hash = hash_of(body.token.encode())
     enrolment = Enrolment(
-        hash_of(_text(body, "token").encode()),
-        service,
-        instance,
-        _key(body, "sign_public", can_sign),
-        _key(body, "seal_public", can_be_sealed_to),
+        token_hash, body.service, body.instance, body.sign_public, body.seal_public
     )
-    what = Enrol(enrolment, _bytes(body, "proof", _SIGNATURE_BYTES))
-    message = Administer(what=what, by=f"{service}/{instance}")
+    by = Terms(f"{body.service}/{body.instance}")
+    message = Administer(what=Enrol(enrolment, body.proof), terms=by)
     try:
         device = await api.system.storing.ask(message, request.context)
     except NotAuthenticated as refused:
         raise login_failed(request, api, refused.detail) from None
-    api.system.statuses.start_over(service, instance)  # what was claimed in its name before
+    # what was claimed in its name before
+    api.system.statuses.start_over(body.service, body.instance)
     return json_response(_shown(device, []), 201)
 
 
+@operation("Every instance that enrolled, and which secrets it can read", answers={200: Devices})
 async def list_devices(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     committed = api.system.view.committed
-    shown = [_shown(device, sorted(could_read(committed, device))) for device in devices(committed)]
-    return json_response({"devices": shown}, headers=NO_STORE)
+    answer: Devices = {
+        "devices": [
+            _shown(device, sorted(could_read(committed, device))) for device in devices(committed)
+        ]
+    }
+    return json_response(answer, headers=NO_STORE)
 
 
-async def delete_device(request: ApiRequest, api: Api) -> ApiResponse:
-    service = parse_service(request.params["service"])
-    instance = parse_instance(request.params["instance"])
+@operation(
+    "Deliver nothing more; its secrets are marked to be set anew",
+    answers={200: RevokedDevice},
+    problems=(404, 409, 415),
+    takes=ADMINISTRATION,
+)
+async def revoke_device(request: ApiRequest, api: Api) -> ApiResponse:
+    service, instance = SERVICE.of(request), INSTANCE.of(request)
     secrets = await administer(request, api, RevokeDevice(service, instance))
     api.system.statuses.start_over(service, instance)
-    return json_response(
-        {"service": service, "instance": instance, "revoked": True, "secrets": secrets}
-    )
+    answer: RevokedDevice = {
+        "service": service,
+        "instance": instance,
+        "revoked": True,
+        "secrets": secrets,
+    }
+    return json_response(answer)
 
 
-def _shown(device: Device, secrets: list[str]) -> JsonObject:
+def _shown(device: Device, secrets: list[str]) -> EnrolledDevice:
     return {
         "service": device.service,
         "instance": device.instance,
@@ -101,41 +225,3 @@ def _shown(device: Device, secrets: list[str]) -> JsonObject:
         "revoked_at": device.revoked_at,
         "secrets": secrets,
     }
-
-
-def _body(request: ApiRequest, *known: str) -> JsonObject:
-    body = request.json_object()
-    unknown = [key for key in body if key not in known]
-    if unknown:
-        raise _wrong(pointer(unknown[0]), f"unknown; known: {', '.join(known)}")
-    return body
-
-
-def _text(body: JsonObject, name: str) -> str:
-    value: Any = body.get(name)
-    if not isinstance(value, str):
-        raise _wrong(pointer(name), "expected text")
-    return value
-
-
-def _bytes(body: JsonObject, name: str, size: int) -> bytes:
-    try:
-        value = base64.b64decode(_text(body, name), validate=True)
-    except (binascii.Error, ValueError):
-        value = b""
-    if len(value) != size:
-        raise _wrong(pointer(name), f"expected {size} bytes in base64")
-    return value
-
-
-def _key(body: JsonObject, name: str, is_usable: Callable[[bytes], bool]) -> bytes:
-    key = _bytes(body, name, KEY_BYTES)
-    if not is_usable(key):
-        raise _wrong(
-            pointer(name), "this is no usable public key: of low order, or not on the curve"
-        )
-    return key
-
-
-def _wrong(where: str, detail: str) -> InvalidValues:
-    return InvalidValues("nothing was done", [FieldError(where, detail)])

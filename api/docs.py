@@ -1,24 +1,31 @@
-"""The API described to who asks: the OpenAPI document, a page made of it, the problem types."""
+"""The API described to those who ask: the OpenAPI document, a page made of it, the problem types."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
-from config_manager.api.openapi import openapi
-from config_manager.api.problems import explanation, problem_type
+from config_manager.api.models import TEXT
+from config_manager.api.operations import operation, undescribed
+from config_manager.api.parameters import Path
+from config_manager.api.problems import Explanation, explanation, problem_type
 from config_manager.config import strict_json
 from config_manager.config.errors import DESCRIPTIONS, NotFound, Refused
+from config_manager.config.strict_json import JsonObject
 
+_NAME = Path("name", "the last segment of a problem's type", TEXT, str)
 _PAGE_CSP = b"default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'"
 
 
-async def get_openapi(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
+@operation("This document", answers={200: dict[str, Any]})
+async def openapi(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
     return ApiResponse(200, _openapi_bytes())
 
 
-async def get_docs(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
+@undescribed
+async def page(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
     return ApiResponse(
         200,
         _docs_page(),
@@ -27,8 +34,14 @@ async def get_docs(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG00
     )
 
 
-async def get_problem(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
-    found = explanation(request.params["name"])
+@operation(
+    "What a problem's type means",
+    answers={200: Explanation},
+    problems=(404,),
+    takes=(_NAME,),
+)
+async def problem(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
+    found = explanation(_NAME.of(request))
     if found is None:
         raise NotFound("no problem of ours has this name")
     return json_response(found)
@@ -36,7 +49,14 @@ async def get_problem(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: AR
 
 @cache
 def _openapi_bytes() -> bytes:
-    return strict_json.dumps(openapi())
+    return strict_json.dumps(_document())
+
+
+def _document() -> JsonObject:
+    # late: it reads the route table, which names this module
+    from config_manager.api import openapi as description
+
+    return description.openapi()
 
 
 @cache
@@ -50,27 +70,27 @@ def _operations_html() -> str:
     from html import escape
 
     parts: list[str] = []
-    for path, operations in openapi()["paths"].items():
-        for method, operation in operations.items():
+    for path, operations in _document()["paths"].items():
+        for method, described in operations.items():
             answers = "".join(
                 f"<tr><td>{escape(code)}</td><td>{escape(response['description'])}</td></tr>"
-                for code, response in operation["responses"].items()
+                for code, response in described["responses"].items()
                 if "$ref" not in response
             )
             refusals = ", ".join(
                 _problem_links(int(code))
-                for code, response in operation["responses"].items()
+                for code, response in described["responses"].items()
                 if "$ref" in response
             )
             answers += f"<tr><td>refused</td><td>{refusals}</td></tr>" if refusals else ""
             parameters = "".join(
                 f"<tr><td><code>{escape(p['name'])}</code> ({escape(p['in'])})</td>"
                 f"<td>{escape(p['description'])}</td></tr>"
-                for p in operation.get("parameters", [])
+                for p in described.get("parameters", [])
             )
             parts.append(
                 f"<article><h2><b>{method.upper()}</b> <code>{escape(path)}</code></h2>"
-                f"<p>{escape(operation['summary'])}</p><table>{parameters}{answers}</table></article>"
+                f"<p>{escape(described['summary'])}</p><table>{parameters}{answers}</table></article>"
             )
     return "\n".join(parts)
 

@@ -1,15 +1,14 @@
-"""A request and an answer as the routes see them, whoever carried them here.
+"""A request and an answer as the handlers see them, whether they came through plain ASGI or through Quart.
 
-Every route is `async (ApiRequest, Api) -> ApiResponse`, defined once; `api.app` calls it from plain
-ASGI or through Quart, and `api.pipeline` wraps both ways in the same rules.
+`api.pipeline` wraps both ways in the same rules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from config_manager.actors.actor import Context
@@ -19,7 +18,7 @@ from config_manager.api.limits import FAILED_LOGINS, MOST_ADDRESSES, MOST_WRITER
 from config_manager.api.rate_limits import Limiter, Policy, Standing
 from config_manager.api.token_index import TokenIndex
 from config_manager.config import strict_json
-from config_manager.config.access import ANYBODY, Grant, Need
+from config_manager.config.access import ANYBODY, Grant
 from config_manager.config.errors import (
     FieldError,
     InvalidValues,
@@ -28,11 +27,12 @@ from config_manager.config.errors import (
 )
 from config_manager.config.strict_json import JsonObject
 
+if TYPE_CHECKING:
+    from config_manager.api.operations import Route
+
 JSON = b"application/json"
 NO_STORE = ((b"cache-control", b"no-store"),)
-"""For answers that are true only now, or for nobody else's eyes."""
-_MAX_DIGITS = 16
-"""of 2^53, the largest integer anywhere in the API"""
+"""For answers that are true only now, or that nobody but the caller may see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,13 @@ def writes_limited_to(per_minute: int) -> Limiter:
 
 @dataclass
 class ApiRequest:
-    """One request. headers: lower-case names, as they came. grant: who asks, once that is known.
-    standing: where the caller stands with a limit that was asked, for the answer's headers."""
+    """One request. headers: lower-case names, as they came.
+
+    The pipeline fills in the rest, from `correlation_id` on. admitted: it has been through `admit`.
+    route: what is asked, found once. params: the path's. grant: who asks. token_hash: of the caller's
+    token. refusal: what stands against it. standing: where the caller stands with a limit that was
+    asked, for the answer's headers.
+    """
 
     method: str
     raw_path: bytes
@@ -70,11 +75,15 @@ class ApiRequest:
     headers: Sequence[tuple[bytes, bytes]]
     client_host: str | None
     body: bytes = b""
-    params: Mapping[str, str] = field(default_factory=dict)
     correlation_id: str = ""
-    grant: Grant = ANYBODY
-    standing: Standing | None = None
     deadline: float = float("inf")
+    admitted: bool = False
+    route: Route | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    grant: Grant = ANYBODY
+    token_hash: str | None = None
+    refusal: Exception | None = None
+    standing: Standing | None = None
 
     @property
     def by(self) -> str:
@@ -85,7 +94,7 @@ class ApiRequest:
         return Context(self.correlation_id, self.deadline)
 
     def header(self, name: bytes) -> str | None:
-        """The header's value (the first, where it stands twice), as Latin-1."""
+        """The header's value as Latin-1; the first one if there are several."""
         for key, value in self.headers:
             if key == name:
                 return value.decode("latin-1")
@@ -93,7 +102,7 @@ class ApiRequest:
 
     @cached_property
     def query(self) -> Mapping[str, str]:
-        """Raises MalformedRequest where a name stands twice or the text is no query."""
+        """Raises MalformedRequest if a name occurs twice or the text does not parse."""
         if not self.raw_query:
             return {}
         try:
@@ -113,32 +122,12 @@ class ApiRequest:
             raise MalformedRequest("a NUL in the query string")
         return query
 
-    def flag(self, name: str) -> bool:
-        """A query parameter that says true or false; false where it is left out.
-
-        Raises MalformedRequest.
-        """
-        value = self.query.get(name, "false")
-        if value not in ("true", "false"):
-            raise MalformedRequest(f"{name}: expected true or false")
-        return value == "true"
-
-    def number(self, name: str, *, least: int, most: int) -> int | None:
-        """A query parameter's integer, least ≤ n ≤ most, or None; raises MalformedRequest."""
-        text = self.query.get(name)
-        if text is None:
-            return None
-        if not (
-            text.isascii()
-            and text.isdigit()
-            and len(text) <= _MAX_DIGITS
-            and least <= int(text) <= most
-        ):
-            raise MalformedRequest(f"{name}: expected an integer from {least} to {most}")
-        return int(text)
-
-    def allow_query(self, *names: str) -> None:
-        """Raises MalformedRequest where any other query parameter stands."""
+    def allow_query(self) -> None:
+        """Raises MalformedRequest if there is a query parameter that the route does not take."""
+        if not self.raw_query:
+            return
+        assert self.route is not None
+        names = [one.name for one in self.route.operation.takes if one.is_in == "query"]
         unknown = [name for name in self.query if name not in names]
         if unknown:
             known = ", ".join(names) or "none"
@@ -177,21 +166,6 @@ class ApiResponse:
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
     content_type: bytes = JSON
-
-
-Endpoint = Callable[[ApiRequest, Api], Awaitable[ApiResponse]]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """path: segments in braces are parameters. needs: what the caller must be allowed, for the
-    path's `{service}` where it has one; None: no token is needed. What names its services in the
-    body asks `ApiRequest.grant` about each."""
-
-    method: str
-    path: str
-    endpoint: Endpoint
-    needs: Need | None
 
 
 def json_response(

@@ -2,34 +2,101 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any, Literal, TypedDict, cast
+
 from config_manager.actors.messages import ReadHistory
 from config_manager.api.endpoint import Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.limits import MOST_BYTES_OF_A_PAGE
-from config_manager.config.errors import MalformedRequest, NotFound
-from config_manager.config.names import is_key, parse_service
-from config_manager.config.strict_json import MAX_INTEGER
+from config_manager.api.models import KEY, Name, Time, about
+from config_manager.api.operations import operation
+from config_manager.api.parameters import SERVICE, Query, number
+from config_manager.config.errors import NotFound
+from config_manager.config.names import is_key
 from config_manager.config.world import parse_rfc3339, rfc3339
+from config_manager.storage import state
 from config_manager.storage.changes import MASK, secret_keys_of
-from config_manager.storage.state import HistoryEntry, HistoryQuery, KeyChange
+from config_manager.storage.state import HistoryEntry, HistoryQuery
 
-_MAX_PAGE = 500
 _PAGE = 50
 _OF_SECRETS = ("secret", "secret-delete")
 
 
+# ── what it looks like ─────────────────────────────────────────────────────────────────────────
+
+
+class _Change(TypedDict):
+    key: str
+    old: Annotated[Any, about("null: it was not there, unless `nulls` says otherwise")]
+    new: Annotated[Any, about("null: it is not there, unless `nulls` says otherwise")]
+
+
+class KeyChange(_Change, total=False):
+    nulls: Annotated[list[Literal["old", "new"]], about("which of the two is a value that is null")]
+    masked: Annotated[
+        bool, about("beside a mask: whether it stands for a secret, or is the value itself")
+    ]
+
+
+class Entry(TypedDict):
+    revision: int
+    version: int
+    config_epoch: str
+    epoch_seq: int
+    at: Time
+    by: str
+    action: state.Action
+    reason: str | None
+    correlation_id: str
+    changes: list[KeyChange]
+
+
+class History(TypedDict):
+    service: Name
+    entries: list[Entry]
+    next_before: int | None
+
+
+# ── calls ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _parse_key(text: str) -> str:
+    if not is_key(text):
+        raise ValueError("not a key's name")
+    return text
+
+
+def _parse_time(text: str) -> str:
+    try:
+        return rfc3339(parse_rfc3339(text.replace(" ", "+")))  # an unescaped + reads as a space
+    except (ValueError, OverflowError, OSError):
+        raise ValueError("expected a time such as 2026-01-31T12:00:00Z") from None
+
+
+_TIME = {"type": "string", "format": "date-time"}
+_LIMIT = number("limit", f"entries; {_PAGE}", least=1, most=500)
+_BEFORE = number("before", "revisions below this one")
+_KEY = Query("key", "only revisions that changed this key", KEY, _parse_key)
+_SINCE = Query("since", "not older than this", _TIME, _parse_time)
+_UNTIL = Query("until", "not newer than this", _TIME, _parse_time)
+
+
+@operation(
+    "Who changed what, when and why; newest first, at most 4 MiB at once",
+    answers={200: History},
+    problems=(404, 503, 504),
+    takes=(_LIMIT, _BEFORE, _KEY, _SINCE, _UNTIL),
+)
 async def get_history(request: ApiRequest, api: Api) -> ApiResponse:
-    service = parse_service(request.params["service"])
-    request.allow_query("limit", "before", "key", "since", "until")
-    key = request.query.get("key")
-    if key is not None and not is_key(key):
-        raise MalformedRequest("key: not a key's name")
+    service = SERVICE.of(request)
+    request.allow_query()
+    key = _KEY.of(request)
     query = HistoryQuery(
         service=service,
-        limit=request.number("limit", least=1, most=_MAX_PAGE) or _PAGE,
-        before=request.number("before", least=0, most=MAX_INTEGER - 1),
+        limit=_LIMIT.of(request) or _PAGE,
+        before=_BEFORE.of(request),
         key=key,
-        since=_time(request, "since"),
-        until=_time(request, "until"),
+        since=_SINCE.of(request),
+        until=_UNTIL.of(request),
         most_bytes=MOST_BYTES_OF_A_PAGE,
     )
     if service not in api.system.view.committed.services and service not in api.system.catalogue:
@@ -37,26 +104,15 @@ async def get_history(request: ApiRequest, api: Api) -> ApiResponse:
     page = await api.system.pages.ask(ReadHistory(query), request.context)
     # as of now: what was plain when it was written may have become a secret since
     secrets = secret_keys_of(api.system.view.committed, service, api.system.catalogue)
-    return json_response(
-        {
-            "service": service,
-            "entries": [_entry(entry, secrets) for entry in page.entries],
-            "next_before": page.next_before,
-        }
-    )
+    answer: History = {
+        "service": service,
+        "entries": [_entry(entry, secrets) for entry in page.entries],
+        "next_before": page.next_before,
+    }
+    return json_response(answer)
 
 
-def _time(request: ApiRequest, name: str) -> str | None:
-    text = request.query.get(name)
-    if text is None:
-        return None
-    try:
-        return rfc3339(parse_rfc3339(text.replace(" ", "+")))  # an unescaped + reads as a space
-    except (ValueError, OverflowError, OSError):
-        raise MalformedRequest(f"{name}: expected a time such as 2026-01-31T12:00:00Z") from None
-
-
-def _entry(entry: HistoryEntry, secrets: frozenset[str]) -> dict[str, object]:
+def _entry(entry: HistoryEntry, secrets: frozenset[str]) -> Entry:
     return {
         "revision": entry.revision,
         "version": entry.version,
@@ -74,16 +130,13 @@ def _entry(entry: HistoryEntry, secrets: frozenset[str]) -> dict[str, object]:
     }
 
 
-def _change(change: KeyChange, *, is_secret: bool) -> dict[str, object]:
+def _change(change: state.KeyChange, *, is_secret: bool) -> KeyChange:
     """masked: only beside a mask, because a plain value may be the same text."""
+    shown: KeyChange
     if is_secret:
-        shown: dict[str, object] = {
-            "key": change.key,
-            "old": _masked(change.old),
-            "new": _masked(change.new),
-        }
+        shown = {"key": change.key, "old": _masked(change.old), "new": _masked(change.new)}
     else:
-        shown = {**change.to_object()}
+        shown = key_change(change)
     if MASK in (shown["old"], shown["new"]):
         shown["masked"] = is_secret
     return shown
@@ -91,3 +144,7 @@ def _change(change: KeyChange, *, is_secret: bool) -> dict[str, object]:
 
 def _masked(value: object) -> object:
     return None if value is None else MASK
+
+
+def key_change(change: state.KeyChange) -> KeyChange:
+    return cast("KeyChange", change.to_object())

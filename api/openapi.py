@@ -1,27 +1,79 @@
-"""The API as OpenAPI 3.1, in the words of the contract: which calls there are, and what they answer."""
+"""The API as OpenAPI 3.1, derived from the route table, from what stands beside each handler, and from the
+models of bodies and answers. Only what no type says is written here."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from config_manager.api.openapi_schemas import (
-    INTEGER,
-    KEY,
-    NAME,
-    NO_NUL,
-    OBJECT,
-    SCHEMAS,
-    TEXT,
+import collections.abc
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
 )
 
-_PROBLEM = {
-    "description": "What went wrong and what to do (RFC 9457)",
-    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+from config_manager.api.models import INTEGER, KEY, NO_NUL, TEXT, Body, ByHand, Schema, member_of
+from config_manager.api.operations import Operation, Route
+from config_manager.api.parameters import INSTANCE, SERVICE, Parameter
+from config_manager.api.problems import Problem
+from config_manager.api.routes import ROUTES
+from config_manager.config.strict_json import JsonObject
+
+_VALUE: JsonObject = {"$ref": "#/components/schemas/Value"}
+_BY_HAND: Mapping[str, JsonObject] = {
+    "Value": {
+        "description": "Any JSON that every reader takes alike, at most 32 levels deep",
+        "anyOf": [
+            {"type": ["null", "boolean"]},
+            {"type": "number", "minimum": -(2**53), "maximum": 2**53},
+            NO_NUL,
+            {"type": "array", "items": _VALUE},
+            {"type": "object", "propertyNames": NO_NUL, "additionalProperties": _VALUE},
+        ],
+    },
+    "Values": {
+        "description": "The service's values, by key",
+        "type": "object",
+        "propertyNames": KEY,
+        "additionalProperties": _VALUE,
+    },
 }
+_PLAIN: Mapping[Any, JsonObject] = {
+    Any: {},
+    object: {},
+    str: TEXT,
+    bool: {"type": "boolean"},
+    int: INTEGER,
+    float: {"type": "number"},
+    type(None): {"type": "null"},
+}
+_UNSUPPORTED = 415
 
 
-def openapi() -> dict[str, Any]:
-    """The OpenAPI 3.1 document."""
+@cache
+def openapi() -> JsonObject:
+    """The OpenAPI 3.1 document; nobody may change it."""
+    models = Models()
+    problem = {
+        "description": "What went wrong and what to do (RFC 9457)",
+        "content": {"application/problem+json": {"schema": models.schema(Problem)}},
+    }
+    taken_instead = {
+        name: {"schema": TEXT, "description": "what is taken instead"}
+        for name in ("Accept", "Accept-Patch", "Accept-Encoding")
+    }
+    paths: dict[str, JsonObject] = {}
+    for route in ROUTES:
+        if route.operation.summary is not None:
+            described = _operation(route, route.operation, models)
+            paths.setdefault(route.path, {})[route.method.lower()] = described
     return {
         "openapi": "3.1.0",
         "info": {
@@ -32,383 +84,168 @@ def openapi() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "security": [{"token": []}],
-        "paths": _paths(),
+        "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "schemas": SCHEMAS,
+            "schemas": models.components,
             "responses": {
-                "Problem": _PROBLEM,
-                "UnsupportedMediaType": {
-                    **_PROBLEM,
-                    "headers": {
-                        name: {"schema": TEXT, "description": "what is taken instead"}
-                        for name in ("Accept", "Accept-Patch", "Accept-Encoding")
-                    },
-                },
+                "Problem": problem,
+                "UnsupportedMediaType": {**problem, "headers": taken_instead},
             },
         },
     }
 
 
-_NOT_MODIFIED = "304"
-_UNSUPPORTED = "415"
+# ── operations ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "schema": schema, "description": description}
-
-
-def _header(name: str, pattern: str, description: str) -> dict[str, Any]:
-    schema = {"type": "string", "pattern": pattern}
-    return {"name": name, "in": "header", "schema": schema, "description": description}
-
-
-_SERVICE = {
-    "name": "service",
-    "in": "path",
-    "required": True,
-    "schema": NAME,
-    "description": "the service's name; epoch, search and config-manager are reserved",
-}
-_SECRET_NAME = {
-    "name": "name",
-    "in": "path",
-    "required": True,
-    "schema": KEY,
-    "description": "the secret's name",
-}
-_INSTANCE = {**_SERVICE, "name": "instance", "description": "the instance's name"}
-_IF_MATCH = _header(
-    "If-Match",
-    '^("[0-9]{1,15}"|[*])$',
-    "the revision you read, as its ETag; 412 if it is no longer that",
-)
-_IF_NONE_MATCH = _header(
-    "If-None-Match",
-    "^[*]$",
-    "only if nobody has written it yet, else 412",
-)
-_IF_WANTED = _header(
-    "If-Match",
-    '^("[0-9]{1,15}"|[*])$',
-    "only this revision, as its ETag; 412 if it is another by now",
-)
-_IF_NEWER = {
-    "name": "If-None-Match",
-    "in": "header",
-    "schema": {"type": "string"},
-    "description": "the ETag of what you have, or several; 304 if one is what is there",
-}
-_REASON = _query(
-    "reason",
-    {**NO_NUL, "maxLength": 500},
-    "why, for history and audit",
-)
-_IDEMPOTENCY_KEY = _header(
-    "Idempotency-Key",
-    "^[!-~]([ -~]{0,253}[!-~])?$",
-    "repeat safely for 24 hours: the same key and body, the same revision",
-)
-_ADMINISTRATION = [_REASON, _IDEMPOTENCY_KEY]
-_WRITE = [
-    _query("dry_run", {"type": "boolean"}, "change nothing, answer what would change"),
-    _query("wait", {"const": "confirmed"}, "answer once a broker holds it"),
-    _query("timeout", {"type": "number", "minimum": 0, "maximum": 60}, "seconds to wait; 5"),
-    _REASON,
-    _IDEMPOTENCY_KEY,
-]
-
-
-def _operation(
-    operation_id: str,
-    summary: str,
-    answers: dict[str, str],
-    problems: str,
-    *,
-    parameters: list[dict[str, Any]] | None = None,
-    body: tuple[str, str] | None = None,
-    public: bool = False,
-    media: str = "application/json",
-) -> dict[str, Any]:
-    responses: dict[str, Any] = {}
-    for code, schema in answers.items():
-        if code == _NOT_MODIFIED:
-            responses[code] = {"description": "What the caller has is what is there"}
-            continue
-        content = {"schema": {"$ref": f"#/components/schemas/{schema}"} if schema else OBJECT}
-        responses[code] = {
-            "description": "Done" if code < "300" else "Not ok",
-            "content": {media: content},
-        }
-    for code in sorted({*problems.split(), *(() if public else ("429",))}):
-        name = "UnsupportedMediaType" if code == _UNSUPPORTED else "Problem"
-        responses[code] = {"$ref": f"#/components/responses/{name}"}
-    operation: dict[str, Any] = {
-        "operationId": operation_id,
-        "summary": summary,
+def _operation(route: Route, described: Operation, models: Models) -> JsonObject:
+    responses: JsonObject = {}
+    for status, model in described.answers.items():
+        responses[str(status)] = _answer(status, model, models)
+    parameters = _parameters(route)
+    for status in sorted(_problems(route, has_parameters=bool(parameters))):
+        name = "UnsupportedMediaType" if status == _UNSUPPORTED else "Problem"
+        responses.setdefault(str(status), {"$ref": f"#/components/responses/{name}"})
+    found: JsonObject = {
+        "operationId": _in_camel_case(described.handle.__name__),
+        "summary": described.summary,
         "responses": responses,
     }
     if parameters:
-        operation["parameters"] = parameters
-    if body:
-        schema, body_media = body
-        reference = {"$ref": f"#/components/schemas/{schema}"}
-        operation["requestBody"] = {
-            "required": True,
-            "content": {body_media: {"schema": reference}},
-        }
-    if public:
-        operation["security"] = []
-    return operation
+        found["parameters"] = [_parameter(one) for one in parameters]
+    if described.body is not None:
+        schema = models.schema(described.body, closed=True)
+        content = {described.media_type: {"schema": schema}}
+        found["requestBody"] = {"required": True, "content": content}
+    if route.needs is None:
+        found["security"] = []
+    return found
 
 
-_WRITE_PROBLEMS = "400 401 403 412 413 415 422 503 504 507"
-_ADMIN_PROBLEMS = "400 401 403 413 415 422 503 504 507"
-
-
-def _paths() -> dict[str, Any]:
-    write = [_SERVICE, _IF_MATCH, _IF_NONE_MATCH, *_WRITE]
+def _answer(status: int, model: Any, models: Models) -> JsonObject:
+    if model is None:
+        return {"description": "What the caller has is what is there"}
     return {
-        "/health": {
-            "get": _operation(
-                "health", "How the service is, and why it is not ok",
-                {"200": "Health", "503": "Health"}, "400 403", public=True,
-            )
-        },
-        "/api/v1/config": {
-            "get": _operation("listConfigs", "Every service", {"200": "ConfigList"}, "400 401 403")
-        },
-        "/api/v1/config/epoch": {
-            "post": _operation(
-                "newEpoch", "Change several services at once, all or none, in a new epoch",
-                {"200": "Epoch"}, _WRITE_PROBLEMS,
-                parameters=_WRITE, body=("EpochRequest", "application/json"),
-            )
-        },
-        "/api/v1/config/{service}": {
-            "get": _operation(
-                "getConfig", "A service's effective configuration; secrets are masked",
-                {"200": "Config", "304": ""}, "400 401 403 404 412",
-                parameters=[
-                    _SERVICE,
-                    _IF_WANTED,
-                    _IF_NEWER,
-                    _query("view", {"enum": ["effective", "stored"]}, "stored: exactly what PUT takes"),
-                ],
-            ),
-            "put": _operation(
-                "putConfig", "Replace a service's stored values",
-                {"200": "Config", "201": "Config"}, _WRITE_PROBLEMS,
-                parameters=write, body=("Values", "application/json"),
-            ),
-            "patch": _operation(
-                "patchConfig", "Merge into a service's stored values (RFC 7396)",
-                {"200": "Config", "201": "Config"}, f"404 {_WRITE_PROBLEMS}",
-                parameters=write, body=("Values", "application/merge-patch+json"),
-            ),
-            "delete": _operation(
-                "deleteConfig", "Delete a service's configuration; its history stays",
-                {"200": "Deleted"}, f"404 {_WRITE_PROBLEMS}", parameters=write,
-            ),
-        },
-        "/api/v1/config/{service}/history": {
-            "get": _operation(
-                "getHistory", "Who changed what, when and why; newest first, at most 4 MiB at once",
-                {"200": "History"}, "400 401 403 404 503 504",
-                parameters=[
-                    _SERVICE,
-                    _query("limit", {"type": "integer", "minimum": 1, "maximum": 500}, "entries; 50"),
-                    _query("before", INTEGER, "revisions below this one"),
-                    _query("key", KEY, "only revisions that changed this key"),
-                    _query("since", {"type": "string", "format": "date-time"}, "not older than this"),
-                    _query("until", {"type": "string", "format": "date-time"}, "not newer than this"),
-                ],
-            )
-        },
-        "/api/v1/secrets": {
-            "post": _operation(
-                "setSecret", "Store a secret; no answer ever shows it",
-                {"200": "", "201": "Secret"}, _WRITE_PROBLEMS,
-                parameters=_WRITE, body=("SecretRequest", "application/json"),
-            ),
-            "get": _operation(
-                "listSecrets", "Names, versions and ages; never a value",
-                {"200": "SecretList"}, "400 401 403 503 504",
-                parameters=[_query("service", NAME, "only this service's secrets")],
-            ),
-        },
-        "/api/v1/secrets/rotate-key": {
-            "get": _operation(
-                "secretsKeyRotation", "How far the rotation of the secrets key is; the last one where none runs",
-                {"200": "KeyRotation"}, "400 401 403",
-            ),
-            "post": _operation(
-                "rotateSecretsKey", "Seal every secret anew under a new key, in the background; while one runs, that one",
-                {"202": "KeyRotation"}, "400 401 403 409 413 422 503 504 507", parameters=_ADMINISTRATION,
-            ),
-        },
-        "/api/v1/secrets/{service}/{name}": {
-            "get": _operation(
-                "getSecret", "One secret's versions and their ages; never a value",
-                {"200": "SecretVersions"}, "400 401 403 404 503 504", parameters=[_SERVICE, _SECRET_NAME],
-            ),
-            "delete": _operation(
-                "deleteSecret", "Delete every version of a secret; a revision of the service",
-                {"200": "SecretDeleted"}, "400 401 403 404 413 422 503 504 507",
-                parameters=[_SERVICE, _SECRET_NAME, *_WRITE],
-            ),
-        },
-        "/api/v1/secrets/{service}/{name}/reveal": {
-            "post": _operation(
-                "revealSecret", "A secret's value, once the audit has who asked and why",
-                {"200": "SecretValue"}, "400 401 403 404 409 413 415 422 503 504 507",
-                parameters=[_SERVICE, _SECRET_NAME], body=("RevealRequest", "application/json"),
-            )
-        },
-        "/api/v1/tokens": {
-            "get": _operation(
-                "listTokens", "Every token: what it may do, until when, when it was last used",
-                {"200": "Tokens"}, "400 401 403",
-            ),
-            "post": _operation(
-                "createToken", "Make a token; it is shown this once",
-                {"201": "MadeToken"}, f"409 {_ADMIN_PROBLEMS}",
-                parameters=_ADMINISTRATION, body=("TokenRequest", "application/json"),
-            ),
-        },
-        "/api/v1/tokens/{name}": {
-            "delete": _operation(
-                "revokeToken", "End a token at once", {"200": "RevokedToken"}, "400 401 403 404 409 422 503 504 507",
-                parameters=[
-                    {"name": "name", "in": "path", "required": True, "schema": TEXT,
-                     "description": "the token's name"},
-                    *_ADMINISTRATION,
-                ],
-            )
-        },
-        "/api/v1/audit": {
-            "get": _operation(
-                "getAudit", "Who did what, when and why, in order, each row chained to the one before",
-                {"200": "Audit"}, "400 401 403 503 504",
-                parameters=[
-                    _query("after", INTEGER, "rows after this number; 0"),
-                    _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "rows at most; 100"),
-                ],
-            )
-        },
-        "/api/v1/audit/verify": {
-            "get": _operation(
-                "verifyAudit", "Check the whole chain against the head that the beacons sign",
-                {"200": "AuditVerdict"}, "400 401 403 503 504",
-                parameters=[_query("contains", {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-                                   "a hash that you kept: the chain must hold it")],
-            )
-        },
-        "/api/v1/audit/export": {
-            "get": _operation(
-                "exportAudit", "The signed end of the chain: with it, the rows up to there are an export",
-                {"200": "Envelope"}, "400 401 403 503 504",
-            )
-        },
-        "/api/v1/status": {
-            "get": _operation(
-                "status", "What each instance says it runs, beside what it should run",
-                {"200": "Status"}, "400 401 403",
-                parameters=[_query("service", NAME, "only this service's instances")],
-            )
-        },
-        "/api/v1/status/{service}/{instance}": {
-            "delete": _operation(
-                "forgetInstance", "Forget an instance that is gone and will not come back; it stays enrolled",
-                {"200": "ForgottenInstance"}, "400 401 403 404 409 422 503 504 507",
-                parameters=[_SERVICE, _INSTANCE, *_ADMINISTRATION],
-            )
-        },
-        "/api/v1/devices": {
-            "get": _operation(
-                "listDevices", "Every instance that enrolled, and which secrets it can read",
-                {"200": ""}, "400 401 403",
-            )
-        },
-        "/api/v1/devices/tokens": {
-            "post": _operation(
-                "allowEnrolment", "A one-time token with which an instance enrols; shown this once",
-                {"201": ""}, f"409 {_ADMIN_PROBLEMS}",
-                parameters=_ADMINISTRATION, body=("EnrolmentTokenRequest", "application/json"),
-            )
-        },
-        "/api/v1/devices/enroll": {
-            "post": _operation(
-                "enrol", "An instance shows its one-time token and its public keys",
-                {"201": ""}, f"409 429 {_ADMIN_PROBLEMS}",
-                body=("EnrolmentRequest", "application/json"), public=True,
-            )
-        },
-        "/api/v1/devices/{service}/{instance}": {
-            "delete": _operation(
-                "revokeDevice", "Deliver nothing more; its secrets are marked to be set anew",
-                {"200": ""}, f"404 409 {_ADMIN_PROBLEMS}",
-                parameters=[_SERVICE, _INSTANCE, _REASON],
-            )
-        },
-        "/api/v1/trust/rotate": {
-            "post": _operation(
-                "rotateKey", "A new key for a role; a new version of the trust root",
-                {"200": "RootChange", "202": "RootChange"}, f"409 {_ADMIN_PROBLEMS}",
-                parameters=_ADMINISTRATION, body=("RotateRequest", "application/json"),
-            )
-        },
-        "/api/v1/trust/signers": {
-            "post": _operation(
-                "addSigner", "One more root key, and how many of them have to sign",
-                {"200": "RootChange", "202": "RootChange"}, f"409 {_ADMIN_PROBLEMS}",
-                parameters=_ADMINISTRATION, body=("SignerRequest", "application/json"),
-            )
-        },
-        "/api/v1/trust/revoke": {
-            "post": _operation(
-                "revokeKey", "Drop a key from the trust root at once",
-                {"200": "RootChange", "202": "RootChange"}, f"404 409 {_ADMIN_PROBLEMS}",
-                parameters=_ADMINISTRATION, body=("RevokeRequest", "application/json"),
-            )
-        },
-        "/api/v1/trust/pending": {
-            "get": _operation(
-                "pendingRoot", "The root version that waits for signatures, and whose",
-                {"200": ""}, "400 401 403",
-            )
-        },
-        "/api/v1/trust/roots": {
-            "post": _operation(
-                "applyRoot", "Bring a root version that was signed elsewhere",
-                {"200": "RootChange", "202": "RootChange"}, f"409 {_ADMIN_PROBLEMS}",
-                parameters=_ADMINISTRATION, body=("RootEnvelope", "application/json"),
-            )
-        },
-        "/api/v1/trust/root": {
-            "get": _operation(
-                "trustRoot", "The current trust root's envelope", {"200": "Envelope"}, "403", public=True
-            )
-        },
-        "/api/v1/trust/roots/{version}": {
-            "get": _operation(
-                "trustRootVersion", "One version of the trust root", {"200": "Envelope"}, "400 403 404",
-                public=True,
-                parameters=[
-                    {"name": "version", "in": "path", "required": True,
-                     "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999},
-                     "description": "1 is the first"}
-                ],
-            )
-        },
-        "/problems/{name}": {
-            "get": _operation(
-                "problem", "What a problem's type means", {"200": ""}, "403 404", public=True,
-                parameters=[
-                    {"name": "name", "in": "path", "required": True, "schema": TEXT,
-                     "description": "the last segment of a problem's type"}
-                ],
-            )
-        },
-        "/openapi.json": {"get": _operation("openapi", "This document", {"200": ""}, "403", public=True)},
-    }  # fmt: skip
+        "description": "Done" if status < 300 else "Not ok",  # noqa: PLR2004
+        "content": {"application/json": {"schema": models.schema(model)}},
+    }
+
+
+def _problems(route: Route, *, has_parameters: bool) -> set[int]:
+    """The statuses of refusals. 403 is also for a stranger in --dev."""
+    described = route.operation
+    problems = {403, *described.problems}
+    if route.needs is not None:
+        problems |= {400, 401, 429}
+    elif has_parameters:
+        problems.add(400)
+    if described.body is not None:
+        problems |= {400, _UNSUPPORTED}
+    if route.method != "GET":
+        problems |= {413, 422, 503, 504, 507}
+    return problems
+
+
+def _parameters(route: Route) -> list[Parameter]:
+    in_path: list[Parameter] = [
+        one for one in (SERVICE, INSTANCE) if "{" + one.name + "}" in route.path.split("/")
+    ]
+    return [*in_path, *route.operation.takes]
+
+
+def _parameter(parameter: Parameter) -> JsonObject:
+    return {
+        "name": parameter.name,
+        "in": parameter.is_in,
+        **({"required": True} if parameter.is_in == "path" else {}),
+        "schema": parameter.schema,
+        "description": parameter.description,
+    }
+
+
+def _in_camel_case(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+# ── models ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Models:
+    """The schemas of models. components: those that have a name, by it."""
+
+    def __init__(self) -> None:
+        self.components: dict[str, JsonObject] = dict(_BY_HAND)
+        self._named: dict[str, Any] = {}
+
+    def schema(self, hint: Any, *, closed: bool = False) -> JsonObject:
+        """The schema of a type; of one with a name, a reference to it. closed: it takes no other members."""
+        if hint in _PLAIN:
+            return _PLAIN[hint]
+        if is_typeddict(hint) or is_dataclass(hint) or _is_body(hint):
+            return self._reference(hint, closed=closed)
+        if hasattr(hint, "__supertype__"):  # a NewType
+            return self.schema(hint.__supertype__)
+        return self._generic(get_origin(hint), get_args(hint), closed=closed)
+
+    def _generic(self, origin: Any, arguments: Sequence[Any], *, closed: bool) -> JsonObject:
+        if origin is Annotated:
+            return self._annotated(arguments[0], arguments[1:], closed=closed)
+        if origin is Literal:
+            return {"const": True} if arguments == (True,) else {"enum": list(arguments)}
+        if origin in (Union, types.UnionType):
+            return self._union(arguments, closed=closed)
+        first = self.schema(arguments[0], closed=closed)
+        if origin in (list, tuple, collections.abc.Sequence):
+            return {"type": "array", "items": first}
+        if origin in (dict, collections.abc.Mapping):
+            values = self.schema(arguments[1], closed=closed)
+            return {"type": "object", **({"additionalProperties": values} if values else {})}
+        return first  # Required, NotRequired
+
+    def _annotated(self, hint: Any, notes: Sequence[Any], *, closed: bool) -> JsonObject:
+        for note in notes:
+            if isinstance(note, ByHand):
+                return {"$ref": f"#/components/schemas/{note.name}"}
+        found = dict(self.schema(hint, closed=closed))
+        for note in notes:
+            if isinstance(note, Schema):
+                found |= note.words
+        return found
+
+    def _union(self, members: Sequence[Any], *, closed: bool) -> JsonObject:
+        """Mostly something or null."""
+        schemas = [self.schema(one, closed=closed) for one in members]
+        if len(schemas) == 2 and schemas[1] == {"type": "null"}:  # noqa: PLR2004
+            kind = schemas[0].get("type")
+            if isinstance(kind, str) and "const" not in schemas[0]:
+                return {**schemas[0], "type": [kind, "null"]}
+        return {"anyOf": schemas}
+
+    def _reference(self, model: Any, *, closed: bool) -> JsonObject:
+        name = model.__name__.strip("_")
+        if self._named.setdefault(name, model) is not model:
+            raise TypeError(f"two models are called {name}")
+        if name not in self.components:
+            self.components[name] = {}  # it may hold itself
+            self.components[name] = self._object(model, closed=closed)
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    def _object(self, model: Any, *, closed: bool) -> JsonObject:
+        if _is_body(model):
+            properties = {name: member_of(model, name).schema for name in model.model_fields}
+            required = [name for name, one in model.model_fields.items() if one.is_required()]
+            closed = True
+        else:
+            hints = get_type_hints(model, include_extras=True)
+            names = [one.name for one in fields(model)] if is_dataclass(model) else list(hints)
+            properties = {name: self.schema(hints[name], closed=closed) for name in names}
+            optional = getattr(model, "__optional_keys__", ())
+            required = [name for name in names if name not in optional]
+        found: JsonObject = {"type": "object", "properties": properties, "required": required}
+        return {**found, "additionalProperties": False} if closed else found
+
+
+def _is_body(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Body)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated, TypedDict
+
 import structlog
 import trio
 
 from config_manager.actors.actor import Full, Gone
 from config_manager.api.endpoint import ApiResponse
+from config_manager.api.models import Schema
 from config_manager.config import strict_json
 from config_manager.config.errors import (
     DESCRIPTIONS,
@@ -20,6 +23,33 @@ from config_manager.config.errors import (
 )
 
 PROBLEM_JSON = b"application/problem+json"
+
+
+class _FieldError(TypedDict):
+    pointer: str
+    detail: str
+
+
+class _Problem(TypedDict):
+    type: Annotated[str, Schema({"format": "uri-reference"})]
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
+class Problem(_Problem, total=False):
+    """A problem may have members of its own beside these."""
+
+    errors: list[_FieldError]
+    current_revision: int
+
+
+class Explanation(TypedDict):
+    type: Annotated[str, Schema({"format": "uri-reference"})]
+    title: str
+    status: int
+    meaning: str
 
 
 def problem_type(name: str) -> str:
@@ -79,7 +109,7 @@ def problem(error: Exception, request_id: str) -> ApiResponse:
     return ApiResponse(description.status, body, tuple(headers), PROBLEM_JSON)
 
 
-def explanation(name: str) -> dict[str, object] | None:
+def explanation(name: str) -> Explanation | None:
     """What `GET /problems/{name}` answers, or None for a name nobody uses."""
     for kind, description in DESCRIPTIONS.items():
         if description.name == name:

@@ -15,7 +15,7 @@ from config_manager.api.arriving import ArrivingBody
 from config_manager.api.asgi_request import QUART_METHODS, asked_of
 from config_manager.api.endpoint import Api
 from config_manager.api.limits import DRAIN_BYTES
-from config_manager.api.pipeline import Answer, answer, body_limit
+from config_manager.api.pipeline import Answer, admit, answer
 
 
 def make_quart(api: Api) -> QuartTrio:
@@ -30,7 +30,7 @@ def make_quart(api: Api) -> QuartTrio:
 
     async def view(path: str = "") -> Response:  # noqa: ARG001
         asked = asked_of(request.scope)
-        with ArrivingBody(*body_limit(asked, api), api.room) as body:
+        with ArrivingBody(*admit(asked, api), api.room) as body:
             async for chunk in request.body:
                 body.take(chunk)
                 if body.size > DRAIN_BYTES:

@@ -1,4 +1,4 @@
-"""Every route, in one table: what the pipeline serves and what OpenAPI describes."""
+"""Every route, in one table: who may call what. A new call is one line here, and its handler's module."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from config_manager.api import (
     tokens,
     trust,
 )
-from config_manager.api.endpoint import Route
+from config_manager.api.operations import Route
 
 _SERVICE = "/api/v1/config/{service}"
 _SECRETS = "/api/v1/secrets"
 
 ROUTES = (
-    Route("GET", "/health", health.get_health, None),
+    Route("GET", "/health", health.health, None),
     Route("GET", "/api/v1/config", configs.list_configs, "read"),
-    Route("POST", "/api/v1/config/epoch", configs.post_epoch, "write"),
+    Route("POST", "/api/v1/config/epoch", configs.new_epoch, "write"),
     Route("GET", _SERVICE, configs.get_config, "read"),
     Route("PUT", _SERVICE, configs.put_config, "write"),
     Route("PATCH", _SERVICE, configs.patch_config, "write"),
     Route("DELETE", _SERVICE, configs.delete_config, "write"),
-    # `epoch` is a reserved name, so these answer 400 like any other name that is none
+    # `epoch` is a reserved name, so these answer 400 like any invalid name
     Route("GET", "/api/v1/config/epoch", configs.reserved_name, "read"),
     Route("PUT", "/api/v1/config/epoch", configs.reserved_name, "write"),
     Route("PATCH", "/api/v1/config/epoch", configs.reserved_name, "write"),
@@ -36,12 +36,12 @@ ROUTES = (
     Route("GET", _SERVICE + "/history", history.get_history, "read"),
     Route("GET", "/api/v1/config/epoch/history", configs.reserved_name, "read"),
     Route("GET", "/api/v1/tokens", tokens.list_tokens, "admin"),
-    Route("POST", "/api/v1/tokens", tokens.post_token, "admin"),
-    Route("DELETE", "/api/v1/tokens/{name}", tokens.delete_token, "admin"),
+    Route("POST", "/api/v1/tokens", tokens.create_token, "admin"),
+    Route("DELETE", "/api/v1/tokens/{name}", tokens.revoke_token, "admin"),
     Route("GET", _SECRETS, secrets.list_secrets, "secrets"),
-    Route("POST", _SECRETS, secrets.post_secret, "secrets"),
-    Route("GET", _SECRETS + "/rotate-key", secrets_key.get_rotation, "admin"),
-    Route("POST", _SECRETS + "/rotate-key", secrets_key.post_rotation, "admin"),
+    Route("POST", _SECRETS, secrets.set_secret, "secrets"),
+    Route("GET", _SECRETS + "/rotate-key", secrets_key.secrets_key_rotation, "admin"),
+    Route("POST", _SECRETS + "/rotate-key", secrets_key.rotate_secrets_key, "admin"),
     Route("GET", _SECRETS + "/{service}/{name}", secrets.get_secret, "secrets"),
     Route("DELETE", _SECRETS + "/{service}/{name}", secrets.delete_secret, "secrets"),
     Route("POST", _SECRETS + "/{service}/{name}/reveal", secrets.reveal_secret, "secrets"),
@@ -49,19 +49,19 @@ ROUTES = (
     Route("GET", "/api/v1/audit/verify", audit.verify_audit, "admin"),
     Route("GET", "/api/v1/audit/export", audit.export_audit, "admin"),
     Route("GET", "/api/v1/devices", devices.list_devices, "admin"),
-    Route("POST", "/api/v1/devices/tokens", devices.post_enrolment_token, "admin"),
-    Route("POST", "/api/v1/devices/enroll", devices.post_enrol, None),
-    Route("DELETE", "/api/v1/devices/{service}/{instance}", devices.delete_device, "admin"),
-    Route("GET", "/api/v1/status", status.get_status, "read"),
-    Route("DELETE", "/api/v1/status/{service}/{instance}", status.delete_status, "admin"),
-    Route("GET", "/api/v1/trust/root", trust.get_root, None),
-    Route("GET", "/api/v1/trust/roots/{version}", trust.get_root_version, None),
-    Route("POST", "/api/v1/trust/roots", trust.post_root, "admin"),
-    Route("GET", "/api/v1/trust/pending", trust.get_pending, "admin"),
-    Route("POST", "/api/v1/trust/rotate", trust.post_rotate, "admin"),
-    Route("POST", "/api/v1/trust/signers", trust.post_signer, "admin"),
-    Route("POST", "/api/v1/trust/revoke", trust.post_revoke, "admin"),
-    Route("GET", "/openapi.json", docs.get_openapi, None),
-    Route("GET", "/docs", docs.get_docs, None),
-    Route("GET", "/problems/{name}", docs.get_problem, None),
+    Route("POST", "/api/v1/devices/tokens", devices.allow_enrolment, "admin"),
+    Route("POST", "/api/v1/devices/enroll", devices.enrol, None),
+    Route("DELETE", "/api/v1/devices/{service}/{instance}", devices.revoke_device, "admin"),
+    Route("GET", "/api/v1/status", status.status, "read"),
+    Route("DELETE", "/api/v1/status/{service}/{instance}", status.forget_instance, "admin"),
+    Route("GET", "/api/v1/trust/root", trust.trust_root, None),
+    Route("GET", "/api/v1/trust/roots/{version}", trust.trust_root_version, None),
+    Route("POST", "/api/v1/trust/roots", trust.apply_root, "admin"),
+    Route("GET", "/api/v1/trust/pending", trust.pending_root, "admin"),
+    Route("POST", "/api/v1/trust/rotate", trust.rotate_key, "admin"),
+    Route("POST", "/api/v1/trust/signers", trust.add_signer, "admin"),
+    Route("POST", "/api/v1/trust/revoke", trust.revoke_key, "admin"),
+    Route("GET", "/openapi.json", docs.openapi, None),
+    Route("GET", "/docs", docs.page, None),
+    Route("GET", "/problems/{name}", docs.problem, None),
 )

@@ -1,104 +1,229 @@
-"""Secrets over REST: in; named and counted; out only to who says why, once that is on record."""
+"""Secrets over REST: in; named and counted; out only to a caller who says why, once that is on record."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
-from config_manager.actors.messages import (
-    DeleteSecret,
-    ReadSecrets,
-    RevealSecret,
-    SetSecret,
-)
-from config_manager.api.configs import propagation_of, write_options
+from config_manager.actors.messages import DeleteSecret, ReadSecrets, RevealSecret, SetSecret
 from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
-from config_manager.config.errors import FieldError, InvalidValues, NotFound
-from config_manager.config.names import parse_service, pointer
-from config_manager.config.secret import Secret
-from config_manager.config.strict_json import JsonObject
+from config_manager.api.models import (
+    KEY,
+    NAME,
+    NO_NUL,
+    Body,
+    Member,
+    Name,
+    Time,
+    about,
+    read,
+    text,
+)
+from config_manager.api.operations import operation
+from config_manager.api.parameters import SERVICE, Path, service_in_query
+from config_manager.api.write_terms import (
+    WRITE,
+    WriteAnswer,
+    propagation_of,
+    write_terms_of,
+)
+from config_manager.config import secret
+from config_manager.config.errors import NotFound
+from config_manager.config.names import parse_service
 from config_manager.config.world import parse_rfc3339
 from config_manager.storage import secret_rows
 from config_manager.storage.state import SealedSecret
+from config_manager.storage.terms import Terms
 
-_FIELDS = ("service", "name", "value")
 _MAX_REASON = 500
 _MAX_VERSION = 2**53 - 1
 
 
-async def post_secret(request: ApiRequest, api: Api) -> ApiResponse:
-    body = request.json_object()
-    errors = [
-        FieldError(pointer(field), "expected text")
-        for field in _FIELDS
-        if not isinstance(body.get(field), str)
+# ── what it looks like ─────────────────────────────────────────────────────────────────────────
+
+
+class SecretRequest(Body):
+    REFUSED: ClassVar[str] = "a secret is a service, a name and a value"
+
+    service: Annotated[str, Member(text, NAME)]
+    name: Annotated[str, Member(text, KEY)]
+    value: Annotated[
+        secret.Secret,
+        Member(lambda value: secret.Secret(text(value)), {**NO_NUL, "minLength": 1}),
     ]
-    errors += [
-        FieldError(pointer(key), f"unknown; known: {', '.join(_FIELDS)}")
-        for key in body
-        if key not in _FIELDS
+
+
+class Secret(WriteAnswer):
+    service: Name
+    name: str
+    version: int
+    revision: int
+    updated_at: Time
+
+
+class SecretDeleted(WriteAnswer):
+    service: Name
+    name: str
+    deleted: Literal[True]
+    revision: int
+    updated_at: Time
+
+
+class _Age(TypedDict):
+    updated_at: Time
+    age_s: Annotated[int, about("since it was set, in seconds")]
+
+
+class SecretEntry(_Age):
+    service: Name
+    name: str
+    version: Annotated[int, about("the newest")]
+    kept: Annotated[int, about("how many versions are kept")]
+    rotate: Annotated[Mapping[str, Any] | None, about("why it should be set anew, if it should")]
+
+
+class SecretList(TypedDict):
+    secrets: list[SecretEntry]
+
+
+class SecretVersion(_Age):
+    version: int
+
+
+class SecretVersions(SecretEntry):
+    versions: list[SecretVersion]
+
+
+def _parse_reason(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or len(value) > _MAX_REASON:
+        raise ValueError(f"say why, for the audit: text of 1 to {_MAX_REASON} characters")
+    return value
+
+
+def _parse_version(value: Any) -> int | None:
+    if value is not None and (type(value) is not int or not 1 <= value <= _MAX_VERSION):
+        raise ValueError("expected a version's number, from 1")
+    return value
+
+
+class RevealRequest(Body):
+    REFUSED: ClassVar[str] = "a secret is shown only for a reason"
+
+    reason: Annotated[
+        str,
+        Member(
+            _parse_reason,
+            {
+                "type": "string",
+                "maxLength": _MAX_REASON,
+                "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
+            },
+        ),
     ]
-    if errors:
-        raise InvalidValues("a secret is a service, a name and a value", errors)
-    name: str = body["name"]
-    service = parse_service(body["service"])
+    version: Annotated[
+        int | None,
+        Member(
+            _parse_version, {"type": ["integer", "null"], "minimum": 1, "maximum": _MAX_VERSION}
+        ),
+    ] = None
+
+
+class SecretValue(TypedDict):
+    service: Name
+    name: str
+    version: int
+    updated_at: Time
+    value: str
+
+
+# ── calls ──────────────────────────────────────────────────────────────────────────────────────
+
+_OF_SERVICE = service_in_query("only this service's secrets")
+_NAME = Path("name", "the secret's name", KEY, str)
+
+
+@operation(
+    "Store a secret; no answer ever shows it",
+    answers={200: Secret, 201: Secret},
+    problems=(412,),
+    takes=WRITE,
+    body=SecretRequest,
+)
+async def set_secret(request: ApiRequest, api: Api) -> ApiResponse:
+    body = read(request, SecretRequest)
+    service = parse_service(body.service)
     request.grant.require("secrets", service)
-    message = SetSecret(
-        service=service,
-        name=name,
-        value=Secret(body["value"]),
-        **write_options(request),
-    )
+    terms, wait_s = write_terms_of(request)
+    message = SetSecret(service=service, name=body.name, value=body.value, terms=terms)
     written = await api.system.storing.ask(message, request.context)
     state = written.state
-    answer: dict[str, object] = {
-        "service": state.service,
-        "name": name,
-        "version": state.secrets[name],
+    answer: Secret = {
+        "service": service,
+        "name": body.name,
+        "version": state.secrets[body.name],
         "revision": state.revision,
         "updated_at": state.updated_at,
     }
-    if message.dry_run:
-        return json_response({**answer, "dry_run": True})
-    propagation = await propagation_of(request, api, [state])
-    answer |= {"correlation_id": state.correlation_id, "propagation": propagation}
+    if terms.dry_run:
+        answer |= {"dry_run": True}
+        return json_response(answer)
+    answer = {**answer, **await propagation_of(api, [state], wait_s)}
     return json_response(answer, 201)
 
 
+@operation(
+    "Names, versions and ages; never a value",
+    answers={200: SecretList},
+    problems=(503, 504),
+    takes=(_OF_SERVICE,),
+)
 async def list_secrets(request: ApiRequest, api: Api) -> ApiResponse:
     """Every secret of the services that the caller may see; never a value."""
-    request.allow_query("service")
-    service = request.query.get("service")
+    request.allow_query()
+    service = _OF_SERVICE.of(request)
     if service is not None:
-        service = parse_service(service)
         request.grant.require("secrets", service)
     kept = await api.system.storing.ask(ReadSecrets(service), request.context)
     visible = [sealed for sealed in kept if request.grant.covers(sealed.service)]
-    return json_response({"secrets": [_entry(api, versions) for versions in _by_name(visible)]})
+    answer: SecretList = {"secrets": [_entry(api, versions) for versions in _by_name(visible)]}
+    return json_response(answer)
 
 
+@operation(
+    "One secret's versions and their ages; never a value",
+    answers={200: SecretVersions},
+    problems=(404, 503, 504),
+    takes=(_NAME,),
+)
 async def get_secret(request: ApiRequest, api: Api) -> ApiResponse:
     """One secret's versions, newest last; never a value."""
     request.allow_query()
-    service, name = parse_service(request.params["service"]), request.params["name"]
+    service, name = SERVICE.of(request), _NAME.of(request)
     kept = await api.system.storing.ask(ReadSecrets(service, name), request.context)
     if not kept:
         raise NotFound(f"{service} has no secret of this name")
-    versions = [{"version": s.version, **_age(api, s)} for s in kept]
-    return json_response({**_entry(api, kept), "versions": versions})
+    versions: list[SecretVersion] = [{"version": s.version, **_age(api, s)} for s in kept]
+    answer: SecretVersions = {**_entry(api, kept), "versions": versions}
+    return json_response(answer)
 
 
+@operation(
+    "A secret's value, once the audit has who asked and why",
+    answers={200: SecretValue},
+    problems=(404, 409),
+    takes=(_NAME,),
+    body=RevealRequest,
+)
 async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
-    """The value, to who says why. The storing actor answers after it has committed the audit row."""
+    """The storing actor answers after it has committed the audit row."""
     request.allow_query()
-    service, name = parse_service(request.params["service"]), request.params["name"]
-    reason, version = _asked_for(request.json_object())
-    message = RevealSecret(
-        by=request.by, reason=reason, service=service, name=name, version=version
-    )
+    service, name = SERVICE.of(request), _NAME.of(request)
+    body = read(request, RevealRequest)
+    terms = Terms(request.by, body.reason)
+    message = RevealSecret(service=service, name=name, version=body.version, terms=terms)
     revealed = await api.system.storing.ask(message, request.context)
-    answer = {
+    answer: SecretValue = {
         "service": service,
         "name": name,
         "version": revealed.version,
@@ -108,43 +233,31 @@ async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
     return json_response(answer, headers=NO_STORE)
 
 
-def _asked_for(body: JsonObject) -> tuple[str, int | None]:
-    """Reason and version of a reveal; raises InvalidValues."""
-    reason, version = body.get("reason"), body.get("version")
-    errors = [
-        FieldError(pointer(key), "unknown; known: reason, version")
-        for key in body
-        if key not in ("reason", "version")
-    ]
-    if not isinstance(reason, str) or not reason.strip() or len(reason) > _MAX_REASON:
-        said = f"say why, for the audit: text of 1 to {_MAX_REASON} characters"
-        errors.append(FieldError("/reason", said))
-    if version is not None and (type(version) is not int or not 1 <= version <= _MAX_VERSION):
-        errors.append(FieldError("/version", "expected a version's number, from 1"))
-    if errors:
-        raise InvalidValues("a secret is shown only for a reason", errors)
-    return str(reason), version
-
-
+@operation(
+    "Delete every version of a secret; a revision of the service",
+    answers={200: SecretDeleted},
+    problems=(404,),
+    takes=(_NAME, *WRITE),
+)
 async def delete_secret(request: ApiRequest, api: Api) -> ApiResponse:
     """Every version goes; a revision of the service, which no longer names it."""
-    service, name = parse_service(request.params["service"]), request.params["name"]
-    message = DeleteSecret(service=service, name=name, **write_options(request))
+    service, name = SERVICE.of(request), _NAME.of(request)
+    terms, wait_s = write_terms_of(request)
+    message = DeleteSecret(service=service, name=name, terms=terms)
     written = await api.system.storing.ask(message, request.context)
     state = written.state
-    answer: dict[str, Any] = {
+    answer: SecretDeleted = {
         "service": service,
         "name": name,
         "deleted": True,
         "revision": state.revision,
         "updated_at": state.updated_at,
     }
-    if message.dry_run:
-        return json_response({**answer, "dry_run": True})
-    propagation = await propagation_of(request, api, [state])
-    return json_response(
-        {**answer, "correlation_id": state.correlation_id, "propagation": propagation}
-    )
+    if terms.dry_run:
+        answer |= {"dry_run": True}
+    else:
+        answer = {**answer, **await propagation_of(api, [state], wait_s)}
+    return json_response(answer)
 
 
 def _by_name(kept: Sequence[SealedSecret]) -> Iterable[Sequence[SealedSecret]]:
@@ -153,7 +266,7 @@ def _by_name(kept: Sequence[SealedSecret]) -> Iterable[Sequence[SealedSecret]]:
         yield list(versions)
 
 
-def _entry(api: Api, versions: Sequence[SealedSecret]) -> JsonObject:
+def _entry(api: Api, versions: Sequence[SealedSecret]) -> SecretEntry:
     newest = versions[-1]
     marks = secret_rows.marks(api.system.view.committed)
     return {
@@ -166,6 +279,6 @@ def _entry(api: Api, versions: Sequence[SealedSecret]) -> JsonObject:
     }
 
 
-def _age(api: Api, sealed: SealedSecret) -> JsonObject:
+def _age(api: Api, sealed: SealedSecret) -> _Age:
     age_s = api.system.world.clock.now() - parse_rfc3339(sealed.updated_at)
     return {"updated_at": sealed.updated_at, "age_s": max(0, int(age_s))}

@@ -3,50 +3,116 @@ forget an instance that will not come back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypedDict, cast
 
+from config_manager.actors import statuses
 from config_manager.actors.forgetting import ForgetInstance
-from config_manager.actors.statuses import Status
-from config_manager.api.administering import administer
 from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
-from config_manager.config.names import parse_instance, parse_service
+from config_manager.api.models import Name, Schema, Time, about
+from config_manager.api.operations import operation
+from config_manager.api.parameters import INSTANCE, SERVICE, service_in_query
+from config_manager.api.write_terms import ADMINISTRATION, administer
+from config_manager.config.documents import Running
 from config_manager.config.world import rfc3339
 from config_manager.storage.state import Committed
 
+# ── what it looks like ─────────────────────────────────────────────────────────────────────────
 
-async def get_status(request: ApiRequest, api: Api) -> ApiResponse:
-    request.allow_query("service")
-    text = request.query.get("service")
-    service = None if text is None else parse_service(text)
+
+class Wanted(TypedDict):
+    revision: int
+    digest: str
+
+
+class _Attempt(TypedDict):
+    revision: int
+    stage: str
+    reason: str | None
+
+
+class LastAttempt(_Attempt, total=False):
+    deaths: Annotated[int, about("in a row, within its bake time; left out if none")]
+
+
+class Instance(TypedDict):
+    service: Name
+    instance: Name
+    enrolled: Annotated[bool, about("false: the rest is only claimed")]
+    wanted: Wanted | None
+    running: Running | None
+    in_sync: Annotated[bool, about("it is there and runs what is wanted")]
+    since: Time
+    received_at: Time
+    freshness: Annotated[str, Schema({"examples": ["fresh", "stale (no-beacon)"]})]
+    source: Annotated[str, Schema({"examples": ["broker", "last-known-good", "defaults"]})]
+    overrides: Annotated[Sequence[str], about("keys that the instance's own environment decides")]
+    last_attempt: LastAttempt | None
+    library: str
+    gone: bool
+    correlation_id: str | None
+
+
+class Status(TypedDict):
+    instances: list[Instance]
+    refused: Annotated[int, about("messages that were no receipts, since the start")]
+
+
+class ForgottenInstance(TypedDict):
+    service: Name
+    instance: Name
+    forgotten: Literal[True]
+    away: Annotated[
+        list[str],
+        about(
+            "brokers that are not connected now: what they retain of it is emptied once they are"
+        ),
+    ]
+
+
+# ── calls ──────────────────────────────────────────────────────────────────────────────────────
+
+_OF_SERVICE = service_in_query("only this service's instances")
+
+
+@operation(
+    "What each instance says it runs, beside what it should run",
+    answers={200: Status},
+    takes=(_OF_SERVICE,),
+)
+async def status(request: ApiRequest, api: Api) -> ApiResponse:
+    request.allow_query()
+    service = _OF_SERVICE.of(request)
     if service is not None:
         request.grant.require("read", service)
     board, committed = api.system.statuses, api.system.view.committed
-    return json_response(
-        {
-            "instances": [
-                _instance(status, committed)
-                for status in board.statuses(service)
-                if request.grant.covers(status.receipt.service)
-            ],
-            "refused": board.refused,
-        },
-        headers=NO_STORE,
-    )
+    answer: Status = {
+        "instances": [
+            _instance(one, committed)
+            for one in board.statuses(service)
+            if request.grant.covers(one.receipt.service)
+        ],
+        "refused": board.refused,
+    }
+    return json_response(answer, headers=NO_STORE)
 
 
-async def delete_status(request: ApiRequest, api: Api) -> ApiResponse:
-    service = parse_service(request.params["service"])
-    instance = parse_instance(request.params["instance"])
+@operation(
+    "Forget an instance that is gone and will not come back; it stays enrolled",
+    answers={200: ForgottenInstance},
+    problems=(404, 409),
+    takes=ADMINISTRATION,
+)
+async def forget_instance(request: ApiRequest, api: Api) -> ApiResponse:
+    service, instance = SERVICE.of(request), INSTANCE.of(request)
     board, brokers = api.system.statuses, api.system.confirmations.brokers
     what = ForgetInstance.of(service, instance, board, brokers)
     answer = await administer(request, api, what)
     board.drop_forgotten(service, instance)
-    return json_response(answer)
+    return json_response(cast("ForgottenInstance", answer))
 
 
-def _instance(status: Status, committed: Committed) -> Mapping[str, Any]:
+def _instance(status: statuses.Status, committed: Committed) -> Instance:
     receipt = status.receipt
     wanted = committed.live(receipt.service)
     running = receipt.running
@@ -60,15 +126,19 @@ def _instance(status: Status, committed: Committed) -> Mapping[str, Any]:
         "service": receipt.service,
         "instance": receipt.instance,
         "enrolled": status.verified,  # else all of this is what somebody claims
-        "wanted": wanted and {"revision": wanted.revision, "digest": wanted.digest},
-        "running": running and asdict(running),
+        "wanted": None
+        if wanted is None
+        else {"revision": wanted.revision, "digest": wanted.digest},
+        "running": running,
         "in_sync": runs_wanted and not status.gone,
         "since": rfc3339(status.since),
         "received_at": rfc3339(status.received_at),
         "freshness": receipt.freshness,
         "source": receipt.source,
         "overrides": receipt.overrides,
-        "last_attempt": receipt.last_attempt and receipt.last_attempt.to_object(),
+        "last_attempt": None
+        if receipt.last_attempt is None
+        else cast("LastAttempt", receipt.last_attempt.to_object()),
         "library": receipt.library,
         "gone": status.gone,
         "correlation_id": receipt.correlation_id,

@@ -15,7 +15,7 @@ from config_manager.storage.tokens import Token
 
 
 class Known(NamedTuple):
-    """A token that somebody has. expires_at: Unix seconds, infinite where it never does."""
+    """A token that is valid here. expires_at: Unix seconds, infinite if it never expires."""
 
     token: Token
     grant: Grant
@@ -29,12 +29,11 @@ class TokenIndex:
         self._rows: Mapping[str, Any] | None = None
         self._by_hash: dict[str, Known] = {}
 
-    def find(self, committed: Committed, token: bytes) -> Known | None:
+    def find(self, committed: Committed, token_hash: str) -> Known | None:
         rows = committed.registered(tokens.KIND)
         if rows is not self._rows:
             self._by_hash = {one.hash: _known(one) for one in tokens.tokens(committed).values()}
             self._rows = rows
-        token_hash = tokens.hash_of(token)
         known = self._by_hash.get(token_hash)
         # the lookup's time tells nothing: Python's hash of the text is keyed, and what is compared
         # is the hash of 256 random bits

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
-from config_manager.api.administering import administer
 from config_manager.api.endpoint import NO_STORE, Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.models import (
+    DURATION,
+    NAME,
+    TEXT,
+    Body,
+    Member,
+    Schema,
+    Time,
+    Wrong,
+    about,
+    choice,
+    read,
+)
+from config_manager.api.operations import operation
+from config_manager.api.parameters import Path
+from config_manager.api.write_terms import ADMINISTRATION, administer
 from config_manager.config.access import EVERY_SERVICE, ROLES, Role, is_pattern
 from config_manager.config.durations import parse_duration
-from config_manager.config.errors import FieldError, InvalidValues
+from config_manager.config.errors import FieldError
 from config_manager.config.names import pointer
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
@@ -23,57 +37,166 @@ from config_manager.storage.tokens import (
     tokens,
 )
 
-_FIELDS = ("name", "role", "services", "expires")
 _MOST_PATTERNS = 64
 
 
-async def post_token(request: ApiRequest, api: Api) -> ApiResponse:
-    body = request.json_object()
-    _check(body)
+# ── what it looks like ─────────────────────────────────────────────────────────────────────────
+
+
+def _parse_name(value: Any) -> str:
+    if not isinstance(value, str) or not is_token_name(value):
+        raise ValueError(
+            "expected 1 to 63 of a-z, 0-9 and '-', and none of the names that logs use for "
+            "others (anonymous, dev, settings, admin, bootstrap, config-manager)"
+        )
+    return value
+
+
+def _parse_patterns(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 1 <= len(value) <= _MOST_PATTERNS:
+        raise ValueError(f"expected a list of 1 to {_MOST_PATTERNS} patterns")
+    wrong = [
+        FieldError(pointer(index), "expected a service's name, `*` standing for any text: tts-*")
+        for index, pattern in enumerate(value)
+        if not isinstance(pattern, str) or not is_pattern(pattern)
+    ]
+    if wrong:
+        raise Wrong(wrong)
+    return tuple(value)
+
+
+def _parse_expires(value: Any) -> int | None:
+    if value is None:
+        return None
+    try:
+        return parse_duration(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise ValueError(f"{error}; null: never") from None
+
+
+_PATTERNS: JsonObject = {
+    "type": "array",
+    "items": {"type": "string", "pattern": "^[a-z0-9*-]{1,63}$"},
+    "minItems": 1,
+    "maxItems": _MOST_PATTERNS,
+    "description": "the services that it is for; `*` stands for any text",
+}
+_ROLE = choice(*ROLES)
+
+
+class TokenRequest(Body):
+    """expires: in seconds from now; None: never."""
+
+    REFUSED: ClassVar[str] = "no token can be made of this; nothing was made"
+
+    name: Annotated[str, Member(_parse_name, NAME)]
+    role: Annotated[Role, _ROLE]
+    services: Annotated[
+        tuple[str, ...], Member(_parse_patterns, {**_PATTERNS, "default": [*EVERY_SERVICE]})
+    ] = EVERY_SERVICE
+    expires: Annotated[
+        int | None,
+        Member(
+            _parse_expires,
+            {
+                "anyOf": [DURATION, {"type": "null"}],
+                "examples": ["90d", "12h"],
+                "description": "null: never",
+            },
+        ),
+    ] = None
+
+
+class _Token(TypedDict):
+    name: str
+    role: Role
+    services: Annotated[list[str], Schema(_PATTERNS)]
+    created_at: Time | None
+    expires_at: Time | None
+
+
+class MadeToken(_Token):
+    token: Annotated[str, about("shown this once; only its hash is kept")]
+
+
+class ListedToken(_Token):
+    created_by: str
+    last_used_at: Time | None
+    expired: bool
+
+
+class Tokens(TypedDict):
+    tokens: list[ListedToken]
+
+
+class RevokedToken(TypedDict):
+    name: str
+    role: Role
+    revoked: Literal[True]
+
+
+# ── calls ──────────────────────────────────────────────────────────────────────────────────────
+
+_NAME = Path("name", "the token's name", TEXT, str)
+
+
+@operation(
+    "Make a token; it is shown this once",
+    answers={201: MadeToken},
+    problems=(409,),
+    takes=ADMINISTRATION,
+    body=TokenRequest,
+)
+async def create_token(request: ApiRequest, api: Api) -> ApiResponse:
+    body = read(request, TokenRequest)
     world = api.system.world
-    expires = body.get("expires")
     token = make_token(world.randomness)
     what = CreateToken(
-        name=body["name"],
+        name=body.name,
         token_hash=hash_of(token.reveal().encode()),
-        role=cast("Role", body["role"]),
-        services=tuple(body.get("services", EVERY_SERVICE)),
-        expires_at=None
-        if expires is None
-        else rfc3339(world.clock.now() + parse_duration(expires)),
+        role=body.role,
+        services=body.services,
+        expires_at=None if body.expires is None else rfc3339(world.clock.now() + body.expires),
         by=request.by,
     )
     made = await administer(request, api, what)
-    shown_once = token.reveal()  # to who asked for it, now and never again
-    return json_response({**_shown(made), "token": shown_once}, 201, NO_STORE)
+    shown_once = token.reveal()  # to the caller who asked for it, now and never again
+    answer: MadeToken = {**_shown(made), "token": shown_once}
+    return json_response(answer, 201, NO_STORE)
 
 
+@operation("Every token: what it may do, until when, when it was last used", answers={200: Tokens})
 async def list_tokens(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     now = api.system.world.clock.now()
     known = sorted(tokens(api.system.view.committed).items())
-    return json_response(
-        {
-            "tokens": [
-                {
-                    **_shown(token),
-                    "created_by": token.created_by,
-                    "last_used_at": _last_use(token, api.system.callers.uses.get(token.hash)),
-                    "expired": token.is_expired(now),
-                }
-                for _, token in known
-            ]
-        },
-        headers=NO_STORE,
-    )
+    answer: Tokens = {
+        "tokens": [
+            {
+                **_shown(token),
+                "created_by": token.created_by,
+                "last_used_at": _last_use(token, api.system.callers.uses.get(token.hash)),
+                "expired": token.is_expired(now),
+            }
+            for _, token in known
+        ]
+    }
+    return json_response(answer, headers=NO_STORE)
 
 
-async def delete_token(request: ApiRequest, api: Api) -> ApiResponse:
-    revoked = await administer(request, api, RevokeToken(request.params["name"]))
-    return json_response({**revoked, "revoked": True})
+@operation(
+    "End a token at once",
+    answers={200: RevokedToken},
+    problems=(404, 409),
+    takes=(_NAME, *ADMINISTRATION),
+)
+async def revoke_token(request: ApiRequest, api: Api) -> ApiResponse:
+    revoked = await administer(request, api, RevokeToken(_NAME.of(request)))
+    answer: RevokedToken = {"name": revoked["name"], "role": revoked["role"], "revoked": True}
+    return json_response(answer)
 
 
-def _shown(token: Token) -> Mapping[str, Any]:
+def _shown(token: Token) -> _Token:
     return {
         "name": token.name,
         "role": token.role,
@@ -86,45 +209,3 @@ def _shown(token: Token) -> Mapping[str, Any]:
 def _last_use(token: Token, noted: float | None) -> str | None:
     """What was noted since the start is newer than what was written down."""
     return token.last_used_at if noted is None else rfc3339(noted)
-
-
-def _check(body: JsonObject) -> None:
-    """Raises InvalidValues, naming everything that is wrong."""
-    wrong = [
-        FieldError(pointer(key), f"unknown; known: {', '.join(_FIELDS)}")
-        for key in body
-        if key not in _FIELDS
-    ]
-    name, role, expires = body.get("name"), body.get("role"), body.get("expires")
-    if not isinstance(name, str) or not is_token_name(name):
-        wrong.append(
-            FieldError(
-                "/name",
-                "expected 1 to 63 of a-z, 0-9 and '-', and none of the names that logs use for "
-                "others (anonymous, dev, settings, admin, bootstrap, config-manager)",
-            )
-        )
-    if role not in ROLES:
-        wrong.append(FieldError("/role", f"expected one of: {', '.join(ROLES)}"))
-    if "services" in body:
-        wrong += _wrong_services(body["services"])
-    if expires is not None:
-        try:
-            parse_duration(expires if isinstance(expires, str) else "")
-        except ValueError as error:
-            wrong.append(FieldError("/expires", f"{error}; null: never"))
-    if wrong:
-        raise InvalidValues("no token can be made of this; nothing was made", wrong)
-
-
-def _wrong_services(services: object) -> list[FieldError]:
-    if not isinstance(services, list) or not 1 <= len(services) <= _MOST_PATTERNS:
-        return [FieldError("/services", f"expected a list of 1 to {_MOST_PATTERNS} patterns")]
-    return [
-        FieldError(
-            pointer("services", index),
-            "expected a service's name, `*` standing for any text: tts-*",
-        )
-        for index, pattern in enumerate(services)
-        if not isinstance(pattern, str) or not is_pattern(pattern)
-    ]

@@ -44,11 +44,7 @@ def run(directory: Path, *, rounds: int) -> Iterator[Figure]:
     def decide(before: Committed, number: int) -> Change:
         return changes.decide(
             before,
-            Put(
-                service="stt-worker",
-                values={"vad_speech_pad_ms": 100 + number % 900},
-                if_match=None,
-            ),
+            Put(service="stt-worker", values={"vad_speech_pad_ms": 100 + number % 900}),
             by="bench",
             reason=None,
             catalogue=SAMPLE_CATALOGUE,

@@ -241,23 +241,12 @@ def link(before: Committed, revision: int, body: JsonObject) -> AuditEntry:
 
 
 def _check_preconditions(state: Committed, intent: Put | Patch | Delete) -> None:
-    """RFC 9110, 13.1. Raises RevisionConflict; also where a header is none that we understand: what
-    was written then would not be what the caller made sure of."""
+    """Raises RevisionConflict."""
     live = state.live(intent.service)
     current = live.revision if live else 0
-    if intent.if_match is not None and not _names(intent.if_match, live):
-        raise RevisionConflict(intent.service, intent.if_match[:64], current)
-    if intent.if_none_match is not None and (intent.if_none_match != "*" or live is not None):
-        raise RevisionConflict(intent.service, None, current)
-
-
-def _names(tags: str, live: ServiceState | None) -> bool:
-    """Whether one of an If-Match's `tags` is what there is; one that nobody wrote is revision 0."""
-    current = live.revision if live else 0
-    return any(
-        (tag == "*" and live is not None) or tag in (f'"{current}"', str(current))
-        for tag in (part.strip() for part in tags.split(","))
-    )
+    for one in intent.preconditions:
+        if not one.holds_at(current):
+            raise RevisionConflict(intent.service, one.said, current)
 
 
 def _checked(

@@ -1,4 +1,4 @@
-"""What somebody wants written, before anybody decided: the inputs of `storage.changes.decide`."""
+"""What a caller wants written: the intents that `storage.changes.decide` decides on."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
+from config_manager.storage.terms import Precondition
 
 
 @dataclass(frozen=True, kw_only=True)
 class Put:
-    """Replace a service's stored values. if_match, if_none_match: the caller's headers, or None."""
+    """Replace a service's stored values. preconditions: each has to hold."""
 
     service: str
     values: JsonObject
-    if_match: str | None = None
-    if_none_match: str | None = None
+    preconditions: tuple[Precondition, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,7 @@ class Patch:
 
     service: str
     patch: JsonObject
-    if_match: str | None = None
-    if_none_match: str | None = None
+    preconditions: tuple[Precondition, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +32,7 @@ class Delete:
     """Delete: a revision of its own, published as a tombstone."""
 
     service: str
-    if_match: str | None = None
-    if_none_match: str | None = None
+    preconditions: tuple[Precondition, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,7 @@ from config_manager.storage import (
     secret_rotation,
     sql_store,
 )
+from config_manager.storage.terms import Terms
 
 
 class Work(NamedTuple):
@@ -96,7 +97,7 @@ def rotate_secrets_key(data_dir: Path) -> None:
         async with running_system(
             settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World()
         ) as system:
-            await system.rotating.ask(RotateSecretsKey(by="a test"), Context("a-test"))
+            await system.rotating.ask(RotateSecretsKey(terms=Terms("a test")), Context("a-test"))
             while system.rotation().state != "idle":
                 await trio.sleep(0.005)
 

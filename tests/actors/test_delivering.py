@@ -19,6 +19,7 @@ from config_manager.config.enrolment import Enrolment
 from config_manager.config.names import Epoch
 from config_manager.storage.devices import Enrol, delivery, enrolled
 from config_manager.storage.memory_store import MemoryStore
+from config_manager.storage.terms import Terms
 from tests.actors.test_system import context, everyone_runs
 from tests.api.asgi import Answer, Caller, running
 
@@ -35,7 +36,9 @@ async def enrol(rest: Caller, name: str, seal: bytes, *, past_the_edge: bool = F
     )
     proof = what.prove(bytes(key))
     if past_the_edge:
-        await rest.system.storing.ask(Administer(what=Enrol(what, proof), by=name), context())
+        await rest.system.storing.ask(
+            Administer(what=Enrol(what, proof), terms=Terms(name)), context()
+        )
         return told
     return await post(rest, token, what, proof)
 

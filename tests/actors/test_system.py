@@ -21,6 +21,7 @@ from config_manager.config.names import ServiceName
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
+from config_manager.storage.terms import Terms
 from tests.processes import MOSQUITTO, free_port
 
 ACTORS = (
@@ -46,7 +47,7 @@ def settings_for(directory: Path, mqtt_url: str) -> Settings:
 
 def put(writer: int, number: int) -> PutConfig:
     service = ServiceName(f"writer-{writer}")
-    return PutConfig(service=service, values={"n": number}, if_match=None, by="test")
+    return PutConfig(service=service, values={"n": number}, terms=Terms("test"))
 
 
 def context(seconds: float = 10) -> Context:

@@ -19,6 +19,7 @@ from config_manager.config.enrolment import Enrolment
 from config_manager.config.world import rfc3339
 from config_manager.storage.devices import AllowEnrolment, Enrol, enrolled
 from config_manager.storage.forgotten import forgotten
+from config_manager.storage.terms import Terms
 from tests.actors.test_statuses import make, seal
 from tests.api.asgi import Answer, Caller, on_disk, running
 from tests.config.makers import STRANGER
@@ -133,14 +134,14 @@ async def test_an_enrolled_instance_stays_enrolled(desk: Desk) -> None:
     await storing.ask(
         Administer(
             what=AllowEnrolment("ab" * 32, "stt-worker", None, "2100-01-01T00:00:00Z", "ada"),
-            by="ada",
+            terms=Terms("ada"),
         ),
         Context("allow"),
     )
     keys = STRANGER.verify_key.encode(), bytes(STRANGER.to_curve25519_private_key().public_key)
     enrolment = Enrolment("ab" * 32, "stt-worker", "kitchen", *keys)
     what = Enrol(enrolment, enrolment.prove(bytes(STRANGER)))
-    device = await storing.ask(Administer(what=what, by="kitchen"), Context("enrol"))
+    device = await storing.ask(Administer(what=what, terms=Terms("kitchen")), Context("enrol"))
     receipt = make(2, gone=True)
     signed = wire.signed_bytes(wire.RECEIPT, receipt.to_bytes())
     signature = wire.Signature("b" * 64, STRANGER.sign(signed).signature)

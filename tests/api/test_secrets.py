@@ -30,6 +30,7 @@ from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.state import Committed, RegistryRow
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
+from config_manager.storage.terms import Terms
 from config_manager.storage.vouching import Vouching
 from tests.api.asgi import TOKEN, Answer, Caller
 
@@ -326,7 +327,7 @@ class Mark:
 
 async def test_a_mark_is_shown_until_the_secret_is_set_anew(house: House) -> None:
     await house.set()
-    await house.rest.system.storing.ask(Administer(what=Mark(), by="test"), Context("id"))
+    await house.rest.system.storing.ask(Administer(what=Mark(), terms=Terms("test")), Context("id"))
     assert (await house.ask("GET", PIN)).json["rotate"] == {"why": "door/kitchen was revoked"}
     await house.set("anew")
     assert (await house.ask("GET", PIN)).json["rotate"] is None
@@ -443,5 +444,7 @@ async def test_a_narrowed_token_sees_only_its_own_services_secrets(house: House)
 async def test_a_secret_prints_as_nothing_in_every_message_that_carries_it(house: House) -> None:
     await house.set()
     sealed = house.store.secret_versions()
-    said = repr(SetSecret(by="x", service="door", name="pin", value=Secret(VALUE))) + repr(sealed)
+    said = repr(
+        SetSecret(terms=Terms("x"), service="door", name="pin", value=Secret(VALUE))
+    ) + repr(sealed)
     assert VALUE not in said

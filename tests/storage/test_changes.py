@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from config_manager.api.conditions import absent, at_one_of
 from config_manager.config import wire
 from config_manager.config.audit import GENESIS, chain
 from config_manager.config.documents import ConfigUpdate
@@ -29,6 +30,7 @@ from config_manager.config.wire import Envelope, Signature
 from config_manager.storage import state_codec
 from config_manager.storage.changes import MASK, merge_patch
 from config_manager.storage.state import AuditEntry, Committed, KeyChange
+from config_manager.storage.terms import Precondition
 from config_manager.storage.writes import (
     Delete,
     DeleteSecret,
@@ -216,11 +218,11 @@ def test_if_match(state: Committed, if_match: str, accepted: bool, verb: str) ->
     intent: Intent
     match verb:
         case "put":
-            intent = Put(service="a", values={"x": 1}, if_match=if_match)
+            intent = Put(service="a", values={"x": 1}, preconditions=(at_one_of(if_match),))
         case "patch":
-            intent = Patch(service="a", patch={"x": 1}, if_match=if_match)
+            intent = Patch(service="a", patch={"x": 1}, preconditions=(at_one_of(if_match),))
         case _:
-            intent = Delete(service="a", if_match=if_match)
+            intent = Delete(service="a", preconditions=(at_one_of(if_match),))
     if not accepted:
         with pytest.raises(RevisionConflict) as caught:
             decide(state, intent)
@@ -244,7 +246,7 @@ def test_if_match(state: Committed, if_match: str, accepted: bool, verb: str) ->
     ],
 )
 def test_what_is_to_be_new_replaces_nothing(state: Committed, tag: str, accepted: bool) -> None:
-    intent = Put(service="a", values={"x": 1}, if_none_match=tag)
+    intent = Put(service="a", values={"x": 1}, preconditions=(absent(tag),))
     if accepted:
         assert decide(state, intent).change.after.services["a"].stored == {"x": 1}
     else:
@@ -256,7 +258,7 @@ def test_of_a_hundred_writers_who_read_the_same_revision_one_wins() -> None:
     state = after(Put(service="a", values={"winner": None}))
     lost = 0
     for number in range(100):
-        intent = Put(service="a", values={"winner": number}, if_match='"1"')
+        intent = Put(service="a", values={"winner": number}, preconditions=(at_one_of('"1"'),))
         try:
             state = decide(state, intent).change.after
         except RevisionConflict as conflict:
@@ -571,19 +573,21 @@ free_values = st.dictionaries(st.sampled_from(["x", "y", "z"]), small, max_size=
 named_values = st.one_of(
     st.tuples(st.just("door"), door_values), st.tuples(st.sampled_from(["a", "b"]), free_values)
 )
-if_matches = st.sampled_from([None, None, None, "*", "1", "2"])
+preconditions = st.sampled_from(
+    [(), (), (), *((at_one_of(if_match),) for if_match in ("*", "1", "2"))]
+)
 
 
 def of_service(
-    kind: Callable[[str, dict[str, Any], str | None], Intent],
+    kind: Callable[[str, dict[str, Any], tuple[Precondition, ...]], Intent],
 ) -> st.SearchStrategy[Intent]:
-    return st.builds(lambda nv, match: kind(nv[0], nv[1], match), named_values, if_matches)
+    return st.builds(lambda nv, match: kind(nv[0], nv[1], match), named_values, preconditions)
 
 
 intents: st.SearchStrategy[Intent] = st.one_of(
-    of_service(lambda name, values, match: Put(service=name, values=values, if_match=match)),
-    of_service(lambda name, values, match: Patch(service=name, patch=values, if_match=match)),
-    of_service(lambda name, _, match: Delete(service=name, if_match=match)),
+    of_service(lambda name, values, match: Put(service=name, values=values, preconditions=match)),
+    of_service(lambda name, values, match: Patch(service=name, patch=values, preconditions=match)),
+    of_service(lambda name, _, match: Delete(service=name, preconditions=match)),
     st.builds(NewEpoch, services=st.lists(named_values, max_size=3).map(dict)),
     st.builds(
         SetSecret,

@@ -26,9 +26,12 @@ from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.state import Change, HistoryQuery
 from config_manager.storage.store import DatabaseBusy, DatabaseUnavailable, DiskFull, Store
+from config_manager.storage.terms import Precondition
 from config_manager.storage.writes import Delete, Intent, NewEpoch, Patch, Put, SetSecret
 from tests.storage import makers as m
 from tests.storage.makers import DB_KEY, Hand
+
+AT_1 = (Precondition(frozenset({1})),)
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def test_of_a_hundred_simultaneous_writers_with_one_expected_revision_one_wins(h
     def write(number: int) -> bool:
         together.wait()
         with turn:  # the port promises one call at a time
-            intent = Put(service="a", values={"winner": number}, if_match='"1"')
+            intent = Put(service="a", values={"winner": number}, preconditions=AT_1)
             try:
                 store.commit([hand.decide(store.load(), intent).change])
             except RevisionConflict as conflict:

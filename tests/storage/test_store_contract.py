@@ -30,9 +30,12 @@ from config_manager.storage.state import (
     RegistryRow,
 )
 from config_manager.storage.store import DatabaseUnavailable, Store
+from config_manager.storage.terms import Precondition
 from config_manager.storage.writes import Delete, DeleteSecret, NewEpoch, Patch, Put, SetSecret
 from tests.storage import makers as m
 from tests.storage.makers import Hand
+
+AT_1 = (Precondition(frozenset({1})),)
 
 
 @dataclass
@@ -245,9 +248,9 @@ def test_what_is_sealed_under_other_keys_comes_in_pages_and_is_sealed_anew(hand:
 
 def test_if_match_lets_one_of_two_through(hand: Hand) -> None:
     hand.write(Put(service="a", values={"x": 1}))
-    hand.write(Put(service="a", values={"x": 2}, if_match='"1"'))
+    hand.write(Put(service="a", values={"x": 2}, preconditions=AT_1))
     with pytest.raises(RevisionConflict) as caught:
-        hand.write(Put(service="a", values={"x": 3}, if_match='"1"'))
+        hand.write(Put(service="a", values={"x": 3}, preconditions=AT_1))
     assert caught.value.current_revision == 2
     assert hand.store.load().services["a"].stored == {"x": 2}
 

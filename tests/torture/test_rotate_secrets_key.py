@@ -24,6 +24,7 @@ from config_manager.storage import database
 from config_manager.storage.keys import KeyRing
 from config_manager.storage.recovery import FILE, Recovery, open_sealed
 from config_manager.storage.secrets import key_id_of
+from config_manager.storage.terms import Terms
 
 VERSIONS = 3
 HERE = Context("a-test")
@@ -42,7 +43,7 @@ async def started(data: Path) -> AsyncIterator[System]:
 
 async def reads_everything(system: System) -> None:
     for number in range(1, VERSIONS + 1):
-        ask = RevealSecret(by="me", reason="a test", service="door", name="pin", version=number)
+        ask = RevealSecret(terms=Terms("me", "a test"), service="door", name="pin", version=number)
         assert (await system.storing.ask(ask, HERE)).value.reveal() == f"value-{number}"
 
 
@@ -68,7 +69,7 @@ async def test_killed_at_any_line_every_secret_stays_readable_and_the_rotation_e
         for number in range(1, VERSIONS + 1):
             value = Secret(f"value-{number}")
             await system.storing.ask(
-                SetSecret(by="me", service="door", name="pin", value=value), HERE
+                SetSecret(terms=Terms("me"), service="door", name="pin", value=value), HERE
             )
     recovery_key = Recovery(KeyRing.open(template, World()), World()).begin().reveal()
     done = subprocess.run(
@@ -92,7 +93,7 @@ async def test_killed_at_any_line_every_secret_stays_readable_and_the_rotation_e
             await reads_everything(system)
             await idle(system)
             if system.rotation().rotation is None:
-                await system.rotating.ask(RotateSecretsKey(by="me"), HERE)
+                await system.rotating.ask(RotateSecretsKey(terms=Terms("me")), HERE)
                 await idle(system)
             else:
                 begun += 1
