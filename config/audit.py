@@ -102,7 +102,7 @@ class ChainCheck:
         follows = seq == self._seq + 1 and chain(self._hash, body) == row_hash
         if follows and _accepts(body, self._lay.hexdigest()):
             self._problem = self._missing = None
-        elif self._problem is None:
+        if self._problem is None:
             self._judge(seq, revision, body, row_hash)
         elif self._missing is not None and self._missing in (seq, _named(body).seq):
             place = self._missing

@@ -63,7 +63,7 @@ class Device:
             base64.b64decode(value["seal_public"]),
             value["enrolled_at"],
             value["enrolled_by"],
-            value["revoked_at"],
+            value.get("revoked_at"),
         )
 
 
@@ -127,8 +127,11 @@ def could_read(committed: Committed, device: Device) -> Mapping[str, int]:
 
 
 def _sent(committed: Committed, device: Device) -> Mapping[str, int]:
-    row = committed.registered(SENT).get(key_of(device.service, device.instance))
-    return {} if row is None else row["versions"]
+    row = committed.registered(SENT).get(key_of(device.service, device.instance), {})
+    versions = row.get("versions")
+    if not isinstance(versions, dict):  # it is bookkeeping, and nothing vouches for it
+        return {}
+    return {name: number for name, number in versions.items() if isinstance(number, int)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +187,7 @@ class Enrol:
                 "this enrolment token is not known: it was used, or its time is over; ask for "
                 "another one (config-manager devices token)"
             )
-        if row["service"] != what.service or row["instance"] not in (None, what.instance):
+        if row["service"] != what.service or row.get("instance") not in (None, what.instance):
             raise Forbidden("this enrolment token is for another service or instance")
         if not what.is_proved_by(self.proof):
             raise NotAuthenticated("the proof was not made with the key that is to be enrolled")

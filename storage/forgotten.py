@@ -54,7 +54,7 @@ def key_of(service: str, instance: str) -> str:
 
 def forgotten(committed: Committed, service: str, instance: str) -> Forgotten | None:
     row = committed.registered(FORGOTTEN).get(key_of(service, instance))
-    return None if row is None else Forgotten(**row)
+    return None if row is None else Forgotten(**{k: v for k, v in row.items() if v is not None})
 
 
 def newly_forgotten(

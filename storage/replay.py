@@ -128,6 +128,9 @@ class Replay:
         self._take_accepted(body.get("accepted", {}))
         for service, changes in body.get("services", {}).items():
             self._take_service(service, changes, body, seq)
+        if body["action"] == ACCEPT:  # it names every service that there is
+            accepted = body.get("services", {})
+            self.services = {name: one for name, one in self.services.items() if name in accepted}
         for service, digest in body.get("digests", {}).items():
             self.services.setdefault(service, Expected()).digest = digest
         for service, secrets in body.get("secrets", {}).items():

@@ -41,7 +41,7 @@ class Rotation:
 def newest(committed: Committed) -> Rotation | None:
     """The rotation under way, else the last one; None where there never was one."""
     row = committed.registered(KEY).get(_ROTATION)
-    return None if row is None else Rotation(**row)
+    return None if row is None else Rotation(**{k: v for k, v in row.items() if v is not None})
 
 
 def under_way(committed: Committed) -> Rotation | None:

@@ -547,7 +547,7 @@ class SqlStore:
             for kind, name in _strangers(writer):
                 writer.execute(f"DROP {kind} {_quoted(name)}")
             self._remove(repair.strangers, (*_OF_A_SERVICE, "history"))
-            self._remove(repair.odd, _OF_A_SERVICE)
+            self._remove(repair.odd, ("configurations", "outbox"))
             for kind, key in repair.rows:
                 writer.execute("DELETE FROM registry WHERE kind = ? AND key = ?", (kind, key))
             for service, version in repair.history.items():
@@ -626,7 +626,17 @@ def opened_snapshot(path: Path, key: bytes, *, is_alone: bool = True) -> Iterato
     ):
         connection.text_factory = lambda text: text.decode("utf-8", "replace")
         connection.execute("BEGIN")
-        yield SqlSnapshot(connection)
+        try:
+            yield SqlSnapshot(connection)
+        except (
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+        ) as error:  # of another type, say
+            raise DatabaseUnavailable(
+                f"{path.name} holds what was never written to it: {error}"
+            ) from error
 
 
 class SqlSnapshot:

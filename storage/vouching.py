@@ -135,21 +135,25 @@ class Vouching:
         and then; what it raises ends this. Raises DatabaseUnavailable."""
         head, (committed, odd), replay = snapshot.head, snapshot.kept(), Replay()
         check = ChainCheck(head, known, contains=contains)
+        ours = None if cached is None or cached.audit_seq else cached
+        """the cache, once it is known to be of this very audit"""
         for row in _looking_up(snapshot.audit(), look_up):
             check.take(row.seq, row.revision, row.body, row.hash)
             replay.take(row)
+            if cached is not None and (row.seq, row.hash) == (cached.audit_seq, cached.audit_head):
+                ours = cached
         history, other_epochs = _history(_looking_up(snapshot.history(), look_up), replay)
         is_silent = replay.is_silent and head.seq > 0
         foreign = [
             *(Foreign(one.table, one.key, "nothing that was ever written") for one in odd),
-            *self._foreign_end(snapshot, replay, is_silent=is_silent, cached=cached),
+            *self._foreign_end(snapshot, replay, is_silent=is_silent, cached=ours),
             *_foreign_counters(committed, replay),
             *_foreign_services(committed.services, replay),
             *self._foreign_registry(committed.registry, replay, is_silent=is_silent),
             *_foreign_history(history, other_epochs, replay),
         ]
-        if is_silent and cached is not None:
-            foreign += _foreign_to_cache(committed, cached, replay)
+        if is_silent and ours is not None:
+            foreign += _foreign_to_cache(committed, ours, replay)
         named = {(one.table, one.key): one for one in reversed(foreign)}
         return Judgement(
             verdict=check.finish(),
@@ -171,7 +175,7 @@ class Vouching:
             return  # nothing may be there at all
         if snapshot.seal is None and not replay.names_digests:
             is_ours = cached is not None
-            why = "an earlier version wrote it, and there is no last-known-good cache that has it"
+            why = "an earlier version wrote it, and there is no last-known-good cache of it"
         else:
             is_ours = self.is_sealed(snapshot) and (not is_silent or cached is not None)
             why = "its end was not written by this server"

@@ -391,6 +391,7 @@ async def test_what_it_dies_of_within_its_bake_time_is_not_run_again(it: Kit) ->
     async with it.open() as config:
         it.a.configures(6)
         await it.until(lambda: config.current.n == 6)
+        await it.until(lambda: it.a.stage == "applied 6")  # told once it is on disk
         it.disk.full = True
     it.disk.full = False
     async with it.open() as config:

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+from config_manager.config import wire
 from tests.processes import (
     Broker,
     Processes,
@@ -143,7 +144,8 @@ def test_who_has_no_newer_backup_revokes_again_and_services_go_on_with_a_new_epo
     assert server.http.delete("/api/v1/tokens/lost").status_code == 200
     assert server.stop() == 0
     with listening(broker.port) as listener:
-        listener.message(SNAPSHOT)
+        for witness in (SNAPSHOT, wire.config_topic("one")):
+            listener.message(witness)
         for topic in listener.newest():
             listener.publish(topic, b"")
             listener.message(topic, lambda payload: payload == b"")

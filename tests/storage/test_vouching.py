@@ -17,7 +17,14 @@ from config_manager.config.secret import Secret
 from config_manager.storage import accepting, database
 from config_manager.storage.administration import Administration, Administrator, administrate
 from config_manager.storage.database import Connection
-from config_manager.storage.devices import AllowEnrolment, Delivery, Device, KeepDelivery
+from config_manager.storage.devices import (
+    AllowEnrolment,
+    Delivery,
+    Device,
+    KeepDelivery,
+    RevokeDevice,
+    devices,
+)
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.replay import Replay
 from config_manager.storage.sql_store import SqlStore
@@ -452,6 +459,66 @@ def test_an_earlier_versions_token_or_payload_is_vouched_for_as_its_cache_has_it
         "not-audited: registry token/eve",
         "not-audited: registry token/mallory",
     }
+
+
+def test_a_chain_that_pretends_to_be_an_earlier_versions_must_hold_the_caches_own_row(
+    store: SqlStore, stranger: Connection
+) -> None:
+    cached = store.load()
+    forget_digests(stranger)
+    stranger.execute(
+        "INSERT INTO registry SELECT kind, 'mallory', value FROM registry WHERE key = 'eve'"
+    )
+    assert f"not-audited: audit {cached.audit_seq}" in [
+        one.reason for one in judged(store, cached).not_audited
+    ]
+    assert accept(store, cached=cached).by_cache
+    assert "mallory" not in store.load().registered("token")
+    assert reasons(store) == []
+
+
+def test_a_service_of_rows_that_were_not_accepted_is_expected_no_more(
+    store: SqlStore, stranger: Connection
+) -> None:
+    cached = store.load()
+    forged = m.decide(cached, Put(service="evil", values={"x": "EVIL"})).change
+    store.commit([forged])
+    stranger.execute("UPDATE counters SET audit_seal = 'x'")
+    for _ in range(2):
+        accept(store, cached=cached)
+        assert reasons(store) == []
+        assert "evil" not in store.load().services
+    Hand(store).write(Put(service="evil", values={"x": "ours"}))
+    assert reasons(store) == []
+    stranger.execute("UPDATE history SET by = 'mallory' WHERE service = 'evil'")
+    accept(store)
+    assert reasons(store) == []
+
+
+def test_the_row_that_accepts_is_judged_itself(store: SqlStore, stranger: Connection) -> None:
+    stranger.execute(BROKEN["a row edited"])
+    accept(store)
+    row = store.load().audit_seq
+    stranger.execute("UPDATE audit SET revision = 7777 WHERE seq = ?", (row,))
+    assert reasons(store) == [f"not-audited: audit {row}"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE registry SET value = json_remove(value, '$.revoked_at') WHERE kind = 'device'",
+        "UPDATE registry SET value = json_remove(value, '$.instance') WHERE kind = 'enrolment'",
+        "UPDATE registry SET value = '{}' WHERE kind = 'sent'",
+    ],
+)
+def test_what_no_digest_tells_apart_is_read_all_the_same(
+    store: SqlStore, stranger: Connection, statement: str
+) -> None:
+    stranger.execute(statement)
+    assert reasons(store) == []
+    assert [device.instance for device in devices(store.load())] == ["ada"]
+    administer(store, RevokeDevice("door", "ada"))
+    assert reasons(store) == []
 
 
 def test_nothing_may_be_there_without_a_row_of_the_audit(
