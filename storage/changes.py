@@ -498,13 +498,8 @@ def _key_changes(old_values: JsonObject, after: ServiceState) -> tuple[KeyChange
         for key in keys
         if key not in old_values
         or key not in after.stored
-        or not _same(old_values[key], after.stored[key])
+        or not strict_json.same(old_values[key], after.stored[key])
     )
-
-
-def _same(one: object, other: object) -> bool:
-    """Equal as JSON: 1, 1.0 and true are three values, as their readers see them."""
-    return strict_json.dumps(one) == strict_json.dumps(other)
 
 
 def _audit(

@@ -109,6 +109,12 @@ def enrolled(committed: Committed, service: str, instance: str) -> Device | None
     return device if device is not None and device.revoked_at is None else None
 
 
+def sign_key_of(committed: Committed, service: str, instance: str) -> bytes | None:
+    """What an enrolled instance signs its receipts with; None where it is not enrolled."""
+    device = enrolled(committed, service, instance)
+    return None if device is None else device.sign_public
+
+
 def delivery(committed: Committed, device: Device) -> Delivery | None:
     row = committed.registered(DELIVERY).get(key_of(device.service, device.instance))
     return None if row is None else Delivery.of(row)

@@ -44,7 +44,7 @@ def encode_service(state: ServiceState) -> JsonObject:
     told = _told_by(state.payload)
     if told is None:
         return {**members, "payload": base64.b64encode(state.payload).decode()}
-    left = {k: v for k, v in members.items() if k not in told or not _same(v, told[k])}
+    left = {k: v for k, v in members.items() if k not in told or not strict_json.same(v, told[k])}
     return {"text": state.payload.decode(), **left}
 
 
@@ -95,10 +95,6 @@ def _told_by(payload: bytes) -> JsonObject | None:
         }
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
-
-
-def _same(one: object, other: object) -> bool:
-    return strict_json.dumps(one) == strict_json.dumps(other)
 
 
 def encode(committed: Committed) -> Iterator[bytes]:

@@ -61,6 +61,20 @@ class KeptEntry(NamedTuple):
     correlation_id: str
     changes: bytes
 
+    @property
+    def about(self) -> tuple[object, ...]:
+        """What `storage.replay.HistoryChain` takes of it beside its changes."""
+        return (
+            self.revision,
+            self.version,
+            self.epoch_seq,
+            self.at,
+            self.by,
+            self.action,
+            self.reason,
+            self.correlation_id,
+        )
+
 
 class Odd(NamedTuple):
     """A row that is nothing which a store ever wrote. table: empty where it is about a service."""

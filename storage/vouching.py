@@ -23,8 +23,7 @@ from config_manager.config.audit import ChainCheck, Head, Problem, Verdict
 from config_manager.config.documents import ConfigUpdate, NotADocument, UnknownCritical
 from config_manager.config.sealed_file import derive_key
 from config_manager.config.strict_json import JsonObject
-from config_manager.storage.administration import Administrator
-from config_manager.storage.changes import link
+from config_manager.storage.administration import Administered, Administrator, administrate
 from config_manager.storage.devices import DELIVERY, Delivery
 from config_manager.storage.registry_digests import BOOKKEEPING, digests_of, row_digest
 from config_manager.storage.replay import BEGIN, Expected, HistoryChain, Replay
@@ -34,7 +33,6 @@ from config_manager.storage.state import (
     Registry,
     RegistryRow,
     ServiceState,
-    with_rows,
 )
 from config_manager.storage.store import KeptEntry, Snapshot
 
@@ -81,6 +79,11 @@ class Judgement:
     lay: str
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the audit can vouch for anything: its rows follow from each other, and its end is ours."""
+        return not any(one.table == "audit" for one in self.not_audited)
+
+    @property
     def not_audited(self) -> tuple[Foreign, ...]:
         """A chain that is broken vouches for nothing."""
         problem = self.verdict.problem
@@ -115,6 +118,10 @@ class Vouching:
         return snapshot.seal is not None and hmac.compare_digest(
             snapshot.seal.encode(), expected.encode()
         )
+
+    def starts_in(self, snapshot: Snapshot) -> int:
+        """How often this instance has started, as was noted there; 0 where that is not ours."""
+        return snapshot.boot_seq if self.is_sealed(snapshot) else 0
 
     def delivery_mac(self, key: str, delivery: Delivery) -> str:
         """key: `service/instance`. HMAC-SHA256, hex."""
@@ -226,25 +233,9 @@ class Vouching:
             )
             for key, value in committed.registered(DELIVERY).items()
         )
-        body = {
-            "revision": committed.revision,
-            "epoch_seq": committed.epoch.seq,
-            "at": who.at,
-            "by": who.by,
-            "action": BEGIN,
-            "reason": who.reason,
-            "correlation_id": who.correlation_id,
-            "details": {"services": len(committed.services)},
-            **everything_named(committed),
-        }
-        audit = link(committed, committed.revision, body)
-        after = replace(
-            committed,
-            audit_seq=audit.seq,
-            audit_head=audit.hash,
-            registry=with_rows(committed.registry, deliveries),
-        )
-        return Change(committed, after, (), (), audit, who.reason, registry=deliveries)
+        details: JsonObject = {"services": len(committed.services)}
+        begun = Administered(BEGIN, details, deliveries, None)
+        return administrate(committed, begun, who, also=everything_named(committed))
 
     def _with_mac(self, key: str, value: JsonObject) -> JsonObject:
         return {**value, "mac": self.delivery_mac(key, Delivery.of(value))}
@@ -359,17 +350,7 @@ def _history(rows: Iterable[KeptEntry], replay: Replay) -> tuple[dict[str, bytes
     chains: dict[str, HistoryChain] = {}
     other_epochs: set[str] = set()
     for e in rows:
-        about = (
-            e.revision,
-            e.version,
-            e.epoch_seq,
-            e.at,
-            e.by,
-            e.action,
-            e.reason,
-            e.correlation_id,
-        )
-        chains.setdefault(e.service, HistoryChain()).take(about, e.changes)
+        chains.setdefault(e.service, HistoryChain()).take(e.about, e.changes)
         if replay.epochs.get(e.epoch_seq, e.epoch_id) != e.epoch_id:
             other_epochs.add(e.service)
     return {service: chain.value for service, chain in chains.items()}, other_epochs
