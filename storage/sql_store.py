@@ -141,13 +141,6 @@ class SqlStore:
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
-    def load(self) -> Committed:
-        with self._translated(), self._as_we_wrote_it():
-            committed, odd = _committed(self._reader)
-            if odd:
-                raise ValueError(f"{odd[0].table or 'configurations'} {odd[0].key}")
-        return committed
-
     def history(self, query: HistoryQuery) -> HistoryPage:
         where = ["h.service = ?"]
         values: list[str | int] = [query.service]

@@ -122,10 +122,6 @@ class Snapshot(Protocol):
 
 
 class Store(Protocol):
-    def load(self) -> Committed:
-        """Everything that is committed; raises DatabaseUnavailable."""
-        ...
-
     def commit(self, changes: Sequence[Change]) -> None:
         """`stage` and `commit_staged`: all of `changes`, in order, durable, or none."""
         ...

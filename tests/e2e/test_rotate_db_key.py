@@ -19,7 +19,7 @@ from config_manager.storage.recovery import FILE, open_sealed
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.vouching import Vouching
 from tests.processes import COMMAND, Processes
-from tests.storage.makers import CATALOGUE
+from tests.storage.makers import CATALOGUE, committed_in
 
 BIG_ROWS = 3_000
 """of 4 kB: enough that writing all of it anew takes a while"""
@@ -192,7 +192,7 @@ def test_killed_at_any_line_the_next_start_opens_it_and_the_next_run_completes_i
             at="x",
             fresh=False,
         )
-        state = store.load().services["one"]
+        state = committed_in(store).services["one"]
         assert (state.stored, state.secrets) == ({"a": 1}, {"pin": 1}), line
         store.close()
         if key != old:
