@@ -75,7 +75,7 @@ class Connecting:
         self._gate.open()
 
     async def until_answered(self) -> None:
-        """Until the CONNACK. Raises MqttError where that refuses us, or does not come in aiomqtt's time."""
+        """Until the CONNACK. Raises MqttError if that refuses us, or does not come in aiomqtt's time."""
         await self._client._wait_for(self._client._connected, None)  # noqa: SLF001
 
     def give_up(self) -> None:

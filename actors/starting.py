@@ -131,9 +131,9 @@ def seal_for_recovery(keys: KeyRing, world: World) -> None:
 
 
 def demand_who_can_tell(keys: KeyRing, targets: Sequence[BrokerAddress | Auto | Nothing]) -> None:
-    """Raises DatabaseUnopenable, before anything is changed, where instance.json was lost and nobody can tell
-    how often this instance has started: services go by that number, and would take nothing of ours for
-    fresh. A broker of our own (`auto:`) keeps nothing while we are stopped."""
+    """Demand somebody who knows how often this instance has started, if instance.json was lost. Services
+    go by that number: with a lower one they would take nothing of ours for fresh. A broker of our own
+    (`auto:`) keeps nothing while we are stopped. Changes nothing; raises DatabaseUnopenable."""
     if any(isinstance(target, BrokerAddress) for target in targets):
         return
     if noted_starts(keys) == 0:
@@ -145,7 +145,7 @@ def demand_who_can_tell(keys: KeyRing, targets: Sequence[BrokerAddress | Auto | 
 
 
 def noted_starts(keys: KeyRing) -> int | None:
-    """As the database has them, without a change to it; 0 where they are not ours. None if it holds nothing
+    """As the database has them, without a change to it; 0 if they are not ours. None if it holds nothing
     yet, or does not open now: whoever opens it says why."""
     path = keys.data_dir / "config.db"
     with (
@@ -201,7 +201,7 @@ def open_trust(files: RootFiles, keys: KeyRing, world: World) -> TrustView:
 
 
 async def accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, world: World) -> None:
-    """The bootstrap token where one is set; else, the first time, one made for `admin.token`."""
+    """The bootstrap token if one is set; else, the first time, one made for `admin.token`."""
     known = tokens(storage.view.committed)
 
     async def accept(name: str, token: str) -> None:

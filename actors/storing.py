@@ -152,7 +152,7 @@ class Storage:
         self._store: Store | None = None
         self._suspended: list[Store] = []
         self.starts_noted = 0
-        """as the database has them; 0 where it was never read, or never noted any"""
+        """as the database has them; 0 if it was never read, or never noted any"""
         self._start_to_note = 0
         """the number of this start, until the database has it"""
         self._vouched_for: Committed | None = None
@@ -229,7 +229,7 @@ class Storage:
             await self._note_boot(boot_seq)
 
     async def _count_late(self) -> None:
-        """This start was counted while the database could not be read: perhaps too low, where instance.json
+        """This start was counted while the database could not be read: perhaps too low, if instance.json
         was lost. Callers hold the turn."""
         if self._start_to_note <= self.starts_noted:
             self._start_to_note = self._begin_above(self.starts_noted)
@@ -388,7 +388,7 @@ class Storage:
         self.view.wake()
 
     def _open_and_judge(self) -> tuple[Store, Judgement]:
-        """Blocks; raises DatabaseUnavailable, StartError. Ends where nobody waits any more."""
+        """Blocks; raises DatabaseUnavailable, StartError. Ends if nobody waits any more."""
         try:
             store = self._open_store()
         except OSError as error:

@@ -88,7 +88,7 @@ def restore(accept: bool, dry_run: bool, reason: str | None, as_json: bool, **fl
 
 
 def _demand_a_database(data_dir: Path) -> None:
-    """Raises DatabaseUnopenable where there was one, NotFound where there never was."""
+    """Raises DatabaseUnopenable if there was one, NotFound if there never was."""
     if has_database(data_dir):
         return
     if (data_dir / "instance.json").exists():

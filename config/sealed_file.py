@@ -42,10 +42,10 @@ def derive_key(master: bytes, purpose: str) -> bytes:
 def newest_of(
     path: Path, previous: Path, world: World, opened: Callable[[bytes, bool], T | None]
 ) -> tuple[T, str | None]:
-    """What is in the newest of two generations that verifies, and why not in the newest; None where it is.
+    """What is in the newest of two generations that verifies, and why not in the newest; None if it is.
 
-    opened: what is in a file of these bytes, None where it does not verify; and whether it is the newest.
-    Raises SealBroken, or OSError where there is none.
+    opened: what is in a file of these bytes, None if it does not verify; and whether it is the newest.
+    Raises SealBroken, or OSError if there is none.
     """
     why: str | None = None
     missing: OSError | None = None
@@ -104,7 +104,7 @@ class SealedFile:
         return data
 
     def opened(self, raw: bytes) -> bytes | None:
-        """What is in a file of these bytes; None where it does not verify."""
+        """What is in a file of these bytes; None if it does not verify."""
         body = raw.removeprefix(_MAGIC)
         if body is raw or len(body) < _SHORTEST:  # PyNaCl raises ValueError below it
             return None

@@ -1,9 +1,9 @@
 """`restore --accept`: an operator accepts what is kept, against witnesses that say otherwise. Pure.
 
-Every service gets a new revision in a new epoch, above all that anybody has seen. What the audit does not
-vouch for is put back as the audit says; access that it does not vouch for is gone. Only where the audit
-itself is not whole, there is nothing to put back from: then the last-known-good cache is accepted, and
-without that what is kept, as it lies.
+Every service gets a new revision in a new epoch, above all that anybody has seen. A configuration that was
+edited is put back as the audit says; access that the audit does not vouch for is gone. If the audit itself
+is not whole, there is nothing to put back from. Then the last-known-good cache is accepted, or the database
+as it lies if no cache verifies.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Acceptance:
 
 
 def weigh(judgement: Judgement, cached: Committed | None, here: Mark) -> Acceptance:
-    """What is to be accepted. cached: the last-known-good state, where it verifies. here: how far the data
+    """What is to be accepted. cached: the last-known-good state, if it verifies. here: how far the data
     directory is, by what is no nonsense."""
     committed, foreign, end = judgement.committed, judgement.foreign, judgement.replay.end
     names = {one.key for one in foreign if not one.table}

@@ -62,7 +62,7 @@ class CacheFile:
         self._end: _End | None = None
         self._left_out: str | None = None
         self.is_older: str | None = None
-        """why the last `load` took something older than what was kept last; None where it did not"""
+        """why the last `load` took something older than what was kept last; None if it did not"""
 
     @classmethod
     def of(cls, keys: KeyRing, world: World) -> CacheFile:
@@ -70,7 +70,7 @@ class CacheFile:
         return cls(keys.data_dir / "config.lkg", keys.instance_key, world)
 
     def load(self) -> Committed:
-        """The newest state that verifies; raises SealBroken, or OSError where there is none."""
+        """The newest state that verifies; raises SealBroken, or OSError if there is none."""
         self._base = self._end = self._left_out = None
         committed, why = newest_of(self.path, self.previous, self._world, self._opened)
         self.is_older = why or self._left_out
@@ -85,14 +85,14 @@ class CacheFile:
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
     def _opened(self, raw: bytes, is_newest: bool) -> Committed | None:
-        """None where not even the base is right."""
+        """None if not even the base is right."""
         try:
             return self._read(raw, is_newest=is_newest)
         except (ValueError, LookupError, TypeError):
             return None
 
     def _read(self, raw: bytes, *, is_newest: bool) -> Committed:
-        """Raises ValueError, LookupError or TypeError where not even the base is right."""
+        """Raises ValueError, LookupError or TypeError if not even the base is right."""
         if not raw.startswith(MAGIC):
             data = self._before_0_3.opened(raw)
             if data is None:
@@ -190,7 +190,7 @@ class CacheFile:
 
 
 def kept_in_cache(keys: KeyRing, world: World) -> Committed | None:
-    """What was kept that our own key sealed; None where nothing verifies."""
+    """What was kept that our own key sealed; None if nothing verifies."""
     try:
         return CacheFile.of(keys, world).load()
     except (OSError, SealBroken):

@@ -200,8 +200,8 @@ def reissue(
 def _again(
     before: Committed, name: str, state: ServiceState, catalogue: Catalogue, writer: _Writer
 ) -> ServiceState:
-    """One that is nearly as large as a message may be goes without what nobody needs: the digest of the one
-    before and the id, which take 100 bytes."""
+    """The next revision of an unchanged configuration. A message may be too large with 100 bytes more: then
+    the configuration goes without the digest of the one before and without the correlation id."""
     stored = None if state.deleted else state.stored
     try:
         return _next(before, name, stored, catalogue, writer)

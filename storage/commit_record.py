@@ -76,7 +76,7 @@ def encode(change: Change) -> bytes:
 def decode(record: bytes, before: Committed) -> Change:
     """The change of which this is the record; before: the state that it is applied to.
 
-    Raises UnknownRecord, OtherState, and RecordRefused where it is no record at all.
+    Raises UnknownRecord, OtherState, and RecordRefused if it is no record at all.
     """
     try:
         value = orjson.loads(record)
@@ -98,7 +98,7 @@ def difference(before: Committed, after: Committed) -> Change:
     """A change that leads from one state to the other, with nothing of how it came to that: no history,
     no audit row, no secret.
 
-    What is the same object in both costs a comparison of two pointers. Raises NoDifference where a
+    What is the same object in both costs a comparison of two pointers. Raises NoDifference if a
     service is gone: no write does that.
     """
     services = tuple(

@@ -69,7 +69,7 @@ def key_now(path: Path, file: KeyFile, old: bytes) -> bytes:
 
 def opening_key(path: Path, keys: Sequence[bytes], *, read_only: bool = False) -> bytes:
     """The first of these keys that opens the database; raises DatabaseUnopenable for none, and
-    DatabaseUnavailable where the disk lets nobody know. read_only: nobody else uses it, and nothing of it is
+    DatabaseUnavailable if the disk lets nobody know. read_only: nobody else uses it, and nothing of it is
     changed."""
     error: DatabaseUnopenable | None = None
     for key in keys:

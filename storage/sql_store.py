@@ -577,7 +577,7 @@ class SqlStore:
         self._file.note()
 
     def verify(self) -> None:
-        """Raises DatabaseUnavailable where a page does not belong to the others."""
+        """Raises DatabaseUnavailable if a page does not belong to the others."""
         with self._translated():
             (found,) = self._reader.execute("PRAGMA integrity_check(1)").fetchone()
             if found != "ok":

@@ -77,7 +77,7 @@ def decode_service(value: JsonObject) -> ServiceState:
 
 
 def _told_by(payload: bytes) -> JsonObject | None:
-    """The members of a service that its payload holds, or lets guess; None where it is no update."""
+    """The members of a service that its payload holds, or lets guess; None if it is no update."""
     try:
         update = orjson.loads(payload)
         config, defaulted = update["config"], update["defaulted"]
@@ -124,7 +124,7 @@ def encode(committed: Committed) -> Iterator[bytes]:
 def decode(pieces: Iterator[bytes]) -> Committed:
     """The inverse of `encode`: takes the state's pieces, and leaves what comes behind them.
 
-    Raises ValueError for another format, and where pieces are missing. The bytes must be trusted.
+    Raises ValueError for another format, and if pieces are missing. The bytes must be trusted.
     """
     head = json.loads(next(pieces, b"null"))
     if not isinstance(head, dict) or head.get("format") != _FORMAT:

@@ -22,7 +22,7 @@ from config_manager.storage.vouching import Vouching
 @dataclass(frozen=True, slots=True)
 class StoppedAudit:
     """snapshot: of what is kept; its head is by the database's own counters. known: rows that others know.
-    cached: the last-known-good state, where it verifies."""
+    cached: the last-known-good state, if it verifies."""
 
     snapshot: Snapshot
     vouching: Vouching

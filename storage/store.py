@@ -77,7 +77,7 @@ class KeptEntry(NamedTuple):
 
 
 class Odd(NamedTuple):
-    """A row that is nothing which a store ever wrote. table: empty where it is about a service."""
+    """A row that is nothing which a store ever wrote. table: empty if it is about a service."""
 
     table: str
     key: str

@@ -1,11 +1,11 @@
 """What is kept, compared with what the audit vouches for.
 
-The chain proves its own rows (`config.audit`). Who has the database's key could leave them alone and
-edit what they are about: then the server would sign what nobody wrote, or let in whom nobody let in. So
-each row names the digests of what it made (`storage.replay`), and the end of the chain is sealed under a
-key that is not the database's.
+The chain proves its own rows (`config.audit`). A thief with the database's key could leave the rows alone
+and edit the configurations, tokens and devices that they are about. The server would then sign what nobody
+wrote, or let in whom nobody let in. So each row names the digests of what it made (`storage.replay`), and
+the end of the chain is sealed under a key that is not the database's.
 
-Rows of 0.1.0 and 0.2.0 name no digests. The first start begins to vouch for what they made, once.
+Rows of 0.1.0 and 0.2.0 name no digests. The first start vouches for what they made, once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _EVERY = 1_000
 
 
 class Foreign(NamedTuple):
-    """Something that is kept, or is missing, for which the audit does not vouch. table: empty where it is
+    """Something that is kept, or is missing, for which the audit does not vouch. table: empty if it is
     about a service. row: the newest row of the audit about it; 0 if there is none."""
 
     table: str
@@ -120,7 +120,7 @@ class Vouching:
         )
 
     def starts_in(self, snapshot: Snapshot) -> int:
-        """How often this instance has started, as was noted there; 0 where that is not ours."""
+        """How often this instance has started, as was noted there; 0 if that is not ours."""
         return snapshot.boot_seq if self.is_sealed(snapshot) else 0
 
     def delivery_mac(self, key: str, delivery: Delivery) -> str:
@@ -374,7 +374,7 @@ def _looking_up(rows: Generator[R], look_up: Callable[[], None]) -> Iterator[R]:
 
 
 def _sorted(value: object) -> bytes:
-    """Equal where both are one JSON value: the order of members says nothing."""
+    """Equal if both are one JSON value: the order of members says nothing."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
