@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from config_manager.storage.keys import KeyRing
 from config_manager.storage.recovery import FILE, open_sealed
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.vouching import Vouching
+from tests.dying import dies
 from tests.processes import COMMAND, Processes
 from tests.storage.makers import CATALOGUE, committed_in
 
@@ -163,14 +162,7 @@ def test_killed_at_any_line_the_next_start_opens_it_and_the_next_run_completes_i
     stopped: tuple[Processes, Path, str], tmp_path: Path
 ) -> None:
     processes, start, recovery_key = stopped
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.dying", "rekey", str(start), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=True,
-    )
-    deaths = int(done.stdout)
+    deaths = dies("rekey", start, tmp_path)
     assert deaths > 50
     old = key_in(start)
     opened_by_old = opened_by_new = 0
