@@ -73,12 +73,7 @@ async def accept_what_is_here(
     # a broker of our own keeps nothing while we are stopped
     addresses = [way for way in ways if isinstance(way, BrokerAddress)]
     with lock_data_dir(settings.data_dir):
-        keys = KeyRing.open(
-            settings.data_dir,
-            world,
-            db_key_file=settings.db_key_file,
-            credentials_dir=settings.credentials_dir,
-        )
+        keys = KeyRing.of(settings, world)
         here = _Here(keys, catalogue, world)
         return await here.accept(addresses, transport, reason=reason, dry_run=dry_run)
 

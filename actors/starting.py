@@ -68,12 +68,7 @@ async def open_data(
     """Everything in the data directory, which is locked; the start is counted. open_store: see
     `running_system`. Raises StartError, OSError, DatabaseUnavailable."""
     data_dir = settings.data_dir
-    keys = KeyRing.open(
-        data_dir,
-        world,
-        db_key_file=settings.db_key_file,
-        credentials_dir=settings.credentials_dir,
-    )
+    keys = KeyRing.of(settings, world)
     root_files = RootFiles(data_dir, world)
     trust = open_trust(root_files, keys, world)
     seal_for_recovery(keys, world)

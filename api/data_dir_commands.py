@@ -83,12 +83,7 @@ def init(recovery_key_file: Path | None, new_recovery_key: bool, **flags: Any) -
         if made:
             _make_everything(settings)
         with lock_data_dir(settings.data_dir):
-            keys = KeyRing.open(
-                settings.data_dir,
-                world,
-                db_key_file=settings.db_key_file,
-                credentials_dir=settings.credentials_dir,
-            )
+            keys = KeyRing.of(settings, world)
             recovery = Recovery(keys, world)
             key = recovery.begin() if new_recovery_key or not recovery.exists else None
     if made:
@@ -265,12 +260,7 @@ def rotate_db_key(**flags: Any) -> None:
         if not database.exists():
             raise NotFound(f"{settings.data_dir} has no database")
     with told_of(settings.data_dir, is_in_use=True), lock_data_dir(settings.data_dir):
-        keys = KeyRing.open(
-            settings.data_dir,
-            world,
-            db_key_file=settings.db_key_file,
-            credentials_dir=settings.credentials_dir,
-        )
+        keys = KeyRing.of(settings, world)
         recovery = Recovery(keys, world)
         if not rekeying.rekey(database, keys.db, new_key_is_there=recovery.refresh):
             raise Conflict(
