@@ -8,14 +8,40 @@ Imports no event loop: the server's connections and the client's both use it.
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from config_manager.actors.packet_limit import connect_properties
+from config_manager.config.brokers import BrokerAddress
+
 if TYPE_CHECKING:
     import asyncio
+
+_KEEPALIVE_S = 10
+_SILENT = logging.getLogger("config_manager.mqtt")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+_SILENT.setLevel(logging.CRITICAL + 1)
+
+
+def client_options(address: BrokerAddress, client_id: str, *, is_5: bool) -> dict[str, Any]:
+    """What `aiomqtt.Client` is told on both sides."""
+    return {
+        "hostname": address.host,
+        "port": address.port,
+        "username": address.username,
+        "password": address.password,
+        "identifier": client_id,
+        "clean_session": None if is_5 else True,
+        "clean_start": True if is_5 else 3,
+        "keepalive": _KEEPALIVE_S,
+        "properties": connect_properties() if is_5 else None,
+        "logger": _SILENT,
+    }
 
 
 class Connecting:
@@ -36,9 +62,8 @@ class Connecting:
         try:
             self._client._client_connect()  # noqa: SLF001
             sock = self._client._client.socket()  # noqa: SLF001
-            if (
-                sock is not None
-            ):  # small packets wait 40 ms for each other's acknowledgement (Nagle)
+            if sock is not None:
+                # small packets wait 40 ms for each other's acknowledgement otherwise (Nagle)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         finally:
             if self._is_given_up:
@@ -50,7 +75,7 @@ class Connecting:
         self._gate.open()
 
     async def until_answered(self) -> None:
-        """Until the CONNACK. Raises MqttError where that refuses us, or does not come in aiomqtt's time."""
+        """Until the CONNACK. Raises MqttError if that refuses us, or does not come in aiomqtt's time."""
         await self._client._wait_for(self._client._connected, None)  # noqa: SLF001
 
     def give_up(self) -> None:

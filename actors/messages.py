@@ -206,9 +206,12 @@ class Confirmed(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class Witnessed(Request[None]):
-    """A document that we signed was seen outside. where: who still holds it. mark: how far we had
-    come when we signed it; audit_head: the newest row of our audit then, and audit_epoch the epoch. beyond: in words, what it
-    shows that we do not have at all. boot_seq: of a start that this one has to count above."""
+    """A document that we signed was seen outside.
+
+    where: who still holds it. mark: how far we had come when we signed it; audit_head: the newest row of
+    our audit then; audit_epoch: the epoch then. beyond: in words, what it shows that we do not have at
+    all. boot_seq: of a start that this one has to count above.
+    """
 
     where: str
     mark: Mark | None = None

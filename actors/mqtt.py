@@ -8,7 +8,6 @@ importing it changes `asyncio.run()` for the whole process.
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import (
@@ -24,10 +23,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import trio
 
 from config_manager.actors.broker_answers import BrokerAnswers
-from config_manager.actors.connecting import Connecting
+from config_manager.actors.connecting import Connecting, client_options
 from config_manager.actors.packet_limit import (
     PacketLimit,
-    connect_properties,
     plainly,
     weight,
 )
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_KEEPALIVE_S = 10
 _ASK_IN_5_S = 2.0
 """A broker that knows 3.1.1 alone may say nothing to MQTT 5: it is not remembered, and asked each time."""
 _CONNECT_S = 5.0
@@ -200,27 +197,17 @@ class AiomqttTransport:
         version: Any,
         inbox: _Inbox,
     ) -> aiomqtt.Client:
-        v5 = version is module.ProtocolVersion.V5
         client: aiomqtt.Client = module.Client(
-            hostname=address.host,
-            port=address.port,
-            username=address.username,
-            password=address.password,
-            identifier=client_id,
+            **client_options(address, client_id, is_5=version is module.ProtocolVersion.V5),
             protocol=version,
             will=module.Will(will.topic, will.payload, qos=1, retain=will.retained)
             if will
             else None,
-            clean_session=None if v5 else True,
-            clean_start=True if v5 else 3,
-            keepalive=_KEEPALIVE_S,
             timeout=_PUBLISH_S,
             queue_type=lambda maxsize: inbox,  # noqa: ARG005
             max_inflight_messages=_IN_FLIGHT,
             max_concurrent_outgoing_calls=10 * _IN_FLIGHT,
             tls_context=self._tls if address.tls and self._tls else address.tls_context(),
-            properties=connect_properties() if v5 else None,
-            logger=_SILENT,
         )
         client.pending_calls_threshold = 10 * _IN_FLIGHT
         inbox.answers = BrokerAnswers(client._client)  # noqa: SLF001  aiomqtt passes none of it on
@@ -487,9 +474,3 @@ def _lost(limit: PacketLimit, answers: BrokerAnswers, error: Exception) -> Broke
     if answers.disconnected is not None:
         return BrokerUnavailable(f"the broker hung up: {answers.words}", answers.disconnected)
     return BrokerUnavailable(limit.why(error))
-
-
-_SILENT = logging.getLogger("config_manager.mqtt")
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False
-_SILENT.setLevel(logging.CRITICAL + 1)

@@ -622,8 +622,8 @@ class Publisher:
         statuses: StatusBoard | None = None,
         echoes: Echoes | None = None,
     ) -> None:
-        """believed: the trust root of now. boot_seq: of this start, as beacons have it. statuses: where receipts go. echoes: what was sent on every
-        way to a broker. Both are our own unless they are given."""
+        """believed: the trust root of now. boot_seq: of this start, as beacons have it. statuses: where
+        receipts go. echoes: what was sent on every way to a broker. Both are our own unless they are given."""
         self.view = view
         self.broker_view = broker_view
         self.sign = sign

@@ -29,20 +29,18 @@ _MOST_BYTES = 256 * 1024 * 1024
 _MOST_ROOTS = 10_000
 _FAR = 1_000_000
 """Revisions beyond all that is proved that may be claimed."""
-
-
-NOTHING = Mark(0, 0)
+_NOTHING = Mark(0, 0)
 
 
 @dataclass
 class Retained:
     """What was found. root: the newest that its chain leads to; roots: those that are not here, by version.
-    mark: the highest that our keys signed, and revision. claims: the highest of each kind that instances only
-    say. boot_seq: the newest start."""
+    mark, revision: the highest that our keys signed. claims: what instances say that they run. boot_seq: the
+    newest start."""
 
     root: Root
     roots: dict[int, bytes] = field(default_factory=dict)
-    mark: Mark = NOTHING
+    mark: Mark = _NOTHING
     revision: int = 0
     claims: list[Mark] = field(default_factory=list)
     boot_seq: int = 0
@@ -54,16 +52,17 @@ class Retained:
 
     def highest(self, *known: Mark) -> tuple[Mark, int]:
         """(the highest mark, the highest revision), with what is known here. An instance may have seen what
-        nobody else holds any more; but who only says so must not use the numbers up."""
-        proved = max(self.mark, *known)
+        nobody else holds any more."""
+        marks = [self.mark, *known]
+        marks += [claim for claim in self.claims if self.may_be_true(claim, *known)]
+        return max(marks), max([self.revision, *(mark.revision for mark in marks)])
+
+    def may_be_true(self, claim: Mark, *known: Mark) -> bool:
+        """No server comes that far beyond what anybody else knows; who only says so must not use the numbers
+        up."""
+        epoch_seq = max(self.mark, *known).epoch_seq
         revision = max([self.revision, *(mark.revision for mark in known)])
-        near = [claim for claim in self.claims if is_near(claim, proved, revision)]
-        return max([proved, *near]), max([revision, *(claim.revision for claim in near)])
-
-
-def is_near(claim: Mark, proved: Mark, revision: int) -> bool:
-    """Whether a claim may be true: no server comes that far beyond what anybody else knows."""
-    return claim.epoch_seq <= proved.epoch_seq + _FAR and claim.revision <= revision + _FAR
+        return claim.epoch_seq <= epoch_seq + _FAR and claim.revision <= revision + _FAR
 
 
 async def look(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -34,8 +34,8 @@ from config_manager.storage.keys import KeyRing
 from config_manager.storage.recovery import Recovery
 from config_manager.storage.root_files import RootFiles
 from config_manager.storage.secrets import SecretBoxes
-from config_manager.storage.sql_store import SqlStore, noted_starts
-from config_manager.storage.store import Store
+from config_manager.storage.sql_store import SqlStore, opened_snapshot
+from config_manager.storage.store import DatabaseUnavailable, Store
 from config_manager.storage.tokens import AcceptAdminToken, hash_of, make_token, tokens
 from config_manager.storage.vouching import Vouching
 
@@ -68,18 +68,13 @@ async def open_data(
     """Everything in the data directory, which is locked; the start is counted. open_store: see
     `running_system`. Raises StartError, OSError, DatabaseUnavailable."""
     data_dir = settings.data_dir
-    keys = KeyRing.open(
-        data_dir,
-        world,
-        db_key_file=settings.db_key_file,
-        credentials_dir=settings.credentials_dir,
-    )
+    keys = KeyRing.of(settings, world)
     root_files = RootFiles(data_dir, world)
     trust = open_trust(root_files, keys, world)
     seal_for_recovery(keys, world)
     view = CommittedView(changes.empty(Epoch(0, "")))
     boxes = SecretBoxes(keys.secrets_key, world.randomness, successor=keys.secrets.read_successor())
-    witness = Witness.open(data_dir / "instance.json", keys.instance_key, world)
+    witness = Witness.of(keys, world)
     if witness.is_missing and open_store is None:
         demand_who_can_tell(keys, targets)
     storage = Storage(
@@ -131,23 +126,30 @@ def seal_for_recovery(keys: KeyRing, world: World) -> None:
 
 
 def demand_who_can_tell(keys: KeyRing, targets: Sequence[BrokerAddress | Auto | Nothing]) -> None:
-    """Raises DatabaseUnopenable, before anything is changed, where instance.json was lost and nobody can tell
-    how often this instance has started: services go by that number, and would take nothing of ours for
-    fresh. A broker of our own (`auto:`) keeps nothing while we are stopped."""
+    """Demand somebody who knows how often this instance has started, if instance.json was lost. Services
+    go by that number: with a lower one they would take nothing of ours for fresh. A broker of our own
+    (`auto:`) keeps nothing while we are stopped. Changes nothing; raises DatabaseUnopenable."""
     if any(isinstance(target, BrokerAddress) for target in targets):
         return
-    candidates = [keys.db_key, keys.db.read_successor()]
-    starts = noted_starts(
-        keys.data_dir / "config.db",
-        [key for key in candidates if key],
-        Vouching(keys.instance_key),
-    )
-    if starts == 0:
+    if noted_starts(keys) == 0:
         raise DatabaseUnopenable(
             "instance.json is missing, and neither the database nor a broker knows how often this "
             "instance has started; put instance.json back from a backup, name a broker that it has "
             "published to (--mqtt-url), or accept what is here: config-manager restore --accept"
         )
+
+
+def noted_starts(keys: KeyRing) -> int | None:
+    """As the database has them, without a change to it; 0 if they are not ours. None if it holds nothing
+    yet, or does not open now: whoever opens it says why."""
+    path = keys.data_dir / "config.db"
+    with (
+        suppress(DatabaseUnopenable, DatabaseUnavailable),
+        opened_snapshot(path, rekeying.key_now(path, keys.db, keys.db_key)) as snapshot,
+    ):
+        if snapshot.head.seq > 0:
+            return Vouching(keys.instance_key).starts_in(snapshot)
+    return None
 
 
 def open_as_witnessed(
@@ -194,7 +196,7 @@ def open_trust(files: RootFiles, keys: KeyRing, world: World) -> TrustView:
 
 
 async def accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, world: World) -> None:
-    """The bootstrap token where one is set; else, the first time, one made for `admin.token`."""
+    """The bootstrap token if one is set; else, the first time, one made for `admin.token`."""
     known = tokens(storage.view.committed)
 
     async def accept(name: str, token: str) -> None:

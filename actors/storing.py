@@ -92,7 +92,7 @@ from config_manager.storage.store import (
     Store,
 )
 from config_manager.storage.terms import Idempotency
-from config_manager.storage.vouching import Foreign, Judgement, Vouching, without
+from config_manager.storage.vouching import Judgement, Vouching, without
 
 _NOT_KEPT = b""
 """Kept instead of an answer that may be given only once."""
@@ -152,7 +152,7 @@ class Storage:
         self._store: Store | None = None
         self._suspended: list[Store] = []
         self.starts_noted = 0
-        """as the database has them; 0 where it was never read, or never noted any"""
+        """as the database has them; 0 if it was never read, or never noted any"""
         self._start_to_note = 0
         """the number of this start, until the database has it"""
         self._vouched_for: Committed | None = None
@@ -206,8 +206,8 @@ class Storage:
         self.view.replace(committed)
 
     async def _begin_to_vouch(self, store: Store) -> None:
-        """For what an earlier version wrote, which named no digests; instance.json or the cache was
-        there to say that it is what we knew. Callers hold the turn."""
+        """For what an earlier version wrote, which named no digests; the cache has said that it is what we
+        knew. Callers hold the turn."""
         now = rfc3339(self._world.clock.now())
         who = Administrator("config-manager", None, now, self._world.randomness.uuid())
         assert self._cached is not None
@@ -229,7 +229,7 @@ class Storage:
             await self._note_boot(boot_seq)
 
     async def _count_late(self) -> None:
-        """This start was counted while the database could not be read: perhaps too low, where instance.json
+        """This start was counted while the database could not be read: perhaps too low, if instance.json
         was lost. Callers hold the turn."""
         if self._start_to_note <= self.starts_noted:
             self._start_to_note = self._begin_above(self.starts_noted)
@@ -342,10 +342,10 @@ class Storage:
         if self._started:
             self._witnesses.remember(self.view.committed)
         self._witnesses.accepted_epoch = judgement.replay.accepted_epoch
-        foreign, committed = judgement.not_audited, judgement.committed
+        foreign = judgement.not_audited
         try:
             contradiction = await trio.to_thread.run_sync(
-                self._witnesses.contradiction, store, committed
+                self._witnesses.contradiction, store, judgement.committed
             )
             if contradiction is None and not foreign:
                 await trio.to_thread.run_sync(store.try_writing)
@@ -359,7 +359,7 @@ class Storage:
         self._unfit = store
         self._refused_openings += 1
         if foreign:
-            self._refuse_foreign(committed, foreign, contradiction)
+            self._refuse_foreign(judgement, contradiction)
         else:
             assert contradiction is not None
             await self._suspect_rollback(contradiction)
@@ -370,17 +370,12 @@ class Storage:
         if unfit is not None:
             await trio.to_thread.run_sync(unfit.abandon)
 
-    def _refuse_foreign(
-        self,
-        committed: Committed,
-        foreign: Sequence[Foreign],
-        contradiction: str | None,
-    ) -> None:
+    def _refuse_foreign(self, judgement: Judgement, contradiction: str | None) -> None:
         """Something was written past us. Nothing is published any more; what is left of it is shown where
         there is no cache. Callers hold the turn."""
-        self._is_foreign = True
-        if not any(one.table == "audit" for one in foreign):  # else nothing vouches for anything
-            self._vouched_for = without(committed, foreign)
+        self._is_foreign, foreign = True, judgement.not_audited
+        if judgement.is_whole:  # else nothing vouches for anything
+            self._vouched_for = without(judgement.committed, foreign)
         self.view.publishable = False
         names = [one.reason for one in foreign]
         for one in foreign[:_MOST_NAMED]:
@@ -393,7 +388,7 @@ class Storage:
         self.view.wake()
 
     def _open_and_judge(self) -> tuple[Store, Judgement]:
-        """Blocks; raises DatabaseUnavailable, StartError. Ends where nobody waits any more."""
+        """Blocks; raises DatabaseUnavailable, StartError. Ends if nobody waits any more."""
         try:
             store = self._open_store()
         except OSError as error:
@@ -403,7 +398,7 @@ class Storage:
                 store.try_writing()
                 store.verify()
             with store.snapshot() as snapshot:
-                self.starts_noted = snapshot.boot_seq * self._vouching.is_sealed(snapshot)
+                self.starts_noted = self._vouching.starts_in(snapshot)
                 cached = self.view.committed if self._started else self._cached
                 look_up = _progress(snapshot.head.seq)
                 return store, self._vouching.judge(snapshot, cached=cached, look_up=look_up)
@@ -588,19 +583,19 @@ class Storage:
         before = self.view.committed
         known = (Head(before.audit_seq, before.audit_head, "the running server"),)
 
-        def judge() -> tuple[Judgement, int]:
+        def judge() -> Judgement:
             with store.snapshot() as snapshot:
-                judged = self._vouching.judge(
+                return self._vouching.judge(
                     snapshot, known, cached=before, contains=contains, look_up=look_up
                 )
-                return judged, snapshot.head.seq
 
         try:
-            judgement, end = await trio.to_thread.run_sync(judge)
+            judgement = await trio.to_thread.run_sync(judge)
         except DatabaseUnavailable as error:
             raise ReadOnly(f"the audit can't be read now: {error}") from error
         async with self._turn:  # what is committed is in the view by then
             newest = self.view.committed.audit_seq
+        end = judgement.committed.audit_seq
         if judgement.verdict.problem is None and end > newest and store is self._store:
             detail = f"row {newest + 1} stands behind the last one that the running server knows"
             verdict = replace(judgement.verdict, problem=Problem(newest + 1, "head", detail))

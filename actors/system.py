@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import structlog
@@ -46,8 +45,8 @@ from config_manager.config.settings import Settings
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
 from config_manager.storage.administration import Administration
-from config_manager.storage.devices import enrolled
-from config_manager.storage.forgotten import Forgotten, forgotten
+from config_manager.storage.devices import sign_key_of
+from config_manager.storage.forgotten import forgotten
 from config_manager.storage.instance import lock_data_dir
 from config_manager.storage.recovery import Recovery
 from config_manager.storage.state import ServiceState
@@ -147,7 +146,10 @@ async def running_system(
         addresses = await start_brokers(targets, settings, stack, states, world)
         outlets = [_outlet(view, trust) for _ in addresses]
         confirmations = Confirmations([BrokerView(str(address)) for address in addresses])
-        statuses = StatusBoard(partial(_sign_key, view), partial(_forgotten, view))
+        statuses = StatusBoard(
+            lambda *name: sign_key_of(view.committed, *name),
+            lambda *name: forgotten(view.committed, *name),
+        )
         ways = Ways(witness.instance_id, world.randomness.uuid())
         for index, address in enumerate(addresses):
             name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
@@ -231,16 +233,6 @@ def _outlet(view: CommittedView, trust: TrustView) -> Outlet:
     for version, envelope in trust.roots.items():
         outlet.set_retained(wire.root_topic(version), envelope)
     return outlet
-
-
-def _sign_key(view: CommittedView, service: str, instance: str) -> bytes | None:
-    """What an enrolled instance signs its receipts with; None where it is not enrolled."""
-    device = enrolled(view.committed, service, instance)
-    return None if device is None else device.sign_public
-
-
-def _forgotten(view: CommittedView, service: str, instance: str) -> Forgotten | None:
-    return forgotten(view.committed, service, instance)
 
 
 def _sign_with(signing_actor: Actor) -> SignUpdate:

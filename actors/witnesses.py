@@ -29,7 +29,7 @@ class Witnesses:
         """the newest with which an operator accepted what was kept"""
 
     def at_start(self, mark: Mark, audited: Head, kept: Committed | None) -> None:
-        """What instance.json and the cache say. kept: None where no cache verifies."""
+        """What instance.json and the cache say. kept: None if no cache verifies."""
         self._floor, self.audited = mark, audited
         if kept is not None:
             self._know(kept, "the last-known-good cache")
@@ -74,7 +74,7 @@ class Witnesses:
         return None if is_there else f"row {seq} of its audit is not the one that {where} knows"
 
     def behind(self, committed: Committed) -> str | None:
-        """How far it is behind what anybody knows; None where it is not."""
+        """How far it is behind what anybody knows; None if it is not."""
         if committed.mark >= self._floor:
             return None
         return (

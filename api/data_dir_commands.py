@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from config_manager.config.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., None])
+R = TypeVar("R")
 
 _MOST_CHARACTERS = 4096
 
@@ -82,12 +83,7 @@ def init(recovery_key_file: Path | None, new_recovery_key: bool, **flags: Any) -
         if made:
             _make_everything(settings)
         with lock_data_dir(settings.data_dir):
-            keys = KeyRing.open(
-                settings.data_dir,
-                world,
-                db_key_file=settings.db_key_file,
-                credentials_dir=settings.credentials_dir,
-            )
+            keys = KeyRing.of(settings, world)
             recovery = Recovery(keys, world)
             key = recovery.begin() if new_recovery_key or not recovery.exists else None
     if made:
@@ -116,32 +112,40 @@ def _settings(flags: dict[str, Any]) -> Settings:
     return load_settings(mqtt_url="none:", bind="127.0.0.1:0", **flags)
 
 
-def _make_everything(settings: Settings) -> None:
-    """What a first start makes, by the very code that makes it there; then stops before it serves."""
+def run_alone(work: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    """Under Trio, with no server around it: only errors are logged, for people. Raises what it ends with, out
+    of every group."""
     from config_manager.api.main import import_structlog_alone
 
     import_structlog_alone()
     import trio
 
-    from config_manager.actors.mqtt import AiomqttTransport
-    from config_manager.actors.system import running_system
     from config_manager.config.errors import ConfigManagerError, the_reason
     from config_manager.config.logging import configure
-    from config_manager.config.services import SAMPLE_CATALOGUE
-    from config_manager.config.world import World
     from config_manager.storage.store import DatabaseUnavailable
 
+    configure("console", "error", sys.stderr)
+    try:
+        return trio.run(work, strict_exception_groups=True)
+    except BaseExceptionGroup as group:
+        raise the_reason(group, ConfigManagerError, OSError, DatabaseUnavailable) from group
+
+
+def _make_everything(settings: Settings) -> None:
+    """What a first start makes, by the very code that makes it there; then stops before it serves."""
+
     async def start_and_stop() -> None:
+        from config_manager.actors.mqtt import AiomqttTransport
+        from config_manager.actors.system import running_system
+        from config_manager.config.services import SAMPLE_CATALOGUE
+        from config_manager.config.world import World
+
         async with running_system(
             settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World()
         ):
             pass
 
-    configure("console", "error", sys.stderr)
-    try:
-        trio.run(start_and_stop, strict_exception_groups=True)
-    except BaseExceptionGroup as group:
-        raise the_reason(group, ConfigManagerError, OSError, DatabaseUnavailable) from group
+    run_alone(start_and_stop)
 
 
 def _hand_over(key: Secret, file: Path | None, sealed: Path) -> None:
@@ -256,12 +260,7 @@ def rotate_db_key(**flags: Any) -> None:
         if not database.exists():
             raise NotFound(f"{settings.data_dir} has no database")
     with told_of(settings.data_dir, is_in_use=True), lock_data_dir(settings.data_dir):
-        keys = KeyRing.open(
-            settings.data_dir,
-            world,
-            db_key_file=settings.db_key_file,
-            credentials_dir=settings.credentials_dir,
-        )
+        keys = KeyRing.of(settings, world)
         recovery = Recovery(keys, world)
         if not rekeying.rekey(database, keys.db, new_key_is_there=recovery.refresh):
             raise Conflict(

@@ -1,5 +1,5 @@
 """What to do about what `/health` says; the words are those of actors/health.py, actors/storing.py and
-actors/system.py."""
+actors/starting.py."""
 
 from __future__ import annotations
 

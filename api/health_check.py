@@ -1,4 +1,4 @@
-"""`python -m config_manager.api.health_check`: 0 where the server that has this environment is well, else 1.
+"""`python -m config_manager.api.health_check`: 0 if the server that has this environment is well, else 1.
 
 The image's HEALTHCHECK. It finds the server by the settings that `serve` reads, so not where a flag of
 `serve` says otherwise. What it prints is what `/health` says, or why nothing does; Docker keeps it.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from config_manager.api.data_dir_commands import on_a_data_dir
+from config_manager.api.data_dir_commands import on_a_data_dir, run_alone
 from config_manager.api.disk_errors import has_database, told_of
 from config_manager.api.operator import clean, print_json
 from config_manager.config.dumps import forbid_dumps
@@ -73,13 +73,7 @@ def restore(accept: bool, dry_run: bool, reason: str | None, as_json: bool, **fl
 
     settings = load_settings(bind="127.0.0.1:0", **flags)
     with told_of(settings.data_dir, is_in_use=True):
-        if not has_database(settings.data_dir):
-            if (settings.data_dir / "instance.json").exists():
-                raise DatabaseUnopenable(
-                    "config.db is missing or empty, but instance.json says there was one; restore it from "
-                    "a backup"
-                )
-            raise NotFound(f"{settings.data_dir} has no database")
+        _demand_a_database(settings.data_dir)
         restored = _run(settings, reason, dry_run=dry_run)
     for url, why in restored.unreachable.items():
         click.echo(
@@ -93,23 +87,24 @@ def restore(accept: bool, dry_run: bool, reason: str | None, as_json: bool, **fl
         _tell(restored, settings.data_dir, dry_run=dry_run)
 
 
+def _demand_a_database(data_dir: Path) -> None:
+    """Raises DatabaseUnopenable if there was one, NotFound if there never was."""
+    if has_database(data_dir):
+        return
+    if (data_dir / "instance.json").exists():
+        raise DatabaseUnopenable(
+            "config.db is missing or empty, but instance.json says there was one; restore it from a backup"
+        )
+    raise NotFound(f"{data_dir} has no database")
+
+
 def _run(settings: Settings, reason: str | None, *, dry_run: bool) -> Restored:
-    from config_manager.api.main import import_structlog_alone
-
-    import_structlog_alone()
-    import sys
-
-    import trio
-
-    from config_manager.actors.mqtt import AiomqttTransport
-    from config_manager.actors.restoring import accept_what_is_here
-    from config_manager.config.errors import ConfigManagerError, the_reason
-    from config_manager.config.logging import configure
-    from config_manager.config.services import SAMPLE_CATALOGUE
-    from config_manager.config.world import World
-    from config_manager.storage.store import DatabaseUnavailable
-
     async def work() -> Restored:
+        from config_manager.actors.mqtt import AiomqttTransport
+        from config_manager.actors.restoring import accept_what_is_here
+        from config_manager.config.services import SAMPLE_CATALOGUE
+        from config_manager.config.world import World
+
         return await accept_what_is_here(
             settings,
             catalogue=SAMPLE_CATALOGUE,
@@ -119,11 +114,7 @@ def _run(settings: Settings, reason: str | None, *, dry_run: bool) -> Restored:
             dry_run=dry_run,
         )
 
-    configure("console", "error", sys.stderr)
-    try:
-        return trio.run(work, strict_exception_groups=True)
-    except BaseExceptionGroup as group:
-        raise the_reason(group, ConfigManagerError, OSError, DatabaseUnavailable) from group
+    return run_alone(work)
 
 
 def _tell(restored: Restored, data_dir: Path, *, dry_run: bool) -> None:

@@ -1,6 +1,6 @@
 """`just bench [GROUP ...] [--rounds N] [--quick] [--json FILE]`: figures beside their references.
 
-Groups: requests, delivery, fleet, instances, start, versions, memory, history, cache, parts; all of them where none is named.
+Groups: requests, delivery, fleet, instances, start, versions, memory, history, cache, parts; all of them if none is named.
 `--quick` shows that everything runs, in half a minute; its figures mean nothing.
 """
 

@@ -39,7 +39,8 @@ def run(directory: Path, *, rounds: int) -> Iterator[Figure]:
         at=at,
         fresh=True,
     )
-    state = store.load()
+    with store.snapshot() as snapshot:
+        state = snapshot.kept().committed
 
     def decide(before: Committed, number: int) -> Change:
         return changes.decide(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from config_manager.actors.connecting import Connecting
-from config_manager.actors.packet_limit import PacketLimit, connect_properties, plainly
+from config_manager.actors.connecting import Connecting, client_options
+from config_manager.actors.packet_limit import PacketLimit, plainly
 from config_manager.client.background import run_alone
 from config_manager.client.inbox import Inbox
 from config_manager.config.brokers import BrokerAddress
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 5.0
 _GOODBYE_S = 1.0
-_KEEPALIVE_S = 10
 
 
 class BrokerUnavailable(Exception):
@@ -113,23 +111,13 @@ def _make_client(
 ) -> aiomqtt.Client:
     import aiomqtt
 
-    v5 = version is aiomqtt.ProtocolVersion.V5
     return aiomqtt.Client(
-        hostname=address.host,
-        port=address.port,
-        username=address.username,
-        password=address.password,
-        identifier=client_id,
+        **client_options(address, client_id, is_5=version is aiomqtt.ProtocolVersion.V5),
         protocol=version,
         will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=True),
-        clean_session=None if v5 else True,
-        clean_start=True if v5 else 3,
-        keepalive=_KEEPALIVE_S,
         timeout=_CONNECT_S,
         queue_type=Inbox,
         tls_context=address.tls_context(),
-        properties=connect_properties() if v5 else None,
-        logger=_SILENT,
     )
 
 
@@ -167,9 +155,3 @@ class _AiomqttConnection:
         except (aiomqtt.MqttError, OSError) as error:
             raise self._broken(error) from error
         raise BrokerUnavailable("the connection was closed")
-
-
-_SILENT = logging.getLogger("config_manager.mqtt")
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False
-_SILENT.setLevel(logging.CRITICAL + 1)

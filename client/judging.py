@@ -132,7 +132,7 @@ def in_words(error: ValidationError, model: type[BaseModel], *, of: str | None =
             message = quoted.without(item["input"], message)
         said.append(f"{where}: {message}" if where else message)
         length += len(said[-1])
-        if length > MOST_READ:  # no reader goes on; each item may quote as much again
+        if length > MOST_READ:  # enough for a reader; each item may quote as much again
             break
     return "; ".join(said)
 

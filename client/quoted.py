@@ -90,7 +90,7 @@ class _Quoted:
         return masked(read[:end], hidden[:end], "…") + ("…" if is_cut else "")
 
     def _end_of_one(self, read: str, starts: Sequence[int], at: int) -> int:
-        """Where the longest text ends that begins with this token; or where the token begins, if none does."""
+        """Where the longest text ends that begins with this token; where the token begins, if none does."""
         begin = starts[at]
         if self._by_head and at + _MOST_TOKENS < len(starts):
             longer = self._by_head.get(read[begin : starts[at + _MOST_TOKENS]])

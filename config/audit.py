@@ -41,7 +41,7 @@ class Problem:
     kind: `altered` (the row's bytes or hash), `removed` (the row is not there), `reordered`
     (another row stands in its place), `head` (each row follows the one before, but the chain is not
     the one that somebody knows), `not-audited` (the chain is whole, and something is kept for which it
-    does not vouch). seq: the row that it is about; 0 where none is.
+    does not vouch). seq: the row that it is about; 0 if none is.
     """
 
     seq: int

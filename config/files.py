@@ -72,7 +72,7 @@ def creating(
 def append(path: Path, data: bytes, *, at: int) -> None:
     """Write behind the `at` bytes that are in the file; durable on return.
 
-    Raises OSError, also where the file has another size. Of what could not be written, or was being
+    Raises OSError, also if the file has another size. Of what could not be written, or was being
     written in a power cut, any first part may be there.
     """
     with named(path):

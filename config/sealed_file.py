@@ -9,7 +9,9 @@ one that verifies.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from nacl.bindings import (
     crypto_aead_xchacha20poly1305_ietf_ABYTES,
@@ -20,6 +22,8 @@ from nacl.bindings import (
 from nacl.exceptions import CryptoError
 
 from config_manager.config.world import World
+
+T = TypeVar("T")
 
 _MAGIC = b"config-manager sealed v1\n"
 _NONCE_BYTES = crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
@@ -35,8 +39,34 @@ def derive_key(master: bytes, purpose: str) -> bytes:
     return hashlib.blake2b(purpose.encode(), key=master, digest_size=32).digest()
 
 
-def unread(error: OSError) -> str:
-    """Why the newest kept file was not taken."""
+def newest_of(
+    path: Path, previous: Path, world: World, opened: Callable[[bytes, bool], T | None]
+) -> tuple[T, str | None]:
+    """What is in the newest of two generations that verifies, and why not in the newest; None if it is.
+
+    opened: what is in a file of these bytes, None if it does not verify; and whether it is the newest.
+    Raises SealBroken, or OSError if there is none.
+    """
+    why: str | None = None
+    missing: OSError | None = None
+    broken = False
+    for file in (path, previous):
+        try:
+            raw = world.disk.read(file)
+        except OSError as error:
+            missing = missing or error
+            why = why or _unread(error)
+            continue
+        if (content := opened(raw, file == path)) is not None:
+            return content, why
+        broken = True
+        why = why or "the newest kept file does not verify"
+    if broken or missing is None:
+        raise SealBroken(f"{path.name} does not verify: altered, damaged, or another key")
+    raise missing
+
+
+def _unread(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):  # a power cut between the two writes leaves it so
         return "the newest kept file is missing"
     return f"the newest kept file can't be read ({error.strerror or error})"
@@ -68,26 +98,13 @@ class SealedFile:
 
     def read(self) -> bytes:
         """The newest generation that verifies; raises SealBroken, or OSError where there is none."""
-        missing: OSError | None = None
-        broken = False
-        self.newest_unread = None
-        for path in (self.path, self.previous):
-            try:
-                raw = self._world.disk.read(path)
-            except OSError as error:
-                missing = missing or error
-                self.newest_unread = self.newest_unread or unread(error)
-                continue
-            if (data := self.opened(raw)) is not None:
-                return data
-            broken = True
-            self.newest_unread = self.newest_unread or "the newest kept file does not verify"
-        if broken or missing is None:
-            raise SealBroken(f"{self.path.name} does not verify: altered, damaged, or another key")
-        raise missing
+        data, self.newest_unread = newest_of(
+            self.path, self.previous, self._world, lambda raw, _: self.opened(raw)
+        )
+        return data
 
     def opened(self, raw: bytes) -> bytes | None:
-        """What is in a file of these bytes; None where it does not verify."""
+        """What is in a file of these bytes; None if it does not verify."""
         body = raw.removeprefix(_MAGIC)
         if body is raw or len(body) < _SHORTEST:  # PyNaCl raises ValueError below it
             return None

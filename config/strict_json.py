@@ -68,6 +68,12 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
+def same(one: object, other: object) -> bool:
+    """Equal as JSON, the order of members included: 1, 1.0 and true are three values, as their readers see
+    them."""
+    return dumps(one) == dumps(other)
+
+
 def _check_depth(data: bytes, max_depth: int) -> None:
     depth = 0
     for byte in _STRING.sub(b"", data):

@@ -1,4 +1,4 @@
-"""Which hosts are this machine. What is said to one of them stays here: it is asked through no proxy,
+"""Which hosts are this machine. A request to one of them stays here: it goes through no proxy,
 which would mean itself by that name, and would be told the token."""
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ def is_loopback(host: str) -> bool:
 
 
 def is_this_machine(host: str) -> bool:
-    """Who connects to it reaches this machine: loopback, or what stands for every address of it."""
+    """A client that connects to it reaches this machine: loopback, or what stands for every address of it."""
     address = _address(host)
     return is_loopback(host) or (address is not None and address.is_unspecified)
 
 
 def connectable(host: str) -> str:
-    """Where to ask what listens on this host: loopback where that is every address."""
+    """Where to ask what listens on this host: loopback, if that is every address."""
     address = _address(host)
     if address is None or not address.is_unspecified:
         return host

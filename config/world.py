@@ -65,7 +65,7 @@ class Disk(Protocol):
         ...
 
     def append(self, path: Path, data: bytes, *, at: int) -> None:
-        """Behind what is in a file that has `at` bytes; durable on return. Raises OSError, also where it
+        """Behind what is in a file that has `at` bytes; durable on return. Raises OSError, also if it
         has another size: then, or after a power cut, any first part of the data may be there."""
         ...
 

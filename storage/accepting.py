@@ -1,15 +1,16 @@
 """`restore --accept`: an operator accepts what is kept, against witnesses that say otherwise. Pure.
 
-Every service gets a new revision in a new epoch, above all that anybody has seen. What the audit does not
-vouch for is put back as the audit says; access that it does not vouch for is gone. Only where the audit
-itself is not whole, there is nothing to put back from: then the last-known-good cache is accepted, and
-without that what is kept, as it lies.
+Every service gets a new revision in a new epoch, above all that anybody has seen. A configuration that was
+edited is put back as the audit says; access that the audit does not vouch for is gone. If the audit itself
+is not whole, there is nothing to put back from. Then the last-known-good cache is accepted, or the database
+as it lies if no cache verifies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.names import Epoch, Mark
@@ -18,7 +19,14 @@ from config_manager.storage import changes, secret_rows
 from config_manager.storage.administration import Administrator
 from config_manager.storage.devices import DELIVERY
 from config_manager.storage.replay import Expected, Replay
-from config_manager.storage.state import Change, Committed, Registry, RegistryRow, ServiceState
+from config_manager.storage.state import (
+    Change,
+    Committed,
+    Registry,
+    RegistryRow,
+    ServiceState,
+    rows_between,
+)
 from config_manager.storage.vouching import Foreign, Judgement, everything_named, without
 
 
@@ -26,80 +34,102 @@ from config_manager.storage.vouching import Foreign, Judgement, everything_named
 class Repair:
     """What is put right in the database before it is accepted.
 
-    strangers: services of which nobody knows. odd: services whose rows can't be read. rows: registry rows
-    (kind, key) that can't be read. history: service → the version after which its history is written anew
-    from the audit. counters: revision, epoch, number and hash of the audit's last row.
+    mark, end: how far the counters are to say that it is, and number and hash of the audit's last row.
+    strangers: services of which nobody knows. odd: services whose newest state is not as it was written.
+    rows: registry rows (kind, key) that go. history: service → the version after which its history is
+    written anew from the audit.
     """
 
-    strangers: tuple[str, ...] = ()
-    odd: tuple[str, ...] = ()
-    rows: tuple[tuple[str, str], ...] = ()
-    history: Mapping[str, int] = field(default_factory=dict)
-    counters: tuple[int, int, int, str] | None = None
+    mark: Mark
+    end: tuple[int, str]
+    strangers: tuple[str, ...]
+    odd: tuple[str, ...]
+    rows: tuple[tuple[str, str], ...]
+    history: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """before: what is kept, after its repair. rows: of the registry, changed with it. as_it_lies: the audit is
-    not whole. by_cache: then it is the cache that is accepted."""
+    """before: what is kept, after its repair. rows: of the registry, changed with it. put_back: what is again
+    as the audit says; let_go: what nobody vouches for. as_it_lies: the audit is not whole, and can't say
+    either. by_cache: then it is the cache that is accepted."""
 
     before: Committed
     repair: Repair
     rows: tuple[RegistryRow, ...]
+    put_back: tuple[Foreign, ...]
+    let_go: tuple[Foreign, ...]
     as_it_lies: bool
-    by_cache: bool = False
+    by_cache: bool
 
 
 def weigh(judgement: Judgement, cached: Committed | None, here: Mark) -> Acceptance:
-    """What is to be accepted. cached: the last-known-good state, where it verifies. here: how far the data
+    """What is to be accepted. cached: the last-known-good state, if it verifies. here: how far the data
     directory is, by what is no nonsense."""
-    as_it_lies = any(one.table == "audit" for one in judgement.not_audited)
-    committed, replay = judgement.committed, judgement.replay
-    names = [one.key for one in judgement.foreign if not one.table]
-    source = committed
-    if as_it_lies and cached is not None:
-        source = cached
-        services = dict(cached.services)
-    elif as_it_lies:
-        services = dict(committed.services)
-    else:
-        services = {
-            name: _put_back(name, one, committed) if name in names else committed.services[name]
-            for name, one in replay.services.items()
-        }
-        source = without(committed, judgement.foreign)
-    registry: Registry = {kind: dict(rows) for kind, rows in source.registry.items()}
-    if not as_it_lies:
-        registry = _with_retired(registry, replay)
-    registry = {kind: rows for kind, rows in registry.items() if rows and kind != DELIVERY}
-    seq, row_hash = replay.end
+    committed, foreign, end = judgement.committed, judgement.foreign, judgement.replay.end
+    names = {one.key for one in foreign if not one.table}
+    services, registry = _accepted_state(judgement, cached, names)
+    strangers = {*committed.services, *names} - services.keys()
+    is_whole = judgement.is_whole
+    put_back = [
+        one
+        for one in foreign
+        if is_whole and one.table in ("", "history", "counters") and one.key not in strangers
+    ]
+    before = replace(
+        committed,
+        epoch=committed.epoch._replace(seq=here.epoch_seq),
+        revision=here.revision,
+        audit_seq=end[0],
+        audit_head=end[1],
+        services=services,
+    )
     repair = Repair(
-        strangers=tuple(sorted({*committed.services, *names} - services.keys())),
-        odd=tuple(sorted(set(names) & services.keys())),
+        mark=here,
+        end=end,
+        strangers=tuple(sorted(strangers)),
+        odd=tuple(sorted(names & services.keys())),
         rows=tuple(
             (kind, key)
-            for one in judgement.foreign
+            for one in foreign
             if one.table == "registry"
             for kind, _, key in [one.key.partition("/")]
             if key not in registry.get(kind, {})
         ),
         history={
-            one.key: replay.services[one.key].history_before
-            for one in judgement.foreign
-            if one.table == "history" and not as_it_lies and one.key in replay.services
+            one.key: judgement.replay.services[one.key].history_before
+            for one in put_back
+            if one.table == "history" and one.key in judgement.replay.services
         },
-        counters=(here.revision, here.epoch_seq, seq, row_hash),
     )
-    before = replace(
-        committed,
-        epoch=Epoch(here.epoch_seq, committed.epoch.id),
-        revision=here.revision,
-        audit_seq=seq,
-        audit_head=row_hash,
-        services=services,
+    return Acceptance(
+        before,
+        repair,
+        rows=rows_between(committed.registry, registry),
+        put_back=tuple(put_back),
+        let_go=tuple(one for one in foreign if is_whole and one not in put_back),
+        as_it_lies=not is_whole,
+        by_cache=not is_whole and cached is not None,
     )
-    rows = _difference(committed.registry, registry)
-    return Acceptance(before, repair, rows, as_it_lies, as_it_lies and cached is not None)
+
+
+def _accepted_state(
+    judgement: Judgement, cached: Committed | None, names: AbstractSet[str]
+) -> tuple[Mapping[str, ServiceState], Registry]:
+    """Services and registry. names: services that are not as they were written. A delivery is sealed anew, under
+    the new epoch."""
+    committed, replay = judgement.committed, judgement.replay
+    services: Mapping[str, ServiceState]
+    if judgement.is_whole:
+        services = {
+            name: _put_back(name, one, committed) if name in names else committed.services[name]
+            for name, one in replay.services.items()
+        }
+        registry = _with_retired(without(committed, judgement.foreign).registry, replay)
+    else:
+        source = committed if cached is None else cached
+        services, registry = source.services, source.registry
+    return services, {kind: rows for kind, rows in registry.items() if rows and kind != DELIVERY}
 
 
 def _put_back(name: str, one: Expected, committed: Committed) -> ServiceState:
@@ -139,15 +169,6 @@ def _retired_version(replay: Replay, key: str) -> int | None:
     service, _, name = key.partition("/")
     one = replay.services.get(service)
     return None if one is None else one.retired.get(name)
-
-
-def _difference(before: Registry, after: Registry) -> tuple[RegistryRow, ...]:
-    return tuple(
-        RegistryRow(kind, key, after.get(kind, {}).get(key))
-        for kind in sorted({*before, *after})
-        for key in sorted({*before.get(kind, {}), *after.get(kind, {})})
-        if before.get(kind, {}).get(key) != after.get(kind, {}).get(key)
-    )
 
 
 def accept(
@@ -205,12 +226,3 @@ def _accepted(what: Acceptance, judgement: Judgement) -> JsonObject:
     if what.as_it_lies:
         accepted["lay"] = judgement.lay
     return accepted
-
-
-def is_put_back(one: Foreign, what: Acceptance) -> bool:
-    """Whether the audit says how it was; else it is let go."""
-    return (
-        not what.as_it_lies
-        and one.table in ("", "history", "counters")
-        and one.key not in what.repair.strangers
-    )

@@ -6,7 +6,9 @@ one transaction with whatever else is committed then.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
 from config_manager.config.strict_json import JsonObject
@@ -53,8 +55,14 @@ class Administrator:
     correlation_id: str
 
 
-def administrate(before: Committed, done: Administered[A], who: Administrator) -> Change:
-    """The change that keeps what was decided."""
+def administrate(
+    before: Committed,
+    done: Administered[A],
+    who: Administrator,
+    *,
+    also: Mapping[str, object] = MappingProxyType({}),
+) -> Change:
+    """The change that keeps what was decided. also: more members of its audit row."""
     audit = None
     after = replace(before, registry=with_rows(before.registry, done.rows))
     if done.audited:
@@ -71,6 +79,7 @@ def administrate(before: Committed, done: Administered[A], who: Administrator) -
                 "correlation_id": who.correlation_id,
                 "details": done.details,
                 "registry": digests_of(done.rows),
+                **also,
             },
         )
         after = replace(after, audit_seq=audit.seq, audit_head=audit.hash)

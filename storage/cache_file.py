@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from config_manager.config.sealed_file import SealBroken, SealedFile, unread
+from config_manager.config.sealed_file import SealBroken, SealedFile, newest_of
 from config_manager.config.world import World
 from config_manager.storage import commit_record, state_codec
 from config_manager.storage.keys import KeyRing
@@ -60,8 +60,9 @@ class CacheFile:
         self._world = world
         self._base: _Base | None = None
         self._end: _End | None = None
+        self._left_out: str | None = None
         self.is_older: str | None = None
-        """why the last `load` took something older than what was kept last; None where it did not"""
+        """why the last `load` took something older than what was kept last; None if it did not"""
 
     @classmethod
     def of(cls, keys: KeyRing, world: World) -> CacheFile:
@@ -69,25 +70,11 @@ class CacheFile:
         return cls(keys.data_dir / "config.lkg", keys.instance_key, world)
 
     def load(self) -> Committed:
-        """The newest state that verifies; raises SealBroken, or OSError where there is none."""
-        self._base = self._end = self.is_older = None
-        missing: OSError | None = None
-        broken = False
-        for path in (self.path, self.previous):
-            try:
-                raw = self._world.disk.read(path)
-            except OSError as error:
-                missing = missing or error
-                self._note(unread(error))
-                continue
-            try:
-                return self._read(raw, is_newest=path == self.path)
-            except (ValueError, LookupError, TypeError):
-                broken = True
-                self._note("the newest kept file does not verify")
-        if broken or missing is None:
-            raise SealBroken(f"{self.path.name} does not verify: altered, damaged, or another key")
-        raise missing
+        """The newest state that verifies; raises SealBroken, or OSError if there is none."""
+        self._base = self._end = self._left_out = None
+        committed, why = newest_of(self.path, self.previous, self._world, self._opened)
+        self.is_older = why or self._left_out
+        return committed
 
     def save(self, committed: Committed) -> None:
         """Durable on return; raises OSError, and then what was kept before is still there."""
@@ -97,8 +84,15 @@ class CacheFile:
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
+    def _opened(self, raw: bytes, is_newest: bool) -> Committed | None:
+        """None if not even the base is right."""
+        try:
+            return self._read(raw, is_newest=is_newest)
+        except (ValueError, LookupError, TypeError):
+            return None
+
     def _read(self, raw: bytes, *, is_newest: bool) -> Committed:
-        """Raises ValueError, LookupError or TypeError where not even the base is right."""
+        """Raises ValueError, LookupError or TypeError if not even the base is right."""
         if not raw.startswith(MAGIC):
             data = self._before_0_3.opened(raw)
             if data is None:
@@ -122,14 +116,11 @@ class CacheFile:
         except Torn:
             pass  # a power cut: it was never said to be kept
         except (Damaged, commit_record.RecordRefused) as error:
-            self._note(f"a part of the kept file does not verify: {error}")
+            self._left_out = f"a part of the kept file does not verify: {error}"
         if is_newest:
             self._base = _Base(raw[: len(MAGIC) + PLACE_BYTES], end)
             self._end = _End(len(raw), raw[-PLACE_BYTES:], committed) if is_whole else None
         return committed
-
-    def _note(self, why: str) -> None:
-        self.is_older = self.is_older or why
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
@@ -199,7 +190,7 @@ class CacheFile:
 
 
 def kept_in_cache(keys: KeyRing, world: World) -> Committed | None:
-    """What was kept that our own key sealed; None where nothing verifies."""
+    """What was kept that our own key sealed; None if nothing verifies."""
     try:
         return CacheFile.of(keys, world).load()
     except (OSError, SealBroken):

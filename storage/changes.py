@@ -200,8 +200,8 @@ def reissue(
 def _again(
     before: Committed, name: str, state: ServiceState, catalogue: Catalogue, writer: _Writer
 ) -> ServiceState:
-    """One that is nearly as large as a message may be goes without what nobody needs: the digest of the one
-    before and the id, which take 100 bytes."""
+    """The next revision of an unchanged configuration. A message may be too large with 100 bytes more: then
+    the configuration goes without the digest of the one before and without the correlation id."""
     stored = None if state.deleted else state.stored
     try:
         return _next(before, name, stored, catalogue, writer)
@@ -487,13 +487,8 @@ def _key_changes(old_values: JsonObject, after: ServiceState) -> tuple[KeyChange
         for key in keys
         if key not in old_values
         or key not in after.stored
-        or not _same(old_values[key], after.stored[key])
+        or not strict_json.same(old_values[key], after.stored[key])
     )
-
-
-def _same(one: object, other: object) -> bool:
-    """Equal as JSON: 1, 1.0 and true are three values, as their readers see them."""
-    return strict_json.dumps(one) == strict_json.dumps(other)
 
 
 def _audit(

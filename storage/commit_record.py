@@ -24,10 +24,10 @@ from config_manager.storage.state import (
     HistoryRow,
     IdempotencyRecord,
     KeyChange,
-    Registry,
     RegistryRow,
     SealedSecret,
     ServiceState,
+    rows_between,
     with_rows,
 )
 from config_manager.storage.state_codec import decode_service, encode_service
@@ -58,7 +58,7 @@ def encode(change: Change) -> bytes:
     record: JsonObject = {
         "v": _VERSION,
         "kind": _KIND,
-        "at": _at(change),
+        "at": change.at,
         "before": _place(before),
         "after": [after.epoch.seq, after.epoch.id, *_place(after)],
         "services": [encode_service(state) for state in change.services] or None,
@@ -76,7 +76,7 @@ def encode(change: Change) -> bytes:
 def decode(record: bytes, before: Committed) -> Change:
     """The change of which this is the record; before: the state that it is applied to.
 
-    Raises UnknownRecord, OtherState, and RecordRefused where it is no record at all.
+    Raises UnknownRecord, OtherState, and RecordRefused if it is no record at all.
     """
     try:
         value = orjson.loads(record)
@@ -98,7 +98,7 @@ def difference(before: Committed, after: Committed) -> Change:
     """A change that leads from one state to the other, with nothing of how it came to that: no history,
     no audit row, no secret.
 
-    What is the same object in both costs a comparison of two pointers. Raises NoDifference where a
+    What is the same object in both costs a comparison of two pointers. Raises NoDifference if a
     service is gone: no write does that.
     """
     services = tuple(
@@ -109,7 +109,7 @@ def difference(before: Committed, after: Committed) -> Change:
     new = sum(state.service not in before.services for state in services)
     if len(before.services) + new != len(after.services):
         raise NoDifference("a service of the earlier state is not in the later one")
-    rows = tuple(_rows_between(before.registry, after.registry))
+    rows = rows_between(before.registry, after.registry)
     return Change(before, after, services, (), None, None, registry=rows)
 
 
@@ -120,34 +120,8 @@ def changes_nothing(change: Change) -> bool:
     )
 
 
-def _rows_between(before: Registry, after: Registry) -> list[RegistryRow]:
-    rows: list[RegistryRow] = []
-    nothing: Mapping[str, JsonObject] = {}
-    for kind in dict.fromkeys((*before, *after)):
-        old, new = before.get(kind, nothing), after.get(kind, nothing)
-        if old is new:
-            continue
-        rows += (RegistryRow(kind, key, None) for key in old if key not in new)
-        rows += (
-            RegistryRow(kind, key, value)
-            for key, value in new.items()
-            if (known := old.get(key)) is not value and known != value
-        )
-    return rows
-
-
 def _place(committed: Committed) -> list[int | str]:
     return [committed.revision, committed.audit_seq, committed.audit_head]
-
-
-def _at(change: Change) -> str | None:
-    """When it was decided (RFC 3339); None of what nobody decided."""
-    if change.history:
-        return change.history[0].entry.at
-    if change.audit is not None:
-        at: str = orjson.loads(change.audit.body)["at"]
-        return at
-    return None
 
 
 def _change(value: JsonObject, before: Committed) -> Change:

@@ -70,7 +70,7 @@ class Device:
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """What one device is to hold: the exact payload that is signed, and which versions are in it. mac:
-    that this server sealed it (`storage.vouching`); empty where an earlier version did."""
+    that this server sealed it (`storage.vouching`); empty if an earlier version did."""
 
     payload: bytes
     versions: Mapping[str, int]
@@ -107,6 +107,12 @@ def enrolled(committed: Committed, service: str, instance: str) -> Device | None
     row = committed.registered(DEVICE).get(key_of(service, instance))
     device = None if row is None else Device.of(key_of(service, instance), row)
     return device if device is not None and device.revoked_at is None else None
+
+
+def sign_key_of(committed: Committed, service: str, instance: str) -> bytes | None:
+    """What an enrolled instance signs its receipts with; None if it is not enrolled."""
+    device = enrolled(committed, service, instance)
+    return None if device is None else device.sign_public
 
 
 def delivery(committed: Committed, device: Device) -> Delivery | None:

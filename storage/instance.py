@@ -22,6 +22,7 @@ from config_manager.config.names import Mark
 from config_manager.config.sealed_file import derive_key
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World
+from config_manager.storage.keys import KeyRing
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ class Witness:
                 f"{path.name} was altered, or belongs to other keys; restore both from one backup"
             )
         return cls(path, key, world, record)
+
+    @classmethod
+    def of(cls, keys: KeyRing, world: World) -> Witness:
+        """The one of a data directory; raises as `open` does."""
+        return cls.open(keys.data_dir / "instance.json", keys.instance_key, world)
 
     @property
     def instance_id(self) -> str:

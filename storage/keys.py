@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nacl.signing import SigningKey
 
@@ -20,6 +21,9 @@ from config_manager.storage.key_files import (
     check_private,
     read_key,
 )
+
+if TYPE_CHECKING:
+    from config_manager.config.settings import Settings
 
 
 class KeyRing:
@@ -102,6 +106,16 @@ class KeyRing:
     def root_files(self) -> list[Path]:
         """Where the root keys lie that are here."""
         return [path for path, _ in self._places.of_role("root")]
+
+    @classmethod
+    def of(cls, settings: Settings, world: World) -> KeyRing:
+        """`open`, where the settings say that they are."""
+        return cls.open(
+            settings.data_dir,
+            world,
+            db_key_file=settings.db_key_file,
+            credentials_dir=settings.credentials_dir,
+        )
 
     @classmethod
     def open(

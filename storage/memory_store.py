@@ -43,10 +43,6 @@ class MemoryStore:
         self._confirmed: dict[str, int] = {}
         self.fail_next: DatabaseUnavailable | None = None
 
-    def load(self) -> Committed:
-        self._maybe_fail()
-        return self._committed
-
     def commit(self, changes: Sequence[Change]) -> None:
         self.stage(changes)
         self.commit_staged()

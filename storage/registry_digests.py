@@ -15,7 +15,7 @@ _BOOKKEPT = {"token": frozenset({"last_used_at"})}
 """Members that change without anybody deciding it."""
 
 Digests = Mapping[str, Mapping[str, str | None]]
-"""kind → key → digest; None where the row was removed"""
+"""kind → key → digest; None if the row was removed"""
 
 
 def row_digest(kind: str, value: JsonObject) -> str:

@@ -61,14 +61,21 @@ def settle(path: Path, file: KeyFile, old: bytes) -> bytes:
     return key
 
 
-def opening_key(path: Path, keys: Sequence[bytes]) -> bytes:
+def key_now(path: Path, file: KeyFile, old: bytes) -> bytes:
+    """As `settle`, and nothing is changed: a change that was cut off stays as it is."""
+    new = file.read_successor()
+    return old if new is None else opening_key(path, (new, old), read_only=True)
+
+
+def opening_key(path: Path, keys: Sequence[bytes], *, read_only: bool = False) -> bytes:
     """The first of these keys that opens the database; raises DatabaseUnopenable for none, and
-    DatabaseUnavailable where the disk lets nobody know."""
+    DatabaseUnavailable if the disk lets nobody know. read_only: nobody else uses it, and nothing of it is
+    changed."""
     error: DatabaseUnopenable | None = None
     for key in keys:
         try:
             if _has_pages(path):
-                database.connect(path, key).close()
+                database.connect(path, key, read_only=read_only, is_alone=read_only).close()
                 return key
         except DatabaseUnopenable as not_this_one:
             error = not_this_one

@@ -40,7 +40,7 @@ class HistoryChain:
 
 @dataclass(slots=True)
 class Expected:
-    """One service, as the rows say. row: the number of its newest one. digest: of its payload; None where
+    """One service, as the rows say. row: the number of its newest one. digest: of its payload; None if
     its newest row names none. retired: secret → the last version of one that is deleted. kept_secrets: of a
     service that is deleted, as its newest row names them. history_before: the version up to which its
     history was accepted as it lay, and can't be told from the rows."""

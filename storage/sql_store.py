@@ -59,7 +59,8 @@ _ENTRY = (
     "h.revision, h.version, h.epoch_id, h.epoch_seq, h.at, h.by, h.action, h.reason,"
     " h.correlation_id, h.changes"
 )
-_OF_A_SERVICE = ("configurations", "outbox", "items", "history_keys")
+_OF_A_SERVICE = ("configurations", "outbox")
+"""Where its newest state lies."""
 _SEALED = "service, name, version, key_id, nonce, ciphertext, updated_at"
 
 
@@ -101,8 +102,8 @@ class SqlStore:
     ) -> SqlStore:
         """Open the file; make it where there is none and `fresh` says that is as it should be.
 
-        vouching: seals the end of the audit. epoch_id, at: for the first epoch of a new database. Raises DatabaseUnopenable,
-        DatabaseUnavailable.
+        vouching: seals the end of the audit. epoch_id, at: for the first epoch of a new database. Raises
+        DatabaseUnopenable, DatabaseUnavailable.
         """
         size = path.stat().st_size if path.exists() else 0
         if size == 0:
@@ -139,13 +140,6 @@ class SqlStore:
         return cls(path, file, key, vouching=vouching, writer=writer, reader=reader, pages=pages)
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
-
-    def load(self) -> Committed:
-        with self._translated(), self._as_we_wrote_it():
-            committed, odd = _committed(self._reader)
-            if odd:
-                raise ValueError(f"{odd[0].table or 'configurations'} {odd[0].key}")
-        return committed
 
     def history(self, query: HistoryQuery) -> HistoryPage:
         where = ["h.service = ?"]
@@ -398,11 +392,9 @@ class SqlStore:
             self._put_registry(item)
         if change.after.epoch != change.before.epoch:
             epoch = change.after.epoch
-            assert change.audit is not None
-            at = orjson.loads(change.audit.body)["at"]
             writer.execute(
                 "INSERT OR REPLACE INTO epochs VALUES (?, ?, ?, ?, ?)",
-                (epoch.seq, epoch.id, change.after.revision, at, change.reason),
+                (epoch.seq, epoch.id, change.after.revision, change.at, change.reason),
             )
         if change.forgotten is not None:
             with _overwritten(self._writer):
@@ -546,20 +538,19 @@ class SqlStore:
             self._begin()
             for kind, name in _strangers(writer):
                 writer.execute(f"DROP {kind} {_quoted(name)}")
-            self._remove(repair.strangers, (*_OF_A_SERVICE, "history"))
-            self._remove(repair.odd, ("configurations", "outbox"))
+            self._let_go(repair.strangers, ("items", "history", "history_keys", *_OF_A_SERVICE))
+            self._let_go(repair.odd, _OF_A_SERVICE)
             for kind, key in repair.rows:
                 writer.execute("DELETE FROM registry WHERE kind = ? AND key = ?", (kind, key))
             for service, version in repair.history.items():
                 writer.execute(
                     "DELETE FROM history WHERE service = ? AND version > ?", (service, version)
                 )
-            if repair.counters is not None:
-                writer.execute(
-                    "UPDATE counters SET revision = ?, epoch_seq = ?, audit_seq = ?, audit_head = ?",
-                    repair.counters,
-                )
-                writer.execute("DELETE FROM epochs WHERE seq > ?", repair.counters[1:2])
+            writer.execute(
+                "UPDATE counters SET revision = ?, epoch_seq = ?, audit_seq = ?, audit_head = ?",
+                (*reversed(repair.mark), *repair.end),
+            )
+            writer.execute("DELETE FROM epochs WHERE seq > ?", (repair.mark.epoch_seq,))
             if repair.history:
                 epochs = dict(writer.execute("SELECT seq, id FROM epochs").fetchall())
                 for row in history_in(audit_rows(writer), repair.history, epochs):
@@ -567,7 +558,7 @@ class SqlStore:
             writer.execute("COMMIT")
         self._file.note()
 
-    def _remove(self, services: Iterable[str], tables: Sequence[str]) -> None:
+    def _let_go(self, services: Iterable[str], tables: Sequence[str]) -> None:
         for service in services:
             for table in tables:
                 self._writer.execute(f"DELETE FROM {table} WHERE service = ?", (service,))  # noqa: S608  a constant
@@ -586,7 +577,7 @@ class SqlStore:
         self._file.note()
 
     def verify(self) -> None:
-        """Raises DatabaseUnavailable where a page does not belong to the others."""
+        """Raises DatabaseUnavailable if a page does not belong to the others."""
         with self._translated():
             (found,) = self._reader.execute("PRAGMA integrity_check(1)").fetchone()
             if found != "ok":
@@ -628,12 +619,7 @@ def opened_snapshot(path: Path, key: bytes, *, is_alone: bool = True) -> Iterato
         connection.execute("BEGIN")
         try:
             yield SqlSnapshot(connection)
-        except (
-            ValueError,
-            TypeError,
-            LookupError,
-            AttributeError,
-        ) as error:  # of another type, say
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise DatabaseUnavailable(
                 f"{path.name} holds what was never written to it: {error}"
             ) from error
@@ -690,19 +676,6 @@ def _strangers(connection: Connection) -> list[tuple[str, str]]:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def noted_starts(path: Path, keys: Sequence[bytes], vouching: Vouching) -> int | None:
-    """As the database has them, without a change to it; 0 where they are not ours. None if it holds nothing
-    yet, or does not open with any of the keys now: whoever opens it says why."""
-    for key in keys:
-        with (
-            suppress(DatabaseUnopenable, DatabaseUnavailable),
-            opened_snapshot(path, key) as snapshot,
-        ):
-            is_ours = vouching.is_sealed(snapshot)
-            return None if snapshot.head.seq == 0 else snapshot.boot_seq * is_ours
-    return None
 
 
 def _committed(connection: Connection) -> tuple[Committed, list[Odd]]:

@@ -6,6 +6,7 @@ the world as of one revision.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -211,6 +212,24 @@ def with_rows(registry: Registry, rows: tuple[RegistryRow, ...]) -> Registry:
     return {kind: rows for kind, rows in kinds.items() if rows}
 
 
+def rows_between(before: Registry, after: Registry) -> tuple[RegistryRow, ...]:
+    """The rows with which the one becomes the other. What is the same object in both costs a comparison of
+    two pointers."""
+    rows: list[RegistryRow] = []
+    nothing: Mapping[str, JsonObject] = {}
+    for kind in dict.fromkeys((*before, *after)):
+        old, new = before.get(kind, nothing), after.get(kind, nothing)
+        if old is new:
+            continue
+        rows += (RegistryRow(kind, key, None) for key in old if key not in new)
+        rows += (
+            RegistryRow(kind, key, value)
+            for key, value in new.items()
+            if (known := old.get(key)) is not value and known != value
+        )
+    return tuple(rows)
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
     """What one revision did to one service."""
@@ -237,3 +256,13 @@ class Change:
     secret: SealedSecret | None = None
     forgotten: tuple[str, str] | None = None
     idempotency: IdempotencyRecord | None = None
+
+    @property
+    def at(self) -> str | None:
+        """When it was decided (RFC 3339); None of what nobody decided."""
+        if self.history:
+            return self.history[0].entry.at
+        if self.audit is None:
+            return None
+        at: str = json.loads(self.audit.body)["at"]
+        return at

@@ -44,7 +44,7 @@ def encode_service(state: ServiceState) -> JsonObject:
     told = _told_by(state.payload)
     if told is None:
         return {**members, "payload": base64.b64encode(state.payload).decode()}
-    left = {k: v for k, v in members.items() if k not in told or not _same(v, told[k])}
+    left = {k: v for k, v in members.items() if k not in told or not strict_json.same(v, told[k])}
     return {"text": state.payload.decode(), **left}
 
 
@@ -77,7 +77,7 @@ def decode_service(value: JsonObject) -> ServiceState:
 
 
 def _told_by(payload: bytes) -> JsonObject | None:
-    """The members of a service that its payload holds, or lets guess; None where it is no update."""
+    """The members of a service that its payload holds, or lets guess; None if it is no update."""
     try:
         update = orjson.loads(payload)
         config, defaulted = update["config"], update["defaulted"]
@@ -95,10 +95,6 @@ def _told_by(payload: bytes) -> JsonObject | None:
         }
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
-
-
-def _same(one: object, other: object) -> bool:
-    return strict_json.dumps(one) == strict_json.dumps(other)
 
 
 def encode(committed: Committed) -> Iterator[bytes]:
@@ -128,7 +124,7 @@ def encode(committed: Committed) -> Iterator[bytes]:
 def decode(pieces: Iterator[bytes]) -> Committed:
     """The inverse of `encode`: takes the state's pieces, and leaves what comes behind them.
 
-    Raises ValueError for another format, and where pieces are missing. The bytes must be trusted.
+    Raises ValueError for another format, and if pieces are missing. The bytes must be trusted.
     """
     head = json.loads(next(pieces, b"null"))
     if not isinstance(head, dict) or head.get("format") != _FORMAT:

@@ -22,7 +22,7 @@ from config_manager.storage.vouching import Vouching
 @dataclass(frozen=True, slots=True)
 class StoppedAudit:
     """snapshot: of what is kept; its head is by the database's own counters. known: rows that others know.
-    cached: the last-known-good state, where it verifies."""
+    cached: the last-known-good state, if it verifies."""
 
     snapshot: Snapshot
     vouching: Vouching
@@ -41,10 +41,8 @@ def stopped_audit(
     try:
         with lock_data_dir(data_dir):
             keys = KeyRing.open(data_dir, world, db_key_file=db_key_file)
-            known: tuple[Head, ...] = ()
-            witness = data_dir / "instance.json"
-            if world.disk.exists(witness):
-                known = (Witness.open(witness, keys.instance_key, world).audit,)
+            witness = Witness.of(keys, world)
+            known = () if witness.is_missing else (witness.audit,)
             with opened_snapshot(path, keys.db_key) as snapshot:
                 yield StoppedAudit(
                     snapshot, Vouching(keys.instance_key), known, kept_in_cache(keys, world)

@@ -61,9 +61,23 @@ class KeptEntry(NamedTuple):
     correlation_id: str
     changes: bytes
 
+    @property
+    def about(self) -> tuple[object, ...]:
+        """What `storage.replay.HistoryChain` takes of it beside its changes."""
+        return (
+            self.revision,
+            self.version,
+            self.epoch_seq,
+            self.at,
+            self.by,
+            self.action,
+            self.reason,
+            self.correlation_id,
+        )
+
 
 class Odd(NamedTuple):
-    """A row that is nothing which a store ever wrote. table: empty where it is about a service."""
+    """A row that is nothing which a store ever wrote. table: empty if it is about a service."""
 
     table: str
     key: str
@@ -108,10 +122,6 @@ class Snapshot(Protocol):
 
 
 class Store(Protocol):
-    def load(self) -> Committed:
-        """Everything that is committed; raises DatabaseUnavailable."""
-        ...
-
     def commit(self, changes: Sequence[Change]) -> None:
         """`stage` and `commit_staged`: all of `changes`, in order, durable, or none."""
         ...

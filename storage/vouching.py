@@ -1,11 +1,11 @@
 """What is kept, compared with what the audit vouches for.
 
-The chain proves its own rows (`config.audit`). Who has the database's key could leave them alone and
-edit what they are about: then the server would sign what nobody wrote, or let in whom nobody let in. So
-each row names the digests of what it made (`storage.replay`), and the end of the chain is sealed under a
-key that is not the database's.
+The chain proves its own rows (`config.audit`). A thief with the database's key could leave the rows alone
+and edit the configurations, tokens and devices that they are about. The server would then sign what nobody
+wrote, or let in whom nobody let in. So each row names the digests of what it made (`storage.replay`), and
+the end of the chain is sealed under a key that is not the database's.
 
-Rows of 0.1.0 and 0.2.0 name no digests. The first start begins to vouch for what they made, once.
+Rows of 0.1.0 and 0.2.0 name no digests. The first start vouches for what they made, once.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from config_manager.config.audit import ChainCheck, Head, Problem, Verdict
 from config_manager.config.documents import ConfigUpdate, NotADocument, UnknownCritical
 from config_manager.config.sealed_file import derive_key
 from config_manager.config.strict_json import JsonObject
-from config_manager.storage.administration import Administrator
-from config_manager.storage.changes import link
+from config_manager.storage.administration import Administered, Administrator, administrate
 from config_manager.storage.devices import DELIVERY, Delivery
 from config_manager.storage.registry_digests import BOOKKEEPING, digests_of, row_digest
 from config_manager.storage.replay import BEGIN, Expected, HistoryChain, Replay
@@ -34,7 +33,6 @@ from config_manager.storage.state import (
     Registry,
     RegistryRow,
     ServiceState,
-    with_rows,
 )
 from config_manager.storage.store import KeptEntry, Snapshot
 
@@ -45,7 +43,7 @@ _EVERY = 1_000
 
 
 class Foreign(NamedTuple):
-    """Something that is kept, or is missing, for which the audit does not vouch. table: empty where it is
+    """Something that is kept, or is missing, for which the audit does not vouch. table: empty if it is
     about a service. row: the newest row of the audit about it; 0 if there is none."""
 
     table: str
@@ -79,6 +77,11 @@ class Judgement:
     replay: Replay
     history: Mapping[str, bytes]
     lay: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the audit can vouch for anything: its rows follow from each other, and its end is ours."""
+        return not any(one.table == "audit" for one in self.not_audited)
 
     @property
     def not_audited(self) -> tuple[Foreign, ...]:
@@ -115,6 +118,10 @@ class Vouching:
         return snapshot.seal is not None and hmac.compare_digest(
             snapshot.seal.encode(), expected.encode()
         )
+
+    def starts_in(self, snapshot: Snapshot) -> int:
+        """How often this instance has started, as was noted there; 0 if that is not ours."""
+        return snapshot.boot_seq if self.is_sealed(snapshot) else 0
 
     def delivery_mac(self, key: str, delivery: Delivery) -> str:
         """key: `service/instance`. HMAC-SHA256, hex."""
@@ -226,25 +233,9 @@ class Vouching:
             )
             for key, value in committed.registered(DELIVERY).items()
         )
-        body = {
-            "revision": committed.revision,
-            "epoch_seq": committed.epoch.seq,
-            "at": who.at,
-            "by": who.by,
-            "action": BEGIN,
-            "reason": who.reason,
-            "correlation_id": who.correlation_id,
-            "details": {"services": len(committed.services)},
-            **everything_named(committed),
-        }
-        audit = link(committed, committed.revision, body)
-        after = replace(
-            committed,
-            audit_seq=audit.seq,
-            audit_head=audit.hash,
-            registry=with_rows(committed.registry, deliveries),
-        )
-        return Change(committed, after, (), (), audit, who.reason, registry=deliveries)
+        details: JsonObject = {"services": len(committed.services)}
+        begun = Administered(BEGIN, details, deliveries, None)
+        return administrate(committed, begun, who, also=everything_named(committed))
 
     def _with_mac(self, key: str, value: JsonObject) -> JsonObject:
         return {**value, "mac": self.delivery_mac(key, Delivery.of(value))}
@@ -359,17 +350,7 @@ def _history(rows: Iterable[KeptEntry], replay: Replay) -> tuple[dict[str, bytes
     chains: dict[str, HistoryChain] = {}
     other_epochs: set[str] = set()
     for e in rows:
-        about = (
-            e.revision,
-            e.version,
-            e.epoch_seq,
-            e.at,
-            e.by,
-            e.action,
-            e.reason,
-            e.correlation_id,
-        )
-        chains.setdefault(e.service, HistoryChain()).take(about, e.changes)
+        chains.setdefault(e.service, HistoryChain()).take(e.about, e.changes)
         if replay.epochs.get(e.epoch_seq, e.epoch_id) != e.epoch_id:
             other_epochs.add(e.service)
     return {service: chain.value for service, chain in chains.items()}, other_epochs
@@ -393,7 +374,7 @@ def _looking_up(rows: Generator[R], look_up: Callable[[], None]) -> Iterator[R]:
 
 
 def _sorted(value: object) -> bytes:
-    """Equal where both are one JSON value: the order of members says nothing."""
+    """Equal if both are one JSON value: the order of members says nothing."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -152,6 +153,18 @@ WORKS = {
         ),
     ),
 }
+
+
+def dies(work: str, template: Path, directory: Path) -> int:
+    """This module as a process; how many copies died."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.dying", work, str(template), str(directory)],
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=True,
+    )
+    return int(done.stdout)
 
 
 def main(work: Work, template: Path, directory: Path) -> int:

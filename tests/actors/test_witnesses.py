@@ -13,7 +13,7 @@ from config_manager.config.names import Mark
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.state import Committed
 from config_manager.storage.writes import NewEpoch, Put
-from tests.storage.makers import FIRST_EPOCH, Hand, empty
+from tests.storage.makers import FIRST_EPOCH, Hand, committed_in, empty
 
 NOBODY = Head(0, GENESIS, "instance.json")
 BROKER = "mqtt://broker.test"
@@ -35,7 +35,7 @@ def witnesses() -> Witnesses:
 
 
 def against(witnesses: Witnesses, store: MemoryStore) -> str | None:
-    return witnesses.contradiction(store, store.load())
+    return witnesses.contradiction(store, committed_in(store))
 
 
 def heads(store: MemoryStore) -> list[str]:
@@ -49,7 +49,7 @@ def earlier(store: MemoryStore) -> Committed:
     for service, values in (("a", {"x": 1}), ("b", {})):
         hand.write(Put(service=service, values=values))
     assert heads(before) == heads(store)[:2]
-    return before.load()
+    return committed_in(before)
 
 
 def test_who_knows_nothing_is_no_witness_and_contradicts_nothing(
@@ -62,7 +62,7 @@ def test_who_knows_nothing_is_no_witness_and_contradicts_nothing(
 def test_what_is_as_far_as_everybody_knows_is_believed(
     witnesses: Witnesses, store: MemoryStore
 ) -> None:
-    committed = store.load()
+    committed = committed_in(store)
     witnesses.at_start(committed.mark, Head(3, heads(store)[2], "instance.json"), committed)
     assert against(witnesses, store) is None
     witnesses.at_start(Mark(1, 2), Head(2, heads(store)[1], "instance.json"), earlier(store))
@@ -92,7 +92,7 @@ def test_nor_is_one_whose_audit_has_another_row_than_somebody_knows(
 def test_the_cache_knows_services_and_what_is_in_memory_more_than_that(
     witnesses: Witnesses, store: MemoryStore
 ) -> None:
-    committed = store.load()
+    committed = committed_in(store)
     ahead = replace(committed.services["b"], revision=9)
     cached = replace(committed, services={**committed.services, "b": ahead})
     witnesses.at_start(Mark(0, 0), NOBODY, cached)

@@ -33,6 +33,7 @@ from config_manager.storage.store import DatabaseUnavailable, DiskFull
 from config_manager.storage.terms import Terms
 from config_manager.storage.vouching import Vouching
 from tests.api.asgi import TOKEN, Answer, Caller
+from tests.storage.makers import committed_in
 
 SECRETS = "/api/v1/secrets"
 PIN = SECRETS + "/door/pin"
@@ -130,7 +131,7 @@ async def test_each_reveal_is_a_row_of_its_own_and_no_revision(house: House) -> 
     for _ in range(3):
         await house.reveal()
     assert [row["action"] for row in house.audited()[before:]] == ["secret.reveal"] * 3
-    assert house.store.load().revision == 1
+    assert committed_in(house.store).revision == 1
 
 
 async def test_an_older_version_can_be_shown_by_its_number(house: House) -> None:
@@ -373,7 +374,7 @@ async def test_a_deletion_leaves_the_services_values_and_its_other_secrets(house
     await house.set()
     await house.set("other", name="code")
     await house.ask("DELETE", PIN)
-    state = house.store.load().services["door"]
+    state = committed_in(house.store).services["door"]
     assert (state.stored, state.secrets) == ({"volume": 3}, {"code": 1})
     assert (await house.reveal(SECRETS + "/door/code")).json["value"] == "other"
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,33 +13,24 @@ from hypothesis import strategies as st
 from config_manager.config.sealed_file import SealBroken, SealedFile, derive_key
 from config_manager.config.world import Disk, World
 from tests.config.makers import STEADY
+from tests.ram_disk import FilesInMemory, PowerCut
 
 KEY = b"k" * 32
 PATH = Path("/state/stt-worker.lkg")
 PREVIOUS = Path("/state/stt-worker.lkg.previous")
 
 
-class PowerCut(Exception):
-    """Nothing after this instant happens."""
-
-
 @dataclass
-class RamDisk:
+class RamDisk(FilesInMemory):
     """Files that outlive a power cut. cut_at: the write that is interrupted, counted from 0.
 
     written: how much of that write arrives; None is none of it. A disk that keeps its promise
     (`write_atomic`) writes nothing or everything; one that lies writes a part.
     """
 
-    files: dict[Path, bytes] = field(default_factory=dict)
     cut_at: int | None = None
     written: int | None = None
     writes: int = 0
-
-    def read(self, path: Path) -> bytes:
-        if path not in self.files:
-            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
-        return self.files[path]
 
     def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         assert mode == 0o600
@@ -52,21 +41,6 @@ class RamDisk:
             raise PowerCut
         self.files[path] = data
 
-    def write_pieces(self, path: Path, pieces: Iterable[bytes], *, mode: int = 0o600) -> None:
-        raise NotImplementedError
-
-    def append(self, path: Path, data: bytes, *, at: int) -> None:
-        raise NotImplementedError
-
-    def create(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
-        raise NotImplementedError
-
-    def make_directory(self, path: Path, *, mode: int = 0o700) -> None:
-        raise NotImplementedError
-
-    def lock(self, directory: Path) -> AbstractContextManager[None]:
-        raise NotImplementedError
-
     def rename(self, old: Path, new: Path) -> None:
         self.writes += 1
         cut = self.cut_at == self.writes - 1
@@ -74,9 +48,6 @@ class RamDisk:
             self.files[new] = self.files.pop(old)
         if cut:
             raise PowerCut
-
-    def exists(self, path: Path) -> bool:
-        return path in self.files
 
 
 class Counting:

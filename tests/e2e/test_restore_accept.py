@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +18,7 @@ from config_manager.config import wire
 from config_manager.config.documents import Receipt, Running
 from tests.api.asgi import Caller, on_disk
 from tests.config.makers import sign
-from tests.dying import accept
+from tests.dying import accept, dies
 from tests.e2e.kept import (
     Kept,
     contents,
@@ -42,6 +40,7 @@ from tests.earlier import (
     python,
     unpack,
 )
+from tests.file_systems import file_system, fill
 from tests.processes import (
     MOSQUITTO,
     TOKEN,
@@ -621,14 +620,7 @@ def test_killed_at_any_line_it_can_be_repeated_and_ends_well(
     )
     copies = directory / "copies"
     copies.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.dying", "accept", str(start), str(copies)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    deaths = int(done.stdout)
+    deaths = dies("accept", start, copies)
     assert deaths > 40
 
     async def ends_well(data: Path) -> tuple[str, int]:
@@ -652,19 +644,8 @@ def test_killed_at_any_line_it_can_be_repeated_and_ends_well(
 @pytest.fixture
 def small(shop: tuple[Processes, Path]) -> Iterator[Path]:
     """A file system of its own."""
-    place = shop[1] / "small"
-    place.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "none", str(place)],
-        capture_output=True,
-        check=False,
-    )
-    if made.returncode:
-        pytest.skip("nothing can be mounted here")
-    try:
+    with file_system(shop[1] / "small", "4m") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def test_on_a_full_disk_it_is_one_line_and_exit_3_and_can_be_repeated(
@@ -673,13 +654,7 @@ def test_on_a_full_disk_it_is_one_line_and_exit_3_and_can_be_repeated(
     processes, _ = shop
     for leave_kib in (0, 16, 32, 48, 64, 96, 128, 160, 192):
         data = timelines.old.copy(small / "data")
-        ballast = small / "ballast"
-        with ballast.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(b"\0" * 4096)
-            except OSError:
-                file.truncate(file.tell() - leave_kib * 1024)
+        ballast = fill(small, leave_kib)
         code, told = processes.run("restore", "--accept", "--data-dir", str(data))
         if code != 0:
             assert code == 3, (leave_kib, told.text)

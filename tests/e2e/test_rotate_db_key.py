@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,8 +16,9 @@ from config_manager.storage.keys import KeyRing
 from config_manager.storage.recovery import FILE, open_sealed
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.vouching import Vouching
+from tests.dying import dies
 from tests.processes import COMMAND, Processes
-from tests.storage.makers import CATALOGUE
+from tests.storage.makers import CATALOGUE, committed_in
 
 BIG_ROWS = 3_000
 """of 4 kB: enough that writing all of it anew takes a while"""
@@ -163,14 +162,7 @@ def test_killed_at_any_line_the_next_start_opens_it_and_the_next_run_completes_i
     stopped: tuple[Processes, Path, str], tmp_path: Path
 ) -> None:
     processes, start, recovery_key = stopped
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.dying", "rekey", str(start), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=True,
-    )
-    deaths = int(done.stdout)
+    deaths = dies("rekey", start, tmp_path)
     assert deaths > 50
     old = key_in(start)
     opened_by_old = opened_by_new = 0
@@ -192,7 +184,7 @@ def test_killed_at_any_line_the_next_start_opens_it_and_the_next_run_completes_i
             at="x",
             fresh=False,
         )
-        state = store.load().services["one"]
+        state = committed_in(store).services["one"]
         assert (state.stored, state.secrets) == ({"a": 1}, {"pin": 1}), line
         store.close()
         if key != old:

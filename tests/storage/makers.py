@@ -59,6 +59,14 @@ class Counting:
         return 0.5
 
 
+def committed_in(store: Store) -> Committed:
+    """What it keeps, of which every row can be read."""
+    with store.snapshot() as snapshot:
+        kept = snapshot.kept()
+    assert kept.odd == ()
+    return kept.committed
+
+
 class Hand:
     """Decides one write after the other and commits each, at a second a write."""
 
@@ -84,13 +92,13 @@ class Hand:
         )
 
     def write(self, intent: Intent, **how: Any) -> Decision:
-        decision = self.decide(self.store.load(), intent, **how)
+        decision = self.decide(committed_in(self.store), intent, **how)
         self.store.commit([decision.change])
         return decision
 
     def batch(self, *intents: Intent) -> list[Decision]:
         """Decided each on top of the one before, committed together."""
-        state, decisions = self.store.load(), list[Decision]()
+        state, decisions = committed_in(self.store), list[Decision]()
         for intent in intents:
             decisions.append(self.decide(state, intent))
             state = decisions[-1].change.after

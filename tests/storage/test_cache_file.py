@@ -8,7 +8,6 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from config_manager.storage.state import Committed
 from config_manager.storage.writes import Delete, NewEpoch, Put
 from tests.earlier import DATA, SERVER
 from tests.platter import REPLACED, platter
+from tests.ram_disk import FilesInMemory, PowerCut
 from tests.storage import makers as m
 
 KEY = b"k" * 32
@@ -32,17 +32,12 @@ PREVIOUS = Path("/data/config.lkg.previous")
 NONCES = m.Counting()
 
 
-class PowerCut(Exception):
-    """Nothing after this instant happens."""
-
-
 @dataclass
-class RamDisk:
+class RamDisk(FilesInMemory):
     """Files that outlive a power cut. cut_at: the call that is interrupted, counted from 0; written: how
     many bytes of what it appends arrive, and whether a rename does. full: each append and each write
     fails; the append after so many bytes."""
 
-    files: dict[Path, bytes] = field(default_factory=dict)
     cut_at: int | None = None
     written: int = 0
     full: int | None = None
@@ -53,11 +48,6 @@ class RamDisk:
         """Whether this one is cut."""
         self.calls.append(name)
         return self.cut_at == len(self.calls) - 1
-
-    def read(self, path: Path) -> bytes:
-        if path not in self.files:
-            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
-        return self.files[path]
 
     def write_pieces(self, path: Path, pieces: Iterable[bytes], *, mode: int = 0o600) -> None:
         assert mode == 0o600
@@ -88,21 +78,6 @@ class RamDisk:
             self.files[new] = self.files.pop(old)
         if cut:
             raise PowerCut
-
-    def exists(self, path: Path) -> bool:
-        return path in self.files
-
-    def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
-        raise NotImplementedError
-
-    def create(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
-        raise NotImplementedError
-
-    def make_directory(self, path: Path, *, mode: int = 0o700) -> None:
-        raise NotImplementedError
-
-    def lock(self, directory: Path) -> AbstractContextManager[None]:
-        raise NotImplementedError
 
 
 def opened(disk: RamDisk | SystemDisk, path: Path = PATH, key: bytes = KEY) -> CacheFile:

@@ -124,7 +124,7 @@ def test_at_a_first_start_an_empty_file_and_what_lies_beside_it_are_begun_anew(
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).write_bytes(b"left over" if suffix else b"")
     store = m.open_sql(path)
-    assert store.load() == m.empty()
+    assert m.committed_in(store) == m.empty()
     store.close()
 
 
@@ -303,7 +303,7 @@ def test_a_database_that_was_killed_before_its_first_migration_is_migrated(tmp_p
         connection.execute("PRAGMA user_version = 0")
     assert path.stat().st_size > 0
     store = m.open_sql(path)
-    assert store.load() == m.empty()
+    assert m.committed_in(store) == m.empty()
     store.close()
 
 
@@ -413,7 +413,7 @@ def test_nothing_of_what_was_written_can_be_read_in_the_files(tmp_path: Path) ->
             value=Secret(distinctive["secret"]),
         )
     )
-    state = store.load()
+    state = m.committed_in(store)
     accepted = AcceptAdminToken("admin", distinctive["token hash"]).decide(state, m.START)
     who = Administrator("settings", None, "2027-01-15T08:00:00.000Z", "id")
     store.commit([administrate(state, accepted, who)])

@@ -25,7 +25,7 @@ from config_manager.storage import database
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.sql_store import SqlStore
 from config_manager.storage.state import Change, HistoryQuery
-from config_manager.storage.store import DatabaseBusy, DatabaseUnavailable, DiskFull, Store
+from config_manager.storage.store import DatabaseBusy, DatabaseUnavailable, DiskFull, Odd, Store
 from config_manager.storage.terms import Precondition
 from config_manager.storage.writes import Delete, Intent, NewEpoch, Patch, Put, SetSecret
 from tests.storage import makers as m
@@ -70,7 +70,7 @@ def test_of_a_hundred_simultaneous_writers_with_one_expected_revision_one_wins(h
         with turn:  # the port promises one call at a time
             intent = Put(service="a", values={"winner": number}, preconditions=AT_1)
             try:
-                store.commit([hand.decide(store.load(), intent).change])
+                store.commit([hand.decide(m.committed_in(store), intent).change])
             except RevisionConflict as conflict:
                 assert conflict.current_revision == 2
                 return False
@@ -79,8 +79,8 @@ def test_of_a_hundred_simultaneous_writers_with_one_expected_revision_one_wins(h
     with ThreadPoolExecutor(100) as pool:
         won = list(pool.map(write, range(100)))
     assert won.count(True) == 1
-    assert store.load().revision == 2
-    assert store.load().services["a"].stored == {"winner": won.index(True)}
+    assert m.committed_in(store).revision == 2
+    assert m.committed_in(store).services["a"].stored == {"winner": won.index(True)}
     assert len(store.history(HistoryQuery("a")).entries) == 2
 
 
@@ -106,7 +106,7 @@ def test_of_stores_that_share_a_file_against_the_rules_one_wins_and_the_rest_sto
     for store in stores:
         store.close()
     assert won.count(True) == 1
-    after = hand.store.load()
+    after = m.committed_in(hand.store)
     assert (after.revision, after.services["a"].stored) == (2, {"winner": won.index(True)})
     assert m.broken_link(list(hand.store.audit()), after.audit_head) is None
 
@@ -129,13 +129,13 @@ def test_writes_that_waited_together_are_one_transaction(hand: Hand, store: SqlS
         "BEGIN IMMEDIATE",
         "COMMIT",
     ]
-    assert store.load().revision == 20
+    assert m.committed_in(store).revision == 20
 
 
 def test_a_batch_whose_last_write_can_not_be_stored_leaves_none_of_it(
     hand: Hand, store: SqlStore
 ) -> None:
-    before = store.load()
+    before = m.committed_in(store)
     first = hand.decide(before, Put(service="a", values={})).change
     last = hand.decide(first.after, Put(service="b", values={})).change
     broken = Change(
@@ -143,13 +143,13 @@ def test_a_batch_whose_last_write_can_not_be_stored_leaves_none_of_it(
     )  # its audit row is there already
     with pytest.raises(DatabaseUnavailable):
         store.commit([first, broken])
-    assert store.load() == before
+    assert m.committed_in(store) == before
     assert list(store.audit()) == []
     hand.write(Put(service="c", values={}))
 
 
 def test_others_see_nothing_of_what_is_staged(hand: Hand, path: Path, store: SqlStore) -> None:
-    change = hand.decide(store.load(), Put(service="a", values={})).change
+    change = hand.decide(m.committed_in(store), Put(service="a", values={})).change
     store.stage([change])
     assert read_elsewhere(path, "SELECT revision FROM counters") == [(0,)]
     assert read_elsewhere(path, "SELECT * FROM outbox") == []
@@ -161,10 +161,10 @@ def test_others_see_nothing_of_what_is_staged(hand: Hand, path: Path, store: Sql
 def test_what_is_staged_and_never_committed_is_gone(hand: Hand, path: Path) -> None:
     hand.write(Put(service="a", values={"x": 1}))
     twin = m.open_sql(path, fresh=False)
-    committed = twin.load()
+    committed = m.committed_in(twin)
     twin.stage([m.decide(committed, Put(service="a", values={"x": 2})).change])
     twin.close()
-    assert hand.store.load() == committed
+    assert m.committed_in(hand.store) == committed
     hand.write(Put(service="a", values={"x": 3}))
 
 
@@ -179,7 +179,7 @@ def test_a_copy_of_the_files_taken_after_a_commit_holds_it(
     for name in ("config.db", "config.db-wal"):
         shutil.copy(path.with_name(name), copy / name)
     again = m.open_sql(copy / "config.db", fresh=False)
-    assert again.load() == expected
+    assert m.committed_in(again) == expected
     again.close()
 
 
@@ -263,7 +263,7 @@ def test_the_log_beside_a_damaged_file_outlives_the_store_and_makes_the_file_goo
         assert log_of(path).read_bytes() == log, "nor does a start touch it"
     path.write_bytes(good)
     again = m.open_sql(path, fresh=False)
-    assert again.load() == expected
+    assert m.committed_in(again) == expected
     again.verify()
     again.close()
     assert [p.name for p in path.parent.iterdir()] == ["config.db"]
@@ -293,8 +293,11 @@ def test_a_store_put_together_from_two_states_is_told_from_one(path: Path) -> No
             "not-audited: history a"
         ]
     store._writer.execute("UPDATE configurations SET stored = substr(stored, 2)")
+    with store.snapshot() as snapshot:
+        assert snapshot.kept().odd == (Odd("", "a"),)
+    store._writer.execute("UPDATE history SET changes = substr(changes, 2)")
     with pytest.raises(DatabaseUnavailable, match="never written"):
-        store.load()
+        store.history(HistoryQuery("a"))
     store.close()
 
 
@@ -306,7 +309,7 @@ def test_a_file_that_comes_back_as_it_was_is_written_again(path: Path, hand: Han
     path.with_name("moved.db").rename(path)
     hand.store.probe()
     hand.write(Put(service="a", values={"x": 3}))
-    assert hand.store.load().revision == 2
+    assert m.committed_in(hand.store).revision == 2
 
 
 @pytest.mark.parametrize(
@@ -316,7 +319,7 @@ def test_a_file_that_comes_back_as_it_was_is_written_again(path: Path, hand: Han
         lambda store: store.idempotency("key", since=0),
         lambda store: store.secrets("a"),
         lambda store: store.probe(),
-        lambda store: store.load(),
+        lambda store: m.committed_in(store),
     ],
     ids=["history", "idempotency", "secrets", "probe", "load"],
 )
@@ -341,7 +344,7 @@ def test_probing_finds_damage_that_the_page_cache_hides(path: Path) -> None:
     Hand(store).write(Put(service="a", values={"x": "v" * 50_000}))
     store.close()
     store = m.open_sql(path, fresh=False)
-    store.load()
+    m.committed_in(store)
     store.probe()
     pages = path.stat().st_size // 4096
     with path.open("r+b") as file:
@@ -358,7 +361,7 @@ def test_an_open_store_holds_its_locks_though_others_open_and_close_the_file(
 ) -> None:
     """Closing any descriptor of a file drops the process's POSIX locks on it; SQLite knows of its
     own connections, so a probe in the middle of a transaction must not cost the lock."""
-    change = hand.decide(store.load(), Put(service="a", values={})).change
+    change = hand.decide(m.committed_in(store), Put(service="a", values={})).change
     store.stage([change])
     store.probe()
     with closing(database.connect(path, DB_KEY)) as stranger:
@@ -371,14 +374,14 @@ def test_an_open_store_holds_its_locks_though_others_open_and_close_the_file(
 def test_a_store_that_is_not_to_wait_says_at_once_that_somebody_holds_the_lock(
     hand: Hand, path: Path, store: SqlStore
 ) -> None:
-    change = hand.decide(store.load(), Put(service="a", values={})).change
+    change = hand.decide(m.committed_in(store), Put(service="a", values={})).change
     with closing(database.connect(path, DB_KEY)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
         with pytest.raises(DatabaseBusy, match="locked"):
             store.stage([change], wait=False)
         stranger.execute("ROLLBACK")
     store.commit([change])
-    assert store.load().revision == 1
+    assert m.committed_in(store).revision == 1
 
 
 # ── no space ───────────────────────────────────────────────────────────────────────────────────
@@ -392,11 +395,11 @@ def test_a_full_disk_refuses_the_write_keeps_the_rest_and_goes_on_when_there_is_
     store._writer.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(DiskFull):
         store.commit([hand.decide(before, Put(service="a", values={"x": "v" * 50_000})).change])
-    assert store.load() == before
+    assert m.committed_in(store) == before
     store.probe()
     store._writer.execute("PRAGMA max_page_count = 1000000")
     hand.write(Put(service="a", values={"x": "v" * 50_000}))
-    assert store.load().revision == 2
+    assert m.committed_in(store).revision == 2
 
 
 # ── what only SQL keeps ────────────────────────────────────────────────────────────────────────
@@ -435,7 +438,7 @@ def test_older_versions_of_a_secret_stay_sealed_in_the_database(hand: Hand, path
 def test_idempotency_rows_older_than_a_day_are_swept_by_the_next(hand: Hand, path: Path) -> None:
     day = 24 * 3600
     for key, at in (("old", 0.0), ("edge", 1.0), ("new", day + 1.0)):
-        change = hand.decide(hand.store.load(), Put(service="a", values={})).change
+        change = hand.decide(m.committed_in(hand.store), Put(service="a", values={})).change
         record = m.record(key, m.START + at)
         hand.store.commit([replace(change, idempotency=record)])
     assert read_elsewhere(path, "SELECT key FROM idempotency ORDER BY at") == [("edge",), ("new",)]
@@ -472,7 +475,7 @@ def test_the_first_epoch_is_the_one_of_the_first_start(path: Path) -> None:
         at=rfc3339(m.START + 9),
         fresh=False,
     )
-    assert again.load().epoch == m.FIRST_EPOCH
+    assert m.committed_in(again).epoch == m.FIRST_EPOCH
     again.close()
 
 
@@ -567,7 +570,7 @@ def test_no_sequence_of_writes_tells_the_two_stores_apart(
 
 def seen_from_outside(store: Store) -> list[str]:
     """As text, because 1 and true are equal to Python."""
-    state = store.load()
+    state = m.committed_in(store)
     return [
         repr((state.epoch, state.revision, state.audit_head)),
         *(repr(state.services[name]) for name in sorted(state.services)),
@@ -612,7 +615,7 @@ def test_a_page_is_read_beside_a_transaction_and_shows_what_was_committed(hand: 
     store = hand.store
     assert isinstance(store, SqlStore)
     hand.write(Put(service="a", values={"k": 1}))
-    store.stage([hand.decide(store.load(), Put(service="a", values={"k": 2})).change])
+    store.stage([hand.decide(m.committed_in(store), Put(service="a", values={"k": 2})).change])
     with ThreadPoolExecutor(1) as reader:
         assert len(reader.submit(store.history, HistoryQuery("a")).result(10).entries) == 1
         assert len(reader.submit(store.audit).result(10)) == 1

@@ -78,7 +78,7 @@ def hand(store: Store) -> Hand:
 
 
 def test_a_new_store_is_the_empty_state_and_has_nothing_of_anything(store: Store) -> None:
-    assert store.load() == m.empty()
+    assert m.committed_in(store) == m.empty()
     assert store.history(HistoryQuery("door")).entries == ()
     assert store.history(HistoryQuery("door")).next_before is None
     assert store.idempotency("k", since=0) is None
@@ -93,8 +93,8 @@ def test_a_new_store_is_the_empty_state_and_has_nothing_of_anything(store: Store
 
 def test_what_load_gives_is_what_was_decided(hand: Hand) -> None:
     change = hand.write(Put(service="door", values={"volume": 3})).change
-    assert hand.store.load() == change.after
-    state = hand.store.load().services["door"]
+    assert m.committed_in(hand.store) == change.after
+    state = m.committed_in(hand.store).services["door"]
     assert (state.revision, state.version, state.mark) == (1, 1, Mark(1, 1))
     assert state.stored == {"volume": 3}
     assert state.effective == {"volume": 3, "greeting": None}
@@ -105,7 +105,7 @@ def test_what_load_gives_is_what_was_decided(hand: Hand) -> None:
 def test_revisions_count_all_writes_and_versions_those_of_one_service(hand: Hand) -> None:
     for service in ("a", "b", "a", "a", "b"):
         hand.write(Put(service=service, values={}))
-    state = hand.store.load()
+    state = m.committed_in(hand.store)
     assert state.revision == 5
     assert [(s.service, s.revision, s.version) for s in map(state.services.__getitem__, "ab")] == [
         ("a", 4, 3),
@@ -123,21 +123,21 @@ def test_a_put_that_changes_nothing_is_a_revision_with_no_changes(hand: Hand) ->
 def test_put_replaces_and_patch_merges(hand: Hand) -> None:
     hand.write(Put(service="a", values={"x": 1, "y": {"deep": 1, "gone": 2}}))
     hand.write(Patch(service="a", patch={"y": {"gone": None}, "z": [1]}))
-    assert hand.store.load().services["a"].stored == {"x": 1, "y": {"deep": 1}, "z": [1]}
+    assert m.committed_in(hand.store).services["a"].stored == {"x": 1, "y": {"deep": 1}, "z": [1]}
     hand.write(Put(service="a", values={"only": True}))
-    assert hand.store.load().services["a"].stored == {"only": True}
+    assert m.committed_in(hand.store).services["a"].stored == {"only": True}
 
 
 def test_a_deleted_service_stays_as_a_tombstone_and_its_version_goes_on(hand: Hand) -> None:
     hand.write(Put(service="a", values={"x": 1}))
     hand.write(Delete(service="a"))
-    state = hand.store.load()
+    state = m.committed_in(hand.store)
     assert state.live("a") is None
     assert (state.services["a"].deleted, state.services["a"].version) == (True, 2)
-    assert hand.store.load().services["a"].stored == {}
+    assert m.committed_in(hand.store).services["a"].stored == {}
     again = hand.write(Put(service="a", values={"x": 2}))
     assert again.first
-    assert hand.store.load().services["a"].version == 3
+    assert m.committed_in(hand.store).services["a"].version == 3
     actions = [entry.action for entry in hand.store.history(HistoryQuery("a")).entries]
     assert actions == ["put", "delete", "put"]
 
@@ -146,7 +146,7 @@ def test_an_epoch_is_one_revision_of_all_its_services(hand: Hand) -> None:
     hand.write(Put(service="a", values={"x": 1}))
     hand.write(Put(service="stays", values={"x": 1}))
     change = hand.write(NewEpoch(services={"a": {"x": 2}, "b": {}}), reason="spring").change
-    state = hand.store.load()
+    state = m.committed_in(hand.store)
     assert state == change.after
     assert state.epoch == change.after.epoch != m.FIRST_EPOCH
     assert (state.epoch.seq, state.revision) == (2, 3)
@@ -166,7 +166,7 @@ def test_a_secret_is_a_revision_that_names_its_version_and_keeps_its_value_seale
     hand.write(Put(service="door", values={"volume": 3}))
     hand.write(SetSecret(service="door", name="pin", value=Secret("1234")))
     hand.write(SetSecret(service="door", name="pin", value=Secret("5678")))
-    state = hand.store.load().services["door"]
+    state = m.committed_in(hand.store).services["door"]
     assert (state.revision, state.secrets, state.stored) == (3, {"pin": 2}, {"volume": 3})
     (sealed,) = hand.store.secrets("door")
     assert (sealed.name, sealed.version) == ("pin", 2)
@@ -194,12 +194,12 @@ def test_every_version_is_kept_until_the_secret_is_deleted_and_its_number_goes_o
     assert kept("door") == kept("door", "pin") == [("door", "pin", 1), ("door", "pin", 2)]
     assert kept("door", "other") == []
     change = hand.write(DeleteSecret(service="door", name="pin")).change
-    assert hand.store.load() == change.after
+    assert m.committed_in(hand.store) == change.after
     assert change.after.services["door"].secrets == {}
     assert kept() == [("a", "key", 1)]
     hand.write(SetSecret(service="door", name="pin", value=Secret("three")))
     assert kept("door") == [("door", "pin", 3)]
-    assert hand.store.load().registered("secret-retired") == {}
+    assert m.committed_in(hand.store).registered("secret-retired") == {}
 
 
 def test_a_secret_that_is_deleted_and_set_in_one_batch_is_the_new_one(hand: Hand) -> None:
@@ -230,7 +230,7 @@ def test_what_is_sealed_under_other_keys_comes_in_pages_and_is_sealed_anew(hand:
     rest = hand.store.secrets_under_other_keys(new_box.key_id, after=("b", "s", 1), limit=10)
     assert [(s.service, s.version) for s in rest] == [("b", 2), ("c", 1), ("c", 2)]
     gone = replace(page[0], version=9)
-    before = hand.store.load()
+    before = m.committed_in(hand.store)
     hand.store.reseal(
         [
             new_box.seal(s.service, s.name, s.version, hand.box.open(s), s.updated_at)
@@ -239,7 +239,7 @@ def test_what_is_sealed_under_other_keys_comes_in_pages_and_is_sealed_anew(hand:
         + [replace(gone, key_id=new_box.key_id)]
     )
     assert hand.store.count_secrets(new_box.key_id) == (2, 6)
-    assert hand.store.load() == before
+    assert m.committed_in(hand.store) == before
     (one, two) = hand.store.secret_versions("a")
     assert [new_box.open(s).reveal() for s in (one, two)] == ["1", "2"]
     left = hand.store.secrets_under_other_keys(new_box.key_id, limit=10)
@@ -252,7 +252,7 @@ def test_if_match_lets_one_of_two_through(hand: Hand) -> None:
     with pytest.raises(RevisionConflict) as caught:
         hand.write(Put(service="a", values={"x": 3}, preconditions=AT_1))
     assert caught.value.current_revision == 2
-    assert hand.store.load().services["a"].stored == {"x": 2}
+    assert m.committed_in(hand.store).services["a"].stored == {"x": 2}
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_if_match_lets_one_of_two_through(hand: Hand) -> None:
 )
 def test_any_json_value_comes_back_as_it_was(hand: Hand, value: object) -> None:
     hand.write(Put(service="a", values={"k": value}))
-    back = hand.store.load().services["a"].stored["k"]
+    back = m.committed_in(hand.store).services["a"].stored["k"]
     assert repr(back) == repr(value)  # 1, 1.0 and True are equal, but not the same
     (entry,) = hand.store.history(HistoryQuery("a")).entries
     nulls = ("new",) if value is None else ()
@@ -279,7 +279,7 @@ def test_a_batch_is_committed_whole_and_in_order(hand: Hand) -> None:
         SetSecret(service="door", name="pin", value=Secret("1")),
         Delete(service="a"),
     )
-    state = hand.store.load()
+    state = m.committed_in(hand.store)
     assert state.revision == 4
     assert [row.revision for row in hand.store.audit()] == [1, 2, 3, 4]
     assert [e.revision for e in hand.store.history(HistoryQuery("a")).entries] == [4, 2, 1]
@@ -287,27 +287,27 @@ def test_a_batch_is_committed_whole_and_in_order(hand: Hand) -> None:
 
 def test_nobody_sees_what_is_staged_until_it_is_committed(hand: Hand) -> None:
     store = hand.store
-    before = store.load()
+    before = m.committed_in(store)
     decision = hand.decide(before, SetSecret(service="door", name="pin", value=Secret("1")))
     change = replace(decision.change, idempotency=m.record("k", m.START))
     store.stage([change])
-    assert store.load() == before
+    assert m.committed_in(store) == before
     assert store.history(HistoryQuery("door")).entries == ()
     assert store.idempotency("k", since=0) is None
     assert (list(store.secrets("door")), list(store.audit()), list(store.pending())) == ([], [], [])
     store.commit_staged()
-    assert store.load() == change.after
+    assert m.committed_in(store) == change.after
     assert store.idempotency("k", since=0) == change.idempotency
     assert len(store.secrets("door")) == len(store.audit()) == len(store.pending()) == 1
 
 
 def test_a_change_decided_on_an_older_state_is_refused_and_leaves_nothing(hand: Hand) -> None:
-    stale = hand.decide(hand.store.load(), Put(service="a", values={"x": "stale"}))
+    stale = hand.decide(m.committed_in(hand.store), Put(service="a", values={"x": "stale"}))
     hand.write(Put(service="b", values={}))
-    committed = hand.store.load()
+    committed = m.committed_in(hand.store)
     with pytest.raises(RuntimeError, match="somebody else wrote"):
         hand.store.commit([stale.change])
-    assert hand.store.load() == committed
+    assert m.committed_in(hand.store) == committed
     hand.write(Put(service="a", values={"x": "next"}))
     assert [entry.revision for entry in hand.store.audit()] == [1, 2]
 
@@ -317,10 +317,10 @@ def test_a_change_decided_on_a_twin_of_the_same_revision_is_refused(hand: Hand) 
     twin = m.after(Put(service="a", values={"x": "twin"}))
     hand.write(Put(service="a", values={"x": "ours"}))
     stranger = hand.decide(twin, Put(service="a", values={"x": "twin again"}))
-    assert stranger.change.before.revision == hand.store.load().revision
+    assert stranger.change.before.revision == m.committed_in(hand.store).revision
     with pytest.raises(RuntimeError):
         hand.store.commit([stranger.change])
-    assert hand.store.load().services["a"].stored == {"x": "ours"}
+    assert m.committed_in(hand.store).services["a"].stored == {"x": "ours"}
 
 
 # ── history ────────────────────────────────────────────────────────────────────────────────────
@@ -435,7 +435,7 @@ def test_a_page_of_history_ends_with_the_entry_that_makes_it_large(hand: Hand) -
 def test_the_audit_chain_recomputes_and_ends_in_the_head(written: Store) -> None:
     rows = list(written.audit())
     assert [row.revision for row in rows] == list(range(1, 8))
-    assert m.broken_link(rows, written.load().audit_head) is None
+    assert m.broken_link(rows, m.committed_in(written).audit_head) is None
 
 
 @pytest.mark.parametrize(
@@ -460,7 +460,7 @@ def test_the_audit_ends_with_the_row_that_reaches_the_size(
 
 
 def remember(hand: Hand, key: str, at: float, answer: bytes = b"{}") -> None:
-    change = hand.decide(hand.store.load(), Put(service="a", values={})).change
+    change = hand.decide(m.committed_in(hand.store), Put(service="a", values={})).change
     hand.store.commit([replace(change, idempotency=m.record(key, at, answer))])
 
 
@@ -544,7 +544,7 @@ class Keeps:
 
 
 def administer(hand: Hand, what: Keeps) -> Change:
-    before = hand.store.load()
+    before = m.committed_in(hand.store)
     who = Administrator("ada", "because", "2027-01-15T08:00:00.000Z", "id")
     change = administrate(before, what.decide(before, 0.0), who)
     hand.store.commit([change])
@@ -555,10 +555,10 @@ def test_a_registry_row_is_kept_replaced_and_removed(hand: Hand) -> None:
     administer(hand, Keeps("a", {"n": 1}))
     administer(hand, Keeps("b", {"n": 2}))
     administer(hand, Keeps("a", {"n": 3}))
-    assert hand.store.load().registered("thing") == {"a": {"n": 3}, "b": {"n": 2}}
+    assert m.committed_in(hand.store).registered("thing") == {"a": {"n": 3}, "b": {"n": 2}}
     hand.write(Put(service="door", values={}))
     administer(hand, Keeps("b", None))
-    assert hand.store.load().registered("thing") == {"a": {"n": 3}}
+    assert m.committed_in(hand.store).registered("thing") == {"a": {"n": 3}}
 
 
 def test_an_administration_is_a_row_of_the_same_chain_and_no_revision(hand: Hand) -> None:
@@ -567,19 +567,19 @@ def test_an_administration_is_a_row_of_the_same_chain_and_no_revision(hand: Hand
     hand.write(Put(service="a", values={}))
     rows = list(hand.store.audit())
     assert [(row.seq, row.revision) for row in rows] == [(1, 1), (2, 1), (3, 2)]
-    assert m.broken_link(rows, hand.store.load().audit_head) is None
+    assert m.broken_link(rows, m.committed_in(hand.store).audit_head) is None
     assert json.loads(rows[1].body)["details"] == {"key": "x"}
 
 
 def test_bookkeeping_leaves_the_chain_alone(hand: Hand) -> None:
     administer(hand, Keeps("x", {"used": 1}, audited=False))
     assert list(hand.store.audit()) == []
-    assert hand.store.load().registered("thing") == {"x": {"used": 1}}
+    assert m.committed_in(hand.store).registered("thing") == {"x": {"used": 1}}
 
 
 # a change decided on a state that has moved on since is a second writer's
 def test_an_administration_decided_on_an_older_state_is_not_committed(hand: Hand) -> None:
-    decided = hand.decide(hand.store.load(), Put(service="a", values={}))
+    decided = hand.decide(m.committed_in(hand.store), Put(service="a", values={}))
     administer(hand, Keeps("x", {}))
     with pytest.raises(RuntimeError, match="somebody else wrote"):
         hand.store.commit([decided.change])
@@ -600,8 +600,8 @@ def test_a_restart_changes_nothing(kind: Kind) -> None:
 
     def everything(store: Store) -> tuple[object, ...]:
         return (
-            store.load(),
-            [list(state.effective) for state in store.load().services.values()],
+            m.committed_in(store),
+            [list(state.effective) for state in m.committed_in(store).services.values()],
             [store.history(HistoryQuery(name)) for name in ("door", "a", "b")],
             list(store.audit()),
             [list(store.secrets(name)) for name in ("door", "a")],
@@ -634,16 +634,16 @@ def make_well(store: Store) -> None:
 
 def test_a_commit_that_fails_keeps_nothing_and_the_next_one_works(hand: Hand) -> None:
     hand.write(Put(service="a", values={"x": 1}))
-    before = hand.store.load()
+    before = m.committed_in(hand.store)
     make_fail(hand.store)
     with pytest.raises(DatabaseUnavailable):
         hand.store.commit([hand.decide(before, Put(service="a", values={"x": 2})).change])
     make_well(hand.store)
-    assert hand.store.load() == before
+    assert m.committed_in(hand.store) == before
     assert len(hand.store.audit()) == len(hand.store.history(HistoryQuery("a")).entries) == 1
     hand.write(Put(service="a", values={"x": 3}))
-    assert hand.store.load().services["a"].stored == {"x": 3}
+    assert m.committed_in(hand.store).services["a"].stored == {"x": 3}
 
 
 def test_the_epoch_of_a_store_is_the_one_it_was_made_with(store: Store) -> None:
-    assert store.load().epoch == Epoch(1, m.FIRST_EPOCH.id)
+    assert m.committed_in(store).epoch == Epoch(1, m.FIRST_EPOCH.id)

@@ -50,7 +50,7 @@ DEVICE = Device("door", "ada", b"s" * 32, b"e" * 32, AT, "ada")
 
 
 def administer(store: Store, what: Administration[Any]) -> None:
-    before = store.load()
+    before = m.committed_in(store)
     store.commit([administrate(before, what.decide(before, m.START), ADA)])
 
 
@@ -151,7 +151,7 @@ def test_no_sequence_of_writes_is_foreign_and_the_replay_is_what_is_there(
             continue
     judgement = judged(memory)
     assert judgement.not_audited == ()
-    committed = memory.load()
+    committed = m.committed_in(memory)
     assert {
         name: (one.stored, one.secrets, one.deleted, one.version, one.revision)
         for name, one in judgement.replay.services.items()
@@ -281,7 +281,7 @@ def test_a_registry_row_that_is_edited_is_found(
         "UPDATE registry SET value = ? WHERE kind = ? AND key = ?", (edited, kind, key)
     )
     assert reasons(store) == [f"not-audited: registry {kind}/{key}"]
-    left = without(store.load(), judged(store).foreign)
+    left = without(m.committed_in(store), judged(store).foreign)
     assert key not in left.registered(kind)
 
 
@@ -314,7 +314,7 @@ def test_what_nobody_decides_may_change(store: SqlStore, stranger: Connection) -
 def test_a_row_that_somebody_appends_with_every_hash_right_moves_an_end_that_is_sealed(
     store: SqlStore, stranger: Connection
 ) -> None:
-    before = store.load()
+    before = m.committed_in(store)
     forged = m.decide(before, Put(service="door", values={"volume": 9}), by="ada").change
     forger = SqlStore.open(
         Path(store._path),  # noqa: SLF001  the file that a stranger opens
@@ -337,7 +337,7 @@ def test_a_row_that_somebody_appends_with_every_hash_right_moves_an_end_that_is_
 
 def test_a_seal_that_is_taken_away_is_missed(store: SqlStore, stranger: Connection) -> None:
     stranger.execute("UPDATE counters SET audit_seal = NULL")
-    assert reasons(store) == [f"not-audited: audit {store.load().audit_seq}"]
+    assert reasons(store) == [f"not-audited: audit {m.committed_in(store).audit_seq}"]
 
 
 def test_rows_that_an_audit_must_hold_are_looked_for(store: SqlStore) -> None:
@@ -382,7 +382,7 @@ def test_an_earlier_version_named_nothing_and_one_row_begins_to_vouch_for_all(
     store: SqlStore, stranger: Connection
 ) -> None:
     forget_digests(stranger)
-    before = store.load()
+    before = m.committed_in(store)
     assert reasons(store) == [f"not-audited: audit {before.audit_seq}"], "nobody knows of it"
     judgement = judged(store, before)
     assert (judgement.not_audited, judgement.is_silent) == ((), True)
@@ -404,7 +404,7 @@ def test_what_an_earlier_version_wrote_is_compared_with_its_rows_as_far_as_they_
     store: SqlStore, stranger: Connection
 ) -> None:
     forget_digests(stranger)
-    before = store.load()
+    before = m.committed_in(store)
     stranger.execute("UPDATE configurations SET stored = '{\"volume\":9}' WHERE service = 'door'")
     stranger.execute("UPDATE history SET by = 'mallory' WHERE service = 'a'")
     told = [one.reason for one in judged(store, before).not_audited]
@@ -421,9 +421,9 @@ def test_what_is_written_before_anybody_vouches_makes_nothing_of_the_earlier_ver
         administer(store, CreateToken("later", "e" * 64, "read", ("*",), None, "ada"))
     else:
         Hand(store).write(Put(service="door", values={"volume": 1}))
-    judgement = judged(store, store.load())
+    judgement = judged(store, m.committed_in(store))
     assert (judgement.not_audited, judgement.is_silent) == ((), True)
-    store.commit([VOUCHING.begin(store.load(), store.load(), ADA)])
+    store.commit([VOUCHING.begin(m.committed_in(store), m.committed_in(store), ADA)])
     judgement = judged(store)
     assert (judgement.not_audited, judgement.is_silent) == ((), False)
 
@@ -432,10 +432,10 @@ def test_an_earlier_versions_delivery_that_is_none_is_not_vouched_for(
     store: SqlStore, stranger: Connection
 ) -> None:
     forget_digests(stranger)
-    cached = store.load()
+    cached = m.committed_in(store)
     stranger.execute("UPDATE registry SET value = '{}' WHERE kind = 'delivery'")
-    store.commit([VOUCHING.begin(store.load(), cached, ADA)])
-    assert store.load().registered("delivery") == {}, "it is sealed anew"
+    store.commit([VOUCHING.begin(m.committed_in(store), cached, ADA)])
+    assert m.committed_in(store).registered("delivery") == {}, "it is sealed anew"
     assert reasons(store) == []
 
 
@@ -443,7 +443,7 @@ def test_an_earlier_versions_token_or_payload_is_vouched_for_as_its_cache_has_it
     store: SqlStore, stranger: Connection
 ) -> None:
     forget_digests(stranger)
-    cached = store.load()
+    cached = m.committed_in(store)
     stranger.execute(
         "UPDATE registry SET value = replace(value, 'read', 'admin') WHERE key = 'eve'"
     )
@@ -464,7 +464,7 @@ def test_an_earlier_versions_token_or_payload_is_vouched_for_as_its_cache_has_it
 def test_a_chain_that_pretends_to_be_an_earlier_versions_must_hold_the_caches_own_row(
     store: SqlStore, stranger: Connection
 ) -> None:
-    cached = store.load()
+    cached = m.committed_in(store)
     forget_digests(stranger)
     stranger.execute(
         "INSERT INTO registry SELECT kind, 'mallory', value FROM registry WHERE key = 'eve'"
@@ -473,21 +473,21 @@ def test_a_chain_that_pretends_to_be_an_earlier_versions_must_hold_the_caches_ow
         one.reason for one in judged(store, cached).not_audited
     ]
     assert accept(store, cached=cached).by_cache
-    assert "mallory" not in store.load().registered("token")
+    assert "mallory" not in m.committed_in(store).registered("token")
     assert reasons(store) == []
 
 
 def test_a_service_of_rows_that_were_not_accepted_is_expected_no_more(
     store: SqlStore, stranger: Connection
 ) -> None:
-    cached = store.load()
+    cached = m.committed_in(store)
     forged = m.decide(cached, Put(service="evil", values={"x": "EVIL"})).change
     store.commit([forged])
     stranger.execute("UPDATE counters SET audit_seal = 'x'")
     for _ in range(2):
         accept(store, cached=cached)
         assert reasons(store) == []
-        assert "evil" not in store.load().services
+        assert "evil" not in m.committed_in(store).services
     Hand(store).write(Put(service="evil", values={"x": "ours"}))
     assert reasons(store) == []
     stranger.execute("UPDATE history SET by = 'mallory' WHERE service = 'evil'")
@@ -498,7 +498,7 @@ def test_a_service_of_rows_that_were_not_accepted_is_expected_no_more(
 def test_the_row_that_accepts_is_judged_itself(store: SqlStore, stranger: Connection) -> None:
     stranger.execute(BROKEN["a row edited"])
     accept(store)
-    row = store.load().audit_seq
+    row = m.committed_in(store).audit_seq
     stranger.execute("UPDATE audit SET revision = 7777 WHERE seq = ?", (row,))
     assert reasons(store) == [f"not-audited: audit {row}"]
 
@@ -516,7 +516,7 @@ def test_what_no_digest_tells_apart_is_read_all_the_same(
 ) -> None:
     stranger.execute(statement)
     assert reasons(store) == []
-    assert [device.instance for device in devices(store.load())] == ["ada"]
+    assert [device.instance for device in devices(m.committed_in(store))] == ["ada"]
     administer(store, RevokeDevice("door", "ada"))
     assert reasons(store) == []
 
@@ -532,7 +532,7 @@ def test_nothing_may_be_there_without_a_row_of_the_audit(
     assert {"not-audited: registry token/eve", "not-audited: counters revision"} <= {
         *reasons(store)
     }
-    assert without(store.load(), judged(store).foreign).registered("token") == {}
+    assert without(m.committed_in(store), judged(store).foreign).registered("token") == {}
 
 
 def test_rows_that_were_accepted_as_they_lay_are_held_to_that(
@@ -558,7 +558,7 @@ def test_rows_before_one_that_accepted_a_whole_audit_are_not_forgiven_anything(
 def test_where_the_audit_is_not_whole_the_cache_is_accepted(
     store: SqlStore, stranger: Connection
 ) -> None:
-    cached = store.load()
+    cached = m.committed_in(store)
     stranger.execute("UPDATE configurations SET stored = '{\"volume\":9}' WHERE service = 'door'")
     stranger.execute(
         "INSERT INTO registry SELECT kind, 'mallory', value FROM registry WHERE key = 'eve'"
@@ -566,7 +566,7 @@ def test_where_the_audit_is_not_whole_the_cache_is_accepted(
     stranger.execute(BROKEN["a row edited"])
     what = accept(store, cached=cached)
     assert (what.as_it_lies, what.by_cache) == (True, True)
-    after = store.load()
+    after = m.committed_in(store)
     assert after.services["door"].stored == cached.services["door"].stored
     assert after.registered("token") == cached.registered("token")
     assert reasons(store) == []
@@ -605,7 +605,7 @@ def test_a_deleted_secrets_number_that_somebody_edited_is_put_back(
         "UPDATE registry SET value = json_set(value, '$.version', 0) WHERE kind = 'secret-retired'"
     )
     accept(store)
-    row = store.load().registered("secret-retired")["gone/other"]
+    row = m.committed_in(store).registered("secret-retired")["gone/other"]
     assert row["version"] == 1
 
 
@@ -642,9 +642,9 @@ def accept(
 
 
 def test_what_is_accepted_is_above_all_that_anybody_has_seen(store: SqlStore) -> None:
-    before = store.load()
+    before = m.committed_in(store)
     accept(store, Mark(7, 4_000))
-    after = store.load()
+    after = m.committed_in(store)
     assert (after.epoch.seq, after.revision) == (8, 4_001)
     assert {state.revision for state in after.services.values()} == {4_001}
     assert {n: (s.stored, s.deleted, dict(s.secrets)) for n, s in after.services.items()} == {
@@ -672,11 +672,11 @@ FOREIGN = {
 def test_what_the_audit_does_not_vouch_for_is_put_back_as_it_says(
     store: SqlStore, stranger: Connection, statement: str
 ) -> None:
-    before = store.load().services["door"]
+    before = m.committed_in(store).services["door"]
     entries = store.history(HistoryQuery("door")).entries
     stranger.execute(statement)
     accept(store)
-    after = store.load().services["door"]
+    after = m.committed_in(store).services["door"]
     assert (after.stored, after.secrets, after.deleted, after.version) == (
         before.stored,
         before.secrets,
@@ -698,7 +698,7 @@ def test_a_service_and_a_token_from_nowhere_are_gone(store: SqlStore, stranger: 
         "INSERT INTO registry SELECT kind, 'mallory', value FROM registry WHERE key = 'eve'"
     )
     accept(store)
-    after = store.load()
+    after = m.committed_in(store)
     assert ("mallory" in after.services, "mallory" in after.registered("token")) == (False, False)
     assert "eve" in after.registered("token")
     assert store.history(HistoryQuery("mallory")).entries == ()
@@ -723,7 +723,7 @@ def test_without_a_whole_audit_it_is_accepted_as_it_lies_and_vouched_for_from_th
     stranger.execute(statement)
     assert reasons(store)
     assert accept(store).as_it_lies
-    assert store.load().services["door"].stored == {"volume": 9}
+    assert m.committed_in(store).services["door"].stored == {"volume": 9}
     assert reasons(store) == []
     Hand(store).write(Put(service="door", values={"volume": 1}))
     Hand(store).write(Delete(service="a"))
@@ -747,11 +747,11 @@ def test_without_a_whole_audit_it_is_accepted_as_it_lies_and_vouched_for_from_th
 def test_numbers_that_somebody_wrote_are_not_gone_on_from(
     store: SqlStore, stranger: Connection, statement: str
 ) -> None:
-    before = store.load()
+    before = m.committed_in(store)
     stranger.execute(statement)
     assert reasons(store)
     accept(store)
-    after = store.load()
+    after = m.committed_in(store)
     assert (after.epoch.seq, after.revision) == (before.epoch.seq + 1, before.revision + 1)
     assert after.services["door"].version == before.services["door"].version + 1
     assert reasons(store) == []
@@ -765,10 +765,10 @@ def test_no_version_of_a_secret_is_used_again_that_what_was_given_up_may_have_us
     hand = Hand(store)
     for service, name in (("door", "pin"), ("gone", "other"), ("a", "never was here")):
         hand.write(SetSecret(service=service, name=name.replace(" ", "_"), value=Secret("new")))
-        assert store.load().services[service].secrets[name.replace(" ", "_")] > 40
+        assert m.committed_in(store).services[service].secrets[name.replace(" ", "_")] > 40
     hand.write(DeleteSecret(service="door", name="pin"))
     hand.write(SetSecret(service="door", name="pin", value=Secret("newer")))
-    assert store.load().services["door"].secrets["pin"] > 41
+    assert m.committed_in(store).services["door"].secrets["pin"] > 41
     assert reasons(store) == []
     accept(store)
     assert reasons(store) == []
@@ -778,7 +778,7 @@ def test_an_epoch_that_somebody_wrote_in_advance_is_in_nobodys_way(
     store: SqlStore, stranger: Connection
 ) -> None:
     for _ in range(2):
-        next_one = store.load().epoch.seq + 1
+        next_one = m.committed_in(store).epoch.seq + 1
         stranger.execute("INSERT INTO epochs VALUES (?, 'x', 3, 'then', 'why')", (next_one,))
         Hand(store).write(NewEpoch(services={"a": {}}))
         stranger.execute("INSERT INTO epochs VALUES (?, 'y', 3, 'then', 'why')", (next_one + 1,))
@@ -793,7 +793,7 @@ def test_a_token_that_is_none_is_named_and_gone(
     stranger.execute("UPDATE registry SET value = ? WHERE key = 'eve'", (value,))
     assert reasons(store) == ["not-audited: registry token/eve"]
     accept(store)
-    assert "eve" not in store.load().registered("token")
+    assert "eve" not in m.committed_in(store).registered("token")
     assert reasons(store) == []
 
 

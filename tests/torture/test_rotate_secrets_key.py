@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -25,6 +23,7 @@ from config_manager.storage.keys import KeyRing
 from config_manager.storage.recovery import FILE, Recovery, open_sealed
 from config_manager.storage.secrets import key_id_of
 from config_manager.storage.terms import Terms
+from tests.dying import dies
 
 VERSIONS = 3
 HERE = Context("a-test")
@@ -72,14 +71,7 @@ async def test_killed_at_any_line_every_secret_stays_readable_and_the_rotation_e
                 SetSecret(terms=Terms("me"), service="door", name="pin", value=value), HERE
             )
     recovery_key = Recovery(KeyRing.open(template, World()), World()).begin().reveal()
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.dying", "rotate-secrets-key", str(template), str(copies)],
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=True,
-    )
-    deaths = int(done.stdout)
+    deaths = dies("rotate-secrets-key", template, copies)
     assert deaths > 150, "it died at the lines that matter"
     mixed = begun = 0
     for line in range(1, deaths + 1):
