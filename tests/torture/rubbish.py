@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import re
 import socket
@@ -132,10 +133,12 @@ def _send(server: Server, requests: int, luck: random.Random) -> Counter[int]:
                 _in_pieces(connection.sendall, data, luck)
                 connection.shutdown(socket.SHUT_WR)
                 said = _read(connection)
-            except (ConnectionResetError, BrokenPipeError):
-                said = b""  # it answered and closed while we still sent
             except TimeoutError:
                 raise AssertionError(f"nothing within {ANSWERS_WITHIN_S} s to {data!r}") from None
+            except OSError as error:  # it answered and closed while we still sent
+                if error.errno not in (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN):
+                    raise
+                said = b""
         found.update(_statuses(said) or [0])
     return found
 
