@@ -11,7 +11,7 @@ serve *args:
 
 # a tour that ends by itself: a change, its trace, a broker killed and revived, a start offline
 demo *args:
-    @exec python -m config_manager.api.demo "$@"
+    @exec python -m config_manager.api.commands.demo "$@"
 
 # follow or read a service's configuration: `./just client run --state DIR --service S --mqtt-url URL`
 client *args:

@@ -12,7 +12,7 @@ import trio
 
 from config_manager.actors.actor import Actor, Context, Life, follower
 from config_manager.actors.messages import Sign
-from config_manager.actors.outlet import Outlet
+from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.views import CommittedView
 from config_manager.config import strict_json, wire
 from config_manager.config.documents import Beacon, Snapshot

@@ -14,9 +14,9 @@ from config_manager.actors.views import CommittedView
 from config_manager.config.sealed_file import SealBroken
 from config_manager.config.world import World
 from config_manager.storage.cache_file import CacheFile
-from config_manager.storage.instance import Witness
-from config_manager.storage.keys import KeyRing
+from config_manager.storage.keys.key_ring import KeyRing
 from config_manager.storage.state import Committed
+from config_manager.storage.witness import Witness
 
 _MIN_INTERVAL_S = 1.0
 _RETRY_S = 5.0

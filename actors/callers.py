@@ -18,9 +18,9 @@ from config_manager.actors.actor import Full, Gone, Life, follower
 from config_manager.config.errors import Refused
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
-from config_manager.storage.administration import Administered, Administration
+from config_manager.storage.decisions.administration import Administered, Administration
+from config_manager.storage.decisions.tokens import NoteTokenUses
 from config_manager.storage.state import Committed
-from config_manager.storage.tokens import NoteTokenUses
 
 _INTERVAL_S = 60.0
 _GATHER_S = 1.0

@@ -15,13 +15,13 @@ import trio
 
 from config_manager.actors.actor import Actor, Context, Full, Gone, Life, follower
 from config_manager.actors.messages import Deliver, Sign
-from config_manager.actors.outlet import Outlet
-from config_manager.actors.publishing import Believed
+from config_manager.actors.publishing.outlet import Outlet
+from config_manager.actors.publishing.publisher import Believed
 from config_manager.actors.views import CommittedView
 from config_manager.config import wire
 from config_manager.config.errors import KeyUnusable, Refused
 from config_manager.config.world import World
-from config_manager.storage.devices import Delivery, Device, delivery, devices
+from config_manager.storage.decisions.devices import Delivery, Device, delivery, devices
 from config_manager.storage.state import Committed
 
 _AGAIN_S = 5.0

@@ -7,7 +7,7 @@ If nothing changes, silence for a day counts. A quiet client that is forgotten f
 the next thing it says.
 
 Deciding is here and pure. What brokers retain is emptied by publishing, once the row is committed or, where
-a broker is away, once its old receipt is read (`storage.forgotten`).
+a broker is away, once its old receipt is read (`storage.decisions.forgotten`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from config_manager.actors.views import BrokerView
 from config_manager.config.errors import NotFound, StillThere
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import parse_rfc3339, rfc3339
-from config_manager.storage.administration import Administered
-from config_manager.storage.forgotten import Forgotten, rows_after
+from config_manager.storage.decisions.administration import Administered
+from config_manager.storage.decisions.forgotten import Forgotten, rows_after
 from config_manager.storage.state import Committed
 
 ANSWERS_WITHIN_S = 300.0

@@ -9,8 +9,8 @@ import trio
 import trio.lowlevel
 
 from config_manager.actors.actor import ActorStates, Life, follower
-from config_manager.actors.mqtt import Message
-from config_manager.actors.outlet import Outlet
+from config_manager.actors.mqtt.aiomqtt_transport import Message
+from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
 from config_manager.config import logging, strict_json, wire
 from config_manager.config.names import OUR_ID

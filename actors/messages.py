@@ -16,9 +16,11 @@ from config_manager.config.names import Mark
 from config_manager.config.roots import Needs
 from config_manager.config.secret import Secret
 from config_manager.config.wire import Envelope
-from config_manager.storage import writes
-from config_manager.storage.administration import Administration
-from config_manager.storage.devices import Device
+from config_manager.storage.decisions import intents
+from config_manager.storage.decisions.administration import Administration
+from config_manager.storage.decisions.devices import Device
+from config_manager.storage.decisions.intents import Delete, Patch, Put
+from config_manager.storage.decisions.terms import Idempotency, Terms
 from config_manager.storage.state import (
     AuditEntry,
     HistoryPage,
@@ -27,8 +29,6 @@ from config_manager.storage.state import (
     SealedSecret,
     ServiceState,
 )
-from config_manager.storage.terms import Idempotency, Terms
-from config_manager.storage.writes import Delete, Patch, Put
 
 R = TypeVar("R")
 _DELIVERING = Terms("delivering")
@@ -39,7 +39,7 @@ _DELIVERING = Terms("delivering")
 
 @dataclass(frozen=True, kw_only=True)
 class Write(Request[R]):
-    """A write: what is wanted (an intent of `storage.writes`), and on which terms."""
+    """A write: what is wanted (an intent of `storage.decisions.intents`), and on which terms."""
 
     terms: Terms
 
@@ -87,11 +87,11 @@ class DeleteConfig(Delete, Write[Written]): ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class SetSecret(writes.SetSecret, Write[Written]): ...
+class SetSecret(intents.SetSecret, Write[Written]): ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeleteSecret(writes.DeleteSecret, Write[Written]): ...
+class DeleteSecret(intents.DeleteSecret, Write[Written]): ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class EpochWritten:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewEpoch(writes.NewEpoch, Write[EpochWritten]): ...
+class NewEpoch(intents.NewEpoch, Write[EpochWritten]): ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from config_manager.actors.broker_ways import ways_to_brokers
 from config_manager.actors.caching import LastKnownGood
-from config_manager.actors.mqtt import Transport
+from config_manager.actors.mqtt.aiomqtt_transport import Transport
+from config_manager.actors.mqtt.broker_ways import ways_to_brokers
 from config_manager.actors.retained import Retained, look
 from config_manager.actors.starting import open_sql_store
 from config_manager.config.brokers import BrokerAddress
@@ -19,16 +19,17 @@ from config_manager.config.names import Mark
 from config_manager.config.settings import Settings
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World, rfc3339
-from config_manager.storage import accepting, rekeying
-from config_manager.storage.administration import Administrator
-from config_manager.storage.devices import devices, sign_key_of
-from config_manager.storage.instance import Witness, lock_data_dir
-from config_manager.storage.keys import KeyRing
-from config_manager.storage.root_files import RootFiles
-from config_manager.storage.sql_store import opened_snapshot
+from config_manager.storage.decisions import accepting
+from config_manager.storage.decisions.administration import Administrator
+from config_manager.storage.decisions.devices import devices, sign_key_of
+from config_manager.storage.decisions.tokens import tokens
+from config_manager.storage.decisions.vouching import Judgement, Vouching, without
+from config_manager.storage.keys.key_ring import KeyRing
+from config_manager.storage.keys.root_files import RootFiles
+from config_manager.storage.sql import rekeying
+from config_manager.storage.sql.sql_store import opened_snapshot
 from config_manager.storage.state import Change, Committed
-from config_manager.storage.tokens import tokens
-from config_manager.storage.vouching import Judgement, Vouching, without
+from config_manager.storage.witness import Witness, lock_data_dir
 
 
 @dataclass(frozen=True, slots=True)

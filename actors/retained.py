@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from config_manager.actors.mqtt import (
+from config_manager.actors.mqtt.aiomqtt_transport import (
     BrokerUnavailable,
     Connection,
     Message,

@@ -1,4 +1,4 @@
-"""A new key for the secrets while everything goes on: `storage.secret_rotation` says the steps.
+"""A new key for the secrets while everything goes on: `storage.decisions.secret_rotation` says the steps.
 
 Works a page at a time through the storing actor and leaves the others at least half of its time. At a
 start it goes on with what a death cut off; what stands against it is said, and tried again.
@@ -26,17 +26,17 @@ from config_manager.actors.messages import (
 from config_manager.actors.views import CommittedView
 from config_manager.config.disk_errors import refused
 from config_manager.config.errors import Conflict, RecoveryRefused, Refused, StartError
-from config_manager.storage.key_files import KeyFile
-from config_manager.storage.recovery import Recovery
-from config_manager.storage.secret_rotation import (
+from config_manager.storage.decisions.secret_rotation import (
     BeginRotation,
     FinishRotation,
     Rotation,
     newest,
     under_way,
 )
-from config_manager.storage.secrets import SecretBoxes, key_id_of
-from config_manager.storage.terms import Terms
+from config_manager.storage.decisions.terms import Terms
+from config_manager.storage.keys.key_file import KeyFile
+from config_manager.storage.keys.recovery import Recovery
+from config_manager.storage.keys.secret_box import SecretBoxes, key_id_of
 
 _PAGE = 100
 _AGAIN_S = 5.0

@@ -11,10 +11,10 @@ from typing import Protocol
 import structlog
 
 from config_manager.actors.actor import ActorStates
-from config_manager.actors.broker import own_broker
 from config_manager.actors.caching import LastKnownGood
+from config_manager.actors.own_broker import own_broker
 from config_manager.actors.signing import sign
-from config_manager.actors.storing import Storage
+from config_manager.actors.storing.writer import Storage
 from config_manager.actors.trusting import TrustView
 from config_manager.actors.views import CommittedView
 from config_manager.config import wire
@@ -27,17 +27,18 @@ from config_manager.config.roots import first
 from config_manager.config.sealed_file import derive_key
 from config_manager.config.settings import Settings
 from config_manager.config.world import World, rfc3339
-from config_manager.storage import changes, rekeying
-from config_manager.storage.instance import Witness
-from config_manager.storage.key_files import check_private, read_token
-from config_manager.storage.keys import KeyRing
-from config_manager.storage.recovery import Recovery
-from config_manager.storage.root_files import RootFiles
-from config_manager.storage.secrets import SecretBoxes
-from config_manager.storage.sql_store import SqlStore, opened_snapshot
+from config_manager.storage.decisions import changes
+from config_manager.storage.decisions.tokens import AcceptAdminToken, hash_of, make_token, tokens
+from config_manager.storage.decisions.vouching import Vouching
+from config_manager.storage.keys.key_file import check_private, read_token
+from config_manager.storage.keys.key_ring import KeyRing
+from config_manager.storage.keys.recovery import Recovery
+from config_manager.storage.keys.root_files import RootFiles
+from config_manager.storage.keys.secret_box import SecretBoxes
+from config_manager.storage.sql import rekeying
+from config_manager.storage.sql.sql_store import SqlStore, opened_snapshot
 from config_manager.storage.store import DatabaseUnavailable, Store
-from config_manager.storage.tokens import AcceptAdminToken, hash_of, make_token, tokens
-from config_manager.storage.vouching import Vouching
+from config_manager.storage.witness import Witness
 
 
 class OpenStore(Protocol):

@@ -27,7 +27,7 @@ from config_manager.config.documents import NotADocument, Receipt, Running, Unkn
 from config_manager.config.errors import InvalidName
 from config_manager.config.names import accept_correlation_id, parse_instance, parse_service
 from config_manager.config.world import parse_rfc3339
-from config_manager.storage.forgotten import Forgotten
+from config_manager.storage.decisions.forgotten import Forgotten
 
 MAX_RECEIPT_BYTES = 64 * 1024
 MAX_INSTANCES = 10_000

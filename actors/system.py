@@ -17,16 +17,15 @@ import trio
 
 from config_manager.actors.actor import Actor, ActorStates, Context, Life, Policy
 from config_manager.actors.beaconing import BeaconMaker, beaconing
-from config_manager.actors.broker_ways import Ways, ways_to_brokers
 from config_manager.actors.caching import Keeper, caching
 from config_manager.actors.callers import Callers, Write, noting_callers
 from config_manager.actors.delivering import Deliverer, delivering
 from config_manager.actors.health import HealthBoard, HealthFrames, health
 from config_manager.actors.messages import Administer, Confirmed, Sign, Witnessed
-from config_manager.actors.mqtt import Transport
-from config_manager.actors.outlet import Outlet
-from config_manager.actors.publishing import Publisher, SignUpdate, publishing
-from config_manager.actors.reading import Pages
+from config_manager.actors.mqtt.aiomqtt_transport import Transport
+from config_manager.actors.mqtt.broker_ways import Ways, ways_to_brokers
+from config_manager.actors.publishing.outlet import Outlet
+from config_manager.actors.publishing.publisher import Publisher, SignUpdate, publishing
 from config_manager.actors.secrets_rotating import (
     RotationReport,
     SecretsRotation,
@@ -35,6 +34,7 @@ from config_manager.actors.secrets_rotating import (
 from config_manager.actors.signing import signing
 from config_manager.actors.starting import OpenStore, open_data, start_brokers
 from config_manager.actors.statuses import StatusBoard
+from config_manager.actors.storing.reading import Pages
 from config_manager.actors.trusting import Trusting, TrustView, trusting
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
 from config_manager.config import wire
@@ -44,13 +44,13 @@ from config_manager.config.files import make_directory
 from config_manager.config.settings import Settings
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
-from config_manager.storage.administration import Administration
-from config_manager.storage.devices import sign_key_of
-from config_manager.storage.forgotten import forgotten
-from config_manager.storage.instance import lock_data_dir
-from config_manager.storage.recovery import Recovery
+from config_manager.storage.decisions.administration import Administration
+from config_manager.storage.decisions.devices import sign_key_of
+from config_manager.storage.decisions.forgotten import forgotten
+from config_manager.storage.decisions.terms import Terms
+from config_manager.storage.keys.recovery import Recovery
 from config_manager.storage.state import ServiceState
-from config_manager.storage.terms import Terms
+from config_manager.storage.witness import lock_data_dir
 
 _FAREWELL_S = 1.0
 _NOTE_WITHIN_S = 5.0

@@ -27,7 +27,7 @@ from config_manager.actors.messages import (
     RotateRole,
     TakeRoot,
 )
-from config_manager.actors.outlet import Outlet
+from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.signing import sign
 from config_manager.config import roots, trust, wire
 from config_manager.config.disk_errors import reason, refused
@@ -48,9 +48,9 @@ from config_manager.config.strict_json import JsonObject
 from config_manager.config.trust import Distrust
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World, parse_rfc3339, rfc3339
-from config_manager.storage.administration import Administered
-from config_manager.storage.keys import KeyRing
-from config_manager.storage.root_files import RootFiles
+from config_manager.storage.decisions.administration import Administered
+from config_manager.storage.keys.key_ring import KeyRing
+from config_manager.storage.keys.root_files import RootFiles
 from config_manager.storage.state import Committed
 
 _ANNOUNCED_WITHIN_S = 5.0

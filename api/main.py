@@ -33,23 +33,23 @@ class LazyGroup(click.Group):
     """
 
     lazy = {  # noqa: RUF012
-        "audit": "config_manager.api.audit_command:audit",
-        "get": "config_manager.api.config_command:get_config",
-        "set": "config_manager.api.config_command:set_config",
-        "history": "config_manager.api.config_command:show_history",
-        "diff": "config_manager.api.config_command:diff_config",
-        "rollback": "config_manager.api.config_command:rollback_config",
-        "client": "config_manager.client.cli:client",
-        "doctor": "config_manager.api.doctor_command:doctor",
-        "init": "config_manager.api.data_dir_commands:init",
-        "recover": "config_manager.api.data_dir_commands:recover",
-        "restore": "config_manager.api.restore_command:restore",
-        "rotate-db-key": "config_manager.api.data_dir_commands:rotate_db_key",
-        "secret": "config_manager.api.secret_command:secret",
-        "devices": "config_manager.api.devices_command:devices",
-        "trust": "config_manager.api.trust_command:trust",
-        "status": "config_manager.api.status_command:status",
-        "token": "config_manager.api.token_command:token",
+        "audit": "config_manager.api.commands.audit:audit",
+        "get": "config_manager.api.commands.configs:get_config",
+        "set": "config_manager.api.commands.configs:set_config",
+        "history": "config_manager.api.commands.configs:show_history",
+        "diff": "config_manager.api.commands.configs:diff_config",
+        "rollback": "config_manager.api.commands.configs:rollback_config",
+        "client": "config_manager.client.commands.client:client",
+        "doctor": "config_manager.api.commands.doctor:doctor",
+        "init": "config_manager.api.commands.data_dir:init",
+        "recover": "config_manager.api.commands.data_dir:recover",
+        "restore": "config_manager.api.commands.restore:restore",
+        "rotate-db-key": "config_manager.api.commands.data_dir:rotate_db_key",
+        "secret": "config_manager.api.commands.secrets:secret",
+        "devices": "config_manager.api.commands.devices:devices",
+        "trust": "config_manager.api.commands.trust:trust",
+        "status": "config_manager.api.commands.status:status",
+        "token": "config_manager.api.commands.tokens:token",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -176,7 +176,7 @@ def serve(**flags: Any) -> None:
     from config_manager.config.settings import load_settings
 
     settings = load_settings(**flags)
-    from config_manager.api.disk_errors import told_of
+    from config_manager.api.commands.disk_errors import told_of
     from config_manager.api.serving import run  # after them: a mistake is told in half the time
 
     with told_of(settings.data_dir):
@@ -207,7 +207,7 @@ def main() -> NoReturn:
 def _end(error: BaseException) -> NoReturn:
     """One line where we know what it is; else everything, and 1."""
     if isinstance(error, OSError):
-        from config_manager.api.disk_errors import of_a_file
+        from config_manager.api.commands.disk_errors import of_a_file
 
         error = of_a_file(error) or error
     if not isinstance(error, ConfigManagerError):

@@ -11,11 +11,11 @@ import structlog
 import trio
 
 from config_manager.actors.actor import RestartLimit
-from config_manager.actors.mqtt import AiomqttTransport
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.system import System, running_system
-from config_manager.api.app import RestApp
-from config_manager.api.server import serve as serve_http
-from config_manager.api.tls import Certificate
+from config_manager.api.server.app import RestApp
+from config_manager.api.server.listening import serve as serve_http
+from config_manager.api.server.tls import Certificate
 from config_manager.config.descriptors import guard_stderr
 from config_manager.config.ending import ENDING, SIGNALS
 from config_manager.config.errors import ConfigManagerError, the_reason
@@ -36,7 +36,7 @@ took that long, and a PUT at 16 connections 15 ms instead of 9 (bench/)."""
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartError where it can't start (config.errors), and what a
-    disk says (`api.disk_errors`)."""
+    disk says (`api.commands.disk_errors`)."""
     guard_stderr()
     lines = configure(
         settings.log_format or ("console" if settings.dev else "json"), settings.log_level

@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from config_manager.api.server import serve
+from config_manager.api.server.listening import serve
 from config_manager.api.serving import GC_THRESHOLD
 
 

@@ -29,11 +29,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from bench.contenders import AUTH, PATH, SERVICE, Yard, values
 from bench.figures import Figure, at_most, median
-from config_manager.client import root_chain
-from config_manager.client.identity import Identity
-from config_manager.client.instance import Instance
-from config_manager.client.precedence import Layers
-from config_manager.client.todo import Policy, PublishReceipt, Swap
+from config_manager.client.model.precedence import Layers
+from config_manager.client.rules import root_chain
+from config_manager.client.rules.instance import Instance
+from config_manager.client.rules.todo import Policy, PublishReceipt, Swap
+from config_manager.client.state.identity import Identity
 from config_manager.config.names import InstanceName, ServiceName
 from config_manager.config.services.stt_worker import SttSettings
 from config_manager.config.world import World

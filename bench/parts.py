@@ -15,11 +15,11 @@ from config_manager.config import strict_json, trust, wire
 from config_manager.config.documents import ConfigUpdate
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.world import World, rfc3339
-from config_manager.storage import changes
-from config_manager.storage.sql_store import SqlStore
+from config_manager.storage.decisions import changes
+from config_manager.storage.decisions.intents import Put
+from config_manager.storage.decisions.vouching import Vouching
+from config_manager.storage.sql.sql_store import SqlStore
 from config_manager.storage.state import Change, Committed, SealedSecret
-from config_manager.storage.vouching import Vouching
-from config_manager.storage.writes import Put
 
 _BODY = b'{"whisper_model":"base.en","vad_speech_pad_ms":200}'
 _SEED = bytes(range(32))

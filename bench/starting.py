@@ -19,7 +19,7 @@ from tests.processes import COMMAND, eventually, free_port
 _CLIENT = """
 import json, sys, time
 began = time.process_time()
-from config_manager.client.actor import follow
+from config_manager.client.drivers.trio_driver import follow
 import trio
 imported = time.process_time() - began
 async def main():

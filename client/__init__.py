@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from config_manager.actors.mqtt import Transport
-    from config_manager.client import aio_connection
-    from config_manager.client.actor import follow
-    from config_manager.client.config import LiveConfig, OpenConfig
-    from config_manager.client.events import Applied, Deleted, Event, Fresh, Refused, Stale
-    from config_manager.client.follower import Follower
-    from config_manager.client.identity import trust_init
-    from config_manager.client.opening import OptionArguments
-    from config_manager.client.precedence import Explanation
-    from config_manager.client.threads import Config
-    from config_manager.client.todo import Change, NotNow
+    from config_manager.actors.mqtt.aiomqtt_transport import Transport
+    from config_manager.client.drivers import asyncio_connection
+    from config_manager.client.drivers.follower import Follower
+    from config_manager.client.drivers.live_config import LiveConfig, OpenConfig
+    from config_manager.client.drivers.opening import OptionArguments
+    from config_manager.client.drivers.threads import Config
+    from config_manager.client.drivers.trio_driver import follow
+    from config_manager.client.model.precedence import Explanation
+    from config_manager.client.rules.events import Applied, Deleted, Event, Fresh, Refused, Stale
+    from config_manager.client.rules.todo import Change, NotNow
+    from config_manager.client.state.identity import trust_init
     from config_manager.config.errors import (
         ConfigManagerError,
         ConfigurationStale,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from config_manager.config.world import World
 
     class _OptionsAndSeams(OptionArguments, total=False):
-        connect: aio_connection.Connect | None
+        connect: asyncio_connection.Connect | None
         transport: Transport | None
         world: World | None
 
@@ -84,14 +84,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "client.actor": ("follow",),
-    "client.config": ("LiveConfig", "OpenConfig"),
-    "client.events": ("Applied", "Deleted", "Event", "Fresh", "Refused", "Stale"),
-    "client.follower": ("Follower",),
-    "client.identity": ("trust_init",),
-    "client.precedence": ("Explanation",),
-    "client.threads": ("Config",),
-    "client.todo": ("Change", "NotNow"),
+    "client.drivers.trio_driver": ("follow",),
+    "client.drivers.live_config": ("LiveConfig", "OpenConfig"),
+    "client.rules.events": ("Applied", "Deleted", "Event", "Fresh", "Refused", "Stale"),
+    "client.drivers.follower": ("Follower",),
+    "client.state.identity": ("trust_init",),
+    "client.model.precedence": ("Explanation",),
+    "client.drivers.threads": ("Config",),
+    "client.rules.todo": ("Change", "NotNow"),
     "config.errors": (
         "ConfigManagerError",
         "ConfigurationStale",
@@ -116,13 +116,13 @@ def open_config(
 
     apply: asked before a change (`Change`); may be async and slow. If it raises, the change is refused; if
     it raises NotNow, it is asked again. options: `service`, `state_dir`, `mqtt_url`, `require`, … with their
-    units and defaults in `config_manager.client.opening.Options`.
+    units and defaults in `config_manager.client.drivers.opening.Options`.
 
     Raises TypeError for what is no model, or a callback that can't run. Entering raises SettingsInvalid,
     InvalidName, KeyFileUnsafe, RootRefused, and NothingDelivered with `require=True`. With
     `on_stale="stop"` the block is cancelled later, and raises ConfigurationStale.
     """
-    from config_manager.client.validating import complete
+    from config_manager.client.model.validating import complete
 
     complete(model, frames_up=1)
     return _Opening(model, {**options, "apply": apply})
@@ -136,13 +136,13 @@ class _Opening(AbstractAsyncContextManager["LiveConfig[M]"], Generic[M]):
 
     async def __aenter__(self) -> LiveConfig[M]:
         if _runs_trio():
-            from config_manager.client import actor
+            from config_manager.client.drivers import trio_driver
 
-            self._opened = actor.open_config(self._model, **self._given)
+            self._opened = trio_driver.open_config(self._model, **self._given)
         else:
-            from config_manager.client import aio
+            from config_manager.client.drivers import asyncio_driver
 
-            self._opened = aio.open_config(self._model, **self._given)
+            self._opened = asyncio_driver.open_config(self._model, **self._given)
         return await self._opened.__aenter__()
 
     async def __aexit__(

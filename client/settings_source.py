@@ -25,17 +25,17 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
 )
 
-from config_manager.client import env_file
-from config_manager.client.cache import Cache, KeptBroken
-from config_manager.client.claim import Onlooker
-from config_manager.client.deliveries import Deliveries
-from config_manager.client.env_file import Lines
-from config_manager.client.guarded import attempt
-from config_manager.client.identity import load_identity
-from config_manager.client.opening import default_state_dir
-from config_manager.client.places import expanded
-from config_manager.client.saying import say, say_older_taken
-from config_manager.client.spelling import Key, delivered_names, taken_under
+from config_manager.client.drivers import env_file
+from config_manager.client.drivers.env_file import Lines
+from config_manager.client.drivers.log import say, say_older_taken
+from config_manager.client.drivers.opening import default_state_dir
+from config_manager.client.model.guarded import attempt
+from config_manager.client.model.spelling import Key, delivered_names, taken_under
+from config_manager.client.rules.deliveries import Deliveries
+from config_manager.client.state.cache import Cache, KeptBroken
+from config_manager.client.state.claim import Onlooker
+from config_manager.client.state.identity import load_identity
+from config_manager.client.state.places import expanded
 from config_manager.config import strict_json
 from config_manager.config.errors import SettingsInvalid, StartError
 from config_manager.config.names import parse_instance, parse_service

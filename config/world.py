@@ -1,7 +1,7 @@
 """The seams to the world: wall clock, randomness, disk. All of them are passed in.
 
 Monotonic time needs no seam of its own: it is Trio's clock, which tests replace by a MockClock.
-The broker's seam is `actors.mqtt.Transport`.
+The broker's seam is `actors.mqtt.aiomqtt_transport.Transport`.
 """
 
 from __future__ import annotations

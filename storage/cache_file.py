@@ -15,7 +15,7 @@ from pathlib import Path
 from config_manager.config.sealed_file import SealBroken, SealedFile, newest_of
 from config_manager.config.world import World
 from config_manager.storage import commit_record, state_codec
-from config_manager.storage.keys import KeyRing
+from config_manager.storage.keys.key_ring import KeyRing
 from config_manager.storage.sealed_records import (
     MAGIC,
     NONCE_BYTES,

@@ -10,7 +10,8 @@ import orjson
 
 from config_manager.config.audit import Head
 from config_manager.config.names import Epoch
-from config_manager.storage import changes as deciding
+from config_manager.storage.decisions import changes as deciding
+from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.state import (
     AuditEntry,
     Change,
@@ -24,7 +25,6 @@ from config_manager.storage.state import (
     up_to_bytes,
 )
 from config_manager.storage.store import DatabaseUnavailable, Kept, KeptEntry
-from config_manager.storage.vouching import Vouching
 
 
 class MemoryStore:

@@ -142,7 +142,7 @@ class HistoryQuery:
 
 @dataclass(frozen=True, slots=True)
 class SealedSecret:
-    """A secret as it lies in the database: XChaCha20-Poly1305, see `storage.secrets`."""
+    """A secret as it lies in the database: XChaCha20-Poly1305, see `storage.keys.secret_box`."""
 
     service: str
     name: str

@@ -3,7 +3,7 @@
 All methods block. `history` and `audit` may be called from any thread, also beside another call. The
 others are called from one thread at a time, never two calls at once: the storing actor waits for the
 disk (`commit_staged`) in a worker thread and does the rest where it likes.
-Decisions are not made here: `storage.changes` makes them, pure, and hands over finished rows.
+Decisions are not made here: `storage.decisions.changes` makes them, pure, and hands over finished rows.
 
 tests/storage/test_store_contract.py holds both implementations to the same words.
 """
@@ -63,7 +63,7 @@ class KeptEntry(NamedTuple):
 
     @property
     def about(self) -> tuple[object, ...]:
-        """What `storage.replay.HistoryChain` takes of it beside its changes."""
+        """What `storage.decisions.replay.HistoryChain` takes of it beside its changes."""
         return (
             self.revision,
             self.version,

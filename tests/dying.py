@@ -22,27 +22,23 @@ from typing import Any, NamedTuple
 import trio
 from pydantic import SecretStr
 
-from config_manager.actors import caching, restoring, secrets_rotating, storing
+from config_manager.actors import caching, restoring, secrets_rotating
 from config_manager.actors.actor import Context
 from config_manager.actors.messages import RotateSecretsKey
-from config_manager.actors.mqtt import AiomqttTransport
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.restoring import accept_what_is_here
+from config_manager.actors.storing import writer
 from config_manager.actors.system import running_system
 from config_manager.config import files, world
 from config_manager.config.logging import configure
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
-from config_manager.storage import (
-    instance,
-    key_files,
-    keys,
-    recovery,
-    rekeying,
-    secret_rotation,
-    sql_store,
-)
-from config_manager.storage.terms import Terms
+from config_manager.storage import witness
+from config_manager.storage.decisions import secret_rotation
+from config_manager.storage.decisions.terms import Terms
+from config_manager.storage.keys import key_file, key_ring, recovery
+from config_manager.storage.sql import rekeying, sql_store
 
 
 class Work(NamedTuple):
@@ -81,7 +77,7 @@ def dies_at(line: int, work: Work, data_dir: Path) -> bool:
 
 def rekey(data_dir: Path) -> None:
     """As `config-manager rotate-db-key` does it."""
-    ring = keys.KeyRing.open(data_dir, World())
+    ring = key_ring.KeyRing.open(data_dir, World())
     sealed = recovery.Recovery(ring, World())
     rekeying.rekey(data_dir / "config.db", ring.db, new_key_is_there=sealed.refresh)
     sealed.refresh()
@@ -125,7 +121,7 @@ def accept(data_dir: Path) -> None:
 def _in(*modules: Any, functions: tuple[str, ...] = ()) -> Callable[[CodeType], bool]:
     """Code of these modules, and of functions with these names in any of ours that stores."""
     files = {module.__file__ for module in modules}
-    stores = {module.__file__ for module in (storing, sql_store, restoring, instance, caching)}
+    stores = {module.__file__ for module in (writer, sql_store, restoring, witness, caching)}
     return lambda code: (
         code.co_filename in files or (code.co_name in functions and code.co_filename in stores)
     )
@@ -138,7 +134,7 @@ WORKS = {
         _in(
             secrets_rotating,
             secret_rotation,
-            key_files,
+            key_file,
             functions=("reseal", "_reseal", "_overwritten", "stage", "commit_staged"),
         ),
     ),

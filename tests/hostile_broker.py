@@ -13,10 +13,10 @@ from queue import Queue
 import pytest
 import trio
 
-from config_manager.actors import mqtt
-from config_manager.actors.mqtt import AiomqttTransport
-from config_manager.client import aio_connection
-from config_manager.client.actor import _default_transport
+from config_manager.actors.mqtt import aiomqtt_transport
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
+from config_manager.client.drivers import asyncio_connection
+from config_manager.client.drivers.trio_driver import _default_transport
 from config_manager.config.brokers import BrokerAddress
 from tests.client.drivers import run_asyncio
 
@@ -92,24 +92,24 @@ async def _listen_under_trio(
                     heard.append((message.topic, message.payload))
                     if len(heard) == most:
                         enough.cancel()
-    except mqtt.BrokerUnavailable as error:
+    except aiomqtt_transport.BrokerUnavailable as error:
         why = str(error)
     return heard, why
 
 
 async def _listen_under_asyncio(address: BrokerAddress, most: int) -> Heard:
     heard: list[tuple[str, bytes]] = []
-    will = aio_connection.Will("system/config-status/a/b", b"{}")
+    will = asyncio_connection.Will("system/config-status/a/b", b"{}")
     try:
         async with (
             asyncio.timeout(20),
-            aio_connection.connect_with_aiomqtt(address, "one", will) as connection,
+            asyncio_connection.connect_with_aiomqtt(address, "one", will) as connection,
         ):
             async for message in connection.messages():
                 heard.append(message)
                 if len(heard) == most:
                     return heard, ""
-    except aio_connection.BrokerUnavailable as error:
+    except asyncio_connection.BrokerUnavailable as error:
         return heard, str(error)
     raise AssertionError
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("actors", "api", "bench", "client", "config", "deploy", "docs", "examples", "storage")
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-# `api/app.py`, `docs/wire.md`; not a path of the data directory, such as `trust/root.json`
+# `api/server/app.py`, `docs/wire.md`; not a path of the data directory, such as `trust/root.json`
 _PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join((*FOLDERS, 'tests'))})/[\w./-]*\w\.\w+")
 _LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")
 _PAGE = re.compile(r"(?<![\w/.])[\w-]+\.md\b")

@@ -196,9 +196,12 @@ assert Settings().volume == 0.9
 
 
 def test_every_module_and_every_name_of_the_client_imports(core: Site, tmp_path: Path) -> None:
-    modules = {f"config_manager.client.{path.stem}" for path in (ROOT / "client").glob("*.py")}
+    there = (path.relative_to(ROOT) for path in (ROOT / "client").rglob("*.py"))
+    modules = {".".join(("config_manager", *path.with_suffix("").parts)) for path in there}
     imported = set(run(core, IMPORTS, tmp_path).split())
-    assert imported == modules - {"config_manager.client.__init__"}
+    assert imported == {name.removesuffix(".__init__") for name in modules} - {
+        "config_manager.client"
+    }
 
 
 def test_a_service_under_asyncio_trio_and_threads_live_and_offline(

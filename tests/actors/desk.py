@@ -11,9 +11,9 @@ import trio
 
 from config_manager.actors.actor import Actor
 from config_manager.actors.messages import Witnessed
-from config_manager.actors.mqtt import BrokerUnavailable, Message
-from config_manager.actors.outlet import Outlet
-from config_manager.actors.publishing import Publisher, publishing
+from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable, Message
+from config_manager.actors.publishing.outlet import Outlet
+from config_manager.actors.publishing.publisher import Publisher, publishing
 from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config import strict_json, wire
@@ -23,7 +23,7 @@ from config_manager.config.documents import Root, Snapshot
 from config_manager.config.strict_json import MAX_INTEGER
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
-from config_manager.storage.forgotten import forgotten
+from config_manager.storage.decisions.forgotten import forgotten
 from config_manager.storage.state import Committed, ServiceState
 from tests.config.makers import (
     BEACON,

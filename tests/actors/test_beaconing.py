@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from config_manager.actors.actor import Actor, Context, Handler
 from config_manager.actors.beaconing import BeaconMaker, beaconing
 from config_manager.actors.messages import Sign
-from config_manager.actors.outlet import Outlet
+from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.views import CommittedView
 from config_manager.config import strict_json, wire
 from config_manager.config.documents import Beacon

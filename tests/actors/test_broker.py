@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from config_manager.actors import broker
+from config_manager.actors import own_broker
 from config_manager.config.world import World
 
 
@@ -24,11 +24,11 @@ async def test_a_broker_that_can_not_be_started_for_a_day_is_tried_again_and_aga
         attempts += 1
         raise OSError("the port is somebody else's")
 
-    monkeypatch.setattr(broker, "_start", refuse)
+    monkeypatch.setattr(own_broker, "_start", refuse)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     with trio.move_on_after(24 * 3600):
-        await broker._keep_running(dead, tmp_path, 1883, World())  # noqa: SLF001
+        await own_broker._keep_running(dead, tmp_path, 1883, World())  # noqa: SLF001
     assert attempts > 1100
 
 
@@ -40,4 +40,4 @@ async def test_whose_id_was_given_to_another_program_has_ended(
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as another:
         monkeypatch.setattr(dead, "pid", another.pid)
         with trio.fail_after(5):
-            await broker._ended(dead)  # noqa: SLF001
+            await own_broker._ended(dead)  # noqa: SLF001

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from config_manager.actors.mqtt import AiomqttTransport, BrokerUnavailable, Connection
+from config_manager.actors.mqtt.aiomqtt_transport import (
+    AiomqttTransport,
+    BrokerUnavailable,
+    Connection,
+)
 from config_manager.config.brokers import BrokerAddress
 from tests.processes import MOSQUITTO, Processes, answers, eventually, free_port
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from config_manager.actors.broker_ways import Ways, ways_to_brokers
+from config_manager.actors.mqtt.broker_ways import Ways, ways_to_brokers
 from config_manager.config.errors import SettingsInvalid
 
 

@@ -15,9 +15,9 @@ from config_manager.actors.caching import Keeper, LastKnownGood
 from config_manager.actors.views import CommittedView
 from config_manager.config.world import SystemDisk, World
 from config_manager.storage.cache_file import CacheFile
-from config_manager.storage.instance import Witness
+from config_manager.storage.decisions.intents import NewEpoch, Put
 from config_manager.storage.state import Committed
-from config_manager.storage.writes import NewEpoch, Put
+from config_manager.storage.witness import Witness
 from tests.storage import makers as m
 
 KEY = b"k" * 32

@@ -11,8 +11,8 @@ from config_manager.actors.actor import Actor, Policy
 from config_manager.actors.callers import Callers, NoteRefusals, Refusal, noting_callers
 from config_manager.config.errors import ReadOnly
 from config_manager.config.world import rfc3339
-from config_manager.storage.administration import Administration
-from config_manager.storage.tokens import NoteTokenUses
+from config_manager.storage.decisions.administration import Administration
+from config_manager.storage.decisions.tokens import NoteTokenUses
 from tests.storage.makers import START, empty
 
 

@@ -14,10 +14,10 @@ import aiomqtt
 import pytest
 import trio
 
-from config_manager.actors import mqtt
-from config_manager.actors.connecting import Connecting
-from config_manager.actors.mqtt import AiomqttTransport
-from config_manager.client import aio_connection
+from config_manager.actors.mqtt import aiomqtt_transport
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
+from config_manager.actors.mqtt.connecting import Connecting
+from config_manager.client.drivers import asyncio_connection
 from config_manager.config.brokers import BrokerAddress
 from tests.client.drivers import run_asyncio
 from tests.hostile_broker import CONNACK_5, hostile
@@ -50,7 +50,7 @@ async def test_whenever_connecting_is_cancelled_it_ends(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One in fifteen went on until aiomqtt's own time was over."""
-    monkeypatch.setattr(mqtt, "_PUBLISH_S", HANGS_S + 5)  # which that is
+    monkeypatch.setattr(aiomqtt_transport, "_PUBLISH_S", HANGS_S + 5)  # which that is
     randomness = random.Random(86296)
     turns = trio.CapacityLimiter(10)
     cancelled_at_ms: dict[int, float] = {}
@@ -111,8 +111,8 @@ def cancel_under_trio(address: BrokerAddress, once: threading.Event) -> None:
 
 def cancel_under_asyncio(address: BrokerAddress, once: threading.Event) -> None:
     async def stay_connected() -> None:
-        will = aio_connection.Will("system/config-status/a/b", b"{}")
-        async with aio_connection.connect_with_aiomqtt(address, "one", will):
+        will = asyncio_connection.Will("system/config-status/a/b", b"{}")
+        async with asyncio_connection.connect_with_aiomqtt(address, "one", will):
             raise AssertionError
 
     async def story() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from config_manager.actors import mqtt
-from config_manager.client import aio_connection
+from config_manager.actors.mqtt import aiomqtt_transport
+from config_manager.client.drivers import asyncio_connection
 from config_manager.config.brokers import BrokerAddress
 from tests.hostile_broker import (
     CONNACK_5,
@@ -52,9 +52,9 @@ def versions(came: Queue[bytes]) -> Iterator[int]:
 def test_a_broker_that_knows_no_better_is_spoken_to_in_311(
     listen: Listen, no_better: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mqtt, "_ASK_IN_5_S", 0.5)
+    monkeypatch.setattr(aiomqtt_transport, "_ASK_IN_5_S", 0.5)
     if no_better == b"":
-        monkeypatch.setattr(aio_connection, "_CONNECT_S", 0.5)
+        monkeypatch.setattr(asyncio_connection, "_CONNECT_S", 0.5)
     with hostile(no_better, A_MESSAGE_311) as (address, came):
         heard, why = listen(address)
     assert (heard, why) == ([("system/config/a", b"")], "")
@@ -63,7 +63,7 @@ def test_a_broker_that_knows_no_better_is_spoken_to_in_311(
 
 def test_5_comes_first_again_at_the_next_connection() -> None:
     """It was busy, or something else listened there, or it has been renewed since."""
-    transport = mqtt.AiomqttTransport()
+    transport = aiomqtt_transport.AiomqttTransport()
     with hostile(NO_PROTOCOL_5, A_MESSAGE_311, A_MESSAGE_5) as (address, came):
         for _ in range(2):
             assert as_the_server(address, transport=transport) == ([("system/config/a", b"")], "")
@@ -84,8 +84,8 @@ def test_a_broker_that_refuses_is_asked_once(listen: Listen) -> None:
 def test_a_broker_that_answers_in_neither_is_disconnected(
     listen: Listen, answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mqtt, "_ASK_IN_5_S", 0.2)
-    for module in (mqtt, aio_connection):
+    monkeypatch.setattr(aiomqtt_transport, "_ASK_IN_5_S", 0.2)
+    for module in (aiomqtt_transport, asyncio_connection):
         monkeypatch.setattr(module, "_CONNECT_S", 0.2)
     with hostile(answer, answer) as (address, came):
         heard, why = listen(address)

@@ -17,9 +17,9 @@ from config_manager.actors.messages import Administer
 from config_manager.actors.system import System
 from config_manager.config.enrolment import Enrolment
 from config_manager.config.names import Epoch
-from config_manager.storage.devices import Enrol, delivery, enrolled
+from config_manager.storage.decisions.devices import Enrol, delivery, enrolled
+from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.memory_store import MemoryStore
-from config_manager.storage.terms import Terms
 from tests.actors.test_system import context, everyone_runs
 from tests.api.asgi import Answer, Caller, running
 

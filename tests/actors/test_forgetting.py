@@ -16,10 +16,10 @@ from config_manager.config import wire
 from config_manager.config.documents import Attempt, Receipt
 from config_manager.config.errors import NotFound, StillThere
 from config_manager.config.world import parse_rfc3339, rfc3339
-from config_manager.storage.administration import Administrator, administrate
-from config_manager.storage.forgotten import forgotten
+from config_manager.storage.decisions.administration import Administrator, administrate
+from config_manager.storage.decisions.forgotten import forgotten
+from config_manager.storage.decisions.intents import Delete, Put
 from config_manager.storage.state import Committed
-from config_manager.storage.writes import Delete, Put
 from tests.actors.test_statuses import NOW, TOPIC, make, running, seal
 from tests.storage.makers import after, empty
 

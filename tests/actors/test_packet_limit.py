@@ -15,11 +15,11 @@ import pytest
 import trio
 import trustme
 
-from config_manager.actors import mqtt
-from config_manager.actors.mqtt import AiomqttTransport
-from config_manager.actors.packet_limit import weight
-from config_manager.actors.packet_rules import MAX_MESSAGE_BYTES, MAX_PACKET_BYTES
-from config_manager.client import aio_connection
+from config_manager.actors.mqtt import aiomqtt_transport
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
+from config_manager.actors.mqtt.packet_limit import weight
+from config_manager.actors.mqtt.packet_rules import MAX_MESSAGE_BYTES, MAX_PACKET_BYTES
+from config_manager.client.drivers import asyncio_connection
 from config_manager.config.brokers import BrokerAddress
 from tests.client.drivers import run_asyncio
 from tests.hostile_broker import (
@@ -169,8 +169,8 @@ async def _most_between_two_turns_under_trio(address: BrokerAddress) -> int:
 
 
 async def _most_between_two_turns_under_asyncio(address: BrokerAddress) -> int:
-    will = aio_connection.Will("system/config-status/a/b", b"{}")
-    async with aio_connection.connect_with_aiomqtt(address, "one", will) as connection:
+    will = asyncio_connection.Will("system/config-status/a/b", b"{}")
+    async with asyncio_connection.connect_with_aiomqtt(address, "one", will) as connection:
         unread = connection._client._queue  # type: ignore[attr-defined]
         now = most = before = 0
         while (now := int(unread.qsize())) < MANY:
@@ -190,8 +190,8 @@ def test_others_have_their_turn_between_the_packets_of_one_tls_record(tmp_path: 
 
 
 async def _what_waits(address: BrokerAddress) -> Any:
-    will = aio_connection.Will("system/config-status/a/b", b"{}")
-    async with aio_connection.connect_with_aiomqtt(address, "one", will) as connection:
+    will = asyncio_connection.Will("system/config-status/a/b", b"{}")
+    async with asyncio_connection.connect_with_aiomqtt(address, "one", will) as connection:
         return await connection._client._queue.get()  # type: ignore[attr-defined]
 
 
@@ -210,7 +210,7 @@ def message(topic: str, payload: bytes) -> aiomqtt.Message:
     ("topic", "size"), [("t" * 200, 0), ("t" * 60_000, 1000), ("t", 4_000_000)]
 )
 def test_what_waits_for_the_server_is_counted_with_all_it_costs(topic: str, size: int) -> None:
-    unread, one = mqtt._Unread(), message(topic, b"x" * size)
+    unread, one = aiomqtt_transport._Unread(), message(topic, b"x" * size)
     unread.put_nowait(message("the first", b""))
     for _ in range(70_000):
         unread.put_nowait(one)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from paho.mqtt import _packet
 from paho.mqtt.client import MQTTv5
 
-from config_manager.actors.packet_rules import (
+from config_manager.actors.mqtt.packet_rules import (
     MAX_ANSWER_BYTES,
     MAX_PACKET_BYTES,
     cut_properties,

@@ -10,12 +10,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from config_manager.actors.mqtt import BrokerUnavailable, Message
+from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable, Message
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS
-from config_manager.storage.forgotten import Forgotten, rows_after
+from config_manager.storage.decisions.forgotten import Forgotten, rows_after
+from config_manager.storage.decisions.intents import Put
 from config_manager.storage.state import Committed, with_rows
-from config_manager.storage.writes import Put
 from tests.actors.desk import Desk, MemoryBroker, snapshot, update
 from tests.config.makers import (
     BEACON,

@@ -8,7 +8,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from config_manager.actors.refusals import AGAIN_S, Refusals, name_of, packet_bytes
+from config_manager.actors.publishing.refusals import AGAIN_S, Refusals, name_of, packet_bytes
 from config_manager.config import wire
 
 A, B = wire.config_topic("a"), wire.root_topic(1)

@@ -10,12 +10,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from config_manager.actors.mqtt import BrokerUnavailable, Message
-from config_manager.actors.refusals import packet_bytes
+from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable, Message
+from config_manager.actors.publishing.refusals import packet_bytes
 from config_manager.config import wire
 from config_manager.config.brokers import BrokerAddress
+from config_manager.storage.decisions.intents import Put
 from config_manager.storage.state import Committed
-from config_manager.storage.writes import Put
 from tests.actors.desk import Desk, MemoryBroker, update
 from tests.storage.makers import after
 

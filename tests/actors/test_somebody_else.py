@@ -7,10 +7,10 @@ import trio
 from trio.testing import MockClock
 
 from config_manager.actors.health import HealthFrames, broker_reasons
-from config_manager.actors.mqtt import BrokerUnavailable, Message
+from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable, Message
 from config_manager.config import wire
 from config_manager.config.world import World
-from config_manager.storage.writes import Put
+from config_manager.storage.decisions.intents import Put
 from tests.actors.desk import Desk, MemoryBroker, snapshot
 from tests.config.makers import STRANGER, sign
 from tests.storage.makers import after, empty

@@ -17,8 +17,8 @@ import trio
 import trio.testing
 from pydantic import SecretStr
 
-from config_manager.actors import storing
-from config_manager.actors.mqtt import AiomqttTransport, Message
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport, Message
+from config_manager.actors.storing import writer
 from config_manager.actors.system import System, running_system
 from config_manager.config import wire
 from config_manager.config.names import Epoch
@@ -116,8 +116,8 @@ async def test_a_write_waits_for_somebody_elses_lock_without_holding_up_the_even
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storing, "_PROBE_INTERVAL_S", 0.01)
-    monkeypatch.setattr(storing, "_REOPEN_INTERVAL_S", 0.01)
+    monkeypatch.setattr(writer, "_PROBE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(writer, "_REOPEN_INTERVAL_S", 0.01)
 
 
 async def read_only_for(system: System, reason: str) -> None:

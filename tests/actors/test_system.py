@@ -14,14 +14,14 @@ import trio
 
 from config_manager.actors.actor import Context, Gone
 from config_manager.actors.messages import PutConfig, Written
-from config_manager.actors.mqtt import AiomqttTransport
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.system import System, running_system
 from config_manager.config.errors import ReadOnly
 from config_manager.config.names import ServiceName
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
-from config_manager.storage.terms import Terms
+from config_manager.storage.decisions.terms import Terms
 from tests.processes import MOSQUITTO, free_port
 
 ACTORS = (

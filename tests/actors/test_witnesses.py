@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from config_manager.actors.messages import Witnessed
-from config_manager.actors.witnesses import Witnesses
+from config_manager.actors.storing.witnesses import Witnesses
 from config_manager.config.audit import GENESIS, Head
 from config_manager.config.names import Mark
+from config_manager.storage.decisions.intents import NewEpoch, Put
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.state import Committed
-from config_manager.storage.writes import NewEpoch, Put
 from tests.storage.makers import FIRST_EPOCH, Hand, committed_in, empty
 
 NOBODY = Head(0, GENESIS, "instance.json")

@@ -12,19 +12,19 @@ from typing import Any
 import trio
 from pydantic import SecretStr
 
-from config_manager.actors.mqtt import AiomqttTransport
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.system import System, running_system
-from config_manager.api.app import RestApp
+from config_manager.api.server.app import RestApp
 from config_manager.config.names import Epoch
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
-from config_manager.storage import database
-from config_manager.storage.database import Connection
-from config_manager.storage.keys import KeyRing
+from config_manager.storage.decisions.vouching import Vouching
+from config_manager.storage.keys.key_ring import KeyRing
 from config_manager.storage.memory_store import MemoryStore
+from config_manager.storage.sql import database
+from config_manager.storage.sql.database import Connection
 from config_manager.storage.store import Store
-from config_manager.storage.vouching import Vouching
 
 TOKEN = "a-token"
 JSON = "application/json"

@@ -13,8 +13,8 @@ import trio
 import trio.testing
 
 from config_manager.actors.system import System
-from config_manager.api.app import RestApp
-from config_manager.api.arriving import ArrivingBody, Room
+from config_manager.api.server.app import RestApp
+from config_manager.api.server.arriving import ArrivingBody, Room
 from config_manager.config.errors import Busy, TooLarge
 from tests.api.asgi import TOKEN, Caller, running
 

@@ -13,11 +13,11 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import trio
 
-from config_manager.api.openapi import openapi
+from config_manager.api.rest.openapi import openapi
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import chain
 from config_manager.config.trust import Distrust, judge_audit_export, judge_root
-from config_manager.storage.vouching import Vouching
+from config_manager.storage.decisions.vouching import Vouching
 from tests.api.asgi import Answer, Caller, on_disk, with_the_key
 
 AUDIT = "/api/v1/audit"

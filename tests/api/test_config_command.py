@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner
 
-from config_manager.api.config_command import (
+from config_manager.api.commands.configs import (
     diff_config,
     rollback_config,
     set_config,

@@ -10,7 +10,7 @@ import pytest
 import trio
 from openapi_spec_validator import validate
 
-from config_manager.api.routes import ROUTES
+from config_manager.api.server.routes import ROUTES
 from config_manager.config.errors import DESCRIPTIONS
 from tests.api.asgi import Caller, running
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from config_manager.api.crowd import FRESH_S, Crowd, Wait
+from config_manager.api.server.crowd import FRESH_S, Crowd, Wait
 
 NOW = 1_000.0
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from config_manager.api.disk_errors import of_a_file, told_of
-from config_manager.api.trust_command import make_key
+from config_manager.api.commands.disk_errors import of_a_file, told_of
+from config_manager.api.commands.trust import make_key
 from config_manager.config.errors import DataDirUnusable, DiskFailed, PortTaken
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
 from tests.platter import platter

@@ -10,10 +10,10 @@ import pytest
 
 from config_manager.actors.health import broker_reasons
 from config_manager.actors.views import BrokerView
-from config_manager.api import doctor_command
-from config_manager.api.doctor_remedies import remedy
-from config_manager.api.operator import Server
-from config_manager.storage.vouching import Foreign
+from config_manager.api.commands import doctor
+from config_manager.api.commands.doctor_remedies import remedy
+from config_manager.api.commands.remote import Server
+from config_manager.storage.decisions.vouching import Foreign
 
 ROLLBACK = "database: rollback-suspected: the database is at revision 1, but instance.json has seen revision 2"
 LOST = "instance.json was missing: this start counts from what the database and the brokers know"
@@ -70,7 +70,7 @@ def test_each_reason_is_a_finding_of_its_own_whether_the_server_is_well_or_not(
     }  # fmt: skip
     monkeypatch.setattr(Server, "health", lambda _: health)
     monkeypatch.setattr(Server, "get", lambda *_, **__: {"services": []})
-    found = doctor_command._ask_server(Server("http://127.0.0.1:1", None))  # noqa: SLF001
+    found = doctor._ask_server(Server("http://127.0.0.1:1", None))  # noqa: SLF001
     said = {one.detail: one for one in found if one.check == "server" and one.level != "ok"}
     assert list(said) == reasons
     assert {one.level for one in said.values()} == {"warning" if ok else "failed"}

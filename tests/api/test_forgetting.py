@@ -13,13 +13,13 @@ import pytest
 
 from config_manager.actors.actor import Context
 from config_manager.actors.messages import Administer
-from config_manager.api.openapi import openapi
+from config_manager.api.rest.openapi import openapi
 from config_manager.config import wire
 from config_manager.config.enrolment import Enrolment
 from config_manager.config.world import rfc3339
-from config_manager.storage.devices import AllowEnrolment, Enrol, enrolled
-from config_manager.storage.forgotten import forgotten
-from config_manager.storage.terms import Terms
+from config_manager.storage.decisions.devices import AllowEnrolment, Enrol, enrolled
+from config_manager.storage.decisions.forgotten import forgotten
+from config_manager.storage.decisions.terms import Terms
 from tests.actors.test_statuses import make, seal
 from tests.api.asgi import Answer, Caller, on_disk, running
 from tests.config.makers import STRANGER

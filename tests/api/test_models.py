@@ -15,11 +15,11 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from config_manager.api.endpoint import ApiRequest
-from config_manager.api.models import read
-from config_manager.api.openapi import Models, openapi
-from config_manager.api.paths import find
-from config_manager.api.secrets import SecretRequest
+from config_manager.api.resources.secrets import SecretRequest
+from config_manager.api.rest.models import read
+from config_manager.api.rest.openapi import Models, openapi
+from config_manager.api.rest.request import ApiRequest
+from config_manager.api.server.paths import find
 from config_manager.config.errors import InvalidValues
 from tests.api.asgi import Caller, running
 
@@ -165,9 +165,7 @@ RELEASED = Path(__file__).resolve().parents[1] / "data"
     "wheel", sorted(RELEASED.glob("*/*.whl")), ids=lambda path: path.parent.name
 )
 def test_nothing_that_a_released_version_described_is_lost(wheel: Path) -> None:
-    program = (
-        "import json; from config_manager.api.openapi import openapi; print(json.dumps(openapi()))"
-    )
+    program = "import json; from config_manager.api.rest.openapi import openapi; print(json.dumps(openapi()))"
     env = {**os.environ, "PYTHONPATH": str(wheel)}
     said = subprocess.run(
         [sys.executable, "-c", program], check=True, env=env, capture_output=True, cwd="/"

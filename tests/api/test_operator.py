@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from config_manager.api.commands.remote import Server, clean, read_token
+from config_manager.api.commands.status import status
 from config_manager.api.main import cli
-from config_manager.api.operator import Server, clean, read_token
-from config_manager.api.problems import problem
-from config_manager.api.status_command import status
+from config_manager.api.rest.problems import problem
 from config_manager.config.errors import (
     DESCRIPTIONS,
     ConfigManagerError,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
-from config_manager.api.limits import FAILED_LOGINS
-from config_manager.api.rate_limits import Limiter, Policy, address_key
+from config_manager.api.rest.limits import FAILED_LOGINS
+from config_manager.api.rest.rate_limits import Limiter, Policy, address_key
 from tests.api.asgi import Answer, Caller, running
 
 DOOR = "/api/v1/config/door"

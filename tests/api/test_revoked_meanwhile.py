@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from config_manager.actors.system import System
-from config_manager.api.app import RestApp
+from config_manager.api.server.app import RestApp
 from tests.api.asgi import Caller, running
 
 

@@ -12,16 +12,16 @@ import pytest
 import trio
 from pydantic import SecretStr
 
-from config_manager.actors.mqtt import AiomqttTransport
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.system import running_system
 from config_manager.config.names import Epoch
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
-from config_manager.storage.keys import KeyRing
+from config_manager.storage.keys.key_ring import KeyRing
+from config_manager.storage.keys.recovery import FILE, Recovery, open_sealed
+from config_manager.storage.keys.secret_box import SecretBoxes, key_id_of
 from config_manager.storage.memory_store import MemoryStore
-from config_manager.storage.recovery import FILE, Recovery, open_sealed
-from config_manager.storage.secrets import SecretBoxes, key_id_of
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
 from tests.api.asgi import TOKEN, Caller, running
 

@@ -1,6 +1,6 @@
 """Every route with every role, narrowed and not, and without a token: who gets in.
 
-A route that is added to api/routes.py fails here until EXPECTED says who may call it.
+A route that is added to api/server/routes.py fails here until EXPECTED says who may call it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
-from config_manager.api.routes import ROUTES
+from config_manager.api.server.routes import ROUTES
 from config_manager.config.access import Need, Role
 from tests.api.asgi import TOKEN, Caller, running
 

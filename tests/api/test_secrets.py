@@ -17,21 +17,21 @@ from pydantic import SecretStr
 
 from config_manager.actors.actor import Context
 from config_manager.actors.messages import Administer, SetSecret
-from config_manager.actors.mqtt import AiomqttTransport
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.system import running_system
-from config_manager.api.routes import ROUTES
+from config_manager.api.server.routes import ROUTES
 from config_manager.config.names import Epoch
 from config_manager.config.secret import Secret
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
-from config_manager.storage.administration import Administered
+from config_manager.storage.decisions.administration import Administered
+from config_manager.storage.decisions.terms import Terms
+from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.memory_store import MemoryStore
-from config_manager.storage.sql_store import SqlStore
+from config_manager.storage.sql.sql_store import SqlStore
 from config_manager.storage.state import Committed, RegistryRow
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
-from config_manager.storage.terms import Terms
-from config_manager.storage.vouching import Vouching
 from tests.api.asgi import TOKEN, Answer, Caller
 from tests.storage.makers import committed_in
 

@@ -10,13 +10,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from config_manager.api.limits import (
+from config_manager.api.rest.limits import (
     ARRIVE_WITHIN_S,
     FIRST_BYTE_WITHIN_S,
     IDLE_S,
     SEND_WITHIN_S,
 )
-from config_manager.api.server import serve
+from config_manager.api.server.listening import serve
 
 HEAD = b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\n\r\n"
 WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

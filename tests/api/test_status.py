@@ -12,11 +12,11 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 from pydantic import SecretStr
 
-from config_manager.actors.mqtt import AiomqttTransport
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.system import System, running_system
-from config_manager.api.endpoint import Api, ApiRequest
-from config_manager.api.openapi import openapi
-from config_manager.api.pipeline import answer
+from config_manager.api.rest.openapi import openapi
+from config_manager.api.rest.request import Api, ApiRequest
+from config_manager.api.server.pipeline import answer
 from config_manager.config import wire
 from config_manager.config.documents import Attempt, Receipt, Running
 from config_manager.config.names import Epoch

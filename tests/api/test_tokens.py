@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from config_manager.api.openapi import openapi
+from config_manager.api.rest.openapi import openapi
 from config_manager.config.world import parse_rfc3339
 from tests.api.asgi import Answer, Caller, running
 

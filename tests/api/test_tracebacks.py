@@ -13,7 +13,7 @@ import structlog
 
 from config_manager.api import main as command
 from config_manager.config.logging import configure
-from config_manager.storage import changes
+from config_manager.storage.decisions import changes
 from tests.api.asgi import Caller, running
 
 VALUE = "conspicuous-in-hand"

@@ -6,7 +6,7 @@ from typing import Any
 
 from nacl.signing import SigningKey
 
-from config_manager.client.root_chain import Link, pin
+from config_manager.client.rules.root_chain import Link, pin
 from config_manager.config import wire
 from config_manager.config.documents import Root
 from tests.config import makers

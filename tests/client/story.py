@@ -12,12 +12,11 @@ from typing import Any
 from nacl.signing import VerifyKey
 from pydantic import BaseModel, Field
 
-from config_manager.client.cache import Cache
-from config_manager.client.events import Event, Refused
-from config_manager.client.instance import Instance
-from config_manager.client.kept import Kept
-from config_manager.client.precedence import Effective, Layers
-from config_manager.client.todo import (
+from config_manager.client.model.precedence import Effective, Layers
+from config_manager.client.rules.events import Event, Refused
+from config_manager.client.rules.instance import Instance
+from config_manager.client.rules.kept import Kept
+from config_manager.client.rules.todo import (
     Call,
     Change,
     Do,
@@ -28,6 +27,7 @@ from config_manager.client.todo import (
     Tell,
     TooStale,
 )
+from config_manager.client.state.cache import Cache
 from config_manager.config import strict_json, wire
 from config_manager.config.documents import Receipt
 from config_manager.config.names import ServiceName

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import trio
 
-from config_manager.actors.mqtt import BrokerUnavailable, Message
-from config_manager.client import Applied, Fresh, driver, follow, trust_init
+from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable, Message
+from config_manager.client import Applied, Fresh, follow, trust_init
+from config_manager.client.drivers import driver
 from config_manager.config import wire
 from tests.client import makers as m
 

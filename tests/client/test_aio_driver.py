@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from config_manager.client import Change, open_config
-from config_manager.client.aio import AsyncioConfig
+from config_manager.client.drivers.asyncio_driver import AsyncioConfig
 from config_manager.config.errors import ConfigurationStale
 from tests.client import makers as m
 from tests.client.drivers import AioKit, run_asyncio

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from config_manager.client.cache import Cache, KeptBroken
-from config_manager.client.kept import Kept
-from config_manager.client.root_chain import pin
+from config_manager.client.rules.kept import Kept
+from config_manager.client.rules.root_chain import pin
+from config_manager.client.state.cache import Cache, KeptBroken
 from config_manager.config import strict_json
 from config_manager.config.names import Mark
 from config_manager.config.trust import Seen

@@ -9,9 +9,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from config_manager.client import Change, NotNow
-from config_manager.client.claim import Claim
-from config_manager.client.identity import load_identity
-from config_manager.client.set_aside import ROOT_MAY_FOLLOW_S
+from config_manager.client.rules.set_aside import ROOT_MAY_FOLLOW_S
+from config_manager.client.state.claim import Claim
+from config_manager.client.state.identity import load_identity
 from config_manager.config import wire
 from config_manager.config.errors import (
     ConfigurationStale,

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from config_manager.client.boots import Boots
-from config_manager.client.claim import Claim
-from config_manager.client.identity import (
+from config_manager.client.rules.root_chain import follow_on
+from config_manager.client.state.boots import Boots
+from config_manager.client.state.claim import Claim
+from config_manager.client.state.identity import (
     Identity,
     keep_root,
     load_identity,
     note_enrolled,
     trust_init,
 )
-from config_manager.client.root_chain import follow_on
 from config_manager.config.errors import RootRefused
 from config_manager.config.world import SystemDisk, World
 from tests.client import makers as m
@@ -35,7 +35,7 @@ PROCESSES = 8
 START = """
 import json, sys
 from pathlib import Path
-from config_manager.client.identity import trust_init
+from config_manager.client.state.identity import trust_init
 from config_manager.config.errors import ConfigManagerError
 
 print("ready", flush=True)

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config_manager.client.formats import fill_in, render, to_environment
+from config_manager.client.commands.formats import fill_in, render, to_environment
 from config_manager.config.errors import SettingsInvalid
 
 CONFIG: dict[str, Any] = {

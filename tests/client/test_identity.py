@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from config_manager.client.identity import (
+from config_manager.client.rules.root_chain import follow_on, pin
+from config_manager.client.state.identity import (
     keep_root,
     load_identity,
     make_instance_name,
     trust_init,
 )
-from config_manager.client.root_chain import follow_on, pin
 from config_manager.config.errors import KeyFileUnsafe, RootRefused, SettingsInvalid
 from config_manager.config.world import World
 from tests.client import makers as m

@@ -30,7 +30,7 @@ sys.exit(f"loaded: {{found}}" if found else 0)
             (*SERVER, *TRIO, *BROKER, "click"),
         ),
         (
-            "import config_manager.client.aio; config_manager.client.open_config",
+            "import config_manager.client.drivers.asyncio_driver; config_manager.client.open_config",
             (*SERVER, *TRIO, *BROKER, "click"),
         ),
         ("from config_manager.client import Config", (*SERVER, *TRIO, *BROKER, "click")),
@@ -41,13 +41,13 @@ from config_manager.client import Config
 class Settings(BaseModel): n: int = 0
 try: Config(Settings, service="x", state_dir="none", mqtt_url="none:").__enter__()
 except Exception as error: assert "trust init" in str(error)
-from config_manager.client.precedence import Layers
+from config_manager.client.model.precedence import Layers
 Layers(Settings, "X_", environment={"X_N": "5"})
 """,
             (*SERVER, "pydantic_settings"),  # for who has a BaseSettings only
         ),
         (
-            "import config_manager.client as c; c.follow, c.Applied; import config_manager.client.cli",
+            "import config_manager.client as c; c.follow, c.Applied; import config_manager.client.commands.client",
             (*SERVER, "trio_asyncio", *BROKER),
         ),
     ],

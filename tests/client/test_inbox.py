@@ -8,11 +8,11 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config_manager.actors.mqtt import AiomqttTransport, Message, _Inbox
-from config_manager.client.actor import _default_transport
-from config_manager.client.aio_connection import Will, _make_client
-from config_manager.client.brokers import parse_addresses
-from config_manager.client.inbox import MOST_BYTES, PER_TOPIC, Inbox
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport, Message, _Inbox
+from config_manager.client.drivers.asyncio_connection import Will, _make_client
+from config_manager.client.drivers.brokers import parse_addresses
+from config_manager.client.drivers.inbox import MOST_BYTES, PER_TOPIC, Inbox
+from config_manager.client.drivers.trio_driver import _default_transport
 
 
 def message(topic: str, payload: bytes) -> aiomqtt.Message:

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from config_manager.client.events import Applied, Deleted, Fresh, Stale
-from config_manager.client.judging import DoesNotFit
-from config_manager.client.receipts import schema_digest
-from config_manager.client.todo import NotNow
-from config_manager.client.trial import Phase
+from config_manager.client.model.judging import DoesNotFit
+from config_manager.client.rules.events import Applied, Deleted, Fresh, Stale
+from config_manager.client.rules.receipts import schema_digest
+from config_manager.client.rules.todo import NotNow
+from config_manager.client.rules.trial import Phase
 from config_manager.config import wire
 from tests.client import makers as m
 from tests.client.story import Settings, Story, disk_with, read_receipt, running

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 import trio
 
-from config_manager.client import Change, Config, ConfigurationStale, actor, aio
-from config_manager.client.aio_connection import Will, connect_with_aiomqtt
-from config_manager.client.claim import Claim
-from config_manager.client.identity import trust_init
+from config_manager.client import Change, Config, ConfigurationStale
+from config_manager.client.drivers import asyncio_driver, trio_driver
+from config_manager.client.drivers.asyncio_connection import Will, connect_with_aiomqtt
+from config_manager.client.state.claim import Claim
+from config_manager.client.state.identity import trust_init
 from config_manager.client.testing import FakePublisher
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.world import SystemDisk, World
@@ -85,7 +86,7 @@ def test_a_cancellation_that_is_lost_is_repeated(options: dict[str, Any], lost: 
     wire = Connection(deaf_to=lost)
 
     async def story() -> None:
-        async with aio.open_config(Settings, connect=wire.connect, **options):
+        async with asyncio_driver.open_config(Settings, connect=wire.connect, **options):
             while not wire.entered.is_set():
                 await asyncio.sleep(0.001)
         assert wire.deaf_to == 0
@@ -102,7 +103,7 @@ def test_who_takes_no_cancellation_at_all_is_left_alone_and_named(
     wire = Connection(deaf_to=1_000)
 
     async def story() -> None:
-        async with aio.open_config(Settings, connect=wire.connect, **options):
+        async with asyncio_driver.open_config(Settings, connect=wire.connect, **options):
             while not wire.entered.is_set():
                 await asyncio.sleep(0.001)
         wire.deaf_to = 0  # and now it may end
@@ -119,7 +120,7 @@ def test_whoever_loses_patience_while_it_ends_is_obeyed_and_nothing_is_left(
     wire = Connection(deaf_to=2)
 
     async def serve() -> None:
-        async with aio.open_config(Settings, connect=wire.connect, **options):
+        async with asyncio_driver.open_config(Settings, connect=wire.connect, **options):
             await asyncio.sleep(3600)
 
     async def story() -> None:
@@ -166,12 +167,12 @@ def test_a_disk_that_hangs_keeps_nobody_from_leaving(options: dict[str, Any], dr
     options |= {"mqtt_url": "none:", "world": World(disk=disk)}
 
     async def under_asyncio() -> None:
-        async with aio.open_config(Settings, **options) as config:
+        async with asyncio_driver.open_config(Settings, **options) as config:
             assert config.current.n == 5
             disk.hangs = True
 
     async def under_trio() -> None:
-        async with actor.open_config(Settings, **options) as config:
+        async with trio_driver.open_config(Settings, **options) as config:
             assert config.current.n == 5
             disk.hangs = True
 
@@ -262,7 +263,7 @@ def test_leaving_right_after_entering_ends_with_a_real_broker() -> None:
         }  # fmt: skip
 
         async def once(number: int) -> None:
-            async with aio.open_config(Settings, **given):
+            async with asyncio_driver.open_config(Settings, **given):
                 await asyncio.sleep(number % 13 / 1000)
 
         async def story() -> None:

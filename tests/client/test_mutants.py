@@ -17,10 +17,10 @@ import pytest
 from nacl.signing import SigningKey
 from pydantic import BaseModel, ConfigDict
 
-from config_manager.client.instance import Instance
-from config_manager.client.precedence import Layers
-from config_manager.client.subscriber import Subscriber
-from config_manager.client.todo import Policy, Swap
+from config_manager.client.model.precedence import Layers
+from config_manager.client.rules.instance import Instance
+from config_manager.client.rules.subscriber import Subscriber
+from config_manager.client.rules.todo import Policy, Swap
 from config_manager.config import wire
 from config_manager.config.names import ServiceName
 from config_manager.config.wire import Envelope, Signature

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
-from config_manager.client.events import Applied, Event, Refused, RootTrusted, Stale
-from config_manager.client.kept import Kept
-from config_manager.client.root_chain import RootChain, follow_on, pin
-from config_manager.client.set_aside import ROOT_MAY_FOLLOW_S
-from config_manager.client.subscriber import Subscriber
+from config_manager.client.rules.events import Applied, Event, Refused, RootTrusted, Stale
+from config_manager.client.rules.kept import Kept
+from config_manager.client.rules.root_chain import RootChain, follow_on, pin
+from config_manager.client.rules.set_aside import ROOT_MAY_FOLLOW_S
+from config_manager.client.rules.subscriber import Subscriber
 from config_manager.config import wire
 from config_manager.config.documents import Role
 from config_manager.config.names import Mark

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel, Field
 
-from config_manager.client import Config, actor, aio, open_config
-from config_manager.client.cli import client
-from config_manager.client.identity import trust_init
-from config_manager.client.opening import (
+from config_manager.client import Config, open_config
+from config_manager.client.commands.client import client
+from config_manager.client.drivers import asyncio_driver, trio_driver
+from config_manager.client.drivers.opening import (
     DEFAULT_MQTT_URL,
     FIRST_WAIT_S,
     REQUIRED_WAIT_S,
@@ -23,6 +23,7 @@ from config_manager.client.opening import (
     Prepared,
     prepare,
 )
+from config_manager.client.state.identity import trust_init
 from config_manager.config.errors import (
     InvalidName,
     NothingDelivered,
@@ -275,8 +276,8 @@ def test_the_names_of_options_are_known_to_type_checkers() -> None:
     def mistakes() -> None:
         """For mypy, which checks this file too, and complains where what it ignores is no mistake."""
         Config(Settings, bake_s="long")  # type: ignore[arg-type]
-        aio.open_config(Settings, servce="x")  # type: ignore[call-arg]
-        actor.open_config(Settings, servce="x")  # type: ignore[call-arg]
+        asyncio_driver.open_config(Settings, servce="x")  # type: ignore[call-arg]
+        trio_driver.open_config(Settings, servce="x")  # type: ignore[call-arg]
         open_config(Settings, servce="x")  # type: ignore[call-arg]
         open_config(Settings, apply=len)  # type: ignore[arg-type]
 

@@ -19,8 +19,8 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from config_manager.client.misspelt import say_unknown
-from config_manager.client.precedence import Layers
+from config_manager.client.model.misspelt import say_unknown
+from config_manager.client.model.precedence import Layers
 from config_manager.config.errors import SettingsInvalid
 
 SECRET = "hunter2-hunter2"

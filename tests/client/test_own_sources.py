@@ -27,8 +27,8 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from config_manager.client.overrides import prefix_of
-from config_manager.client.precedence import Effective, Layers
+from config_manager.client.model.overrides import prefix_of
+from config_manager.client.model.precedence import Effective, Layers
 from config_manager.client.settings_source import delivered
 from config_manager.client.testing import FakePublisher
 from config_manager.config.errors import SettingsInvalid

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from config_manager.client.pace import CLOCK_DRIFT, MAX_LAG_S, MOST_FORGIVEN, Pace
-from config_manager.client.subscriber import Subscriber
+from config_manager.client.rules.pace import CLOCK_DRIFT, MAX_LAG_S, MOST_FORGIVEN, Pace
+from config_manager.client.rules.subscriber import Subscriber
 from config_manager.config import wire
 from config_manager.config.documents import Beacon
 from config_manager.config.world import rfc3339

@@ -13,11 +13,11 @@ from tempfile import TemporaryDirectory
 import pytest
 from pydantic_settings import BaseSettings
 
-from config_manager.client.claim import Claim
-from config_manager.client.identity import keep_root, load_identity, trust_init
-from config_manager.client.opening import Options, default_state_dir, prepare
-from config_manager.client.places import expanded
-from config_manager.client.root_chain import follow_on
+from config_manager.client.drivers.opening import Options, default_state_dir, prepare
+from config_manager.client.rules.root_chain import follow_on
+from config_manager.client.state.claim import Claim
+from config_manager.client.state.identity import keep_root, load_identity, trust_init
+from config_manager.client.state.places import expanded
 from config_manager.config.errors import KeyFileUnsafe, SettingsInvalid
 from config_manager.config.world import World
 from tests.client import makers as m
@@ -33,8 +33,8 @@ AS_ANOTHER = """
 import os, sys
 sys.path[:0] = {path!r}
 import pydantic, trio
-import config_manager.client.actor, config_manager.client.cli, config_manager.client.enrolling
-import config_manager.client.formats, config_manager.config.logging
+import config_manager.client.drivers.trio_driver, config_manager.client.commands.client, config_manager.client.commands.enrolling
+import config_manager.client.commands.formats, config_manager.config.logging
 from config_manager.api.main import main
 from config_manager.client import Config
 from config_manager.client.testing import FakePublisher
@@ -286,7 +286,7 @@ def test_a_key_that_the_group_may_read_is_refused_with_the_command(tmp_path: Pat
 TWO_WRITERS = """
 import logging
 from pathlib import Path
-from config_manager.client.claim import Claim, Onlooker
+from config_manager.client.state.claim import Claim, Onlooker
 
 logging.basicConfig(level="WARNING", format="%(message)s")
 state = Path({state!r})

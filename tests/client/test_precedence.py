@@ -34,11 +34,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from config_manager.client import quoted
-from config_manager.client.judging import DoesNotFit
-from config_manager.client.overrides import env_prefix
-from config_manager.client.precedence import Effective, Layers
-from config_manager.client.words import MOST_READ
+from config_manager.client.model import quoted
+from config_manager.client.model.judging import DoesNotFit
+from config_manager.client.model.overrides import env_prefix
+from config_manager.client.model.precedence import Effective, Layers
+from config_manager.client.model.words import MOST_READ
 from config_manager.config.errors import SettingsInvalid
 from tests.client import makers as m
 from tests.client.story import Story, disk_with

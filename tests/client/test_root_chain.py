@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
-from config_manager.client import root_chain
-from config_manager.client.root_chain import Link, RootChain, Turned, follow_on, pin
+from config_manager.client.rules import root_chain
+from config_manager.client.rules.root_chain import Link, RootChain, Turned, follow_on, pin
 from config_manager.config import wire
 from config_manager.config.trust import Distrust
 from tests.client import roots as r

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from config_manager.client.events import (
+from config_manager.client.commands.running import to_line
+from config_manager.client.rules.events import (
     Applied,
     Deleted,
     Fresh,
@@ -16,7 +17,6 @@ from config_manager.client.events import (
     RootTrusted,
     Stale,
 )
-from config_manager.client.running import to_line
 from config_manager.config import wire
 from tests.client import makers as m
 from tests.client import roots as r

@@ -9,9 +9,9 @@ import pytest
 from pydantic import AliasChoices, AliasPath, BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from config_manager.client.cache import Cache
-from config_manager.client.identity import load_identity, trust_init
 from config_manager.client.settings_source import DeliveredSource, delivered
+from config_manager.client.state.cache import Cache
+from config_manager.client.state.identity import load_identity, trust_init
 from config_manager.client.testing import FakePublisher
 from config_manager.config.world import World
 from tests.client import makers as m

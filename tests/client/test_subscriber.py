@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config_manager.client.events import Applied, Deleted, Event, Fresh, Refused, Stale
-from config_manager.client.set_aside import ROOT_MAY_FOLLOW_S
-from config_manager.client.subscriber import Subscriber
+from config_manager.client.rules.events import Applied, Deleted, Event, Fresh, Refused, Stale
+from config_manager.client.rules.set_aside import ROOT_MAY_FOLLOW_S
+from config_manager.client.rules.subscriber import Subscriber
 from config_manager.config import wire
 from tests.client import makers as m
 

@@ -18,14 +18,7 @@ import trio
 import trio.testing
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from config_manager.client import (
-    Change,
-    Config,
-    LiveConfig,
-    NothingDelivered,
-    NotNow,
-    open_config,
-)
+from config_manager.client import Change, Config, LiveConfig, NothingDelivered, NotNow, open_config
 from config_manager.client.testing import FakePublisher, NobodyListens
 from tests.client.drivers import run_asyncio
 

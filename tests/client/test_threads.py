@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 from config_manager.client import Change, Config, NotNow
-from config_manager.client.identity import trust_init
+from config_manager.client.state.identity import trust_init
 from config_manager.config.errors import (
     ConfigurationStale,
     InvalidName,

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from config_manager.client.kept import Kept, Version
-from config_manager.client.trial import Phase, Trial
+from config_manager.client.rules.kept import Kept, Version
+from config_manager.client.rules.trial import Phase, Trial
 from config_manager.config import wire
 from config_manager.config.documents import ConfigUpdate
 from tests.client import makers as m

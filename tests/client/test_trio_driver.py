@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from config_manager.client import open_config
-from config_manager.client.actor import TrioConfig
+from config_manager.client.drivers.trio_driver import TrioConfig
 from tests.client import makers as m
 from tests.client.drivers import TrioKit
 from tests.client.story import Settings

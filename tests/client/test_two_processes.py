@@ -15,10 +15,10 @@ import trio
 from click.testing import CliRunner
 
 from config_manager.client import Config
-from config_manager.client.cache import Cache
-from config_manager.client.claim import Claim, Onlooker
-from config_manager.client.cli import client
-from config_manager.client.identity import load_identity
+from config_manager.client.commands.client import client
+from config_manager.client.state.cache import Cache
+from config_manager.client.state.claim import Claim, Onlooker
+from config_manager.client.state.identity import load_identity
 from config_manager.client.testing import FakePublisher
 from config_manager.config.documents import Receipt
 from config_manager.config.world import World
@@ -326,7 +326,7 @@ def test_a_trio_task_that_only_read_goes_on_writing_by_itself(tmp_path: Path) ->
 FORKS = """
 import os, sys
 from pathlib import Path
-from config_manager.client.claim import Claim
+from config_manager.client.state.claim import Claim
 
 state = Path(sys.argv[1])
 mine = Claim(state, "door")

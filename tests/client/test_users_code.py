@@ -28,12 +28,13 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from config_manager.client import NotNow, words
-from config_manager.client.freezing import freeze
-from config_manager.client.judging import DoesNotFit
-from config_manager.client.precedence import Layers
+from config_manager.client import NotNow
+from config_manager.client.model import words
+from config_manager.client.model.freezing import freeze
+from config_manager.client.model.judging import DoesNotFit
+from config_manager.client.model.precedence import Layers
+from config_manager.client.model.words import MASK, Secrets
 from config_manager.client.testing import FakePublisher
-from config_manager.client.words import MASK, Secrets
 from tests.client import makers as m
 from tests.client.drivers import KITS, Kit
 from tests.client.story import Settings, Story, disk_with, read_receipt
@@ -737,7 +738,7 @@ def test_a_group_that_cannot_be_walked_or_is_very_deep_is_a_refusal() -> None:
 
 
 def test_no_words_begin_a_line_of_the_log_or_turn_one(caplog: pytest.LogCaptureFixture) -> None:
-    from config_manager.client.saying import say
+    from config_manager.client.drivers.log import say
 
     say(logging.ERROR, "refused", detail="x\nERROR config_manager.client applied revision=99\r")
     assert [line for line in caplog.messages[0].split("\n") if line.startswith("ERROR")] == []

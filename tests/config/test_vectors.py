@@ -18,7 +18,7 @@ import pytest
 from nacl.public import PrivateKey, SealedBox
 from nacl.signing import SigningKey, VerifyKey
 
-from config_manager.client.deliveries import Deliveries
+from config_manager.client.rules.deliveries import Deliveries
 from config_manager.config import wire
 from config_manager.config.documents import Beacon, ConfigUpdate, Receipt, Root, Sealed, Snapshot
 from config_manager.config.enrolment import Enrolment

@@ -14,7 +14,7 @@ from nacl.signing import SigningKey
 
 from config_manager.config import strict_json, wire
 from config_manager.config.documents import Beacon
-from config_manager.storage import database
+from config_manager.storage.sql import database
 from tests.config.makers import sign
 from tests.processes import Broker, Listener, Processes, Server, eventually, listening
 

@@ -22,11 +22,11 @@ import pytest
 from nacl.signing import SigningKey
 from paho.mqtt.enums import CallbackAPIVersion
 
-from config_manager.client.events import Event, News
-from config_manager.client.identity import load_identity, trust_init
-from config_manager.client.root_chain import RootChain, pin
-from config_manager.client.running import to_line
-from config_manager.client.subscriber import Subscriber
+from config_manager.client.commands.running import to_line
+from config_manager.client.rules.events import Event, News
+from config_manager.client.rules.root_chain import RootChain, pin
+from config_manager.client.rules.subscriber import Subscriber
+from config_manager.client.state.identity import load_identity, trust_init
 from config_manager.config import wire
 from config_manager.config.world import parse_rfc3339, rfc3339
 from tests.config.makers import key_id

@@ -16,8 +16,8 @@ from config_manager.config import strict_json, wire
 from config_manager.config.audit import chain
 from config_manager.config.documents import Beacon
 from config_manager.config.sealed_file import derive_key
-from config_manager.storage import database
-from config_manager.storage.instance import _mac
+from config_manager.storage.sql import database
+from config_manager.storage.witness import _mac
 from tests.processes import MOSQUITTO, TOKEN, Processes, Server, listening
 
 KEEPALIVE = "system/keepalive/config-manager"

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from config_manager.api.limits import DRAIN_BYTES
+from config_manager.api.rest.limits import DRAIN_BYTES
 from tests.processes import COMMAND, TOKEN, Processes, Server
 from tests.torture.rubbish import storm
 

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
-from config_manager.client.cache import Cache
-from config_manager.client.identity import load_identity
+from config_manager.client.state.cache import Cache
+from config_manager.client.state.identity import load_identity
 from config_manager.config.world import World
 from tests.pages import Page
 from tests.processes import (
@@ -36,7 +36,8 @@ NOBODY = "mqtt://127.0.0.1:1"
 WORKERS = 2
 
 IMPATIENT = """
-from config_manager.client import freshness, opening
+from config_manager.client.rules import freshness
+from config_manager.client.drivers import opening
 opening.FIRST_WAIT_S = 0.1
 freshness.MIN_BEACON_VALID_S = freshness.FLOOR_WAIT_S = 0.5
 """

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from config_manager.client.identity import load_identity
+from config_manager.client.state.identity import load_identity
 from config_manager.config import trust, wire
 from config_manager.config.documents import Sealed
 from config_manager.config.sealing import open_sealed

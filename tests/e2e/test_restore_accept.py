@@ -13,7 +13,7 @@ import pytest
 import trio
 from nacl.signing import SigningKey
 
-from config_manager.client.identity import Identity, load_identity
+from config_manager.client.state.identity import Identity, load_identity
 from config_manager.config import wire
 from config_manager.config.documents import Receipt, Running
 from tests.api.asgi import Caller, on_disk

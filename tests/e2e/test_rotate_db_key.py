@@ -11,11 +11,11 @@ import pytest
 
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.world import World
-from config_manager.storage import database, rekeying
-from config_manager.storage.keys import KeyRing
-from config_manager.storage.recovery import FILE, open_sealed
-from config_manager.storage.sql_store import SqlStore
-from config_manager.storage.vouching import Vouching
+from config_manager.storage.decisions.vouching import Vouching
+from config_manager.storage.keys.key_ring import KeyRing
+from config_manager.storage.keys.recovery import FILE, open_sealed
+from config_manager.storage.sql import database, rekeying
+from config_manager.storage.sql.sql_store import SqlStore
 from tests.dying import dies
 from tests.processes import COMMAND, Processes
 from tests.storage.makers import CATALOGUE, committed_in

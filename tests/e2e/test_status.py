@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from paho.mqtt import publish
 
-from config_manager.client.identity import trust_init
+from config_manager.client.state.identity import trust_init
 from config_manager.config import wire
 from config_manager.config.documents import Receipt
 from tests.processes import (

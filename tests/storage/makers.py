@@ -13,14 +13,14 @@ from hypothesis import settings
 from config_manager.config.catalogue import Catalogue, ServiceSettings, setting
 from config_manager.config.names import Epoch
 from config_manager.config.world import World, rfc3339
-from config_manager.storage import changes
-from config_manager.storage.changes import Decision
-from config_manager.storage.secrets import SecretBox
-from config_manager.storage.sql_store import SqlStore
+from config_manager.storage.decisions import changes
+from config_manager.storage.decisions.changes import Decision
+from config_manager.storage.decisions.intents import Intent
+from config_manager.storage.decisions.vouching import Vouching
+from config_manager.storage.keys.secret_box import SecretBox
+from config_manager.storage.sql.sql_store import SqlStore
 from config_manager.storage.state import AuditEntry, Committed, IdempotencyRecord
 from config_manager.storage.store import Store
-from config_manager.storage.vouching import Vouching
-from config_manager.storage.writes import Intent
 
 FIRST_EPOCH = Epoch(1, "00000000-0000-4000-8000-000000000001")
 START = 1_800_000_000.0

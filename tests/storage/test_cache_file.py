@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from config_manager.config.sealed_file import SealBroken
 from config_manager.config.world import SystemDisk, World
 from config_manager.storage.cache_file import CacheFile
+from config_manager.storage.decisions.intents import Delete, NewEpoch, Put
 from config_manager.storage.state import Committed
-from config_manager.storage.writes import Delete, NewEpoch, Put
 from tests.earlier import DATA, SERVER
 from tests.platter import REPLACED, platter
 from tests.ram_disk import FilesInMemory, PowerCut

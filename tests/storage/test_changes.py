@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from config_manager.api.conditions import absent, at_one_of
+from config_manager.api.rest.conditions import absent, at_one_of
 from config_manager.config import wire
 from config_manager.config.audit import GENESIS, chain
 from config_manager.config.documents import ConfigUpdate
@@ -28,10 +28,8 @@ from config_manager.config.errors import (
 from config_manager.config.secret import Secret
 from config_manager.config.wire import Envelope, Signature
 from config_manager.storage import state_codec
-from config_manager.storage.changes import MASK, merge_patch
-from config_manager.storage.state import AuditEntry, Committed, KeyChange
-from config_manager.storage.terms import Precondition
-from config_manager.storage.writes import (
+from config_manager.storage.decisions.changes import MASK, merge_patch
+from config_manager.storage.decisions.intents import (
     Delete,
     DeleteSecret,
     Intent,
@@ -40,6 +38,8 @@ from config_manager.storage.writes import (
     Put,
     SetSecret,
 )
+from config_manager.storage.decisions.terms import Precondition
+from config_manager.storage.state import AuditEntry, Committed, KeyChange
 from tests.storage import makers as m
 from tests.storage.makers import after, decide
 

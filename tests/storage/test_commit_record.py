@@ -18,12 +18,6 @@ from config_manager.config.enrolment import Enrolment
 from config_manager.config.errors import Refused
 from config_manager.config.secret import Secret
 from config_manager.config.world import rfc3339
-from config_manager.storage.administration import (
-    Administered,
-    Administration,
-    Administrator,
-    administrate,
-)
 from config_manager.storage.commit_record import (
     NoDifference,
     OtherState,
@@ -34,7 +28,13 @@ from config_manager.storage.commit_record import (
     difference,
     encode,
 )
-from config_manager.storage.devices import (
+from config_manager.storage.decisions.administration import (
+    Administered,
+    Administration,
+    Administrator,
+    administrate,
+)
+from config_manager.storage.decisions.devices import (
     AllowEnrolment,
     Delivery,
     Enrol,
@@ -42,11 +42,27 @@ from config_manager.storage.devices import (
     RevokeDevice,
     devices,
 )
-from config_manager.storage.forgotten import Forgotten, rows_after
-from config_manager.storage.secret_rotation import BeginRotation, FinishRotation, under_way
+from config_manager.storage.decisions.forgotten import Forgotten, rows_after
+from config_manager.storage.decisions.intents import (
+    Delete,
+    DeleteSecret,
+    NewEpoch,
+    Patch,
+    Put,
+    SetSecret,
+)
+from config_manager.storage.decisions.secret_rotation import (
+    BeginRotation,
+    FinishRotation,
+    under_way,
+)
+from config_manager.storage.decisions.tokens import (
+    AcceptAdminToken,
+    CreateToken,
+    NoteTokenUses,
+    RevokeToken,
+)
 from config_manager.storage.state import Change, Committed, RegistryRow
-from config_manager.storage.tokens import AcceptAdminToken, CreateToken, NoteTokenUses, RevokeToken
-from config_manager.storage.writes import Delete, DeleteSecret, NewEpoch, Patch, Put, SetSecret
 from tests.storage import makers as m
 from tests.storage.test_state_codec import json_objects, json_values, texts
 

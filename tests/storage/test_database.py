@@ -15,13 +15,13 @@ import sqlcipher3
 
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.secret import Secret
-from config_manager.storage import database
-from config_manager.storage.administration import Administrator, administrate
-from config_manager.storage.database import Connection
+from config_manager.storage.decisions.administration import Administrator, administrate
+from config_manager.storage.decisions.intents import Patch, Put, SetSecret
+from config_manager.storage.decisions.tokens import AcceptAdminToken, Token
+from config_manager.storage.sql import database
+from config_manager.storage.sql.database import Connection
 from config_manager.storage.state import HistoryQuery
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
-from config_manager.storage.tokens import AcceptAdminToken, Token
-from config_manager.storage.writes import Patch, Put, SetSecret
 from tests.storage import makers as m
 from tests.storage.makers import DB_KEY, Hand
 

@@ -23,9 +23,13 @@ from config_manager.config.names import ServiceName
 from config_manager.config.sealing import NotSealedForThis, open_sealed, seal
 from config_manager.config.secret import Secret
 from config_manager.config.world import rfc3339
-from config_manager.storage import secret_rows
-from config_manager.storage.administration import Administration, Administrator, administrate
-from config_manager.storage.devices import (
+from config_manager.storage.decisions import secret_rows
+from config_manager.storage.decisions.administration import (
+    Administration,
+    Administrator,
+    administrate,
+)
+from config_manager.storage.decisions.devices import (
     AllowEnrolment,
     Delivery,
     Enrol,
@@ -36,8 +40,8 @@ from config_manager.storage.devices import (
     devices,
     enrolled,
 )
+from config_manager.storage.decisions.intents import Delete, DeleteSecret, Intent, SetSecret
 from config_manager.storage.state import Committed
-from config_manager.storage.writes import Delete, DeleteSecret, Intent, SetSecret
 from tests.storage import makers as m
 
 NOW = 1_800_000_000.0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from config_manager.config.documents import Receipt
-from config_manager.storage.forgotten import (
+from config_manager.storage.decisions.forgotten import (
     FORGOTTEN,
     MOST,
     Forgotten,

@@ -21,7 +21,7 @@ from config_manager.config.errors import DatabaseUnopenable, DataDirInUse
 from config_manager.config.names import Mark
 from config_manager.config.sealed_file import derive_key
 from config_manager.config.world import SystemDisk, World
-from config_manager.storage.instance import Witness, lock_data_dir
+from config_manager.storage.witness import Witness, lock_data_dir
 from tests.storage.makers import STEADY, Counting
 
 KEY = b"i" * 32
@@ -317,7 +317,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from config_manager.config.errors import DataDirInUse
-from config_manager.storage.instance import lock_data_dir
+from config_manager.storage.witness import lock_data_dir
 try:
     with lock_data_dir(Path(sys.argv[1])):
         print("held", flush=True)

@@ -13,8 +13,8 @@ import pytest
 
 from config_manager.config.errors import Conflict, DatabaseUnopenable, KeyFileUnsafe
 from config_manager.config.world import World
-from config_manager.storage.key_files import KeyFile, read_key, read_token
-from config_manager.storage.keys import KeyRing
+from config_manager.storage.keys.key_file import KeyFile, read_key, read_token
+from config_manager.storage.keys.key_ring import KeyRing
 from tests.storage.makers import Counting
 
 GIVEN = "0123456789abcdef" * 4
@@ -142,7 +142,7 @@ AS_NOBODY = """
 import os, sys
 from pathlib import Path
 from config_manager.config.world import World
-from config_manager.storage.key_files import read_key
+from config_manager.storage.keys.key_file import read_key
 os.setgroups([int(g) for g in sys.argv[2].split(",") if g])
 os.setgid(65534); os.setuid(65534)
 print(read_key(Path(sys.argv[1]), World(), given=True).hex())

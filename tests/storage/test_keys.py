@@ -15,8 +15,8 @@ from config_manager.config.documents import ROLES
 from config_manager.config.errors import DatabaseUnopenable, KeyFileUnsafe
 from config_manager.config.wire import keyid
 from config_manager.config.world import World
-from config_manager.storage.key_files import read_key
-from config_manager.storage.keys import KeyRing
+from config_manager.storage.keys.key_file import read_key
+from config_manager.storage.keys.key_ring import KeyRing
 from tests.storage.makers import STEADY, Counting
 
 NAMES = ("db", "secrets", "instance", "root", "config", "beacon")

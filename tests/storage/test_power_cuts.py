@@ -11,10 +11,10 @@ from config_manager.config.names import Mark
 from config_manager.config.sealed_file import SealedFile
 from config_manager.config.world import World
 from config_manager.storage.cache_file import CacheFile
-from config_manager.storage.instance import Witness
-from config_manager.storage.key_files import KeyFile
-from config_manager.storage.root_files import RootFiles
-from config_manager.storage.writes import Put
+from config_manager.storage.decisions.intents import Put
+from config_manager.storage.keys.key_file import KeyFile
+from config_manager.storage.keys.root_files import RootFiles
+from config_manager.storage.witness import Witness
 from tests.platter import REPLACED, platter
 from tests.storage import makers as m
 

@@ -13,8 +13,8 @@ from nacl.public import PrivateKey
 
 from config_manager.config.errors import Conflict, DatabaseUnopenable, RecoveryRefused
 from config_manager.config.world import World
-from config_manager.storage.keys import KeyRing
-from config_manager.storage.recovery import (
+from config_manager.storage.keys.key_ring import KeyRing
+from config_manager.storage.keys.recovery import (
     FILE,
     Recovery,
     _from_words,

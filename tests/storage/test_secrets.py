@@ -13,7 +13,7 @@ from nacl.exceptions import CryptoError
 
 from config_manager.config.secret import Secret
 from config_manager.config.world import SystemRandomness
-from config_manager.storage.secrets import SecretBox
+from config_manager.storage.keys.secret_box import SecretBox
 from config_manager.storage.state import SealedSecret
 from tests.storage.makers import STEADY, Counting
 

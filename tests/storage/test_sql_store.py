@@ -21,13 +21,13 @@ from config_manager.config.catalogue import Catalogue
 from config_manager.config.errors import DatabaseUnopenable, Refused, RevisionConflict
 from config_manager.config.secret import Secret
 from config_manager.config.world import rfc3339
-from config_manager.storage import database
+from config_manager.storage.decisions.intents import Delete, Intent, NewEpoch, Patch, Put, SetSecret
+from config_manager.storage.decisions.terms import Precondition
 from config_manager.storage.memory_store import MemoryStore
-from config_manager.storage.sql_store import SqlStore
+from config_manager.storage.sql import database
+from config_manager.storage.sql.sql_store import SqlStore
 from config_manager.storage.state import Change, HistoryQuery
 from config_manager.storage.store import DatabaseBusy, DatabaseUnavailable, DiskFull, Odd, Store
-from config_manager.storage.terms import Precondition
-from config_manager.storage.writes import Delete, Intent, NewEpoch, Patch, Put, SetSecret
 from tests.storage import makers as m
 from tests.storage.makers import DB_KEY, Hand
 

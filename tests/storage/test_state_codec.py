@@ -17,8 +17,8 @@ from config_manager.config.documents import ConfigUpdate
 from config_manager.config.names import Epoch
 from config_manager.config.secret import Secret
 from config_manager.storage import state_codec
+from config_manager.storage.decisions.intents import Delete, NewEpoch, Put, SetSecret
 from config_manager.storage.state import Committed, ServiceState
-from config_manager.storage.writes import Delete, NewEpoch, Put, SetSecret
 from tests.storage import makers as m
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)

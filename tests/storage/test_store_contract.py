@@ -15,13 +15,22 @@ from config_manager.config.names import Epoch, Mark
 from config_manager.config.secret import Secret
 from config_manager.config.wire import digest
 from config_manager.config.world import rfc3339
-from config_manager.storage.administration import (
+from config_manager.storage.decisions.administration import (
     Administered,
     Administrator,
     administrate,
 )
+from config_manager.storage.decisions.intents import (
+    Delete,
+    DeleteSecret,
+    NewEpoch,
+    Patch,
+    Put,
+    SetSecret,
+)
+from config_manager.storage.decisions.terms import Precondition
+from config_manager.storage.keys.secret_box import SecretBox
 from config_manager.storage.memory_store import MemoryStore
-from config_manager.storage.secrets import SecretBox
 from config_manager.storage.state import (
     Change,
     Committed,
@@ -30,8 +39,6 @@ from config_manager.storage.state import (
     RegistryRow,
 )
 from config_manager.storage.store import DatabaseUnavailable, Store
-from config_manager.storage.terms import Precondition
-from config_manager.storage.writes import Delete, DeleteSecret, NewEpoch, Patch, Put, SetSecret
 from tests.storage import makers as m
 from tests.storage.makers import Hand
 

@@ -11,13 +11,12 @@ import pytest
 from config_manager.config.access import Role
 from config_manager.config.errors import Conflict, NotFound
 from config_manager.config.world import SystemRandomness, rfc3339
-from config_manager.storage.administration import (
+from config_manager.storage.decisions.administration import (
     Administration,
     Administrator,
     administrate,
 )
-from config_manager.storage.state import Change, Committed
-from config_manager.storage.tokens import (
+from config_manager.storage.decisions.tokens import (
     AcceptAdminToken,
     CreateToken,
     NoteTokenUses,
@@ -27,6 +26,7 @@ from config_manager.storage.tokens import (
     make_token,
     tokens,
 )
+from config_manager.storage.state import Change, Committed
 from tests.storage.makers import START, Counting, empty
 
 WHO = Administrator("ada", None, rfc3339(START), "id")

@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from config_manager.config.audit import Head
 from config_manager.config.names import Mark
 from config_manager.config.secret import Secret
-from config_manager.storage import accepting, database
-from config_manager.storage.administration import Administration, Administrator, administrate
-from config_manager.storage.database import Connection
-from config_manager.storage.devices import (
+from config_manager.storage.decisions import accepting
+from config_manager.storage.decisions.administration import (
+    Administration,
+    Administrator,
+    administrate,
+)
+from config_manager.storage.decisions.devices import (
     AllowEnrolment,
     Delivery,
     Device,
@@ -25,14 +28,7 @@ from config_manager.storage.devices import (
     RevokeDevice,
     devices,
 )
-from config_manager.storage.memory_store import MemoryStore
-from config_manager.storage.replay import Replay
-from config_manager.storage.sql_store import SqlStore
-from config_manager.storage.state import AuditEntry, Committed, HistoryQuery
-from config_manager.storage.store import Store
-from config_manager.storage.tokens import AcceptAdminToken, CreateToken, NoteTokenUses, RevokeToken
-from config_manager.storage.vouching import Judgement, Vouching, without
-from config_manager.storage.writes import (
+from config_manager.storage.decisions.intents import (
     Delete,
     DeleteSecret,
     Intent,
@@ -41,6 +37,20 @@ from config_manager.storage.writes import (
     Put,
     SetSecret,
 )
+from config_manager.storage.decisions.replay import Replay
+from config_manager.storage.decisions.tokens import (
+    AcceptAdminToken,
+    CreateToken,
+    NoteTokenUses,
+    RevokeToken,
+)
+from config_manager.storage.decisions.vouching import Judgement, Vouching, without
+from config_manager.storage.memory_store import MemoryStore
+from config_manager.storage.sql import database
+from config_manager.storage.sql.database import Connection
+from config_manager.storage.sql.sql_store import SqlStore
+from config_manager.storage.state import AuditEntry, Committed, HistoryQuery
+from config_manager.storage.store import Store
 from tests.storage import makers as m
 from tests.storage.makers import STEADY, VOUCHING, Hand
 
@@ -58,7 +68,7 @@ class _Enrolled:
     """A device's row, without the proof that enrolling takes."""
 
     def decide(self, *_: object) -> Any:
-        from config_manager.storage.administration import Administered
+        from config_manager.storage.decisions.administration import Administered
 
         return Administered("device.enrol", {}, (DEVICE.to_row(),), None)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
-from config_manager.api.routes import ROUTES
+from config_manager.api.server.routes import ROUTES
 from tests.processes import TOKEN, Server
 
 ANSWERS_WITHIN_S = 5.0

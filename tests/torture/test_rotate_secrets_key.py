@@ -12,17 +12,17 @@ from pydantic import SecretStr
 
 from config_manager.actors.actor import Context
 from config_manager.actors.messages import RevealSecret, RotateSecretsKey, SetSecret
-from config_manager.actors.mqtt import AiomqttTransport
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.system import System, running_system
 from config_manager.config.secret import Secret
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
-from config_manager.storage import database
-from config_manager.storage.keys import KeyRing
-from config_manager.storage.recovery import FILE, Recovery, open_sealed
-from config_manager.storage.secrets import key_id_of
-from config_manager.storage.terms import Terms
+from config_manager.storage.decisions.terms import Terms
+from config_manager.storage.keys.key_ring import KeyRing
+from config_manager.storage.keys.recovery import FILE, Recovery, open_sealed
+from config_manager.storage.keys.secret_box import key_id_of
+from config_manager.storage.sql import database
 from tests.dying import dies
 
 VERSIONS = 3

@@ -1,0 +1,147 @@
+"""What others want on one broker: the latest of each retained document, and passing messages."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from config_manager.actors.publishing.company import Company
+from config_manager.actors.views import CommittedView
+from config_manager.config import wire
+
+_READ_LATE = 16
+"""Documents of one topic that may be on their way back to us when a newer one is wanted."""
+
+
+class Outlet:
+    """Written by whoever makes documents, read by the broker's publisher."""
+
+    def __init__(self, view: CommittedView) -> None:
+        """view: says whether anything but health may be sent now; `wake` once that changed."""
+        self._view = view
+        self.retained: dict[str, bytes] = {}
+        self.connected = False
+        self.company = Company()
+        self._dirty: dict[str, None] = {}
+        self._on_the_way: dict[str, bytes] = {}
+        self._held: set[str] = set()
+        self._passing: dict[str, bytes] = {}
+        self._earlier: dict[str, deque[str]] = {}
+        self._changed = trio.Event()
+
+    def set_retained(self, topic: str, payload: bytes) -> None:
+        """From now on the broker should hold this under the topic."""
+        if (before := self.retained.get(topic)) is not None:
+            self._earlier.setdefault(topic, deque(maxlen=_READ_LATE)).append(wire.digest(before))
+        self.retained[topic] = payload
+        self._held.discard(topic)
+        self.mark(topic)
+
+    def was_wanted(self, topic: str, payload: bytes) -> bool:
+        """Whether it is what the broker should have held just before: it is read back late."""
+        return wire.digest(payload) in self._earlier.get(topic, ())
+
+    def withdraw(self, topic: str) -> None:
+        """The broker's own is left alone from now on."""
+        self.retained.pop(topic, None)
+        self._dirty.pop(topic, None)
+        self.wake()
+
+    def send(self, topic: str, payload: bytes) -> None:
+        """QoS 0, not retained; the newest per topic, dropped while there is no connection."""
+        self.company.sends(payload)
+        if self.connected:
+            self._passing[topic] = payload
+            self.wake()
+
+    def mark(self, *topics: str) -> None:
+        """These documents are not (any more) on the broker as they should be."""
+        self._dirty.update(dict.fromkeys(topics))
+        self.wake()
+
+    def begin(self) -> None:
+        """A connection begins: the broker may hold nothing of it any more."""
+        self._on_the_way.clear()
+        self.mark(*self.retained)
+
+    def end(self) -> None:
+        """The connection is over."""
+        self._on_the_way.clear()
+        self.connected = False
+        self.wake()
+
+    async def take(self, has_room: Callable[[], bool]) -> tuple[str, bytes, bool]:
+        """The next to send: (topic, payload, retained). has_room: whether a retained one may go now."""
+        while True:
+            await trio.lowlevel.checkpoint()
+            topic = self._next_retained() if has_room() else None
+            if topic is not None:
+                del self._dirty[topic]
+                return topic, self.retained[topic], True
+            if self._passing:
+                topic = next(iter(self._passing))
+                payload = self._passing.pop(topic)
+                if self.leaves_health:
+                    continue
+                return topic, payload, False
+            await self._changed.wait()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are documents to send."""
+        return self._next_retained() is not None
+
+    @property
+    def leaves_health(self) -> bool:
+        """Whether it is left to another config-manager, or it is too early to tell."""
+        return not self._view.publishable and self.company.may_be_there
+
+    def may_send(self, topic: str) -> bool:
+        """Whether a document of this topic may be sent now, as far as what we know goes."""
+        if self._view.publishable:
+            return True
+        return topic == wire.HEALTH_TOPIC and not self.leaves_health
+
+    def handed(self, topic: str, payload: bytes) -> None:
+        """It is on its way."""
+        self._on_the_way[topic] = payload
+
+    def answered(self, topic: str) -> None:
+        """The broker acknowledged it, or refused it."""
+        self._on_the_way.pop(topic, None)
+        self.wake()
+
+    def note_held(self, topic: str) -> None:
+        """It was read back as it should be."""
+        self._held.add(topic)
+        self.wake()
+
+    async def until_held(self, topic: str) -> None:
+        """Until the broker gave the document back, or there is no connection."""
+        while topic not in self._held and self.connected:
+            await self._changed.wait()
+
+    async def flush(self) -> None:
+        """Until every document that may be sent was acknowledged, or there is no connection. What the
+        broker does not take is not waited for."""
+        while self.connected and (self.has_more or self._on_the_way):
+            await self._changed.wait()
+
+    def wake(self) -> None:
+        """What may be sent has changed."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _next_retained(self) -> str | None:
+        """One at a time of each topic."""
+        topics = self._dirty if self._view.publishable else (wire.HEALTH_TOPIC,)
+        return next(
+            (
+                topic
+                for topic in topics
+                if topic in self._dirty and topic not in self._on_the_way and self.may_send(topic)
+            ),
+            None,
+        )

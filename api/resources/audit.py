@@ -1,0 +1,170 @@
+"""The audit over REST: read, checked from the first row to the last, and sealed for an export."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, TypedDict
+
+import trio
+
+from config_manager.actors.actor import Context
+from config_manager.actors.messages import ReadAudit, Sign
+from config_manager.api.resources.trust import Envelope
+from config_manager.api.rest.limits import MOST_BYTES_OF_A_PAGE, VERIFY_WITHIN_S
+from config_manager.api.rest.models import about
+from config_manager.api.rest.operations import operation
+from config_manager.api.rest.parameters import Query, number
+from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
+from config_manager.config import wire
+from config_manager.config.audit import Kind
+from config_manager.config.documents import AuditExport
+from config_manager.config.world import rfc3339
+from config_manager.storage.state import AuditEntry
+
+_PAGE = 100
+_MOST_NAMED = 500
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+# ── what it looks like ─────────────────────────────────────────────────────────────────────────
+
+
+class Row(TypedDict):
+    seq: int
+    revision: int
+    hash: Annotated[str, about("SHA-256 of the hash before (hex) and the body")]
+    body: Annotated[str, about("JSON, exactly as it was hashed")]
+
+
+class Audit(TypedDict):
+    entries: list[Row]
+    rows: int
+    head: str
+    next_after: int | None
+
+
+class Finding(TypedDict):
+    seq: int
+    kind: Kind
+    detail: str
+
+
+class NotAudited(TypedDict):
+    reason: str
+    why: str
+    seq: int
+
+
+class AuditVerdict(TypedDict):
+    ok: bool
+    rows: int
+    head: str
+    problem: Finding | None
+    not_audited: Annotated[
+        list[NotAudited],
+        about("what is kept, or is missing, and no row vouches for; as in /health"),
+    ]
+
+
+# ── calls ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _parse_hash(text: str) -> str:
+    if not _HASH.fullmatch(text):
+        raise ValueError("expected a hash of 64 hex digits")
+    return text
+
+
+_AFTER = number("after", "rows after this number; 0")
+_LIMIT = number("limit", f"rows at most; {_PAGE}", least=1, most=1000)
+_CONTAINS = Query(
+    "contains",
+    "a hash that you kept: the chain must hold it",
+    {"type": "string", "pattern": f"^{_HASH.pattern}$"},
+    _parse_hash,
+)
+
+
+@operation(
+    "Who did what, when and why, in order, each row chained to the one before",
+    answers={200: Audit},
+    problems=(503, 504),
+    takes=(_AFTER, _LIMIT),
+)
+async def get_audit(request: ApiRequest, api: Api) -> ApiResponse:
+    request.allow_query()
+    after = _AFTER.of(request) or 0
+    limit = _LIMIT.of(request) or _PAGE
+    rows = await api.system.pages.ask(
+        ReadAudit(after, limit=limit, most_bytes=MOST_BYTES_OF_A_PAGE), request.context
+    )
+    committed = api.system.view.committed
+    more = bool(rows) and rows[-1].seq < committed.audit_seq
+    answer: Audit = {
+        "entries": [_entry(row) for row in rows],
+        "rows": committed.audit_seq,
+        "head": committed.audit_head,
+        "next_after": rows[-1].seq if more else None,
+    }
+    return json_response(answer, headers=NO_STORE)
+
+
+@operation(
+    "Check the whole chain against the head that the beacons sign",
+    answers={200: AuditVerdict},
+    problems=(503, 504),
+    takes=(_CONTAINS,),
+)
+async def verify_audit(request: ApiRequest, api: Api) -> ApiResponse:
+    """Every row, against the head that this server holds in memory, the one that its beacons sign; and all
+    that is kept, against the rows."""
+    request.allow_query()
+    contains = _CONTAINS.of(request)
+    context = Context(request.correlation_id, trio.current_time() + VERIFY_WITHIN_S)
+    judgement = await api.system.pages.judge(contains, context)
+    problem = judgement.problem
+    answer: AuditVerdict = {
+        "ok": problem is None,
+        "rows": judgement.verdict.rows,
+        "head": judgement.verdict.head,
+        "problem": None
+        if problem is None
+        else {"seq": problem.seq, "kind": problem.kind, "detail": problem.detail},
+        "not_audited": [
+            {"reason": one.reason, "why": one.why, "seq": one.row}
+            for one in judgement.foreign[:_MOST_NAMED]
+        ],
+    }
+    return json_response(answer, headers=NO_STORE)
+
+
+@operation(
+    "The signed end of the chain: with it, the rows up to there are an export",
+    answers={200: Envelope},
+    problems=(503, 504),
+)
+async def export_audit(request: ApiRequest, api: Api) -> ApiResponse:
+    """The signed head of an export; its rows are those of `GET /api/v1/audit` up to that one."""
+    request.allow_query()
+    committed = api.system.view.committed
+    export = AuditExport(
+        rows=committed.audit_seq,
+        head=committed.audit_head,
+        config_epoch=committed.epoch.id,
+        epoch_seq=committed.epoch.seq,
+        revision=committed.revision,
+        exported_at=rfc3339(api.system.world.clock.now()),
+        exported_by=request.by,
+    )
+    message = Sign("config", wire.AUDIT_EXPORT, export.to_bytes(), request.correlation_id)
+    envelope = await api.system.signing.ask(message, request.context)
+    return json_response(envelope.to_object(), headers=NO_STORE)
+
+
+def _entry(row: AuditEntry) -> Row:
+    return {
+        "seq": row.seq,
+        "revision": row.revision,
+        "hash": row.hash,
+        "body": row.body.decode("utf-8", errors="replace"),
+    }

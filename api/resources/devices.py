@@ -1,0 +1,227 @@
+"""Devices over REST: allowed by a one-time token, enrolled by themselves, listed, revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
+
+from config_manager.actors.messages import Administer
+from config_manager.api.rest.auth import login_failed
+from config_manager.api.rest.models import (
+    DURATION,
+    INSTANCE_NAME,
+    KEY_32,
+    NAME,
+    SERVICE_NAME,
+    SIGNATURE,
+    TEXT,
+    Body,
+    Member,
+    Name,
+    Time,
+    about,
+    in_base64,
+    read,
+    text,
+)
+from config_manager.api.rest.operations import operation
+from config_manager.api.rest.parameters import INSTANCE, SERVICE
+from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.rest.writing import ADMINISTRATION, administer
+from config_manager.config.durations import parse_duration
+from config_manager.config.enrolment import Enrolment
+from config_manager.config.errors import NotAuthenticated
+from config_manager.config.names import InstanceName, ServiceName
+from config_manager.config.public_keys import KEY_BYTES, can_be_sealed_to, can_sign
+from config_manager.config.world import rfc3339
+from config_manager.storage.decisions.devices import (
+    AllowEnrolment,
+    Device,
+    Enrol,
+    RevokeDevice,
+    could_read,
+    devices,
+)
+from config_manager.storage.decisions.terms import Terms
+from config_manager.storage.decisions.tokens import hash_of, make_token
+
+_DEFAULT_EXPIRES_S = 3600
+_SIGNATURE_BYTES = 64
+
+
+# ── what it looks like ─────────────────────────────────────────────────────────────────────────
+
+
+class EnrolmentTokenRequest(Body):
+    """instance: None for whichever comes. expires: in seconds from now."""
+
+    REFUSED: ClassVar[str] = "nothing was done"
+
+    service: Annotated[ServiceName, SERVICE_NAME]
+    instance: Annotated[
+        InstanceName | None,
+        Member(
+            lambda value: None if value is None else INSTANCE_NAME.parse(value),
+            {
+                "anyOf": [NAME, {"type": "null"}],
+                "description": "only this one; else whichever comes",
+            },
+        ),
+    ] = None
+    expires: Annotated[
+        int,
+        Member(
+            lambda value: parse_duration(str(value)) if value else _DEFAULT_EXPIRES_S,
+            {**DURATION, "description": "such as 30m; 1h"},
+        ),
+    ] = _DEFAULT_EXPIRES_S
+
+
+class EnrolmentToken(TypedDict):
+    service: Name
+    instance: Name | None
+    expires_at: Time
+    token: Annotated[str, about("shown this once; only its hash is kept")]
+
+
+def _key(description: str, is_usable: Callable[[bytes], bool]) -> Member:
+    def parse(value: Any) -> bytes:
+        key = in_base64(text(value), KEY_BYTES)
+        if not is_usable(key):
+            raise ValueError("this is no usable public key: of low order, or not on the curve")
+        return key
+
+    return Member(parse, {**KEY_32, "description": description})
+
+
+class EnrolmentRequest(Body):
+    REFUSED: ClassVar[str] = "nothing was done"
+
+    token: Annotated[str, Member(text, TEXT)]
+    service: Annotated[ServiceName, SERVICE_NAME]
+    instance: Annotated[InstanceName, INSTANCE_NAME]
+    sign_public: Annotated[bytes, _key("Ed25519, 32 bytes in base64", can_sign)]
+    seal_public: Annotated[bytes, _key("X25519, 32 bytes in base64", can_be_sealed_to)]
+    proof: Annotated[
+        bytes,
+        Member(
+            lambda value: in_base64(text(value), _SIGNATURE_BYTES),
+            {**SIGNATURE, "description": "docs/wire.md says what is signed"},
+        ),
+    ]
+
+
+class EnrolledDevice(TypedDict):
+    service: Name
+    instance: Name
+    sign_keyid: str
+    enrolled_at: Time
+    enrolled_by: str
+    revoked_at: Time | None
+    secrets: Annotated[list[str], about("that it can read, or could")]
+
+
+class Devices(TypedDict):
+    devices: list[EnrolledDevice]
+
+
+class RevokedDevice(TypedDict):
+    service: Name
+    instance: Name
+    revoked: Literal[True]
+    secrets: Annotated[list[str], about("that are to be set anew")]
+
+
+# ── calls ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@operation(
+    "A one-time token with which an instance enrols; shown this once",
+    answers={201: EnrolmentToken},
+    problems=(409,),
+    takes=ADMINISTRATION,
+    body=EnrolmentTokenRequest,
+)
+async def allow_enrolment(request: ApiRequest, api: Api) -> ApiResponse:
+    body = read(request, EnrolmentTokenRequest)
+    world = api.system.world
+    token = make_token(world.randomness)
+    expires_at = rfc3339(world.clock.now() + body.expires)
+    what = AllowEnrolment(
+        hash_of(token.reveal().encode()), body.service, body.instance, expires_at, request.by
+    )
+    await administer(request, api, what)
+    answer: EnrolmentToken = {
+        "service": body.service,
+        "instance": body.instance,
+        "expires_at": expires_at,
+        "token": token.reveal(),  # to the caller who asked for it, now and never again
+    }
+    return json_response(answer, 201, NO_STORE)
+
+
+@operation(
+    "An instance shows its one-time token and its public keys",
+    answers={201: EnrolledDevice},
+    problems=(401, 409, 429),
+    body=EnrolmentRequest,
+)
+async def enrol(request: ApiRequest, api: Api) -> ApiResponse:
+    request.allow_query()
+    body = read(request, EnrolmentRequest)
+    token_hash = hash_of(body.token.encode())
+    enrolment = Enrolment(
+        token_hash, body.service, body.instance, body.sign_public, body.seal_public
+    )
+    by = Terms(f"{body.service}/{body.instance}")
+    message = Administer(what=Enrol(enrolment, body.proof), terms=by)
+    try:
+        device = await api.system.storing.ask(message, request.context)
+    except NotAuthenticated as refused:
+        raise login_failed(request, api, refused.detail) from None
+    # what was claimed in its name before
+    api.system.statuses.start_over(body.service, body.instance)
+    return json_response(_shown(device, []), 201)
+
+
+@operation("Every instance that enrolled, and which secrets it can read", answers={200: Devices})
+async def list_devices(request: ApiRequest, api: Api) -> ApiResponse:
+    request.allow_query()
+    committed = api.system.view.committed
+    answer: Devices = {
+        "devices": [
+            _shown(device, sorted(could_read(committed, device))) for device in devices(committed)
+        ]
+    }
+    return json_response(answer, headers=NO_STORE)
+
+
+@operation(
+    "Deliver nothing more; its secrets are marked to be set anew",
+    answers={200: RevokedDevice},
+    problems=(404, 409, 415),
+    takes=ADMINISTRATION,
+)
+async def revoke_device(request: ApiRequest, api: Api) -> ApiResponse:
+    service, instance = SERVICE.of(request), INSTANCE.of(request)
+    secrets = await administer(request, api, RevokeDevice(service, instance))
+    api.system.statuses.start_over(service, instance)
+    answer: RevokedDevice = {
+        "service": service,
+        "instance": instance,
+        "revoked": True,
+        "secrets": secrets,
+    }
+    return json_response(answer)
+
+
+def _shown(device: Device, secrets: list[str]) -> EnrolledDevice:
+    return {
+        "service": device.service,
+        "instance": device.instance,
+        "sign_keyid": device.sign_keyid,
+        "enrolled_at": device.enrolled_at,
+        "enrolled_by": device.enrolled_by,
+        "revoked_at": device.revoked_at,
+        "secrets": secrets,
+    }

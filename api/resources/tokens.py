@@ -1,0 +1,211 @@
+"""Tokens over REST: made (the only time one is shown), listed, revoked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
+
+from config_manager.api.rest.models import (
+    DURATION,
+    NAME,
+    TEXT,
+    Body,
+    Member,
+    Schema,
+    Time,
+    Wrong,
+    about,
+    choice,
+    read,
+)
+from config_manager.api.rest.operations import operation
+from config_manager.api.rest.parameters import Path
+from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.rest.writing import ADMINISTRATION, administer
+from config_manager.config.access import EVERY_SERVICE, ROLES, Role, is_pattern
+from config_manager.config.durations import parse_duration
+from config_manager.config.errors import FieldError
+from config_manager.config.names import pointer
+from config_manager.config.strict_json import JsonObject
+from config_manager.config.world import rfc3339
+from config_manager.storage.decisions.tokens import (
+    CreateToken,
+    RevokeToken,
+    Token,
+    hash_of,
+    is_token_name,
+    make_token,
+    tokens,
+)
+
+_MOST_PATTERNS = 64
+
+
+# ── what it looks like ─────────────────────────────────────────────────────────────────────────
+
+
+def _parse_name(value: Any) -> str:
+    if not isinstance(value, str) or not is_token_name(value):
+        raise ValueError(
+            "expected 1 to 63 of a-z, 0-9 and '-', and none of the names that logs use for "
+            "others (anonymous, dev, settings, admin, bootstrap, config-manager)"
+        )
+    return value
+
+
+def _parse_patterns(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 1 <= len(value) <= _MOST_PATTERNS:
+        raise ValueError(f"expected a list of 1 to {_MOST_PATTERNS} patterns")
+    wrong = [
+        FieldError(pointer(index), "expected a service's name, `*` standing for any text: tts-*")
+        for index, pattern in enumerate(value)
+        if not isinstance(pattern, str) or not is_pattern(pattern)
+    ]
+    if wrong:
+        raise Wrong(wrong)
+    return tuple(value)
+
+
+def _parse_expires(value: Any) -> int | None:
+    if value is None:
+        return None
+    try:
+        return parse_duration(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise ValueError(f"{error}; null: never") from None
+
+
+_PATTERNS: JsonObject = {
+    "type": "array",
+    "items": {"type": "string", "pattern": "^[a-z0-9*-]{1,63}$"},
+    "minItems": 1,
+    "maxItems": _MOST_PATTERNS,
+    "description": "the services that it is for; `*` stands for any text",
+}
+_ROLE = choice(*ROLES)
+
+
+class TokenRequest(Body):
+    """expires: in seconds from now; None: never."""
+
+    REFUSED: ClassVar[str] = "no token can be made of this; nothing was made"
+
+    name: Annotated[str, Member(_parse_name, NAME)]
+    role: Annotated[Role, _ROLE]
+    services: Annotated[
+        tuple[str, ...], Member(_parse_patterns, {**_PATTERNS, "default": [*EVERY_SERVICE]})
+    ] = EVERY_SERVICE
+    expires: Annotated[
+        int | None,
+        Member(
+            _parse_expires,
+            {
+                "anyOf": [DURATION, {"type": "null"}],
+                "examples": ["90d", "12h"],
+                "description": "null: never",
+            },
+        ),
+    ] = None
+
+
+class _Token(TypedDict):
+    name: str
+    role: Role
+    services: Annotated[list[str], Schema(_PATTERNS)]
+    created_at: Time | None
+    expires_at: Time | None
+
+
+class MadeToken(_Token):
+    token: Annotated[str, about("shown this once; only its hash is kept")]
+
+
+class ListedToken(_Token):
+    created_by: str
+    last_used_at: Time | None
+    expired: bool
+
+
+class Tokens(TypedDict):
+    tokens: list[ListedToken]
+
+
+class RevokedToken(TypedDict):
+    name: str
+    role: Role
+    revoked: Literal[True]
+
+
+# ── calls ──────────────────────────────────────────────────────────────────────────────────────
+
+_NAME = Path("name", "the token's name", TEXT, str)
+
+
+@operation(
+    "Make a token; it is shown this once",
+    answers={201: MadeToken},
+    problems=(409,),
+    takes=ADMINISTRATION,
+    body=TokenRequest,
+)
+async def create_token(request: ApiRequest, api: Api) -> ApiResponse:
+    body = read(request, TokenRequest)
+    world = api.system.world
+    token = make_token(world.randomness)
+    what = CreateToken(
+        name=body.name,
+        token_hash=hash_of(token.reveal().encode()),
+        role=body.role,
+        services=body.services,
+        expires_at=None if body.expires is None else rfc3339(world.clock.now() + body.expires),
+        by=request.by,
+    )
+    made = await administer(request, api, what)
+    shown_once = token.reveal()  # to the caller who asked for it, now and never again
+    answer: MadeToken = {**_shown(made), "token": shown_once}
+    return json_response(answer, 201, NO_STORE)
+
+
+@operation("Every token: what it may do, until when, when it was last used", answers={200: Tokens})
+async def list_tokens(request: ApiRequest, api: Api) -> ApiResponse:
+    request.allow_query()
+    now = api.system.world.clock.now()
+    known = sorted(tokens(api.system.view.committed).items())
+    answer: Tokens = {
+        "tokens": [
+            {
+                **_shown(token),
+                "created_by": token.created_by,
+                "last_used_at": _last_use(token, api.system.callers.uses.get(token.hash)),
+                "expired": token.is_expired(now),
+            }
+            for _, token in known
+        ]
+    }
+    return json_response(answer, headers=NO_STORE)
+
+
+@operation(
+    "End a token at once",
+    answers={200: RevokedToken},
+    problems=(404, 409),
+    takes=(_NAME, *ADMINISTRATION),
+)
+async def revoke_token(request: ApiRequest, api: Api) -> ApiResponse:
+    revoked = await administer(request, api, RevokeToken(_NAME.of(request)))
+    answer: RevokedToken = {"name": revoked["name"], "role": revoked["role"], "revoked": True}
+    return json_response(answer)
+
+
+def _shown(token: Token) -> _Token:
+    return {
+        "name": token.name,
+        "role": token.role,
+        "services": list(token.services),
+        "created_at": token.created_at,
+        "expires_at": token.expires_at,
+    }
+
+
+def _last_use(token: Token, noted: float | None) -> str | None:
+    """What was noted since the start is newer than what was written down."""
+    return token.last_used_at if noted is None else rfc3339(noted)

@@ -1,0 +1,302 @@
+"""The trust root over REST: shown to everybody, changed by administrators."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, TypedDict, cast
+
+from config_manager.actors import messages
+from config_manager.actors.messages import AddSigner, RevokeKey, RotateRole, TakeRoot
+from config_manager.api.rest.models import (
+    KEY_32,
+    SIGNATURE,
+    Body,
+    Member,
+    Schema,
+    about,
+    choice,
+    in_base64,
+    read,
+    text,
+)
+from config_manager.api.rest.operations import operation
+from config_manager.api.rest.parameters import Path
+from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.rest.writing import ADMINISTRATION, terms_of
+from config_manager.config import wire
+from config_manager.config.documents import ROLES
+from config_manager.config.durations import parse_duration
+from config_manager.config.errors import MalformedRequest, NotFound
+from config_manager.config.roots import Needs
+
+_MAX_DIGITS = 9
+_PUBLIC_BYTES = 32
+_DEFAULT_OVERLAP_S = 86_400.0
+
+
+# ── what it looks like ─────────────────────────────────────────────────────────────────────────
+
+
+class _Signature(TypedDict):
+    keyid: str
+    sig: str
+
+
+class _Envelope(TypedDict):
+    payloadType: str
+    payload: str
+    signatures: list[_Signature]
+
+
+class Envelope(_Envelope, total=False):
+    correlation_id: Annotated[str, about("of the request that it was made for; not signed")]
+
+
+class _RootSignature(TypedDict):
+    keyid: Annotated[str, Schema({"pattern": "^[0-9a-f]{64}$"})]
+    sig: Annotated[str, Schema(SIGNATURE)]
+
+
+class RootEnvelope(TypedDict):
+    """Described, and never read as this: its own bytes are what was signed."""
+
+    payloadType: Annotated[str, Schema({"const": wire.ROOT})]
+    payload: Annotated[str, Schema({"pattern": "^([A-Za-z0-9+/]{4})*$"})]
+    signatures: Annotated[list[_RootSignature], Schema({"minItems": 1, "maxItems": 4})]
+
+
+def _parse_overlap(value: Any) -> float:
+    return 0.0 if value in ("0", "0s") else parse_duration(str(value))
+
+
+class RotateRequest(Body):
+    """overlap: in seconds."""
+
+    REFUSED: ClassVar[str] = "the root was not changed"
+
+    role: Annotated[str, choice(*ROLES)]
+    overlap: Annotated[
+        float,
+        Member(
+            _parse_overlap,
+            {
+                "type": "string",
+                "pattern": "^(0|[1-9][0-9]{0,2}[smhdw])$",
+                "description": "how long the old key stays good: 24h; 0: not at all",
+            },
+        ),
+    ] = _DEFAULT_OVERLAP_S
+
+
+def _parse_public(value: Any) -> bytes:
+    try:
+        return in_base64(value if isinstance(value, str) else "", _PUBLIC_BYTES)
+    except ValueError:
+        raise ValueError("expected an Ed25519 public key: 32 bytes in base64") from None
+
+
+def _parse_threshold(value: Any) -> int | None:
+    if value is not None and type(value) is not int:
+        raise ValueError("expected a whole number")
+    return value
+
+
+class SignerRequest(Body):
+    """threshold: None leaves it as it is."""
+
+    REFUSED: ClassVar[str] = "the root was not changed"
+
+    public: Annotated[
+        bytes,
+        Member(
+            _parse_public, {**KEY_32, "description": "an Ed25519 public key, 32 bytes in base64"}
+        ),
+    ]
+    threshold: Annotated[
+        int | None,
+        Member(_parse_threshold, {"type": ["integer", "null"], "minimum": 1, "maximum": 3}),
+    ] = None
+
+
+class RevokeRequest(Body):
+    REFUSED: ClassVar[str] = "the root was not changed"
+
+    keyid: Annotated[
+        str,
+        Member(
+            lambda value: text(value, "expected a key's id, or at least its first 8 digits"),
+            {
+                "type": "string",
+                "pattern": "^[0-9a-f]{8,64}$",
+                "description": "the key's id, or its first 8 digits",
+            },
+        ),
+    ]
+
+
+class RoleKeys(TypedDict):
+    keyids: list[str]
+    threshold: int
+
+
+class NeededSignatures(TypedDict):
+    version: int
+    threshold: int
+    missing: Annotated[int, about("signatures that are still to come")]
+    keyids: Annotated[list[str], about("the keys, any of which may sign")]
+
+
+class Pending(TypedDict):
+    envelope: Envelope
+    needs: list[NeededSignatures]
+    how: str
+
+
+class PendingRoot(TypedDict):
+    pending: Pending | None
+
+
+class _RootChange(TypedDict):
+    version: int
+    adopted: bool
+    roles: dict[str, RoleKeys]
+
+
+class RootChange(_RootChange, total=False):
+    pending: Annotated[Pending, about("what is still to be signed, if it is not adopted")]
+
+
+# ── calls ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _parse_root_version(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        raise MalformedRequest("a root's version is a number, such as 1")
+    return int(text)
+
+
+_VERSION = Path(
+    "version",
+    "1 is the first",
+    {"type": "integer", "minimum": 0, "maximum": 10**_MAX_DIGITS - 1},
+    _parse_root_version,
+)
+
+
+@operation("The current trust root's envelope", answers={200: Envelope})
+async def trust_root(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
+    trust = api.system.trust
+    return ApiResponse(200, trust.roots[trust.current.version])
+
+
+@operation(
+    "One version of the trust root",
+    answers={200: Envelope},
+    problems=(404,),
+    takes=(_VERSION,),
+)
+async def trust_root_version(request: ApiRequest, api: Api) -> ApiResponse:
+    version = _VERSION.of(request)
+    root = api.system.trust.roots.get(version)
+    if root is None:
+        raise NotFound(
+            f"there is no root version {version}; the newest is {api.system.trust.current.version}"
+        )
+    return ApiResponse(200, root)
+
+
+@operation("The root version that waits for signatures, and whose", answers={200: PendingRoot})
+async def pending_root(request: ApiRequest, api: Api) -> ApiResponse:
+    request.allow_query()
+    pending = api.system.trust.pending
+    answer: PendingRoot = {
+        "pending": None if pending is None else _pending(pending.envelope, pending.needs)
+    }
+    return json_response(answer)
+
+
+@operation(
+    "A new key for a role; a new version of the trust root",
+    answers={200: RootChange, 202: RootChange},
+    problems=(409,),
+    takes=ADMINISTRATION,
+    body=RotateRequest,
+)
+async def rotate_key(request: ApiRequest, api: Api) -> ApiResponse:
+    request.allow_query()
+    body = read(request, RotateRequest)
+    message = RotateRole(role=body.role, overlap_s=body.overlap, terms=terms_of(request))
+    return _changed(await api.system.trusting.ask(message, request.context))
+
+
+@operation(
+    "One more root key, and how many of them have to sign",
+    answers={200: RootChange, 202: RootChange},
+    problems=(409,),
+    takes=ADMINISTRATION,
+    body=SignerRequest,
+)
+async def add_signer(request: ApiRequest, api: Api) -> ApiResponse:
+    request.allow_query()
+    body = read(request, SignerRequest)
+    message = AddSigner(public=body.public, threshold=body.threshold, terms=terms_of(request))
+    return _changed(await api.system.trusting.ask(message, request.context))
+
+
+@operation(
+    "Drop a key from the trust root at once",
+    answers={200: RootChange, 202: RootChange},
+    problems=(404, 409),
+    takes=ADMINISTRATION,
+    body=RevokeRequest,
+)
+async def revoke_key(request: ApiRequest, api: Api) -> ApiResponse:
+    request.allow_query()
+    body = read(request, RevokeRequest)
+    message = RevokeKey(key=body.keyid, terms=terms_of(request))
+    return _changed(await api.system.trusting.ask(message, request.context))
+
+
+@operation(
+    "Bring a root version that was signed elsewhere",
+    answers={200: RootChange, 202: RootChange},
+    problems=(409,),
+    takes=ADMINISTRATION,
+    body=RootEnvelope,
+)
+async def apply_root(request: ApiRequest, api: Api) -> ApiResponse:
+    request.json_object()
+    message = TakeRoot(envelope=request.body, terms=terms_of(request))
+    return _changed(await api.system.trusting.ask(message, request.context))
+
+
+def _changed(change: messages.RootChange) -> ApiResponse:
+    root = change.root
+    answer: RootChange = {
+        "version": root.version,
+        "adopted": not change.needs,
+        "roles": {
+            name: {"keyids": list(role.keyids), "threshold": role.threshold}
+            for name, role in root.roles.items()
+        },
+    }
+    if change.needs:
+        answer |= {"pending": _pending(change.envelope, change.needs)}
+        return json_response(answer, 202)
+    return json_response(answer)
+
+
+def _pending(envelope: wire.Envelope, needs: tuple[Needs, ...]) -> Pending:
+    return {
+        "envelope": cast("Envelope", envelope.to_object()),
+        "needs": [
+            {
+                "version": one.version,
+                "threshold": one.threshold,
+                "missing": one.missing,
+                "keyids": list(one.keyids),
+            }
+            for one in needs
+        ],
+        "how": "sign `envelope` where those keys are kept (config-manager trust sign --key KEY "
+        "--in FILE --out FILE), then bring it back: config-manager trust apply FILE",
+    }

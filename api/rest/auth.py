@@ -1,0 +1,122 @@
+"""Who the caller is: bearer tokens, and what --dev allows a developer's own machine without one.
+
+What somebody may do is `config.access`; `api.server.pipeline` asks it for every route.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import trio
+
+from config_manager.api.rest.rate_limits import address_key
+from config_manager.api.rest.request import Api, ApiRequest
+from config_manager.config.access import ANYBODY, Grant
+from config_manager.config.errors import (
+    Forbidden,
+    NotAuthenticated,
+    Refused,
+    TooManyRequests,
+)
+from config_manager.config.this_machine import is_loopback
+from config_manager.storage.decisions.tokens import hash_of
+
+_LOOPBACK_HOST = re.compile(
+    r"(?:localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(?::(?P<port>\d{1,5}))?", re.IGNORECASE
+)
+
+_OF_PROXIES = frozenset(
+    {b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip",
+     b"cf-connecting-ip", b"x-original-host", b"x-original-url"}
+)  # fmt: skip
+"""Headers that proxies add. A proxy may leave them out: this catches mistakes, not attackers."""
+_FROM_HERE = (b"same-origin", b"none")
+"""Sec-Fetch-Site of our own pages, and of an address that was typed."""
+
+_UNKNOWN = "this token is not known here"
+DEV = Grant("dev", "admin")
+"""The caller without a token in --dev."""
+
+
+class UnknownToken(NotAuthenticated):
+    """A token that nobody here made; `login_failed` counts it and says what is answered."""
+
+
+def authenticate(request: ApiRequest, api: Api) -> None:
+    """Find out who asks, and what they may do; raises NotAuthenticated."""
+    given = request.header(b"authorization")
+    if given is None:
+        if api.dev and is_loopback(request.client_host or "") and _loopback_host(request):
+            request.grant = DEV
+            return
+        raise NotAuthenticated(
+            "send Authorization: Bearer <token>; the first start wrote one to keys/admin.token"
+        )
+    scheme, _, token = given.partition(" ")
+    if scheme.lower() != "bearer":
+        raise UnknownToken(_UNKNOWN)
+    token_hash = hash_of(token.strip().encode("latin-1"))
+    request.grant = _grant_of(api, token_hash)
+    request.token_hash = token_hash
+
+
+def confirm(request: ApiRequest, api: Api) -> None:
+    """A token counts when its request is whole, which may be 15 s after it was admitted."""
+    if request.token_hash is not None and request.refusal is None:
+        try:
+            request.grant = _grant_of(api, request.token_hash)
+        except NotAuthenticated as refusal:
+            request.refusal, request.grant = refusal, ANYBODY
+
+
+def _grant_of(api: Api, token_hash: str) -> Grant:
+    found = api.tokens.find(api.system.view.committed, token_hash)
+    if found is None:
+        raise UnknownToken(_UNKNOWN)
+    if found.expires_at != math.inf and found.expires_at <= api.system.world.clock.now():
+        raise NotAuthenticated(
+            f"the token {found.token.name!r} expired at {found.token.expires_at}; ask for a new one"
+        )
+    api.system.callers.used(found.token.hash, api.system.world.clock.now())
+    return found.grant
+
+
+def login_failed(request: ApiRequest, api: Api, why: str) -> Refused:
+    """The refusal of a token that nobody here made: past the limit of its address the caller is told to
+    wait. A caller with a valid one never comes here."""
+    standing = api.failed_logins.take(address_key(request.client_host), trio.current_time())
+    request.standing = standing
+    if standing.exceeded:
+        return TooManyRequests(
+            "too many unknown tokens came from this address; a valid one is never refused",
+            standing.reset_s,
+        )
+    return NotAuthenticated(why)
+
+
+def guard_dev(request: ApiRequest) -> None:
+    """In --dev, refuse what a browser elsewhere or a proxy sends; raises Forbidden."""
+    for name, value in request.headers:
+        if name in _OF_PROXIES or name.startswith(b"x-forwarded"):
+            raise Forbidden("--dev takes no forwarded requests; leave --dev out behind a proxy")
+        if name == b"sec-fetch-site" and value.strip().lower() not in _FROM_HERE:
+            raise Forbidden("--dev takes no requests from other sites' pages")
+        if name == b"origin" and not _is_own_origin(value.decode("latin-1"), request):
+            raise Forbidden("--dev takes no requests from other origins")
+
+
+def _loopback_host(request: ApiRequest) -> bool:
+    return _LOOPBACK_HOST.fullmatch(request.header(b"host") or "") is not None
+
+
+def _is_own_origin(origin: str, request: ApiRequest) -> bool:
+    """A page of ours: on loopback, at the very port that is asked. Another port is another program."""
+    scheme, separator, host = origin.partition("://")
+    theirs, ours = (
+        _LOOPBACK_HOST.fullmatch(host),
+        _LOOPBACK_HOST.fullmatch(request.header(b"host") or ""),
+    )
+    if not separator or scheme not in ("http", "https") or theirs is None or ours is None:
+        return False
+    return theirs["port"] == ours["port"]

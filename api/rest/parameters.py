@@ -1,0 +1,117 @@
+"""What a call takes beside its body: each parameter is read, and described for OpenAPI, by one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from config_manager.api.rest.models import INTEGER, NAME
+from config_manager.api.rest.request import ApiRequest
+from config_manager.config.errors import MalformedRequest
+from config_manager.config.names import parse_instance, parse_service
+from config_manager.config.strict_json import JsonObject
+
+T = TypeVar("T")
+_MAX_DIGITS = 16
+"""of 2^53, the largest integer anywhere in the API"""
+
+
+@dataclass(frozen=True, slots=True)
+class Path(Generic[T]):
+    """A segment of the path. parse: raises a `config.errors.Refused`."""
+
+    is_in: ClassVar = "path"
+
+    name: str
+    description: str
+    schema: JsonObject
+    parse: Callable[[str], T]
+
+    def of(self, request: ApiRequest) -> T:
+        return self.parse(request.params[self.name])
+
+
+@dataclass(frozen=True, slots=True)
+class Query(Generic[T]):
+    """A query parameter. parse: raises ValueError, whose words say what was expected, or a `Refused`."""
+
+    is_in: ClassVar = "query"
+
+    name: str
+    description: str
+    schema: JsonObject
+    parse: Callable[[str], T]
+
+    def of(self, request: ApiRequest) -> T | None:
+        """None if it is left out; raises MalformedRequest."""
+        text = request.query.get(self.name)
+        if text is None:
+            return None
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            raise MalformedRequest(f"{self.name}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A header, described here and read where it is used."""
+
+    is_in: ClassVar = "header"
+
+    name: str
+    description: str
+    schema: JsonObject
+
+
+Parameter = Path[Any] | Query[Any] | Header
+
+SERVICE = Path(
+    "service",
+    "the service's name; epoch, search and config-manager are reserved",
+    NAME,
+    parse_service,
+)
+INSTANCE = Path("instance", "the instance's name", NAME, parse_instance)
+
+
+def number(
+    name: str, description: str, *, least: int = 0, most: int = INTEGER["maximum"]
+) -> Query[int]:
+    """An integer, least ≤ n ≤ most."""
+
+    def parse(text: str) -> int:
+        if not (
+            text.isascii()
+            and text.isdigit()
+            and len(text) <= _MAX_DIGITS
+            and least <= int(text) <= most
+        ):
+            raise ValueError(f"expected an integer from {least} to {most}")
+        return int(text)
+
+    return Query(name, description, {"type": "integer", "minimum": least, "maximum": most}, parse)
+
+
+def one_of(name: str, description: str, *texts: str) -> Query[str]:
+    def parse(text: str) -> str:
+        if text not in texts:
+            raise ValueError(f"expected {' or '.join(texts)}")
+        return text
+
+    schema = {"const": texts[0]} if len(texts) == 1 else {"enum": list(texts)}
+    return Query(name, description, schema, parse)
+
+
+def flag(name: str, description: str) -> Query[bool]:
+    def parse(text: str) -> bool:
+        if text not in ("true", "false"):
+            raise ValueError("expected true or false")
+        return text == "true"
+
+    return Query(name, description, {"type": "boolean"}, parse)
+
+
+def service_in_query(description: str) -> Query[Any]:
+    return Query("service", description, NAME, parse_service)

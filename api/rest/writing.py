@@ -1,0 +1,158 @@
+"""What a caller may say about any write: why, under which key it may be repeated, whether to wait."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypedDict, TypeVar
+
+import trio
+
+from config_manager.actors.messages import Administer
+from config_manager.api.resources.history import KeyChange
+from config_manager.api.rest.models import NO_NUL
+from config_manager.api.rest.parameters import Header, Query, flag, one_of
+from config_manager.api.rest.request import Api, ApiRequest
+from config_manager.config.errors import MalformedRequest
+from config_manager.storage.decisions.administration import Administration
+from config_manager.storage.decisions.terms import Idempotency, Terms
+from config_manager.storage.state import ServiceState
+
+A = TypeVar("A")
+
+MAX_REASON = 500
+_MAX_KEY = 255
+_MAX_WAIT_S = 60
+_DEFAULT_WAIT_S = 5
+
+
+def _parse_reason(text: str) -> str:
+    if len(text) > MAX_REASON:
+        raise ValueError(f"at most {MAX_REASON} characters")
+    return text
+
+
+def _parse_timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= _MAX_WAIT_S:
+        raise ValueError(f"expected seconds from 0 to {_MAX_WAIT_S}")
+    return seconds
+
+
+REASON = Query(
+    "reason", "why, for history and audit", {**NO_NUL, "maxLength": MAX_REASON}, _parse_reason
+)
+_DRY_RUN = flag("dry_run", "change nothing, answer what would change")
+_WAIT = one_of("wait", "answer once a broker holds it", "confirmed")
+_TIMEOUT = Query(
+    "timeout",
+    f"seconds to wait; {_DEFAULT_WAIT_S}",
+    {"type": "number", "minimum": 0, "maximum": _MAX_WAIT_S},
+    _parse_timeout,
+)
+IDEMPOTENCY_KEY = Header(
+    "Idempotency-Key",
+    "repeat safely for 24 hours: the same key and body, the same revision",
+    {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
+)
+WRITE = (_DRY_RUN, _WAIT, _TIMEOUT, REASON, IDEMPOTENCY_KEY)
+"""What `write_terms_of` reads."""
+ADMINISTRATION = (REASON, IDEMPOTENCY_KEY)
+"""What `terms_of` reads."""
+
+
+def terms_of(request: ApiRequest) -> Terms:
+    """Who asks, why and under which key; raises MalformedRequest."""
+    return Terms(request.by, REASON.of(request), _idempotency(request))
+
+
+async def administer(request: ApiRequest, api: Api, what: Administration[A]) -> A:
+    """Have it done on the terms of the request.
+
+    Raises MalformedRequest and what the administration refuses; IdempotencyMismatch if the key
+    stands for another request, Conflict if it stands for this one and its answer isn't kept.
+    """
+    request.allow_query()
+    message = Administer(what=what, terms=terms_of(request))
+    answer: A = await api.system.storing.ask(message, request.context)
+    return answer
+
+
+# ── revisions ──────────────────────────────────────────────────────────────────────────────────
+
+
+class WriteTerms(NamedTuple):
+    """The terms of a write that makes a revision. wait_s: how long to wait until a broker holds it, in
+    seconds; None: not at all."""
+
+    terms: Terms
+    wait_s: float | None
+
+
+def write_terms_of(request: ApiRequest) -> WriteTerms:
+    """Raises MalformedRequest."""
+    request.allow_query()
+    wait_s = _wait_s(request)
+    reason, idempotency = REASON.of(request), _idempotency(request)
+    return WriteTerms(Terms(request.by, reason, idempotency, bool(_DRY_RUN.of(request))), wait_s)
+
+
+class WriteAnswer(TypedDict, total=False):
+    """What an answer says of how a write went; of a dry run, what would change."""
+
+    correlation_id: str
+    propagation: Literal["pending", "confirmed"]
+    dry_run: bool
+    changes: list[KeyChange]
+
+
+async def propagation_of(
+    api: Api, states: Sequence[ServiceState], wait_s: float | None
+) -> WriteAnswer:
+    """`confirmed` if the caller waits for it and a broker holds all of it in time, else `pending`."""
+    confirmed = wait_s is not None and await _are_confirmed(api, states, wait_s)
+    return {
+        "correlation_id": states[0].correlation_id,
+        "propagation": "confirmed" if confirmed else "pending",
+    }
+
+
+async def _are_confirmed(api: Api, states: Sequence[ServiceState], wait_s: float) -> bool:
+    with trio.move_on_after(wait_s):
+        for state in states:
+            if not await api.system.confirmations.wait(state.service, state.revision):
+                return False
+        return True
+    return False
+
+
+# ── one by one ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _idempotency(request: ApiRequest) -> Idempotency | None:
+    """The Idempotency-Key belongs to its caller: the same key of another caller is another one."""
+    key = request.header(b"idempotency-key")
+    if key is None:
+        return None
+    if not 1 <= len(key) <= _MAX_KEY or not key.isascii() or not key.isprintable():
+        raise MalformedRequest(f"Idempotency-Key: 1 to {_MAX_KEY} printable ASCII characters")
+    told_apart = (
+        request.method,
+        request.raw_path.decode("ascii"),
+        request.header(b"content-type") or "",
+        request.header(b"if-match") or "",
+        request.header(b"if-none-match") or "",
+        request.query.get("dry_run", ""),
+    )
+    fingerprint = hashlib.sha256("\n".join(told_apart).encode() + b"\n" + request.body).digest()
+    return Idempotency(f"{request.by} {key}", fingerprint)
+
+
+def _wait_s(request: ApiRequest) -> float | None:
+    wait, timeout_s = _WAIT.of(request), _TIMEOUT.of(request)
+    if wait is None:
+        return None
+    return _DEFAULT_WAIT_S if timeout_s is None else timeout_s

@@ -1,0 +1,63 @@
+"""Quart around the pipeline: one catch-all view, because the route table is the pipeline's.
+
+Imported late (api/server/app.py): it and what it brings are a third of the time that a start takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from quart import Response, request
+from quart_trio import QuartTrio
+
+from config_manager.api.rest.limits import DRAIN_BYTES
+from config_manager.api.rest.request import Api
+from config_manager.api.server.arriving import ArrivingBody
+from config_manager.api.server.asgi_request import QUART_METHODS, asked_of
+from config_manager.api.server.pipeline import Answer, admit, answer
+
+
+def make_quart(api: Api) -> QuartTrio:
+    """The application. Takes a while the first time; best called in a thread."""
+    here = str(
+        Path(__file__).parent
+    )  # given, because Flask can't find a namespace package's folder
+    quart = QuartTrio(__name__, static_folder=None, root_path=here, instance_path=here)
+    quart.config["MAX_CONTENT_LENGTH"] = None  # counted while it is read
+    quart.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    quart.config["BODY_TIMEOUT"] = None  # the server cuts slow requests (api/server/listening.py)
+
+    async def view(path: str = "") -> Response:  # noqa: ARG001
+        asked = asked_of(request.scope)
+        with ArrivingBody(*admit(asked, api), api.room) as body:
+            async for chunk in request.body:
+                body.take(chunk)
+                if body.size > DRAIN_BYTES:
+                    break
+            asked.body = bytes(body.data)
+            return _as_quart(await answer(asked, api, unkept=body.refusal))
+
+    for rule in ("/", "/<path:path>"):
+        quart.add_url_rule(rule, "api", view, methods=QUART_METHODS, merge_slashes=False)
+    quart.url_map.merge_slashes = False
+    quart.register_error_handler(Exception, _not_from_a_route(api))
+    return quart
+
+
+def _not_from_a_route(api: Api) -> Callable[[Exception], Awaitable[Response]]:
+    """Quart's own refusals (a method it does not know, a path it can't read) as our problems."""
+
+    async def handle(error: Exception) -> Response:  # noqa: ARG001
+        asked = asked_of(request.scope)
+        return _as_quart(await answer(asked, api))
+
+    return handle
+
+
+def _as_quart(result: Answer) -> Response:
+    response = Response(result.body, status=result.status)
+    response.headers.clear()
+    for name, value in result.headers:
+        response.headers.add(name.decode("latin-1"), value.decode("latin-1"))
+    return response

@@ -1,0 +1,312 @@
+"""What both drivers do alike: what `instance` says, in its order.
+
+The subclasses are `actor` (Trio) and `aio` (asyncio). Each runs the tasks, reads the brokers and asks the
+service's callback in the way of its own event loop.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any, Generic, NoReturn, Protocol, TypeVar, assert_never
+
+from pydantic import BaseModel
+
+from config_manager.client.drivers.background import Outcome, Work, Worker
+from config_manager.client.drivers.callbacks import check_answer
+from config_manager.client.drivers.live_config import LoopEvent, Wakeup
+from config_manager.client.drivers.log import OnceAMinute, say, say_event
+from config_manager.client.drivers.opening import ABSENT_GRACE_S, Prepared
+from config_manager.client.rules.events import Event
+from config_manager.client.rules.todo import (
+    Call,
+    Change,
+    Do,
+    Keep,
+    KeepRoot,
+    PublishReceipt,
+    Swap,
+    Tell,
+    TooStale,
+    Written,
+)
+from config_manager.config.brokers import BrokerAddress
+from config_manager.config.errors import ConfigurationStale
+from config_manager.config.world import World, backoff_s
+
+M = TypeVar("M", bound=BaseModel)
+
+Apply = Callable[[Change[M]], Awaitable[None] | None]
+"""The service's say in a change: return to accept, raise to refuse, raise NotNow to be asked again."""
+
+TICK_S = 1.0
+FAREWELL_S = 1.0
+_BACKOFF_S = 0.5
+_BACKOFF_LIMIT_S = 30.0
+_KEEP_RETRY_S = 1.0
+
+
+class Listener(Protocol[M]):
+    """Hears what the driver finds out."""
+
+    def _tell(self, event: Event) -> None: ...
+
+    def _swap(self, values: M, change: Change[M] | None) -> None: ...
+
+    def _fail(self, error: BaseException) -> None: ...
+
+
+class Driver(ABC, Generic[M]):
+    """Does what the instance says, in order."""
+
+    def __init__(
+        self,
+        prepared: Prepared[M],
+        listener: Listener[M],
+        apply: Apply[M] | None,
+        disk: Worker,
+        world: World,
+    ) -> None:
+        self._prepared = prepared
+        self._instance = prepared.instance
+        self._listener = listener
+        self._apply = apply
+        self._disk = disk
+        self._world = world
+        self._once_a_minute = OnceAMinute(prepared.service)
+        self._turn = self._new_lock()
+        self._first = self._new_event()
+        self._next_boot: int | None = None
+        self._readings: dict[str, Callable[[], None]] = {}
+        """client id → what ends the reading of its connection"""
+        self._receipt = prepared.instance.receipt()
+        self._new_receipt = Wakeup(self._new_event)
+        self._at_brokers: dict[str, PublishReceipt] = {}
+        """client id → the receipt that its broker acknowledged last"""
+        self._acknowledged = Wakeup(self._new_event)
+        self._leaves = False
+
+    # ── what an event loop does ────────────────────────────────────────────────────────────────
+
+    @abstractmethod
+    def _now(self) -> float:
+        """Monotonic seconds, by the loop's own clock."""
+
+    @abstractmethod
+    def _new_event(self) -> LoopEvent: ...
+
+    @abstractmethod
+    def _new_lock(self) -> AbstractAsyncContextManager[Any]: ...
+
+    @abstractmethod
+    async def _sleep(self, seconds: float) -> None: ...
+
+    @abstractmethod
+    async def _at_most(self, seconds: float, wait: Callable[[], Awaitable[None]]) -> None:
+        """Await it, and cancel it after so many seconds."""
+
+    @abstractmethod
+    async def _on_disk(self, work: Work) -> Outcome:
+        """What comes of this in the disk's thread. Cancelled, it leaves the work to itself."""
+
+    @abstractmethod
+    def _start_call(self, change: Change[M]) -> None:
+        """Start a task that asks the callback, and gives `called` its answer."""
+
+    @abstractmethod
+    def _stop_the_service(self, error: ConfigurationStale) -> None:
+        """The block that the service runs in ends, and raises this."""
+
+    @abstractmethod
+    async def _connect_once(self, address: BrokerAddress, client_id: str) -> bool:
+        """Read from this broker until the connection breaks. Whether any message came."""
+
+    @abstractmethod
+    async def _lost(self) -> None:
+        """A connection broke: the instance is told."""
+
+    # ── decisions ──────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Run what was kept. Call this before anything else."""
+        if (broken := self._prepared.broken) is not None:
+            say(logging.ERROR, "kept file broken", service=self._instance.service, detail=broken)
+        await self._perform(lambda: self._instance.start(self._now()), patient=False)
+
+    async def wait_until_open(self) -> None:
+        """Until the service may run: on the first start ever until something is delivered, or known not to
+        be there. Raises NothingDelivered."""
+        if self._instance.source == "defaults":
+            await self._at_most(self._prepared.options.wait_s, self._wait_for_first)
+            self._prepared.check_required()
+        self._instance.opened()
+
+    async def _wait_for_first(self) -> None:
+        await self._first.wait()
+        if self._instance.source == "defaults":  # not there; or the snapshot is a second old
+            await self._sleep(ABSENT_GRACE_S)
+
+    async def end(self) -> None:
+        """Say that the service leaves on purpose, on disk and to the brokers. A disk that takes nothing, or
+        hangs, keeps no broker from hearing it."""
+        todo = self._instance.end()
+        for do in todo:
+            if isinstance(do, PublishReceipt):
+                self._show(do)
+        self._leaves = True
+        await self._perform(lambda: [do for do in todo if isinstance(do, Keep)], patient=False)
+        while any(there is not self._receipt for there in self._at_brokers.values()):
+            await self._acknowledged.wait()
+
+    async def _step(self, decide: Callable[[], list[Do[M]]]) -> None:
+        await self._perform(decide)
+        if self._instance.source == "broker" or self._instance.nothing_to_wait_for:
+            self._first.set()
+
+    async def _perform(self, decide: Callable[[], list[Do[M]]], *, patient: bool = True) -> None:
+        """One decision and what follows from it, before the next: receipts are numbered as they are made.
+        patient: wait until the disk takes it; a start must not wait for that."""
+        async with self._turn:
+            is_late = False
+            for do in decide():
+                if isinstance(do, Keep | KeepRoot):
+                    written = await self._write(do, patient=patient)
+                    if patient and not written.is_done:
+                        return  # the service leaves, and what follows needs it
+                    is_late |= written.was_delayed
+                else:
+                    self._do(do, is_late=is_late)
+
+    def _do(
+        self,
+        do: Call[M] | Swap[M] | Tell | PublishReceipt | TooStale,
+        *,
+        is_late: bool,
+    ) -> None:
+        """is_late: other receipts were shown meanwhile, so that this one has to be made anew."""
+        match do:
+            case Call(change):
+                self._start_call(change)
+            case Swap(effective, change):
+                self._listener._swap(effective.values, change)  # noqa: SLF001
+            case Tell(event):
+                say_event(self._instance.service, event)
+                self._listener._tell(event)  # noqa: SLF001
+            case PublishReceipt():
+                self._show(self._instance.receipt() if is_late else do)
+            case TooStale(reason, policy):
+                self._too_stale(reason, policy)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _too_stale(self, reason: str, policy: str) -> None:
+        level = logging.INFO if policy == "report" else logging.WARNING
+        service = self._instance.service
+        say(level, "too stale", service=service, reason=reason)
+        if policy == "stop":
+            detail = f"{service}: stale ({reason}) for longer than max_stale_s allows"
+            self._stop_the_service(ConfigurationStale(detail))
+
+    async def _ask(self, change: Change[M]) -> None:
+        """Ask the service's callback; raises what it raises."""
+        assert self._apply is not None
+        answer = self._apply(change)
+        if inspect.isawaitable(answer):
+            await answer
+        else:
+            check_answer(answer, "apply")
+
+    # ── the disk ───────────────────────────────────────────────────────────────────────────────
+
+    async def _write(self, do: Keep | KeepRoot, *, patient: bool) -> Written:
+        """Durable before it is applied: a full disk delays a change, it never loses a mark."""
+        prepared, kept = self._prepared, do.kept if isinstance(do, Keep) else None
+        write = (
+            partial(prepared.cache.keep, do.kept)
+            if isinstance(do, Keep)
+            else partial(prepared.keep_root, do.link)
+        )
+        has_said, began_at = False, self._now()
+        while (error := (await self._on_disk(write)).error) is not None:
+            if not isinstance(error, OSError):
+                raise error
+            self._once_a_minute.cannot_keep(error, self._now())
+            if not patient or self._leaves:
+                break
+            if kept is not None and not has_said:
+                self._show(self._instance.cannot_keep(kept, error, self._receipt.document))
+                has_said = True
+            await self._sleep(_KEEP_RETRY_S)
+        if has_said:
+            self._instance.was_delayed(self._now() - began_at)
+        return Written(error is None, has_said)
+
+    async def _keep_what_waits(self) -> None:
+        """The process that wrote the file may have ended."""
+        async with self._turn:
+            if (kept := self._prepared.cache.unwritten) is not None:
+                await self._write(Keep(kept), patient=False)
+
+    async def _count_as_newest(self) -> None:
+        """Another process that started since has a higher number. The disk is asked when it is idle, and
+        is not waited for: it may hang."""
+        number, self._next_boot = self._next_boot, None
+        if number is not None:
+            await self._step(lambda: self._instance.starts_anew(number))
+            for end_reading in self._readings.values():  # its will is of the number before
+                end_reading()
+        elif self._disk.is_idle:
+            self._disk.submit(self._prepared.boots.take_next_if_overtaken, self._note_boot)
+
+    def _note_boot(self, outcome: Outcome) -> None:
+        self._next_boot = outcome.value
+
+    # ── brokers ────────────────────────────────────────────────────────────────────────────────
+
+    async def stay_connected(self, address: BrokerAddress, client_id: str) -> NoReturn:
+        failures = 0
+        while True:
+            worked = await self._connect_once(address, client_id)
+            await self._lost()
+            # a broker that drops the client at once does not work
+            failures = 0 if worked else failures + 1
+            pause = backoff_s(failures, first_s=_BACKOFF_S, longest_s=_BACKOFF_LIMIT_S)
+            await self._sleep(pause * self._world.randomness.fraction())
+
+    async def _begin(
+        self, address: BrokerAddress, subscribe: Callable[..., Awaitable[None]]
+    ) -> None:
+        """What comes first on a new connection."""
+        await subscribe(*self._instance.filters)
+        say(logging.INFO, "connected", broker=str(address))
+        # made afresh: the last will that this broker may hold has a higher number
+        await self._step(lambda: [self._instance.receipt()])
+
+    def _show(self, receipt: PublishReceipt) -> None:
+        if self._leaves:  # the farewell is the last word
+            return
+        self._receipt = receipt
+        self._new_receipt.wake()
+
+    async def _send_receipts(
+        self, publish: Callable[[str, bytes], Awaitable[None]], client_id: str
+    ) -> NoReturn:
+        """The newest receipt, whenever there is one that this broker has not got."""
+        sent: PublishReceipt | None = None
+        try:
+            while True:
+                if self._receipt is sent:
+                    await self._new_receipt.wait()
+                else:
+                    receipt = self._receipt
+                    self._at_brokers.setdefault(client_id, receipt)
+                    await publish(receipt.topic, receipt.payload)
+                    sent = self._at_brokers[client_id] = receipt
+                    self._acknowledged.wake()
+        finally:
+            self._at_brokers.pop(client_id, None)
+            self._acknowledged.wake()

@@ -1,0 +1,73 @@
+"""What `follow` gives: a service's configuration as it was delivered, without a model, and its news."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import trio
+from pydantic import BaseModel, ConfigDict
+
+from config_manager.client.drivers.live_config import Wakeup
+from config_manager.client.rules.events import Applied, Event, News
+from config_manager.client.rules.todo import Change
+from config_manager.config.secret import Secret
+from config_manager.config.strict_json import JsonObject
+
+_UNREAD_EVENTS = 256
+
+
+class Anything(BaseModel):
+    """The model of a caller that takes whatever is delivered."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Follower:
+    """An async iterator of events, and the configuration that runs.
+
+    A service that only looks at `current` may leave the events unread: past 256 of them the oldest
+    are dropped, never the newest.
+    """
+
+    def __init__(
+        self, service: str, instance: str, secrets: Callable[[], Mapping[str, Secret]] = dict
+    ) -> None:
+        self.service = service
+        self.instance = instance
+        self.running: Applied | None = None
+        self._secrets = secrets
+        self._unread: deque[News] = deque(maxlen=_UNREAD_EVENTS)
+        self._news = Wakeup(trio.Event)
+
+    @property
+    def current(self) -> JsonObject | None:
+        """The configuration to run with; None while none was ever applied."""
+        return self.running.update.config if self.running is not None else None
+
+    @property
+    def secrets(self) -> Mapping[str, Secret]:
+        """What was delivered sealed with the running configuration."""
+        return self._secrets()
+
+    def __aiter__(self) -> AsyncIterator[News]:
+        return self
+
+    async def __anext__(self) -> News:
+        while not self._unread:
+            await self._news.wait()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return self._unread.popleft()
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, Applied):
+            self.running = event
+        if isinstance(event, News):
+            self._unread.append(event)
+            self._news.wake()
+
+    def _swap(self, values: Anything, change: Change[Anything] | None) -> None:
+        """`current` is what was delivered, as it was delivered."""
+
+    def _fail(self, error: BaseException) -> None:
+        """The block raises it."""

@@ -1,0 +1,281 @@
+"""Where each value comes from: environment, `.env`, what was delivered, the model's own defaults.
+
+Pure: strings and documents in, an instance of the service's own model and an account of it out.
+
+    environment    STT_WORKER_VAD_THRESHOLD=0.6, the service's name and the key in capitals; it wins
+    .env           the same names in a file
+    delivered      what an operator set; a key that the *server* only filled in is not taken from
+                   there: the service's own default stands, for it may be newer than the server
+    secret file    in the `secrets_dir` of a `BaseSettings`; no other model has one
+    default        the model's
+
+An override (of the environment or `.env`) shadows what an operator sets, so its name is reported
+with every receipt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
+from typing import Any, ForwardRef, Generic, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from config_manager.client.model.freezing import freeze
+from config_manager.client.model.guarded import attempt
+from config_manager.client.model.judging import judging
+from config_manager.client.model.overrides import Override, laid_over, read_overrides
+from config_manager.client.model.type_walk import types_within
+from config_manager.client.model.validating import Validator, has_own_sources, keys_of, value_of
+from config_manager.client.model.words import MASK, Secrets, secrets_in, texts_in
+from config_manager.config.documents import ConfigUpdate
+from config_manager.config.secret import Secret
+from config_manager.config.strict_json import JsonObject
+
+M = TypeVar("M", bound=BaseModel)
+
+_NO_VALUE = object()
+
+Origin = Literal["environment", ".env", "delivered", "secret file", "default"]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a key has its value.
+
+    name: of the variable, or the secret file, that set it. revision, at, correlation_id: of the
+    configuration that delivered it, or that is shadowed. shadowed: the delivered value that an
+    override hides, else None. server_default: what the server filled in if nobody set the key.
+    """
+
+    key: str
+    value: Any
+    origin: Origin
+    name: str | None = None
+    revision: int | None = None
+    at: str | None = None
+    correlation_id: str | None = None
+    shadowed: Any = None
+    server_default: Any = None
+
+    def __str__(self) -> str:
+        where = {
+            "environment": f"from the environment ({self.name})",
+            ".env": f"from .env ({self.name})",
+            "delivered": f"delivered in revision {self.revision} of {self.at}",
+            "secret file": f"from a secret file ({self.name})",
+            "default": "the model's default; nobody set it",
+        }[self.origin]
+        said = f"{self.key} = {self.value!r}: {where}"
+        if self.shadowed is not None:
+            said += f"; it shadows {self.shadowed!r} of revision {self.revision}"
+        return said
+
+
+@dataclass(frozen=True)
+class Effective(Generic[M]):
+    """What the service runs with, and why. Immutable."""
+
+    values: M
+    held: M
+    """equal to `values`, and never handed out: a caller can change a list in those"""
+    explanations: Mapping[str, Explanation]
+    update: ConfigUpdate | None
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    """what was delivered sealed for it, whether the model has a field for it or not"""
+    hidden: Secrets = field(default_factory=Secrets, repr=False)
+    """what no words of anybody may hold"""
+    made_anew: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """keys whose value a factory makes anew each time, and what was given for each: JSON, or None"""
+    following: frozenset[str] = frozenset()
+    """keys whose factory takes the other values"""
+
+    @cached_property
+    def overrides(self) -> tuple[str, ...]:
+        """The keys that environment or .env decide, sorted: names, never values."""
+        return tuple(
+            sorted(
+                key
+                for key, why in self.explanations.items()
+                if why.origin in ("environment", ".env")
+            )
+        )
+
+    def changed_since(self, old: Effective[M]) -> frozenset[str]:
+        """The keys whose value differs. What a factory makes anew each time counts if another was given."""
+        keys = {*keys_of(old.held), *keys_of(self.held)}
+        anew = old.made_anew.keys() & self.made_anew.keys() & keys
+        following = old.following & self.following
+        changed = {key for key in keys - anew - following if _differ(old.held, self.held, key)}
+        changed |= {key for key in anew if old.made_anew[key] != self.made_anew[key]}
+        if changed:
+            changed |= {key for key in following if _differ(old.held, self.held, key)}
+        return frozenset(changed)
+
+
+def _differ(old: BaseModel, new: BaseModel, key: str) -> bool:
+    """Whether a key's value differs; so does one that can't be compared."""
+    one, other = value_of(old, key, _NO_VALUE), value_of(new, key, _NO_VALUE)
+    return one is not other and attempt(lambda: bool(one != other), True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layered:
+    """One configuration, by layer: the fields' own names → JSON values."""
+
+    delivered: JsonObject
+    """what an operator set"""
+    filled_in: JsonObject
+    """what only the server filled in: its defaults, told of and never run with"""
+    unsealed: JsonObject
+    """secrets that were delivered sealed for this service"""
+    update: ConfigUpdate | None
+
+    def under(self, beneath: JsonObject, above: JsonObject, *, deeply: bool) -> JsonObject:
+        """All layers as one, an upper one's value over a lower one's."""
+        layers = (beneath, self.delivered, self.unsealed, above)
+        if deeply:
+            return reduce(laid_over, layers)
+        return {key: value for layer in layers for key, value in layer.items()}
+
+
+class Layers(Generic[M]):
+    """A model and the overrides that were read at start: the environment does not change later."""
+
+    def __init__(
+        self,
+        model: type[M],
+        prefix: str,
+        *,
+        environment: Mapping[str, str],
+        env_file: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Raises SettingsInvalid, naming the variable, if an override does not fit its key."""
+        self.model = model
+        self._validator = Validator(model)
+        self._has_own_sources = has_own_sources(model)
+        self._beneath: Mapping[str, Override] = {}
+        if self._has_own_sources:
+            from config_manager.client.model.own_sources import (
+                read_own,  # it needs pydantic-settings
+            )
+
+            self._overrides, self._beneath = read_own(
+                model, prefix, environment=environment, env_file=env_file
+            )
+        else:
+            self._overrides = read_overrides(
+                model, prefix, environment=environment, env_file=env_file
+            )
+        self._secret_keys = {
+            key for key, info in model.model_fields.items() if _holds_secrets(info.annotation)
+        }
+
+    def effective(
+        self, update: ConfigUpdate | None, secrets: Mapping[str, Secret] | None = None
+    ) -> Effective[M]:
+        """Everything merged; update None: nothing was delivered yet. secrets: those of the update.
+
+        Raises DoesNotFit, whatever the model's own code raises.
+        """
+        known = secrets or {}
+        layered = self._layered(update, known)
+        overridden = {key: override.value for key, override in self._overrides.items()}
+        beneath = {key: one.value for key, one in self._beneath.items()}
+        given = layered.under(beneath, overridden, deeply=self._has_own_sources)
+        hidden = self._hidden(known, layered.delivered, overridden)
+        hidden += [text for value in beneath.values() for text in texts_in(value)]
+        with judging(self.model, Secrets(hidden)):
+            held = self._validator.validate(given)
+            # a caller can change a list in there; what can't be copied is shared
+            values = freeze(attempt(lambda: held.model_copy(deep=True), held))
+            return Effective(
+                values,
+                held,
+                {key: self._explain(key, values, layered) for key in keys_of(values)},
+                update,
+                known,
+                Secrets.of(values, also=hidden),
+                {key: given.get(key) for key in self._validator.made_anew},
+                self._validator.following - given.keys(),
+            )
+
+    def incomplete(self) -> Effective[M]:
+        """What stands in, never to be run with, until a model without defaults has its values."""
+        values = self._validator.incomplete()
+        nothing = _Layered({}, {}, {}, None)
+        return Effective(
+            values,
+            values,
+            {key: self._explain(key, values, nothing) for key in self.model.model_fields},
+            None,
+        )
+
+    def _layered(self, update: ConfigUpdate | None, known: Mapping[str, Secret]) -> _Layered:
+        config = update.config if update is not None else {}
+        defaulted = update.defaulted if update is not None else ()
+        names = self._validator.names
+        named = {names.get(k, k): (k, v) for k, v in config.items() if self._takes(names.get(k, k))}
+        return _Layered(
+            {name: v for name, (k, v) in named.items() if k not in defaulted},
+            {name: v for name, (k, v) in named.items() if k in defaulted},
+            {
+                names.get(k, k): one.reveal()
+                for k, one in known.items()
+                if names.get(k, k) in self.model.model_fields
+            },
+            update,
+        )
+
+    def _takes(self, key: str) -> bool:
+        """A `BaseSettings` forbids what it does not know unless it says otherwise: that is meant for its
+        variables, and an operator may set a key for a release to come."""
+        if not self._has_own_sources or self.model.model_config.get("extra") == "allow":
+            return True
+        return key in self.model.model_fields
+
+    def _hidden(self, known: Mapping[str, Secret], *layers: JsonObject) -> list[str | bytes]:
+        """What may not be said of values that were not validated yet."""
+        hidden: list[str | bytes] = [one.reveal() for one in known.values()]
+        for layer in layers:
+            for key in self._secret_keys & layer.keys():
+                hidden += texts_in(layer[key])
+        return hidden
+
+    def _explain(self, key: str, values: M, layered: _Layered) -> Explanation:
+        value = MASK if key in layered.unsealed else value_of(values, key)
+        update, secret = layered.update, self._is_secret(key, values)
+        revision, at, correlation_id = (
+            (update.revision, update.issued_at, update.correlation_id)
+            if update is not None
+            else (None, None, None)
+        )
+
+        def shown(layer: JsonObject) -> Any:
+            return MASK if secret and layer.get(key) is not None else layer.get(key)
+
+        if key in self._overrides:
+            override = self._overrides[key]
+            shadowed = MASK if key in layered.unsealed else shown(layered.delivered)
+            return Explanation(
+                key, value, override.place, override.name, revision, at, correlation_id, shadowed
+            )
+        if key in layered.delivered or key in layered.unsealed:
+            return Explanation(key, value, "delivered", None, revision, at, correlation_id)
+        if key in self._beneath:
+            file = self._beneath[key]
+            return Explanation(key, MASK, file.place, file.name)
+        return Explanation(key, value, "default", server_default=shown(layered.filled_in))
+
+    def _is_secret(self, key: str, values: M) -> bool:
+        return key in self._secret_keys or bool(secrets_in(value_of(values, key)))
+
+
+def _holds_secrets(annotation: Any) -> bool:
+    """Whether a field's type, or one within it, is one of pydantic's secret types."""
+    return any(
+        hasattr(kind, "get_secret_value")
+        or (isinstance(kind, str | ForwardRef) and "Secret" in str(kind))
+        for kind in types_within(annotation)
+    )

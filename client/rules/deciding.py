@@ -1,0 +1,254 @@
+"""What a service makes of each configuration that is offered to it, sans I/O.
+
+It is applied if it fits the service's model, if its secrets are here, if nobody holds what runs, and if the
+callback accepts it. `Trial` says what becomes of the offer by this.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from config_manager.client.model.guarded import attempt
+from config_manager.client.model.judging import DoesNotFit
+from config_manager.client.model.precedence import Effective, Layers
+from config_manager.client.model.words import name_of
+from config_manager.client.rules.deliveries import Deliveries
+from config_manager.client.rules.events import Applied, Refused
+from config_manager.client.rules.kept import Version
+from config_manager.client.rules.receipts import Account
+from config_manager.client.rules.subscriber import Subscriber
+from config_manager.client.rules.todo import (
+    Call,
+    Change,
+    Do,
+    Keep,
+    Policy,
+    Swap,
+    Tell,
+    asked_again_after,
+)
+from config_manager.client.rules.trial import Trial, died_in_words
+from config_manager.config.documents import ConfigUpdate, Stage
+
+M = TypeVar("M", bound=BaseModel)
+
+NO_ANSWER_AFTER_S = 30.0
+"""A callback that takes longer is named to the operator."""
+
+NOT_ENROLLED = "this instance is not enrolled, see config-manager client enroll"
+
+
+class Deciding(Generic[M]):
+    """Of one instance. Monotonic seconds."""
+
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        deliveries: Deliveries,
+        layers: Layers[M],
+        account: Account[M],
+        policy: Policy,
+        *,
+        asks: bool,
+        is_enrolled: bool,
+    ) -> None:
+        """asks: there is a callback. is_enrolled: secrets that are named will come."""
+        self.is_open = False
+        self.is_enrolled = is_enrolled
+        self.holds = 0
+        self._subscriber = subscriber
+        self._deliveries = deliveries
+        self._layers = layers
+        self._account = account
+        self._policy = policy
+        self._asks = asks
+        self._candidate: Effective[M] | None = None
+        """fits the model; of what the callback is being asked about, else of the offer"""
+        self._asked_at: float | None = None
+        self._not_before: float | None = None
+        self._bakes_until: float | None = None
+
+    # ── what happens ───────────────────────────────────────────────────────────────────────────
+
+    def run_kept(self, kept: Version, now: float, *, bakes: bool) -> Refused | None:
+        """Start with it, unless it does not fit: then why."""
+        update, _ = kept
+        try:
+            effective = self._layers.effective(update, self._deliveries.values(update))
+        except DoesNotFit as error:
+            self._attempted(update.revision, "refused", f"model: {error}")
+            return Refused("model", f"what was kept no longer fits: {error}")
+        if bakes:
+            self._bakes_until = now + self._policy.bake_s
+        self._account.runs(effective, "last-known-good", kept)
+        if self._account.attempt is None:
+            deaths = self._trial.deaths_of(update.revision)
+            why = f"tried again: {died_in_words(deaths)}" if deaths else None
+            self._attempted(update.revision, "applied" if bakes else "healthy", why)
+        return None
+
+    def was_delayed(self, seconds: float) -> None:
+        """A bake time begins with what runs."""
+        if self._bakes_until is not None:
+            self._bakes_until += seconds
+
+    def tick(self, now: float) -> list[Do[M]]:
+        todo: list[Do[M]] = []
+        if self._bakes_until is not None and now >= self._bakes_until:
+            self._bakes_until = None
+            lived, last = self._account.running, self._account.attempt
+            assert lived is not None
+            todo.append(self.keep(self._trial.prove()))
+            if last is None or last.revision == lived[0].revision:
+                self._attempted(lived[0].revision, "healthy")
+            todo.append(self._account.receipt())
+        if self._candidate is not None:
+            todo += self.retry(now)
+        return [*todo, *self._say_no_answer(now)]
+
+    def is_withdrawn(self) -> None:
+        """The configuration was deleted. What the callback is being asked about goes on."""
+        if self._trial.asked is None:
+            self._candidate = None
+
+    def go_on_under_root(self) -> None:
+        """What a newer root took away is not applied any more."""
+        candidate, trial = self._candidate, self._trial
+        if candidate is not None and trial.asked is None and trial.offered is None:
+            assert candidate.update is not None
+            revision = candidate.update.revision
+            self._attempted(revision, "refused", "unknown-key: its signer was revoked")
+            self._candidate = None
+
+    def weigh(self, now: float) -> list[Do[M]]:
+        """A new offer: does it fit, may it be applied while running?"""
+        trial = self._trial
+        if trial.offered is None or trial.asked is not None:
+            return []
+        update, _ = trial.offered
+        self._candidate = None
+        self._attempted(update.revision, "received")
+        self._account.correlation_id = update.correlation_id
+        secrets = self._deliveries.values(update)
+        if secrets is None and self.is_enrolled:
+            self._attempted(update.revision, "deferred", "waiting for secrets")
+            return [self._account.receipt()]
+        try:
+            effective = self._layers.effective(update, secrets)
+        except DoesNotFit as error:
+            why = "" if secrets is not None else f" (its secrets are not delivered: {NOT_ENROLLED})"
+            return self._turn_down("model", f"{error}{why}")
+        changed = effective.changed_since(self._account.effective)
+        needs_restart = changed & self._policy.restart_required
+        if needs_restart and (self.is_open or self._account.running is not None):
+            return self._wait_for_restart(update, sorted(needs_restart))
+        self._candidate = effective
+        self._not_before = None
+        return self.retry(now)
+
+    def retry(self, now: float) -> list[Do[M]]:
+        """Apply the candidate, unless somebody holds, is being asked, or said `not now`."""
+        candidate, trial = self._candidate, self._trial
+        if trial.has_agreed and not self.holds:
+            return self.called(None, now)
+        if candidate is None or trial.asked is not None:
+            return []
+        if self.holds or (self._not_before is not None and now < self._not_before):
+            assert candidate.update is not None
+            if self._account.attempt is None or self._account.attempt.stage != "deferred":
+                self._attempted(candidate.update.revision, "deferred", "the service is busy")
+                return [self._account.receipt()]
+            return []
+        if self._asks:
+            self._asked_at = now
+            keep = self.keep(trial.ask())
+            change = Change.between(self._account.effective, candidate, "broker")
+            return [keep, self._account.receipt(), Call(change)]
+        self._candidate = None
+        return self._swap(candidate, now)
+
+    def called(self, error: BaseException | None, now: float) -> list[Do[M]]:
+        """What the callback said: None (it runs the new one), NotNow, or what it raised."""
+        trial = self._trial
+        if error is None and self.holds:  # somebody began something while it was asked
+            self._subscriber.trial = trial.agree()
+            return []
+        candidate, is_overtaken = self._candidate, trial.is_overtaken
+        assert candidate is not None
+        assert trial.asked is not None
+        self._candidate = self._asked_at = None
+        if error is None:
+            todo = self._swap(candidate, now)
+        elif (pause := attempt(lambda: asked_again_after(error), None)) is None:
+            words = attempt(lambda: self._account.hidden(candidate).words_of(error), name_of(error))
+            todo = self._turn_down("callback", words)
+        else:
+            todo = [self.keep(trial.put_off())]
+            if not is_overtaken:
+                self._candidate = candidate
+                self._not_before = now + pause
+                self._attempted(trial.asked[0].revision, "deferred", "not now")
+                todo.append(self._account.receipt())
+        return [*todo, *self.weigh(now)] if is_overtaken else todo
+
+    def keep(self, trial: Trial, *, with_newest: bool = False) -> Keep:
+        """What is to be on disk, once this becomes of the trial: see `Subscriber.decided`."""
+        return Keep(self._subscriber.decided(trial, with_newest=with_newest))
+
+    # ── inside ─────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _trial(self) -> Trial:
+        return self._subscriber.trial
+
+    def _say_no_answer(self, now: float) -> list[Do[M]]:
+        """Once, if a callback takes so long that the operator should know."""
+        if self._asked_at is None or now - self._asked_at < NO_ANSWER_AFTER_S:
+            return []
+        self._asked_at = None
+        trial = self._trial
+        assert trial.asked is not None
+        if not trial.has_agreed:  # else it waits for a hold
+            why = f"the callback has not answered for {NO_ANSWER_AFTER_S:g} s"
+            self._attempted(trial.asked[0].revision, "deferred", why)
+        return [self._account.receipt()]
+
+    def _swap(self, candidate: Effective[M], now: float) -> list[Do[M]]:
+        """The candidate becomes `current`. It is on disk before, but for one that the callback has accepted:
+        that is there as asked about."""
+        change = Change.between(self._account.effective, candidate, "broker")
+        bakes = self._policy.bake_s > 0
+        keep = self.keep(self._trial.run(bakes=bakes), with_newest=self._asks or not bakes)
+        runs = self._trial.runs
+        assert runs is not None
+        update, envelope = runs
+        self._bakes_until = now + self._policy.bake_s if bakes else None
+        self._account.attempt = None
+        self._account.runs(candidate, "broker", runs)
+        lacks = update.secrets and not candidate.secrets
+        why = f"without its secrets: {NOT_ENROLLED}" if lacks else None
+        self._attempted(update.revision, "applied" if bakes else "healthy", why)
+        told = Tell(Applied(update, envelope, "broker"))
+        done: list[Do[M]] = [Swap(candidate, change), told, self._account.receipt()]
+        # it runs from now on: a death is one of it, no longer of the callback
+        return [*done, keep] if bakes and self._asks else [keep, *done]
+
+    def _turn_down(self, reason: Literal["model", "callback"], detail: str) -> list[Do[M]]:
+        trial = self._trial
+        refused = trial.asked or trial.offered
+        assert refused is not None
+        revision = refused[0].revision
+        self._attempted(revision, "refused", f"{reason}: {detail}")
+        self._subscriber.refusals[reason] += 1
+        told = Tell(Refused(reason, f"revision {revision}: {detail}"))
+        return [self.keep(trial.refuse(), with_newest=True), told, self._account.receipt()]
+
+    def _wait_for_restart(self, update: ConfigUpdate, keys: list[str]) -> list[Do[M]]:
+        """Kept as what the next start runs; until then everything stays as it is."""
+        self._attempted(update.revision, "restart-required", f"restart to change {', '.join(keys)}")
+        return [self.keep(self._trial.leave()), self._account.receipt()]
+
+    def _attempted(self, revision: int, stage: Stage, reason: str | None = None) -> None:
+        self._account.attempted(revision, stage, reason, self._candidate)

@@ -1,0 +1,150 @@
+"""What an instance says of itself: receipts, numbered and signed by its own key."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Generic, Literal, TypeVar
+
+from nacl.signing import SigningKey
+from pydantic import BaseModel
+
+from config_manager.client.model.guarded import attempt
+from config_manager.client.model.precedence import Effective
+from config_manager.client.model.words import Secrets, spelt
+from config_manager.client.rules.events import Source
+from config_manager.client.rules.kept import Kept, Version
+from config_manager.client.rules.subscriber import Subscriber
+from config_manager.client.rules.todo import PublishReceipt
+from config_manager.config import strict_json, wire
+from config_manager.config.documents import Attempt, Receipt, Running, Stage
+from config_manager.config.wire import Envelope, Signature
+from config_manager.config.world import World, rfc3339
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Account(Generic[M]):
+    """What an instance runs, and how far its last attempt to change that came; each receipt that it makes
+    counts as newer than the one before."""
+
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        effective: Effective[M],
+        sign_key: bytes,
+        boot_seq: int,
+        world: World,
+    ) -> None:
+        """effective: what runs before anything was delivered."""
+        self.effective = effective
+        self.source: Literal["broker", "last-known-good", "defaults"] = "defaults"
+        self.running: Version | None = None
+        self.attempt: Attempt | None = None
+        self.correlation_id: str | None = None
+        self.boot_seq = boot_seq
+        self.is_gone = False
+        self._seq = 0
+        self._subscriber = subscriber
+        self._signing_key = SigningKey(sign_key)
+        self._schema = schema_digest(type(effective.values))
+        self._world = world
+
+    def start_anew(self, boot_seq: int) -> None:
+        """From now on receipts are of this start: those of an earlier number count no more."""
+        self.boot_seq, self._seq = boot_seq, 0
+
+    def runs(self, effective: Effective[M], source: Source, version: Version) -> None:
+        self.effective, self.source, self.running = effective, source, version
+        self.correlation_id = version[0].correlation_id
+
+    def attempted(
+        self,
+        revision: int,
+        stage: Stage,
+        reason: str | None = None,
+        candidate: Effective[M] | None = None,
+    ) -> None:
+        """candidate: what is about to run."""
+        said = None if reason is None else spelt(self.hidden(candidate).without(reason))
+        deaths = self._subscriber.trial.deaths_of(revision)
+        self.attempt = Attempt(revision, stage, said, deaths)
+
+    def hidden(self, candidate: Effective[M] | None) -> Secrets:
+        """What no words may hold: the secrets of what runs, and of what is about to."""
+        runs = self.effective.hidden
+        return runs | candidate.hidden if candidate is not None else runs
+
+    def receipt(self, *, gone: bool = False) -> PublishReceipt:
+        """The receipt as of now, signed by the instance's own key. gone: also the will."""
+        self._seq += 1
+        running = None
+        if self.running is not None:
+            update, envelope = self.running
+            running = Running(update.epoch_seq, update.revision, envelope.digest)
+        document = Receipt(
+            service=self._subscriber.service,
+            instance=self._subscriber.instance,
+            boot_seq=self.boot_seq,
+            seq=self._seq,
+            running=running,
+            last_attempt=self.attempt,
+            source=self.source,
+            freshness=self._subscriber.freshness.in_words,
+            overrides=self.effective.overrides,
+            schema=self._schema,
+            library=library(),
+            correlation_id=self.correlation_id,
+            gone=gone or self.is_gone,
+            at=self._time(),
+        )
+        return self._signed(document)
+
+    def cannot_keep(self, kept: Kept, error: OSError, shown: Receipt) -> PublishReceipt:
+        """What goes on while the disk does not take it: all as it was shown last, and why. Each later
+        receipt has to be made after this one."""
+        self._seq += 1
+        revision = kept.seen.mark.revision if kept.seen is not None else 0
+        why = spelt(f"cannot keep: {error.strerror or type(error).__name__}")
+        deaths = self._subscriber.trial.deaths_of(revision)
+        attempted = Attempt(revision, "deferred", why, deaths)
+        return self._signed(replace(shown, seq=self._seq, last_attempt=attempted, at=self._time()))
+
+    def _signed(self, document: Receipt) -> PublishReceipt:
+        payload = attempt(document.to_bytes, b"")
+        if not payload:  # no words may end a driver: it goes without them
+            document = replace(document, last_attempt=None, overrides=(), correlation_id=None)
+            payload = document.to_bytes()
+        signed = self._signing_key.sign(wire.signed_bytes(wire.RECEIPT, payload)).signature
+        keyid = wire.keyid(self._signing_key.verify_key.encode())
+        envelope = Envelope(
+            wire.RECEIPT, payload, (Signature(keyid, signed),), document.correlation_id
+        )
+        topic = wire.status_topic(self._subscriber.service, self._subscriber.instance)
+        return PublishReceipt(topic, envelope.to_bytes(), document)
+
+    def _time(self) -> str:
+        """Now; a clock that is beside every calendar is at its beginning."""
+        return attempt(lambda: rfc3339(self._world.clock.now()), rfc3339(0))
+
+
+@cache
+def schema_digest(model: type[BaseModel]) -> str:
+    """SHA-256 (hex) of the model's JSON Schema: which settings this instance knows. Of a model that
+    has none, of the names and types of its fields."""
+    said = attempt(lambda: strict_json.dumps(model.model_json_schema()), b"")
+    if not said:
+        kinds = {key: repr(info.annotation) for key, info in model.model_fields.items()}
+        said = "".join(f"{key}: {kinds[key]}\n" for key in sorted(kinds)).encode(errors="replace")
+    return hashlib.sha256(said).hexdigest()
+
+
+@cache
+def library() -> str:
+    """What follows, and which version of it."""
+    try:
+        return f"config-manager-python {version('config-manager')}"
+    except PackageNotFoundError:  # run from a copied tree
+        return "config-manager-python"

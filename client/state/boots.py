@@ -1,0 +1,50 @@
+"""A start's number: an instance's receipts rise by it, so that those of a later start count as newer.
+
+Several processes may share a state directory, and they are one instance for the operator: the one that
+writes the kept file. It takes a new number whenever another process has started since, for the numbers
+of that one are higher, and its farewell would be the last word of them all.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from config_manager.client.state.claim import Claim
+from config_manager.config.strict_json import MAX_INTEGER
+from config_manager.config.world import World
+
+
+class Boots:
+    """Of one process. number: its start's, above every earlier one's of the same state directory."""
+
+    def __init__(self, path: Path, claim: Claim, world: World) -> None:
+        self._path = path
+        self._claim = claim
+        self._world = world
+        self.number = self._take_next()
+
+    def take_next_if_overtaken(self) -> int | None:
+        """The new number, if this process writes and another one has started since; for the disk's
+        thread."""
+        if not self._claim.is_held or self._last() <= self.number:
+            return None
+        self.number = self._take_next()
+        return self.number
+
+    def _take_next(self) -> int:
+        # either alone would do: the clock where the file is lost or the disk full, which is no reason
+        # not to start, and the file where the clock was set back
+        number = max(1, int(self._world.clock.now()))
+        with self._world.disk.lock(self._path.parent):  # two that start at once have two numbers
+            before = self._last()
+            if before < MAX_INTEGER - 1:
+                number = max(number, before + 1)
+            with suppress(OSError):
+                self._world.disk.write_atomic(self._path, b"%d\n" % number)
+        return number
+
+    def _last(self) -> int:
+        with suppress(OSError, ValueError):
+            return int(self._world.disk.read(self._path))
+        return 0

@@ -1,0 +1,228 @@
+"""`restore --accept`: an operator accepts what is kept, against witnesses that say otherwise. Pure.
+
+Every service gets a new revision in a new epoch, above all that anybody has seen. A configuration that was
+edited is put back as the audit says; access that the audit does not vouch for is gone. If the audit itself
+is not whole, there is nothing to put back from. Then the last-known-good cache is accepted, or the database
+as it lies if no cache verifies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+from config_manager.config.catalogue import Catalogue
+from config_manager.config.names import Epoch, Mark
+from config_manager.config.strict_json import JsonObject
+from config_manager.storage.decisions import changes, secret_rows
+from config_manager.storage.decisions.administration import Administrator
+from config_manager.storage.decisions.devices import DELIVERY
+from config_manager.storage.decisions.replay import Expected, Replay
+from config_manager.storage.decisions.vouching import Foreign, Judgement, everything_named, without
+from config_manager.storage.state import (
+    Change,
+    Committed,
+    Registry,
+    RegistryRow,
+    ServiceState,
+    rows_between,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What is put right in the database before it is accepted.
+
+    mark, end: how far the counters are to say that it is, and number and hash of the audit's last row.
+    strangers: services of which nobody knows. odd: services whose newest state is not as it was written.
+    rows: registry rows (kind, key) that go. history: service → the version after which its history is
+    written anew from the audit.
+    """
+
+    mark: Mark
+    end: tuple[int, str]
+    strangers: tuple[str, ...]
+    odd: tuple[str, ...]
+    rows: tuple[tuple[str, str], ...]
+    history: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """before: what is kept, after its repair. rows: of the registry, changed with it. put_back: what is again
+    as the audit says; let_go: what nobody vouches for. as_it_lies: the audit is not whole, and can't say
+    either. by_cache: then it is the cache that is accepted."""
+
+    before: Committed
+    repair: Repair
+    rows: tuple[RegistryRow, ...]
+    put_back: tuple[Foreign, ...]
+    let_go: tuple[Foreign, ...]
+    as_it_lies: bool
+    by_cache: bool
+
+
+def weigh(judgement: Judgement, cached: Committed | None, here: Mark) -> Acceptance:
+    """What is to be accepted. cached: the last-known-good state, if it verifies. here: how far the data
+    directory is, by what is no nonsense."""
+    committed, foreign, end = judgement.committed, judgement.foreign, judgement.replay.end
+    names = {one.key for one in foreign if not one.table}
+    services, registry = _accepted_state(judgement, cached, names)
+    strangers = {*committed.services, *names} - services.keys()
+    is_whole = judgement.is_whole
+    put_back = [
+        one
+        for one in foreign
+        if is_whole and one.table in ("", "history", "counters") and one.key not in strangers
+    ]
+    before = replace(
+        committed,
+        epoch=committed.epoch._replace(seq=here.epoch_seq),
+        revision=here.revision,
+        audit_seq=end[0],
+        audit_head=end[1],
+        services=services,
+    )
+    repair = Repair(
+        mark=here,
+        end=end,
+        strangers=tuple(sorted(strangers)),
+        odd=tuple(sorted(names & services.keys())),
+        rows=tuple(
+            (kind, key)
+            for one in foreign
+            if one.table == "registry"
+            for kind, _, key in [one.key.partition("/")]
+            if key not in registry.get(kind, {})
+        ),
+        history={
+            one.key: judgement.replay.services[one.key].history_before
+            for one in put_back
+            if one.table == "history" and one.key in judgement.replay.services
+        },
+    )
+    return Acceptance(
+        before,
+        repair,
+        rows=rows_between(committed.registry, registry),
+        put_back=tuple(put_back),
+        let_go=tuple(one for one in foreign if is_whole and one not in put_back),
+        as_it_lies=not is_whole,
+        by_cache=not is_whole and cached is not None,
+    )
+
+
+def _accepted_state(
+    judgement: Judgement, cached: Committed | None, names: AbstractSet[str]
+) -> tuple[Mapping[str, ServiceState], Registry]:
+    """Services and registry. names: services that are not as they were written. A delivery is sealed anew, under
+    the new epoch."""
+    committed, replay = judgement.committed, judgement.replay
+    services: Mapping[str, ServiceState]
+    if judgement.is_whole:
+        services = {
+            name: _put_back(name, one, committed) if name in names else committed.services[name]
+            for name, one in replay.services.items()
+        }
+        registry = _with_retired(without(committed, judgement.foreign).registry, replay)
+    else:
+        source = committed if cached is None else cached
+        services, registry = source.services, source.registry
+    return services, {kind: rows for kind, rows in registry.items() if rows and kind != DELIVERY}
+
+
+def _put_back(name: str, one: Expected, committed: Committed) -> ServiceState:
+    """As the audit says; only what a next revision goes by."""
+    return ServiceState(
+        service=name,
+        revision=one.revision,
+        version=one.version,
+        epoch=committed.epoch,
+        stored=one.stored,
+        effective={},
+        defaulted=(),
+        secrets=one.secrets,
+        deleted=one.deleted,
+        updated_at=one.at,
+        updated_by=one.by,
+        correlation_id=one.correlation_id,
+        payload=b"",
+        digest=one.digest or "",
+    )
+
+
+def _with_retired(registry: Registry, replay: Replay) -> Registry:
+    """No number of a secret is used twice: the last one of each that is deleted is known from the rows."""
+    kept = {
+        key: row
+        for key, row in registry.get(secret_rows.RETIRED, {}).items()
+        if row.get("version") == _retired_version(replay, key)
+    }
+    for service, one in replay.services.items():
+        for name, version in one.retired.items():
+            kept.setdefault(secret_rows.key_of(service, name), {"version": version, "at": one.at})
+    return {**registry, secret_rows.RETIRED: kept}
+
+
+def _retired_version(replay: Replay, key: str) -> int | None:
+    service, _, name = key.partition("/")
+    one = replay.services.get(service)
+    return None if one is None else one.retired.get(name)
+
+
+def accept(
+    what: Acceptance,
+    judgement: Judgement,
+    *,
+    highest: Mark,
+    highest_revision: int,
+    epoch_id: str,
+    catalogue: Catalogue,
+    who: Administrator,
+) -> Change:
+    """The change that accepts it. judgement: of what is kept after its repair. highest, highest_revision: that
+    anybody has seen. Raises TooLarge."""
+    epoch = Epoch(max(highest.epoch_seq, what.before.epoch.seq) + 1, epoch_id)
+    revision = max(highest.revision, highest_revision, what.before.revision) + 1
+    return changes.reissue(
+        what.before,
+        written=_as_written(what, judgement),
+        registry=(*what.rows, secret_rows.floor_at(revision)),
+        epoch=epoch,
+        revision=revision,
+        catalogue=catalogue,
+        by=who.by,
+        reason=who.reason,
+        at=who.at,
+        correlation_id=who.correlation_id,
+        also=lambda after: {
+            **everything_named(after),
+            "secrets": {name: dict(s.secrets) for name, s in after.services.items()},
+            "deleted": [name for name, state in after.services.items() if state.deleted],
+            "accepted": _accepted(what, judgement),
+        },
+    )
+
+
+def _as_written(what: Acceptance, judgement: Judgement) -> Mapping[str, JsonObject]:
+    """The values that the rows so far come to; what the new row changes is told from these."""
+    replay = judgement.replay.services
+    return {name: replay[name].stored if name in replay else {} for name in what.before.services}
+
+
+def _accepted(what: Acceptance, judgement: Judgement) -> JsonObject:
+    """What the row says of it. lay: from this row on the rows before it count as they lie. history: service →
+    (version, hash) of what can't be told from the rows, and counts as it lies."""
+    foreign_history = {one.key for one in judgement.foreign if one.table == "history"}
+    accepted: JsonObject = {
+        "not_audited": [one.reason for one in judgement.not_audited],
+        "history": {
+            name: [state.version, judgement.history.get(name, b"").hex()]
+            for name, state in what.before.services.items()
+            if what.as_it_lies or name in foreign_history
+        },
+    }
+    if what.as_it_lies:
+        accepted["lay"] = judgement.lay
+    return accepted

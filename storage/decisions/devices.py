@@ -1,0 +1,287 @@
+"""Devices: instances that enrolled with keys of their own, and so may receive secrets.
+
+Registry kinds: `enrolment` (by the hash of its one-time token, until it is used), and by
+`service/instance` `device`, `delivery` (what it is to hold now) and `sent` (the newest version of each
+secret that it was ever sent: it may have kept it, whatever became of the delivery since).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from config_manager.config.enrolment import Enrolment
+from config_manager.config.errors import Conflict, Forbidden, NotAuthenticated, NotFound
+from config_manager.config.strict_json import JsonObject
+from config_manager.config.wire import keyid
+from config_manager.config.world import parse_rfc3339, rfc3339
+from config_manager.storage.decisions import secret_rows
+from config_manager.storage.decisions.administration import Administered
+from config_manager.storage.state import Committed, RegistryRow
+
+ENROLMENT, DEVICE, DELIVERY, SENT = "enrolment", "device", "delivery", "sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An instance's public keys (raw), who let it in, and whether that still holds."""
+
+    service: str
+    instance: str
+    sign_public: bytes
+    seal_public: bytes
+    enrolled_at: str
+    enrolled_by: str
+    revoked_at: str | None = None
+
+    @property
+    def sign_keyid(self) -> str:
+        return keyid(self.sign_public)
+
+    def to_row(self) -> RegistryRow:
+        return RegistryRow(
+            DEVICE,
+            key_of(self.service, self.instance),
+            {
+                "sign_public": base64.b64encode(self.sign_public).decode(),
+                "seal_public": base64.b64encode(self.seal_public).decode(),
+                "enrolled_at": self.enrolled_at,
+                "enrolled_by": self.enrolled_by,
+                "revoked_at": self.revoked_at,
+            },
+        )
+
+    @classmethod
+    def of(cls, key: str, value: JsonObject) -> Device:
+        service, _, instance = key.partition("/")
+        return cls(
+            service,
+            instance,
+            base64.b64decode(value["sign_public"]),
+            base64.b64decode(value["seal_public"]),
+            value["enrolled_at"],
+            value["enrolled_by"],
+            value.get("revoked_at"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What one device is to hold: the exact payload that is signed, and which versions are in it. mac:
+    that this server sealed it (`storage.decisions.vouching`); empty if an earlier version did."""
+
+    payload: bytes
+    versions: Mapping[str, int]
+    sign_keyid: str
+    mac: str = ""
+
+    @classmethod
+    def of(cls, value: JsonObject) -> Delivery:
+        return cls(
+            value["payload"].encode(), value["versions"], value["sign_keyid"], value.get("mac", "")
+        )
+
+    def to_row(self, device: Device) -> RegistryRow:
+        value: JsonObject = {
+            "payload": self.payload.decode(),
+            "versions": dict(self.versions),
+            "sign_keyid": self.sign_keyid,
+            "mac": self.mac,
+        }
+        return RegistryRow(DELIVERY, key_of(device.service, device.instance), value)
+
+
+def key_of(service: str, name: str) -> str:
+    return f"{service}/{name}"
+
+
+def devices(committed: Committed) -> list[Device]:
+    """Every device that ever enrolled, by service and instance; revoked ones too."""
+    return [Device.of(key, row) for key, row in sorted(committed.registered(DEVICE).items())]
+
+
+def enrolled(committed: Committed, service: str, instance: str) -> Device | None:
+    """The device, unless it never enrolled or was revoked."""
+    row = committed.registered(DEVICE).get(key_of(service, instance))
+    device = None if row is None else Device.of(key_of(service, instance), row)
+    return device if device is not None and device.revoked_at is None else None
+
+
+def sign_key_of(committed: Committed, service: str, instance: str) -> bytes | None:
+    """What an enrolled instance signs its receipts with; None if it is not enrolled."""
+    device = enrolled(committed, service, instance)
+    return None if device is None else device.sign_public
+
+
+def delivery(committed: Committed, device: Device) -> Delivery | None:
+    row = committed.registered(DELIVERY).get(key_of(device.service, device.instance))
+    return None if row is None else Delivery.of(row)
+
+
+def could_read(committed: Committed, device: Device) -> Mapping[str, int]:
+    """Secret → version, of what it was ever sent and nobody has set anew since. Deleted ones too:
+    what is gone here may still open a door elsewhere."""
+    state = committed.services.get(device.service)
+    current = state.secrets if state is not None else {}
+    return {
+        name: version
+        for name, version in _sent(committed, device).items()
+        if current.get(name, version) <= version
+    }
+
+
+def _sent(committed: Committed, device: Device) -> Mapping[str, int]:
+    row = committed.registered(SENT).get(key_of(device.service, device.instance), {})
+    versions = row.get("versions")
+    if not isinstance(versions, dict):  # it is bookkeeping, and nothing vouches for it
+        return {}
+    return {name: number for name, number in versions.items() if isinstance(number, int)}
+
+
+@dataclass(frozen=True, slots=True)
+class AllowEnrolment:
+    """A one-time token for an instance (None: whichever comes) of a service. expires_at: RFC 3339."""
+
+    token_hash: str
+    service: str
+    instance: str | None
+    expires_at: str
+    by: str
+
+    def decide(self, committed: Committed, now: float) -> Administered[None]:
+        over = tuple(
+            RegistryRow(ENROLMENT, key, None)
+            for key, row in committed.registered(ENROLMENT).items()
+            if parse_rfc3339(row["expires_at"]) <= now
+        )
+        row = RegistryRow(
+            ENROLMENT,
+            self.token_hash,
+            {
+                "service": self.service,
+                "instance": self.instance,
+                "expires_at": self.expires_at,
+                "created_by": self.by,
+            },
+        )
+        details: dict[str, Any] = {
+            "service": self.service,
+            "instance": self.instance,
+            "expires_at": self.expires_at,
+        }
+        return Administered("device.allow", details, (*over, row), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Enrol:
+    """An instance shows its token and its keys.
+
+    Refused with NotAuthenticated (token unknown, used or over; proof wrong), Forbidden (the token is
+    for another service or instance) or Conflict (the name is another device's).
+    """
+
+    what: Enrolment
+    proof: bytes
+
+    def decide(self, committed: Committed, now: float) -> Administered[Device]:
+        what = self.what
+        row = committed.registered(ENROLMENT).get(what.token_sha256)
+        if row is None or parse_rfc3339(row["expires_at"]) <= now:
+            raise NotAuthenticated(
+                "this enrolment token is not known: it was used, or its time is over; ask for "
+                "another one (config-manager devices token)"
+            )
+        if row["service"] != what.service or row.get("instance") not in (None, what.instance):
+            raise Forbidden("this enrolment token is for another service or instance")
+        if not what.is_proved_by(self.proof):
+            raise NotAuthenticated("the proof was not made with the key that is to be enrolled")
+        key = key_of(what.service, what.instance)
+        held = enrolled(committed, what.service, what.instance)
+        if held is not None and held.sign_public != what.sign_public:
+            raise Conflict(
+                f"{what.service}/{what.instance} is enrolled with other keys; revoke it first, or "
+                "choose another name (--instance)"
+            )
+        device = Device(
+            what.service,
+            what.instance,
+            what.sign_public,
+            what.seal_public,
+            rfc3339(now),
+            row["created_by"],
+        )
+        rows = (
+            RegistryRow(ENROLMENT, what.token_sha256, None),
+            device.to_row(),
+            # what was sealed to an earlier key opens with none of these
+            RegistryRow(DELIVERY, key, None),
+            # nor was an earlier device of this name, whose secrets are marked, sent what this one is
+            *((RegistryRow(SENT, key, None),) if held is None else ()),
+        )
+        details: dict[str, Any] = {
+            "service": what.service,
+            "instance": what.instance,
+            "sign_keyid": device.sign_keyid,
+            "allowed_by": row["created_by"],
+        }
+        return Administered("device.enrol", details, rows, device)
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeDevice:
+    """Nothing is delivered to it any more, and what it could read is marked to be changed.
+
+    Answers the names of those secrets. Refused with NotFound.
+    """
+
+    service: str
+    instance: str
+
+    def decide(self, committed: Committed, now: float) -> Administered[list[str]]:
+        device = enrolled(committed, self.service, self.instance)
+        if device is None:
+            raise NotFound(f"no device {self.service}/{self.instance} is enrolled")
+        at = rfc3339(now)
+        readable = could_read(committed, device)
+        state = committed.services.get(self.service)
+        kept = state.secrets if state is not None else {}
+        marks = tuple(
+            RegistryRow(
+                secret_rows.MARK,
+                secret_rows.key_of(self.service, name),
+                {"version": version, "why": f"{self.instance} could read it", "at": at},
+            )
+            for name, version in readable.items()
+            if name in kept
+        )
+        rows = (
+            replace(device, revoked_at=at).to_row(),
+            RegistryRow(DELIVERY, key_of(self.service, self.instance), None),
+            *marks,
+        )
+        details: dict[str, Any] = {
+            "service": self.service,
+            "instance": self.instance,
+            "secrets": sorted(readable),
+        }
+        return Administered("device.revoke", details, rows, sorted(readable))
+
+
+@dataclass(frozen=True, slots=True)
+class KeepDelivery:
+    """Bookkeeping: what was sealed for a device, so that after a crash the same bytes go out."""
+
+    device: Device
+    made: Delivery
+
+    def decide(self, committed: Committed, _now: float) -> Administered[None]:
+        if enrolled(committed, self.device.service, self.device.instance) != self.device:
+            raise NotFound("it was revoked meanwhile")
+        versions = {**_sent(committed, self.device), **self.made.versions}
+        sent = RegistryRow(
+            SENT, key_of(self.device.service, self.device.instance), {"versions": versions}
+        )
+        rows = (self.made.to_row(self.device), sent)
+        return Administered("device.deliver", {}, rows, None, audited=False)

@@ -1,0 +1,90 @@
+"""The rotation of the key that secrets are sealed under, as the registry keeps it. Pure.
+
+    1  the new key lies beside the old one (`secrets.key.new`), durable, and in the recovery copy
+    2  the rotation is committed: from then on the new key seals, and both open
+    3  page by page, what lies under the old key is sealed anew under the new one
+    4  nothing lies under the old key: the new key's file takes its place, and the old key is gone
+    5  that it is finished is committed
+
+Dead before 2, nothing has begun; the next rotation takes the new key up. Dead later, the next start
+goes on from wherever it stood: the rows say under which key they lie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+from config_manager.config.errors import Conflict
+from config_manager.config.strict_json import JsonObject
+from config_manager.config.world import rfc3339
+from config_manager.storage.decisions.administration import Administered
+from config_manager.storage.decisions.secret_rows import KEY
+from config_manager.storage.state import Committed, RegistryRow
+
+_ROTATION = "rotation"
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """old, new: key ids. total: how many versions there were at its begin. Times are RFC 3339;
+    finished_at: None while it is under way. correlation_id: of the request that began it."""
+
+    old: str
+    new: str
+    total: int
+    started_at: str
+    by: str
+    correlation_id: str
+    finished_at: str | None = None
+
+
+def newest(committed: Committed) -> Rotation | None:
+    """The rotation under way, else the last one; None where there never was one."""
+    row = committed.registered(KEY).get(_ROTATION)
+    return None if row is None else Rotation(**{k: v for k, v in row.items() if v is not None})
+
+
+def under_way(committed: Committed) -> Rotation | None:
+    rotation = newest(committed)
+    return None if rotation is None or rotation.finished_at is not None else rotation
+
+
+@dataclass(frozen=True, slots=True)
+class BeginRotation:
+    """old, new: key ids; the new key is on disk already. total: versions that are kept."""
+
+    old: str
+    new: str
+    total: int
+    by: str
+    correlation_id: str
+
+    def decide(self, committed: Committed, now: float) -> Administered[None]:
+        if under_way(committed) is not None:
+            raise Conflict("the secrets key is being rotated")
+        rotation = Rotation(
+            self.old, self.new, self.total, rfc3339(now), self.by, self.correlation_id
+        )
+        details: JsonObject = {"old": self.old, "new": self.new, "secrets": self.total}
+        return Administered("secrets.rotate-key", details, (_row(rotation),), None)
+
+
+@dataclass(frozen=True, slots=True)
+class FinishRotation:
+    """unreadable: versions that no key here opens; they lie under neither of the two."""
+
+    rotation: Rotation
+    unreadable: int
+
+    def decide(self, committed: Committed, now: float) -> Administered[None]:
+        if under_way(committed) != self.rotation:
+            raise Conflict("this rotation is not under way")
+        details: JsonObject = {"old": self.rotation.old, "new": self.rotation.new}
+        if self.unreadable:
+            details["unreadable"] = self.unreadable
+        row = _row(replace(self.rotation, finished_at=rfc3339(now)))
+        return Administered("secrets.rotate-key-done", details, (row,), None)
+
+
+def _row(rotation: Rotation) -> RegistryRow:
+    return RegistryRow(KEY, _ROTATION, asdict(rotation))

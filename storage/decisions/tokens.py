@@ -1,0 +1,181 @@
+"""Tokens: made of 256 random bits, kept by name in the registry as a hash, never as the token."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
+
+from config_manager.config.access import EVERY_SERVICE, Grant, Role
+from config_manager.config.errors import Conflict, NotFound
+from config_manager.config.secret import Secret
+from config_manager.config.strict_json import JsonObject
+from config_manager.config.world import Randomness, parse_rfc3339, rfc3339
+from config_manager.storage.decisions.administration import Administered
+from config_manager.storage.state import Committed, RegistryRow
+
+KIND = "token"
+PREFIX = "cfgmgr_"
+"""Secret scanners find a leaked token by `cfgmgr_[0-9a-f]{72}`: 256 bits and their CRC-32."""
+_TOKEN_BYTES = 32
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_RESERVED = frozenset({"anonymous", "dev", "settings", "admin", "bootstrap", "config-manager"})
+"""What stands in logs and audit for somebody else than a token that an operator made."""
+
+
+def make_token(randomness: Randomness) -> Secret:
+    """A new token's text."""
+    digits = randomness.token(_TOKEN_BYTES).hex()
+    return Secret(f"{PREFIX}{digits}{zlib.crc32(digits.encode()):08x}")
+
+
+def is_token_name(text: str) -> bool:
+    """Whether an operator may give a token this name."""
+    return _NAME.fullmatch(text) is not None and text not in _RESERVED
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """hash: SHA-256 (hex) of the token's text, which has 256 random bits, so that no salt is needed.
+    Times are RFC 3339; expires_at None means never."""
+
+    name: str
+    hash: str
+    role: Role
+    services: tuple[str, ...]
+    created_at: str | None
+    created_by: str
+    expires_at: str | None = None
+    last_used_at: str | None = None
+
+    @property
+    def grant(self) -> Grant:
+        return Grant(self.name, self.role, self.services)
+
+    def is_expired(self, now: float) -> bool:
+        """now: Unix seconds."""
+        return self.expires_at is not None and parse_rfc3339(self.expires_at) <= now
+
+    def to_row(self) -> RegistryRow:
+        value = {k: v for k, v in asdict(self).items() if k != "name"}
+        return RegistryRow(KIND, self.name, {**value, "services": list(self.services)})
+
+    @classmethod
+    def of(cls, name: str, value: JsonObject) -> Token:
+        return cls(
+            name=name,
+            hash=value["hash"],
+            role=cast("Role", value["role"]),
+            services=tuple(value["services"]),
+            created_at=value["created_at"],
+            created_by=value["created_by"],
+            expires_at=value.get("expires_at"),
+            last_used_at=value.get("last_used_at"),
+        )
+
+
+def tokens(committed: Committed) -> Mapping[str, Token]:
+    """Every token that is not revoked, by name; expired ones too."""
+    return {name: Token.of(name, row) for name, row in committed.registered(KIND).items()}
+
+
+def hash_of(token: bytes) -> str:
+    return hashlib.sha256(token).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptAdminToken:
+    """A token from the settings or the first start: for everything, under this name."""
+
+    name: str
+    token_hash: str
+
+    def decide(self, _committed: Committed, now: float) -> Administered[None]:
+        token = Token(self.name, self.token_hash, "admin", EVERY_SERVICE, rfc3339(now), "settings")
+        details: dict[str, Any] = {"name": self.name, "role": "admin", "services": ["*"]}
+        return Administered("token.accept", details, (token.to_row(),), None)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateToken:
+    """A new token under a name that is free. Its text never comes here. expires_at: RFC 3339.
+
+    Refused with Conflict where the name is taken.
+    """
+
+    name: str
+    token_hash: str
+    role: Role
+    services: tuple[str, ...]
+    expires_at: str | None
+    by: str
+
+    def decide(self, committed: Committed, now: float) -> Administered[Token]:
+        if self.name in committed.registered(KIND):
+            raise Conflict(
+                f"there is a token {self.name!r} already; revoke it first, or choose another name"
+            )
+        token = Token(
+            self.name,
+            self.token_hash,
+            self.role,
+            self.services,
+            rfc3339(now),
+            self.by,
+            self.expires_at,
+        )
+        details: dict[str, Any] = {
+            "name": self.name,
+            "role": self.role,
+            "services": list(self.services),
+            "expires_at": self.expires_at,
+        }
+        return Administered("token.create", details, (token.to_row(),), token)
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeToken:
+    """The token is unknown from now on.
+
+    Refused with NotFound, and with Conflict where nobody would be left who may make tokens.
+    """
+
+    name: str
+
+    def decide(self, committed: Committed, now: float) -> Administered[JsonObject]:
+        known = tokens(committed)
+        token = known.get(self.name)
+        if token is None:
+            raise NotFound(f"there is no token {self.name!r}")
+        left = [one for one in known.values() if _may_make_tokens(one, now)]
+        if left == [token]:
+            raise Conflict(
+                f"{self.name!r} is the last token that may do everything; make another one first, "
+                "or nobody can make tokens any more"
+            )
+        details: dict[str, Any] = {"name": self.name, "role": token.role}
+        gone = RegistryRow(KIND, self.name, None)
+        return Administered("token.revoke", details, (gone,), details, repeatable=True)
+
+
+def _may_make_tokens(token: Token, now: float) -> bool:
+    grant = token.grant
+    return grant.role == "admin" and not grant.is_narrowed and not token.is_expired(now)
+
+
+@dataclass(frozen=True, slots=True)
+class NoteTokenUses:
+    """When tokens were last used. uses: the token's hash → RFC 3339. Bookkeeping: not audited."""
+
+    uses: Mapping[str, str]
+
+    def decide(self, committed: Committed, _now: float) -> Administered[None]:
+        rows = tuple(
+            replace(token, last_used_at=self.uses[token.hash]).to_row()
+            for token in tokens(committed).values()
+            if token.hash in self.uses  # one that was revoked meanwhile stays revoked
+        )
+        return Administered("token.use", {}, rows, None, audited=False)

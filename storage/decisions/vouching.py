@@ -1,0 +1,386 @@
+"""What is kept, compared with what the audit vouches for.
+
+The chain proves its own rows (`config.audit`). A thief with the database's key could leave the rows alone
+and edit the configurations, tokens and devices that they are about. The server would then sign what nobody
+wrote, or let in whom nobody let in. So each row names the digests of what it made (`storage.decisions.replay`), and
+the end of the chain is sealed under a key that is not the database's.
+
+Rows of 0.1.0 and 0.2.0 name no digests. The first start vouches for what they made, once.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
+
+import orjson
+
+from config_manager.config import strict_json
+from config_manager.config.audit import ChainCheck, Head, Problem, Verdict
+from config_manager.config.documents import ConfigUpdate, NotADocument, UnknownCritical
+from config_manager.config.sealed_file import derive_key
+from config_manager.config.strict_json import JsonObject
+from config_manager.storage.decisions.administration import (
+    Administered,
+    Administrator,
+    administrate,
+)
+from config_manager.storage.decisions.devices import DELIVERY, Delivery
+from config_manager.storage.decisions.registry_digests import BOOKKEEPING, digests_of, row_digest
+from config_manager.storage.decisions.replay import BEGIN, Expected, HistoryChain, Replay
+from config_manager.storage.state import (
+    Change,
+    Committed,
+    Registry,
+    RegistryRow,
+    ServiceState,
+)
+from config_manager.storage.store import KeptEntry, Snapshot
+
+R = TypeVar("R")
+
+_EVERY = 1_000
+"""Rows between two looks at whether anybody still waits."""
+
+
+class Foreign(NamedTuple):
+    """Something that is kept, or is missing, for which the audit does not vouch. table: empty if it is
+    about a service. row: the newest row of the audit about it; 0 if there is none."""
+
+    table: str
+    key: str
+    why: str
+    row: int = 0
+
+    @property
+    def reason(self) -> str:
+        """As /health says it."""
+        return f"not-audited: {f'{self.table} ' if self.table else ''}{self.key}"
+
+    def to_object(self) -> JsonObject:
+        """As REST and the command answer it."""
+        return {"reason": self.reason, "why": self.why, "seq": self.row}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What was read, and what is to be thought of it.
+
+    verdict: of the chain. foreign: for what the audit does not vouch. is_silent: some of what is there was
+    written by a version that named no digests. committed: what is kept. replay: what the rows say is there.
+    history: service → a hash over its rows of history. lay: the hash over the audit's rows as they lie.
+    """
+
+    verdict: Verdict
+    foreign: tuple[Foreign, ...]
+    is_silent: bool
+    committed: Committed
+    replay: Replay
+    history: Mapping[str, bytes]
+    lay: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the audit can vouch for anything: its rows follow from each other, and its end is ours."""
+        return not any(one.table == "audit" for one in self.not_audited)
+
+    @property
+    def not_audited(self) -> tuple[Foreign, ...]:
+        """A chain that is broken vouches for nothing."""
+        problem = self.verdict.problem
+        if problem is None:
+            return self.foreign
+        return (Foreign("audit", str(problem.seq), problem.detail, problem.seq), *self.foreign)
+
+    @property
+    def problem(self) -> Problem | None:
+        """The first thing that is wrong, of either kind."""
+        if self.verdict.problem is not None or not self.foreign:
+            return self.verdict.problem
+        first = self.foreign[0]
+        return Problem(first.row, "not-audited", f"{first.reason}: {first.why}")
+
+
+class Vouching:
+    """The key under which the end of the chain is sealed, and what else we keep and nobody decides."""
+
+    def __init__(self, instance_key: bytes) -> None:
+        self._head = derive_key(instance_key, "audit-head")
+        self._delivery = derive_key(instance_key, "deliveries")
+
+    def seal(self, seq: int, row_hash: str, boot_seq: int) -> str:
+        """Of the newest row and the number of starts; kept beside them, so that nobody else can append a row
+        or count a start. HMAC-SHA256, hex."""
+        return _mac(self._head, [seq, row_hash, boot_seq])
+
+    def is_sealed(self, snapshot: Snapshot) -> bool:
+        """Whether its end was written by us."""
+        expected = self.seal(snapshot.head.seq, snapshot.head.hash, snapshot.boot_seq)
+        return snapshot.seal is not None and hmac.compare_digest(
+            snapshot.seal.encode(), expected.encode()
+        )
+
+    def starts_in(self, snapshot: Snapshot) -> int:
+        """How often this instance has started, as was noted there; 0 if that is not ours."""
+        return snapshot.boot_seq if self.is_sealed(snapshot) else 0
+
+    def delivery_mac(self, key: str, delivery: Delivery) -> str:
+        """key: `service/instance`. HMAC-SHA256, hex."""
+        about = [key, delivery.payload.decode(), dict(delivery.versions), delivery.sign_keyid]
+        return _mac(self._delivery, about)
+
+    def judge(
+        self,
+        snapshot: Snapshot,
+        known: Iterable[Head] = (),
+        *,
+        cached: Committed | None = None,
+        contains: str | None = None,
+        look_up: Callable[[], None] = lambda: None,
+    ) -> Judgement:
+        """Read everything. known: rows that the audit must hold. cached: the last-known-good state, which is
+        all that vouches for what an earlier version wrote. contains: the hash of a row. look_up: called now
+        and then; what it raises ends this. Raises DatabaseUnavailable."""
+        head, (committed, odd), replay = snapshot.head, snapshot.kept(), Replay()
+        check = ChainCheck(head, known, contains=contains)
+        ours = None if cached is None or cached.audit_seq else cached
+        """the cache, once it is known to be of this very audit"""
+        for row in _looking_up(snapshot.audit(), look_up):
+            check.take(row.seq, row.revision, row.body, row.hash)
+            replay.take(row)
+            if cached is not None and (row.seq, row.hash) == (cached.audit_seq, cached.audit_head):
+                ours = cached
+        history, other_epochs = _history(_looking_up(snapshot.history(), look_up), replay)
+        is_silent = replay.is_silent and head.seq > 0
+        foreign = [
+            *(Foreign(one.table, one.key, "nothing that was ever written") for one in odd),
+            *self._foreign_end(snapshot, replay, is_silent=is_silent, cached=ours),
+            *_foreign_counters(committed, replay),
+            *_foreign_services(committed.services, replay),
+            *self._foreign_registry(committed.registry, replay, is_silent=is_silent),
+            *_foreign_history(history, other_epochs, replay),
+        ]
+        if is_silent and ours is not None:
+            foreign += _foreign_to_cache(committed, ours, replay)
+        named = {(one.table, one.key): one for one in reversed(foreign)}
+        return Judgement(
+            verdict=check.finish(),
+            foreign=tuple(reversed(named.values())),
+            is_silent=is_silent,
+            committed=committed,
+            replay=replay,
+            history=history,
+            lay=check.lay,
+        )
+
+    def _foreign_end(
+        self, snapshot: Snapshot, replay: Replay, *, is_silent: bool, cached: Committed | None
+    ) -> Iterator[Foreign]:
+        """What was never sealed has no row that names digests: both came with one version. So what seems
+        to come from an earlier one counts only as far as the cache has it."""
+        head = snapshot.head
+        if head.seq == 0:
+            return  # nothing may be there at all
+        if snapshot.seal is None and not replay.names_digests:
+            is_ours = cached is not None
+            why = "an earlier version wrote it, and there is no last-known-good cache of it"
+        else:
+            is_ours = self.is_sealed(snapshot) and (not is_silent or cached is not None)
+            why = "its end was not written by this server"
+        if not is_ours:
+            yield Foreign("audit", str(head.seq), why, head.seq)
+
+    def _foreign_registry(
+        self, registry: Registry, replay: Replay, *, is_silent: bool
+    ) -> Iterator[Foreign]:
+        for kind, rows in registry.items():
+            for key, value in rows.items():
+                why = self._why_row_is_foreign(kind, key, value, replay, is_silent=is_silent)
+                if why is not None:
+                    yield Foreign("registry", f"{kind}/{key}", why, replay.registry_row)
+        if not replay.registry_is_silent:
+            for kind, digests in replay.registry.items():
+                for key in sorted(digests.keys() - registry.get(kind, {}).keys()):
+                    why = "it is not there any more"
+                    yield Foreign("registry", f"{kind}/{key}", why, replay.registry_row)
+
+    def _why_row_is_foreign(
+        self, kind: str, key: str, value: JsonObject, replay: Replay, *, is_silent: bool
+    ) -> str | None:
+        if kind in BOOKKEEPING:
+            is_foreign = kind == DELIVERY and not is_silent and not self._is_ours(key, value)
+            return "this server did not seal it" if is_foreign else None
+        if is_silent and (replay.registry_is_silent or not replay.names_digests):
+            return None
+        named = replay.registry.get(kind, {}).get(key)
+        if named is None:
+            return "no row of the audit names it"
+        return None if named == row_digest(kind, value) else "it is not what the audit names"
+
+    def _is_ours(self, key: str, value: JsonObject) -> bool:
+        try:
+            made = Delivery.of(value)
+            return hmac.compare_digest(made.mac, self.delivery_mac(key, made))
+        except (LookupError, TypeError, ValueError, AttributeError):
+            return False
+
+    def begin(self, committed: Committed, cached: Committed, who: Administrator) -> Change:
+        """Vouch for everything that is there, as it is. A delivery that the cache does not have is sealed
+        anew."""
+        known = cached.registered(DELIVERY)
+        deliveries = tuple(
+            RegistryRow(
+                DELIVERY, key, self._with_mac(key, value) if known.get(key) == value else None
+            )
+            for key, value in committed.registered(DELIVERY).items()
+        )
+        details: JsonObject = {"services": len(committed.services)}
+        begun = Administered(BEGIN, details, deliveries, None)
+        return administrate(committed, begun, who, also=everything_named(committed))
+
+    def _with_mac(self, key: str, value: JsonObject) -> JsonObject:
+        return {**value, "mac": self.delivery_mac(key, Delivery.of(value))}
+
+
+def everything_named(committed: Committed) -> JsonObject:
+    """The members of a row that vouches for all that is there."""
+    rows = (
+        RegistryRow(kind, key, value)
+        for kind, of_kind in committed.registry.items()
+        for key, value in of_kind.items()
+    )
+    return {
+        "config_epoch": committed.epoch.id,
+        "digests": {name: state.digest for name, state in committed.services.items()},
+        "secrets": {
+            name: dict(state.secrets)
+            for name, state in committed.services.items()
+            if state.deleted and state.secrets
+        },
+        "registry": digests_of(rows),
+    }
+
+
+def without(committed: Committed, foreign: Iterable[Foreign]) -> Committed:
+    """What is left once nothing is taken from whom nobody knows: no service, token or device of his."""
+    services, registry = (
+        dict(committed.services),
+        {k: dict(v) for k, v in committed.registry.items()},
+    )
+    for one in foreign:
+        if not one.table:
+            services.pop(one.key, None)
+        elif one.table == "registry":
+            kind, _, key = one.key.partition("/")
+            registry.get(kind, {}).pop(key, None)
+    return replace(committed, services=services, registry=registry)
+
+
+def _foreign_counters(committed: Committed, replay: Replay) -> Iterator[Foreign]:
+    epoch = committed.epoch
+    if (committed.revision, epoch.seq) != (replay.revision, replay.epoch_seq):
+        yield Foreign("counters", "revision", f"the audit's newest is {replay.revision}")
+    elif replay.epochs.get(epoch.seq, epoch.id) != epoch.id:
+        yield Foreign("counters", "epoch_id", f"epoch {epoch.seq} had another id")
+
+
+def _foreign_to_cache(committed: Committed, cached: Committed, replay: Replay) -> Iterator[Foreign]:
+    """What an earlier version wrote, as far as its cache has it: what it did in its last second may be
+    missing there, and then a row of the audit came after the cache."""
+    for name, state in committed.services.items():
+        kept, expected = cached.services.get(name), replay.services.get(name)
+        if expected is None or expected.digest is not None or expected.row > cached.audit_seq:
+            continue
+        if kept is None or kept.digest != state.digest:
+            yield Foreign("", name, "it is not what the last-known-good cache has", expected.row)
+    if replay.silent_row > cached.audit_seq:
+        return
+    for kind in sorted((committed.registry.keys() | cached.registry.keys()) - BOOKKEEPING):
+        now, then = committed.registered(kind), cached.registered(kind)
+        for key in sorted(now.keys() | then.keys()):
+            digests = {row_digest(kind, rows[key]) if key in rows else "" for rows in (now, then)}
+            if len(digests) > 1:
+                why = "it is not what the last-known-good cache has"
+                yield Foreign("registry", f"{kind}/{key}", why, replay.silent_row)
+
+
+def _foreign_services(services: Mapping[str, ServiceState], replay: Replay) -> Iterator[Foreign]:
+    for name, state in services.items():
+        expected = replay.services.get(name)
+        if expected is None:
+            yield Foreign("", name, "no row of the audit is about it")
+        elif (why := _why_foreign(state, expected)) is not None:
+            yield Foreign("", name, why, expected.row)
+    for name in replay.services.keys() - services.keys():
+        yield Foreign("", name, "it is not there any more", replay.services[name].row)
+
+
+def _why_foreign(state: ServiceState, expected: Expected) -> str | None:
+    """The first thing of it that is not as it was written."""
+    if expected.digest not in (None, state.digest):
+        return "its payload is not the one that was written"
+    try:
+        update = ConfigUpdate.parse(state.payload)
+    except (NotADocument, UnknownCritical):
+        return "its payload is none of ours"
+    secrets = expected.kept_secrets if state.deleted else update.secrets
+    is_named = expected.digest is not None
+    for what, kept, written in (
+        ("revision", state.revision, expected.revision),
+        ("version", state.version, expected.version),
+        ("time", state.updated_at, expected.at),
+        ("author", state.updated_by, expected.by),
+        ("correlation id", state.correlation_id, expected.correlation_id),
+        ("stored values", state.stored, {} if expected.deleted else expected.stored),
+        ("deletion", state.deleted, expected.deleted),
+        ("payload's service", state.service, update.service),
+        ("payload's revision", state.revision, update.revision),
+        ("epoch", [state.epoch.seq, state.epoch.id], [update.epoch_seq, update.config_epoch]),
+        ("effective values", state.effective, update.config),
+        ("defaulted keys", state.defaulted, update.defaulted),
+        ("payload's deletion", state.deleted, update.deleted),
+        ("secrets", dict(state.secrets), dict(secrets) if is_named or not state.deleted else None),
+    ):
+        if written is not None and _sorted(kept) != _sorted(written):
+            return f"other than what was written: {what}"
+    return None
+
+
+def _history(rows: Iterable[KeptEntry], replay: Replay) -> tuple[dict[str, bytes], set[str]]:
+    """The hash of each service's rows, and the services of which one names another epoch than there was."""
+    chains: dict[str, HistoryChain] = {}
+    other_epochs: set[str] = set()
+    for e in rows:
+        chains.setdefault(e.service, HistoryChain()).take(e.about, e.changes)
+        if replay.epochs.get(e.epoch_seq, e.epoch_id) != e.epoch_id:
+            other_epochs.add(e.service)
+    return {service: chain.value for service, chain in chains.items()}, other_epochs
+
+
+def _foreign_history(
+    kept: Mapping[str, bytes], other_epochs: set[str], replay: Replay
+) -> Iterator[Foreign]:
+    for service in sorted(kept.keys() | replay.services.keys()):
+        written = replay.services.get(service, Expected())
+        if kept.get(service, b"") != written.history.value or service in other_epochs:
+            yield Foreign("history", service, "it is not what the audit's rows say", written.row)
+
+
+def _looking_up(rows: Generator[R], look_up: Callable[[], None]) -> Iterator[R]:
+    with closing(rows):  # before the snapshot is, that they come from
+        for number, row in enumerate(rows):
+            if number % _EVERY == 0:
+                look_up()
+            yield row
+
+
+def _sorted(value: object) -> bytes:
+    """Equal if both are one JSON value: the order of members says nothing."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def _mac(key: bytes, about: object) -> str:
+    return hmac.new(key, strict_json.dumps(about), "sha256").hexdigest()
