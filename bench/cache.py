@@ -11,7 +11,7 @@ import httpx
 
 from bench.contenders import AUTH, Yard
 from bench.figures import Figure, at_most, median
-from tests.processes import eventually
+from tests.kit.processes import eventually
 
 _KILOBYTES = 50
 _SETTLED_S = 3.0

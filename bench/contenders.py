@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from bench.load import request
-from tests.processes import COMMAND, MOSQUITTO, eventually, free_port
+from tests.kit.processes import COMMAND, MOSQUITTO, eventually, free_port
 
 TOKEN = "bench-" + "t0ken" * 8
 SERVICE = "stt-worker"

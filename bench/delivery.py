@@ -21,7 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from bench.contenders import SERVICE, Contender, Yard
 from bench.figures import Figure, at_most, percentile
 from bench.load import request, whole
-from tests.processes import COMMAND, eventually
+from tests.kit.processes import COMMAND, eventually
 
 _PACE_S = 0.025
 _GIVE_UP_S = 5.0

@@ -37,7 +37,7 @@ from config_manager.client.state.identity import Identity
 from config_manager.config.names import InstanceName, ServiceName
 from config_manager.config.services.stt_worker import SttSettings
 from config_manager.config.world import World
-from tests.processes import eventually
+from tests.kit.processes import eventually
 
 _PROCESSES = 2
 _BEAT_S = 60

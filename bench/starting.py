@@ -14,7 +14,7 @@ import httpx
 
 from bench.contenders import SERVICE, TOKEN, Yard
 from bench.figures import Figure, at_most, median
-from tests.processes import COMMAND, eventually, free_port
+from tests.kit.processes import COMMAND, eventually, free_port
 
 _CLIENT = """
 import json, sys, time

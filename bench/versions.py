@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.figures import Figure, median
-from tests.earlier import CLIENT, VERSIONS, unpack
+from tests.kit.earlier import CLIENT, VERSIONS, unpack
 
 _ROOT = Path(__file__).resolve().parents[1]
 _ROOMS = ("actors", "api", "client", "config", "storage")
@@ -115,7 +115,7 @@ def _checkout(to: Path) -> Path:
 
 def _run(code: Path, state: Path, service: str) -> dict[str, float]:
     packages = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
-    # -S and -I: see `tests.earlier.python`
+    # -S and -I: see `tests.kit.earlier.python`
     argv = [sys.executable, "-I", "-S", "-c", _PROGRAM, str(code), str(state), service, *packages]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:

@@ -18,8 +18,8 @@ import pytest
 
 from config_manager.api.extra import SERVER
 from config_manager.api.main import LazyGroup
-from tests.installed import ROOT, Site, required
-from tests.processes import MOSQUITTO, Processes, workshop
+from tests.kit.installed import ROOT, Site, required
+from tests.kit.processes import MOSQUITTO, Processes, workshop
 
 ROOMS = ("actors", "api", "client", "config", "storage")
 SHIPPED = {".py", ".sql", ".html", ".css", ".js", ".typed"}
@@ -138,7 +138,7 @@ import importlib, pkgutil
 import config_manager.client as client
 
 assert [name for name in client.__all__ if getattr(client, name) is None] == []
-for module in pkgutil.iter_modules(client.__path__, "config_manager.client."):
+for module in pkgutil.walk_packages(client.__path__, "config_manager.client."):
     importlib.import_module(module.name)
     print(module.name)
 """

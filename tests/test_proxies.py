@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.installed import ROOT
+from tests.kit.installed import ROOT
 
 ROOMS = ("actors", "api", "client", "config", "storage")
 BESIDE = ("bench", "examples", "tests")

@@ -13,7 +13,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from config_manager.api import extra
-from tests.installed import ROOT, names, required, requirements_of
+from tests.kit.installed import ROOT, names, required, requirements_of
 
 ROOMS = ("actors", "api", "client", "config", "storage")
 CORE, SERVER = names(required()), names(required("server"))

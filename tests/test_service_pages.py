@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import DOCS, Page
+from tests.kit.pages import DOCS, Page
 
 PAGES = sorted(path.name for path in (DOCS / "services").glob("*.md"))
 

@@ -18,8 +18,8 @@ from config_manager.config.documents import Beacon
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
-from tests.config.makers import BEACON_KEY, sign
-from tests.storage.makers import empty
+from tests.kit.documents import BEACON_KEY, sign
+from tests.kit.stores import empty
 
 
 async def test_a_witness_that_is_seen_while_a_snapshot_is_signed_is_not_written_over(

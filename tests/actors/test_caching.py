@@ -18,7 +18,7 @@ from config_manager.storage.cache_file import CacheFile
 from config_manager.storage.decisions.intents import NewEpoch, Put
 from config_manager.storage.state import Committed
 from config_manager.storage.witness import Witness
-from tests.storage import makers as m
+from tests.kit import stores as m
 
 KEY = b"k" * 32
 

@@ -13,7 +13,7 @@ from config_manager.config.errors import ReadOnly
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.administration import Administration
 from config_manager.storage.decisions.tokens import NoteTokenUses
-from tests.storage.makers import START, empty
+from tests.kit.stores import START, empty
 
 
 class Desk:

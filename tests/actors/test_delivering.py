@@ -21,7 +21,7 @@ from config_manager.storage.decisions.devices import Enrol, delivery, enrolled
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.memory_store import MemoryStore
 from tests.actors.test_system import context, everyone_runs
-from tests.api.asgi import Answer, Caller, running
+from tests.kit.asgi import Answer, Caller, running
 
 WEAK = bytes(32)
 GOOD = PrivateKey(b"\x07" * 32).public_key

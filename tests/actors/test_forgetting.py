@@ -21,7 +21,7 @@ from config_manager.storage.decisions.forgotten import forgotten
 from config_manager.storage.decisions.intents import Delete, Put
 from config_manager.storage.state import Committed
 from tests.actors.test_statuses import NOW, TOPIC, make, running, seal
-from tests.storage.makers import after, empty
+from tests.kit.stores import after, empty
 
 DAY_S = 24 * 3600.0
 MINUTE_S = 60.0

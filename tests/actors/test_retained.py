@@ -20,9 +20,9 @@ from config_manager.config.documents import Running
 from config_manager.config.names import Mark
 from config_manager.config.world import World
 from config_manager.storage.decisions.intents import Put
-from tests.actors.desk import MemoryBroker, snapshot, update
-from tests.config.makers import RECEIPT, ROOT_KEY, SECOND_CONFIG, make_root, sign
-from tests.storage.makers import after
+from tests.kit.desk import MemoryBroker, snapshot, update
+from tests.kit.documents import RECEIPT, ROOT_KEY, SECOND_CONFIG, make_root, sign
+from tests.kit.stores import after
 
 ADDRESS = BrokerAddress("broker.test", 1883)
 COMMITTED = after(Put(service="gate", values={"a": 1}), Put(service="gate", values={"a": 2}))

@@ -22,7 +22,7 @@ from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
 from config_manager.storage.decisions.terms import Terms
-from tests.processes import MOSQUITTO, free_port
+from tests.kit.processes import MOSQUITTO, free_port
 
 ACTORS = (
     *(

@@ -14,7 +14,7 @@ from config_manager.client.state.cache import Cache
 from config_manager.client.state.identity import load_identity, trust_init
 from config_manager.client.testing import FakePublisher
 from config_manager.config.world import World
-from tests.client import makers as m
+from tests.kit import client_documents as m
 
 
 class Settings(BaseSettings):

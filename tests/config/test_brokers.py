@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from config_manager.config.brokers import Auto, BrokerAddress, Nothing, parse_mqtt_urls
 from config_manager.config.errors import SettingsInvalid
-from tests.config.makers import STEADY
+from tests.kit.documents import STEADY
 
 GOOD: dict[str, BrokerAddress | Auto | Nothing] = {
     "mqtt://h": BrokerAddress("h", 1883),

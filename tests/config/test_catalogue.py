@@ -13,7 +13,7 @@ from config_manager.config.catalogue import Catalogue, Effective, ServiceSetting
 from config_manager.config.errors import InvalidValues
 from config_manager.config.names import is_key, parse_service
 from config_manager.config.services import SAMPLE_CATALOGUE
-from tests.config.makers import STEADY, json_objects, json_values
+from tests.kit.documents import STEADY, json_objects, json_values
 
 STT, TTS, ROUTER = "stt-worker", "tts-worker", "router"
 LLM, MEMORY, WAKE = "llm-worker", "memory-worker", "wake-activation"

@@ -28,7 +28,7 @@ from config_manager.config.documents import (
     UnknownCritical,
 )
 from config_manager.config.names import Mark
-from tests.config import makers as m
+from tests.kit import documents as m
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -22,7 +22,7 @@ import pytest
 from config_manager.config import files
 from config_manager.config.files import append, creating, locked, make_directory, replacing, sweep
 from config_manager.config.world import SystemDisk
-from tests.platter import REPLACED, platter
+from tests.kit.platter import REPLACED, platter
 
 GUESSED = ".config-manager-0123456789abcdef.tmp"
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from config_manager.config.descriptors import never_waiting
 from config_manager.config.lines import MOST_KEPT, Lines
-from tests.config.makers import STEADY
+from tests.kit.documents import STEADY
 
 
 class Taker:

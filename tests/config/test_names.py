@@ -19,7 +19,7 @@ from config_manager.config.names import (
     parse_service,
     pointer,
 )
-from tests.config.makers import STEADY
+from tests.kit.documents import STEADY
 
 BAD_NAMES = {
     "empty": "",

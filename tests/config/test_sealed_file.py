@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from config_manager.config.sealed_file import SealBroken, SealedFile, derive_key
 from config_manager.config.world import Disk, World
-from tests.config.makers import STEADY
-from tests.ram_disk import FilesInMemory, PowerCut
+from tests.kit.documents import STEADY
+from tests.kit.ram_disk import FilesInMemory, PowerCut
 
 KEY = b"k" * 32
 PATH = Path("/state/stt-worker.lkg")

@@ -22,7 +22,7 @@ import config_manager.config.logging
 from config_manager.config.json_lines import JsonLines, Timestamps
 from config_manager.config.logging import LogFormat, LogLevelName, configure, log_request
 from config_manager.config.secret import Secret
-from tests.config.makers import STEADY, json_values
+from tests.kit.documents import STEADY, json_values
 
 # -- the secret
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config_manager.config.strict_json import NotStrictJson, dumps, loads, loads_object
-from tests.config.makers import STEADY, json_values
+from tests.kit.documents import STEADY, json_values
 
 LIMIT = 2**53
 

@@ -29,7 +29,7 @@ from config_manager.config.trust import (
     verify,
 )
 from config_manager.config.world import rfc3339
-from tests.config import makers as m
+from tests.kit import documents as m
 
 
 def update(

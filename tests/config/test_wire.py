@@ -19,7 +19,7 @@ from config_manager.actors.signing import sign as sign_as_the_server
 from config_manager.config import wire
 from config_manager.config.trust import Distrust, judge_update, verify
 from config_manager.config.wire import Envelope, NotAnEnvelope, Signature, parse_envelope
-from tests.config import makers as m
+from tests.kit import documents as m
 
 GOLDEN = Path(__file__).parent / "golden" / "envelope.json"
 

@@ -22,7 +22,7 @@ from config_manager.config.world import (
     parse_rfc3339,
     rfc3339,
 )
-from tests.config.makers import STEADY
+from tests.kit.documents import STEADY
 
 
 @pytest.mark.parametrize(

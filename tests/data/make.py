@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from tests.earlier import (  # noqa: E402
+from tests.kit.earlier import (  # noqa: E402
     CLIENT,
     DATA,
     EXPECTED,
@@ -38,7 +38,7 @@ from tests.earlier import (  # noqa: E402
     python,
     unpack,
 )
-from tests.processes import (  # noqa: E402
+from tests.kit.processes import (  # noqa: E402
     TOKEN,
     Process,
     Processes,
@@ -94,7 +94,7 @@ Made by `python tests/data/make.py {commit}` from that commit's own code. Later 
 
 The keys, tokens and secret values are real and worth nothing: they were made for this folder and open
 nothing else. A scanner that finds them is right, and may be told to skip `tests/data`. Nothing that is
-tested expires. git keeps no modes: copy it by `tests/earlier.py`, which makes it private again.
+tested expires. git keeps no modes: copy it by `tests/kit/earlier.py`, which makes it private again.
 """
 
 

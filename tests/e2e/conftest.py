@@ -10,7 +10,7 @@ ROOT = str(Path(__file__).resolve().parents[2])
 if ROOT not in sys.path:
     sys.path.append(ROOT)
 
-from tests.processes import MOSQUITTO, Processes, Server, workshop  # noqa: E402
+from tests.kit.processes import MOSQUITTO, Processes, Server, workshop  # noqa: E402
 
 
 @pytest.fixture

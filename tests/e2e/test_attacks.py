@@ -29,9 +29,9 @@ from config_manager.client.rules.subscriber import Subscriber
 from config_manager.client.state.identity import load_identity, trust_init
 from config_manager.config import wire
 from config_manager.config.world import parse_rfc3339, rfc3339
-from tests.config.makers import key_id
-from tests.e2e.publisher import LONG_AGO, Publisher, changed, signatures_of
-from tests.processes import COMMAND, MOSQUITTO, Broker, Process, Processes, workshop
+from tests.kit.documents import key_id
+from tests.kit.processes import COMMAND, MOSQUITTO, Broker, Process, Processes, workshop
+from tests.kit.publisher import LONG_AGO, Publisher, changed, signatures_of
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 

@@ -18,7 +18,7 @@ from config_manager.config.documents import Beacon
 from config_manager.config.sealed_file import derive_key
 from config_manager.storage.sql import database
 from config_manager.storage.witness import _mac
-from tests.processes import MOSQUITTO, TOKEN, Processes, Server, listening
+from tests.kit.processes import MOSQUITTO, TOKEN, Processes, Server, listening
 
 KEEPALIVE = "system/keepalive/config-manager"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import (
+from tests.kit.processes import (
     MOSQUITTO,
     Processes,
     Server,

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.processes import Processes, answers, eventually, free_port
+from tests.kit.processes import Processes, answers, eventually, free_port
 
 
 def first_message(port: int, topic: str) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import COMMAND, MOSQUITTO, TOKEN, Processes, Server
+from tests.kit.processes import COMMAND, MOSQUITTO, TOKEN, Processes, Server
 
 STT = "stt-worker"
 

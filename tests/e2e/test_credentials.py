@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.processes import COMMAND, Process, Processes
+from tests.kit.processes import COMMAND, Process, Processes
 
 NAMES = ("db", "secrets", "instance", "root", "config", "beacon")
 

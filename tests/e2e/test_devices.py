@@ -15,7 +15,7 @@ from config_manager.client.state.identity import Identity, load_identity
 from config_manager.config import trust, wire
 from config_manager.config.documents import Sealed
 from config_manager.config.sealing import open_sealed
-from tests.processes import (
+from tests.kit.processes import (
     COMMAND,
     MOSQUITTO,
     TOKEN,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.earlier import (
+from tests.kit.earlier import (
     CLIENT,
     EXPORT,
     ON_TRIAL,
@@ -25,7 +25,7 @@ from tests.earlier import (
     python,
     unpack,
 )
-from tests.processes import MOSQUITTO, TOKEN, Process, Processes, Server, eventually
+from tests.kit.processes import MOSQUITTO, TOKEN, Process, Processes, Server, eventually
 
 OFFLINE, PROVED_AT_ONCE = "none:", "0"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import COMMAND, Process, Processes, Server, answers, eventually, free_port
+from tests.kit.processes import COMMAND, Process, Processes, Server, answers, eventually, free_port
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NATS = shutil.which("nats-server")

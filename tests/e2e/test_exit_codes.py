@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import COMMAND, Processes
+from tests.kit.processes import COMMAND, Processes
 
 
 def serve(

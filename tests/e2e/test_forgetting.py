@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from config_manager.config import wire
-from tests.processes import (
+from tests.kit.processes import (
     MOSQUITTO,
     TOKEN,
     Broker,

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from config_manager.api.rest.limits import DRAIN_BYTES
-from tests.processes import COMMAND, TOKEN, Processes, Server
+from tests.kit.processes import COMMAND, TOKEN, Processes, Server
 from tests.torture.rubbish import storm
 
 DOCUMENTED = {200, 201, 400, 401, 403, 404, 405, 412, 413, 415, 422, 431, 503}

@@ -13,9 +13,9 @@ import pytest
 import trustme
 import yaml
 
-from tests.image import IS_ROOT, SETPRIV, Container, Image
-from tests.installed import ROOT
-from tests.processes import BEHIND_A_PROXY, Processes, eventually
+from tests.kit.image import IS_ROOT, SETPRIV, Container, Image
+from tests.kit.installed import ROOT
+from tests.kit.processes import BEHIND_A_PROXY, Processes, eventually
 
 IMAGE = Image()
 README = (ROOT / "deploy" / "README.md").read_text()

@@ -17,8 +17,8 @@ import pytest
 from config_manager.client.state.cache import Cache
 from config_manager.client.state.identity import load_identity
 from config_manager.config.world import World
-from tests.pages import Page
-from tests.processes import (
+from tests.kit.pages import Page
+from tests.kit.processes import (
     COMMAND,
     TOKEN,
     Late,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import COMMAND, Processes
+from tests.kit.processes import COMMAND, Processes
 
 RECOVERY_KEY = re.compile(r"\b(?:[0-9A-HJKMNP-TV-Z]{4}-){13}[0-9A-HJKMNP-TV-Z]{4}\b")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.processes import Processes, eventually, listening, of_revision
+from tests.kit.processes import Processes, eventually, listening, of_revision
 
 
 def test_a_change_survives_restarts_on_both_sides(shop: tuple[Processes, Path]) -> None:

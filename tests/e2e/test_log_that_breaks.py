@@ -18,7 +18,7 @@ from typing import IO, Any
 import httpx
 import pytest
 
-from tests.processes import COMMAND, TOKEN, Processes, eventually, free_port, listening
+from tests.kit.processes import COMMAND, TOKEN, Processes, eventually, free_port, listening
 
 LONG = "/api/v1/config/" + "x" * 300
 """A name that no service has. Its access lines are as long as they get."""

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from config_manager.config import wire
-from tests.e2e.kept import Kept, ask, beacon_in, contents, edit, keep, next_beacon, says_beacon
-from tests.earlier import SERVER, VERSIONS
-from tests.processes import MOSQUITTO, Processes, Server, listening
+from tests.kit.earlier import SERVER, VERSIONS
+from tests.kit.kept import Kept, ask, beacon_in, contents, edit, keep, next_beacon, says_beacon
+from tests.kit.processes import MOSQUITTO, Processes, Server, listening
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 

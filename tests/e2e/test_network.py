@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from tests.processes import (
+from tests.kit.processes import (
     COMMAND,
     MOSQUITTO,
     TOKEN,

@@ -15,7 +15,8 @@ from config_manager.client.state.identity import load_identity
 from config_manager.config import trust, wire
 from config_manager.config.documents import Sealed
 from config_manager.config.sealing import open_sealed
-from tests.e2e.kept import (
+from tests.kit.earlier import CLIENT, SERVER, VERSIONS, Earlier
+from tests.kit.kept import (
     OURS,
     Kept,
     ask,
@@ -29,8 +30,7 @@ from tests.e2e.kept import (
     retained_by,
     says_beacon,
 )
-from tests.earlier import CLIENT, SERVER, VERSIONS, Earlier
-from tests.processes import MOSQUITTO, TOKEN, Process, Processes, listening
+from tests.kit.processes import MOSQUITTO, TOKEN, Process, Processes, listening
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import COMMAND, TOKEN, Processes, descendants, eventually, free_port
+from tests.kit.processes import COMMAND, TOKEN, Processes, descendants, eventually, free_port
 
 CORES_ALLOWED = ["bash", "-c", 'ulimit -c unlimited && exec "$@"', "bash"]
 ABORTING = "import os; os.abort()"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.processes import Processes, Server, port_of, retained
+from tests.kit.processes import Processes, Server, port_of, retained
 
 
 def test_one_id_is_found_everywhere_a_change_passes(

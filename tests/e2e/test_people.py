@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import TOKEN, Processes, Server
+from tests.kit.processes import TOKEN, Processes, Server
 
 
 class Operator:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from config_manager.storage.sql import database
-from tests.processes import COMMAND, MOSQUITTO, TOKEN, Processes, Server, eventually, listening
+from tests.kit.processes import COMMAND, MOSQUITTO, TOKEN, Processes, Server, eventually, listening
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 

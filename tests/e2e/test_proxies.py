@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import BEHIND_A_PROXY, MOSQUITTO, TOKEN, Processes, Server
+from tests.kit.processes import BEHIND_A_PROXY, MOSQUITTO, TOKEN, Processes, Server
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.processes import Server
+from tests.kit.processes import Server
 from tests.torture.stories import hang_ups, race
 
 

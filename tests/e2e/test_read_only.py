@@ -7,7 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from tests.processes import Processes, Server, eventually
+from tests.kit.processes import Processes, Server, eventually
 
 
 def damage(database: Path) -> None:

@@ -16,10 +16,21 @@ from nacl.signing import SigningKey
 from config_manager.client.state.identity import Identity, load_identity
 from config_manager.config import wire
 from config_manager.config.documents import Receipt, Running
-from tests.api.asgi import Caller, on_disk
-from tests.config.makers import sign
-from tests.dying import accept, dies
-from tests.e2e.kept import (
+from tests.kit.asgi import Caller, on_disk
+from tests.kit.documents import sign
+from tests.kit.dying import accept, dies
+from tests.kit.earlier import (
+    CLIENT,
+    SERVER,
+    SERVICE_PROGRAM,
+    VERSIONS,
+    Earlier,
+    command,
+    python,
+    unpack,
+)
+from tests.kit.file_systems import file_system, fill
+from tests.kit.kept import (
     Kept,
     contents,
     edit,
@@ -30,18 +41,7 @@ from tests.e2e.kept import (
     ours,
     retained_by,
 )
-from tests.earlier import (
-    CLIENT,
-    SERVER,
-    SERVICE_PROGRAM,
-    VERSIONS,
-    Earlier,
-    command,
-    python,
-    unpack,
-)
-from tests.file_systems import file_system, fill
-from tests.processes import (
+from tests.kit.processes import (
     MOSQUITTO,
     TOKEN,
     Broker,

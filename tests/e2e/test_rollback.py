@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from config_manager.config import wire
-from tests.processes import (
+from tests.kit.processes import (
     Broker,
     Processes,
     Server,

@@ -16,9 +16,9 @@ from config_manager.storage.keys.key_ring import KeyRing
 from config_manager.storage.keys.recovery import FILE, open_sealed
 from config_manager.storage.sql import database, rekeying
 from config_manager.storage.sql.sql_store import SqlStore
-from tests.dying import dies
-from tests.processes import COMMAND, Processes
-from tests.storage.makers import CATALOGUE, committed_in
+from tests.kit.dying import dies
+from tests.kit.processes import COMMAND, Processes
+from tests.kit.stores import CATALOGUE, committed_in
 
 BIG_ROWS = 3_000
 """of 4 kB: enough that writing all of it anew takes a while"""

@@ -16,7 +16,7 @@ from config_manager.config.world import SystemRandomness
 from config_manager.storage.keys.recovery import FILE, open_sealed
 from config_manager.storage.keys.secret_box import SecretBox, key_id_of
 from config_manager.storage.sql import database
-from tests.processes import COMMAND, TOKEN, Processes, Server, eventually
+from tests.kit.processes import COMMAND, TOKEN, Processes, Server, eventually
 
 ROTATE = "/api/v1/secrets/rotate-key"
 FILLERS = 6_000

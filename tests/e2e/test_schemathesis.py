@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import MOSQUITTO, TOKEN, Process, Processes
+from tests.kit.processes import MOSQUITTO, TOKEN, Process, Processes
 
 CONFIG = Path(__file__).resolve().parents[1] / "schemathesis.toml"
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "5"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import COMMAND, TOKEN, Processes, Server
+from tests.kit.processes import COMMAND, TOKEN, Processes, Server
 
 VALUE = "conspicuous-ünïcode 'quoted'\twith\nlines"
 

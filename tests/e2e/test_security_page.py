@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from config_manager.api.commands.doctor_remedies import remedy
-from tests.processes import MOSQUITTO, Processes, free_port
+from tests.kit.processes import MOSQUITTO, Processes, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

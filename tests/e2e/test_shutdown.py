@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Processes, descendants, eventually, free_port, listening
+from tests.kit.processes import Processes, descendants, eventually, free_port, listening
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGINT])

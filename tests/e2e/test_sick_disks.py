@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.file_systems import file_system, fill, remount
-from tests.processes import COMMAND, Processes, Server, eventually, retained
+from tests.kit.file_systems import file_system, fill, remount
+from tests.kit.processes import COMMAND, Processes, Server, eventually, retained
 
 SETPRIV = shutil.which("setpriv")
 IS_ROOT = os.geteuid() == 0

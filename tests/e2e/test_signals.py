@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import COMMAND, Processes, descendants, eventually, retained
+from tests.kit.processes import COMMAND, Processes, descendants, eventually, retained
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 

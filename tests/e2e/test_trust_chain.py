@@ -15,7 +15,7 @@ import pytest
 from config_manager.config import trust, wire
 from config_manager.config.documents import Beacon, Root
 from config_manager.config.wire import Envelope
-from tests.processes import (
+from tests.kit.processes import (
     MOSQUITTO,
     TOKEN,
     Listener,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Processes, port_is_free, port_of
+from tests.kit.processes import Processes, port_is_free, port_of
 
 SCRIPT = """
 REQUEST_ID=$(curl -s -X PUT http://localhost:8081/api/v1/config/stt-worker \\

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import COMMAND, Process, Processes, Server, eventually
+from tests.kit.processes import COMMAND, Process, Processes, Server, eventually
 
 CHILD = """
 import json, os, signal, sys, time

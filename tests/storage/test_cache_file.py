@@ -21,10 +21,10 @@ from config_manager.config.world import SystemDisk, World
 from config_manager.storage.cache_file import CacheFile
 from config_manager.storage.decisions.intents import Delete, NewEpoch, Put
 from config_manager.storage.state import Committed
-from tests.earlier import DATA, SERVER
-from tests.platter import REPLACED, platter
-from tests.ram_disk import FilesInMemory, PowerCut
-from tests.storage import makers as m
+from tests.kit import stores as m
+from tests.kit.earlier import DATA, SERVER
+from tests.kit.platter import REPLACED, platter
+from tests.kit.ram_disk import FilesInMemory, PowerCut
 
 KEY = b"k" * 32
 PATH = Path("/data/config.lkg")

@@ -63,7 +63,7 @@ from config_manager.storage.decisions.tokens import (
     RevokeToken,
 )
 from config_manager.storage.state import Change, Committed, RegistryRow
-from tests.storage import makers as m
+from tests.kit import stores as m
 from tests.storage.test_state_codec import json_objects, json_values, texts
 
 NOW = 1_800_000_000.0

@@ -15,8 +15,8 @@ from config_manager.storage.decisions.intents import Put
 from config_manager.storage.keys.key_file import KeyFile
 from config_manager.storage.keys.root_files import RootFiles
 from config_manager.storage.witness import Witness
-from tests.platter import REPLACED, platter
-from tests.storage import makers as m
+from tests.kit import stores as m
+from tests.kit.platter import REPLACED, platter
 
 KEY = b"k" * 32
 

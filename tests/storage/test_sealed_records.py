@@ -15,7 +15,7 @@ from config_manager.storage.sealed_records import (
     Seals,
     Torn,
 )
-from tests.storage import makers as m
+from tests.kit import stores as m
 
 KEY = b"k" * 32
 SEALS = Seals(KEY, "test")

@@ -19,7 +19,7 @@ from config_manager.config.secret import Secret
 from config_manager.storage import state_codec
 from config_manager.storage.decisions.intents import Delete, NewEpoch, Put, SetSecret
 from config_manager.storage.state import Committed, ServiceState
-from tests.storage import makers as m
+from tests.kit import stores as m
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 counts = st.integers(0, 2**53)

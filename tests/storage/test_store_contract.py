@@ -39,8 +39,8 @@ from config_manager.storage.state import (
     RegistryRow,
 )
 from config_manager.storage.store import DatabaseUnavailable, Store
-from tests.storage import makers as m
-from tests.storage.makers import Hand
+from tests.kit import stores as m
+from tests.kit.stores import Hand
 
 AT_1 = (Precondition(frozenset({1})),)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.processes import (
+from tests.kit.processes import (
     TOKEN,
     Broker,
     Processes,

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from config_manager.api.server.routes import ROUTES
-from tests.processes import TOKEN, Server
+from tests.kit.processes import TOKEN, Server
 
 ANSWERS_WITHIN_S = 5.0
 DOCUMENTED = frozenset(

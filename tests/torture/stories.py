@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
-from tests.processes import (
+from tests.kit.processes import (
     TOKEN,
     Server,
     eventually,

@@ -23,7 +23,7 @@ from config_manager.storage.keys.key_ring import KeyRing
 from config_manager.storage.keys.recovery import FILE, Recovery, open_sealed
 from config_manager.storage.keys.secret_box import key_id_of
 from config_manager.storage.sql import database
-from tests.dying import dies
+from tests.kit.dying import dies
 
 VERSIONS = 3
 HERE = Context("a-test")

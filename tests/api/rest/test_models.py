@@ -1,0 +1,193 @@
+"""Bodies and answers are what their models say: every answer, to its last member, whichever way it came."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+
+from config_manager.api.resources.secrets import SecretRequest
+from config_manager.api.rest.models import read
+from config_manager.api.rest.openapi import Models, openapi
+from config_manager.api.rest.request import ApiRequest
+from config_manager.api.server.paths import find
+from config_manager.config.errors import InvalidValues
+from tests.kit.asgi import Caller, running
+
+A, STT = "/api/v1/config/a", "/api/v1/config/stt-worker"
+SECRETS, TRUST = "/api/v1/secrets", "/api/v1/trust"
+MERGE = {"Content-Type": "application/merge-patch+json"}
+KEY = base64.b64encode(bytes(range(32))).decode()
+
+CALLS: list[tuple[str, str, Any]] = [
+    ("GET", "/health", None),
+    ("GET", A, None),  # 404
+    ("PUT", A + "?dry_run=true", {"x": 1}),
+    ("PUT", A, {"x": 1, "y": None, "z": [1.5, {"a": "é"}]}),
+    ("PUT", A, {"x": 2}),
+    ("PUT", STT, {"vad_threshold": 0.25}),
+    ("PATCH", A, {"w": 3}),
+    ("PATCH", A + "?dry_run=true", {"x": None}),
+    ("GET", A, None),
+    ("GET", A + "?view=stored", None),
+    ("GET", STT, None),
+    ("GET", "/api/v1/config/llm-worker", None),
+    ("GET", "/api/v1/config", None),
+    ("POST", "/api/v1/config/epoch", {"services": {"b": {"x": 1}}}),
+    ("POST", "/api/v1/config/epoch?dry_run=true", {"services": {"b": {"x": 2}}}),
+    ("POST", SECRETS + "?dry_run=true", {"service": "a", "name": "pin", "value": "1"}),
+    ("POST", SECRETS, {"service": "a", "name": "pin", "value": "1"}),
+    ("GET", SECRETS, None),
+    ("GET", SECRETS + "/a/pin", None),
+    ("POST", SECRETS + "/a/pin/reveal", {"reason": "a test"}),
+    ("DELETE", SECRETS + "/a/pin?dry_run=true", None),
+    ("DELETE", SECRETS + "/a/pin", None),
+    ("GET", SECRETS + "/rotate-key", None),
+    ("POST", SECRETS + "/rotate-key", None),
+    ("GET", A + "/history", None),
+    ("DELETE", A + "?dry_run=true", None),
+    ("DELETE", A, None),
+    ("POST", "/api/v1/tokens", {"name": "ci", "role": "read", "expires": "1h"}),
+    ("GET", "/api/v1/tokens", None),
+    ("DELETE", "/api/v1/tokens/ci", None),
+    ("POST", "/api/v1/devices/tokens", {"service": "a"}),
+    ("GET", "/api/v1/devices", None),
+    ("GET", "/api/v1/status", None),
+    ("GET", "/api/v1/audit", None),
+    ("GET", "/api/v1/audit/verify", None),
+    ("GET", "/api/v1/audit/export", None),
+    ("GET", TRUST + "/pending", None),
+    ("GET", TRUST + "/root", None),
+    ("GET", TRUST + "/roots/1", None),
+    ("POST", TRUST + "/rotate", {"role": "beacon"}),
+    ("GET", "/problems/busy", None),
+    # refused
+    ("POST", SECRETS, {"service": "a"}),
+    ("PUT", A, {"X": 1}),
+]
+
+
+@pytest.fixture
+async def rest(tmp_path: Path) -> AsyncIterator[Caller]:
+    async with running(tmp_path) as system:
+        yield Caller(system)
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_every_answer_has_the_members_of_its_model_and_no_others(
+    tmp_path: Path, fast_path: bool
+) -> None:
+    async with running(tmp_path) as system:
+        rest = Caller(system, fast_path=fast_path)
+        for method, target, body in CALLS:
+            answer = await rest.ask(
+                method, target, body, headers=MERGE if method == "PATCH" else {}
+            )
+            operation = find(target.partition("?")[0].encode()).routes[method].operation
+            if answer.headers["content-type"] == "application/problem+json":
+                described = openapi()["components"]
+                schema = {"$ref": "#/components/schemas/Problem"}
+            else:
+                models = Models()
+                schema = models.schema(operation.answers[answer.status], closed=True)
+                described = {"schemas": models.components}
+            whole = {**schema, "components": described}
+            jsonschema.Draft202012Validator(whole).validate(answer.json), (method, target)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointers"),
+    [
+        (TRUST + "/rotate", {"role": "x", "overlap": 1, "z/": 0}, ["/z~1", "/role", "/overlap"]),
+        (TRUST + "/signers", {"threshold": "2"}, ["/public", "/threshold"]),
+        (TRUST + "/revoke", {}, ["/keyid"]),
+        (
+            "/api/v1/devices/enroll",
+            {"token": 1, "service": "a", "instance": "k", "sign_public": KEY[1:], "proof": ""},
+            ["/token", "/sign_public", "/seal_public", "/proof"],
+        ),
+        (
+            "/api/v1/tokens",
+            {"name": "-", "services": ["a", 1, "B"], "expires": "soon"},
+            ["/name", "/role", "/services/1", "/services/2", "/expires"],
+        ),
+        (
+            "/api/v1/config/epoch",
+            {"services": {"a": 1, "b/": 2}, "reason": 3},
+            ["/services/a", "/services/b~1", "/reason"],
+        ),
+    ],
+)
+async def test_every_member_that_is_wrong_is_named(
+    rest: Caller, path: str, body: dict[str, Any], pointers: list[str]
+) -> None:
+    answer = await rest.ask("POST", path, body)
+    assert (answer.status, answer.json["type"]) == (422, "/problems/invalid-values")
+    assert [error["pointer"] for error in answer.json["errors"]] == pointers
+
+
+async def test_a_name_that_is_none_is_refused_as_that_if_it_is_the_first_thing_that_is_wrong(
+    rest: Caller,
+) -> None:
+    async def ask(body: dict[str, Any]) -> str:
+        return str((await rest.ask("POST", "/api/v1/devices/tokens", body)).json["type"])
+
+    assert await ask({"service": "BAD", "expires": "soon"}) == "/problems/invalid-name"
+    assert await ask({"service": 1, "instance": "BAD"}) == "/problems/invalid-values"
+    assert await ask({"service": "BAD", "more": 1}) == "/problems/invalid-values"
+
+
+def test_a_refused_body_is_not_in_what_is_raised() -> None:
+    body = json.dumps({"service": 1, "name": 2, "value": "sk-distinctive"}).encode()
+    headers = [(b"content-type", b"application/json")]
+    with pytest.raises(InvalidValues) as caught:
+        read(ApiRequest("POST", b"/", b"", headers, None, body), SecretRequest)
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+    assert "distinctive" not in "".join(traceback.format_exception(caught.value))
+
+
+# ── the description ────────────────────────────────────────────────────────────────────────────
+
+
+RELEASED = Path(__file__).resolve().parents[2] / "data"
+
+
+@pytest.mark.parametrize(
+    "wheel", sorted(RELEASED.glob("*/*.whl")), ids=lambda path: path.parent.name
+)
+def test_nothing_that_a_released_version_described_is_lost(wheel: Path) -> None:
+    program = "import json; from config_manager.api.rest.openapi import openapi; print(json.dumps(openapi()))"
+    env = {**os.environ, "PYTHONPATH": str(wheel)}
+    said = subprocess.run(
+        [sys.executable, "-c", program], check=True, env=env, capture_output=True, cwd="/"
+    )
+    before, now = set(named(json.loads(said.stdout))), set(named(openapi()))
+    assert len(before) > 300
+    assert before - now == set()
+
+
+def named(document: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Every operation, parameter, status, media type, schema and member."""
+    for path, operations in document["paths"].items():
+        for verb, operation in operations.items():
+            yield path, verb, operation["operationId"]
+            for parameter in operation.get("parameters", ()):
+                yield path, verb, parameter["in"], parameter["name"]
+            for status, response in operation["responses"].items():
+                yield path, verb, status, *response.get("content", ())
+            yield path, verb, "body", *operation.get("requestBody", {"content": ()})["content"]
+    for name, schema in document["components"]["schemas"].items():
+        yield ("schema", name)
+        for member in schema.get("properties", ()):
+            yield "schema", name, member
+        for member in schema.get("required", ()):
+            yield "schema", name, "required", member

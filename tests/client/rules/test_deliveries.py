@@ -1,0 +1,210 @@
+"""Secrets as an instance meets them: sealed to it, applied with what names them, never shown."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from nacl.public import PrivateKey
+from nacl.signing import SigningKey
+from pydantic import BaseModel, SecretStr
+
+from config_manager.config import wire
+from config_manager.config.documents import Sealed, SealedValue
+from config_manager.config.sealing import seal
+from config_manager.config.secret import Secret
+from tests.kit import client_documents as m
+from tests.kit.client_story import Story, disk_with
+
+TOPIC = wire.sealed_topic(m.SERVICE, "robot-1")
+SEAL_KEY = PrivateKey(b"e" * 32)
+
+
+class Guarded(BaseModel):
+    """A service that needs a password."""
+
+    whisper_model: str = "tiny"
+    n: int = 0
+    password: SecretStr = SecretStr("")
+
+
+def sealed(
+    revision: int,
+    key: SigningKey = m.CONFIG_KEY,
+    *,
+    to: PrivateKey = SEAL_KEY,
+    service: str = m.SERVICE,
+    instance: str = "robot-1",
+    kind: str = wire.SEALED,
+    **secrets: tuple[int, str],
+) -> bytes:
+    """A signed message; secrets: name=(version, value)."""
+    empty = Sealed(service, instance, 1, revision, {})
+    values: dict[str, SealedValue] = {
+        name: seal(Secret(value), sealed=empty, name=name, version=version,
+                   public=bytes(to.public_key))
+        for name, (version, value) in secrets.items()
+    }  # fmt: skip
+    document = Sealed(service, instance, 1, revision, values)
+    return m.sign(key, kind, document.to_bytes()).to_bytes()
+
+
+def guarded(revision: int = 5, **how: Any) -> Story:
+    return Story(disk_with(revision), model=Guarded, enrolled=True, asks=False, **how)
+
+
+def password(story: Story) -> str:
+    held: SecretStr = story.current.values.password
+    return held.get_secret_value()
+
+
+def names(version: int) -> dict[str, dict[str, int]]:
+    return {"secrets": {"password": version}}
+
+
+def test_configuration_and_secrets_are_applied_together_whichever_comes_first() -> None:
+    one = guarded().gets(6, **names(1))
+    assert (one.stage, one.why, one.n) == ("deferred 6", "waiting for secrets", 5)
+    one.receives(sealed(6, password=(1, "hunter2")), TOPIC)
+    assert (one.n, password(one), one.swaps) == (6, "hunter2", [6])
+
+    other = guarded().receives(sealed(6, password=(1, "hunter2")), TOPIC)
+    assert (other.n, password(other)) == (5, "")
+    other.gets(6, **names(1))
+    assert (other.n, password(other), other.swaps) == (6, "hunter2", [6])
+
+
+def test_a_callback_is_asked_once_with_both() -> None:
+    story = Story(disk_with(5), model=Guarded, enrolled=True)
+    story.gets(6, **names(1)).receives(sealed(6, password=(1, "hunter2")), TOPIC)
+    (change,) = story.calls
+    assert change.keys == {"n", "password"}
+    story.says()
+    for _ in range(3):
+        story.receives(sealed(6, password=(1, "hunter2")), TOPIC).gets(6, **names(1))
+    assert story.asked == [6]
+
+
+def test_a_newer_value_waits_for_the_configuration_that_names_it() -> None:
+    story = guarded().gets(6, **names(1)).receives(sealed(6, password=(1, "old")), TOPIC)
+    story.receives(sealed(7, password=(2, "new")), TOPIC)
+    assert password(story) == "old"
+    story.gets(7, **names(2))
+    assert (password(story), story.n) == ("new", 7)
+
+
+def test_a_restart_without_network_has_its_secrets() -> None:
+    story = guarded().gets(6, **names(1)).receives(sealed(6, password=(1, "hunter2")), TOPIC)
+    again = story.lives(20).died()
+    assert (again.n, password(again)) == (6, "hunter2")
+    # and so it has while the next version has come, and its configuration has not
+    story = again.receives(sealed(7, password=(2, "new")), TOPIC).lives(20)
+    assert password(story.died()) == "hunter2"
+
+
+def test_on_disk_there_is_no_plaintext() -> None:
+    story = guarded().gets(6, **names(1)).receives(sealed(6, password=(1, "hunter2-marked")), TOPIC)
+    assert password(story.lives(20)) == "hunter2-marked"
+    for content in story.disk.files.values():
+        assert b"hunter2-marked" not in content
+    for envelope in story.kept.sealed:
+        assert b"hunter2-marked" not in envelope.payload
+
+
+def test_who_is_not_enrolled_runs_without_and_says_so() -> None:
+    story = Story(disk_with(5), model=Guarded, asks=False).gets(6, **names(1))
+    assert (story.n, password(story)) == (6, "")
+    assert story.why is not None
+    assert "not enrolled" in story.why
+    # enrolled while it runs, it gets them without a new revision
+    story.receives(sealed(6, password=(1, "hunter2")), TOPIC)
+    assert password(story) == "hunter2"
+
+
+def test_the_environment_still_wins_and_is_said_to_shadow(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    story = guarded(environment={"STT_WORKER_PASSWORD": "from-the-env"})
+    story.gets(6, **names(1)).receives(sealed(6, password=(1, "hunter2-marked")), TOPIC)
+    assert password(story) == "from-the-env"
+    why = story.current.explanations["password"]
+    assert (why.origin, why.shadowed) == ("environment", "********")
+    shown = f"{why} {story.current!r} {story.current.values!r} {story.receipts!r} {story.events!r}"
+    assert "marked" not in shown
+    assert "from-the-env" not in shown
+    assert "marked" not in caplog.text
+
+
+def test_what_is_explained_of_a_secret_is_never_its_value() -> None:
+    story = guarded().gets(6, **names(1)).receives(sealed(6, password=(1, "hunter2")), TOPIC)
+    why = story.current.explanations["password"]
+    assert (why.origin, why.value, why.revision) == ("delivered", "********", 6)
+    assert "hunter2" not in str(why)
+
+
+BAD: dict[str, tuple[Callable[[], bytes], str]] = {
+    "unsigned": (lambda: sealed(9, password=(1, "x")).replace(b'"sig":"', b'"sig":"AAAA'), "bad-signature"),
+    "a stranger's": (lambda: sealed(9, m.STRANGER, password=(1, "x")), "unknown-key"),
+    "by the beacon's key": (lambda: sealed(9, m.BEACON_KEY, password=(1, "x")), "unknown-key"),
+    "for another service": (lambda: sealed(9, service="tts-worker", password=(1, "x")), "wrong-service"),
+    "for another instance": (lambda: sealed(9, instance="robot-2", password=(1, "x")), "wrong-service"),
+    "sealed to another key": (
+        lambda: sealed(9, to=PrivateKey(b"x" * 32), password=(1, "x")), "malformed",
+    ),
+    "another kind": (lambda: sealed(9, kind=wire.CONFIG_UPDATE, password=(1, "x")), "wrong-type"),
+    "older": (lambda: sealed(5, password=(1, "x")), "rolled-back"),
+    "too large": (lambda: b" " * (wire.MAX_ENVELOPE_BYTES + 1), "too-large"),
+    "not JSON": (lambda: b"{", "malformed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_not_ours_is_refused_and_what_runs_goes_on(case: str) -> None:
+    story = guarded().gets(6, **names(1)).receives(sealed(6, password=(1, "hunter2")), TOPIC)
+    make, reason = BAD[case]
+    story.receives(make(), TOPIC)
+    assert story.refused() == [reason]
+    assert story.instance.subscriber.refusals[reason] == 1  # type: ignore[index]
+    assert (story.n, password(story)) == (6, "hunter2")
+    assert password(story.lives(20).died()) == "hunter2"
+
+
+def test_an_empty_message_takes_nothing_away() -> None:
+    story = guarded().gets(6, **names(1)).receives(sealed(6, password=(1, "hunter2")), TOPIC)
+    story.receives(b"", TOPIC)
+    assert (story.refused(), password(story)) == ([], "hunter2")
+
+
+def test_sealed_anew_for_the_same_revision_is_taken() -> None:
+    """Sealing is random: revoked and enrolled again, the bytes differ."""
+    story = guarded().gets(6, **names(1)).receives(sealed(6, password=(1, "hunter2")), TOPIC)
+    story.receives(sealed(6, password=(1, "hunter2")), TOPIC)
+    assert story.refused() == []
+
+
+def test_no_mutant_of_a_sealed_message_changes_what_runs() -> None:
+    message = sealed(7, password=(1, "other"))
+    rng = random.Random(4)
+    story = guarded().gets(6, **names(1)).receives(sealed(6, password=(1, "hunter2")), TOPIC)
+    for _ in range(2_000):
+        mutant = bytearray(message)
+        for _ in range(rng.randrange(1, 4)):
+            mutant[rng.randrange(len(mutant))] ^= 1 << rng.randrange(8)
+        story.receives(bytes(mutant), TOPIC)
+        assert password(story) == "hunter2"
+
+
+def test_secrets_that_come_while_another_waits_for_a_restart_take_nothing_back() -> None:
+    story = Story(
+        disk_with(5, secrets={"password": 1}), model=Guarded, asks=False,
+        restart_required=frozenset({"whisper_model"}),
+    )  # fmt: skip
+    story.gets(6, secrets={"password": 1})
+    waits = {"whisper_model": "large", "n": 7}
+    story.gets(7, secrets={"password": 1}, config=waits)
+    assert (story.n, story.stage) == (6, "restart-required 7")
+    story.receives(sealed(7, password=(1, "hunter2")), TOPIC)
+    assert (story.n, password(story)) == (6, "hunter2")
+    assert story.swaps == sorted(story.swaps)
