@@ -1,6 +1,6 @@
 """The kernel: one task, one bounded mailbox, one life after another.
 
-A crash costs a caller an error, never a hang: every `ask` ends in a value, a `Refused` (understood
+A crash costs a caller an error, never a hang: every `ask` ends in a value, a `Refusal` (understood
 and turned down; the actor lives on), `Gone` (crashed or stopping: the outcome is unknown), `Full`
 (never delivered: nothing happened) or `trio.TooSlowError` (delivered, not answered in time).
 
@@ -20,7 +20,7 @@ import structlog
 import trio
 from outcome import Error, Outcome, Value
 
-from config_manager.config.errors import Refused
+from config_manager.config.errors import Refusal
 from config_manager.config.world import backoff_s
 
 R = TypeVar("R")
@@ -82,7 +82,7 @@ BatchLife: TypeAlias = Callable[[], AbstractAsyncContextManager[BatchHandler]]
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RestartPolicy:
     """How an actor is treated. Times in seconds.
 
     mailbox: requests that may wait. restarts: crashes forgiven within `window`. backoff: before the
@@ -162,7 +162,7 @@ class Actor:
         self,
         name: str,
         life: Life,
-        policy: Policy = Policy(),
+        policy: RestartPolicy = RestartPolicy(),
         *,
         on_event: EventHook = log_event,
         jitter: Callable[[], float] = lambda: 1.0,
@@ -175,7 +175,7 @@ class Actor:
         cls,
         name: str,
         life: BatchLife,
-        policy: Policy = Policy(),
+        policy: RestartPolicy = RestartPolicy(),
         *,
         on_event: EventHook = log_event,
         jitter: Callable[[], float] = lambda: 1.0,
@@ -187,7 +187,7 @@ class Actor:
         return actor
 
     def _setup(
-        self, name: str, policy: Policy, on_event: EventHook, jitter: Callable[[], float]
+        self, name: str, policy: RestartPolicy, on_event: EventHook, jitter: Callable[[], float]
     ) -> None:
         self.name = name
         self.state: State = "starting"
@@ -200,7 +200,7 @@ class Actor:
         self._started: Callable[[], None] | None = None
 
     async def ask(self, request: Request[R], context: Context) -> R:
-        """Send and wait. Raises Refused, Gone, Full, or TooSlowError at the context's deadline."""
+        """Send and wait. Raises Refusal, Gone, Full, or TooSlowError at the context's deadline."""
         answer, waiter = trio.open_memory_channel[Outcome[R]](1)
         delivered = False
         with waiter:  # leaving early closes it: that is how we say "never mind"
@@ -321,7 +321,7 @@ class Actor:
         ):
             try:
                 outcome = Value(await handle(mail.request, mail.context))
-            except Refused as refusal:
+            except Refusal as refusal:
                 outcome = Error(refusal)
             except Exception as crash:
                 crash.add_note(

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from config_manager.actors.actor import Full, Gone, Life, follower
-from config_manager.config.errors import Refused
+from config_manager.config.errors import Refusal
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.administration import Administered, Administration
@@ -36,7 +36,7 @@ Write = Callable[[Administration[Any], str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusedCall:
     """by: the caller's token, or `anonymous`; then client says from where. call: method and route."""
 
     by: str
@@ -57,7 +57,7 @@ class Callers:
     uses: dict[str, float] = field(default_factory=dict)
     """token hash → when it was last used (Unix seconds), since the start"""
     _unwritten: set[str] = field(default_factory=set)
-    _refusals: dict[_Who, dict[Refusal, tuple[int, str]]] = field(default_factory=dict)
+    _refusals: dict[_Who, dict[RefusedCall, tuple[int, str]]] = field(default_factory=dict)
     _not_told_apart: Counter[str] = field(default_factory=Counter)
     _news: trio.Event = field(default_factory=trio.Event)
 
@@ -66,7 +66,7 @@ class Callers:
         self._unwritten.add(token_hash)
         self._news.set()
 
-    def refused(self, refusal: Refusal, request_id: str) -> None:
+    def refused(self, refusal: RefusedCall, request_id: str) -> None:
         theirs = self._room_for((refusal.by, refusal.client))
         if theirs is not None and (refusal in theirs or len(theirs) < _MOST_OF_ONE):
             count, _ = theirs.get(refusal, (0, ""))
@@ -75,7 +75,7 @@ class Callers:
             self._not_told_apart[refusal.by] += 1
         self._news.set()
 
-    def _room_for(self, who: _Who) -> dict[Refusal, tuple[int, str]] | None:
+    def _room_for(self, who: _Who) -> dict[RefusedCall, tuple[int, str]] | None:
         if who not in self._refusals:
             _, client = who
             strangers = sum(client is not None for _, client in self._refusals)
@@ -112,7 +112,7 @@ class Callers:
 async def _written(write: Write, what: Administration[Any], by: str) -> bool:
     try:
         await write(what, by)
-    except (Refused, Gone, Full, trio.TooSlowError) as error:
+    except (Refusal, Gone, Full, trio.TooSlowError) as error:
         structlog.get_logger().warning(
             "not written down", what=type(what).__name__, error=str(error)
         )
@@ -125,7 +125,7 @@ class NoteRefusals:
     """One caller's refusals: each with how often, and the newest request's id. others: how many
     were too many to tell apart."""
 
-    refusals: Mapping[Refusal, tuple[int, str]]
+    refusals: Mapping[RefusedCall, tuple[int, str]]
     others: int
 
     def decide(self, _committed: Committed, _now: float) -> Administered[None]:

@@ -19,7 +19,7 @@ from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.publishing.publisher import Believed
 from config_manager.actors.views import CommittedView
 from config_manager.config import wire
-from config_manager.config.errors import KeyUnusable, Refused
+from config_manager.config.errors import KeyUnusable, Refusal
 from config_manager.config.world import World
 from config_manager.storage.decisions.devices import Delivery, Device, delivery, devices
 from config_manager.storage.state import Committed
@@ -66,7 +66,7 @@ class Deliverer:
         trying again may help."""
         try:
             await self.storing.ask(Deliver(device=device), self._context())
-        except (Gone, Full, Refused) as error:
+        except (Gone, Full, Refusal) as error:
             structlog.get_logger().error(
                 "not delivered",
                 service=device.service,

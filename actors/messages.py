@@ -1,6 +1,6 @@
 """Every message beside the reply it gets, in the order in which one PUT meets them.
 
-An actor answers with the reply type named here or refuses with a `config.errors.Refused`.
+An actor answers with the reply type named here or refuses with a `config.errors.Refusal`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from typing import IO, NamedTuple
 import structlog
 import trio
 
-from config_manager.actors.actor import Actor, Handler, Policy, idle
+from config_manager.actors.actor import Actor, Handler, RestartPolicy, idle
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.disk_errors import is_read_only
 from config_manager.config.errors import PortTaken
@@ -77,7 +77,7 @@ async def own_broker(data_dir: Path, port: int | None, world: World) -> AsyncIte
             finally:
                 nursery.cancel_scope.cancel()
 
-    actor = Actor("broker", life, Policy(mailbox=1, grace=_STOP_S + 1))
+    actor = Actor("broker", life, RestartPolicy(mailbox=1, grace=_STOP_S + 1))
     async with actor.running():
         yield OwnBroker(address, actor)
 

@@ -28,7 +28,7 @@ from config_manager.storage.keys.key_ring import KeyRing
 from config_manager.storage.keys.root_files import RootFiles
 from config_manager.storage.sql import rekeying
 from config_manager.storage.sql.sql_store import opened_snapshot
-from config_manager.storage.state import Change, Committed
+from config_manager.storage.state import Commit, Committed
 from config_manager.storage.witness import Witness, lock_data_dir
 
 
@@ -156,11 +156,11 @@ class _Here:
 
     def _changes(
         self, what: accepting.Acceptance, seen: Retained, reason: str | None
-    ) -> Callable[[Judgement], Change]:
+    ) -> Callable[[Judgement], Commit]:
         """Makes the change that accepts it, from what is kept by then."""
         highest, revision = seen.highest(what.repair.mark, *self._known)
 
-        def change(now: Judgement) -> Change:
+        def change(now: Judgement) -> Commit:
             return accepting.accept(
                 what,
                 now,
@@ -181,7 +181,7 @@ class _Here:
     def _keep(
         self,
         what: accepting.Acceptance,
-        change: Callable[[Judgement], Change],
+        change: Callable[[Judgement], Commit],
         seen: Retained,
         noted: int,
     ) -> Committed:

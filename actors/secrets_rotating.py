@@ -25,7 +25,7 @@ from config_manager.actors.messages import (
 )
 from config_manager.actors.views import CommittedView
 from config_manager.config.disk_errors import refused
-from config_manager.config.errors import Conflict, RecoveryRefused, Refused, StartError
+from config_manager.config.errors import Conflict, RecoveryRefused, Refusal, StartError
 from config_manager.storage.decisions.secret_rotation import (
     BeginRotation,
     FinishRotation,
@@ -163,7 +163,7 @@ class SecretsRotation:
             if rotation is not None:
                 try:
                     waiting_s = await self._bring_to_its_end(rotation)
-                except (Refused, Gone, Full, StartError, OSError) as error:
+                except (Refusal, Gone, Full, StartError, OSError) as error:
                     self._block(getattr(error, "detail", None) or f"interrupted: {error!r}")
                     waiting_s = _AGAIN_S
             if self._view.mode != "normal":  # a begin that is not known to be committed may show

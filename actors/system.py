@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 import trio
 
-from config_manager.actors.actor import Actor, ActorStates, Context, Life, Policy
+from config_manager.actors.actor import Actor, ActorStates, Context, Life, RestartPolicy
 from config_manager.actors.beaconing import BeaconMaker, beaconing
 from config_manager.actors.caching import Keeper, caching
 from config_manager.actors.callers import Callers, Write, noting_callers
@@ -55,13 +55,13 @@ from config_manager.storage.witness import lock_data_dir
 _FAREWELL_S = 1.0
 _NOTE_WITHIN_S = 5.0
 
-STORING = Policy(mailbox=256, grace=5.0)
+STORING = RestartPolicy(mailbox=256, grace=5.0)
 """256 writes may wait: at 2,000 a second that is an eighth of a second, then HTTP answers 503."""
-SIGNING = Policy(mailbox=256, grace=1.0)
-ROTATING = Policy(mailbox=4, grace=2.0)
-TRUSTING = Policy(mailbox=16, grace=6.0)
+SIGNING = RestartPolicy(mailbox=256, grace=1.0)
+ROTATING = RestartPolicy(mailbox=4, grace=2.0)
+TRUSTING = RestartPolicy(mailbox=16, grace=6.0)
 """A change that has begun is announced to the brokers for up to 5 s, and then counts."""
-FOLLOWING = Policy(mailbox=1, grace=2.0)
+FOLLOWING = RestartPolicy(mailbox=1, grace=2.0)
 """For actors that nobody asks: they follow a view."""
 
 
@@ -121,7 +121,7 @@ async def running_system(
             states.actors.append(actor)
             return await stack.enter_async_context(actor.running())
 
-        def actor(name: str, life: Life, policy: Policy) -> Actor:
+        def actor(name: str, life: Life, policy: RestartPolicy) -> Actor:
             return Actor(name, life, policy, jitter=world.randomness.fraction)
 
         signer = await start(

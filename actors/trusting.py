@@ -39,7 +39,7 @@ from config_manager.config.errors import (
     FieldError,
     InvalidValues,
     OutcomeUnknown,
-    Refused,
+    Refusal,
     StartError,
 )
 from config_manager.config.public_keys import can_sign
@@ -162,7 +162,7 @@ class Trusting:
             raise DiskRefused(f"nothing was changed: {error.detail}") from None
         except (OutcomeUnknown, DeadlineExceeded):
             raise  # it may be committed, and then counts on its key
-        except Refused:
+        except Refusal:
             self._drop_keys()
             raise
 

@@ -32,7 +32,7 @@ from bench.figures import Figure, at_most, median
 from config_manager.client.model.precedence import Layers
 from config_manager.client.rules import root_chain
 from config_manager.client.rules.instance import Instance
-from config_manager.client.rules.todo import Policy, PublishReceipt, Swap
+from config_manager.client.rules.todo import PublishReceipt, Swap, TrialPolicy
 from config_manager.client.state.identity import Identity
 from config_manager.config.names import InstanceName, ServiceName
 from config_manager.config.services.stt_worker import SttSettings
@@ -99,7 +99,7 @@ def _make(root: bytes, service: str, count: int, world: World) -> Iterator[Insta
             Identity(Path("nowhere"), name, chain, *keys),
             layers,
             None,
-            policy=Policy(bake_s=0.0),
+            policy=TrialPolicy(bake_s=0.0),
             boot_seq=1,
             asks=False,
             world=world,

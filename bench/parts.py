@@ -19,7 +19,7 @@ from config_manager.storage.decisions import changes
 from config_manager.storage.decisions.intents import Put
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.sql.sql_store import SqlStore
-from config_manager.storage.state import Change, Committed, SealedSecret
+from config_manager.storage.state import Commit, Committed, SealedSecret
 
 _BODY = b'{"whisper_model":"base.en","vad_speech_pad_ms":200}'
 _SEED = bytes(range(32))
@@ -42,7 +42,7 @@ def run(directory: Path, *, rounds: int) -> Iterator[Figure]:
     with store.snapshot() as snapshot:
         state = snapshot.kept().committed
 
-    def decide(before: Committed, number: int) -> Change:
+    def decide(before: Committed, number: int) -> Commit:
         return changes.decide(
             before,
             Put(service="stt-worker", values={"vad_speech_pad_ms": 100 + number % 900}),
@@ -57,7 +57,7 @@ def run(directory: Path, *, rounds: int) -> Iterator[Figure]:
 
     def commit(count: int) -> None:
         nonlocal state
-        batch: list[Change] = []
+        batch: list[Commit] = []
         for number in range(count):
             batch.append(decide(state, number))
             state = batch[-1].after

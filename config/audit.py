@@ -35,7 +35,7 @@ class Head(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class AuditFault:
     """The first thing that is wrong.
 
     kind: `altered` (the row's bytes or hash), `removed` (the row is not there), `reordered`
@@ -55,7 +55,7 @@ class Verdict:
 
     rows: int
     head: str
-    problem: Problem | None
+    problem: AuditFault | None
 
     @property
     def ok(self) -> bool:
@@ -88,7 +88,7 @@ class ChainCheck:
         self._rows = 0
         self._seq = 0
         self._hash = GENESIS
-        self._problem: Problem | None = None
+        self._problem: AuditFault | None = None
         self._lay = hashlib.sha256()
         """over every row so far, as it lies"""
         self._missing: int | None = None
@@ -107,7 +107,7 @@ class ChainCheck:
         elif self._missing is not None and self._missing in (seq, _named(body).seq):
             place = self._missing
             self._missing = None
-            self._problem = Problem(place, "reordered", f"row {place} stands in another place")
+            self._problem = AuditFault(place, "reordered", f"row {place} stands in another place")
         self._seq, self._hash = seq, row_hash
         self._lay.update(as_it_lies(seq, revision, body, row_hash))
 
@@ -125,50 +125,50 @@ class ChainCheck:
     def _judge(self, seq: int, revision: int, body: bytes, row_hash: str) -> None:
         expected = self._seq + 1
         if seq < expected:
-            self._problem = Problem(seq, "reordered", f"row {seq} stands there twice")
+            self._problem = AuditFault(seq, "reordered", f"row {seq} stands there twice")
         elif seq > expected:
             self._missing = expected
             last = f" to {seq - 1}" if seq - 1 > expected else ""
-            self._problem = Problem(expected, "removed", f"row {expected}{last} is not there")
+            self._problem = AuditFault(expected, "removed", f"row {expected}{last} is not there")
         elif chain(self._hash, body) != row_hash:
             self._problem = self._broken(seq, body, row_hash)
         elif _named(body).revision != revision:
             detail = f"row {seq} lies under revision {revision}, and is of another one"
-            self._problem = Problem(seq, "altered", detail)
+            self._problem = AuditFault(seq, "altered", detail)
         elif (head := self._known.get(seq)) is not None and head.hash != row_hash:
-            self._problem = Problem(seq, "head", f"{head.where} knows another row {seq}")
+            self._problem = AuditFault(seq, "head", f"{head.where} knows another row {seq}")
 
-    def _broken(self, seq: int, body: bytes, row_hash: str) -> Problem:
+    def _broken(self, seq: int, body: bytes, row_hash: str) -> AuditFault:
         """The row does not follow from the one before it. If it is as it was made, that one isn't."""
         named = _named(body)
         as_made = named.previous is not None and chain(named.previous, body) == row_hash
         if not as_made:
-            return Problem(seq, "altered", f"row {seq} is not what its hash was made of")
+            return AuditFault(seq, "altered", f"row {seq} is not what its hash was made of")
         if named.seq != seq:
             self._missing = seq
-            return Problem(
+            return AuditFault(
                 seq, "removed", f"row {seq} is not there; what was row {named.seq} took its number"
             )
         if seq == 1:
-            return Problem(1, "altered", "row 1 does not begin a chain")
-        return Problem(
+            return AuditFault(1, "altered", "row 1 does not begin a chain")
+        return AuditFault(
             seq - 1, "altered", f"row {seq - 1} is not the one that row {seq} was written after"
         )
 
-    def _at_the_end(self) -> Problem | None:
+    def _at_the_end(self) -> AuditFault | None:
         seq, end = self._seq, self._end
         for head in (*([end] if end else []), *self._known.values()):
             if seq < head.seq:
                 last = f" to {head.seq}" if head.seq > seq + 1 else ""
                 detail = f"row {seq + 1}{last} is not there; {head.where} knows {head.seq} rows"
-                return Problem(seq + 1, "removed", detail)
+                return AuditFault(seq + 1, "removed", detail)
         if end is not None and seq > end.seq:
             detail = f"row {end.seq + 1} stands behind the last one that {end.where} knows"
-            return Problem(end.seq + 1, "head", detail)
+            return AuditFault(end.seq + 1, "head", detail)
         if end is not None and self._hash != end.hash:
-            return Problem(seq, "head", f"{end.where} knows another end of the chain")
+            return AuditFault(seq, "head", f"{end.where} knows another end of the chain")
         if self._contains is not None:
-            return Problem(seq, "head", f"no row has the hash {self._contains[:16]}…")
+            return AuditFault(seq, "head", f"no row has the hash {self._contains[:16]}…")
         return None
 
 

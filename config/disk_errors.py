@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 
-from config_manager.config.errors import DiskRefused, Refused, StorageFull
+from config_manager.config.errors import DiskRefused, Refusal, StorageFull
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SICK = frozenset(
@@ -70,7 +70,7 @@ def what_helps(error: OSError, directory: str) -> str:
     return "the disk fails: look at the kernel's log, and save what can still be read"
 
 
-def refused(error: OSError) -> Refused:
+def refused(error: OSError) -> Refusal:
     """What a caller is told whose request needed a file written; the cure is the operator's."""
     if is_full(error):
         return StorageFull(

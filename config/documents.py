@@ -206,7 +206,7 @@ class RootKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class KeyRole:
     """Who may sign for a role: `threshold` distinct keys of `keyids`."""
 
     keyids: tuple[str, ...]
@@ -223,7 +223,7 @@ class Root:
     version: int
     issued_at: str
     keys: Mapping[str, RootKey]
-    roles: Mapping[str, Role] = field(default_factory=dict)
+    roles: Mapping[str, KeyRole] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         return strict_json.dumps(
@@ -257,7 +257,7 @@ class Root:
             if keyid(public) != key_id:
                 raise NotADocument(f"keys: {key_id[:16]} is not the digest of its key")
             keys[key_id] = RootKey(public, key.optional_text("not_after"))
-        roles: dict[str, Role] = {}
+        roles: dict[str, KeyRole] = {}
         for name, item in fields.object("roles").items():
             role = _Fields.of(item, f"roles.{name[:16]}")
             keyids, threshold = role.texts("keyids"), role.integer("threshold")
@@ -265,7 +265,7 @@ class Root:
                 raise NotADocument(
                     f"roles.{name[:16]}: threshold {threshold} of {len(keyids)} keys"
                 )
-            roles[name] = Role(keyids, threshold)
+            roles[name] = KeyRole(keyids, threshold)
         if missing := [name for name in ROLES if name not in roles]:
             raise NotADocument(f"roles: {', '.join(missing)} missing")
         return cls(fields.integer("version"), fields.text("issued_at"), keys, roles)

@@ -1,7 +1,7 @@
 """Every error that leaves this project, in one tree and one table.
 
     ConfigManagerError
-    ├── Refused                     understood and turned down; whoever refused lives on
+    ├── Refusal                     understood and turned down; whoever refused lives on
     │   ├── MalformedRequest        bytes that are not what they claim to be (name, JSON, header)
     │   │   └── InvalidName         a service, key or secret name outside the grammar, or reserved
     │   ├── NotAuthenticated        no token, or one we do not know
@@ -81,32 +81,32 @@ class ConfigManagerError(Exception):
         return {}
 
 
-class Refused(ConfigManagerError):
+class Refusal(ConfigManagerError):
     """Understood and turned down: an answer, not a crash."""
 
 
-class MalformedRequest(Refused): ...
+class MalformedRequest(Refusal): ...
 
 
 class InvalidName(MalformedRequest): ...
 
 
-class NotAuthenticated(Refused): ...
+class NotAuthenticated(Refusal): ...
 
 
-class Forbidden(Refused): ...
+class Forbidden(Refusal): ...
 
 
-class NotFound(Refused): ...
+class NotFound(Refusal): ...
 
 
-class MethodNotAllowed(Refused):
+class MethodNotAllowed(Refusal):
     def __init__(self, detail: str, allowed: Sequence[str] = ()) -> None:
         super().__init__(detail)
         self.allowed = tuple(allowed)
 
 
-class RevisionConflict(Refused):
+class RevisionConflict(Refusal):
     """The caller's `If-Match` is not the service's current revision; or there is one, where he
     expected none."""
 
@@ -126,19 +126,19 @@ class RevisionConflict(Refused):
         return {"expected": self.expected, "current_revision": self.current_revision}
 
 
-class Conflict(Refused): ...
+class Conflict(Refusal): ...
 
 
-class StillThere(Refused):
+class StillThere(Refusal):
     """An instance that is to be forgotten is still heard. Stop it, or wait until its broker says that it
     is gone (15 s after it died). One that died together with its broker is no longer heard once it has
     left a change of its service unanswered for 5 minutes, or has said nothing for a day."""
 
 
-class TooLarge(Refused): ...
+class TooLarge(Refusal): ...
 
 
-class UnsupportedMediaType(Refused):
+class UnsupportedMediaType(Refusal):
     """accepted: the headers that say what would be taken (RFC 9110, 15.5.16; RFC 5789)."""
 
     def __init__(self, detail: str, accepted: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -146,7 +146,7 @@ class UnsupportedMediaType(Refused):
         self.accepted = accepted
 
 
-class InvalidValues(Refused):
+class InvalidValues(Refusal):
     def __init__(self, detail: str, errors: Sequence[FieldError] = ()) -> None:
         super().__init__(detail)
         self.errors = tuple(errors)
@@ -162,7 +162,7 @@ class UseSecrets(InvalidValues): ...
 class IdempotencyMismatch(InvalidValues): ...
 
 
-class TooManyRequests(Refused):
+class TooManyRequests(Refusal):
     """A limit is reached; trying again helps after `retry_after_s`."""
 
     def __init__(self, detail: str, retry_after_s: int = 1) -> None:
@@ -170,32 +170,32 @@ class TooManyRequests(Refused):
         self.retry_after_s = retry_after_s
 
 
-class SecretUnreadable(Refused):
+class SecretUnreadable(Refusal):
     """What is stored of a secret does not open: altered, or the key that sealed it is gone."""
 
 
-class KeyUnusable(Refused):
+class KeyUnusable(Refusal):
     """A stored public key that nothing can be sealed to: of low order, or no key at all."""
 
 
-class ReadOnly(Refused): ...
+class ReadOnly(Refusal): ...
 
 
-class OutcomeUnknown(Refused):
+class OutcomeUnknown(Refusal):
     """The disk failed in the middle of the commit: it may have become durable."""
 
 
-class Busy(Refused): ...
+class Busy(Refusal): ...
 
 
-class DeadlineExceeded(Refused): ...
+class DeadlineExceeded(Refusal): ...
 
 
-class DiskRefused(Refused):
+class DiskRefused(Refusal):
     """What was asked needs a file that can't be read or written now; nothing was changed."""
 
 
-class StorageFull(Refused): ...
+class StorageFull(Refusal): ...
 
 
 class ServerUnreachable(ConfigManagerError): ...
@@ -293,7 +293,7 @@ class Description:
 
 DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     ConfigManagerError: Description("internal", "Unexpected error", 500, 1, "error"),
-    Refused: Description("refused", "Refused", 400, 1),
+    Refusal: Description("refused", "Refused", 400, 1),
     MalformedRequest: Description("malformed-request", "The request is malformed", 400, 2),
     InvalidName: Description("invalid-name", "Not a valid name", 400, 2),
     NotAuthenticated: Description(

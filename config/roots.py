@@ -14,7 +14,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from config_manager.config import wire
-from config_manager.config.documents import ROLES, Role, Root, RootKey
+from config_manager.config.documents import ROLES, KeyRole, Root, RootKey
 from config_manager.config.errors import Conflict, FieldError, InvalidValues, NotFound
 from config_manager.config.public_keys import can_sign
 from config_manager.config.wire import Envelope, Signature, keyid
@@ -40,7 +40,7 @@ def first(publics: Mapping[str, bytes], at: str) -> Root:
         version=1,
         issued_at=at,
         keys={ids[role]: RootKey(publics[role]) for role in ROLES},
-        roles={role: Role((ids[role],), 1) for role in ROLES},
+        roles={role: KeyRole((ids[role],), 1) for role in ROLES},
     )
 
 
@@ -60,7 +60,7 @@ def rotated(root: Root, role: str, old: str, new: bytes, *, at: str, old_until: 
     if kept:
         keys[old] = replace(keys[old], not_after=old_until)
     keys[new_id] = RootKey(new)
-    roles = {**root.roles, role: Role((new_id, *kept, *others), root.roles[role].threshold)}
+    roles = {**root.roles, role: KeyRole((new_id, *kept, *others), root.roles[role].threshold)}
     return _next(root, keys, roles, at)
 
 
@@ -87,7 +87,7 @@ def with_signer(root: Root, public: bytes, threshold: int | None, *, at: str) ->
     if (keyids, wanted) == (role.keyids, role.threshold):
         raise Conflict("this key signs for the root already, and the threshold is that")
     keys = {**root.keys, new_id: root.keys.get(new_id, RootKey(public))}
-    return _next(root, keys, {**root.roles, "root": Role(keyids, wanted)}, at)
+    return _next(root, keys, {**root.roles, "root": KeyRole(keyids, wanted)}, at)
 
 
 def revoked(root: Root, gone: str, replacement: bytes | None, *, at: str) -> Root:
@@ -114,7 +114,7 @@ def revoked(root: Root, gone: str, replacement: bytes | None, *, at: str) -> Roo
                     else f"rotate it (config-manager trust rotate {name})"
                 )
             )
-        roles[name] = Role(left, role.threshold)
+        roles[name] = KeyRole(left, role.threshold)
     return _next(root, keys, roles, at)
 
 
@@ -162,7 +162,7 @@ def merged(one: Envelope, other: Envelope, current: Root, proposed: Root) -> Env
     return replace(one, signatures=tuple(ordered[: wire.MAX_SIGNATURES]))
 
 
-def _next(root: Root, keys: Mapping[str, RootKey], roles: Mapping[str, Role], at: str) -> Root:
+def _next(root: Root, keys: Mapping[str, RootKey], roles: Mapping[str, KeyRole], at: str) -> Root:
     """The version after; without the keys that nobody needs any more or whose time is over."""
     now = parse_rfc3339(at)
     over = {
@@ -173,7 +173,7 @@ def _next(root: Root, keys: Mapping[str, RootKey], roles: Mapping[str, Role], at
     kept = {
         name: role
         if len(left := tuple(one for one in role.keyids if one not in over)) < role.threshold
-        else Role(left, role.threshold)
+        else KeyRole(left, role.threshold)
         for name, role in roles.items()
     }
     used = {one for role in kept.values() for one in role.keyids}

@@ -18,7 +18,7 @@ from config_manager.config.names import Epoch
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.state import (
     AuditEntry,
-    Change,
+    Commit,
     Committed,
     HistoryEntry,
     HistoryRow,
@@ -52,7 +52,7 @@ class NoDifference(ValueError):
     """Two states of which no change leads from the one to the other."""
 
 
-def encode(change: Change) -> bytes:
+def encode(change: Commit) -> bytes:
     """The change's record."""
     before, after = change.before, change.after
     record: JsonObject = {
@@ -73,7 +73,7 @@ def encode(change: Change) -> bytes:
     return strict_json.dumps({name: value for name, value in record.items() if value is not None})
 
 
-def decode(record: bytes, before: Committed) -> Change:
+def decode(record: bytes, before: Committed) -> Commit:
     """The change of which this is the record; before: the state that it is applied to.
 
     Raises UnknownRecord, OtherState, and RecordRefused if it is no record at all.
@@ -94,7 +94,7 @@ def decode(record: bytes, before: Committed) -> Change:
         raise RecordRefused(f"not a record of a change: {error}") from None
 
 
-def difference(before: Committed, after: Committed) -> Change:
+def difference(before: Committed, after: Committed) -> Commit:
     """A change that leads from one state to the other, with nothing of how it came to that: no history,
     no audit row, no secret.
 
@@ -110,10 +110,10 @@ def difference(before: Committed, after: Committed) -> Change:
     if len(before.services) + new != len(after.services):
         raise NoDifference("a service of the earlier state is not in the later one")
     rows = rows_between(before.registry, after.registry)
-    return Change(before, after, services, (), None, None, registry=rows)
+    return Commit(before, after, services, (), None, None, registry=rows)
 
 
-def changes_nothing(change: Change) -> bool:
+def changes_nothing(change: Commit) -> bool:
     """Whether the state after it is the one before it."""
     return not (change.services or change.registry) and (
         (change.before.epoch, _place(change.before)) == (change.after.epoch, _place(change.after))
@@ -124,7 +124,7 @@ def _place(committed: Committed) -> list[int | str]:
     return [committed.revision, committed.audit_seq, committed.audit_head]
 
 
-def _change(value: JsonObject, before: Committed) -> Change:
+def _change(value: JsonObject, before: Committed) -> Commit:
     epoch_seq, epoch_id, revision, audit_seq, audit_head = value["after"]
     services = tuple(decode_service(item) for item in value.get("services", ()))
     registry = tuple(RegistryRow(*row) for row in value.get("registry", ()))
@@ -138,7 +138,7 @@ def _change(value: JsonObject, before: Committed) -> Change:
     )
     audit, secret = value.get("audit"), value.get("secret")
     forgotten, idempotency = value.get("forgotten"), value.get("idempotency")
-    return Change(
+    return Commit(
         before=before,
         after=after,
         services=services,

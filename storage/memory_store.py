@@ -14,7 +14,7 @@ from config_manager.storage.decisions import changes as deciding
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.state import (
     AuditEntry,
-    Change,
+    Commit,
     Committed,
     HistoryEntry,
     HistoryPage,
@@ -35,7 +35,7 @@ class MemoryStore:
         self.vouching = vouching or Vouching(bytes(32))
         self._boot_seq = 0
         self._committed = deciding.empty(epoch)
-        self._staged: tuple[Change, ...] = ()
+        self._staged: tuple[Commit, ...] = ()
         self._history: list[HistoryRow] = []
         self._audit: list[AuditEntry] = []
         self._secrets: dict[tuple[str, str, int], SealedSecret] = {}
@@ -43,11 +43,11 @@ class MemoryStore:
         self._confirmed: dict[str, int] = {}
         self.fail_next: DatabaseUnavailable | None = None
 
-    def commit(self, changes: Sequence[Change]) -> None:
+    def commit(self, changes: Sequence[Commit]) -> None:
         self.stage(changes)
         self.commit_staged()
 
-    def stage(self, changes: Sequence[Change], *, wait: bool = True) -> None:  # noqa: ARG002  nobody else has it
+    def stage(self, changes: Sequence[Commit], *, wait: bool = True) -> None:  # noqa: ARG002  nobody else has it
         self._maybe_fail()
         before, ours = changes[0].before, self._committed
         if (before.revision, before.audit_head) != (ours.revision, ours.audit_head):

@@ -239,7 +239,7 @@ class HistoryRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Commit:
     """One accepted write, ready to be stored: rows to add, and the state after it.
 
     audit: None only for bookkeeping that nobody decided (a token's last use). secret: a version to

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 from config_manager.config.audit import Head
 from config_manager.storage.state import (
     AuditEntry,
-    Change,
+    Commit,
     Committed,
     HistoryPage,
     HistoryQuery,
@@ -90,7 +90,7 @@ class Kept(NamedTuple):
     odd: tuple[Odd, ...] = ()
 
 
-class Snapshot(Protocol):
+class StoreSnapshot(Protocol):
     """All that is kept, as of one moment and past every cache. Every method raises DatabaseUnavailable."""
 
     @property
@@ -122,11 +122,11 @@ class Snapshot(Protocol):
 
 
 class Store(Protocol):
-    def commit(self, changes: Sequence[Change]) -> None:
+    def commit(self, changes: Sequence[Commit]) -> None:
         """`stage` and `commit_staged`: all of `changes`, in order, durable, or none."""
         ...
 
-    def stage(self, changes: Sequence[Change], *, wait: bool = True) -> None:
+    def stage(self, changes: Sequence[Commit], *, wait: bool = True) -> None:
         """Write all of `changes`, in order, into one open transaction; nobody sees them yet.
 
         wait: up to 5 s for a write lock that another process holds; else DatabaseBusy at once.
@@ -187,7 +187,7 @@ class Store(Protocol):
         """Whether some row of the audit has this hash; asked for at a broker's bidding, so it is cheap."""
         ...
 
-    def snapshot(self) -> AbstractContextManager[Snapshot]:
+    def snapshot(self) -> AbstractContextManager[StoreSnapshot]:
         """To read everything, from any thread, beside all other calls. Raises DatabaseUnavailable."""
         ...
 

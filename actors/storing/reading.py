@@ -21,7 +21,7 @@ JudgeAudit = Callable[[str | None, Callable[[], None]], Awaitable[Judgement]]
 
 
 class Pages:
-    """read: one page. judge: the whole audit, beside the pages. Both raise Refused."""
+    """read: one page. judge: the whole audit, beside the pages. Both raise Refusal."""
 
     def __init__(self, read: ReadPage, judge: JudgeAudit) -> None:
         self._read = read
@@ -30,7 +30,7 @@ class Pages:
         self._judging = trio.Lock()
 
     async def ask(self, request: Request[R], context: Context) -> R:
-        """Raises Refused, and TooSlowError at the context's deadline."""
+        """Raises Refusal, and TooSlowError at the context's deadline."""
         assert isinstance(request, ReadHistory | ReadAudit)
         with trio.fail_at(context.deadline):
             async with self._turn:
@@ -38,7 +38,7 @@ class Pages:
                 return page
 
     async def judge(self, contains: str | None, context: Context) -> Judgement:
-        """One at a time, because each takes a core. Raises Refused, and TooSlowError at the context's
+        """One at a time, because each takes a core. Raises Refusal, and TooSlowError at the context's
         deadline."""
         with trio.fail_at(context.deadline):
             async with self._judging:

@@ -52,7 +52,7 @@ from config_manager.actors.messages import (
 from config_manager.actors.storing.witnesses import Witnesses
 from config_manager.actors.views import CommittedView
 from config_manager.config import wire
-from config_manager.config.audit import Head, Problem
+from config_manager.config.audit import AuditFault, Head
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import Sealed, SealedValue
 from config_manager.config.errors import (
@@ -62,7 +62,7 @@ from config_manager.config.errors import (
     NotFound,
     OutcomeUnknown,
     ReadOnly,
-    Refused,
+    Refusal,
     SecretUnreadable,
     StartError,
     StorageFull,
@@ -85,7 +85,7 @@ from config_manager.storage.decisions.devices import Delivery, Device, KeepDeliv
 from config_manager.storage.decisions.terms import Idempotency
 from config_manager.storage.decisions.vouching import Judgement, Vouching, without
 from config_manager.storage.keys.secret_box import SecretBox, SecretBoxes
-from config_manager.storage.state import Change, Committed, IdempotencyRecord, SealedSecret
+from config_manager.storage.state import Commit, Committed, IdempotencyRecord, SealedSecret
 from config_manager.storage.store import (
     IDEMPOTENCY_KEPT_S,
     CommitUnsure,
@@ -527,7 +527,7 @@ class Storage:
         self, jobs: Sequence[tuple[Any, Context]]
     ) -> Sequence[Outcome[Any]]:
         outcomes: list[Outcome[Any]] = []
-        accepted: list[tuple[int, Change, Write[Any]]] = []
+        accepted: list[tuple[int, Commit, Write[Any]]] = []
         batch = _Batch()
         kept: dict[int, Outcome[Any]] = {}
         for index, (request, _) in enumerate(jobs):
@@ -543,7 +543,7 @@ class Storage:
                     answer, change = await self._read(request), None
                 else:
                     answer, change = self._decide(committed, request, context, batch)
-            except Refused as refusal:
+            except Refusal as refusal:
                 outcomes.append(Error(refusal))
                 continue
             except DatabaseUnavailable as error:
@@ -599,7 +599,7 @@ class Storage:
         end = judgement.committed.audit_seq
         if judgement.verdict.problem is None and end > newest and store is self._store:
             detail = f"row {newest + 1} stands behind the last one that the running server knows"
-            verdict = replace(judgement.verdict, problem=Problem(newest + 1, "head", detail))
+            verdict = replace(judgement.verdict, problem=AuditFault(newest + 1, "head", detail))
             return replace(judgement, verdict=verdict)
         return judgement
 
@@ -621,7 +621,7 @@ class Storage:
         request: Any,
         context: Context,
         batch: _Batch,
-    ) -> tuple[Any, Change | None]:
+    ) -> tuple[Any, Commit | None]:
         """An answer, and what has to be committed before it may be given."""
         store = self._store
         if store is None:
@@ -649,7 +649,7 @@ class Storage:
         context: Context,
         now: float,
         batch: _Batch,
-    ) -> tuple[Any, Change | None]:
+    ) -> tuple[Any, Commit | None]:
         """now: Unix seconds."""
         done: Administered[Any]
         if isinstance(request, RevealSecret):
@@ -672,7 +672,7 @@ class Storage:
         context: Context,
         now: float,
         batch: _Batch,
-    ) -> tuple[Written | EpochWritten, Change | None]:
+    ) -> tuple[Written | EpochWritten, Commit | None]:
         """now: Unix seconds."""
         assert isinstance(
             request,
@@ -754,11 +754,11 @@ class Storage:
 
     def _with_record(
         self,
-        change: Change,
+        change: Commit,
         request: Write[Any],
         answer: bytes,
         records: dict[str, IdempotencyRecord],
-    ) -> Change:
+    ) -> Commit:
         if request.idempotency is None:
             return change
         record = IdempotencyRecord(
@@ -798,11 +798,11 @@ class Storage:
 
     async def _commit(
         self,
-        accepted: Sequence[tuple[int, Change, Write[Any]]],
+        accepted: Sequence[tuple[int, Commit, Write[Any]]],
         jobs: Sequence[tuple[Any, Context]],
         outcomes: list[Outcome[Any]],
     ) -> None:
-        refusal: Refused
+        refusal: Refusal
         try:
             if self._store is None:  # a read in this very batch found it gone
                 raise DatabaseUnavailable("the database became unavailable")
@@ -843,7 +843,7 @@ class _Batch:
         self._secrets: list[SealedSecret] = []
         self._forgotten: set[tuple[str, str]] = set()
 
-    def note(self, change: Change) -> None:
+    def note(self, change: Commit) -> None:
         if change.forgotten is not None:
             self._forgotten.add(change.forgotten)
             self._secrets = [s for s in self._secrets if (s.service, s.name) != change.forgotten]
@@ -915,7 +915,7 @@ def _reseal(
     return Resealed(len(done), len(page) - len(done), (last.service, last.name, last.version))
 
 
-async def _commit(store: Store, changes: Sequence[Change]) -> None:
+async def _commit(store: Store, changes: Sequence[Commit]) -> None:
     """The disk is waited for in a thread; a few rows are staged right here.
 
     In the thread each of their statements would give up the interpreter and queue for it again:
@@ -932,7 +932,7 @@ async def _commit(store: Store, changes: Sequence[Change]) -> None:
         raise CommitUnsure(str(error)) from error
 
 
-def _staged_in_place(store: Store, changes: Sequence[Change]) -> bool:
+def _staged_in_place(store: Store, changes: Sequence[Commit]) -> bool:
     if sum(len(change.services) for change in changes) > _STAGED_IN_PLACE:
         return False
     try:
@@ -955,7 +955,7 @@ def _answer(request: Write[Any], decision: Decision, context: Context) -> Writte
     return Written(change.services[0], decision.first, decision.changes)
 
 
-def _log_committed(change: Change, request: Write[Any], context: Context) -> None:
+def _log_committed(change: Commit, request: Write[Any], context: Context) -> None:
     if not change.services and change.audit is not None:
         _log.info(
             "administered",

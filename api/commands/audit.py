@@ -21,7 +21,7 @@ from config_manager.api.commands.remote import (
     print_json,
     print_table,
 )
-from config_manager.config.audit import ChainCheck, Head, Problem, Verdict
+from config_manager.config.audit import AuditFault, ChainCheck, Head, Verdict
 from config_manager.config.errors import AuditBroken, SettingsInvalid
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def verify(
         not_audited = []
     else:
         answer = server.get(*_PATH, "verify", holds="rows head problem", contains=contains)
-        problem = answer["problem"] and Problem(**answer["problem"])
+        problem = answer["problem"] and AuditFault(**answer["problem"])
         verdict = Verdict(answer["rows"], answer["head"], problem)
         against = "the head that the server's beacons sign"
         not_audited = answer.get("not_audited", [])  # a server of 0.2.0 says nothing of it

@@ -12,7 +12,7 @@ from config_manager.api.rest.parameters import Path
 from config_manager.api.rest.problems import Explanation, explanation, problem_type
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
 from config_manager.config import strict_json
-from config_manager.config.errors import DESCRIPTIONS, NotFound, Refused
+from config_manager.config.errors import DESCRIPTIONS, NotFound, Refusal
 from config_manager.config.strict_json import JsonObject
 
 _NAME = Path("name", "the last segment of a problem's type", TEXT, str)
@@ -100,7 +100,7 @@ def _problem_links(status: int) -> str:
     names = sorted(
         d.name
         for error, d in DESCRIPTIONS.items()
-        if d.status == status and issubclass(error, Refused) and error is not Refused
+        if d.status == status and issubclass(error, Refusal) and error is not Refusal
     )
     links = " or ".join(f'<a href="{problem_type(name)}">{name}</a>' for name in names)
     return f"{status} {links}" if links else str(status)

@@ -16,7 +16,7 @@ from config_manager.config.access import ANYBODY, Grant
 from config_manager.config.errors import (
     Forbidden,
     NotAuthenticated,
-    Refused,
+    Refusal,
     TooManyRequests,
 )
 from config_manager.config.this_machine import is_loopback
@@ -82,7 +82,7 @@ def _grant_of(api: Api, token_hash: str) -> Grant:
     return found.grant
 
 
-def login_failed(request: ApiRequest, api: Api, why: str) -> Refused:
+def login_failed(request: ApiRequest, api: Api, why: str) -> Refusal:
     """The refusal of a token that nobody here made: past the limit of its address the caller is told to
     wait. A caller with a valid one never comes here."""
     standing = api.failed_logins.take(address_key(request.client_host), trio.current_time())

@@ -19,7 +19,7 @@ _MAX_DIGITS = 16
 
 @dataclass(frozen=True, slots=True)
 class Path(Generic[T]):
-    """A segment of the path. parse: raises a `config.errors.Refused`."""
+    """A segment of the path. parse: raises a `config.errors.Refusal`."""
 
     is_in: ClassVar = "path"
 
@@ -34,7 +34,7 @@ class Path(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Query(Generic[T]):
-    """A query parameter. parse: raises ValueError, whose words say what was expected, or a `Refused`."""
+    """A query parameter. parse: raises ValueError, whose words say what was expected, or a `Refusal`."""
 
     is_in: ClassVar = "query"
 

@@ -1,6 +1,6 @@
 """Limits on how often: counted in windows, in bounded memory, and said in the standard's headers.
 
-The headers are those of draft-ietf-httpapi-ratelimit-headers-10: `RateLimit-Policy` says what is
+The headers are those of draft-ietf-httpapi-ratelimit-headers-10: `RateLimit-RateLimit` says what is
 allowed (`q` in `w` seconds), `RateLimit` what is left (`r`) and for how long (`t` seconds).
 """
 
@@ -16,7 +16,7 @@ _V6_SITE_BITS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RateLimit:
     """quota: how many within window_s seconds."""
 
     name: str
@@ -27,7 +27,7 @@ class Policy:
 class Standing(NamedTuple):
     """Where somebody stands. left: how many more he may; reset_s: until the window begins anew."""
 
-    policy: Policy
+    policy: RateLimit
     left: int
     reset_s: int
     exceeded: bool
@@ -44,7 +44,7 @@ class Standing(NamedTuple):
 class Limiter:
     """Counts by key, for at most `most_keys` at once: past them the oldest window is forgotten."""
 
-    def __init__(self, policy: Policy, *, most_keys: int) -> None:
+    def __init__(self, policy: RateLimit, *, most_keys: int) -> None:
         self._policy = policy
         self._most_keys = most_keys
         self._windows: dict[str, tuple[float, int]] = {}

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from config_manager.actors.actor import Context
 from config_manager.actors.system import System
 from config_manager.api.rest.limits import FAILED_LOGINS, MOST_ADDRESSES, MOST_WRITERS
-from config_manager.api.rest.rate_limits import Limiter, Policy, Standing
+from config_manager.api.rest.rate_limits import Limiter, RateLimit, Standing
 from config_manager.api.rest.token_index import TokenIndex
 from config_manager.api.server.arriving import Room
 from config_manager.config import strict_json
@@ -46,7 +46,7 @@ class Api:
     """service → (the state, the GET answer made of it): a body is made once per revision"""
     failed_logins: Limiter = field(
         default_factory=lambda: Limiter(
-            Policy("failed-logins", FAILED_LOGINS, 60), most_keys=MOST_ADDRESSES
+            RateLimit("failed-logins", FAILED_LOGINS, 60), most_keys=MOST_ADDRESSES
         )
     )
     writes: Limiter | None = None
@@ -56,7 +56,7 @@ class Api:
 
 
 def writes_limited_to(per_minute: int) -> Limiter:
-    return Limiter(Policy("writes", per_minute, 60), most_keys=MOST_WRITERS)
+    return Limiter(RateLimit("writes", per_minute, 60), most_keys=MOST_WRITERS)
 
 
 @dataclass

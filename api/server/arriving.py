@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from config_manager.api.rest.limits import MOST_BYTES_ARRIVING
-from config_manager.config.errors import Busy, Refused, TooLarge
+from config_manager.config.errors import Busy, Refusal, TooLarge
 
 
 class Room:
@@ -44,7 +44,7 @@ class ArrivingBody:
     def __init__(self, limit: int, caller: str, room: Room) -> None:
         self.data = bytearray()
         self.size = 0
-        self.refusal: Refused | None = None
+        self.refusal: Refusal | None = None
         """Why it was not kept, where its caller was to send one."""
         self._limit = limit
         self._caller = caller

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import trio
 
-from config_manager.actors.callers import Refusal
+from config_manager.actors.callers import RefusedCall
 from config_manager.api.rest.auth import (
     UnknownToken,
     authenticate,
@@ -27,7 +27,7 @@ from config_manager.config.errors import (
     Forbidden,
     MethodNotAllowed,
     NotAuthenticated,
-    Refused,
+    Refusal,
     TooManyRequests,
 )
 from config_manager.config.logging import log_request
@@ -88,7 +88,7 @@ def _admit(request: ApiRequest, api: Api) -> tuple[int, str]:
     return MAX_BODY_BYTES, request.by
 
 
-async def answer(request: ApiRequest, api: Api, *, unkept: Refused | None = None) -> Answer:
+async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None) -> Answer:
     """Answer a request, which is admitted first if it was not yet. unkept: why its body was not kept.
     Never raises but Cancelled."""
     started = trio.current_time()
@@ -137,7 +137,7 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refused | None = None
     return Answer(response.status, headers, b"" if request.method == "HEAD" else response.body)
 
 
-async def _respond(request: ApiRequest, api: Api, unkept: Refused | None) -> ApiResponse:
+async def _respond(request: ApiRequest, api: Api, unkept: Refusal | None) -> ApiResponse:
     if isinstance(request.refusal, UnknownToken):
         raise login_failed(request, api, request.refusal.detail)
     if request.refusal is not None:
@@ -168,7 +168,7 @@ def _note_refusal(request: ApiRequest, api: Api, error: ConfigManagerError) -> N
     known = request.grant is not ANYBODY
     if not known and request.header(b"authorization") is None and request.standing is None:
         return
-    refusal = Refusal(
+    refusal = RefusedCall(
         by=request.by,
         client=None if known else address_key(request.client_host),
         call=_call(request),

@@ -34,7 +34,7 @@ from config_manager.client.model.precedence import Layers
 from config_manager.client.rules.instance import Instance
 from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.root_chain import Link
-from config_manager.client.rules.todo import BAKE_S, OnStale, Policy
+from config_manager.client.rules.todo import BAKE_S, OnStale, TrialPolicy
 from config_manager.client.state.boots import Boots
 from config_manager.client.state.cache import Cache, KeptBroken
 from config_manager.client.state.claim import Claim
@@ -271,8 +271,8 @@ def _claim(claim: Claim, service: str) -> None:
         )
 
 
-def _policy(model: type[BaseModel], options: Options) -> Policy:
-    return Policy(
+def _policy(model: type[BaseModel], options: Options) -> TrialPolicy:
+    return TrialPolicy(
         options.bake_s,
         frozenset(options.restart_required) | _marked_restart_required(model),
         options.max_stale_s,

@@ -24,9 +24,9 @@ from config_manager.client.rules.todo import (
     Change,
     Do,
     Keep,
-    Policy,
     Swap,
     Tell,
+    TrialPolicy,
     asked_again_after,
 )
 from config_manager.client.rules.trial import Trial, died_in_words
@@ -49,7 +49,7 @@ class Deciding(Generic[M]):
         deliveries: Deliveries,
         layers: Layers[M],
         account: Account[M],
-        policy: Policy,
+        policy: TrialPolicy,
         *,
         asks: bool,
         is_enrolled: bool,

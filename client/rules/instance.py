@@ -41,11 +41,11 @@ from config_manager.client.rules.todo import (
     Do,
     Keep,
     KeepRoot,
-    Policy,
     PublishReceipt,
     Swap,
     Tell,
     TooStale,
+    TrialPolicy,
 )
 from config_manager.client.rules.trial import died_in_words
 from config_manager.client.state.identity import Identity
@@ -72,7 +72,7 @@ class Instance(Generic[M]):
         layers: Layers[M],
         kept: Kept | None,
         *,
-        policy: Policy,
+        policy: TrialPolicy,
         boot_seq: int,
         asks: bool,
         requires: bool = False,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar
 
 from config_manager.config import wire
-from config_manager.config.documents import ConfigUpdate, Role, Root
+from config_manager.config.documents import ConfigUpdate, KeyRole, Root
 from config_manager.config.trust import Seen
 from config_manager.config.wire import Envelope
 
@@ -83,7 +83,7 @@ Rising = TypeVar("Rising", Seen, tuple[int, int])
 
 
 def left_by(
-    by_key: Mapping[str, Rising], highest: Rising | None, role: Role
+    by_key: Mapping[str, Rising], highest: Rising | None, role: KeyRole
 ) -> tuple[Mapping[str, Rising], Rising | None]:
     """The marks by key, and the one that stands, once only this role's keys count."""
     left = {key: mark for key, mark in by_key.items() if key in role.keyids}
@@ -101,7 +101,7 @@ def raised(
     return {**by_key, **risen} if risen else by_key
 
 
-def are_enough(keyids: frozenset[str], role: Role) -> bool:
+def are_enough(keyids: frozenset[str], role: KeyRole) -> bool:
     return len(keyids.intersection(role.keyids)) >= role.threshold
 
 
@@ -110,7 +110,7 @@ def is_same(one: Version | None, other: Version | None) -> bool:
     return one is not None and other is not None and one[1].digest == other[1].digest
 
 
-def merged(kept: Envelope, newer: Envelope, role: Role) -> Envelope:
+def merged(kept: Envelope, newer: Envelope, role: KeyRole) -> Envelope:
     """The same content with the signatures of both, but only of keys that the role lists."""
     if newer.signers <= kept.signers:
         return kept

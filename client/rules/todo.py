@@ -25,7 +25,7 @@ OnStale = Literal["report", "warn", "stop"]
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class TrialPolicy:
     """How an instance takes changes. Times in seconds.
 
     bake_s: how long it must live with a change before that counts as proved; 0 proves at once.

@@ -46,8 +46,8 @@ from config_manager.config.documents import (
     Attempt,
     Beacon,
     ConfigUpdate,
+    KeyRole,
     Receipt,
-    Role,
     Root,
     RootKey,
     Sealed,
@@ -253,7 +253,7 @@ class FakePublisher:
     def root(self) -> bytes:
         """The trust root's envelope, as `trust/root.json` holds it."""
         keys = {self._keyid(role): RootKey(self._public(role)) for role in _ROLES}
-        roles = {role: Role((self._keyid(role),), 1) for role in _ROLES}
+        roles = {role: KeyRole((self._keyid(role),), 1) for role in _ROLES}
         root = Root(1, "2026-01-01T00:00:00.000Z", keys, roles)
         return self._sign("root", wire.ROOT, root.to_bytes()).to_bytes()
 

@@ -21,7 +21,7 @@ from config_manager.storage.decisions.devices import DELIVERY
 from config_manager.storage.decisions.replay import Expected, Replay
 from config_manager.storage.decisions.vouching import Foreign, Judgement, everything_named, without
 from config_manager.storage.state import (
-    Change,
+    Commit,
     Committed,
     Registry,
     RegistryRow,
@@ -180,7 +180,7 @@ def accept(
     epoch_id: str,
     catalogue: Catalogue,
     who: Administrator,
-) -> Change:
+) -> Commit:
     """The change that accepts it. judgement: of what is kept after its repair. highest, highest_revision: that
     anybody has seen. Raises TooLarge."""
     epoch = Epoch(max(highest.epoch_seq, what.before.epoch.seq) + 1, epoch_id)

@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.changes import link
 from config_manager.storage.decisions.registry_digests import digests_of
-from config_manager.storage.state import Change, Committed, RegistryRow, with_rows
+from config_manager.storage.state import Commit, Committed, RegistryRow, with_rows
 
 A = TypeVar("A")
 
@@ -41,7 +41,7 @@ class Administration(Protocol[A]):
     """Something an operator wants done that is no configuration."""
 
     def decide(self, committed: Committed, now: float, /) -> Administered[A]:
-        """now: Unix seconds. Raises a `config.errors.Refused`; then nothing happens."""
+        """now: Unix seconds. Raises a `config.errors.Refusal`; then nothing happens."""
         ...
 
 
@@ -61,7 +61,7 @@ def administrate(
     who: Administrator,
     *,
     also: Mapping[str, object] = MappingProxyType({}),
-) -> Change:
+) -> Commit:
     """The change that keeps what was decided. also: more members of its audit row."""
     audit = None
     after = replace(before, registry=with_rows(before.registry, done.rows))
@@ -83,4 +83,4 @@ def administrate(
             },
         )
         after = replace(after, audit_seq=audit.seq, audit_head=audit.hash)
-    return Change(before, after, (), (), audit, who.reason, registry=done.rows)
+    return Commit(before, after, (), (), audit, who.reason, registry=done.rows)

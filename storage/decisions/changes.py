@@ -39,7 +39,7 @@ from config_manager.storage.decisions.registry_digests import digests_of
 from config_manager.storage.state import (
     Action,
     AuditEntry,
-    Change,
+    Commit,
     Committed,
     HistoryEntry,
     HistoryRow,
@@ -63,7 +63,7 @@ Seal = Callable[[str, str, int, Secret, str], SealedSecret]
 class Decision(NamedTuple):
     """An accepted write. first: the service was not there before."""
 
-    change: Change
+    change: Commit
     first: bool
     changes: tuple[KeyChange, ...]
 
@@ -171,7 +171,7 @@ def reissue(
     at: str,
     correlation_id: str,
     also: Callable[[Committed], JsonObject],
-) -> Change:
+) -> Commit:
     """Every service again, as it is, under a new epoch and revision.
 
     written: the values that the new rows of history change. registry: rows that are changed with it. also:
@@ -194,7 +194,7 @@ def reissue(
     )
     audit = link(before, revision, {**_body(rows, "restore", writer), **also(after)})
     after = replace(after, audit_seq=audit.seq, audit_head=audit.hash)
-    return Change(before, after, tuple(states.values()), rows, audit, reason, registry=registry)
+    return Commit(before, after, tuple(states.values()), rows, audit, reason, registry=registry)
 
 
 def _again(
@@ -430,7 +430,7 @@ def _decision(
         services={**before.services, **states},
         registry=with_rows(before.registry, about_secret.rows),
     )
-    change = Change(
+    change = Commit(
         before,
         after,
         tuple(states.values()),

@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 import orjson
 
 from config_manager.config import strict_json
-from config_manager.config.audit import ChainCheck, Head, Problem, Verdict
+from config_manager.config.audit import AuditFault, ChainCheck, Head, Verdict
 from config_manager.config.documents import ConfigUpdate, NotADocument, UnknownCritical
 from config_manager.config.sealed_file import derive_key
 from config_manager.config.strict_json import JsonObject
@@ -32,13 +32,13 @@ from config_manager.storage.decisions.devices import DELIVERY, Delivery
 from config_manager.storage.decisions.registry_digests import BOOKKEEPING, digests_of, row_digest
 from config_manager.storage.decisions.replay import BEGIN, Expected, HistoryChain, Replay
 from config_manager.storage.state import (
-    Change,
+    Commit,
     Committed,
     Registry,
     RegistryRow,
     ServiceState,
 )
-from config_manager.storage.store import KeptEntry, Snapshot
+from config_manager.storage.store import KeptEntry, StoreSnapshot
 
 R = TypeVar("R")
 
@@ -96,12 +96,12 @@ class Judgement:
         return (Foreign("audit", str(problem.seq), problem.detail, problem.seq), *self.foreign)
 
     @property
-    def problem(self) -> Problem | None:
+    def problem(self) -> AuditFault | None:
         """The first thing that is wrong, of either kind."""
         if self.verdict.problem is not None or not self.foreign:
             return self.verdict.problem
         first = self.foreign[0]
-        return Problem(first.row, "not-audited", f"{first.reason}: {first.why}")
+        return AuditFault(first.row, "not-audited", f"{first.reason}: {first.why}")
 
 
 class Vouching:
@@ -116,14 +116,14 @@ class Vouching:
         or count a start. HMAC-SHA256, hex."""
         return _mac(self._head, [seq, row_hash, boot_seq])
 
-    def is_sealed(self, snapshot: Snapshot) -> bool:
+    def is_sealed(self, snapshot: StoreSnapshot) -> bool:
         """Whether its end was written by us."""
         expected = self.seal(snapshot.head.seq, snapshot.head.hash, snapshot.boot_seq)
         return snapshot.seal is not None and hmac.compare_digest(
             snapshot.seal.encode(), expected.encode()
         )
 
-    def starts_in(self, snapshot: Snapshot) -> int:
+    def starts_in(self, snapshot: StoreSnapshot) -> int:
         """How often this instance has started, as was noted there; 0 if that is not ours."""
         return snapshot.boot_seq if self.is_sealed(snapshot) else 0
 
@@ -134,7 +134,7 @@ class Vouching:
 
     def judge(
         self,
-        snapshot: Snapshot,
+        snapshot: StoreSnapshot,
         known: Iterable[Head] = (),
         *,
         cached: Committed | None = None,
@@ -177,7 +177,7 @@ class Vouching:
         )
 
     def _foreign_end(
-        self, snapshot: Snapshot, replay: Replay, *, is_silent: bool, cached: Committed | None
+        self, snapshot: StoreSnapshot, replay: Replay, *, is_silent: bool, cached: Committed | None
     ) -> Iterator[Foreign]:
         """What was never sealed has no row that names digests: both came with one version. So what seems
         to come from an earlier one counts only as far as the cache has it."""
@@ -227,7 +227,7 @@ class Vouching:
         except (LookupError, TypeError, ValueError, AttributeError):
             return False
 
-    def begin(self, committed: Committed, cached: Committed, who: Administrator) -> Change:
+    def begin(self, committed: Committed, cached: Committed, who: Administrator) -> Commit:
         """Vouch for everything that is there, as it is. A delivery that the cache does not have is sealed
         anew."""
         known = cached.registered(DELIVERY)

@@ -32,7 +32,7 @@ from config_manager.storage.sql.database import Connection, translated
 from config_manager.storage.sql.database_file import DatabaseFile, files_of
 from config_manager.storage.state import (
     AuditEntry,
-    Change,
+    Commit,
     Committed,
     HistoryEntry,
     HistoryPage,
@@ -282,11 +282,11 @@ class SqlStore:
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
-    def commit(self, changes: Sequence[Change]) -> None:
+    def commit(self, changes: Sequence[Commit]) -> None:
         self.stage(changes)
         self.commit_staged()
 
-    def stage(self, changes: Sequence[Change], *, wait: bool = True) -> None:
+    def stage(self, changes: Sequence[Commit], *, wait: bool = True) -> None:
         self._file.check()
         with self._translated(), self._undone_on_failure():
             self._begin(wait=wait)
@@ -377,7 +377,7 @@ class SqlStore:
                 f"the database is not at revision {before.revision}: somebody else wrote to it"
             )
 
-    def _insert(self, change: Change) -> None:
+    def _insert(self, change: Commit) -> None:
         writer = self._writer
         for state in change.services:
             self._put_service(change.before.services.get(state.service), state)

@@ -15,7 +15,7 @@ from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.keys.key_ring import KeyRing
 from config_manager.storage.sql.sql_store import opened_snapshot
 from config_manager.storage.state import Committed
-from config_manager.storage.store import DatabaseUnavailable, Snapshot
+from config_manager.storage.store import DatabaseUnavailable, StoreSnapshot
 from config_manager.storage.witness import Witness, lock_data_dir
 
 
@@ -24,7 +24,7 @@ class StoppedAudit:
     """snapshot: of what is kept; its head is by the database's own counters. known: rows that others know.
     cached: the last-known-good state, if it verifies."""
 
-    snapshot: Snapshot
+    snapshot: StoreSnapshot
     vouching: Vouching
     known: tuple[Head, ...]
     cached: Committed | None

@@ -26,9 +26,9 @@ from config_manager.actors.actor import (
     Gone,
     Handler,
     Life,
-    Policy,
     Request,
     RestartLimit,
+    RestartPolicy,
     SupervisorEvent,
     idle,
 )
@@ -195,7 +195,7 @@ async def test_a_full_mailbox_says_that_nothing_happened(
     diary: Diary, autojump_clock: MockClock
 ) -> None:
     async with (
-        Actor("c", diary.counter(), Policy(mailbox=1)).running() as actor,
+        Actor("c", diary.counter(), RestartPolicy(mailbox=1)).running() as actor,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(actor.ask, Sleep(5), within())
@@ -222,7 +222,9 @@ async def test_the_restart_limit_goes_upstairs_and_leaves_nobody_waiting(
         gone += 1
 
     with pytest.raises(BaseExceptionGroup) as caught:
-        async with Actor("c", diary.counter(), Policy(restarts=2, backoff=1)).running() as actor:
+        async with Actor(
+            "c", diary.counter(), RestartPolicy(restarts=2, backoff=1)
+        ).running() as actor:
             async with trio.open_nursery() as nursery:
                 for _ in range(3):
                     nursery.start_soon(boom, actor)
@@ -236,7 +238,7 @@ async def test_the_restart_limit_goes_upstairs_and_leaves_nobody_waiting(
 async def test_crashes_outside_the_window_are_forgiven(
     diary: Diary, autojump_clock: MockClock
 ) -> None:
-    policy = Policy(restarts=1, window=10, backoff=0.1)
+    policy = RestartPolicy(restarts=1, window=10, backoff=0.1)
     async with Actor("c", diary.counter(), policy).running() as actor:
         for _ in range(5):
             with pytest.raises(Gone):
@@ -254,7 +256,7 @@ async def test_pauses_double_up_to_their_limit_with_jitter(
         if isinstance(event, ActorCrashed):
             pauses.append(event.restart_in_s)
 
-    policy = Policy(restarts=5, backoff=1, backoff_limit=3)
+    policy = RestartPolicy(restarts=5, backoff=1, backoff_limit=3)
     actor = Actor("c", diary.counter(), policy, on_event=on_event, jitter=lambda: 0.5)
     async with actor.running():
         for _ in range(4):
@@ -315,8 +317,8 @@ async def test_cancelling_the_whole_tree_is_ordered_and_bounded(
     began = trio.current_time()
     with trio.move_on_after(1):
         async with (
-            Actor("store", diary.counter("store"), Policy(grace=2)).running(),
-            Actor("pub", diary.counter("pub"), Policy(grace=2)).running() as pub,
+            Actor("store", diary.counter("store"), RestartPolicy(grace=2)).running(),
+            Actor("pub", diary.counter("pub"), RestartPolicy(grace=2)).running() as pub,
         ):
             try:
                 await pub.ask(Sleep(100), within())
@@ -331,7 +333,7 @@ async def test_who_does_not_stop_in_time_is_named_and_its_callers_are_told(
 ) -> None:
     events: list[SupervisorEvent] = []
     told: list[str] = []
-    actor = Actor("slow", diary.counter(), Policy(grace=1), on_event=events.append)
+    actor = Actor("slow", diary.counter(), RestartPolicy(grace=1), on_event=events.append)
 
     async def caller(request: Request[Any]) -> None:
         try:
@@ -355,7 +357,7 @@ async def test_the_outer_ones_end_takes_the_inner_one_with_it(
 ) -> None:
     with pytest.raises(BaseExceptionGroup) as caught:
         async with (
-            Actor("store", diary.counter("store"), Policy(restarts=0)).running() as store,
+            Actor("store", diary.counter("store"), RestartPolicy(restarts=0)).running() as store,
             Actor("pub", diary.counter("pub")).running(),
             trio.open_nursery() as nursery,
         ):
@@ -385,7 +387,7 @@ async def test_a_crash_is_logged_with_the_request_that_it_had_in_hand(
 
 
 async def test_states_are_there_for_health_to_read(diary: Diary, autojump_clock: MockClock) -> None:
-    actor = Actor("c", diary.counter(), Policy(backoff=1))
+    actor = Actor("c", diary.counter(), RestartPolicy(backoff=1))
     states = ActorStates([actor])
     assert states.report() == {"c": "starting"}
     async with actor.running():

@@ -19,9 +19,9 @@ from config_manager.actors.actor import (
     Full,
     Gone,
     Handler,
-    Policy,
     Request,
     RestartLimit,
+    RestartPolicy,
 )
 from config_manager.config.errors import NotFound
 
@@ -60,7 +60,7 @@ async def one_world(seed: int) -> Counter[str]:
 
         yield handle
 
-    policy = Policy(
+    policy = RestartPolicy(
         mailbox=luck.choice([0, 1, 4]),
         restarts=luck.choice([2, 5, 50]),
         window=5,

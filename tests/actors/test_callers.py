@@ -7,8 +7,8 @@ from typing import Any
 import trio
 from trio.testing import MockClock
 
-from config_manager.actors.actor import Actor, Policy
-from config_manager.actors.callers import Callers, NoteRefusals, Refusal, noting_callers
+from config_manager.actors.actor import Actor, RestartPolicy
+from config_manager.actors.callers import Callers, NoteRefusals, RefusedCall, noting_callers
 from config_manager.config.errors import ReadOnly
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.administration import Administration
@@ -43,12 +43,12 @@ class Desk:
         ]
 
 
-def refusal(by: str = "ci", call: str = "GET /x", **fields: Any) -> Refusal:
-    return Refusal(by, fields.get("client"), call, fields.get("service"), "forbidden")
+def refusal(by: str = "ci", call: str = "GET /x", **fields: Any) -> RefusedCall:
+    return RefusedCall(by, fields.get("client"), call, fields.get("service"), "forbidden")
 
 
 def noting(callers: Callers, desk: Desk) -> Any:
-    return Actor("callers", noting_callers(callers, desk.write), Policy()).running()
+    return Actor("callers", noting_callers(callers, desk.write), RestartPolicy()).running()
 
 
 async def test_a_use_is_written_once_a_minute_however_often_it_comes(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from config_manager.config.audit import GENESIS, ChainCheck, Head, Problem, Verdict, chain
+from config_manager.config.audit import GENESIS, AuditFault, ChainCheck, Head, Verdict, chain
 
 STEADY = settings(deadline=None, derandomize=True)
 
@@ -132,7 +132,9 @@ def test_rows_removed_at_the_end_are_missed_by_who_knows_them() -> None:
     assert judge(rows, Head(5, rows[-1].hash, "the database")).ok, "counters that were moved along"
     witness = Head(7, CHAIN[6].hash, "instance.json")
     problem = judge(rows, Head(5, rows[-1].hash, "the database"), witness).problem
-    assert problem == Problem(6, "removed", "row 6 to 7 is not there; instance.json knows 7 rows")
+    assert problem == AuditFault(
+        6, "removed", "row 6 to 7 is not there; instance.json knows 7 rows"
+    )
 
 
 def test_a_chain_that_is_gone_altogether_is_removed_from_row_1() -> None:

@@ -18,9 +18,9 @@ from config_manager.config.documents import (
     Attempt,
     Beacon,
     ConfigUpdate,
+    KeyRole,
     NotADocument,
     Receipt,
-    Role,
     Root,
     RootKey,
     Running,
@@ -296,7 +296,7 @@ def test_a_key_of_a_type_we_cannot_check_is_a_key_we_do_not_have() -> None:
 def test_a_role_that_nobody_knows_is_kept_aside_and_does_no_harm() -> None:
     extra = {"keyids": [ID], "threshold": 1}
     root = Root.parse(root_with(roles=lambda roles: roles.update(targets=extra)))
-    assert root.roles["targets"] == Role((ID,), 1)
+    assert root.roles["targets"] == KeyRole((ID,), 1)
     assert {**root.roles, **m.make_root().roles} == root.roles
 
 
@@ -314,7 +314,7 @@ def roots(draw: st.DrawFn) -> Root:
     roles = {}
     for name in ("root", "config", "beacon"):
         ids = draw(st.lists(st.sampled_from(sorted(keys)), min_size=1, unique=True))
-        roles[name] = Role(tuple(ids), draw(st.integers(1, len(ids))))
+        roles[name] = KeyRole(tuple(ids), draw(st.integers(1, len(ids))))
     return Root(draw(numbers), draw(m.texts), keys, roles)
 
 

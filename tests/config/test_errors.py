@@ -59,7 +59,7 @@ def test_an_error_has_a_searchable_name_and_codes_of_the_contract(
     ("kind", "name", "status", "exit_code"),
     [
         (e.ConfigManagerError, "internal", 500, 1),
-        (e.Refused, "refused", 400, 1),
+        (e.Refusal, "refused", 400, 1),
         (e.MalformedRequest, "malformed-request", 400, 2),
         (e.InvalidName, "invalid-name", 400, 2),
         (e.NotAuthenticated, "not-authenticated", 401, 5),
@@ -151,7 +151,7 @@ def test_the_reason_of_a_group_is_the_first_of_the_kinds_asked_for() -> None:
     refused, start, other = e.NotFound("a"), e.PortTaken("b"), OSError("c")
     group = BaseExceptionGroup("", [other, BaseExceptionGroup("", [refused, start])])
     assert e.the_reason(group, e.ConfigManagerError) is refused
-    assert e.the_reason(group, e.StartError, e.Refused) is start
+    assert e.the_reason(group, e.StartError, e.Refusal) is start
     assert e.the_reason(group, e.DataDirInUse, OSError) is other
     assert e.the_reason(group, e.DataDirInUse) is group
     assert e.the_reason(group) is group

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from config_manager.config import wire
-from config_manager.config.documents import ConfigUpdate, Role, Root
+from config_manager.config.documents import ConfigUpdate, KeyRole, Root
 from config_manager.config.names import Mark
 from config_manager.config.trust import (
     Accepted,
@@ -293,7 +293,7 @@ def test_a_good_signature_after_a_bad_one_of_the_same_key_counts() -> None:
 
 def test_a_role_that_names_a_key_the_root_does_not_hold_is_not_signed_by_it() -> None:
     root = m.make_root()
-    missing = Role((m.key_id(m.STRANGER),), 1)
+    missing = KeyRole((m.key_id(m.STRANGER),), 1)
     hollow = replace(root, roles={**root.roles, "config": missing})
     assert reason_of(lambda: verify_config(signed(m.STRANGER), hollow)) == "unknown-key"
 

@@ -15,7 +15,7 @@ from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.root_chain import Link, RootChain
 from config_manager.client.state.identity import Identity
 from config_manager.config import wire
-from config_manager.config.documents import Beacon, ConfigUpdate, Role, Root, RootKey, Snapshot
+from config_manager.config.documents import Beacon, ConfigUpdate, KeyRole, Root, RootKey, Snapshot
 from config_manager.config.names import InstanceName
 from config_manager.config.trust import Seen
 from config_manager.config.wire import Envelope, Signature
@@ -39,7 +39,7 @@ def make_root(*, config_not_after: str | None = None, version: int = 1) -> Root:
     keys = {key_id(k): RootKey(k.verify_key.encode()) for k in (ROOT_KEY, BEACON_KEY)}
     keys[key_id(CONFIG_KEY)] = RootKey(CONFIG_KEY.verify_key.encode(), config_not_after)
     roles = {
-        name: Role((key_id(key),), 1)
+        name: KeyRole((key_id(key),), 1)
         for name, key in (("root", ROOT_KEY), ("config", CONFIG_KEY), ("beacon", BEACON_KEY))
     }
     return Root(version, "2026-01-01T00:00:00.000Z", keys, roles)

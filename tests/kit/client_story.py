@@ -21,11 +21,11 @@ from config_manager.client.rules.todo import (
     Change,
     Do,
     Keep,
-    Policy,
     PublishReceipt,
     Swap,
     Tell,
     TooStale,
+    TrialPolicy,
 )
 from config_manager.client.state.cache import Cache
 from config_manager.config import strict_json, wire
@@ -81,7 +81,7 @@ class Story:
             identity,
             Layers(model, "STT_WORKER_", environment=environment or {}),
             self._cache.load(),
-            policy=Policy(**policy),
+            policy=TrialPolicy(**policy),
             boot_seq=boot_seq,
             asks=asks,
             world=world,

@@ -14,8 +14,8 @@ from config_manager.config.documents import (
     Attempt,
     Beacon,
     ConfigUpdate,
+    KeyRole,
     Receipt,
-    Role,
     Root,
     RootKey,
     Running,
@@ -82,7 +82,7 @@ def make_root(
             for k in keys
         },
         {
-            name: Role(tuple(map(key_id, keys)), (thresholds or {}).get(name, 1))
+            name: KeyRole(tuple(map(key_id, keys)), (thresholds or {}).get(name, 1))
             for name, keys in roles.items()
         },
     )

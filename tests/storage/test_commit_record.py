@@ -15,7 +15,7 @@ from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
 from config_manager.config.enrolment import Enrolment
-from config_manager.config.errors import Refused
+from config_manager.config.errors import Refusal
 from config_manager.config.secret import Secret
 from config_manager.config.world import rfc3339
 from config_manager.storage.commit_record import (
@@ -62,7 +62,7 @@ from config_manager.storage.decisions.tokens import (
     NoteTokenUses,
     RevokeToken,
 )
-from config_manager.storage.state import Change, Committed, RegistryRow
+from config_manager.storage.state import Commit, Committed, RegistryRow
 from tests.kit import stores as m
 from tests.storage.test_state_codec import json_objects, json_values, texts
 
@@ -71,15 +71,15 @@ SIGN, SEAL = SigningKey(b"1" * 32), PrivateKey(b"2" * 32)
 ENROLMENT_TOKEN = "ab" * 32
 ADA = Administrator("ada", None, rfc3339(NOW), "id")
 
-Step = Callable[[Committed], Change]
+Step = Callable[[Committed], Commit]
 """Something that somebody does; raises Refused where it can't be done now."""
 
 
-def written(state: Committed, intent: Any, reason: str | None) -> Change:
+def written(state: Committed, intent: Any, reason: str | None) -> Commit:
     return m.decide(state, intent, reason=reason).change
 
 
-def administered(state: Committed, what: Administration[Any], reason: str | None) -> Change:
+def administered(state: Committed, what: Administration[Any], reason: str | None) -> Commit:
     return administrate(state, what.decide(state, NOW), replace(ADA, reason=reason))
 
 
@@ -90,17 +90,17 @@ def enrolling() -> Enrol:
     return Enrol(what, what.prove(bytes(SIGN)))
 
 
-def delivered(state: Committed, payload: str) -> Change:
+def delivered(state: Committed, payload: str) -> Commit:
     kept = KeepDelivery(devices(state)[0], Delivery(payload.encode(), {"pin": 1}, "f" * 64))
     return administered(state, kept, None)
 
 
-def forgotten(state: Committed, until: float) -> Change:
+def forgotten(state: Committed, until: float) -> Commit:
     rows = rows_after(state, "door", "attic", Forgotten("f" * 64, 1, 2, until))
     return administrate(state, Administered("instance.forget", {}, rows, None), ADA)
 
 
-def rotation_finished(state: Committed) -> Change:
+def rotation_finished(state: Committed) -> Commit:
     rotation = under_way(state)
     if rotation is None:
         raise IndexError
@@ -152,12 +152,12 @@ steps: st.SearchStrategy[Step] = st.one_of(
 stories = st.lists(st.tuples(steps, idempotency), max_size=12)
 
 
-def changes_of(story: Sequence[tuple[Step, Any]]) -> list[Change]:
-    state, made = m.empty(), list[Change]()
+def changes_of(story: Sequence[tuple[Step, Any]]) -> list[Commit]:
+    state, made = m.empty(), list[Commit]()
     for step, record in story:
         try:
             change = step(state)
-        except (Refused, IndexError):  # nobody enrolled; no rotation
+        except (Refusal, IndexError):  # nobody enrolled; no rotation
             continue
         made.append(replace(change, idempotency=record))
         state = change.after
@@ -185,14 +185,14 @@ EVERYTHING: tuple[Step, ...] = (
 )  # fmt: skip
 
 
-def everything() -> list[Change]:
+def everything() -> list[Commit]:
     """A change of each kind, one upon the other; each with an Idempotency-Key."""
     made = changes_of([(step, m.record("k", 1.5, b"\xff")) for step in EVERYTHING])
     assert len(made) == len(EVERYTHING)
     return made
 
 
-def same(one: Change, other: Change) -> None:
+def same(one: Commit, other: Commit) -> None:
     assert one == other
     assert repr(one) == repr(other)  # 1, 1.0 and True are equal, but not the same
 
@@ -211,15 +211,15 @@ def test_so_does_a_change_of_every_kind(number: int) -> None:
 
 
 def test_every_member_of_a_change_is_in_some_record() -> None:
-    """Who adds one to `Change` adds it to the record."""
+    """Who adds one to `Commit` adds it to the record."""
     unset = {
         field.name
-        for field in fields(Change)
+        for field in fields(Commit)
         if not any(getattr(change, field.name) for change in everything())
     }
     assert unset == set()
     members = {name for change in everything() for name in json.loads(encode(change))}
-    in_record = {field.name for field in fields(Change)} | {"v", "kind", "at"}
+    in_record = {field.name for field in fields(Commit)} | {"v", "kind", "at"}
     assert members == in_record
 
 

@@ -32,7 +32,7 @@ from config_manager.storage.decisions.terms import Precondition
 from config_manager.storage.keys.secret_box import SecretBox
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.state import (
-    Change,
+    Commit,
     Committed,
     HistoryQuery,
     KeyChange,
@@ -550,7 +550,7 @@ class Keeps:
         return Administered("thing.keep", {"key": self.key}, (row,), self.key, self.audited)
 
 
-def administer(hand: Hand, what: Keeps) -> Change:
+def administer(hand: Hand, what: Keeps) -> Commit:
     before = m.committed_in(hand.store)
     who = Administrator("ada", "because", "2027-01-15T08:00:00.000Z", "id")
     change = administrate(before, what.decide(before, 0.0), who)

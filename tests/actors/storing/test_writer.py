@@ -26,7 +26,7 @@ from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import SystemDisk, World
 from config_manager.storage.memory_store import MemoryStore
-from config_manager.storage.state import Change, HistoryPage, HistoryQuery, SealedSecret
+from config_manager.storage.state import Commit, HistoryPage, HistoryQuery, SealedSecret
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
 from tests.kit.asgi import TOKEN, Answer, Caller, on_disk, running, with_the_key
 from tests.kit.desk import MemoryBroker
@@ -428,7 +428,7 @@ class OneCallAtATime(MemoryStore):
     def probe(self) -> None:
         self._in_turn("probe", super().probe)
 
-    def stage(self, changes: Sequence[Change], *, wait: bool = True) -> None:
+    def stage(self, changes: Sequence[Commit], *, wait: bool = True) -> None:
         self._in_turn("stage", lambda: MemoryStore.stage(self, changes, wait=wait))
 
     def commit_staged(self) -> None:

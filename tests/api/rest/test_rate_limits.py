@@ -15,11 +15,11 @@ from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
 from config_manager.api.rest.limits import FAILED_LOGINS
-from config_manager.api.rest.rate_limits import Limiter, Policy, address_key
+from config_manager.api.rest.rate_limits import Limiter, RateLimit, address_key
 from tests.kit.asgi import Answer, Caller, running
 
 DOOR = "/api/v1/config/door"
-THREE_A_MINUTE = Policy("test", 3, 60)
+THREE_A_MINUTE = RateLimit("test", 3, 60)
 
 
 # ── counting ───────────────────────────────────────────────────────────────────────────────────

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from config_manager.client.model.precedence import Layers
 from config_manager.client.rules.instance import Instance
 from config_manager.client.rules.subscriber import Subscriber
-from config_manager.client.rules.todo import Policy, Swap
+from config_manager.client.rules.todo import Swap, TrialPolicy
 from config_manager.config import wire
 from config_manager.config.names import ServiceName
 from config_manager.config.wire import Envelope, Signature
@@ -112,7 +112,7 @@ class Target:
         identity = m.make_identity()
         self._instance = Instance(
             ServiceName(m.SERVICE), identity.instance, identity, self._layers, self._kept,
-            policy=Policy(bake_s=0.0), boot_seq=1, asks=False, world=World(clock=m.SetClock()),
+            policy=TrialPolicy(bake_s=0.0), boot_seq=1, asks=False, world=World(clock=m.SetClock()),
         )  # fmt: skip
         self._instance.start(0.0)
         self._instance.tick(0.0, m.WALL)

@@ -16,7 +16,7 @@ from config_manager.client.rules.root_chain import RootChain, follow_on, pin
 from config_manager.client.rules.set_aside import ROOT_MAY_FOLLOW_S
 from config_manager.client.rules.subscriber import Subscriber
 from config_manager.config import wire
-from config_manager.config.documents import Role
+from config_manager.config.documents import KeyRole
 from config_manager.config.names import Mark
 from config_manager.config.strict_json import MAX_INTEGER
 from config_manager.config.trust import Seen
@@ -492,7 +492,7 @@ def test_marks_of_keys_are_ranked_by_the_threshold() -> None:
         keys = (r.SECOND_CONFIG, r.THIRD_CONFIG)
         root = pin(r.root(1, config=keys, thresholds={"config": threshold})).root
         assert kept.under(root).seen == left
-    assert isinstance(root.roles["config"], Role)
+    assert isinstance(root.roles["config"], KeyRole)
 
 
 # ── withheld, or lost ──────────────────────────────────────────────────────────────────────────

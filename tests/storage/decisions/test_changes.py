@@ -20,7 +20,7 @@ from config_manager.config.documents import ConfigUpdate
 from config_manager.config.errors import (
     InvalidValues,
     NotFound,
-    Refused,
+    Refusal,
     RevisionConflict,
     TooLarge,
     UseSecrets,
@@ -652,7 +652,7 @@ def test_any_sequence_of_writes_keeps_the_invariants(sequence: list[Intent]) -> 
         before = list(state_codec.encode(state))
         try:
             decision = decide(state, intent)
-        except Refused:
+        except Refusal:
             assert list(state_codec.encode(state)) == before
             continue
         change = decision.change

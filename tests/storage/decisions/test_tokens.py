@@ -26,13 +26,13 @@ from config_manager.storage.decisions.tokens import (
     make_token,
     tokens,
 )
-from config_manager.storage.state import Change, Committed
+from config_manager.storage.state import Commit, Committed
 from tests.kit.stores import START, Counting, empty
 
 WHO = Administrator("ada", None, rfc3339(START), "id")
 
 
-def change(state: Committed, what: Administration[Any], now: float = START) -> Change:
+def change(state: Committed, what: Administration[Any], now: float = START) -> Commit:
     return administrate(state, what.decide(state, now), WHO)
 
 

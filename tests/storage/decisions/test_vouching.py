@@ -150,14 +150,14 @@ INTENTS = st.one_of(
 def test_no_sequence_of_writes_is_foreign_and_the_replay_is_what_is_there(
     intents: list[Intent],
 ) -> None:
-    from config_manager.config.errors import Refused
+    from config_manager.config.errors import Refusal
 
     memory = MemoryStore(m.FIRST_EPOCH, VOUCHING)
     hand = Hand(memory)
     for intent in intents:
         try:
             hand.write(intent)
-        except Refused:
+        except Refusal:
             continue
     judgement = judged(memory)
     assert judgement.not_audited == ()

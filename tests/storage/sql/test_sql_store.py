@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config_manager.config.catalogue import Catalogue
-from config_manager.config.errors import DatabaseUnopenable, Refused, RevisionConflict
+from config_manager.config.errors import DatabaseUnopenable, Refusal, RevisionConflict
 from config_manager.config.secret import Secret
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.intents import Delete, Intent, NewEpoch, Patch, Put, SetSecret
@@ -26,7 +26,7 @@ from config_manager.storage.decisions.terms import Precondition
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.sql import database
 from config_manager.storage.sql.sql_store import SqlStore
-from config_manager.storage.state import Change, HistoryQuery
+from config_manager.storage.state import Commit, HistoryQuery
 from config_manager.storage.store import DatabaseBusy, DatabaseUnavailable, DiskFull, Odd, Store
 from tests.kit import stores as m
 from tests.kit.stores import DB_KEY, Hand
@@ -138,7 +138,7 @@ def test_a_batch_whose_last_write_can_not_be_stored_leaves_none_of_it(
     before = m.committed_in(store)
     first = hand.decide(before, Put(service="a", values={})).change
     last = hand.decide(first.after, Put(service="b", values={})).change
-    broken = Change(
+    broken = Commit(
         last.before, last.after, last.services, last.history, first.audit, None
     )  # its audit row is there already
     with pytest.raises(DatabaseUnavailable):
@@ -556,7 +556,7 @@ def test_no_sequence_of_writes_tells_the_two_stores_apart(
             for hand in hands:
                 try:
                     state = hand.write(intent).change.after
-                except Refused:
+                except Refusal:
                     continue
                 if confirm:
                     hand.store.mark_confirmed([("a", state.revision - 1), ("b", state.revision)])
