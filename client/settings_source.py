@@ -27,9 +27,10 @@ from pydantic_settings import (
 
 from config_manager.client.drivers import env_file
 from config_manager.client.drivers.env_file import Lines
-from config_manager.client.drivers.log import say, say_older_taken
+from config_manager.client.drivers.event_log import say_older_taken
 from config_manager.client.drivers.opening import default_state_dir
 from config_manager.client.model.guarded import attempt
+from config_manager.client.model.log import say
 from config_manager.client.model.spelling import Key, delivered_names, taken_under
 from config_manager.client.rules.deliveries import Deliveries
 from config_manager.client.state.cache import Cache, KeptBroken

@@ -18,9 +18,10 @@ from pydantic import BaseModel
 
 from config_manager.client.drivers.background import Outcome, Work, Worker
 from config_manager.client.drivers.callbacks import check_answer
+from config_manager.client.drivers.event_log import OnceAMinute, say_event
 from config_manager.client.drivers.live_config import LoopEvent, Wakeup
-from config_manager.client.drivers.log import OnceAMinute, say, say_event
 from config_manager.client.drivers.opening import ABSENT_GRACE_S, Prepared
+from config_manager.client.model.log import say
 from config_manager.client.rules.events import Event
 from config_manager.client.rules.todo import (
     Call,

@@ -26,8 +26,9 @@ from pydantic import BaseModel
 
 from config_manager.client.drivers import env_file
 from config_manager.client.drivers.background import Worker
-from config_manager.client.drivers.log import say, say_older_taken
+from config_manager.client.drivers.event_log import say_older_taken
 from config_manager.client.model.judging import DoesNotFit
+from config_manager.client.model.log import say
 from config_manager.client.model.misspelt import say_unknown
 from config_manager.client.model.overrides import prefix_of
 from config_manager.client.model.precedence import Layers

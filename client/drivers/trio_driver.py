@@ -31,8 +31,8 @@ from config_manager.client.drivers.callbacks import check_runs
 from config_manager.client.drivers.driver import FAREWELL_S, TICK_S, Apply, Driver, Listener
 from config_manager.client.drivers.follower import Anything, Follower
 from config_manager.client.drivers.live_config import LiveConfig
-from config_manager.client.drivers.log import say
 from config_manager.client.drivers.opening import OptionArguments, Options, Prepared, prepare
+from config_manager.client.model.log import say
 from config_manager.client.model.words import leaves_of
 from config_manager.client.rules.todo import Change
 from config_manager.config.errors import ConfigurationStale

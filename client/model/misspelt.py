@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pydantic import BaseModel
 
 from config_manager.client.drivers.env_file import OURS, Lines
-from config_manager.client.drivers.log import say
+from config_manager.client.model.log import say
 from config_manager.client.model.validating import has_own_sources
 
 # what Kubernetes and Docker tell of a service of that name

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from config_manager.client.drivers.log import say
+from config_manager.client.model.log import say
 from config_manager.client.state import places
 from config_manager.config.files import open_lock
 

@@ -738,7 +738,7 @@ def test_a_group_that_cannot_be_walked_or_is_very_deep_is_a_refusal() -> None:
 
 
 def test_no_words_begin_a_line_of_the_log_or_turn_one(caplog: pytest.LogCaptureFixture) -> None:
-    from config_manager.client.drivers.log import say
+    from config_manager.client.model.log import say
 
     say(logging.ERROR, "refused", detail="x\nERROR config_manager.client applied revision=99\r")
     assert [line for line in caplog.messages[0].split("\n") if line.startswith("ERROR")] == []
