@@ -21,7 +21,7 @@ from config_manager.client.drivers.asyncio_connection import (
     Will,
     connect_with_aiomqtt,
 )
-from config_manager.client.drivers.background import Outcome, Work, Worker, run_in
+from config_manager.client.drivers.background import Result, Work, Worker, run_in
 from config_manager.client.drivers.brokers import parse_addresses
 from config_manager.client.drivers.callbacks import check_runs
 from config_manager.client.drivers.driver import FAREWELL_S, TICK_S, Apply, Driver
@@ -215,7 +215,7 @@ class _Driver(Driver[M]):
             async with asyncio.timeout(seconds):
                 await wait()
 
-    async def _on_disk(self, work: Work) -> Outcome:
+    async def _on_disk(self, work: Work) -> Result:
         return await run_in(self._disk, work)
 
     def _start_call(self, change: Change[M]) -> None:

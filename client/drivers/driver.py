@@ -16,10 +16,10 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar, assert_never
 
 from pydantic import BaseModel
 
-from config_manager.client.drivers.background import Outcome, Work, Worker
+from config_manager.client.drivers.background import Result, Work, Worker
 from config_manager.client.drivers.callbacks import check_answer
 from config_manager.client.drivers.event_log import OnceAMinute, say_event
-from config_manager.client.drivers.live_config import LoopEvent, Wakeup
+from config_manager.client.drivers.loops import LoopEvent, Wakeup
 from config_manager.client.drivers.opening import ABSENT_GRACE_S, Prepared
 from config_manager.client.model.log import say
 from config_manager.client.rules.events import Event
@@ -111,7 +111,7 @@ class Driver(ABC, Generic[M]):
         """Await it, and cancel it after so many seconds."""
 
     @abstractmethod
-    async def _on_disk(self, work: Work) -> Outcome:
+    async def _on_disk(self, work: Work) -> Result:
         """What comes of this in the disk's thread. Cancelled, it leaves the work to itself."""
 
     @abstractmethod
@@ -263,8 +263,8 @@ class Driver(ABC, Generic[M]):
         elif self._disk.is_idle:
             self._disk.submit(self._prepared.boots.take_next_if_overtaken, self._note_boot)
 
-    def _note_boot(self, outcome: Outcome) -> None:
-        self._next_boot = outcome.value
+    def _note_boot(self, result: Result) -> None:
+        self._next_boot = result.value
 
     # ── brokers ────────────────────────────────────────────────────────────────────────────────
 

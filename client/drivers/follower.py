@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import trio
 from pydantic import BaseModel, ConfigDict
 
-from config_manager.client.drivers.live_config import Wakeup
+from config_manager.client.drivers.loops import Wakeup
 from config_manager.client.rules.events import Applied, Event, News
 from config_manager.client.rules.todo import Change
 from config_manager.config.secret import Secret

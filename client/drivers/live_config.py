@@ -6,11 +6,12 @@ import logging
 import os
 from collections import Counter, deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 from weakref import WeakSet
 
 from pydantic import BaseModel
 
+from config_manager.client.drivers.loops import LoopEvent, Wakeup
 from config_manager.client.model.log import say
 from config_manager.client.model.words import spelt
 from config_manager.config.errors import ConfigurationStale, ForkedAway
@@ -26,29 +27,6 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 
 UNREAD_CHANGES = 256
-
-
-class LoopEvent(Protocol):
-    """What `trio.Event` and `asyncio.Event` have in common."""
-
-    def set(self) -> None: ...
-
-    async def wait(self) -> object: ...
-
-
-class Wakeup:
-    """Wakes everyone who waits, each time that there is something new."""
-
-    def __init__(self, new_event: Callable[[], LoopEvent]) -> None:
-        self._new_event = new_event
-        self._next = new_event()
-
-    def wake(self) -> None:
-        self._next.set()
-        self._next = self._new_event()
-
-    async def wait(self) -> None:
-        await self._next.wait()
 
 
 class Changes(Generic[M]):

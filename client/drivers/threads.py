@@ -76,7 +76,8 @@ class Config(Generic[M]):
             check_plain(apply, "apply")
         self._model = model
         self._options = options
-        self._seams: dict[str, Any] = {"connect": connect, "world": world}
+        self._connect = connect
+        self._world = world
         self._apply = apply
         self._callbacks: list[Callable[[Change[M]], None]] = []
         self._thread: threading.Thread | None = None
@@ -296,7 +297,11 @@ class Config(Generic[M]):
         telling: asyncio.Task[None] | None = None
         try:
             async with open_config(
-                self._model, apply=apply, **self._seams, **self._options
+                self._model,
+                apply=apply,
+                connect=self._connect,
+                world=self._world,
+                **self._options,
             ) as config:
                 telling = asyncio.create_task(self._tell_listeners(config))
                 await asyncio.sleep(0)  # it listens before anything can change
@@ -315,13 +320,13 @@ class Config(Generic[M]):
                 await telling  # the configuration is closed, and with it what this reads
 
     async def _apply_in(self, asks: Worker, change: Change[M]) -> None:
-        outcome = await run_in(asks, partial(self._ask, change))
-        if isinstance(outcome.error, Exception) and not isinstance(outcome.error, StopIteration):
-            raise outcome.error
+        result = await run_in(asks, partial(self._ask, change))
+        if isinstance(result.error, Exception) and not isinstance(result.error, StopIteration):
+            raise result.error
         if (
-            outcome.error is not None
+            result.error is not None
         ):  # what a coroutine can't raise, or what would end the driver's thread
-            raise RuntimeError(_why_not(outcome.error)) from outcome.error
+            raise RuntimeError(_why_not(result.error)) from result.error
 
     def _ask(self, change: Change[M]) -> None:
         assert self._apply is not None

@@ -26,7 +26,7 @@ from typing import (
 import trio
 from pydantic import BaseModel
 
-from config_manager.client.drivers.background import Outcome, Work, Worker, run_under_trio
+from config_manager.client.drivers.background import Result, Work, Worker, run_in
 from config_manager.client.drivers.callbacks import check_runs
 from config_manager.client.drivers.driver import FAREWELL_S, TICK_S, Apply, Driver, Listener
 from config_manager.client.drivers.follower import Anything, Follower
@@ -234,8 +234,8 @@ class _Driver(Driver[M]):
         with trio.move_on_after(seconds):
             await wait()
 
-    async def _on_disk(self, work: Work) -> Outcome:
-        return await run_under_trio(self._disk, work)
+    async def _on_disk(self, work: Work) -> Result:
+        return await run_in(self._disk, work)
 
     def _start_call(self, change: Change[M]) -> None:
         self._nursery.start_soon(self._call, change)
