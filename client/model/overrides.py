@@ -46,14 +46,13 @@ def prefix_of(model: type[BaseModel], service: str) -> str:
 def read_overrides(
     model: type[BaseModel],
     prefix: str,
-    *,
     environment: Mapping[str, str],
-    env_file: Mapping[str, str | None] | None = None,
+    env_file: Mapping[str, str | None],
 ) -> dict[str, Override]:
     """By key; the environment wins. Raises SettingsInvalid, naming the variable, where a text does not
     fit its key."""
     upper_environment = {name.upper(): value for name, value in environment.items()}
-    upper_file = {name.upper(): value for name, value in (env_file or {}).items()}
+    upper_file = {name.upper(): value for name, value in env_file.items()}
     found: dict[str, _Read] = {}
     for key, info in model.model_fields.items():
         name = (prefix + key).upper()

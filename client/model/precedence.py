@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from config_manager.client.model.freezing import freeze
 from config_manager.client.model.guarded import attempt
 from config_manager.client.model.judging import judging
-from config_manager.client.model.overrides import Override, laid_over, read_overrides
+from config_manager.client.model.overrides import Override, laid_over
 from config_manager.client.model.type_walk import types_within
 from config_manager.client.model.validating import Validator, has_own_sources, keys_of, value_of
 from config_manager.client.model.words import MASK, Secrets, secrets_in, texts_in
@@ -146,28 +146,15 @@ class Layers(Generic[M]):
     def __init__(
         self,
         model: type[M],
-        prefix: str,
-        *,
-        environment: Mapping[str, str],
-        env_file: Mapping[str, str | None] | None = None,
+        overrides: Mapping[str, Override] | None = None,
+        beneath: Mapping[str, Override] | None = None,
     ) -> None:
-        """Raises SettingsInvalid, naming the variable, if an override does not fit its key."""
+        """By key. overrides: of the environment and `.env`. beneath: of secret files."""
         self.model = model
         self._validator = Validator(model)
         self._has_own_sources = has_own_sources(model)
-        self._beneath: Mapping[str, Override] = {}
-        if self._has_own_sources:
-            from config_manager.client.model.own_sources import (
-                read_own,  # it needs pydantic-settings
-            )
-
-            self._overrides, self._beneath = read_own(
-                model, prefix, environment=environment, env_file=env_file
-            )
-        else:
-            self._overrides = read_overrides(
-                model, prefix, environment=environment, env_file=env_file
-            )
+        self._overrides = overrides or {}
+        self._beneath = beneath or {}
         self._secret_keys = {
             key for key, info in model.model_fields.items() if _holds_secrets(info.annotation)
         }

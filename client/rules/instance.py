@@ -33,6 +33,7 @@ from config_manager.client.rules.events import (
     Stale,
 )
 from config_manager.client.rules.freshness import Overdue
+from config_manager.client.rules.identity import Identity
 from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.receipts import Account
 from config_manager.client.rules.root_chain import RootChain
@@ -48,7 +49,6 @@ from config_manager.client.rules.todo import (
     TrialPolicy,
 )
 from config_manager.client.rules.trial import died_in_words
-from config_manager.client.state.identity import Identity
 from config_manager.config import wire
 from config_manager.config.documents import Receipt
 from config_manager.config.names import InstanceName, ServiceName

@@ -34,6 +34,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from config_manager.client.drivers.opening import read_layers
 from config_manager.client.model import quoted
 from config_manager.client.model.judging import DoesNotFit
 from config_manager.client.model.overrides import env_prefix
@@ -57,7 +58,7 @@ class Settings(BaseModel):
 def layers(
     environment: dict[str, str] | None = None, env_file: dict[str, str | None] | None = None
 ) -> Layers[Settings]:
-    return Layers(Settings, "STT_WORKER_", environment=environment or {}, env_file=env_file)
+    return read_layers(Settings, "STT_WORKER_", environment=environment or {}, env_file=env_file)
 
 
 def delivered(*defaulted: str, **config: Any) -> Any:
@@ -147,7 +148,7 @@ def test_overrides_are_names_sorted_from_both_places() -> None:
 
 
 def test_an_empty_prefix_takes_the_bare_key() -> None:
-    bare = Layers(Settings, "", environment={"VAD_THRESHOLD": "0.9"})
+    bare = read_layers(Settings, "", environment={"VAD_THRESHOLD": "0.9"})
     assert threshold(bare.effective(None)) == (0.9, "environment")
     assert env_prefix("stt-worker") == "STT_WORKER_"
 
@@ -183,7 +184,7 @@ def test_a_model_that_is_frozen_already_is_taken_as_it_is() -> None:
         model_config = ConfigDict(frozen=True)
         n: int = 0
 
-    values = Layers(Frozen, "X_", environment={}).effective(delivered(n=3)).values
+    values = read_layers(Frozen, "X_", environment={}).effective(delivered(n=3)).values
     assert type(values) is Frozen
 
 
@@ -199,7 +200,9 @@ def test_validators_and_methods_of_the_model_come_along() -> None:
         def tripled(self) -> int:
             return 3 * self.n
 
-    assert Layers(Clever, "X_", environment={}).effective(delivered(n=2)).values.tripled() == 12
+    assert (
+        read_layers(Clever, "X_", environment={}).effective(delivered(n=2)).values.tripled() == 12
+    )
 
 
 class Judging(BaseModel):
@@ -212,11 +215,13 @@ class Judging(BaseModel):
 
 
 def test_defaults_that_are_judged_need_be_no_json() -> None:
-    values = Layers(Judging, "S_", environment={}).effective(delivered(day="2026-02-01")).values
+    values = (
+        read_layers(Judging, "S_", environment={}).effective(delivered(day="2026-02-01")).values
+    )
     assert (values.where, values.day) == (pathlib.Path("models"), dt.date(2026, 2, 1))
     assert values.model_fields_set == {"day"}
     with pytest.raises(DoesNotFit, match="^day: "):  # as strict as its author wanted it
-        Layers(Judging, "S_", environment={}).effective(delivered(day=5, token="x"))
+        read_layers(Judging, "S_", environment={}).effective(delivered(day=5, token="x"))
 
 
 def test_a_validator_that_changes_what_it_gets_changes_nothing_that_was_delivered() -> None:
@@ -230,7 +235,7 @@ def test_a_validator_that_changes_what_it_gets_changes_nothing_that_was_delivere
             tags.append("mine")
             return tags
 
-    layers = Layers(Greedy, "S_", environment={})
+    layers = read_layers(Greedy, "S_", environment={})
     update = delivered(tags=["a"])
     for _ in range(2):
         assert layers.effective(update).values.tags == ["a", "mine"]
@@ -302,7 +307,7 @@ def test_every_kind_of_field_is_read_from_a_variable(
 ) -> None:
     made = create_model("Made", x=(kind, None), __config__=ConfigDict(strict=strict))
     for environment, env_file in (({"S_X": text}, None), ({}, {"S_X": text})):
-        layered = Layers[Any](made, "S_", environment=environment, env_file=env_file)
+        layered: Layers[Any] = read_layers(made, "S_", environment=environment, env_file=env_file)
         read = layered.effective(None).values.x
         assert read == value
         assert isinstance(read, type(value))
@@ -327,7 +332,7 @@ def test_every_kind_of_field_is_read_from_a_variable(
 def test_a_variable_that_does_not_fit_stops_the_start_and_is_named(kind: Any, text: str) -> None:
     made = create_model("Made", x=(kind, None))
     with pytest.raises(SettingsInvalid, match="^S_X: "):
-        Layers(made, "S_", environment={"S_X": text})
+        read_layers(made, "S_", environment={"S_X": text})
 
 
 # ── what does not fit ──────────────────────────────────────────────────────────────────────────
@@ -387,7 +392,7 @@ UNFIT: list[tuple[Any, Any]] = [
 def test_what_does_not_fit_names_the_key_and_never_the_value(kind: Any, value: Any) -> None:
     made = create_model("Made", x=(kind, ...))
     with pytest.raises(DoesNotFit, match=r"^x[:.]") as caught:
-        Layers(made, "S_", environment={}).effective(delivered(x=value))
+        read_layers(made, "S_", environment={}).effective(delivered(x=value))
     assert SECRET not in str(caught.value)
 
 
@@ -403,7 +408,7 @@ def test_a_validators_own_words_are_passed_on_without_the_value(
     config: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(DoesNotFit) as caught:
-        Layers(Loose, "S_", environment={}).effective(delivered(**config))
+        read_layers(Loose, "S_", environment={}).effective(delivered(**config))
     assert str(caught.value) == said
 
 
@@ -428,7 +433,7 @@ class Wordy(BaseModel):
 
 def words_about(**config: Any) -> str:
     with pytest.raises(DoesNotFit) as caught:
-        Layers(Wordy, "S_", environment={}).effective(delivered(**config))
+        read_layers(Wordy, "S_", environment={}).effective(delivered(**config))
     return str(caught.value)
 
 
@@ -487,7 +492,7 @@ def test_no_more_errors_are_put_in_words_than_are_read(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(quoted, "without", without)
     with pytest.raises(DoesNotFit):
-        Layers(Many, "S_", environment={}).effective(delivered(numbers=[1] * 5_000))
+        read_layers(Many, "S_", environment={}).effective(delivered(numbers=[1] * 5_000))
     assert 1 <= len(asked) <= MOST_READ / 1_000 + 1
 
 
@@ -501,7 +506,7 @@ def test_a_required_key_that_nobody_gave_is_named() -> None:
     class Needy(BaseModel):
         url: str
 
-    needy = Layers(Needy, "S_", environment={})
+    needy = read_layers(Needy, "S_", environment={})
     with pytest.raises(DoesNotFit, match=r"^url: Field required$"):
         needy.effective(None)
     assert needy.effective(delivered(url="x")).values.url == "x"
@@ -532,7 +537,7 @@ def test_for_any_layers_the_winner_of_every_key_is_the_documented_one(
     anything: bool,
 ) -> None:
     fields: dict[str, Any] = {key: (int, -index) for index, key in enumerate(keys)}
-    read: Layers[Any] = Layers(
+    read: Layers[Any] = read_layers(
         create_model("Made", **fields),
         "S_",
         environment={f"S_{key.upper()}": str(value) for key, value in environment.items()},
@@ -575,23 +580,23 @@ def test_a_field_with_an_alias_goes_by_its_own_name_too_and_is_explained(
     model: type[Aliased], names: tuple[str, str]
 ) -> None:
     update = m.make_update(6, config=dict(zip(names, ("base", 3), strict=True)))
-    delivered = Layers(model, "P_", environment={}).effective(update)
+    delivered = read_layers(model, "P_", environment={}).effective(update)
     assert (delivered.values.whisper_model, delivered.values.n) == ("base", 3)
     assert delivered.explanations["n"].origin == "delivered"
-    overridden = Layers(model, "P_", environment={"P_N": "4"}).effective(update)
+    overridden = read_layers(model, "P_", environment={"P_N": "4"}).effective(update)
     assert (overridden.values.whisper_model, overridden.values.n) == ("base", 4)
     assert overridden.explanations["n"].shadowed == 3
 
 
 def test_what_the_server_filled_in_under_an_alias_counts_as_not_delivered() -> None:
     update = m.make_update(6, config={"whisperModel": "base"}, defaulted=("whisperModel",))
-    effective = Layers(Aliased, "P_", environment={}).effective(update)
+    effective = read_layers(Aliased, "P_", environment={}).effective(update)
     assert effective.values.whisper_model == "tiny"
     assert effective.explanations["whisper_model"].server_default == "base"
 
 
 def test_current_may_be_sent_to_another_process() -> None:
-    current = Layers(Settings, "P_", environment={}).effective(None).values
+    current = read_layers(Settings, "P_", environment={}).effective(None).values
     received = pickle.loads(pickle.dumps(current))
     assert received == current
     assert isinstance(received, Settings)
@@ -617,7 +622,7 @@ class Speaking(BaseModel):
 def test_models_within_the_configuration_are_immutable_too() -> None:
     one = {"pitch": 2.0}
     delivered = {"voice": one, "voices": [one], "by_name": {"a": one}, "pair": [one]}
-    layers = Layers(Speaking, "", environment={})
+    layers = read_layers(Speaking, "", environment={})
     values = layers.effective(m.make_update(1, config=delivered)).values
     for voice in (values.voice, values.voices[0], values.by_name["a"], values.pair[0]):
         assert isinstance(voice, Voice)

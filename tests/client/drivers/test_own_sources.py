@@ -27,6 +27,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from config_manager.client.drivers.opening import read_layers
 from config_manager.client.model.overrides import prefix_of
 from config_manager.client.model.precedence import Effective, Layers
 from config_manager.client.settings_source import delivered
@@ -76,7 +77,7 @@ def effective(
     prefix: str | None = None,
 ) -> Effective[Any]:
     first = prefix_of(model, "stt-worker") if prefix is None else prefix
-    layers: Layers[Any] = Layers(model, first, environment=environment or {}, env_file=lines)
+    layers: Layers[Any] = read_layers(model, first, environment=environment or {}, env_file=lines)
     return layers.effective(m.make_update(7, config=config) if config is not None else None)
 
 

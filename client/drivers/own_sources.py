@@ -23,7 +23,6 @@ from pydantic_settings import (
 )
 from pydantic_settings.sources.utils import parse_env_vars
 
-from config_manager.client.drivers.env_file import OURS, Lines
 from config_manager.client.model.complaints import Complaints
 from config_manager.client.model.guarded import attempt
 from config_manager.client.model.judging import DoesNotFit, judging
@@ -38,6 +37,7 @@ from config_manager.client.model.plain import plain
 from config_manager.client.model.spelling import Key, taken_under
 from config_manager.client.model.words import Secrets
 from config_manager.client.settings_source import DeliveredSource
+from config_manager.client.state.env_file import OURS, Lines
 from config_manager.config import strict_json
 from config_manager.config.errors import SettingsInvalid
 
@@ -61,14 +61,13 @@ class Own(NamedTuple):
 def read_own(
     model: type[BaseModel],
     prefix: str,
-    *,
     environment: Mapping[str, str],
-    env_file: Lines | None = None,
+    env_file: Lines,
 ) -> Own:
     """By key. Raises SettingsInvalid: a variable does not fit, or a source can't be honoured."""
     above: dict[str, Override] = {}
     beneath: dict[str, Override] = {}
-    for source in reversed(_sources(model, prefix, environment, env_file or {})):
+    for source in reversed(_sources(model, prefix, environment, env_file)):
         layer = beneath if source.place == "secret file" else above
         for key, override in source.overrides().items():
             value = override.value
