@@ -18,7 +18,7 @@ from typing import Generic, Literal, TypeVar, assert_never
 from pydantic import BaseModel
 
 from config_manager.client.model.judging import DoesNotFit
-from config_manager.client.model.precedence import Effective, Layers
+from config_manager.client.model.precedence import Layers, Merged
 from config_manager.client.rules.deciding import Deciding
 from config_manager.client.rules.deliveries import Deliveries
 from config_manager.client.rules.events import (
@@ -94,7 +94,7 @@ class Instance(Generic[M]):
             identity.roots,
         )
         try:
-            before_any = layers.effective(None)
+            before_any = layers.merge(None)
         except DoesNotFit as error:
             if not (requires and error.only_lacks):
                 raise
@@ -118,7 +118,7 @@ class Instance(Generic[M]):
     # ── what can be asked ──────────────────────────────────────────────────────────────────────
 
     @property
-    def effective(self) -> Effective[M]:
+    def effective(self) -> Merged[M]:
         return self._account.effective
 
     @property

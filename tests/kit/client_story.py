@@ -13,7 +13,7 @@ from nacl.signing import VerifyKey
 from pydantic import BaseModel, Field
 
 from config_manager.client.drivers.opening import read_layers
-from config_manager.client.model.precedence import Effective
+from config_manager.client.model.precedence import Merged
 from config_manager.client.rules.events import Event, Refused
 from config_manager.client.rules.instance import Instance
 from config_manager.client.rules.kept import Kept
@@ -87,7 +87,7 @@ class Story:
             asks=asks,
             world=world,
         )
-        self.current: Effective[Any] = self.instance.effective
+        self.current: Merged[Any] = self.instance.effective
         self._do(self.instance.start(self.now))
         if opened:
             self.instance.opened()

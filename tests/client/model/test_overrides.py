@@ -27,7 +27,7 @@ SECRET = "hunter2-hunter2"
 
 
 def read(model: type[BaseModel], **variables: str) -> Any:
-    return read_layers(model, "S_", environment=variables).effective(None).values
+    return read_layers(model, "S_", environment=variables).merge(None).values
 
 
 def refusal(model: type[BaseModel], **variables: str) -> str:
@@ -58,7 +58,7 @@ def test_a_text_that_only_the_models_own_validator_takes_is_taken() -> None:
     assert read(Hosts, S_HOSTS="a,b").hosts == ["a", "b"]
     assert read(Hosts, S_HOSTS='["a","b"]', S_PORT="5") == Hosts(hosts=["a", "b"], port=5)
     layers = read_layers(Hosts, "S_", environment={"S_HOSTS": "a,b"})
-    assert layers.effective(None).overrides == ("hosts",)
+    assert layers.merge(None).overrides == ("hosts",)
 
 
 def length(value: Any) -> Any:

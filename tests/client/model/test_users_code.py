@@ -233,7 +233,7 @@ def test_the_key_is_named_and_only_the_errors_type_for_its_words_may_hold_values
     for kind in (fields_validator, before, after, wrapped, nested):
         model = kind(KeyError(SECRET))
         with pytest.raises(DoesNotFit) as caught:
-            read_layers(model, "P_", environment={}).effective(m.make_update(6, config={"n": 6}))
+            read_layers(model, "P_", environment={}).merge(m.make_update(6, config={"n": 6}))
         key = "inner" if kind is nested else "n"
         assert str(caught.value) == f"{key}: KeyError"
 
@@ -371,9 +371,7 @@ class Assigning(BaseModel):
 
 
 def effective(model: type[BaseModel], **config: Any) -> Any:
-    return (
-        read_layers(model, "P_", environment={}).effective(m.make_update(6, config=config)).values
-    )
+    return read_layers(model, "P_", environment={}).merge(m.make_update(6, config=config)).values
 
 
 def test_validators_that_assign_work_and_what_comes_out_is_immutable() -> None:
@@ -694,7 +692,7 @@ def test_secrets_are_hidden_in_whatever_structure_they_are() -> None:
 def test_explain_shows_no_secret_that_an_override_shadows() -> None:
     layers = read_layers(Guarded, "P_", environment={"P_PASSWORD": SECRET, "P_DEEP": "[]"})
     update = m.make_update(6, config={"password": "hunter2plain", "deep": [{"a": "hunter3"}]})
-    explanations = layers.effective(update).explanations
+    explanations = layers.merge(update).explanations
     for key in ("password", "deep"):
         assert explanations[key].shadowed == MASK
         assert "hunter" not in f"{explanations[key]} {explanations[key]!r}"
