@@ -31,9 +31,9 @@ from bench.contenders import AUTH, PATH, SERVICE, Yard, values
 from bench.figures import Figure, at_most, median
 from config_manager.client.model.precedence import Layers
 from config_manager.client.rules import root_chain
+from config_manager.client.rules.identity import Identity
 from config_manager.client.rules.instance import Instance
 from config_manager.client.rules.todo import PublishReceipt, Swap, TrialPolicy
-from config_manager.client.state.identity import Identity
 from config_manager.config.names import InstanceName, ServiceName
 from config_manager.config.services.stt_worker import SttSettings
 from config_manager.config.world import World
@@ -88,7 +88,7 @@ class _Live:
 
 
 def _make(root: bytes, service: str, count: int, world: World) -> Iterator[Instance[SttSettings]]:
-    layers = Layers(SttSettings, "UNSET_", environment={})
+    layers = Layers(SttSettings)
     chain = (root_chain.pin(root, world.clock.now()),)
     for number in range(count):
         name = InstanceName(f"live-{os.getpid()}-{number}")

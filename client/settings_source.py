@@ -25,18 +25,16 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
 )
 
-from config_manager.client.drivers import env_file
-from config_manager.client.drivers.env_file import Lines
-from config_manager.client.drivers.event_log import say_older_taken
-from config_manager.client.drivers.opening import default_state_dir
 from config_manager.client.model.guarded import attempt
-from config_manager.client.model.log import say
 from config_manager.client.model.spelling import Key, delivered_names, taken_under
 from config_manager.client.rules.deliveries import Deliveries
+from config_manager.client.state import env_file
 from config_manager.client.state.cache import Cache, KeptBroken
 from config_manager.client.state.claim import Onlooker
+from config_manager.client.state.env_file import Lines
 from config_manager.client.state.identity import load_identity
-from config_manager.client.state.places import expanded
+from config_manager.client.state.log import say
+from config_manager.client.state.places import default_state_dir, expanded
 from config_manager.config import strict_json
 from config_manager.config.errors import SettingsInvalid, StartError
 from config_manager.config.names import parse_instance, parse_service
@@ -191,8 +189,7 @@ def _read(directory: Path, service: str, instance: str | None, world: World) -> 
     if kept is None or kept.to_start_with is None:
         return {}
     update, _ = kept.to_start_with
-    if cache.is_the_one_before is not None:
-        say_older_taken(service, kept.to_start_with, cache.is_the_one_before)
+    cache.say_if_older(kept)
     # what the server only filled in is the server's default: the service has its own
     values = {k: v for k, v in update.config.items() if k not in update.defaulted}
     own_name = parse_instance(instance) if instance else identity.instance

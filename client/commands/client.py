@@ -40,7 +40,7 @@ def _or_in_env_file(context: click.Context, option: click.Parameter, value: str 
     """A variable of ours that the environment does not have may stand in `.env`."""
     if value:
         return value
-    from config_manager.client.drivers import env_file
+    from config_manager.client.state import env_file
 
     said = env_file.ours_in({}, env_file.read(env_file.USUAL, is_named=False))
     found = said.get(str(cast("click.Option", option).envvar))

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from config_manager.client.commands.formats import fill_in, to_environment
-from config_manager.client.model.log import say
 from config_manager.client.rules.events import Applied
+from config_manager.client.state.log import say
 from config_manager.config.errors import SettingsInvalid
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World

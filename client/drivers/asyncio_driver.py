@@ -27,8 +27,8 @@ from config_manager.client.drivers.callbacks import check_runs
 from config_manager.client.drivers.driver import FAREWELL_S, TICK_S, Apply, Driver
 from config_manager.client.drivers.live_config import LiveConfig
 from config_manager.client.drivers.opening import OptionArguments, Options, Prepared, prepare
-from config_manager.client.model.log import say
 from config_manager.client.rules.todo import Change
+from config_manager.client.state.log import say
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.world import World

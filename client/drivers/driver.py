@@ -21,7 +21,6 @@ from config_manager.client.drivers.callbacks import check_answer
 from config_manager.client.drivers.event_log import OnceAMinute, say_event
 from config_manager.client.drivers.loops import LoopEvent, Wakeup
 from config_manager.client.drivers.opening import ABSENT_GRACE_S, Prepared
-from config_manager.client.model.log import say
 from config_manager.client.rules.events import Event
 from config_manager.client.rules.todo import (
     Call,
@@ -35,6 +34,7 @@ from config_manager.client.rules.todo import (
     TooStale,
     Written,
 )
+from config_manager.client.state.log import say
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.world import World, backoff_s

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from config_manager.client.model.log import say
 from config_manager.client.rules.events import (
     Applied,
     Deleted,
@@ -16,15 +15,9 @@ from config_manager.client.rules.events import (
     RootTrusted,
     Stale,
 )
-from config_manager.client.rules.kept import Version
+from config_manager.client.state.log import say
 
 _COMPLAINT_PERIOD_S = 60.0
-
-
-def say_older_taken(service: str, running: Version | None, why: str) -> None:
-    """The newest kept file can't be read, and the one before is taken."""
-    revision = running[0].revision if running is not None else None
-    say(logging.WARNING, "older kept file taken", service=service, revision=revision, detail=why)
 
 
 def say_event(service: str, event: Event) -> None:

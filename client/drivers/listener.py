@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from config_manager.client.drivers.background import Result, Worker
 from config_manager.client.drivers.callbacks import callback_name, check_answer
 from config_manager.client.drivers.live_config import UNREAD_CHANGES
-from config_manager.client.model.log import say
 from config_manager.client.model.words import Secrets
 from config_manager.client.rules.todo import Change
+from config_manager.client.state.log import say
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -12,8 +12,8 @@ from weakref import WeakSet
 from pydantic import BaseModel
 
 from config_manager.client.drivers.loops import LoopEvent, Wakeup
-from config_manager.client.model.log import say
 from config_manager.client.model.words import spelt
+from config_manager.client.state.log import say
 from config_manager.config.errors import ConfigurationStale, ForkedAway
 
 if TYPE_CHECKING:

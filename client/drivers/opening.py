@@ -24,29 +24,29 @@ from typing import Generic, TypedDict, TypeVar, get_args
 
 from pydantic import BaseModel
 
-from config_manager.client.drivers import env_file
 from config_manager.client.drivers.background import Worker
-from config_manager.client.drivers.event_log import say_older_taken
+from config_manager.client.drivers.misspelt import say_unknown
 from config_manager.client.model.judging import DoesNotFit
-from config_manager.client.model.log import say
-from config_manager.client.model.misspelt import say_unknown
-from config_manager.client.model.overrides import prefix_of
+from config_manager.client.model.overrides import prefix_of, read_overrides
 from config_manager.client.model.precedence import Layers
+from config_manager.client.model.validating import has_own_sources
+from config_manager.client.rules.identity import Identity
 from config_manager.client.rules.instance import Instance
 from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.root_chain import Link
 from config_manager.client.rules.todo import BAKE_S, OnStale, TrialPolicy
+from config_manager.client.state import env_file
 from config_manager.client.state.boots import Boots
 from config_manager.client.state.cache import Cache, KeptBroken
 from config_manager.client.state.claim import Claim
 from config_manager.client.state.identity import (
-    Identity,
     is_pinned,
     keep_root,
     load_identity,
     trust_init,
 )
-from config_manager.client.state.places import expanded, home
+from config_manager.client.state.log import say
+from config_manager.client.state.places import default_state_dir, expanded
 from config_manager.config.errors import NothingDelivered, SettingsInvalid
 from config_manager.config.names import InstanceName, ServiceName, parse_instance, parse_service
 from config_manager.config.world import World
@@ -206,7 +206,9 @@ def prepare(
     identity = _identity(state_dir, options, said, world)
     named = options.instance or said.get("CONFIG_MANAGER_INSTANCE")
     name = parse_instance(named) if named else identity.instance
-    layers = _layers(model, service, options.prefix, environment, lines)
+    prefix = prefix_of(model, service) if options.prefix is None else options.prefix
+    layers = read_layers(model, prefix, environment=environment, env_file=lines)
+    say_unknown(model, prefix, environment, lines)
     claim = Claim(state_dir, service)
     with ExitStack() as unless_all_goes_well:
         unless_all_goes_well.callback(claim.close)
@@ -214,8 +216,8 @@ def prepare(
         cache = Cache(state_dir, service, identity.file_key, identity.roots, world, claim)
         kept, broken = _load(cache)
         boots = Boots(state_dir / f"{service}.boot", claim, world)
-        if cache.is_the_one_before is not None and broken is None and kept is not None:
-            say_older_taken(service, kept.to_start_with, cache.is_the_one_before)
+        if broken is None and kept is not None:
+            cache.say_if_older(kept)
         with _in_words(model):
             instance = Instance(
                 service,
@@ -248,18 +250,20 @@ def prepare(
     return prepared
 
 
-def _layers(
+def read_layers(
     model: type[M],
-    service: ServiceName,
-    prefix: str | None,
+    prefix: str,
+    *,
     environment: Mapping[str, str],
-    lines: env_file.Lines,
+    env_file: Mapping[str, str | None] | None = None,
 ) -> Layers[M]:
-    if prefix is None:
-        prefix = prefix_of(model, service)
-    layers = Layers(model, prefix, environment=environment, env_file=lines)
-    say_unknown(model, prefix, environment, lines)
-    return layers
+    """A model, and what this process was started with instead of what is delivered. Raises SettingsInvalid,
+    naming the variable, if an override does not fit its key."""
+    if not has_own_sources(model):
+        return Layers(model, read_overrides(model, prefix, environment, env_file or {}))
+    from config_manager.client.drivers.own_sources import read_own  # it needs pydantic-settings
+
+    return Layers(model, *read_own(model, prefix, environment, env_file or {}))
 
 
 def _claim(claim: Claim, service: str) -> None:
@@ -311,17 +315,6 @@ def _service_of(model: type[BaseModel], options: Options) -> ServiceName:
             f"or give {model.__name__} a SERVICE"
         )
     return parse_service(service)
-
-
-def default_state_dir(environment: Mapping[str, str]) -> str:
-    """Raises SettingsInvalid if it would be in a home directory and there is none."""
-    if named := environment.get("CONFIG_MANAGER_STATE_DIR"):
-        return str(expanded(named))
-    if listed := environment.get("STATE_DIRECTORY"):
-        return listed.split(":")[0]  # systemd lists several
-    if base := environment.get("XDG_STATE_HOME"):
-        return f"{expanded(base)}/config-manager"
-    return str(home(environment) / ".local" / "state" / "config-manager")
 
 
 def _identity(

@@ -25,10 +25,10 @@ from config_manager.client.drivers.asyncio_driver import END_WITHIN_S, AsyncioCo
 from config_manager.client.drivers.background import Worker, run_in
 from config_manager.client.drivers.callbacks import check_answer, check_plain
 from config_manager.client.drivers.listener import Listener
-from config_manager.client.model.log import say
 from config_manager.client.model.validating import complete
 from config_manager.client.model.words import Secrets
 from config_manager.client.rules.todo import Change
+from config_manager.client.state.log import say
 from config_manager.config.errors import ConfigManagerError
 
 if TYPE_CHECKING:

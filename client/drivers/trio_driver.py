@@ -32,9 +32,9 @@ from config_manager.client.drivers.driver import FAREWELL_S, TICK_S, Apply, Driv
 from config_manager.client.drivers.follower import Anything, Follower
 from config_manager.client.drivers.live_config import LiveConfig
 from config_manager.client.drivers.opening import OptionArguments, Options, Prepared, prepare
-from config_manager.client.model.log import say
 from config_manager.client.model.words import leaves_of
 from config_manager.client.rules.todo import Change
+from config_manager.client.state.log import say
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.world import World
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
 from config_manager.client.model.guarded import attempt
-from config_manager.client.model.plain import plain
 from config_manager.client.model.spelling import delivered_names, taken_under
 from config_manager.client.model.type_walk import models_within
+from config_manager.client.model.values import plain, value_of
 from config_manager.config import strict_json
 from config_manager.config.strict_json import JsonObject
 
@@ -35,7 +34,11 @@ class Validator(Generic[M]):
         self.names = delivered_names(model)
         """other names under which a field may be delivered → its own"""
         # its fields go by their own names, as everything here spells them, whatever aliases they have
-        self._by_name = True if any(map(_has_alias, model.model_fields.values())) else None
+        has_alias = any(
+            info.alias is not None or info.validation_alias is not None
+            for info in model.model_fields.values()
+        )
+        self._by_name = True if has_alias else None
         self._spelt = {
             key: keys[0] for key, keys in taken_under(model).items() if isinstance(keys[0], str)
         }
@@ -88,13 +91,10 @@ class Validator(Generic[M]):
     def incomplete(self) -> M:
         """An instance without any value, which stands for one until there is one."""
         empty = self.model.__new__(self.model)
-        for slot, content in (
-            ("__dict__", {}),
-            ("__pydantic_fields_set__", set[str]()),
-            ("__pydantic_extra__", None),
-            ("__pydantic_private__", None),
-        ):
-            object.__setattr__(empty, slot, content)
+        object.__setattr__(empty, "__dict__", {})
+        object.__setattr__(empty, "__pydantic_fields_set__", set[str]())
+        object.__setattr__(empty, "__pydantic_extra__", None)
+        object.__setattr__(empty, "__pydantic_private__", None)
         return empty
 
     def read(self, given: JsonObject) -> M:
@@ -146,9 +146,9 @@ class Validator(Generic[M]):
         }
 
 
-def complete(model: type[BaseModel], *, frames_up: int) -> None:
+def complete(model: object, *, frames_up: int) -> None:
     """Resolve a model's forward references as pydantic does at its first use: by what the caller's
-    function knows, too. frames_up: from who calls this to that function. Raises TypeError for what is
+    function knows, too. frames_up: from whatever calls this to that function. Raises TypeError if it is
     no model."""
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         given = (
@@ -162,21 +162,8 @@ def complete(model: type[BaseModel], *, frames_up: int) -> None:
         )
 
 
-def value_of(values: BaseModel, key: str, otherwise: Any = None) -> Any:
-    """A field's value, or an extra key's, without the model's own `__getattr__` and its warnings."""
-    held: Mapping[str, Any] = values.__dict__
-    if key in held:
-        return held[key]
-    return (values.__pydantic_extra__ or {}).get(key, otherwise)
-
-
-def keys_of(values: BaseModel) -> list[str]:
-    """The model's fields, and the extra keys that it took."""
-    return [*type(values).model_fields, *(values.__pydantic_extra__ or {})]
-
-
 def has_own_sources(model: type[BaseModel]) -> bool:
-    """Whether it is a `BaseSettings`; who never imported pydantic-settings has none."""
+    """Whether it is a `BaseSettings`. If pydantic-settings was never imported, nothing is one."""
     settings = sys.modules.get("pydantic_settings")
     return settings is not None and issubclass(model, settings.BaseSettings)
 
@@ -187,7 +174,3 @@ def _same(one: BaseModel, other: BaseModel | None, key: str) -> bool:
 
 def _has_factory(model: type[BaseModel]) -> bool:
     return any(info.default_factory is not None for info in model.model_fields.values())
-
-
-def _has_alias(info: FieldInfo) -> bool:
-    return info.alias is not None or info.validation_alias is not None

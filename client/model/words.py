@@ -15,12 +15,13 @@ import traceback
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from typing import cast
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from pydantic import ValidationError
 
 from config_manager.client.model.guarded import attempt
-from config_manager.client.model.parts import parts_of
+from config_manager.client.model.values import is_secret, parts_of, revealed
 
 MASK = "********"
 """What is shown in a secret's place."""
@@ -93,9 +94,9 @@ class Secrets:
     def words_of(self, error: BaseException) -> str:
         """What an exception says, for a receipt: its type, and its words without secrets. Of a group
         what its members say."""
+        leaves, name = leaves_of(error), name_of(error)
         if isinstance(error, BaseExceptionGroup):
-            return spelt("; ".join(self.words_of(one) for one in leaves_of(error)[:_MOST_MEMBERS]))
-        name = name_of(error)
+            return spelt("; ".join(map(self.words_of, leaves[:_MOST_MEMBERS])))
         if isinstance(error, ValidationError):
             return spelt(self.without(f"{name}: {_in_short(error)}"))
         return spelt(self.without(f"{name}: {_text_of(error)}".removesuffix(": ")))
@@ -112,16 +113,15 @@ def name_of(error: BaseException) -> str:
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:
-    """The exceptions in a group, and in the groups within; one that is no group alone."""
+    """The exceptions in a group and in the groups within it; of any other exception, that one alone."""
     leaves: list[BaseException] = []
     waiting = [error]
     while waiting:
-        one = waiting.pop(0)
-        members = one.exceptions if isinstance(one, BaseExceptionGroup) else None
-        if members is None:
-            leaves.append(one)
+        one = waiting.pop()
+        if isinstance(one, BaseExceptionGroup):
+            waiting += reversed(cast("BaseExceptionGroup[BaseException]", one).exceptions)
         else:
-            waiting[:0] = members
+            leaves.append(one)
     return leaves
 
 
@@ -219,48 +219,35 @@ def _in_short(error: ValidationError) -> str:
 
 
 def secrets_in(value: object) -> list[str | bytes]:
-    """What the secrets in a configuration are: of pydantic's secret types, however deep."""
+    """What pydantic's secret types hold anywhere in there, however deep."""
     found: list[str | bytes] = []
-    _collect(value, found, set())
+    _collect(value, found, set(), within_secret=False)
     return found
 
 
 def texts_in(value: object) -> list[str | bytes]:
-    """Every text in a value, and its numbers as they are spelt."""
+    """Every text in a value, and its numbers as they are spelt. A secret type may hold a whole object."""
     found: list[str | bytes] = []
-    _collect_all(value, found, set())
+    _collect(value, found, set(), within_secret=True)
     return found
 
 
-def _collect(value: object, found: list[str | bytes], seen: set[int]) -> None:
-    if value is None or isinstance(value, str | bytes | int | float) or id(value) in seen:
+def _collect(
+    value: object, found: list[str | bytes], seen: set[int], *, within_secret: bool
+) -> None:
+    if value is None or isinstance(value, bool) or id(value) in seen:
+        return
+    if isinstance(value, str | bytes):
+        if within_secret:
+            found.append(value)
         return
     seen.add(id(value))
-    reveal = getattr(type(value), "get_secret_value", None)
-    if reveal is not None:
-        _collect_all(reveal(value), found, set())
+    if is_secret(value):
+        inside = seen if within_secret else set[int]()
+        _collect(revealed(value), found, inside, within_secret=True)
         return
-    for inner in _within(value) or ():
-        _collect(inner, found, seen)
-
-
-def _collect_all(secret: object, found: list[str | bytes], seen: set[int]) -> None:
-    """Every text in what a secret type holds, which may be a whole object; numbers as they are spelt."""
-    if secret is None or isinstance(secret, bool) or id(secret) in seen:
-        return
-    if isinstance(secret, str | bytes):
-        found.append(secret)
-        return
-    seen.add(id(secret))
-    within = _within(secret)
-    if within is None:
-        found.append(_text_of(secret))
-        return
-    for inner in within:
-        _collect_all(inner, found, seen)
-
-
-def _within(value: object) -> Iterable[object] | None:
-    """What a container, or a secret type, holds; None: it is neither."""
-    reveal = getattr(type(value), "get_secret_value", None)
-    return [reveal(value)] if reveal is not None else parts_of(value)
+    parts = parts_of(value)
+    if parts is None and within_secret:
+        found.append(_text_of(value))
+    for inner in parts or ():
+        _collect(inner, found, seen, within_secret=within_secret)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from config_manager.client.model.guarded import attempt
 from config_manager.client.model.judging import DoesNotFit
-from config_manager.client.model.precedence import Effective, Layers
+from config_manager.client.model.precedence import Layers, Merged
 from config_manager.client.model.words import name_of
 from config_manager.client.rules.deliveries import Deliveries
 from config_manager.client.rules.events import Applied, Refused
@@ -64,7 +64,7 @@ class Deciding(Generic[M]):
         self._account = account
         self._policy = policy
         self._asks = asks
-        self._candidate: Effective[M] | None = None
+        self._candidate: Merged[M] | None = None
         """fits the model; of what the callback is being asked about, else of the offer"""
         self._asked_at: float | None = None
         self._not_before: float | None = None
@@ -76,7 +76,7 @@ class Deciding(Generic[M]):
         """Start with it, unless it does not fit: then why."""
         update, _ = kept
         try:
-            effective = self._layers.effective(update, self._deliveries.values(update))
+            effective = self._layers.merge(update, self._deliveries.values(update))
         except DoesNotFit as error:
             self._attempted(update.revision, "refused", f"model: {error}")
             return Refused("model", f"what was kept no longer fits: {error}")
@@ -136,7 +136,7 @@ class Deciding(Generic[M]):
             self._attempted(update.revision, "deferred", "waiting for secrets")
             return [self._account.receipt()]
         try:
-            effective = self._layers.effective(update, secrets)
+            effective = self._layers.merge(update, secrets)
         except DoesNotFit as error:
             why = "" if secrets is not None else f" (its secrets are not delivered: {NOT_ENROLLED})"
             return self._turn_down("model", f"{error}{why}")
@@ -215,7 +215,7 @@ class Deciding(Generic[M]):
             self._attempted(trial.asked[0].revision, "deferred", why)
         return [self._account.receipt()]
 
-    def _swap(self, candidate: Effective[M], now: float) -> list[Do[M]]:
+    def _swap(self, candidate: Merged[M], now: float) -> list[Do[M]]:
         """The candidate becomes `current`. It is on disk before, but for one that the callback has accepted:
         that is there as asked about."""
         change = Change.between(self._account.effective, candidate, "broker")

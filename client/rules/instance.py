@@ -18,7 +18,7 @@ from typing import Generic, Literal, TypeVar, assert_never
 from pydantic import BaseModel
 
 from config_manager.client.model.judging import DoesNotFit
-from config_manager.client.model.precedence import Effective, Layers
+from config_manager.client.model.precedence import Layers, Merged
 from config_manager.client.rules.deciding import Deciding
 from config_manager.client.rules.deliveries import Deliveries
 from config_manager.client.rules.events import (
@@ -33,6 +33,7 @@ from config_manager.client.rules.events import (
     Stale,
 )
 from config_manager.client.rules.freshness import Overdue
+from config_manager.client.rules.identity import Identity
 from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.receipts import Account
 from config_manager.client.rules.root_chain import RootChain
@@ -48,7 +49,6 @@ from config_manager.client.rules.todo import (
     TrialPolicy,
 )
 from config_manager.client.rules.trial import died_in_words
-from config_manager.client.state.identity import Identity
 from config_manager.config import wire
 from config_manager.config.documents import Receipt
 from config_manager.config.names import InstanceName, ServiceName
@@ -94,7 +94,7 @@ class Instance(Generic[M]):
             identity.roots,
         )
         try:
-            before_any = layers.effective(None)
+            before_any = layers.merge(None)
         except DoesNotFit as error:
             if not (requires and error.only_lacks):
                 raise
@@ -118,7 +118,7 @@ class Instance(Generic[M]):
     # ── what can be asked ──────────────────────────────────────────────────────────────────────
 
     @property
-    def effective(self) -> Effective[M]:
+    def effective(self) -> Merged[M]:
         return self._account.effective
 
     @property

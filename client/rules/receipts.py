@@ -12,7 +12,7 @@ from nacl.signing import SigningKey
 from pydantic import BaseModel
 
 from config_manager.client.model.guarded import attempt
-from config_manager.client.model.precedence import Effective
+from config_manager.client.model.precedence import Merged
 from config_manager.client.model.words import Secrets, spelt
 from config_manager.client.rules.events import Source
 from config_manager.client.rules.kept import Kept, Version
@@ -33,7 +33,7 @@ class Account(Generic[M]):
     def __init__(
         self,
         subscriber: Subscriber,
-        effective: Effective[M],
+        effective: Merged[M],
         sign_key: bytes,
         boot_seq: int,
         world: World,
@@ -56,7 +56,7 @@ class Account(Generic[M]):
         """From now on receipts are of this start: those of an earlier number count no more."""
         self.boot_seq, self._seq = boot_seq, 0
 
-    def runs(self, effective: Effective[M], source: Source, version: Version) -> None:
+    def runs(self, effective: Merged[M], source: Source, version: Version) -> None:
         self.effective, self.source, self.running = effective, source, version
         self.correlation_id = version[0].correlation_id
 
@@ -65,14 +65,14 @@ class Account(Generic[M]):
         revision: int,
         stage: Stage,
         reason: str | None = None,
-        candidate: Effective[M] | None = None,
+        candidate: Merged[M] | None = None,
     ) -> None:
         """candidate: what is about to run."""
         said = None if reason is None else spelt(self.hidden(candidate).without(reason))
         deaths = self._subscriber.trial.deaths_of(revision)
         self.attempt = Attempt(revision, stage, said, deaths)
 
-    def hidden(self, candidate: Effective[M] | None) -> Secrets:
+    def hidden(self, candidate: Merged[M] | None) -> Secrets:
         """What no words may hold: the secrets of what runs, and of what is about to."""
         runs = self.effective.hidden
         return runs | candidate.hidden if candidate is not None else runs

@@ -9,7 +9,7 @@ from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
 from pydantic import BaseModel
 
 from config_manager.client.model.guarded import attempt
-from config_manager.client.model.precedence import Effective
+from config_manager.client.model.precedence import Merged
 from config_manager.client.model.words import leaves_of
 from config_manager.client.rules.events import Event, Source
 from config_manager.client.rules.kept import Kept
@@ -71,7 +71,7 @@ class Change(Generic[M]):
     source: Source
 
     @classmethod
-    def between(cls, runs: Effective[M], new: Effective[M], source: Source) -> Change[M]:
+    def between(cls, runs: Merged[M], new: Merged[M], source: Source) -> Change[M]:
         update = new.update
         return cls(
             runs.values,
@@ -108,7 +108,7 @@ class Call(Generic[M]):
 class Swap(Generic[M]):
     """`current` is this from now on."""
 
-    effective: Effective[M]
+    effective: Merged[M]
     change: Change[M] | None
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from nacl.signing import SigningKey
 
+from config_manager.client.rules.identity import Identity
 from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.root_chain import Link, RootChain
-from config_manager.client.state.identity import Identity
 from config_manager.config import wire
 from config_manager.config.documents import Beacon, ConfigUpdate, KeyRole, Root, RootKey, Snapshot
 from config_manager.config.names import InstanceName

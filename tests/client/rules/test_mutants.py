@@ -102,7 +102,7 @@ class Target:
 
     def __init__(self) -> None:
         self._kept = m.make_kept(5)
-        self._layers = Layers(Model, "S_", environment={})
+        self._layers = Layers(Model)
         self.reasons: Counter[str] = Counter()
         self.accepted = 0
         self._renew()

@@ -13,11 +13,11 @@ from tempfile import TemporaryDirectory
 import pytest
 from pydantic_settings import BaseSettings
 
-from config_manager.client.drivers.opening import Options, default_state_dir, prepare
+from config_manager.client.drivers.opening import Options, prepare
 from config_manager.client.rules.root_chain import follow_on
 from config_manager.client.state.claim import Claim
 from config_manager.client.state.identity import keep_root, load_identity, trust_init
-from config_manager.client.state.places import expanded
+from config_manager.client.state.places import default_state_dir, expanded
 from config_manager.config.errors import KeyFileUnsafe, SettingsInvalid
 from config_manager.config.world import World
 from tests.kit import client_documents as m

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config_manager.client.commands.client import client
-from config_manager.client.drivers.env_file import UNSAID, Lines, ours_in, read, read_for
 from config_manager.client.drivers.opening import Options, Prepared, prepare
+from config_manager.client.state.env_file import UNSAID, Lines, ours_in, read, read_for
 from config_manager.client.state.identity import trust_init
 from config_manager.config.errors import SettingsInvalid
 from config_manager.config.world import World

@@ -1,8 +1,8 @@
 """The variables of a `BaseSettings`, read the way it reads them itself.
 
-pydantic-settings' own sources are asked, so that prefixes, aliases, nested delimiters and JSON lists are
-what their user knows. What comes first is ours: environment, `.env`, delivered, secret files, defaults.
-A source that is none of these can't be told from what an operator sets, so it is refused.
+pydantic-settings' own sources are asked, so that prefixes, aliases, nested delimiters and JSON lists work
+as their user knows them. The order is ours: environment, `.env`, delivered, secret files, defaults. A
+source that is none of these can't be told from what an operator sets, so it is refused.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from pydantic_settings import (
 )
 from pydantic_settings.sources.utils import parse_env_vars
 
-from config_manager.client.drivers.env_file import OURS, Lines
-from config_manager.client.model.complaints import Complaints
+from config_manager.client.model.complaints import complaints_about
 from config_manager.client.model.guarded import attempt
 from config_manager.client.model.judging import DoesNotFit, judging
 from config_manager.client.model.overrides import (
@@ -34,10 +33,11 @@ from config_manager.client.model.overrides import (
     laid_over,
     no_value_in_json,
 )
-from config_manager.client.model.plain import plain
 from config_manager.client.model.spelling import Key, taken_under
+from config_manager.client.model.values import plain
 from config_manager.client.model.words import Secrets
 from config_manager.client.settings_source import DeliveredSource
+from config_manager.client.state.env_file import OURS, Lines
 from config_manager.config import strict_json
 from config_manager.config.errors import SettingsInvalid
 
@@ -61,14 +61,13 @@ class Own(NamedTuple):
 def read_own(
     model: type[BaseModel],
     prefix: str,
-    *,
     environment: Mapping[str, str],
-    env_file: Lines | None = None,
+    env_file: Lines,
 ) -> Own:
     """By key. Raises SettingsInvalid: a variable does not fit, or a source can't be honoured."""
     above: dict[str, Override] = {}
     beneath: dict[str, Override] = {}
-    for source in reversed(_sources(model, prefix, environment, env_file or {})):
+    for source in reversed(_sources(model, prefix, environment, env_file)):
         layer = beneath if source.place == "secret file" else above
         for key, override in source.overrides().items():
             value = override.value
@@ -107,7 +106,7 @@ class _Source:
         spelled: Mapping[str, str],
     ) -> None:
         """spelled: the names as the source compares them → as they are written there."""
-        self.place = place
+        self.place: Place = place
         self._model = model
         self._names = variable_names(model, prefix)
         self._source = source
@@ -172,7 +171,7 @@ class _Source:
         if said is None:
             return None
         if isinstance(text, str):
-            complaint = Complaints(self._model).about({key: text}).get(key)
+            complaint = complaints_about({key: text}, self._model).get(key)
             if complaint is not None and complaint.wants:
                 return complaint.with_hint
         if said == "JSONDecodeError":
@@ -191,7 +190,7 @@ def _asked(ask: Callable[[], Any], model: type[BaseModel]) -> tuple[str | None, 
 
 def _at(key: Key, data: dict[str, Any]) -> Any:
     if isinstance(key, AliasPath):
-        return key.search_dict_for_path(data)
+        return cast("Any", key).search_dict_for_path(data)
     return data.get(key, PydanticUndefined)
 
 
@@ -227,8 +226,10 @@ def _sources(
     )
     if said is not None:
         raise SettingsInvalid(f"{model.__name__}.settings_customise_sources raised {said}")
-    placed = [(_place_of(source, model), source) for source in chosen]
-    order = [_ORDER.index(place) for place, _ in placed if place is not None]
+    places: list[Place | Literal["delivered"] | None] = [
+        _place_of(source, model) for source in chosen
+    ]
+    order = [_ORDER.index(place) for place in places if place is not None]
     if order != sorted(order):
         raise SettingsInvalid(
             f"{model.__name__}.settings_customise_sources has another order than environment, .env, what "
@@ -236,7 +237,7 @@ def _sources(
         )
     return [
         _Source(model, prefix, place, source, spelled.get(id(source), {}))
-        for place, source in placed
+        for place, source in zip(places, chosen, strict=True)
         if place is not None and place != "delivered"
     ]
 
