@@ -22,7 +22,7 @@ M = TypeVar("M", bound=BaseModel)
 _BUSY_AFTER_S = 30.0
 
 
-class Listener(Generic[M]):
+class OnChange(Generic[M]):
     """A callback with a thread of its own, so that it keeps no other one waiting."""
 
     def __init__(
