@@ -150,7 +150,7 @@ class OpenConfig(Generic[M]):
     """A service's configuration while it is open: the same under asyncio, Trio and in threads."""
 
     def __init__(self, state: LiveState[M] | None) -> None:
-        self._followed = state
+        self._followed: LiveState[M] | None = state
 
     @property
     def _state(self) -> LiveState[M]:

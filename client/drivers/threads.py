@@ -70,6 +70,7 @@ class Config(OpenConfig[M]):
         world: World | None = None,
         **options: Unpack[OptionArguments],
     ) -> None:
+        super().__init__(None)
         complete(model, frames_up=1)
         if apply is not None:
             check_plain(apply, "apply")
@@ -84,7 +85,7 @@ class Config(OpenConfig[M]):
 
     def _begin_anew(self) -> None:
         # a fork may happen at any moment, in any thread: what the child looks at must hold no lock
-        super().__init__(None)
+        self._followed = None
         self._pid = os.getpid()
         self._opened: Future[None] = Future()
         self._closes = threading.Event()
@@ -270,9 +271,8 @@ class Config(OpenConfig[M]):
         result = await run_in(asks, partial(self._ask, change))
         if isinstance(result.error, Exception) and not isinstance(result.error, StopIteration):
             raise result.error
-        if (
-            result.error is not None
-        ):  # what a coroutine can't raise, or what would end the driver's thread
+        if result.error is not None:
+            # what a coroutine can't raise, or what would end the driver's thread
             raise RuntimeError(_why_not(result.error)) from result.error
 
     def _ask(self, change: Change[M]) -> None:

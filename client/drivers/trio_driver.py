@@ -149,12 +149,10 @@ def _one_failure_as_itself() -> Generator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        only: BaseException = group
-        while isinstance(only, BaseExceptionGroup) and len(only.exceptions) == 1:
-            only = only.exceptions[0]
-        if only is group or isinstance(only, BaseExceptionGroup):
+        failures = leaves_of(group)
+        if len(failures) > 1:
             raise
-        raise only from None
+        raise failures[0] from None
 
 
 class _Driver(Driver[M]):
@@ -198,7 +196,7 @@ class _Driver(Driver[M]):
 
     def _ends_the_call(self, error: BaseException) -> bool:
         if isinstance(error, BaseExceptionGroup):
-            return error.subgroup(_ENDS) is not None
+            return cast("BaseExceptionGroup[BaseException]", error).subgroup(_ENDS) is not None
         return isinstance(error, _ENDS)
 
     def _stop_the_service(self, error: ConfigurationStale) -> None:
