@@ -21,13 +21,13 @@ from config_manager.client.rules.receipts import Account
 from config_manager.client.rules.subscriber import Subscriber
 from config_manager.client.rules.todo import (
     Call,
-    Change,
     Do,
     Keep,
     Swap,
     Tell,
     TrialPolicy,
     asked_again_after,
+    change_between,
 )
 from config_manager.client.rules.trial import Trial, died_in_words
 from config_manager.config.documents import ConfigUpdate, Stage
@@ -164,7 +164,7 @@ class Deciding(Generic[M]):
         if self._asks:
             self._asked_at = now
             keep = self.keep(trial.ask())
-            change = Change.between(self._account.effective, candidate, "broker")
+            change = change_between(self._account.effective, candidate)
             return [keep, self._account.receipt(), Call(change)]
         self._candidate = None
         return self._swap(candidate, now)
@@ -175,6 +175,7 @@ class Deciding(Generic[M]):
         if error is None and self.holds:  # somebody began something while it was asked
             self._subscriber.trial = trial.agree()
             return []
+        todo: list[Do[M]]
         candidate, is_overtaken = self._candidate, trial.is_overtaken
         assert candidate is not None
         assert trial.asked is not None
@@ -218,7 +219,7 @@ class Deciding(Generic[M]):
     def _swap(self, candidate: Merged[M], now: float) -> list[Do[M]]:
         """The candidate becomes `current`. It is on disk before, but for one that the callback has accepted:
         that is there as asked about."""
-        change = Change.between(self._account.effective, candidate, "broker")
+        change = change_between(self._account.effective, candidate)
         bakes = self._policy.bake_s > 0
         keep = self.keep(self._trial.run(bakes=bakes), with_newest=self._asks or not bakes)
         runs = self._trial.runs
@@ -237,9 +238,7 @@ class Deciding(Generic[M]):
 
     def _turn_down(self, reason: Literal["model", "callback"], detail: str) -> list[Do[M]]:
         trial = self._trial
-        refused = trial.asked or trial.offered
-        assert refused is not None
-        revision = refused[0].revision
+        revision = trial.decides_on[0].revision
         self._attempted(revision, "refused", f"{reason}: {detail}")
         self._subscriber.refusals[reason] += 1
         told = Tell(Refused(reason, f"revision {revision}: {detail}"))

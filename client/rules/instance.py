@@ -13,7 +13,7 @@ becomes of it, and `receipts` what is said of it.
 from __future__ import annotations
 
 import math
-from typing import Generic, Literal, TypeVar, assert_never
+from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
@@ -83,16 +83,9 @@ class Instance(Generic[M]):
         do not fit the model."""
         self.service = service
         self.instance = instance
-        self.subscriber = Subscriber(
-            service, instance, RootChain(identity.chain), kept, negotiates=True
-        )
-        self.deliveries = Deliveries(
-            service,
-            instance,
-            identity.seal_key,
-            kept.sealed if kept is not None else (),
-            identity.roots,
-        )
+        self.subscriber = Subscriber(service, instance, RootChain(identity.chain), kept)
+        sealed = kept.sealed if kept is not None else ()
+        self.deliveries = Deliveries(service, instance, identity.seal_key, sealed, identity.roots)
         try:
             before_any = layers.merge(None)
         except DoesNotFit as error:
@@ -285,28 +278,24 @@ class Instance(Generic[M]):
 
     def _on_events(self, events: list[Event], now: float) -> list[Do[M]]:
         todo: list[Do[M]] = []
-        says_so = False
         for event in events:
             match event:
                 case Offered():
                     todo += self._deciding.weigh(now)
-                case Deleted():
-                    self._deciding.is_withdrawn()
-                    todo += [*self._keep(), Tell(event)]
-                case Resigned():
-                    todo += [*self._keep(), Tell(event)]
+                    continue
                 case RootTrusted(link):
                     # what a newer root took away is gone from disk, too
                     self._deciding.go_on_under_root()
-                    todo += [KeepRoot(link), *self._keep(), Tell(event)]
-                    says_so = True
-                case Stale() | Fresh():
-                    todo.append(Tell(event))
-                    says_so = True
-                case Applied() | Refused():
-                    todo.append(Tell(event))
-                case _ as unreachable:
-                    assert_never(unreachable)
+                    todo += [KeepRoot(link), *self._keep()]
+                case Deleted():
+                    self._deciding.is_withdrawn()
+                    todo += self._keep()
+                case Resigned():
+                    todo += self._keep()
+                case Applied() | Refused() | Stale() | Fresh():
+                    pass
+            todo.append(Tell(event))
+        says_so = any(isinstance(event, RootTrusted | Stale | Fresh) for event in events)
         return [*todo, self.receipt()] if says_so else todo
 
     def _keep(self) -> list[Do[M]]:

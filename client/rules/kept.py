@@ -50,8 +50,8 @@ class Kept:
     trial_ended_well: bool = False
     died: Died | None = None
     poison: str | None = None
-    seen_by: Mapping[str, Seen] = field(default_factory=dict)
-    beacons_by: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    seen_by: Mapping[str, Seen] = field(default_factory=dict[str, Seen])
+    beacons_by: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     root_version: int = 0
     sealed: tuple[Envelope, ...] = ()
     tried_elsewhere: Version | None = None

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import cast
 
 from config_manager.client.rules.events import (
-    Applied,
     Deleted,
     Event,
     Offered,
@@ -49,16 +49,7 @@ _SET_ASIDE = 4
 class Subscriber:
     """One service's configuration, as one instance sees it. Never raises for what it receives."""
 
-    def __init__(
-        self,
-        service: str,
-        instance: str,
-        roots: RootChain,
-        kept: Kept | None,
-        *,
-        negotiates: bool = False,
-    ) -> None:
-        """negotiates: the service decides on each configuration; else it is applied as it comes."""
+    def __init__(self, service: str, instance: str, roots: RootChain, kept: Kept | None) -> None:
         self.service = service
         self.instance = instance
         self._roots = roots
@@ -66,7 +57,6 @@ class Subscriber:
         if kept is not None:
             self._lost_root = kept.root_version  # a file may be gone: see `_check_root`
             kept = kept.under(roots.newest)
-        self._negotiates = negotiates
         self._marks = kept
         self._sealed = kept.sealed if kept is not None else ()
         self.trial = Trial.of(kept)
@@ -272,10 +262,7 @@ class Subscriber:
         if version[1].digest in self.trial.decided_on:
             return []
         self.trial = self.trial.offer(version)
-        if self._negotiates:
-            return [Offered(*version)]
-        self.trial = self.trial.run(bakes=False)
-        return [Applied(*version, "broker")]
+        return [Offered(*version)]
 
     def _merged(self, kept: Envelope, newer: Envelope) -> Envelope:
         return merged(kept, newer, self._roots.newest.roles["config"])
@@ -303,14 +290,14 @@ class Subscriber:
         if len(payload) > wire.MAX_ENVELOPE_BYTES:
             raise Distrust("too-large", f"keepalive of {len(payload)} bytes")
         try:
-            data: object = strict_json.loads_object(payload).get("data")
+            data = strict_json.loads_object(payload).get("data")
         except strict_json.NotStrictJson as error:
             raise Distrust("malformed", f"keepalive: {error}") from None
-        value: JsonObject = data if isinstance(data, dict) else {}
-        if value.get("beacon") is None:
+        said = cast("JsonObject", data).get("beacon") if isinstance(data, dict) else None
+        if said is None:
             return []  # a publisher that may not vouch for its database still says that it lives
         # no floor by itself: which revision is this service's stands in the snapshot that it names
-        beacon = trust.signed_beacon(value["beacon"], self._roots.newest, wall_now)
+        beacon = trust.signed_beacon(said, self._roots.newest, wall_now)
         self.freshness.hear_beacon(beacon, now)
         return []
 
@@ -382,9 +369,8 @@ class Subscriber:
         overtakes = verdict.reason == "unknown-key" and (
             ours or topic in (wire.SNAPSHOT_TOPIC, wire.KEEPALIVE_TOPIC)
         )
-        if not (overtakes or (ours and is_fast_forwarded(verdict))):
-            return [*refused]
-        if self._aside.holds(topic, payload):
+        may_be_let_in = overtakes or (ours and is_fast_forwarded(verdict))
+        if not may_be_let_in or self._aside.holds(topic, payload):
             return [*refused]
         may_follow = verdict.strangers or self._roots.newest.version < self._lost_root
         waits = bool(refused and overtakes and may_follow)

@@ -70,17 +70,13 @@ class Change(Generic[M]):
     correlation_id: str | None
     source: Source
 
-    @classmethod
-    def between(cls, runs: Merged[M], new: Merged[M], source: Source) -> Change[M]:
-        update = new.update
-        return cls(
-            runs.values,
-            new.values,
-            new.changed_since(runs),
-            update.revision if update is not None else None,
-            update.correlation_id if update is not None else None,
-            source,
-        )
+
+def change_between(runs: Merged[M], new: Merged[M]) -> Change[M]:
+    """What the broker brought."""
+    update = new.update
+    assert update is not None
+    keys, revision = new.changed_since(runs), update.revision
+    return Change(runs.values, new.values, keys, revision, update.correlation_id, "broker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +132,7 @@ class TooStale:
     policy: OnStale
 
 
-class Written(NamedTuple):
+class KeepOutcome(NamedTuple):
     """What came of a Keep. was_delayed: a receipt has said so, and each later one has to be made anew."""
 
     is_done: bool

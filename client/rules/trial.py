@@ -135,6 +135,13 @@ class Trial:
         return Phase.WAITS if self.trial_ended_well else Phase.BAKES
 
     @property
+    def decides_on(self) -> Version:
+        """What the service decides on: what its callback is asked about, else the offer."""
+        decided = self.asked or self.offered
+        assert decided is not None
+        return decided
+
+    @property
     def is_overtaken(self) -> bool:
         """Whether a newer offer, or a deletion, came while the callback was asked; another signature is
         neither."""
@@ -229,10 +236,8 @@ class Trial:
         return self._by("agree", replace(self, has_agreed=True))
 
     def run(self, *, bakes: bool) -> Trial:
-        """What was asked about, else the offer, runs. bakes: it has yet to live through its bake time."""
-        accepted = self.asked or self.offered
-        assert accepted is not None
-        accepted = self._newest_of(accepted)
+        """What is decided on runs. bakes: it has yet to live through its bake time."""
+        accepted = self._newest_of(self.decides_on)
         runs = replace(
             self._not_asked(),
             runs=accepted,
@@ -261,8 +266,8 @@ class Trial:
         return self._by("put off", goes_on)
 
     def refuse(self) -> Trial:
-        """What was asked about, else the offer, is refused by the service; what runs goes on."""
-        is_newest = is_same(self.offered, self.asked or self.offered)
+        """The service refuses what it decides on; what runs goes on."""
+        is_newest = is_same(self.offered, self.decides_on)
         return replace(self.put_off(), offered=None if is_newest else self.offered)
 
     def leave(self) -> Trial:
