@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from config_manager.client.model.precedence import Explanation
     from config_manager.client.rules.events import Event
-    from config_manager.client.rules.instance import Instance
+    from config_manager.client.rules.instance import InstanceRules
     from config_manager.client.rules.todo import Change
 
 M = TypeVar("M", bound=BaseModel)
@@ -74,7 +74,7 @@ class Changes(Generic[M]):
 class OpenConfig(Generic[M]):
     """A service's configuration while it is open."""
 
-    def __init__(self, instance: Instance[M]) -> None:
+    def __init__(self, instance: InstanceRules[M]) -> None:
         self._instance = instance
         self._current: M = instance.effective.values
         self._readers: WeakSet[Changes[M]] = WeakSet()
@@ -187,7 +187,7 @@ if hasattr(os, "register_at_fork"):
 class LiveConfig(OpenConfig[M]):
     """What `open_config` gives, under asyncio and Trio alike."""
 
-    def __init__(self, instance: Instance[M], new_event: Callable[[], LoopEvent]) -> None:
+    def __init__(self, instance: InstanceRules[M], new_event: Callable[[], LoopEvent]) -> None:
         super().__init__(instance)
         self._news = Wakeup(new_event)
         self._released: Callable[[], None] = lambda: None

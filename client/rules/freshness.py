@@ -20,7 +20,7 @@ FLOOR_WAIT_S = 15.0
 """How long a first start waits to hear how far the publisher has come."""
 
 WITHHELD_AFTER_S = 30.0
-"""How long the snapshot may name something else than the client holds: changes need time to travel."""
+"""How long the snapshot may differ from what the client holds: changes need time to travel."""
 
 MIN_BEACON_VALID_S = 30.0
 """Beacons come every 10 s, and two may get lost whatever `valid_s` says."""
@@ -31,7 +31,7 @@ Status: TypeAlias = StaleReason | Literal["fresh"]
 
 
 class Freshness:
-    """Of one service's configuration. Verified beacons and snapshots in, Fresh and Stale out."""
+    """Of one service's configuration: verified beacons and snapshots in, Fresh and Stale out."""
 
     def __init__(self, service: str, kept: Kept | None) -> None:
         self.status: Status | None = None
@@ -67,8 +67,8 @@ class Freshness:
 
     @property
     def clock_unknown(self) -> bool:
-        """The wall clock is behind what the publisher has signed by more than five minutes: dates
-        (`not_after`) can't be judged by it. A robot without a battery starts in 1970."""
+        """Whether the wall clock is more than five minutes behind what the publisher has signed. Then dates
+        (`not_after`) can't be judged by it: a robot without a battery starts in 1970."""
         if self._beacon is None or self._wall_ahead is None:
             return False
         try:
@@ -120,7 +120,7 @@ class Freshness:
         return True
 
     def go_on_under(self, root: Root) -> None:
-        """Drop what only keys vouched for that a newer root does not list."""
+        """Drop what only keys vouched for that the newer root does not list."""
         role = root.roles["beacon"]
         if self._beacon is None or not are_enough(self._beacon.signers, role):
             self._beacon = None
@@ -180,7 +180,7 @@ class Freshness:
         try:
             return parse_rfc3339(running[0].not_after) < now + self._wall_ahead
         except (ValueError, OverflowError):
-            return True  # a date that can't be read has passed: saying so is the safe side
+            return True  # a date that can't be read counts as passed: that is the safe side
 
     def _lacks_a_root(self, root: Root) -> bool:
         """A newer root is vouched for, or was trusted once, than the client was given."""
@@ -188,7 +188,7 @@ class Freshness:
         return max(wanted, self._lost_root) > root.version
 
     def _lacks_the_snapshot(self) -> bool:
-        """The newest beacon names a snapshot that did not come: somebody may hold it back."""
+        """The newest beacon names a snapshot that did not come: a broker may hold it back."""
         if self._beacon is None:
             return False
         return self._snapshot is None or self._snapshot.digest != self._beacon.document.snapshot

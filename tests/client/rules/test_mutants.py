@@ -18,7 +18,7 @@ from nacl.signing import SigningKey
 from pydantic import BaseModel, ConfigDict
 
 from config_manager.client.model.precedence import Layers
-from config_manager.client.rules.instance import Instance
+from config_manager.client.rules.instance import InstanceRules
 from config_manager.client.rules.todo import Swap, TrialPolicy
 from config_manager.config import wire
 from config_manager.config.names import ServiceName
@@ -109,7 +109,7 @@ class Target:
 
     def _renew(self) -> None:
         identity = m.make_identity()
-        self._instance = Instance(
+        self._instance = InstanceRules(
             ServiceName(m.SERVICE), identity.instance, identity, self._layers, self._kept,
             policy=TrialPolicy(bake_s=0.0), boot_seq=1, asks=False, world=World(clock=m.SetClock()),
         )  # fmt: skip
