@@ -28,12 +28,12 @@ from config_manager.client.rules.todo import (
     Change,
     Do,
     Keep,
+    KeepOutcome,
     KeepRoot,
     PublishReceipt,
     Swap,
     Tell,
     TooStale,
-    Written,
 )
 from config_manager.client.state.log import say
 from config_manager.config.brokers import BrokerAddress
@@ -257,7 +257,7 @@ class Driver(ABC, Generic[M]):
 
     # ── the disk ───────────────────────────────────────────────────────────────────────────────
 
-    async def _write(self, do: Keep | KeepRoot, *, patient: bool) -> Written:
+    async def _write(self, do: Keep | KeepRoot, *, patient: bool) -> KeepOutcome:
         """Durable before it is applied: a full disk delays a change, it never loses a mark."""
         prepared, kept = self._prepared, do.kept if isinstance(do, Keep) else None
         write = (
@@ -278,7 +278,7 @@ class Driver(ABC, Generic[M]):
             await self._sleep(_KEEP_RETRY_S)
         if has_said:
             self._instance.was_delayed(self._now() - began_at)
-        return Written(error is None, has_said)
+        return KeepOutcome(error is None, has_said)
 
     async def _keep_what_waits(self) -> None:
         """The process that wrote the file may have ended."""

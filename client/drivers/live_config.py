@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from config_manager.client.model.precedence import Explanation
     from config_manager.client.rules.events import Event
-    from config_manager.client.rules.instance import Instance
+    from config_manager.client.rules.instance import InstanceRules
     from config_manager.client.rules.todo import Change
 
 M = TypeVar("M", bound=BaseModel)
@@ -52,7 +52,7 @@ class Changes(Generic[M]):
 class LiveState(Generic[M]):
     """What a driver keeps up to date, and a caller's `OpenConfig` shows."""
 
-    def __init__(self, instance: Instance[M], new_event: Callable[[], LoopEvent]) -> None:
+    def __init__(self, instance: InstanceRules[M], new_event: Callable[[], LoopEvent]) -> None:
         self.instance = instance
         self.current: M = instance.effective.values
         self.is_forked_away = False

@@ -31,7 +31,7 @@ from config_manager.client.model.overrides import prefix_of, read_overrides
 from config_manager.client.model.precedence import Layers
 from config_manager.client.model.validating import has_own_sources
 from config_manager.client.rules.identity import Identity
-from config_manager.client.rules.instance import Instance
+from config_manager.client.rules.instance import InstanceRules
 from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.root_chain import Link
 from config_manager.client.rules.todo import BAKE_S, OnStale, TrialPolicy
@@ -150,7 +150,7 @@ class Prepared(Generic[M]):
     service: ServiceName
     name: InstanceName
     identity: Identity
-    instance: Instance[M]
+    instance: InstanceRules[M]
     cache: Cache
     keep_root: Callable[[Link], None]
     mqtt_url: str
@@ -219,7 +219,7 @@ def prepare(
         if broken is None and kept is not None:
             cache.say_if_older(kept)
         with _in_words(model):
-            instance = Instance(
+            instance = InstanceRules(
                 service,
                 name,
                 identity,

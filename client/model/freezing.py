@@ -11,16 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakSet
 
 from pydantic import BaseModel
 from pydantic_core import ValidationError
 
 from config_manager.client.model.guarded import attempt
-from config_manager.client.model.values import parts_of
-
-M = TypeVar("M", bound=BaseModel)
+from config_manager.client.model.values import M, parts_of
 
 _FIELDS_SET = "__pydantic_fields_set__"
 

@@ -125,7 +125,7 @@ class _Read:
             self.at += 1
             return True
         if self.fits:
-            self.at = 0  # the model's own rules are against it: whoever merges the layers says so
+            self.at = 0  # the model's own rules are against it, and merging the layers says so
         return False
 
     @property
@@ -142,7 +142,7 @@ def _read(name: str, place: Place, text: str, info: FieldInfo) -> _Read:
     adapter = attempt(lambda: _adapter(info), None)  # a reference that nobody resolved, say
     value = _NOTHING if adapter is None else attempt(lambda: _parsed(adapter, text), _NOTHING)
     if adapter is None or value is _NOTHING:
-        # its own validators may take it all the same: as text, or what it says in JSON
+        # its own validators may take it all the same: as text, or as JSON
         meanings = [text] if json_in(text) == text else [text, json_in(text)]
         return _Read(place, name, meanings, fits=False)
     spelled = _as_json(text, value, adapter)
@@ -208,7 +208,7 @@ def _as_json(text: str, value: Any, adapter: TypeAdapter[Any]) -> Any:
         candidate = attempt(spell, _NOTHING)
         if _same(_read_back(candidate, adapter), value, otherwise=False):
             return candidate
-    # a type whose values are equal to nothing but themselves, or that cannot be asked: NaN is neither
+    # the type's values may equal nothing but themselves, or can't be compared; NaN does neither
     for candidate in (text, json_in(text)):
         one, other = (_read_back(candidate, adapter) for _ in range(2))
         is_judged = one is _NOTHING or _same(one, other, otherwise=False)

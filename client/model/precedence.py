@@ -4,8 +4,8 @@ Pure: strings and documents in, an instance of the service's own model and an ac
 
     environment    STT_WORKER_VAD_THRESHOLD=0.6, the service's name and the key in capitals; it wins
     .env           the same names in a file
-    delivered      what an operator set; a key that the *server* only filled in is not taken from
-                   there: the service's own default stands, for it may be newer than the server
+    delivered      what an operator set. If only the *server* filled a key in, it is not taken: the
+                   service's own default stands, because it may be newer than the server
     secret file    in the `secrets_dir` of a `BaseSettings`; no other model has one
     default        the model's
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from typing import Any, ForwardRef, Generic, Literal, TypeVar
+from typing import Any, ForwardRef, Generic, Literal
 
 from pydantic import BaseModel
 
@@ -28,13 +28,11 @@ from config_manager.client.model.judging import judging
 from config_manager.client.model.overrides import Override, laid_over
 from config_manager.client.model.type_walk import types_within
 from config_manager.client.model.validating import Validator, has_own_sources
-from config_manager.client.model.values import keys_of, value_of
+from config_manager.client.model.values import M, keys_of, value_of
 from config_manager.client.model.words import MASK, Secrets, secrets_in, texts_in
 from config_manager.config.documents import ConfigUpdate
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
-
-M = TypeVar("M", bound=BaseModel)
 
 _NO_VALUE = object()
 
@@ -100,7 +98,7 @@ class Merged(Generic[M]):
         return tuple(sorted(key for key in why if why[key].origin in ("environment", ".env")))
 
     def changed_since(self, old: Merged[M]) -> frozenset[str]:
-        """The keys whose value differs. What a factory makes anew each time counts if another was given."""
+        """The keys whose value differs. If a factory makes a value anew each time, what was given counts."""
         keys = {*keys_of(old.held), *keys_of(self.held)}
         anew = old.made_anew.keys() & self.made_anew.keys() & keys
         following = old.following & self.following
@@ -184,7 +182,7 @@ class Layers(Generic[M]):
             )
 
     def incomplete(self) -> Merged[M]:
-        """What stands in, never to be run with, until a model without defaults has its values."""
+        """Stands in, never to be run with, until a model without defaults has its values."""
         values = self._validator.incomplete()
         nothing = _Layered({}, {}, {}, None)
         explanations = {key: self._explain(key, values, nothing) for key in self.model.model_fields}

@@ -17,10 +17,10 @@ from config_manager.client.model.values import parts_of
 from config_manager.client.model.words import MOST_READ, masked
 
 _MOST_PARTS = 100_000
-"""Of a value. More can't be delivered in one configuration, but a validator may make more of it."""
+"""In a value. One configuration can't deliver more, but a validator may make more of it."""
 
 _MOST_TOKENS = 32
-"""Of a text that is looked up as a whole. A longer one is known by its head."""
+"""In a text that is looked up as a whole. A longer text is recognised by its head."""
 
 _TOKEN = re.compile(r"\w+|\W")
 
@@ -72,7 +72,7 @@ class _Quoted:
         read = words[:MOST_READ]
         starts = [found.start() for found in _TOKEN.finditer(read)]
         is_cut = len(words) > MOST_READ
-        # a text that the cut goes through is not to be known: it begins among the last few tokens, which
+        # a text that the cut goes through can't be recognised: it begins among the last few tokens, which
         # are left out, or all of its head is there
         count = max(len(starts) - (_MOST_TOKENS if is_cut else 0), 0)
         end = starts[count] if is_cut else len(read)

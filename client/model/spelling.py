@@ -1,4 +1,4 @@
-"""The names of a field: its own, those that pydantic takes it under, those that it is delivered under."""
+"""The names of a field: its own, those under which pydantic takes it, those under which it is delivered."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A JSON object in, an instance of the service's own model out, by the model's own rules.
 
-The class itself is asked: no subclass, so that validators that assign, `__init_subclass__`,
-`__slots__` and unions of related models work as they do without us.
+The class itself is asked, and no subclass of it: validators that assign, `__init_subclass__`, `__slots__`
+and unions of related models work as they do without the client.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ import copy
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from pydantic import BaseModel, ValidationError
 
 from config_manager.client.model.guarded import attempt
 from config_manager.client.model.spelling import delivered_names, taken_under
 from config_manager.client.model.type_walk import models_within
-from config_manager.client.model.values import plain, value_of
+from config_manager.client.model.values import M, plain, value_of
 from config_manager.config import strict_json
 from config_manager.config.strict_json import JsonObject
-
-M = TypeVar("M", bound=BaseModel)
 
 _UNSPELT = object()
 
@@ -62,22 +60,26 @@ class Validator(Generic[M]):
         self._within = {
             key
             for key, info in model.model_fields.items()
-            if any(map(_has_factory, models_within(info.annotation)))
+            if any(
+                part.default_factory is not None
+                for within in models_within(info.annotation)
+                for part in within.model_fields.values()
+            )
         }
         self._made: JsonObject = {}
         self._looked_at = set[str]()
 
     @property
     def made_anew(self) -> set[str]:
-        """Keys whose value may be another each time though the same was given: a factory within it makes
-        a part, or what it makes can't be remembered."""
+        """Keys whose value may differ each time though the same was given: a factory within it makes a part, or
+        what it makes can't be remembered."""
         return self._within | (self._looked_at - self._made.keys())
 
     def validate(self, given: JsonObject) -> M:
         """Raises whatever the model's own code raises. given: by the fields' own names.
 
-        A default factory that makes another value each time is asked once in a process: its keys would
-        change with every change.
+        A default factory that makes another value each time is asked once in a process. Otherwise its key
+        would change with every change.
         """
         made = {key: value for key, value in self._made.items() if key not in given}
         values = self.read({**made, **given})
@@ -89,7 +91,7 @@ class Validator(Generic[M]):
         return values
 
     def incomplete(self) -> M:
-        """An instance without any value, which stands for one until there is one."""
+        """An instance without any value."""
         empty = self.model.__new__(self.model)
         object.__setattr__(empty, "__dict__", {})
         object.__setattr__(empty, "__pydantic_fields_set__", set[str]())
@@ -98,7 +100,7 @@ class Validator(Generic[M]):
         return empty
 
     def read(self, given: JsonObject) -> M:
-        """As `validate`, but nothing is remembered of what factories made."""
+        """As `validate`, but what factories made is not remembered."""
         # as JSON, so that a strict model takes "2026-01-01" for a date as it would from a file
         spelt = {self._spelt.get(key, key): value for key, value in given.items()}
         data = strict_json.dumps(spelt)
@@ -170,7 +172,3 @@ def has_own_sources(model: type[BaseModel]) -> bool:
 
 def _same(one: BaseModel, other: BaseModel | None, key: str) -> bool:
     return other is not None and bool(value_of(one, key) == value_of(other, key))
-
-
-def _has_factory(model: type[BaseModel]) -> bool:
-    return any(info.default_factory is not None for info in model.model_fields.values())

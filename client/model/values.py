@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
+
+M = TypeVar("M", bound=BaseModel)
+"""A service's own model."""
 
 
 def parts_of(value: object) -> Iterable[object] | None:

@@ -1,8 +1,7 @@
-"""Text that others wrote, made fit for receipts and log lines: it can be spelt, it is short, and it
-holds no secret.
+"""Text that others wrote, made fit for receipts and log lines: valid, short, and without secrets.
 
-The words of an exception are anybody's: a callback's, a validator's, a library's. They end up in a
-retained receipt that is signed but not encrypted, and in the service's log.
+Anybody may have written the words of an exception: a callback, a validator, a library. They end up in a
+retained receipt, which is signed but not encrypted, and in the service's log.
 """
 
 from __future__ import annotations
@@ -27,23 +26,23 @@ MASK = "********"
 """What is shown in a secret's place."""
 
 MOST_CHARACTERS = 500
-"""Of one reason: as much as an operator reads."""
+"""In one reason: as much as an operator reads."""
 
 MOST_READ = 20_000
-"""Characters of somebody's text that are looked at; the rest is left out before."""
+"""Characters of a text that are looked at; the rest is cut off first."""
 
 _MOST_MEMBERS = 5
-"""Of an exception group, whose words are said."""
+"""So many members of an exception group are quoted."""
 
 _WINDOW = 10
-"""Characters of a secret that are as good as the whole of it: pydantic, say, quotes the two ends."""
+"""So many characters of a secret count as the whole secret: pydantic, say, quotes its two ends."""
 
 _LEAST_OF_BASE64 = 4
-"""Characters of base64 without its edges: fewer would blot out words that are no secret."""
+"""Characters of base64 without its edges: with fewer, words that are no secret would be masked."""
 
 
 def spelt(words: object, *, at_most: int = MOST_CHARACTERS) -> str:
-    """`str(words)` as every JSON reader takes it, cut; whatever `__str__` does.
+    """`str(words)` as every JSON reader takes it, cut. It never raises, whatever `__str__` does.
 
     Surrogates (a file's name that is not UTF-8) and control characters become U+FFFD.
     """
@@ -59,7 +58,7 @@ def _is_unfit(character: str) -> bool:
 
 
 _TURNS = frozenset(["LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"])
-"""Characters that turn the direction of a line: it would read as another one."""
+"""Characters that turn the direction of a line, so that it would read as another one."""
 
 
 def _text_of(words: object) -> str:
@@ -92,8 +91,8 @@ class Secrets:
         return masked(text, hidden, MASK)
 
     def words_of(self, error: BaseException) -> str:
-        """What an exception says, for a receipt: its type, and its words without secrets. Of a group
-        what its members say."""
+        """What an exception says, for a receipt: its type, and its words without secrets. For a group, what its
+        members say."""
         leaves, name = leaves_of(error), name_of(error)
         if isinstance(error, BaseExceptionGroup):
             return spelt("; ".join(map(self.words_of, leaves[:_MOST_MEMBERS])))
@@ -108,7 +107,7 @@ class Secrets:
 
 
 def name_of(error: BaseException) -> str:
-    """Its type's, if that can be asked."""
+    """The name of its type, if that can be asked for."""
     return spelt(attempt(lambda: type(error).__name__, "an exception"))
 
 
@@ -136,8 +135,8 @@ def masked(text: str, hidden: bytes | bytearray, mask: str) -> str:
 
 
 class _Lot:
-    """Secrets that came together. What is made of them is made when something is first said, and only
-    once: each `Secrets` that they are merged into shares it."""
+    """Secrets that came together. Their pieces are made once, when something is first said: each `Secrets`
+    that they are merged into shares them."""
 
     def __init__(self, values: frozenset[str | bytes]) -> None:
         self._values = values
@@ -192,7 +191,7 @@ def _spellings(value: str | bytes) -> Iterator[str]:
 def _within_base64(raw: bytes) -> Iterator[str]:
     """As it stands in the base64 of something longer, such as `user:secret` in `Authorization: Basic`.
 
-    A character of base64 is six bits: those at the two ends hold bits of the neighbours, too.
+    A character of base64 is six bits. The characters at the two ends hold bits of the neighbours, too.
     """
     for before in range(3):
         encoded = base64.b64encode(bytes(before) + raw)

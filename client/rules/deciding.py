@@ -1,18 +1,17 @@
 """What a service makes of each configuration that is offered to it, sans I/O.
 
-It is applied if it fits the service's model, if its secrets are here, if nobody holds what runs, and if the
-callback accepts it. `Trial` says what becomes of the offer by this.
+A configuration is applied if it fits the service's model, if its secrets are here, if the service is not
+inside a `hold`, and if the callback accepts it. `Trial` says what becomes of the offer.
 """
 
 from __future__ import annotations
 
-from typing import Generic, Literal, TypeVar
-
-from pydantic import BaseModel
+from typing import Generic, Literal
 
 from config_manager.client.model.guarded import attempt
 from config_manager.client.model.judging import DoesNotFit
 from config_manager.client.model.precedence import Layers, Merged
+from config_manager.client.model.values import M
 from config_manager.client.model.words import name_of
 from config_manager.client.rules.deliveries import Deliveries
 from config_manager.client.rules.events import Applied, Refused
@@ -21,27 +20,25 @@ from config_manager.client.rules.receipts import Account
 from config_manager.client.rules.subscriber import Subscriber
 from config_manager.client.rules.todo import (
     Call,
-    Change,
     Do,
     Keep,
     Swap,
     Tell,
     TrialPolicy,
     asked_again_after,
+    change_between,
 )
 from config_manager.client.rules.trial import Trial, died_in_words
 from config_manager.config.documents import ConfigUpdate, Stage
 
-M = TypeVar("M", bound=BaseModel)
-
 NO_ANSWER_AFTER_S = 30.0
-"""A callback that takes longer is named to the operator."""
+"""If a callback takes longer, the operator is told."""
 
 NOT_ENROLLED = "this instance is not enrolled, see config-manager client enroll"
 
 
 class Deciding(Generic[M]):
-    """Of one instance. Monotonic seconds."""
+    """The decisions of one instance. Monotonic seconds."""
 
     def __init__(
         self,
@@ -65,7 +62,7 @@ class Deciding(Generic[M]):
         self._policy = policy
         self._asks = asks
         self._candidate: Merged[M] | None = None
-        """fits the model; of what the callback is being asked about, else of the offer"""
+        """fits the model: what the callback is being asked about, else the offer"""
         self._asked_at: float | None = None
         self._not_before: float | None = None
         self._bakes_until: float | None = None
@@ -73,7 +70,7 @@ class Deciding(Generic[M]):
     # ── what happens ───────────────────────────────────────────────────────────────────────────
 
     def run_kept(self, kept: Version, now: float, *, bakes: bool) -> Refused | None:
-        """Start with it, unless it does not fit: then why."""
+        """Start with what was kept. If it does not fit, why."""
         update, _ = kept
         try:
             effective = self._layers.merge(update, self._deliveries.values(update))
@@ -90,7 +87,7 @@ class Deciding(Generic[M]):
         return None
 
     def was_delayed(self, seconds: float) -> None:
-        """A bake time begins with what runs."""
+        """A bake time begins when what it is for really runs."""
         if self._bakes_until is not None:
             self._bakes_until += seconds
 
@@ -109,12 +106,12 @@ class Deciding(Generic[M]):
         return [*todo, *self._say_no_answer(now)]
 
     def is_withdrawn(self) -> None:
-        """The configuration was deleted. What the callback is being asked about goes on."""
+        """The configuration was deleted. What the callback is being asked about stays."""
         if self._trial.asked is None:
             self._candidate = None
 
     def go_on_under_root(self) -> None:
-        """What a newer root took away is not applied any more."""
+        """What a newer root took away is no longer applied."""
         candidate, trial = self._candidate, self._trial
         if candidate is not None and trial.asked is None and trial.offered is None:
             assert candidate.update is not None
@@ -123,7 +120,7 @@ class Deciding(Generic[M]):
             self._candidate = None
 
     def weigh(self, now: float) -> list[Do[M]]:
-        """A new offer: does it fit, may it be applied while running?"""
+        """Whether a new offer fits, and whether it may be applied while the service runs."""
         trial = self._trial
         if trial.offered is None or trial.asked is not None:
             return []
@@ -149,7 +146,7 @@ class Deciding(Generic[M]):
         return self.retry(now)
 
     def retry(self, now: float) -> list[Do[M]]:
-        """Apply the candidate, unless somebody holds, is being asked, or said `not now`."""
+        """Apply the candidate, unless the service is inside a `hold`, is being asked, or said `not now`."""
         candidate, trial = self._candidate, self._trial
         if trial.has_agreed and not self.holds:
             return self.called(None, now)
@@ -164,17 +161,18 @@ class Deciding(Generic[M]):
         if self._asks:
             self._asked_at = now
             keep = self.keep(trial.ask())
-            change = Change.between(self._account.effective, candidate, "broker")
+            change = change_between(self._account.effective, candidate)
             return [keep, self._account.receipt(), Call(change)]
         self._candidate = None
         return self._swap(candidate, now)
 
     def called(self, error: BaseException | None, now: float) -> list[Do[M]]:
-        """What the callback said: None (it runs the new one), NotNow, or what it raised."""
+        """What the callback said: None (it accepted), NotNow, or what it raised."""
         trial = self._trial
-        if error is None and self.holds:  # somebody began something while it was asked
+        if error is None and self.holds:  # the service began something while it was asked
             self._subscriber.trial = trial.agree()
             return []
+        todo: list[Do[M]]
         candidate, is_overtaken = self._candidate, trial.is_overtaken
         assert candidate is not None
         assert trial.asked is not None
@@ -194,7 +192,7 @@ class Deciding(Generic[M]):
         return [*todo, *self.weigh(now)] if is_overtaken else todo
 
     def keep(self, trial: Trial, *, with_newest: bool = False) -> Keep:
-        """What is to be on disk, once this becomes of the trial: see `Subscriber.decided`."""
+        """What must be on disk once the trial is this: see `Subscriber.decided`."""
         return Keep(self._subscriber.decided(trial, with_newest=with_newest))
 
     # ── inside ─────────────────────────────────────────────────────────────────────────────────
@@ -216,9 +214,9 @@ class Deciding(Generic[M]):
         return [self._account.receipt()]
 
     def _swap(self, candidate: Merged[M], now: float) -> list[Do[M]]:
-        """The candidate becomes `current`. It is on disk before, but for one that the callback has accepted:
-        that is there as asked about."""
-        change = Change.between(self._account.effective, candidate, "broker")
+        """The candidate becomes `current`. It is on disk before; one that the callback has accepted is there
+        already, as asked about."""
+        change = change_between(self._account.effective, candidate)
         bakes = self._policy.bake_s > 0
         keep = self.keep(self._trial.run(bakes=bakes), with_newest=self._asks or not bakes)
         runs = self._trial.runs
@@ -232,21 +230,19 @@ class Deciding(Generic[M]):
         self._attempted(update.revision, "applied" if bakes else "healthy", why)
         told = Tell(Applied(update, envelope, "broker"))
         done: list[Do[M]] = [Swap(candidate, change), told, self._account.receipt()]
-        # it runs from now on: a death is one of it, no longer of the callback
+        # from now on a death counts against what runs, no longer against the callback
         return [*done, keep] if bakes and self._asks else [keep, *done]
 
     def _turn_down(self, reason: Literal["model", "callback"], detail: str) -> list[Do[M]]:
         trial = self._trial
-        refused = trial.asked or trial.offered
-        assert refused is not None
-        revision = refused[0].revision
+        revision = trial.decides_on[0].revision
         self._attempted(revision, "refused", f"{reason}: {detail}")
         self._subscriber.refusals[reason] += 1
         told = Tell(Refused(reason, f"revision {revision}: {detail}"))
         return [self.keep(trial.refuse(), with_newest=True), told, self._account.receipt()]
 
     def _wait_for_restart(self, update: ConfigUpdate, keys: list[str]) -> list[Do[M]]:
-        """Kept as what the next start runs; until then everything stays as it is."""
+        """The next start runs it; until then everything stays as it is."""
         self._attempted(update.revision, "restart-required", f"restart to change {', '.join(keys)}")
         return [self.keep(self._trial.leave()), self._account.receipt()]
 

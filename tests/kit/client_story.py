@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from config_manager.client.drivers.opening import read_layers
 from config_manager.client.model.precedence import Merged
 from config_manager.client.rules.events import Event, Refused
-from config_manager.client.rules.instance import Instance
+from config_manager.client.rules.instance import InstanceRules
 from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.todo import (
     Call,
@@ -76,7 +76,7 @@ class Story:
             identity = replace(identity, enrolled=frozenset({f"{m.SERVICE}/{identity.instance}"}))
         world = World(clock=self.clock, disk=self.disk)
         self._cache = Cache(Path("state"), m.SERVICE, identity.file_key, identity.roots, world)
-        self.instance: Instance[Any] = Instance(
+        self.instance: InstanceRules[Any] = InstanceRules(
             ServiceName(m.SERVICE),
             identity.instance,
             identity,

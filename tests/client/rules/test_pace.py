@@ -8,7 +8,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from config_manager.client.rules.pace import CLOCK_DRIFT, MAX_LAG_S, MOST_FORGIVEN, Pace
-from config_manager.client.rules.subscriber import Subscriber
 from config_manager.config import wire
 from config_manager.config.documents import Beacon
 from config_manager.config.world import rfc3339
@@ -48,7 +47,7 @@ class Client:
 
     def __init__(self) -> None:
         self.said: list[str | None] = []
-        self._subscriber = Subscriber(m.SERVICE, "here", m.make_chain(), m.make_kept(5))
+        self._subscriber = m.Taker(m.SERVICE, "here", m.make_chain(), m.make_kept(5))
         self._subscriber.receive(
             wire.SNAPSHOT_TOPIC, m.snapshot_bytes(SERVICES, 0, boot_seq=0), m.WALL, 0.0
         )

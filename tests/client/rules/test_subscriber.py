@@ -15,14 +15,14 @@ from tests.kit import client_documents as m
 
 
 def empty() -> Subscriber:
-    subscriber = Subscriber(m.SERVICE, "here", m.make_chain(), None)
+    subscriber = m.Taker(m.SERVICE, "here", m.make_chain(), None)
     assert subscriber.tick(0.0, m.WALL) == []
     return subscriber
 
 
 def running(revision: int = 5) -> Subscriber:
     """A subscriber that was restarted with this revision in its file."""
-    subscriber = Subscriber(m.SERVICE, "here", m.make_chain(), m.make_kept(revision))
+    subscriber = m.Taker(m.SERVICE, "here", m.make_chain(), m.make_kept(revision))
     assert subscriber.tick(0.0, m.WALL) == []
     return subscriber
 
@@ -102,7 +102,7 @@ def test_two_signatures_of_one_key_do_not_reach_a_threshold_of_two() -> None:
     root = m.make_root()
     role = root.roles["config"]
     two = {**root.roles, "config": type(role)((*role.keyids, "0" * 64), 2)}
-    subscriber = Subscriber(
+    subscriber = m.Taker(
         m.SERVICE, "here", m.make_chain(type(root)(1, root.issued_at, root.keys, two)), None
     )
     value = json.loads(m.update_bytes(6))
