@@ -109,7 +109,7 @@ class OpenInstance:
     @asynccontextmanager
     async def connect(self, *_: object) -> AsyncGenerator[AsyncioLine]:
         """In the place of the asyncio driver's `connect`."""
-        from config_manager.client.drivers.asyncio_connection import BrokerUnavailable
+        from config_manager.actors.mqtt.port import BrokerUnavailable
 
         with self.wire.attached(AsyncioLine(self), BrokerUnavailable) as line:
             yield line
@@ -123,7 +123,7 @@ class TrioTransport:
 
     @asynccontextmanager
     async def connect(self, *_: object, **__: object) -> AsyncGenerator[Any]:
-        from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable
+        from config_manager.actors.mqtt.port import BrokerUnavailable
 
         with self._opened.wire.attached(TrioLine(self._opened), BrokerUnavailable) as line:
             yield line
@@ -173,7 +173,7 @@ class AsyncioLine(Line):
         self._wire.take_receipt(self._opened, payload)
 
     async def messages(self) -> AsyncIterator[tuple[str, bytes]]:
-        from config_manager.client.drivers.asyncio_connection import BrokerUnavailable
+        from config_manager.actors.mqtt.port import BrokerUnavailable
 
         while (message := await self._inbox.get()) is not None:
             yield message.topic, message.payload
@@ -223,7 +223,7 @@ class TrioLine(Line):
         self._wire.take_receipt(self._opened, payload)
 
     async def messages(self) -> AsyncIterator[WireMessage]:
-        from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable
+        from config_manager.actors.mqtt.port import BrokerUnavailable
 
         async for message in self._messages:
             yield message

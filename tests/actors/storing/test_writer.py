@@ -17,7 +17,8 @@ import trio
 import trio.testing
 from pydantic import SecretStr
 
-from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport, Message
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
+from config_manager.actors.mqtt.port import Message
 from config_manager.actors.storing import writer
 from config_manager.actors.system import System, running_system
 from config_manager.config import wire
