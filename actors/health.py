@@ -9,7 +9,7 @@ import trio
 import trio.lowlevel
 
 from config_manager.actors.actor import ActorStates, Life, follower
-from config_manager.actors.mqtt.aiomqtt_transport import Message
+from config_manager.actors.mqtt.port import Message
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
 from config_manager.config import logging, strict_json, wire

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from config_manager.actors.caching import LastKnownGood
-from config_manager.actors.mqtt.aiomqtt_transport import Transport
 from config_manager.actors.mqtt.broker_ways import ways_to_brokers
+from config_manager.actors.mqtt.port import Transport
 from config_manager.actors.retained import Retained, look
 from config_manager.actors.starting import open_sql_store
 from config_manager.config.brokers import BrokerAddress

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from config_manager.actors.mqtt.aiomqtt_transport import (
+from config_manager.actors.mqtt.port import (
     BrokerUnavailable,
     Connection,
     Message,

@@ -22,8 +22,8 @@ from config_manager.actors.callers import Callers, Write, noting_callers
 from config_manager.actors.delivering import Deliverer, delivering
 from config_manager.actors.health import HealthBoard, HealthFrames, health
 from config_manager.actors.messages import Administer, Confirmed, Sign, Witnessed
-from config_manager.actors.mqtt.aiomqtt_transport import Transport
 from config_manager.actors.mqtt.broker_ways import Ways, ways_to_brokers
+from config_manager.actors.mqtt.port import Transport
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.publishing.publisher import Publisher, SignUpdate, publishing
 from config_manager.actors.secrets_rotating import (

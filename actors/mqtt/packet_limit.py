@@ -181,8 +181,9 @@ def _code(error: BaseException) -> object:
 
 
 def plainly(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    """In its own words; of a group, those of the first in it."""
+    while inside := getattr(error, "exceptions", None):
+        error = inside[0]
     return str(error) or type(error).__name__
 
 

@@ -59,15 +59,15 @@ def cut_properties(first: int, body: bytearray) -> None:
     square of their number, and keeps a hundred bytes and more for one of seven. A CONNACK's stay: it
     comes once, it is small, and paho minds what it says.
     """
-    match first & _KIND:
-        case kind if kind == PUBLISH:
-            _cut(body, 2 + int.from_bytes(body[:2]) + (2 if first & _QOS else 0))
-        case kind if kind == SUBACK:
-            _cut(body, 2)
-        case kind if kind == PUBACK:
-            del body[3:]
-        case kind if kind == DISCONNECT:
-            del body[1:]
+    kind = first & _KIND
+    if kind == PUBLISH:
+        _cut(body, 2 + int.from_bytes(body[:2]) + (2 if first & _QOS else 0))
+    elif kind == SUBACK:
+        _cut(body, 2)
+    elif kind == PUBACK:
+        del body[3:]
+    elif kind == DISCONNECT:
+        del body[1:]
 
 
 def _cut(body: bytearray, at: int) -> None:

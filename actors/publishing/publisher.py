@@ -21,7 +21,7 @@ import trio
 
 from config_manager.actors.actor import Full, Gone, Life, follower
 from config_manager.actors.messages import Witnessed
-from config_manager.actors.mqtt.aiomqtt_transport import (
+from config_manager.actors.mqtt.port import (
     BrokerUnavailable,
     Connection,
     Message,

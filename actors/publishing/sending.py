@@ -9,7 +9,7 @@ from typing import Protocol
 
 import trio
 
-from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable, Connection
+from config_manager.actors.mqtt.port import BrokerUnavailable, Connection
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.publishing.refusals import Refusals, packet_bytes
 from config_manager.actors.publishing.rivals import Echoes

@@ -41,7 +41,7 @@ class Wrapped:
     """
 
     command: Sequence[str]
-    templates: Mapping[Path, Path] = field(default_factory=dict)
+    templates: Mapping[Path, Path] = field(default_factory=dict[Path, Path])
     on_change: signal.Signals | None = None
     prefix: str | None = None
     secrets: bool = False

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypedDict, TypeVar, get_args
+from typing import Generic, TypedDict, TypeVar, cast, get_args
 
 from pydantic import BaseModel
 
@@ -161,7 +161,7 @@ class Prepared(Generic[M]):
     boots: Boots
 
     @contextmanager
-    def disk_thread(self) -> Iterator[Worker]:
+    def disk_thread(self) -> Generator[Worker]:
         """The thread that writes. The claim ends after its last write: until then no other process may."""
         with ExitStack() as unless_it_starts:
             unless_it_starts.callback(self.claim.close)
@@ -238,7 +238,7 @@ def prepare(
             identity,
             instance,
             cache,
-            partial(_keep_root, state_dir, world),
+            partial(keep_root, state_dir, world=world),
             options.mqtt_url or said.get("CONFIG_MANAGER_MQTT_URL") or DEFAULT_MQTT_URL,
             _client_id(service, name, world),
             kept is not None and kept.to_start_with is not None,
@@ -286,7 +286,7 @@ def _policy(model: type[BaseModel], options: Options) -> TrialPolicy:
 
 
 @contextmanager
-def _in_words(model: type[BaseModel]) -> Iterator[None]:
+def _in_words(model: type[BaseModel]) -> Generator[None]:
     """A model that does not fit its own defaults and overrides is SettingsInvalid."""
     try:
         yield
@@ -327,10 +327,6 @@ def _identity(
     return load_identity(state_dir, world)
 
 
-def _keep_root(state_dir: Path, world: World, link: Link) -> None:
-    keep_root(state_dir, link, world)
-
-
 def _load(cache: Cache) -> tuple[Kept | None, str | None]:
     try:
         return cache.load(), None
@@ -341,9 +337,10 @@ def _load(cache: Cache) -> tuple[Kept | None, str | None]:
 
 
 def _marked_restart_required(model: type[BaseModel]) -> frozenset[str]:
-    marked = set[str]()
-    for key, field in model.model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("x-restart-required"):
-            marked.add(key)
-    return frozenset(marked)
+    def is_marked(extra: object) -> bool:
+        return isinstance(extra, dict) and bool(
+            cast("dict[str, object]", extra).get("x-restart-required")
+        )
+
+    fields = model.model_fields.items()
+    return frozenset(key for key, field in fields if is_marked(field.json_schema_extra))

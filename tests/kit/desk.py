@@ -11,7 +11,7 @@ import trio
 
 from config_manager.actors.actor import Actor
 from config_manager.actors.messages import Witnessed
-from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable, Message
+from config_manager.actors.mqtt.port import BrokerUnavailable, Message
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.publishing.publisher import Publisher, publishing
 from config_manager.actors.statuses import StatusBoard
