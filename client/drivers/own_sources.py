@@ -8,6 +8,7 @@ source that is none of these can't be told from what an operator sets, so it is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 from pydantic import AliasPath, BaseModel
@@ -94,38 +95,33 @@ def _head(key: Key) -> str:
     return str(key.path[0]) if isinstance(key, AliasPath) else key
 
 
+@dataclass(frozen=True)
 class _Source:
-    """One of pydantic-settings' sources, and where it looks."""
+    """One of pydantic-settings' sources, and where it looks.
 
-    def __init__(
-        self,
-        model: type[BaseModel],
-        prefix: str,
-        place: Place,
-        source: PydanticBaseSettingsSource,
-        spelled: Mapping[str, str],
-    ) -> None:
-        """spelled: the names as the source compares them → as they are written there."""
-        self.place: Place = place
-        self._model = model
-        self._names = variable_names(model, prefix)
-        self._source = source
-        self._spelled = spelled
+    names: see `variable_names`. spelled: the names as the source compares them → as they are written there.
+    """
+
+    model: type[BaseModel]
+    place: Place
+    source: PydanticBaseSettingsSource
+    names: Mapping[str, list[str]]
+    spelled: Mapping[str, str]
 
     def overrides(self) -> dict[str, Override]:
         data = self._data()
         found: dict[str, Override] = {}
         used = set[str]()
-        for key, keys in taken_under(self._model).items():
+        for key, keys in taken_under(self.model).items():
             used.update(map(_head, keys))
             values = (_at(one, data) for one in keys)
             value = next((one for one in values if one is not PydanticUndefined), PydanticUndefined)
             if value is not PydanticUndefined:
                 found[key] = self._override(self._name(key), value)
-        if self._model.model_config.get("extra") == "allow":
+        if self.model.model_config.get("extra") == "allow":
             for key in data.keys() - used:
                 if not key.upper().startswith(OURS):
-                    found[key] = self._override(self._spelled.get(key, key), data[key])
+                    found[key] = self._override(self.spelled.get(key, key), data[key])
         return found
 
     def _override(self, name: str, value: Any) -> Override:
@@ -136,27 +132,27 @@ class _Source:
 
     def _name(self, key: str) -> str:
         """The variable that is set; of several that make one value, all."""
-        held: Mapping[str, Any] = getattr(self._source, "env_vars", {})
-        delimiter = getattr(self._source, "env_nested_delimiter", None)
-        is_exact = getattr(self._source, "case_sensitive", False)
-        names = self._names[key]
+        held: Mapping[str, Any] = getattr(self.source, "env_vars", {})
+        delimiter = getattr(self.source, "env_nested_delimiter", None)
+        is_exact = getattr(self.source, "case_sensitive", False)
+        names = self.names[key]
         wanted = names if is_exact else [name.lower() for name in names]
         own = [name for name in wanted if held.get(name) is not None][:1]
         if delimiter:
             within = tuple(name + delimiter for name in wanted)
             own += [name for name in held if name.startswith(within)]
-        return ", ".join(self._spelled.get(name, name) for name in own) or names[0]
+        return ", ".join(self.spelled.get(name, name) for name in own) or names[0]
 
     def _data(self) -> dict[str, Any]:
-        said, data = _asked(lambda: dict(self._source()), self._model)
+        said, data = _asked(lambda: dict(self.source()), self.model)
         if said is None:
             return cast("dict[str, Any]", data)
-        for key, info in self._model.model_fields.items():
+        for key, info in self.model.model_fields.items():
             why_not = self._why_not(key, info)
             if why_not:
                 raise SettingsInvalid(f"{self._name(key)}: {why_not}")
         raise SettingsInvalid(
-            f"{self._model.__name__}: its {type(self._source).__name__} raised {said}"
+            f"{self.model.__name__}: its {type(self.source).__name__} raised {said}"
         )
 
     def _why_not(self, key: str, info: FieldInfo) -> str | None:
@@ -164,14 +160,14 @@ class _Source:
 
         def read() -> None:
             nonlocal text
-            text, _, is_complex = self._source.get_field_value(info, key)
-            self._source.prepare_field_value(key, info, text, is_complex)
+            text, _, is_complex = self.source.get_field_value(info, key)
+            self.source.prepare_field_value(key, info, text, is_complex)
 
-        said, _ = _asked(read, self._model)
+        said, _ = _asked(read, self.model)
         if said is None:
             return None
         if isinstance(text, str):
-            complaint = complaints_about({key: text}, self._model).get(key)
+            complaint = complaints_about({key: text}, self.model).get(key)
             if complaint is not None and complaint.wants:
                 return complaint.with_hint
         if said == "JSONDecodeError":
@@ -236,7 +232,7 @@ def _sources(
             "was delivered, secret files; leave it to this one, or open a class without it"
         )
     return [
-        _Source(model, prefix, place, source, spelled.get(id(source), {}))
+        _Source(model, place, source, variable_names(model, prefix), spelled.get(id(source), {}))
         for place, source in zip(places, chosen, strict=True)
         if place is not None and place != "delivered"
     ]

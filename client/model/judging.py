@@ -93,25 +93,22 @@ def _key_at_fault(error: BaseException, model: type[BaseModel]) -> str | None:
 def _keys_by_code(model: type[BaseModel]) -> dict[CodeType, str]:
     """Which field each function of the model's judges; one that judges several is left out."""
     found: dict[CodeType, set[str]] = {}
-
-    def note(function: Any, keys: Iterable[str]) -> None:
-        code = getattr(getattr(function, "__func__", function), "__code__", None)
-        if code is not None:
-            found.setdefault(code, set()).update(keys)
-
-    def note_all(judge: type[BaseModel], key: str | None) -> None:
-        for decorator in judge.__pydantic_decorators__.field_validators.values():
-            note(decorator.func, [key] if key else decorator.info.fields)
-        for name, field in judge.model_fields.items():
-            note(field.default_factory, [key or name])
-            for constraint in field.metadata:
-                note(getattr(constraint, "func", None), [key or name])
-
-    note_all(model, None)
+    judges: list[tuple[type[BaseModel], str | None]] = [(model, None)]
     for key, field in model.model_fields.items():
-        for inner in models_within(field.annotation):
-            if inner is not model:
-                note_all(inner, key)
+        inner = models_within(field.annotation)
+        judges += [(judge, key) for judge in inner if judge is not model]
+    for judge, outer in judges:
+        validators = judge.__pydantic_decorators__.field_validators.values()
+        judged: list[tuple[Any, Iterable[str]]] = [
+            (one.func, one.info.fields) for one in validators
+        ]
+        for name, field in judge.model_fields.items():
+            functions = (getattr(constraint, "func", None) for constraint in field.metadata)
+            judged += [(function, (name,)) for function in (field.default_factory, *functions)]
+        for function, keys in judged:
+            code = getattr(getattr(function, "__func__", function), "__code__", None)
+            if code is not None:
+                found.setdefault(code, set()).update([outer] if outer else keys)
     return {code: keys.pop() for code, keys in found.items() if len(keys) == 1 and "*" not in keys}
 
 

@@ -6,6 +6,7 @@ inside a `hold`, and if the callback accepts it. `Trial` says what becomes of th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Generic, Literal
 
 from config_manager.client.model.guarded import attempt
@@ -37,35 +38,28 @@ NO_ANSWER_AFTER_S = 30.0
 NOT_ENROLLED = "this instance is not enrolled, see config-manager client enroll"
 
 
+@dataclass(eq=False)
 class Deciding(Generic[M]):
-    """The decisions of one instance. Monotonic seconds."""
+    """The decisions of one instance. Monotonic seconds.
 
-    def __init__(
-        self,
-        subscriber: Subscriber,
-        deliveries: Deliveries,
-        layers: Layers[M],
-        account: Account[M],
-        policy: TrialPolicy,
-        *,
-        asks: bool,
-        is_enrolled: bool,
-    ) -> None:
-        """asks: there is a callback. is_enrolled: secrets that are named will come."""
-        self.is_open = False
-        self.is_enrolled = is_enrolled
-        self.holds = 0
-        self._subscriber = subscriber
-        self._deliveries = deliveries
-        self._layers = layers
-        self._account = account
-        self._policy = policy
-        self._asks = asks
-        self._candidate: Merged[M] | None = None
-        """fits the model: what the callback is being asked about, else the offer"""
-        self._asked_at: float | None = None
-        self._not_before: float | None = None
-        self._bakes_until: float | None = None
+    asks: there is a callback. is_enrolled: secrets that are named will come. is_open: the service runs.
+    holds: how often it is inside `hold`.
+    """
+
+    _subscriber: Subscriber
+    _deliveries: Deliveries
+    _layers: Layers[M]
+    _account: Account[M]
+    _policy: TrialPolicy
+    asks: bool
+    is_enrolled: bool
+    is_open: bool = False
+    holds: int = 0
+    _candidate: Merged[M] | None = None
+    """fits the model: what the callback is being asked about, else the offer"""
+    _asked_at: float | None = None
+    _not_before: float | None = None
+    _bakes_until: float | None = None
 
     # ── what happens ───────────────────────────────────────────────────────────────────────────
 
@@ -158,7 +152,7 @@ class Deciding(Generic[M]):
                 self._attempted(candidate.update.revision, "deferred", "the service is busy")
                 return [self._account.receipt()]
             return []
-        if self._asks:
+        if self.asks:
             self._asked_at = now
             keep = self.keep(trial.ask())
             change = change_between(self._account.effective, candidate)
@@ -218,7 +212,7 @@ class Deciding(Generic[M]):
         already, as asked about."""
         change = change_between(self._account.effective, candidate)
         bakes = self._policy.bake_s > 0
-        keep = self.keep(self._trial.run(bakes=bakes), with_newest=self._asks or not bakes)
+        keep = self.keep(self._trial.run(bakes=bakes), with_newest=self.asks or not bakes)
         runs = self._trial.runs
         assert runs is not None
         update, envelope = runs
@@ -231,7 +225,7 @@ class Deciding(Generic[M]):
         told = Tell(Applied(update, envelope, "broker"))
         done: list[Do[M]] = [Swap(candidate, change), told, self._account.receipt()]
         # from now on a death counts against what runs, no longer against the callback
-        return [*done, keep] if bakes and self._asks else [keep, *done]
+        return [*done, keep] if bakes and self.asks else [keep, *done]
 
     def _turn_down(self, reason: Literal["model", "callback"], detail: str) -> list[Do[M]]:
         trial = self._trial

@@ -170,8 +170,8 @@ class Subscriber:
         self.freshness.note_time(monotonic_now, wall_now)
 
     def _judge_freshness(self, now: float) -> list[Event]:
-        is_revoked = self.signer_revoked
-        return [*self.freshness.judge(self.kept, self.root, now, signer_revoked=is_revoked)]
+        revoked = self.signer_revoked
+        return [*self.freshness.judge(self.kept, self.root, now, signer_revoked=revoked)]
 
     # ── configuration ──────────────────────────────────────────────────────────────────────────
 

@@ -28,7 +28,7 @@ from config_manager.client.rules.root_chain import RootChain, pin
 from config_manager.client.state.identity import load_identity, trust_init
 from config_manager.config import wire
 from config_manager.config.world import parse_rfc3339, rfc3339
-from tests.kit.client_documents import Taker
+from tests.kit.clients import Taker
 from tests.kit.documents import key_id
 from tests.kit.processes import COMMAND, MOSQUITTO, Broker, Process, Processes, workshop
 from tests.kit.publisher import LONG_AGO, Publisher, changed, signatures_of
