@@ -22,10 +22,10 @@ from config_manager.client.drivers.asyncio_connection import (
     connect_with_aiomqtt,
 )
 from config_manager.client.drivers.background import Worker
-from config_manager.client.drivers.callbacks import check_runs
-from config_manager.client.drivers.driver import FAREWELL_S, Apply, Driver, Listener
+from config_manager.client.drivers.driver import FAREWELL_S, Driver, Listener
 from config_manager.client.drivers.live_config import LiveConfig, LiveState
 from config_manager.client.drivers.opening import (
+    Apply,
     OptionArguments,
     Options,
     Prepared,
@@ -60,14 +60,11 @@ async def open_config(
     **options: Unpack[OptionArguments],
 ) -> AsyncGenerator[AsyncioConfig[M]]:
     """`config_manager.client.open_config` under asyncio. connect: the seam for tests."""
-    if apply is not None:
-        check_runs(apply, "apply")
-    world = world or World()
-    prepared = prepare(model, Options(**options), asks=apply is not None, world=world)
+    prepared = prepare(model, Options(**options), apply=apply, world=world)
     with prepared.disk_thread() as disk:
         addresses = parse_addresses(prepared.mqtt_url)
         state = LiveState(prepared.instance, asyncio.Event)
-        driver = _Driver(prepared, state, apply, connect or connect_with_aiomqtt, disk, world)
+        driver = _Driver(prepared, state, disk, connect or connect_with_aiomqtt)
         state.released = driver.retry_soon
         await driver.start()
         tasks = [asyncio.create_task(driver.judge(), name="config-manager judge")]
@@ -172,15 +169,9 @@ class _Driver(Driver[M]):
     """Under asyncio: a task per broker, one that judges, and one for each call of the callback."""
 
     def __init__(
-        self,
-        prepared: Prepared[M],
-        listener: Listener[M],
-        apply: Apply[M] | None,
-        connect: Connect,
-        disk: Worker,
-        world: World,
+        self, prepared: Prepared[M], listener: Listener[M], disk: Worker, connect: Connect
     ) -> None:
-        super().__init__(prepared, listener, apply, disk, world)
+        super().__init__(prepared, listener, disk)
         self.watch: Callable[[asyncio.Task[Any]], None] = lambda _: None
         """the failure of such a task ends the body"""
         self._connect = connect
@@ -228,14 +219,9 @@ class _Driver(Driver[M]):
     async def stop(self, tasks: list[asyncio.Task[Any]]) -> None:
         self._stops = True
         left, calls = await _ended(tasks), await _ended(self._calls, again_s=END_WITHIN_S / 2)
+        service, detail = self._instance.service, f"it was left alone after {END_WITHIN_S:g} s"
         for task in (*left, *calls):
-            say(
-                logging.ERROR,
-                "did not end",
-                service=self._instance.service,
-                task=task.get_name(),
-                detail=f"it was left alone after {END_WITHIN_S:g} s",
-            )
+            say(logging.ERROR, "did not end", service=service, task=task.get_name(), detail=detail)
 
     async def _converse(self, address: BrokerAddress, client_id: str, gone: PublishReceipt) -> None:
         will = Will(gone.topic, gone.payload)

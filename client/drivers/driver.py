@@ -39,12 +39,9 @@ from config_manager.client.rules.todo import (
 from config_manager.client.state.log import say
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
-from config_manager.config.world import World, backoff_s
+from config_manager.config.world import backoff_s
 
 M = TypeVar("M", bound=BaseModel)
-
-Apply = Callable[[Change[M]], Awaitable[None] | None]
-"""The service's say in a change: return to accept, raise to refuse, raise NotNow to be asked again."""
 
 FAREWELL_S = 1.0
 _TICK_S = 1.0
@@ -66,20 +63,13 @@ class Listener(Protocol[M]):
 class Driver(ABC, Generic[M]):
     """Does what the instance says, in order."""
 
-    def __init__(
-        self,
-        prepared: Prepared[M],
-        listener: Listener[M],
-        apply: Apply[M] | None,
-        disk: Worker,
-        world: World,
-    ) -> None:
+    def __init__(self, prepared: Prepared[M], listener: Listener[M], disk: Worker) -> None:
         self._prepared = prepared
         self._instance = prepared.instance
         self._listener = listener
-        self._apply = apply
+        self._apply = prepared.apply
         self._disk = disk
-        self._world = world
+        self._world = prepared.world
         self._once_a_minute = OnceAMinute(prepared.service)
         self._turn = self._new_lock()
         self._asked: deque[tuple[Callable[[], list[Do[M]]], LoopEvent]] = deque()

@@ -53,9 +53,5 @@ class OnChange(Generic[M]):
         self._began_at = None
         if result.error is not None:  # one listener's bug is not the others'
             hidden = self._hidden() | Secrets.of(change.old, change.new)
-            say(
-                logging.ERROR,
-                "on_change failed",
-                callback=self._name,
-                detail=hidden.traceback_of(result.error),
-            )
+            detail = hidden.traceback_of(result.error)
+            say(logging.ERROR, "on_change failed", callback=self._name, detail=detail)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from typing import Generic, TypedDict, TypeVar, cast, get_args
 from pydantic import BaseModel
 
 from config_manager.client.drivers.background import Worker
+from config_manager.client.drivers.callbacks import check_runs
 from config_manager.client.drivers.misspelt import say_unknown
 from config_manager.client.model.judging import DoesNotFit
 from config_manager.client.model.overrides import prefix_of, read_overrides
@@ -34,7 +35,7 @@ from config_manager.client.rules.identity import Identity
 from config_manager.client.rules.instance import InstanceRules
 from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.root_chain import Link
-from config_manager.client.rules.todo import BAKE_S, OnStale, TrialPolicy
+from config_manager.client.rules.todo import BAKE_S, Change, OnStale, TrialPolicy
 from config_manager.client.state import env_file
 from config_manager.client.state.boots import Boots
 from config_manager.client.state.cache import Cache, KeptBroken
@@ -53,6 +54,9 @@ from config_manager.config.names import InstanceName, ServiceName, parse_instanc
 from config_manager.config.world import World
 
 M = TypeVar("M", bound=BaseModel)
+
+Apply = Callable[[Change[M]], Awaitable[None] | None]
+"""The service's say in a change: return to accept, raise to refuse, raise NotNow to be asked again."""
 
 DEFAULT_MQTT_URL = "mqtt://localhost:1883"
 
@@ -148,6 +152,8 @@ class Prepared(Generic[M]):
     """Everything a driver needs; nothing was started yet."""
 
     options: Options
+    apply: Apply[M] | None
+    world: World
     service: ServiceName
     name: InstanceName
     identity: Identity
@@ -191,14 +197,17 @@ def prepare(
     model: type[M],
     options: Options,
     *,
-    asks: bool,
-    world: World,
+    apply: Apply[M] | None = None,
+    world: World | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Prepared[M]:
-    """asks: there is a callback. Raises SettingsInvalid, InvalidName, KeyFileUnsafe, RootRefused.
+    """Raises SettingsInvalid, InvalidName, KeyFileUnsafe, RootRefused; TypeError for what is no callback.
 
     What is returned holds a claim, which is its user's to close.
     """
+    if apply is not None:
+        check_runs(apply, "apply")
+    world = world or World()
     options.check(model)
     service = _service_of(model, options)
     lines = env_file.read_for(model, options.env_file)
@@ -228,12 +237,14 @@ def prepare(
                 kept,
                 policy=_policy(model, options),
                 boot_seq=boots.number,
-                asks=asks,
+                asks=apply is not None,
                 requires=options.require,
                 world=world,
             )
         prepared = Prepared(
             options,
+            apply,
+            world,
             service,
             name,
             identity,
@@ -269,12 +280,8 @@ def read_layers(
 
 def _claim(claim: Claim, service: str) -> None:
     if not claim.take() and not claim.is_barred:
-        say(
-            logging.INFO,
-            "kept file shared",
-            service=service,
-            detail="another process of this service writes it; this one reads it until that ends",
-        )
+        detail = "another process of this service writes it; this one reads it until that ends"
+        say(logging.INFO, "kept file shared", service=service, detail=detail)
 
 
 def _policy(model: type[BaseModel], options: Options) -> TrialPolicy:
@@ -292,14 +299,13 @@ def _in_words(model: type[BaseModel]) -> Generator[None]:
     try:
         yield
     except DoesNotFit as error:
+        why = f"its own defaults and overrides do not fit together: {error}"
         if error.only_lacks:
-            raise SettingsInvalid(
-                f"{model.__name__}: {error}; give it a default, or open it with require=True, which "
-                "waits for what is delivered"
-            ) from None
-        raise SettingsInvalid(
-            f"{model.__name__}: its own defaults and overrides do not fit together: {error}"
-        ) from None
+            why = (
+                f"{error}; give it a default, or open it with require=True, which waits for what is "
+                "delivered"
+            )
+        raise SettingsInvalid(f"{model.__name__}: {why}") from None
 
 
 def _client_id(service: ServiceName, name: InstanceName, world: World) -> str:

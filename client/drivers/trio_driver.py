@@ -22,11 +22,11 @@ from pydantic import BaseModel
 
 from config_manager.actors.mqtt.port import Message, Transport, broken_as_itself
 from config_manager.client.drivers.background import Worker
-from config_manager.client.drivers.callbacks import check_runs
-from config_manager.client.drivers.driver import FAREWELL_S, Apply, Driver, Listener
+from config_manager.client.drivers.driver import FAREWELL_S, Driver, Listener
 from config_manager.client.drivers.follower import Anything, Delivered, Follower
 from config_manager.client.drivers.live_config import LiveConfig, LiveState
 from config_manager.client.drivers.opening import (
+    Apply,
     OptionArguments,
     Options,
     Prepared,
@@ -66,7 +66,6 @@ async def follow(
             async for event in follower:
                 ...
     """
-    world = world or World()
     options = Options(
         service=service,
         state_dir=state_dir,
@@ -75,9 +74,9 @@ async def follow(
         env_file=None,
         bake_s=0,
     )
-    prepared = prepare(Anything, options, asks=False, world=world)
+    prepared = prepare(Anything, options, world=world)
     delivered = Delivered(lambda: prepared.instance.effective.secrets)
-    async with _driving(prepared, delivered, None, transport, world):
+    async with _driving(prepared, delivered, transport):
         yield Follower(prepared.service, prepared.name, delivered)
 
 
@@ -95,12 +94,9 @@ async def open_config(
     **options: Unpack[OptionArguments],
 ) -> AsyncGenerator[TrioConfig[M]]:
     """`config_manager.client.open_config` under Trio. transport: the seam for tests."""
-    if apply is not None:
-        check_runs(apply, "apply")
-    world = world or World()
-    prepared = prepare(model, Options(**options), asks=apply is not None, world=world)
+    prepared = prepare(model, Options(**options), apply=apply, world=world)
     state = LiveState(prepared.instance, trio.Event)
-    async with _driving(prepared, state, apply, transport, world) as driver:
+    async with _driving(prepared, state, transport) as driver:
         state.released = driver.retry_soon
         await driver.wait_until_open()
         try:
@@ -111,16 +107,12 @@ async def open_config(
 
 @asynccontextmanager
 async def _driving(
-    prepared: Prepared[M],
-    listener: Listener[M],
-    apply: Apply[M] | None,
-    transport: Transport | None,
-    world: World,
+    prepared: Prepared[M], listener: Listener[M], transport: Transport | None
 ) -> AsyncGenerator[_Driver[M]]:
     raised: Exception | None = None
     with _one_failure_as_itself(), prepared.disk_thread() as disk:
         addresses = parse_addresses(prepared.mqtt_url)
-        driver = _Driver(prepared, listener, apply, disk, world)
+        driver = _Driver(prepared, listener, disk)
         await driver.start()
         if addresses:
             transport = transport or _default_transport()
@@ -156,15 +148,8 @@ def _one_failure_as_itself() -> Generator[None]:
 class _Driver(Driver[M]):
     """Under Trio: one task per broker reads, one task judges."""
 
-    def __init__(
-        self,
-        prepared: Prepared[M],
-        listener: Listener[M],
-        apply: Apply[M] | None,
-        disk: Worker,
-        world: World,
-    ) -> None:
-        super().__init__(prepared, listener, apply, disk, world)
+    def __init__(self, prepared: Prepared[M], listener: Listener[M], disk: Worker) -> None:
+        super().__init__(prepared, listener, disk)
         self._scope = trio.CancelScope(shield=True)  # it ends after the body, whatever is cancelled
         self._nursery: trio.Nursery
         self._transport: Transport | None = None
