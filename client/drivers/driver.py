@@ -146,6 +146,8 @@ class Driver(ABC, Generic[M]):
         await self._first.wait()
         if self._instance.source == "defaults":  # not there; or the snapshot is a second old
             await self._sleep(ABSENT_GRACE_S)
+        async with self._turn:
+            pass  # what came meanwhile may still be on its way to the disk, before it is current
 
     async def end(self) -> None:
         """Say that the service leaves on purpose, on disk and to the brokers. A disk that takes nothing, or
