@@ -26,7 +26,8 @@ from config_manager.storage.decisions.vouching import Judgement, Vouching, witho
 from config_manager.storage.state import Committed
 from config_manager.storage.store import DatabaseUnavailable, DiskFull, Store
 
-_FULL = "disk-full"
+DISK_FULL = "disk-full"
+"""The notice that ends with the next commit."""
 _MOST_NAMED = 8
 _FOREIGN = (
     "the database holds what this server did not write: nothing of it is signed; see `config-manager "
@@ -100,13 +101,10 @@ class Opening:
 
     def note_full(self) -> None:
         """Until a commit succeeds: reads and small writes may go on, so the mode stays normal."""
-        self.view.notices[_FULL] = (
+        self.view.notices[DISK_FULL] = (
             "the disk is full: the last write was refused; free some space (a write that succeeds ends "
             "this notice)"
         )
-
-    def note_written(self) -> None:
-        self.view.notices.pop(_FULL, None)
 
     def go_read_only(self, error: Exception) -> None:
         """Callers hold the turn."""

@@ -26,7 +26,7 @@ from config_manager.actors.messages import (
     Witnessed,
     Write,
 )
-from config_manager.actors.storing.opening import Opening
+from config_manager.actors.storing.opening import DISK_FULL, Opening
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.errors import (
     DatabaseUnopenable,
@@ -219,7 +219,7 @@ class Writer:
                 self._opening.go_read_only(error)
             refusal = self._opening.refusal()
         else:
-            self._opening.note_written()
+            self._view.notices.pop(DISK_FULL, None)
             self._view.replace(accepted[-1][1].after)
             for index, change in accepted:
                 request, context = jobs[index]
