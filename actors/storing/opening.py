@@ -48,7 +48,10 @@ WHAT_TO_DO = (
 
 
 class Opening:
-    """Across the storing actor's lives. Callers of what says so hold the turn."""
+    """What the storing actor and the reading beside it share, across lives.
+
+    Callers of `go_read_only`, `weigh` and `kept_house` hold the turn.
+    """
 
     def __init__(
         self,
@@ -107,7 +110,6 @@ class Opening:
         )
 
     def go_read_only(self, error: Exception) -> None:
-        """Callers hold the turn."""
         self._failure = error
         reason = f"database: {error}"
         # what it began with says more than what a later attempt to open it finds
@@ -174,20 +176,16 @@ class Opening:
         async with self.turn:
             try:
                 store, judgement = await trio.to_thread.run_sync(self._open_and_judge)
-            except StartError as error:  # a wrong key, or a key file that others can read
-                if not self._started:
-                    raise
-                self.go_read_only(error)
-                return
-            except DatabaseUnavailable as error:
+            except (StartError, DatabaseUnavailable) as error:
+                if isinstance(error, StartError) and not self._started:
+                    raise  # a wrong key, or a key file that others can read
                 self.go_read_only(error)
                 return
             if not await self._is_fit(store, judgement):
                 return
             self.store = store
             self._refused_openings = 0
-            await self._let_unfit_go()
-            await self._close_suspended()
+            await self._let_go()
             committed = judgement.committed
             if self.view.mode == "read-only":
                 _log.info("database available again", revision=committed.revision)
@@ -205,7 +203,9 @@ class Opening:
         try:
             store = self._open_store()
         except OSError as error:
-            raise DatabaseUnavailable(_without_path(error)) from error
+            # `reasons` are for everybody: no place on this machine is in them
+            name = PurePath(str(error.filename)).name if error.filename is not None else "a file"
+            raise DatabaseUnavailable(f"{name}: {error.strerror or error}") from error
         try:
             if self._started:  # it became unavailable, or was changed, under our hands
                 store.try_writing()
@@ -233,11 +233,11 @@ class Opening:
                 await trio.to_thread.run_sync(store.try_writing)
                 return True
         except DatabaseUnavailable as error:
-            await trio.to_thread.run_sync(store.abandon)
+            await _abandon(store)
             self.go_read_only(error)
             return False
-        await self._let_unfit_go()
-        self.unfit = store
+        refused, self.unfit = self.unfit, store
+        await _abandon(refused)
         self._refused_openings += 1
         if judgement.not_audited:
             self._refuse_foreign(judgement, contradiction)
@@ -248,7 +248,7 @@ class Opening:
 
     def _refuse_foreign(self, judgement: Judgement, contradiction: str | None) -> None:
         """Something was written past us. Nothing is published any more; what is left of it is shown if
-        there is no cache. Callers hold the turn."""
+        there is no cache."""
         self._is_foreign, foreign = True, judgement.not_audited
         if judgement.is_whole:  # else nothing vouches for anything
             self._vouched_for = without(judgement.committed, foreign)
@@ -264,7 +264,7 @@ class Opening:
         self.view.wake()
 
     def _suspect_rollback(self, why: str) -> None:
-        """Against a witness: rolled back, or a twin wrote on. Callers hold the turn."""
+        """A witness says otherwise: the database was rolled back, or a twin wrote on."""
         self.view.publishable = False
         self.go_read_only(
             DatabaseUnavailable(
@@ -274,8 +274,8 @@ class Opening:
         )
 
     async def _begin_to_vouch(self, store: Store) -> None:
-        """For what an earlier version wrote, which named no digests; the cache has said that it is what we
-        knew. Callers hold the turn."""
+        """For what an earlier version wrote, which named no digests. The cache has said that it is what we
+        knew."""
         assert self._cached is not None
         now, correlation_id = self._world.clock.now(), self._world.randomness.uuid()
         on = Occasion("config-manager", None, now, correlation_id)
@@ -317,23 +317,22 @@ class Opening:
                     self.go_read_only(error)
 
     async def weigh(self, witnessed: Witnessed) -> None:
-        """A broker's retained documents are a witness, as instance.json is. Callers hold the turn."""
+        """A broker's retained documents are a witness, as instance.json is."""
         self._witnesses.hear(witnessed)
         if self._is_foreign:
             return
         if witnessed.boot_seq is not None:
             await self._note_boot(self._begin_above(witnessed.boot_seq))
-        committed, store = self.view.committed, self.store
-        contradiction = None
-        if store is not None:
+        committed, contradiction = self.view.committed, None
+        if self.store is None:
+            contradiction = self._witnesses.behind(committed)
+        else:
             try:
                 contradiction = await trio.to_thread.run_sync(
-                    self._witnesses.contradiction, store, committed
+                    self._witnesses.contradiction, self.store, committed
                 )
             except DatabaseUnavailable as error:
                 self.go_read_only(error)
-        else:
-            contradiction = self._witnesses.behind(committed)
         if contradiction is not None:
             self._suspect_rollback(contradiction)
         elif self.view.mode == "normal":
@@ -347,7 +346,7 @@ class Opening:
 
     async def _count_late(self) -> None:
         """This start was counted while the database could not be read: perhaps too low, if instance.json
-        was lost. Callers hold the turn."""
+        was lost."""
         if self._start_to_note <= self.starts_noted:
             self._start_to_note = self._begin_above(self.starts_noted)
         await self._note_boot(self._start_to_note)
@@ -359,7 +358,7 @@ class Opening:
             self._start_to_note = 0
 
     async def kept_house(self, work: Callable[[Store], None]) -> bool:
-        """Whether the store did what nobody waits for. Callers hold the turn."""
+        """Whether the store did what nobody waits for."""
         if self.store is None:
             return False
         try:
@@ -376,27 +375,22 @@ class Opening:
 
     async def close(self) -> None:
         async with self.turn:
-            await self._close_suspended()
+            await self._let_go()
             store, self.store = self.store, None
             if store is not None:
                 await trio.to_thread.run_sync(store.close)
-            await self._let_unfit_go()
 
-    async def _close_suspended(self) -> None:
-        suspended, self._suspended = self._suspended, []
-        for store in suspended:
+    async def _let_go(self) -> None:
+        """Of every store that is not gone on with."""
+        stores = (*self._suspended, self.unfit)
+        self._suspended, self.unfit = [], None
+        await _abandon(*stores)
+
+
+async def _abandon(*stores: Store | None) -> None:
+    for store in stores:
+        if store is not None:
             await trio.to_thread.run_sync(store.abandon)
-
-    async def _let_unfit_go(self) -> None:
-        unfit, self.unfit = self.unfit, None
-        if unfit is not None:
-            await trio.to_thread.run_sync(unfit.abandon)
-
-
-def _without_path(error: OSError) -> str:
-    """`reasons` are for everybody: no place on this machine is in them."""
-    name = PurePath(str(error.filename)).name if error.filename is not None else "a file"
-    return f"{name}: {error.strerror or error}"
 
 
 def _progress(rows: int) -> Callable[[], None]:

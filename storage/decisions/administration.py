@@ -36,9 +36,7 @@ def administered(
     more members of the audit row.
     """
     rest = {"details": details, "registry": digests_of(rows), **also}
-    audit = audit_row(
-        before, on, action, revision=before.revision, epoch_seq=before.epoch.seq, rest=rest
-    )
+    audit = audit_row(before, on, action, before.mark, rest)
     after = replace(
         before,
         registry=with_rows(before.registry, rows),

@@ -16,7 +16,7 @@ from config_manager.config.audit import GENESIS, chain
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents import ConfigUpdate
 from config_manager.config.errors import TooLarge
-from config_manager.config.names import Epoch
+from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.registry_digests import digests_of
@@ -73,16 +73,16 @@ def empty(epoch: Epoch) -> Committed:
 
 
 def audit_row(
-    before: Committed, on: Occasion, action: str, *, revision: int, epoch_seq: int, rest: JsonObject
+    before: Committed, on: Occasion, action: str, mark: Mark, rest: JsonObject
 ) -> AuditEntry:
-    """The next row of the audit chain, naming its place (`config.audit`). revision, epoch_seq: the newest once
-    it is kept. rest: what only this kind of row says."""
+    """The next row of the audit chain, naming its place (`config.audit`). mark: how far we have come once it is
+    kept. rest: what only this kind of row says."""
     seq, previous = before.audit_seq + 1, before.audit_head
     body = {
         "seq": seq,
         "previous": previous,
-        "revision": revision,
-        "epoch_seq": epoch_seq,
+        "revision": mark.revision,
+        "epoch_seq": mark.epoch_seq,
         "at": on.at,
         "by": on.by,
         "action": action,
@@ -91,7 +91,7 @@ def audit_row(
         **rest,
     }
     data = strict_json.dumps(body)
-    return AuditEntry(seq, revision, data, chain(previous, data))
+    return AuditEntry(seq, mark.revision, data, chain(previous, data))
 
 
 def secret_keys_of(state: Committed, service: str, catalogue: Catalogue) -> frozenset[str]:
@@ -120,16 +120,15 @@ def merge_patch(target: JsonObject, patch: JsonObject) -> JsonObject:
 
 
 @dataclass(frozen=True, slots=True)
-class AboutSecret:
-    """What a change does to a secret, beside the service's new revision: usually nothing."""
+class Beside:
+    """What changes beside the services' values: usually nothing. sealed, forgotten: see `Commit`."""
 
-    shown: KeyChange | None = None
+    registry: tuple[RegistryRow, ...] = ()
     sealed: SealedSecret | None = None
     forgotten: tuple[str, str] | None = None
-    rows: tuple[RegistryRow, ...] = ()
 
 
-NOTHING = AboutSecret()
+NOTHING = Beside()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +189,52 @@ class Revision:
             digest=wire.digest(payload),
         )
 
-    def again(self, state: ServiceState) -> ServiceState:
+    def commit(
+        self,
+        states: Mapping[str, ServiceState],
+        action: Action,
+        *,
+        shown: KeyChange | None = None,
+        beside: Beside = NOTHING,
+    ) -> Commit:
+        """The change that keeps these states. shown: what history says changed, if it isn't a value."""
+
+        def changes(state: ServiceState) -> tuple[KeyChange, ...]:
+            if shown is not None:
+                return (shown,)
+            live = self.before.live(state.service)
+            return _changed_keys({} if live is None else live.stored, state.stored)
+
+        rest: JsonObject = {
+            "config_epoch": self.epoch.id,
+            "digests": {name: state.digest for name, state in states.items()},
+        }
+        kept = {name: dict(s.secrets) for name, s in states.items() if s.deleted and s.secrets}
+        if kept:  # a tombstone does not name them
+            rest["secrets"] = kept
+        if beside.registry:
+            rest["registry"] = digests_of(beside.registry)
+        return self._commit(states, action, changes, lambda _: rest, beside)
+
+    def reissue(
+        self,
+        written: Mapping[str, JsonObject],
+        registry: tuple[RegistryRow, ...],
+        also: Callable[[Committed], JsonObject],
+    ) -> Commit:
+        """Every service again, as it is.
+
+        written: the values that the new rows of history change. registry: rows that are changed with it. also:
+        more members of the audit row, from the state after it. Raises TooLarge.
+        """
+        states = {name: self._again(state) for name, state in self.before.services.items()}
+
+        def changes(state: ServiceState) -> tuple[KeyChange, ...]:
+            return _changed_keys(written[state.service], state.stored)
+
+        return self._commit(states, "restore", changes, also, Beside(registry))
+
+    def _again(self, state: ServiceState) -> ServiceState:
         """The next state of an unchanged configuration. A message may be too large with 100 bytes more: then
         it goes without the digest of the one before and without the correlation id. Raises TooLarge."""
         stored = None if state.deleted else state.stored
@@ -205,84 +249,36 @@ class Revision:
             )
             return shorter.next(state.service, stored)
 
-    def commit(
+    def _commit(
         self,
         states: Mapping[str, ServiceState],
         action: Action,
-        about_secret: AboutSecret = NOTHING,
+        changes: Callable[[ServiceState], tuple[KeyChange, ...]],
+        rest: Callable[[Committed], JsonObject],
+        beside: Beside,
     ) -> Commit:
-        """The change that keeps these states."""
-        before, shown, registry = self.before, about_secret.shown, about_secret.rows
-        rows = tuple(
-            self._history_row(
-                state,
-                action,
-                (shown,)
-                if shown is not None
-                else _changed_keys(_stored(before, name), state.stored),
-            )
-            for name, state in states.items()
-        )
-        rest: JsonObject = {
-            **_changes_of(rows),
-            "config_epoch": self.epoch.id,
-            "digests": {name: state.digest for name, state in states.items()},
-        }
-        kept = {name: dict(s.secrets) for name, s in states.items() if s.deleted and s.secrets}
-        if kept:  # a tombstone does not name them
-            rest["secrets"] = kept
-        if registry:
-            rest["registry"] = digests_of(registry)
-        audit = self._audit_row(action, rest)
+        """rest: of the audit row, beside who and what."""
+        before, on = self.before, self.on
+        rows = tuple(self._history_row(state, action, changes(state)) for state in states.values())
         after = replace(
             before,
             epoch=self.epoch,
             revision=self.number,
-            audit_seq=audit.seq,
-            audit_head=audit.hash,
             services={**before.services, **states},
-            registry=with_rows(before.registry, registry),
+            registry=with_rows(before.registry, beside.registry),
         )
+        services = {row.service: [change.to_list() for change in row.entry.changes] for row in rows}
+        audit = audit_row(before, on, action, after.mark, {"services": services, **rest(after)})
         return Commit(
             before,
-            after,
+            replace(after, audit_seq=audit.seq, audit_head=audit.hash),
             tuple(states.values()),
             rows,
             audit,
-            self.on.reason,
-            registry=registry,
-            secret=about_secret.sealed,
-            forgotten=about_secret.forgotten,
-        )
-
-    def reissue(
-        self,
-        written: Mapping[str, JsonObject],
-        registry: tuple[RegistryRow, ...],
-        also: Callable[[Committed], JsonObject],
-    ) -> Commit:
-        """Every service again, as it is.
-
-        written: the values that the new rows of history change. registry: rows that are changed with it. also:
-        more members of the audit row, from the state after it. Raises TooLarge.
-        """
-        before = self.before
-        states = {name: self.again(state) for name, state in before.services.items()}
-        rows = tuple(
-            self._history_row(state, "restore", _changed_keys(written[name], state.stored))
-            for name, state in states.items()
-        )
-        after = replace(
-            before,
-            epoch=self.epoch,
-            revision=self.number,
-            services=states,
-            registry=with_rows(before.registry, registry),
-        )
-        audit = self._audit_row("restore", {**_changes_of(rows), **also(after)})
-        after = replace(after, audit_seq=audit.seq, audit_head=audit.hash)
-        return Commit(
-            before, after, tuple(states.values()), rows, audit, self.on.reason, registry=registry
+            on.reason,
+            registry=beside.registry,
+            secret=beside.sealed,
+            forgotten=beside.forgotten,
         )
 
     def _history_row(
@@ -301,30 +297,6 @@ class Revision:
             changes=changes,
         )
         return HistoryRow(state.service, entry)
-
-    def _audit_row(self, action: Action, rest: JsonObject) -> AuditEntry:
-        return audit_row(
-            self.before,
-            self.on,
-            action,
-            revision=self.number,
-            epoch_seq=self.epoch.seq,
-            rest=rest,
-        )
-
-
-def _changes_of(rows: tuple[HistoryRow, ...]) -> JsonObject:
-    """What history says, as the audit does."""
-    return {
-        "services": {
-            row.service: [change.to_list() for change in row.entry.changes] for row in rows
-        }
-    }
-
-
-def _stored(state: Committed, service: str) -> JsonObject:
-    live = state.live(service)
-    return {} if live is None else live.stored
 
 
 def _changed_keys(old_values: JsonObject, new_values: JsonObject) -> tuple[KeyChange, ...]:

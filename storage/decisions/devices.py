@@ -20,6 +20,7 @@ from config_manager.config.world import parse_rfc3339
 from config_manager.storage.decisions import secret_rows
 from config_manager.storage.decisions.administration import administered, noted
 from config_manager.storage.decisions.changes import Decided, Occasion
+from config_manager.storage.decisions.secret_rows import key_of
 from config_manager.storage.state import Committed, RegistryRow
 
 ENROLMENT, DEVICE, DELIVERY, SENT = "enrolment", "device", "delivery", "sent"
@@ -92,10 +93,6 @@ class Delivery:
             "mac": self.mac,
         }
         return RegistryRow(DELIVERY, key_of(device.service, device.instance), value)
-
-
-def key_of(service: str, name: str) -> str:
-    return f"{service}/{name}"
 
 
 def devices(committed: Committed) -> list[Device]:
@@ -251,7 +248,7 @@ class RevokeDevice:
         marks = tuple(
             RegistryRow(
                 secret_rows.MARK,
-                secret_rows.key_of(self.service, name),
+                key_of(self.service, name),
                 {"version": version, "why": f"{self.instance} could read it", "at": on.at},
             )
             for name, version in readable.items()

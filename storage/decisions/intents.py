@@ -21,7 +21,7 @@ from config_manager.storage.decisions import secret_rows
 from config_manager.storage.decisions.changes import (
     MASK,
     NOTHING,
-    AboutSecret,
+    Beside,
     Decided,
     Revision,
     merge_patch,
@@ -146,13 +146,19 @@ class SetSecret:
         self._check(on.tools.catalogue, live)
         secrets: Mapping[str, int] = known.secrets if known else {}
         version = secret_rows.last_version(before, service, name) + 1
-        about = AboutSecret(
+        return _revised(
+            before,
+            on,
+            "secret",
+            service,
+            live.stored if live else {},
+            secrets={**secrets, name: version},
             shown=KeyChange(name, MASK if name in secrets else None, MASK),
-            sealed=on.tools.seal(before)(service, name, version, self.value, on.at),
-            rows=secret_rows.rows_after_set(before, service, name),
+            beside=Beside(
+                secret_rows.rows_after_set(before, service, name),
+                sealed=on.tools.seal(before)(service, name, version, self.value, on.at),
+            ),
         )
-        stored = live.stored if live else {}
-        return _revised(before, on, "secret", service, stored, {**secrets, name: version}, about)
 
     def _check(self, catalogue: Catalogue, live: ServiceState | None) -> None:
         if not is_key(self.name):
@@ -183,14 +189,19 @@ class DeleteSecret:
         live, known = before.live(service), before.services.get(service)
         if known is None or name not in known.secrets:
             raise NotFound(f"{service} has no secret of this name")
-        about = AboutSecret(
+        return _revised(
+            before,
+            on,
+            "secret-delete",
+            service,
+            live.stored if live else None,  # a deleted service stays deleted
+            secrets={key: version for key, version in known.secrets.items() if key != name},
             shown=KeyChange(name, MASK, None),
-            forgotten=(service, name),
-            rows=secret_rows.rows_after_delete(before, service, name, at=on.at),
+            beside=Beside(
+                secret_rows.rows_after_delete(before, service, name, at=on.at),
+                forgotten=(service, name),
+            ),
         )
-        stored = live.stored if live else None  # a deleted service stays deleted
-        secrets = {key: version for key, version in known.secrets.items() if key != name}
-        return _revised(before, on, "secret-delete", service, stored, secrets, about)
 
 
 Intent = Put | Patch | Delete | NewEpoch | SetSecret | DeleteSecret
@@ -203,13 +214,15 @@ def _revised(
     action: Action,
     service: str,
     stored: JsonObject | None,
+    *,
     secrets: Mapping[str, int] | None = None,
-    about_secret: AboutSecret = NOTHING,
+    shown: KeyChange | None = None,
+    beside: Beside = NOTHING,
 ) -> Decided[Written]:
-    """A revision of one service. stored, secrets: see `Revision.next`."""
+    """A revision of one service. stored, secrets: see `Revision.next`; shown, beside: see `Revision.commit`."""
     revision = Revision(before, on, on.tools.catalogue, before.epoch, before.revision + 1)
     state = revision.next(service, stored, secrets)
-    change = revision.commit({service: state}, action, about_secret)
+    change = revision.commit({service: state}, action, shown=shown, beside=beside)
     first = before.live(service) is None
     answer = Written(state, first, change.history[0].entry.changes)
     return Decided(answer, change, repeatable=True)

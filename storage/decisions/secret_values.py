@@ -10,8 +10,9 @@ from config_manager.config.errors import Conflict, NotFound, TooLarge
 from config_manager.config.secret import Secret
 from config_manager.storage.decisions.administration import administered
 from config_manager.storage.decisions.changes import Decided
-from config_manager.storage.decisions.devices import Delivery, Device, KeepDelivery, key_of
+from config_manager.storage.decisions.devices import Delivery, Device, KeepDelivery
 from config_manager.storage.decisions.equipment import Equipped
+from config_manager.storage.decisions.secret_rows import key_of
 from config_manager.storage.state import Committed
 
 
