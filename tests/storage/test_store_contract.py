@@ -197,6 +197,10 @@ def test_every_version_is_kept_until_the_secret_is_deleted_and_its_number_goes_o
     assert kept() == [("a", "key", 1), ("door", "pin", 1), ("door", "pin", 2)]
     assert kept("door") == kept("door", "pin") == [("door", "pin", 1), ("door", "pin", 2)]
     assert kept("door", "other") == []
+    assert [hand.store.secret("door", "pin", number) for number in (1, 2, 3)] == [
+        *hand.store.secret_versions("door", "pin"),
+        None,
+    ]
     change = hand.write(DeleteSecret(service="door", name="pin")).change
     assert m.committed_in(hand.store) == change.after
     assert change.after.services["door"].secrets == {}
