@@ -11,7 +11,7 @@ travels upwards is a view that somebody follows (`actors.views`).
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
@@ -225,7 +225,7 @@ class Actor:
         self._current_life.cancel()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Actor]:
+    async def running(self) -> AsyncGenerator[Actor]:
         """Start; raises what the first life raises before it is up. Leaving drains and stops it.
 
         Raises RestartLimit, in an exception group, out of the body when crashes pass the limit.
@@ -246,6 +246,7 @@ class Actor:
     async def _supervise(
         self, *, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED
     ) -> None:
+        structlog.contextvars.bind_contextvars(actor=self.name)
         crashes: list[float] = []
         started = False
         scope = trio.CancelScope()
@@ -314,7 +315,6 @@ class Actor:
         with (
             trio.CancelScope(deadline=mail.context.deadline),
             structlog.contextvars.bound_contextvars(
-                actor=self.name,
                 correlation_id=mail.context.correlation_id,
                 request_id=mail.context.correlation_id,
             ),
@@ -362,18 +362,20 @@ async def idle(request: object, _context: Context) -> NoReturn:
 def follower(
     work: Callable[[], Awaitable[None]],
     *,
+    answers: Handler = idle,
     at_end: Callable[[], Awaitable[None]] | None = None,
     end_within_s: float = 1.0,
 ) -> Life:
-    """The life of an actor that nobody asks. work: runs for as long as the life lasts, and crashes it by
-    what it raises. at_end: what is done once that has stopped, within end_within_s, cancelled or not."""
+    """The life of an actor that works by itself. work: runs for as long as the life lasts; an exception that
+    it raises ends the life. answers: handles requests meanwhile. at_end: called once the work has stopped,
+    cancelled or not; it has end_within_s."""
 
     @asynccontextmanager
-    async def life() -> AsyncIterator[Handler]:
+    async def life() -> AsyncGenerator[Handler]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(work)
             try:
-                yield idle
+                yield answers
             finally:
                 nursery.cancel_scope.cancel()
                 if at_end is not None:
@@ -388,7 +390,7 @@ def follower(
 class ActorStates:
     """What health reads: the state of every actor in the tree, in start order."""
 
-    actors: list[Actor] = field(default_factory=list)
+    actors: list[Actor] = field(default_factory=list[Actor])
 
     def report(self) -> dict[str, State]:
         return {actor.name: actor.state for actor in self.actors}

@@ -106,7 +106,6 @@ class Keeper:
 
 def caching(view: CommittedView, keeper: Keeper) -> Life:
     async def follow() -> None:
-        structlog.contextvars.bind_contextvars(actor="caching")
         while True:
             if keeper.due:
                 written = await keeper.keep()

@@ -31,7 +31,7 @@ _MOST_STRANGERS = 64
 """Refusals of one caller, and addresses without a known token, that are told apart between two
 writes: whoever floods us with refusals fills memory and audit no further, and hides nobody's but his."""
 
-Write = Callable[[Administration[Any], str], Awaitable[None]]
+WriteDown = Callable[[Administration[Any], str], Awaitable[None]]
 """Has an administration done in somebody's name."""
 
 
@@ -48,17 +48,19 @@ class RefusedCall:
 
 _Who = tuple[str, str | None]
 """A caller: whose token, or `anonymous` and from where."""
+_Refusals = dict[RefusedCall, tuple[int, str]]
+"""How often each came, and the newest request's id."""
 
 
 @dataclass
 class Callers:
     """What was noted since it was last written: never more than there are tokens, and limits allow."""
 
-    uses: dict[str, float] = field(default_factory=dict)
+    uses: dict[str, float] = field(default_factory=dict[str, float])
     """token hash → when it was last used (Unix seconds), since the start"""
-    _unwritten: set[str] = field(default_factory=set)
-    _refusals: dict[_Who, dict[RefusedCall, tuple[int, str]]] = field(default_factory=dict)
-    _not_told_apart: Counter[str] = field(default_factory=Counter)
+    _unwritten: set[str] = field(default_factory=set[str])
+    _refusals: dict[_Who, _Refusals] = field(default_factory=dict[_Who, _Refusals])
+    _not_told_apart: Counter[str] = field(default_factory=Counter[str])
     _news: trio.Event = field(default_factory=trio.Event)
 
     def used(self, token_hash: str, at: float) -> None:
@@ -75,7 +77,7 @@ class Callers:
             self._not_told_apart[refusal.by] += 1
         self._news.set()
 
-    def _room_for(self, who: _Who) -> dict[RefusedCall, tuple[int, str]] | None:
+    def _room_for(self, who: _Who) -> _Refusals | None:
         if who not in self._refusals:
             _, client = who
             strangers = sum(client is not None for _, client in self._refusals)
@@ -88,8 +90,8 @@ class Callers:
         """Until there is something to write."""
         await self._news.wait()
 
-    async def write(self, write: Write) -> None:
-        """Write what there is; what can't be written now waits for the next time."""
+    async def write(self, write: WriteDown) -> None:
+        """WriteDown what there is; what can't be written now waits for the next time."""
         self._news = trio.Event()
         if self._unwritten:
             writing, self._unwritten = self._unwritten, set()
@@ -109,7 +111,7 @@ class Callers:
                 self._news.set()
 
 
-async def _written(write: Write, what: Administration[Any], by: str) -> bool:
+async def _written(write: WriteDown, what: Administration[Any], by: str) -> bool:
     try:
         await write(what, by)
     except (Refusal, Gone, Full, trio.TooSlowError) as error:
@@ -147,9 +149,8 @@ class NoteRefusals:
         return Administered("access.refused", details, (), None)
 
 
-def noting_callers(callers: Callers, write: Write) -> Life:
+def noting_callers(callers: Callers, write: WriteDown) -> Life:
     async def follow() -> None:
-        structlog.contextvars.bind_contextvars(actor="callers")
         while True:
             await callers.news()
             await trio.sleep(_GATHER_S)

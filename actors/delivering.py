@@ -16,8 +16,7 @@ import trio
 from config_manager.actors.actor import Actor, Context, Full, Gone, Life, follower
 from config_manager.actors.messages import Deliver, Sign
 from config_manager.actors.publishing.outlet import Outlet
-from config_manager.actors.publishing.publisher import Believed
-from config_manager.actors.views import CommittedView
+from config_manager.actors.views import Believed, CommittedView
 from config_manager.config import wire
 from config_manager.config.errors import KeyUnusable, Refusal
 from config_manager.config.world import World
@@ -37,9 +36,9 @@ class Deliverer:
     outlets: Sequence[Outlet]
     believed: Believed
     world: World
-    _laid: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    _laid: dict[str, tuple[bytes, str]] = field(default_factory=dict[str, tuple[bytes, str]])
     """topic → the payload that the outlets have, and the key that signed it"""
-    _unusable: set[Device] = field(default_factory=set)
+    _unusable: set[Device] = field(default_factory=set[Device])
     """nothing can be sealed to their keys, however often it is tried"""
 
     async def make_good(self) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import trio
 
-from config_manager.actors.statuses import Status, StatusBoard
+from config_manager.actors.statuses import InstanceStatus, StatusBoard
 from config_manager.actors.views import BrokerView
 from config_manager.config.errors import NotFound, StillThere
 from config_manager.config.strict_json import JsonObject
@@ -44,7 +44,7 @@ class ForgetInstance:
 
     service: str
     instance: str
-    known: Status | None
+    known: InstanceStatus | None
     broker_holds: int = -1
     connected_s: float = 0.0
     away: tuple[str, ...] = ()
@@ -89,14 +89,14 @@ class ForgetInstance:
         answer: JsonObject = {**about, "forgotten": True, "away": list(self.away)}
         return Administered("instance.forget", details, rows, answer, repeatable=True)
 
-    def _is_heard(self, known: Status, committed: Committed, now: float) -> bool:
+    def _is_heard(self, known: InstanceStatus, committed: Committed, now: float) -> bool:
         return not (
             known.gone
             or self._unanswered_s(known, committed, now) >= ANSWERS_WITHIN_S
             or now - known.heard_at >= HEARD_FOR_S
         )
 
-    def _unanswered_s(self, known: Status, committed: Committed, now: float) -> float:
+    def _unanswered_s(self, known: InstanceStatus, committed: Committed, now: float) -> float:
         """For how long at least it could have answered the newest change of its service, and has not; 0
         where it has, or couldn't."""
         wanted = committed.live(self.service)
@@ -106,7 +106,7 @@ class ForgetInstance:
             return 0.0
         return min(self.connected_s, now - parse_rfc3339(wanted.updated_at))
 
-    def _what_to_do(self, known: Status) -> str:
+    def _what_to_do(self, known: InstanceStatus) -> str:
         return (
             f"{self.service}/{self.instance} was last heard at {rfc3339(known.heard_at)} and has not gone "
             "since. Stop it: a client that ends says so, and its broker says it for one that died, within "

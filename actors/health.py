@@ -141,7 +141,6 @@ def health(board: HealthBoard, frames: HealthFrames, outlets: Sequence[Outlet]) 
             outlet.set_retained(wire.HEALTH_TOPIC, payload)
 
     async def watch() -> None:
-        structlog.contextvars.bind_contextvars(actor="health")
         await trio.lowlevel.checkpoint()  # let our own actor count as running before we judge
         told: bool | None = None
         event, reasons = "", tuple[str, ...]()

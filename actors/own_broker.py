@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -57,7 +57,7 @@ class OwnBroker(NamedTuple):
 
 
 @asynccontextmanager
-async def own_broker(data_dir: Path, port: int | None, world: World) -> AsyncIterator[OwnBroker]:
+async def own_broker(data_dir: Path, port: int | None, world: World) -> AsyncGenerator[OwnBroker]:
     """A running broker of our own. port: exactly this one, or None to choose. Raises PortTaken, and
     OSError where its files can't be written; but for a file system that takes no writes at all."""
     folder = data_dir / "broker"
@@ -67,8 +67,7 @@ async def own_broker(data_dir: Path, port: int | None, world: World) -> AsyncIte
     address = BrokerAddress("127.0.0.1", chosen)
 
     @asynccontextmanager
-    async def life() -> AsyncIterator[Handler]:
-        structlog.contextvars.bind_contextvars(actor="broker")
+    async def life() -> AsyncGenerator[Handler]:
         process = await _start(folder, chosen, world)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep_running, process, folder, chosen, world)
@@ -132,7 +131,7 @@ async def _choose_port(kept_in: Path, wanted: int | None, world: World) -> int:
 
 
 @contextmanager
-def _nothing_where_read_only() -> Iterator[None]:
+def _nothing_where_read_only() -> Generator[None]:
     """Who may write nothing starts from what is there: the broker is reached all the same."""
     try:
         yield

@@ -211,7 +211,7 @@ class _Here:
 
     def _not_allowed(self, after: Committed) -> tuple[str, ...]:
         """Services whose values today's model does not allow: they go on as they are."""
-        names = []
+        names: list[str] = []
         for name, state in after.services.items():
             try:
                 if not state.deleted:

@@ -39,10 +39,10 @@ class Retained:
     newest start."""
 
     root: Root
-    roots: dict[int, bytes] = field(default_factory=dict)
+    roots: dict[int, bytes] = field(default_factory=dict[int, bytes])
     mark: Mark = _NOTHING
     revision: int = 0
-    claims: list[Mark] = field(default_factory=list)
+    claims: list[Mark] = field(default_factory=list[Mark])
     boot_seq: int = 0
 
     def sign(self, mark: Mark) -> None:

@@ -7,15 +7,13 @@ start it goes on with what a death cut off; what stands against it is said, and 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import structlog
 import trio
 
-from config_manager.actors.actor import Actor, Context, Full, Gone, Handler, Life
+from config_manager.actors.actor import Actor, Context, Full, Gone, Life, follower
 from config_manager.actors.messages import (
     Administer,
     CountSecrets,
@@ -42,7 +40,7 @@ _PAGE = 100
 _AGAIN_S = 5.0
 _IN_OUR_OWN_NAME = Terms("config-manager")
 
-State = Literal["idle", "running", "blocked"]
+RotationState = Literal["idle", "running", "blocked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class RotationReport:
     rotation: the one under way, else the last one. key_id: what seals now. to_do: what an operator
     has to do, where he has to."""
 
-    state: State
+    state: RotationState
     done: int
     total: int
     unreadable: int
@@ -91,7 +89,7 @@ class SecretsRotation:
 
     def report(self) -> RotationReport:
         committed = self._view.committed
-        state: State = "idle"
+        state: RotationState = "idle"
         if under_way(committed) is not None:
             state = "running" if self._blocked is None else "blocked"
         return RotationReport(
@@ -155,7 +153,6 @@ class SecretsRotation:
 
     async def work(self) -> None:
         """For as long as the actor lives."""
-        structlog.contextvars.bind_contextvars(actor="secrets-rotating")
         while True:
             self._wanted = trio.Event()
             waiting_s = math.inf
@@ -277,13 +274,4 @@ def _id(key: bytes | None) -> str | None:
 
 
 def secrets_rotating(rotation: SecretsRotation) -> Life:
-    @asynccontextmanager
-    async def life() -> AsyncIterator[Handler]:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(rotation.work)
-            try:
-                yield rotation.handle
-            finally:
-                nursery.cancel_scope.cancel()
-
-    return life
+    return follower(rotation.work, answers=rotation.handle)

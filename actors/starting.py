@@ -46,7 +46,7 @@ class OpenStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedData:
     """A data directory that is ours now, and what the actors share of it."""
 
     keys: KeyRing
@@ -65,7 +65,7 @@ async def open_data(
     catalogue: Catalogue,
     world: World,
     open_store: OpenStore | None,
-) -> Opened:
+) -> OpenedData:
     """Everything in the data directory, which is locked; the start is counted. open_store: see
     `running_system`. Raises StartError, OSError, DatabaseUnavailable."""
     data_dir = settings.data_dir
@@ -97,7 +97,7 @@ async def open_data(
     await storage.start(witness.mark, witness.audit, cache.load)
     await count_start(witness, storage)
     await accept_tokens(storage, settings, keys, world)
-    return Opened(keys, root_files, trust, view, boxes, witness, storage, cache)
+    return OpenedData(keys, root_files, trust, view, boxes, witness, storage, cache)
 
 
 async def count_start(witness: Witness, storage: Storage) -> None:

@@ -42,7 +42,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class InstanceStatus:
     """One instance, as of its newest receipt.
 
     at: its own time of that, in seconds as all times here. live_seq: of the newest receipt that is
@@ -114,7 +114,7 @@ class StatusBoard:
         self._dropped: dict[tuple[str, str], Forgotten] = {}
         self.refused = 0
         """Messages that were no receipts, or too many."""
-        self._statuses: dict[tuple[str, str], Status] = {}
+        self._statuses: dict[tuple[str, str], InstanceStatus] = {}
         self._strangers: dict[tuple[str, str], None] = {}  # not verified; who came first, first
         self._strangers_of = Counter[str]()
         self._total_bytes = 0
@@ -122,7 +122,7 @@ class StatusBoard:
         self._max_total_bytes = max_total_bytes
         self._known_by_sight: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
 
-    def statuses(self, service: str | None = None) -> list[Status]:
+    def statuses(self, service: str | None = None) -> list[InstanceStatus]:
         """All of them, or one service's, by service and instance."""
         for name in list(self._statuses):
             self.drop_forgotten(*name)
@@ -132,7 +132,7 @@ class StatusBoard:
             if service is None or name == service
         ]
 
-    def status(self, service: str, instance: str) -> Status | None:
+    def status(self, service: str, instance: str) -> InstanceStatus | None:
         """What is known of one instance."""
         self.drop_forgotten(service, instance)
         return self._statuses.get((service, instance))
@@ -178,7 +178,7 @@ class StatusBoard:
         if held is not None and what.covers(held.receipt, held.keyid, held.at, retained=True):
             self._drop(key)
 
-    def _is_leftover(self, key: tuple[str, str], told: Status, *, retained: bool) -> bool:
+    def _is_leftover(self, key: tuple[str, str], told: InstanceStatus, *, retained: bool) -> bool:
         what = self._forgotten(*key)
         if what is None or (told.gone and key in self._statuses):
             return False  # one that is back ends as any other
@@ -194,7 +194,9 @@ class StatusBoard:
             self._known_by_sight.popitem(last=False)
         return before == sight
 
-    def _judge(self, key: tuple[str, str], told: Status, *, retained: bool) -> NewlyRuns | None:
+    def _judge(
+        self, key: tuple[str, str], told: InstanceStatus, *, retained: bool
+    ) -> NewlyRuns | None:
         receipt = told.receipt
         held = self._statuses.get(key)
         new = told if held is None else _succeed(held, told, retained=retained)
@@ -216,7 +218,7 @@ class StatusBoard:
             None if running is None or running == ran or new.gone else NewlyRuns(receipt, running)
         )
 
-    def _keep(self, key: tuple[str, str], status: Status) -> None:
+    def _keep(self, key: tuple[str, str], status: InstanceStatus) -> None:
         """Raises _Garbage where there is no room. An enrolled instance takes a stranger's, and the
         strangers of one service leave half to the others."""
         held = self._statuses.get(key)
@@ -237,7 +239,7 @@ class StatusBoard:
             self._strangers[key] = None
             self._strangers_of[key[0]] += 1
 
-    def _fits(self, held: Status | None, status: Status) -> bool:
+    def _fits(self, held: InstanceStatus | None, status: InstanceStatus) -> bool:
         count = len(self._statuses) + (held is None)
         total = self._total_bytes + status.size - (held.size if held else 0)
         return count <= self._max_instances and total <= self._max_total_bytes
@@ -253,7 +255,7 @@ class StatusBoard:
                     del self._strangers_of[key[0]]
 
 
-def _succeed(held: Status, told: Status, *, retained: bool) -> Status:
+def _succeed(held: InstanceStatus, told: InstanceStatus, *, retained: bool) -> InstanceStatus:
     """What is known after `told`; `held` itself where it tells nothing new."""
     before, after = held.receipt, told.receipt
     if told.verified != held.verified:  # an enrolled one's word counts, whoever spoke before
@@ -269,7 +271,9 @@ def _succeed(held: Status, told: Status, *, retained: bool) -> Status:
     return _after_a_will(held, told, newest, retained=retained) if held.gone else newest
 
 
-def _after_a_will(held: Status, told: Status, newest: Status, *, retained: bool) -> Status:
+def _after_a_will(
+    held: InstanceStatus, told: InstanceStatus, newest: InstanceStatus, *, retained: bool
+) -> InstanceStatus:
     """Gone wins, unless this was said after the will: it is published right now (a client that
     reconnects repeats its last receipt), or something newer has taken the will's place."""
     live_seq = told.receipt.seq
@@ -280,7 +284,7 @@ def _after_a_will(held: Status, told: Status, newest: Status, *, retained: bool)
     return _gone(newest, held.broker, live_seq) if is_newer else held
 
 
-def _gone(status: Status, broker: str, live_seq: int) -> Status:
+def _gone(status: InstanceStatus, broker: str, live_seq: int) -> InstanceStatus:
     return replace(status, gone=True, broker=broker, live_seq=live_seq)
 
 
@@ -292,7 +296,7 @@ def _names(topic: str) -> tuple[str, str]:
         raise _Garbage(error.detail) from None
 
 
-def _read(payload: bytes, broker: str, now: float, sign_key: bytes | None) -> Status:
+def _read(payload: bytes, broker: str, now: float, sign_key: bytes | None) -> InstanceStatus:
     """A receipt as it stands alone; raises _Garbage."""
     if len(payload) > MAX_RECEIPT_BYTES:
         raise _Garbage(f"it is over {MAX_RECEIPT_BYTES} bytes")
@@ -306,7 +310,7 @@ def _read(payload: bytes, broker: str, now: float, sign_key: bytes | None) -> St
     except (wire.NotAnEnvelope, NotADocument, UnknownCritical) as error:
         raise _Garbage(str(error)) from None
     receipt = replace(receipt, correlation_id=accept_correlation_id(receipt.correlation_id))
-    return Status(
+    return InstanceStatus(
         receipt,
         envelope.signatures[0].keyid[:_MAX_TEXT],
         _check(receipt),

@@ -9,15 +9,15 @@ signatures that were made elsewhere are brought (`TakeRoot`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 import structlog
 import trio
 
-from config_manager.actors.actor import Actor, Context, Handler, Life
+from config_manager.actors.actor import Actor, Context, Life
 from config_manager.actors.messages import (
     AddSigner,
     Administer,
@@ -66,7 +66,7 @@ class TrustView:
     def __init__(self, current: Root, data: dict[int, bytes], keys: KeyRing, world: World) -> None:
         self.current = current
         self.roots = data
-        self.pending: Pending | None = None
+        self.pending: PendingRoot | None = None
         self.changing = False
         self._keys = keys
         self._world = world
@@ -90,7 +90,7 @@ class TrustView:
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PendingRoot:
     """A version that was proposed and is not signed by everybody yet."""
 
     root: Root
@@ -144,7 +144,7 @@ class Trusting:
             root = trust.parse_verified(envelope.payload, Root.parse)
             if root.version == self._view.current.version + 1:
                 needs = roots.needs(envelope, self._view.current, root)
-                self._view.pending = Pending(root, envelope, needs)
+                self._view.pending = PendingRoot(root, envelope, needs)
 
     # ── what is asked ──────────────────────────────────────────────────────────────────────────
 
@@ -292,9 +292,9 @@ class Trusting:
         try:
             if needs:
                 self._files.keep_pending(envelope.to_bytes())
-                self._view.pending = Pending(proposed, envelope, needs)
+                self._view.pending = PendingRoot(proposed, envelope, needs)
                 return RootChange(proposed, envelope, needs)
-            with trio.CancelScope(shield=True):  # begun is finished: half a change is nobody's wish
+            with trio.CancelScope(shield=True):  # never leave a half-made root
                 await self._adopt(proposed, envelope)
         except OSError as error:
             structlog.get_logger().error("root not changed", error=str(error))
@@ -332,8 +332,4 @@ _SHORTEST_ID = 8
 
 
 def trusting(work: Trusting) -> Life:
-    @asynccontextmanager
-    async def life() -> AsyncIterator[Handler]:
-        yield work.handle
-
-    return life
+    return lambda: nullcontext(work.handle)

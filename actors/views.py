@@ -7,11 +7,12 @@ through a mailbox costs 14 µs and a wait, a look costs nothing (docs/architectu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import trio
 
-from config_manager.storage.state import Committed
+from config_manager.config.documents import Root
+from config_manager.storage.state import Committed, ServiceState
 
 Mode = Literal["normal", "read-only"]
 BrokerState = Literal["connecting", "connected", "disconnected"]
@@ -52,6 +53,26 @@ class CommittedView:
         await self._changed.wait()
 
 
+class Believed(Protocol):
+    """Which root counts, as of now (`actors.trusting`)."""
+
+    @property
+    def current(self) -> Root: ...
+
+    @property
+    def changing(self) -> bool:
+        """A new root is being announced: what is signed now, and by which key, has to wait."""
+        ...
+
+    def version(self, number: int) -> Root | None:
+        """The root of this version, where it is one of ours."""
+        ...
+
+    def key_for(self, role: str) -> str:
+        """The id of the key that signs for a role; raises KeyError where none is here."""
+        ...
+
+
 @dataclass
 class BrokerView:
     """One broker, as its publishing actor sees it. Times on Trio's clock, in seconds."""
@@ -61,11 +82,11 @@ class BrokerView:
     state: BrokerState = "connecting"
     since: float = 0.0
     last_error: str | None = None
-    holds: dict[str, int] = field(default_factory=dict)
+    holds: dict[str, int] = field(default_factory=dict[str, int])
     """service → the revision that was read back from this broker"""
-    set_aside: dict[str, str] = field(default_factory=dict)
+    set_aside: dict[str, str] = field(default_factory=dict[str, str])
     """service, or topic of another document → why the broker does not take it"""
-    contested: dict[str, int] = field(default_factory=dict)
+    contested: dict[str, int] = field(default_factory=dict[str, int])
     """topic that somebody else writes, too → how often within a minute, at most"""
     leaves_health: bool = False
     """another config-manager is alive there, and we publish nothing: the health is that one's"""
@@ -129,3 +150,14 @@ class HealthReport:
     outbox_depth: int
     actors: dict[str, str]
     reasons: tuple[str, ...]
+
+
+def about(state: ServiceState) -> dict[str, Any]:
+    """What a log line about a service's state says of it."""
+    return {
+        "service": state.service,
+        "revision": state.revision,
+        "config_epoch": state.epoch.id,
+        "correlation_id": state.correlation_id,
+        "request_id": state.correlation_id,
+    }

@@ -60,8 +60,7 @@ class Company:
 
 def _event(payload: bytes) -> str | None:
     try:
-        data = strict_json.loads_object(payload).get("data")
-    except ValueError:
+        event = strict_json.loads_object(payload)["data"]["event"]
+    except (ValueError, LookupError, TypeError):
         return None
-    event = data.get("event") if isinstance(data, dict) else None
     return event if isinstance(event, str) else None

@@ -19,7 +19,7 @@ import trio
 
 from config_manager.config import wire
 
-Verdict = Literal["free", "alone", "aside"]
+Turn = Literal["free", "alone", "aside"]
 Way = Literal["suspected", "hung up", "answered", "over the limit", "never given back"]
 
 BREAKS = 3
@@ -66,7 +66,7 @@ class _Trouble:
     again_at: float = inf
 
 
-class Refusals:
+class BrokerRefusals:
     """Of one broker, by topic."""
 
     def __init__(
@@ -93,7 +93,7 @@ class Refusals:
             if trouble.way == "answered" or (trouble.way == "hung up" and anew):
                 trouble.again_at = self._clock()
 
-    def judge(self, topic: str, content: str, size: int) -> Verdict:
+    def judge(self, topic: str, content: str, size: int) -> Turn:
         """Whether this may be sent now. content: a digest; another one is worth another try."""
         trouble = self._troubles.get(topic)
         if self._limit is not None and size > self._limit:
@@ -106,7 +106,7 @@ class Refusals:
         if trouble is None:
             return "free"
         is_due = self._clock() >= trouble.again_at
-        verdict: Verdict = "free"
+        verdict: Turn = "free"
         if trouble.way == "suspected":
             verdict = "alone"
         elif trouble.way == "hung up":

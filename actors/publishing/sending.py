@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import trio
 
 from config_manager.actors.mqtt.port import BrokerUnavailable, Connection
-from config_manager.actors.publishing.outlet import Outlet
-from config_manager.actors.publishing.refusals import Refusals, packet_bytes
-from config_manager.actors.publishing.rivals import Echoes
-from config_manager.actors.views import CommittedView
+from config_manager.actors.publishing.desk import Desk
+from config_manager.actors.publishing.refusals import packet_bytes
 from config_manager.config.documents import Root
 from config_manager.storage.state import ServiceState
 
@@ -39,38 +36,16 @@ class Offer:
 
 
 @dataclass(slots=True)
-class Sent:
-    """A publish whose read-back is awaited until `deadline` (Trio's clock)."""
+class Awaited:
+    """A publish that should be read back by `deadline` (Trio's clock)."""
 
     content: str
     deadline: float
     tries: int
 
 
-class Roots(Protocol):
-    @property
-    def current(self) -> Root: ...
-
-
-class Desk(Protocol):
-    """What a sender needs of its publisher."""
-
-    @property
-    def view(self) -> CommittedView: ...
-    @property
-    def believed(self) -> Roots: ...
-    @property
-    def outlet(self) -> Outlet: ...
-    @property
-    def refusals(self) -> Refusals: ...
-    @property
-    def echoes(self) -> Echoes: ...
-    @property
-    def may_publish(self) -> bool: ...
-
-
 class Sending:
-    """sent: by topic, what has not been read back. in_flight: topic → since when its PUBACK is awaited."""
+    """awaited: by topic, what has not been read back. in_flight: topic → since when its PUBACK is awaited."""
 
     def __init__(
         self,
@@ -81,7 +56,7 @@ class Sending:
         published: Callable[[ServiceState], None],
     ) -> None:
         """others_wait: whether there are configurations to send. published: told of each that was."""
-        self.sent: dict[str, Sent] = {}
+        self.awaited: dict[str, Awaited] = {}
         self.in_flight: dict[str, float] = {}
         self._desk = desk
         self._connection = connection
@@ -142,12 +117,12 @@ class Sending:
         if trio.current_time() - min(self.in_flight.values()) > _ACKNOWLEDGED_WITHIN_S:
             raise BrokerUnavailable(f"no PUBACK within {_ACKNOWLEDGED_WITHIN_S:g} s")
 
-    def overdue(self) -> list[tuple[str, Sent]]:
+    def overdue(self) -> list[tuple[str, Awaited]]:
         """What was acknowledged and has not been read back in time."""
         now = trio.current_time()
         return [
             (topic, sent)
-            for topic, sent in self.sent.items()
+            for topic, sent in self.awaited.items()
             if now >= sent.deadline and topic not in self.in_flight
         ]
 
@@ -180,7 +155,7 @@ class Sending:
         desk, topic, now = self._desk, offer.topic, trio.current_time()
         tries = self._tries_before(offer)
         if offer.payload:  # not every broker tells that a topic was emptied
-            self.sent[topic] = Sent(offer.content, now + _READ_BACK_S * 2**tries, tries + 1)
+            self.awaited[topic] = Awaited(offer.content, now + _READ_BACK_S * 2**tries, tries + 1)
         self.in_flight[topic] = now
         if offer.state is None:
             desk.outlet.handed(topic, offer.payload)
@@ -193,7 +168,7 @@ class Sending:
     def _tries_before(self, offer: Offer) -> int:
         """How often in a row it was acknowledged and not given back. Of a document all that was sent
         under its topic counts: a snapshot changes faster than it can be found missing."""
-        before = self.sent.get(offer.topic)
+        before = self.awaited.get(offer.topic)
         if before is None or (offer.state is not None and before.content != offer.content):
             return 0
         if offer.state is None and before.tries >= TRIES:
@@ -204,7 +179,7 @@ class Sending:
     def _on_answered(self, offer: Offer, code: int) -> None:
         del self.in_flight[offer.topic]
         if not self._desk.refusals.answered(offer.topic, code):
-            self.sent.pop(offer.topic, None)
+            self.awaited.pop(offer.topic, None)
         if offer.state is None:
             self._desk.outlet.answered(offer.topic)
         elif self._desk.outlet.has_more:
