@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 
@@ -357,6 +357,11 @@ class Actor:
 async def idle(request: object, _context: Context) -> NoReturn:
     """The handler of an actor that nobody asks: it works on its own, or follows a view."""
     raise TypeError(f"nobody asks this actor, but {type(request).__name__} came")
+
+
+def answering(handle: Handler) -> Life:
+    """The life of an actor that only answers."""
+    return lambda: nullcontext(handle)
 
 
 def follower(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import structlog
 from nacl.signing import SigningKey
 
-from config_manager.actors.actor import Context, Life
+from config_manager.actors.actor import Context, Life, answering
 from config_manager.actors.messages import Sign
 from config_manager.config import wire
 from config_manager.config.wire import Envelope, Signature
@@ -36,4 +35,4 @@ def signing(seed_of: Callable[[str], bytes]) -> Life:
             log.info("signed", role=request.role, digest=envelope.digest)
         return envelope
 
-    return lambda: nullcontext(handle)
+    return answering(handle)

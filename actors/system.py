@@ -21,6 +21,7 @@ from config_manager.actors.actor import (
     Context,
     Life,
     RestartPolicy,
+    answering,
     follower,
 )
 from config_manager.actors.beaconing import BeaconMaker, beaconing
@@ -34,16 +35,12 @@ from config_manager.actors.mqtt.port import Transport
 from config_manager.actors.publishing.desk import Desk
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.publishing.publisher import Publisher
-from config_manager.actors.secrets_rotating import (
-    RotationReport,
-    SecretsRotation,
-    secrets_rotating,
-)
+from config_manager.actors.secrets_rotating import RotationReport, SecretsRotation
 from config_manager.actors.signing import signing
 from config_manager.actors.starting import OpenedData, OpenStore, open_data, start_brokers
 from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.storing.reading import Pages
-from config_manager.actors.trusting import Trusting, TrustView, trusting
+from config_manager.actors.trusting import Trusting, TrustView
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
 from config_manager.config import wire
 from config_manager.config.brokers import BrokerAddress
@@ -185,7 +182,8 @@ async def _start_writing(tree: _Tree, opened: OpenedData) -> _Writing:
     rotation = SecretsRotation(
         view, keys.secrets, opened.boxes, storing=storing, recovery=Recovery(keys, world)
     )
-    rotating = await tree.start("secrets-rotating", secrets_rotating(rotation), ROTATING)
+    rotating_life = follower(rotation.work, answers=rotation.handle)
+    rotating = await tree.start("secrets-rotating", rotating_life, ROTATING)
     callers = Callers()
     await tree.start("callers", noting_callers(callers, _administered_by(storing, world)))
     await tree.start("caching", caching(view, Keeper(view, opened.cache, opened.witness)))
@@ -254,7 +252,7 @@ async def _start_signed_documents(
         changed=view.wake,
         world=world,
     )
-    trusting_actor = await tree.start("trusting", trusting(work), TRUSTING)
+    trusting_actor = await tree.start("trusting", answering(work.handle), TRUSTING)
     deliverer = Deliverer(view, writing.storing, writing.signing, outlets, trust, world)
     await tree.start("delivering", delivering(deliverer))
     return trusting_actor
