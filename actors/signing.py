@@ -16,7 +16,7 @@ from config_manager.config.wire import Envelope, Signature
 def sign(
     seed: bytes, payload_type: str, payload: bytes, correlation_id: str | None = None
 ) -> Envelope:
-    """A DSSE envelope with one Ed25519 signature. Deterministic (RFC 8032): the same every time."""
+    """A DSSE envelope with one Ed25519 signature; the same every time (RFC 8032)."""
     key = SigningKey(seed)
     signature = key.sign(wire.signed_bytes(payload_type, payload)).signature
     key_id = wire.keyid(key.verify_key.encode())

@@ -1,4 +1,4 @@
-"""What happens once, at a start, before the actors run: keys, root, database, witness, tokens, own broker."""
+"""What happens once at a start, before the actors run: keys, root, database, witness, tokens, own broker."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class OpenStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OpenedData:
-    """A data directory that is ours now, and what the actors share of it."""
+    """What the actors share of the data directory."""
 
     keys: KeyRing
     root_files: RootFiles
@@ -66,7 +66,7 @@ async def open_data(
     world: World,
     open_store: OpenStore | None,
 ) -> OpenedData:
-    """Everything in the data directory, which is locked; the start is counted. open_store: see
+    """Open everything in the data directory, which is locked, and count the start. open_store: see
     `running_system`. Raises StartError, OSError, DatabaseUnavailable."""
     data_dir = settings.data_dir
     keys = KeyRing.of(settings, world)
@@ -101,8 +101,8 @@ async def open_data(
 
 
 async def count_start(witness: Witness, storage: Storage) -> None:
-    """Above every start that the database and instance.json know; a full disk is no reason not to serve
-    what is there."""
+    """Count above every start that the database and instance.json know. A full disk does not stop the
+    start."""
     view = storage.view
     if witness.is_missing and view.committed.audit_seq > 0:
         view.notices["witness"] = (
@@ -119,7 +119,7 @@ async def count_start(witness: Witness, storage: Storage) -> None:
 
 
 def seal_for_recovery(keys: KeyRing, world: World) -> None:
-    """Keys may have changed since the last start; a start does not fail for what is for a bad day."""
+    """Keys may have changed since the last start. The start does not fail if this does."""
     try:
         Recovery(keys, world).refresh()
     except (OSError, RecoveryRefused) as error:
@@ -127,9 +127,9 @@ def seal_for_recovery(keys: KeyRing, world: World) -> None:
 
 
 def demand_who_can_tell(keys: KeyRing, targets: Sequence[BrokerAddress | Auto | Nothing]) -> None:
-    """Demand somebody who knows how often this instance has started, if instance.json was lost. Services
-    go by that number: with a lower one they would take nothing of ours for fresh. A broker of our own
-    (`auto:`) keeps nothing while we are stopped. Changes nothing; raises DatabaseUnopenable."""
+    """If instance.json was lost, the database or a broker has to know how often this instance has started:
+    with a lower number services would take nothing of ours for fresh. A broker of our own (`auto:`) keeps
+    nothing while we are stopped. Changes nothing; raises DatabaseUnopenable."""
     if any(isinstance(target, BrokerAddress) for target in targets):
         return
     if noted_starts(keys) == 0:
@@ -141,8 +141,8 @@ def demand_who_can_tell(keys: KeyRing, targets: Sequence[BrokerAddress | Auto | 
 
 
 def noted_starts(keys: KeyRing) -> int | None:
-    """As the database has them, without a change to it; 0 if they are not ours. None if it holds nothing
-    yet, or does not open now: whoever opens it says why."""
+    """As the database has them, which is not changed; 0 if they are not ours. None if it is empty or does
+    not open now; opening it for real says why."""
     path = keys.data_dir / "config.db"
     with (
         suppress(DatabaseUnopenable, DatabaseUnavailable),
@@ -174,7 +174,7 @@ def open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World, fresh: 
 
 
 def open_trust(files: RootFiles, keys: KeyRing, world: World) -> TrustView:
-    """The root that counts; version 1 is made at the first start. Raises RootRefused."""
+    """The current root; version 1 is made at the first start. Raises RootRefused."""
     loaded = files.load()
     if loaded is None:
         publics = {role: keys.publics(role, world)[0] for role in ROLES}
@@ -197,7 +197,7 @@ def open_trust(files: RootFiles, keys: KeyRing, world: World) -> TrustView:
 
 
 async def accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, world: World) -> None:
-    """The bootstrap token if one is set; else, the first time, one made for `admin.token`."""
+    """Accept the bootstrap token if one is set; else, at the first start, make one for `admin.token`."""
     known = tokens(storage.view.committed)
 
     async def accept(name: str, token: str) -> None:
@@ -218,9 +218,11 @@ async def accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, wor
         await accept("bootstrap", read_token(given / "admin.token", world))
     elif not known and storage.view.mode == "normal":  # else nothing is written
         path = keys.directory / "admin.token"
-        if not world.disk.exists(path):  # else a start that died between file and database
+        if not world.disk.exists(path):  # it is there if a start died before the commit
             token = make_token(world.randomness)
-            world.disk.write_atomic(path, token.reveal().encode() + b"\n")  # for its owner alone
+            world.disk.write_atomic(
+                path, token.reveal().encode() + b"\n"
+            )  # readable by its owner alone
         check_private(path)
         await accept("admin", world.disk.read(path).decode().strip())
 
@@ -243,6 +245,6 @@ async def start_brokers(
                 own = await stack.enter_async_context(own_broker(settings.data_dir, port, world))
                 states.actors.append(own.actor)
                 addresses.append(own.address)
-            case _:  # none: publish nowhere
+            case Nothing():
                 pass
     return addresses

@@ -1,8 +1,9 @@
 """The whole tree on one page: start order, policies, shutdown order.
 
-Order is nesting: `own broker → signing → storing → callers → caching → publishing → beaconing → health`, and
-HTTP inside all of them. Leaving goes the other way round: each refuses new mail, drains within its
-grace, and what did not stop is named. Before publishing stops, the retained health says `shutdown`.
+Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → publishing → trusting →
+delivering → beaconing → health`, and HTTP inside all of them. They stop in the opposite order: each refuses new
+mail, drains within its grace, and is named if it did not stop. Before publishing stops, the retained health says
+`shutdown`.
 """
 
 from __future__ import annotations
@@ -65,19 +66,19 @@ STORING = RestartPolicy(mailbox=256, grace=5.0)
 SIGNING = RestartPolicy(mailbox=256, grace=1.0)
 ROTATING = RestartPolicy(mailbox=4, grace=2.0)
 TRUSTING = RestartPolicy(mailbox=16, grace=6.0)
-"""A change that has begun is announced to the brokers for up to 5 s, and then counts."""
+"""A change of the root is announced to the brokers for up to 5 s before it counts."""
 FOLLOWING = RestartPolicy(mailbox=1, grace=2.0)
-"""For actors that nobody asks: they follow a view."""
+"""For actors that take no requests: they follow a view."""
 
 
 @dataclass(frozen=True)
 class System:
     """What REST holds of the running system.
 
-    storing: takes every write; pages: reads history and audit beside it. signing: signs what is answered signed.
-    rotating: begins a new secrets key; rotation: how far that is. trust: the
-    root and its versions; trusting: takes every change to it. states: every actor, in start order.
-    statuses: what instances say they run. callers: when tokens were last used, and who was refused.
+    storing: takes every write; pages: reads history and audit beside it. signing: signs answers. rotating: begins
+    a new secrets key; rotation: how far that is. trust: the root and its versions; trusting: takes every change
+    to it. states: every actor, in start order. statuses: what instances say they run. callers: when tokens were
+    last used, and which calls were refused.
     """
 
     storing: Actor
@@ -107,8 +108,8 @@ async def running_system(
     world: World,
     open_store: OpenStore | None = None,
 ) -> AsyncGenerator[System]:
-    """The whole service but HTTP. Raises StartError (config.errors) where it can't start; OSError and
-    DatabaseUnavailable of the disk are told by whoever knows the settings (`api.data_dirs`).
+    """The whole service but HTTP. Raises StartError (config.errors) if it can't start, and OSError and
+    DatabaseUnavailable for the disk, which callers word by the settings (`api.commands.disk_errors`).
 
     open_store: where the data lives; SQLCipher in the data directory unless something else is given.
     """
@@ -171,7 +172,7 @@ class _Writing(NamedTuple):
 
 
 async def _start_writing(tree: _Tree, opened: OpenedData) -> _Writing:
-    """Who changes what is on disk."""
+    """The actors that change what is on disk."""
     keys, trust, view, world = opened.keys, opened.trust, opened.view, tree.world
     signer = await tree.start(
         "signing", signing(lambda role: keys.seed(trust.key_for(role))), SIGNING
@@ -329,7 +330,7 @@ def _administered_by(storing_actor: Actor, world: World) -> WriteDown:
 
 @asynccontextmanager
 async def _farewell(frames: HealthFrames, outlets: Sequence[Outlet]) -> AsyncGenerator[None]:
-    """After health and beaconing stopped, before publishing does: say that we leave on purpose."""
+    """After health and beaconing stopped and before publishing does: say that we stop on purpose."""
     try:
         yield
     finally:

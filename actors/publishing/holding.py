@@ -28,8 +28,8 @@ class Holding:
         self._news: dict[str, int] = {}
 
     def confirm(self, state: ServiceState) -> None:
-        """It was read back; the log has a line for each new revision. While somebody else writes there,
-        too, a read-back counts for nothing: it may be overwritten by now."""
+        """It was read back; the log has a line for each new revision. While another client writes there as
+        well, a read-back counts for nothing: it may be overwritten by now."""
         if wire.config_topic(state.service) in self._broker.contested:
             return
         if self._broker.holds.get(state.service) != state.revision:
@@ -38,7 +38,7 @@ class Holding:
         self._confirmations.note(self._broker, state.service, state.revision)
 
     def lost(self, service: str) -> None:
-        """Somebody else wrote there: until ours is read back again, the broker holds nothing of ours."""
+        """Another client wrote there: until ours is read back again, the broker holds nothing of ours."""
         self._broker.holds.pop(service, None)
 
     async def tell_storing(self) -> None:

@@ -132,8 +132,8 @@ class Session:
     # ── sending ────────────────────────────────────────────────────────────────────────────────
 
     async def _publish(self) -> None:
-        """Newest per service, signed, handed over. Nothing waits for a PUBACK here: it only says that the
-        service's next one may go."""
+        """The newest state of each service, signed and handed over. Nothing here waits for a PUBACK: it only
+        says that the service's next state may be sent."""
         desk = self._desk
         while True:
             state = await self._take()
@@ -191,8 +191,8 @@ class Session:
             if seen is not None and not await self._is_borne_out(seen):
                 return
         if state is None:
-            # signed by us for a service we do not know: left over from a database that is gone, or
-            # ahead of us; the snapshot tells which, and comes later
+            # signed by us for a service that we do not know: left over from a lost database, or ahead of
+            # our data; the snapshot, which comes later, tells which
             if ours is not None and message.retained and _is_signed_for(message):
                 self._leftovers.add(service)
             return
@@ -221,7 +221,7 @@ class Session:
             self._unseen.discard(service)
             self._repair(topic, lambda: self._want(service))
         elif not message.retained:
-            self._held.pop(service, None)  # somebody wrote after us; the read-back will tell
+            self._held.pop(service, None)  # another client wrote after us; the read-back will tell
 
     def _on_document(self, message: Message) -> None:
         outlet, topic = self._desk.outlet, message.topic
@@ -238,7 +238,7 @@ class Session:
         self._repair(topic, lambda: outlet.mark(topic))
 
     def _let_go(self, topic: str) -> None:
-        """It was read back as it should be, or nobody wants it there any more."""
+        """It was read back as it should be, or is not wanted there any more."""
         self._awaited.pop(topic, None)
         self._desk.refusals.forget(topic)
 
@@ -246,7 +246,7 @@ class Session:
         self._repairs.do(topic, repair, at_once=not self._settled)
 
     def _note_rival(self, message: Message) -> bool:
-        """For a message that is not what we want there: whether somebody else wrote it just now."""
+        """For a message that should not be there: whether another client wrote it just now."""
         desk, topic = self._desk, message.topic
         if message.retained or desk.echoes.is_ours(topic, message.payload):
             return False
@@ -257,8 +257,8 @@ class Session:
         return True
 
     async def _is_ahead_of_us(self, message: Message) -> bool:
-        """Whether our data was rolled back, or has a twin, by something that we signed. Nothing is written
-        over it, and what we had to say on its topic waits while storing judges it."""
+        """Whether we signed it and our data is behind it: rolled back, or a twin runs. It is not written over,
+        and our own document on its topic waits while storing judges."""
         outlet, topic = self._desk.outlet, message.topic
         wanted = outlet.retained.get(topic)
         if message.payload == wanted or outlet.was_wanted(topic, message.payload):
@@ -299,18 +299,18 @@ class Session:
         try:
             key_id = self._desk.believed.key_for("config")
         except KeyError:
-            return True  # nobody could replace it
+            return True  # it can't be replaced
         return any(one.keyid == key_id for one in envelope.signatures)
 
     # ── what never came ────────────────────────────────────────────────────────────────────────
 
     async def _reread(self) -> None:
-        """Read everything retained; what does not come is not there. Whatever came was judged."""
+        """Read everything that is retained, and judge it; what does not come is not there."""
         self._unseen = set(self._desk.view.committed.services)
-        # at QoS 1 Mosquitto as shipped gives 1,020 of 5,000 retained messages; at 0 all of them,
-        # and there is no PUBACK to send for each of our own.
-        # The witnesses first and by themselves: a broker that answers the second has sent them, and
-        # no network is so slow that its pauses pass for their end
+        # at QoS 1 Mosquitto as shipped gives 1,020 of 5,000 retained messages; at QoS 0 all of them, and we
+        # need not send a PUBACK for each.
+        # The witnesses come first, alone: a broker that answers the second subscription has sent them all,
+        # so no pause of a slow network can pass for their end
         await self._connection.subscribe(wire.SNAPSHOT_TOPIC, wire.ROOTS_FILTER, qos=0)
         await self._connection.subscribe(
             wire.CONFIG_FILTER,
@@ -339,7 +339,7 @@ class Session:
             pause = self._last_message + _QUIET_S - trio.current_time()
             is_late = trio.current_time() - started > _SETTLE_S
             if self._judging or (self._connection.has_unread and not is_late):
-                # a busy machine comes late to what has arrived: no pause of the broker's
+                # a busy machine reads late: this is no pause of the broker's
                 pause = _QUIET_S
             elif pause <= 0 or is_late:
                 return
@@ -396,7 +396,7 @@ class Session:
             self._let_go(topic)
 
     def _end_contests(self) -> None:
-        """Where nobody else has written for a while, what was read back counts again."""
+        """Once other clients have been quiet for a while, what was read back counts again."""
         for topic in self._desk.rivals.ended():
             structlog.get_logger().info(
                 "nobody else writes any more", broker=self._desk.broker_view.url, topic=topic
@@ -408,7 +408,7 @@ class Session:
 
 
 def _is_signed_for(message: Message) -> bool:
-    """Whether it lies where we once put it: only there is it ours to clear. It verified before."""
+    """Whether a verified message lies where we once put it: only there is it ours to clear."""
     try:
         update = ConfigUpdate.parse(wire.parse_envelope(message.payload).payload)
     except (wire.NotAnEnvelope, NotADocument, UnknownCritical):
