@@ -167,8 +167,16 @@ class Actor:
         on_event: EventHook = log_event,
         jitter: Callable[[], float] = lambda: 1.0,
     ) -> None:
-        self._setup(name, policy, on_event, jitter)
+        self.name = name
+        self.state: State = "starting"
         self._run_life = lambda: self._one_by_one(life)
+        self._policy = policy
+        self._on_event = on_event
+        self._jitter = jitter
+        self._inbox, self._mail = trio.open_memory_channel[Mail](policy.mailbox)
+        self._current_life = trio.CancelScope()
+        self._planted: Exception | None = None
+        self._started: Callable[[], None] | None = None
 
     @classmethod
     def batching(
@@ -181,23 +189,9 @@ class Actor:
         jitter: Callable[[], float] = lambda: 1.0,
     ) -> Actor:
         """An actor whose handler takes all waiting requests at once, and answers each."""
-        actor = cls.__new__(cls)
-        actor._setup(name, policy, on_event, jitter)  # noqa: SLF001
-        actor._run_life = lambda: actor._in_batches(life)  # noqa: SLF001
+        actor = cls(name, answering(idle), policy, on_event=on_event, jitter=jitter)
+        actor._run_life = lambda: actor._in_batches(life)
         return actor
-
-    def _setup(
-        self, name: str, policy: RestartPolicy, on_event: EventHook, jitter: Callable[[], float]
-    ) -> None:
-        self.name = name
-        self.state: State = "starting"
-        self._policy = policy
-        self._on_event = on_event
-        self._jitter = jitter
-        self._inbox, self._mail = trio.open_memory_channel[Mail](policy.mailbox)
-        self._current_life = trio.CancelScope()
-        self._planted: Exception | None = None
-        self._started: Callable[[], None] | None = None
 
     async def ask(self, request: Request[R], context: Context) -> R:
         """Send and wait. Raises Refusal, Gone, Full, or TooSlowError at the context's deadline."""

@@ -8,7 +8,7 @@ mail, drains within its grace, and is named if it did not stop. Before publishin
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from config_manager.actors.actor import (
 )
 from config_manager.actors.beaconing import BeaconMaker, beaconing
 from config_manager.actors.caching import Keeper, caching
-from config_manager.actors.callers import Callers, WriteDown, noting_callers
+from config_manager.actors.callers import Callers, noting_callers
 from config_manager.actors.delivering import Deliverer, delivering
 from config_manager.actors.health import HealthBoard, HealthFrames, health
 from config_manager.actors.messages import Administer, Confirmed, Sign, Witnessed
@@ -164,15 +164,26 @@ class _Tree:
 
 
 class _Writing(NamedTuple):
+    """The actors that change what is on disk, and what the others ask of them."""
+
     signing: Actor
     storing: Actor
     rotating: Actor
     rotation: SecretsRotation
     callers: Callers
 
+    async def sign(self, state: ServiceState) -> Envelope:
+        request = Sign("config", wire.CONFIG_UPDATE, state.payload, state.correlation_id)
+        return await self.signing.ask(request, Context(state.correlation_id))
+
+    async def judge(self, seen: Witnessed) -> None:
+        await self.storing.ask(seen, Context(f"witness-of-{seen.audit_head[:16]}"))
+
+    async def note_confirmed(self, revisions: tuple[tuple[str, int], ...]) -> None:
+        await self.storing.ask(Confirmed(revisions), Context("outbox"))
+
 
 async def _start_writing(tree: _Tree, opened: OpenedData) -> _Writing:
-    """The actors that change what is on disk."""
     keys, trust, view, world = opened.keys, opened.trust, opened.view, tree.world
     signer = await tree.start(
         "signing", signing(lambda role: keys.seed(trust.key_for(role))), SIGNING
@@ -185,8 +196,13 @@ async def _start_writing(tree: _Tree, opened: OpenedData) -> _Writing:
     )
     rotating_life = follower(rotation.work, answers=rotation.handle)
     rotating = await tree.start("secrets-rotating", rotating_life, ROTATING)
+
+    async def write_down(what: Administration[Any], by: str) -> None:
+        context = Context(world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
+        await storing.ask(Administer(what=what, terms=Terms(by)), context)
+
     callers = Callers()
-    await tree.start("callers", noting_callers(callers, _administered_by(storing, world)))
+    await tree.start("callers", noting_callers(callers, write_down))
     await tree.start("caching", caching(view, Keeper(view, opened.cache, opened.witness)))
     return _Writing(signer, storing, rotating, rotation, callers)
 
@@ -223,9 +239,9 @@ async def _start_publishing(
             outlet=outlets[index],
             broker_view=confirmations.brokers[index],
             confirmations=confirmations,
-            sign=_sign_with(writing.signing),
-            judge=_told_to(writing.storing),
-            note_confirmed=_noted_by(writing.storing),
+            sign=writing.sign,
+            judge=writing.judge,
+            note_confirmed=writing.note_confirmed,
             world=tree.world,
             boot_seq=lambda: witness.boot_seq,
             statuses=statuses,
@@ -294,38 +310,6 @@ def _outlet(view: CommittedView, trust: TrustView) -> Outlet:
     for version, envelope in trust.roots.items():
         outlet.set_retained(wire.root_topic(version), envelope)
     return outlet
-
-
-def _sign_with(signing_actor: Actor) -> Callable[[ServiceState], Awaitable[Envelope]]:
-    async def sign_update(state: ServiceState) -> Envelope:
-        request = Sign("config", wire.CONFIG_UPDATE, state.payload, state.correlation_id)
-        return await signing_actor.ask(request, Context(state.correlation_id))
-
-    return sign_update
-
-
-def _told_to(storing_actor: Actor) -> Callable[[Witnessed], Awaitable[None]]:
-    async def witnessed(what: Witnessed) -> None:
-        await storing_actor.ask(what, Context(f"witness-of-{what.audit_head[:16]}"))
-
-    return witnessed
-
-
-def _noted_by(
-    storing_actor: Actor,
-) -> Callable[[tuple[tuple[str, int], ...]], Awaitable[None]]:
-    async def note_confirmed(revisions: tuple[tuple[str, int], ...]) -> None:
-        await storing_actor.ask(Confirmed(revisions), Context("outbox"))
-
-    return note_confirmed
-
-
-def _administered_by(storing_actor: Actor, world: World) -> WriteDown:
-    async def administered(what: Administration[Any], by: str) -> None:
-        context = Context(world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
-        await storing_actor.ask(Administer(what=what, terms=Terms(by)), context)
-
-    return administered
 
 
 @asynccontextmanager

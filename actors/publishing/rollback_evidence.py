@@ -50,6 +50,16 @@ class RollbackEvidence:
         """Storing found that our data has it."""
         self._known_heads.add(seen.audit_head)
 
+    def own_configuration(self, payload: bytes) -> Envelope | None:
+        """The envelope of a configuration that our own root's keys signed, else None."""
+        root, now = self._believed.current, self._clock()
+        try:
+            envelope = trust.open_envelope(payload)
+            trust.verify(envelope, wire.CONFIG_UPDATE, "config", root, now)
+        except Distrust:
+            return None
+        return envelope
+
     def in_configuration(self, envelope: Envelope) -> Witnessed | None:
         """A configuration that our keys signed. Its writer may have died before it told its snapshot; the
         furthest one tells for all."""
@@ -107,3 +117,10 @@ class RollbackEvidence:
             self._where,
             beyond=f"a root {number} that our own root keys signed and that is not here",
         )
+
+
+def is_signed_for(ours: Envelope, topic: str) -> bool:
+    """Whether a configuration of ours lies where we once put it: only there is it ours to clear."""
+    with suppress(Distrust):
+        return trust.parse_verified(ours.payload, ConfigUpdate.parse).topic == topic
+    return False

@@ -14,11 +14,10 @@ from config_manager.actors.publishing.desk import Desk
 from config_manager.actors.publishing.instances import Instances
 from config_manager.actors.publishing.refusals import packet_bytes
 from config_manager.actors.publishing.repairs import Repairs
+from config_manager.actors.publishing.rollback_evidence import is_signed_for
 from config_manager.actors.publishing.sending import TRIES, Offer, Sending
 from config_manager.actors.views import about
-from config_manager.config import trust, wire
-from config_manager.config.documents import ConfigUpdate, NotADocument, UnknownCritical
-from config_manager.config.trust import Distrust
+from config_manager.config import wire
 from config_manager.config.wire import Envelope
 from config_manager.storage.state import ServiceState
 
@@ -41,6 +40,7 @@ class Session:
         self._desk = desk
         self._connection = connection
         self._connected = connected
+        self._log = structlog.get_logger().bind(broker=desk.broker_view.url)
         self._held: dict[str, str] = {}  # service → digest that was read back
         self._pending: dict[str, None] = {}
         self._sending = Sending(
@@ -162,7 +162,7 @@ class Session:
                 await self._connection.publish(topic, payload, qos=0, retain=False)
 
     def _published(self, state: ServiceState) -> None:
-        structlog.get_logger().info("published", broker=self._desk.broker_view.url, **about(state))
+        self._log.info("published", **about(state))
 
     # ── reading back ───────────────────────────────────────────────────────────────────────────
 
@@ -185,7 +185,7 @@ class Session:
     async def _on_config(self, service: str, message: Message) -> None:
         desk, topic = self._desk, message.topic
         state = desk.view.committed.services.get(service)
-        ours = self._ours(message.payload)
+        ours = desk.evidence.own_configuration(message.payload)
         if ours is not None and (state is None or ours.digest != state.digest):
             seen = desk.evidence.in_configuration(ours)
             if seen is not None and not await self._is_borne_out(seen):
@@ -193,7 +193,7 @@ class Session:
         if state is None:
             # signed by us for a service that we do not know: left over from a lost database, or ahead of
             # our data; the snapshot, which comes later, tells which
-            if ours is not None and message.retained and _is_signed_for(message):
+            if ours is not None and message.retained and is_signed_for(ours, topic):
                 self._leftovers.add(service)
             return
         if ours is not None and ours.digest == state.digest and self._is_signed_as_now(ours):
@@ -251,9 +251,7 @@ class Session:
         if message.retained or desk.echoes.is_ours(topic, message.payload):
             return False
         if desk.rivals.overwritten(topic):
-            structlog.get_logger().warning(
-                "somebody else writes", broker=desk.broker_view.url, topic=topic
-            )
+            self._log.warning("somebody else writes", topic=topic)
         return True
 
     async def _is_ahead_of_us(self, message: Message) -> bool:
@@ -283,16 +281,6 @@ class Session:
         if view.publishable:
             self._desk.evidence.borne_out(seen)
         return view.publishable
-
-    def _ours(self, payload: bytes) -> Envelope | None:
-        """The envelope of a configuration that our own root's keys signed, else None."""
-        root, now = self._desk.believed.current, self._desk.world.clock.now()
-        try:
-            envelope = trust.open_envelope(payload)
-            trust.verify(envelope, wire.CONFIG_UPDATE, "config", root, now)
-        except Distrust:
-            return None
-        return envelope
 
     def _is_signed_as_now(self, envelope: Envelope) -> bool:
         """By the key that signs now: what a retired one signed is good, and is replaced."""
@@ -398,19 +386,8 @@ class Session:
     def _end_contests(self) -> None:
         """Once other clients have been quiet for a while, what was read back counts again."""
         for topic in self._desk.rivals.ended():
-            structlog.get_logger().info(
-                "nobody else writes any more", broker=self._desk.broker_view.url, topic=topic
-            )
+            self._log.info("nobody else writes any more", topic=topic)
             service = topic.removeprefix(_CONFIG_PREFIX)
             state = self._desk.view.committed.services.get(service)
             if state is not None and self._held.get(service) == state.digest:
                 self._desk.holding.confirm(state)
-
-
-def _is_signed_for(message: Message) -> bool:
-    """Whether a verified message lies where we once put it: only there is it ours to clear."""
-    try:
-        update = ConfigUpdate.parse(wire.parse_envelope(message.payload).payload)
-    except (wire.NotAnEnvelope, NotADocument, UnknownCritical):
-        return False
-    return update.topic == message.topic
