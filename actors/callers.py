@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 import trio
@@ -18,7 +17,9 @@ from config_manager.actors.actor import Full, Gone, Life, follower
 from config_manager.config.errors import Refusal
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
-from config_manager.storage.decisions.administration import Administered, Administration
+from config_manager.storage.decisions.administration import administered
+from config_manager.storage.decisions.changes import Decided, Occasion
+from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.tokens import NoteTokenUses
 from config_manager.storage.state import Committed
 
@@ -31,7 +32,7 @@ _MOST_STRANGERS = 64
 """Refusals of one caller, and addresses without a known token, that are told apart between two writes. A
 flood of refusals fills memory and audit no further, and hides no other caller's."""
 
-WriteDown = Callable[[Administration[Any], str], Awaitable[None]]
+WriteDown = Callable[[Decidable[None], str], Awaitable[None]]
 """Has an administration done in the name of a caller."""
 
 
@@ -111,7 +112,7 @@ class Callers:
                 self._news.set()
 
 
-async def _written(write: WriteDown, what: Administration[Any], by: str) -> bool:
+async def _written(write: WriteDown, what: Decidable[None], by: str) -> bool:
     try:
         await write(what, by)
     except (Refusal, Gone, Full, trio.TooSlowError) as error:
@@ -129,7 +130,7 @@ class NoteRefusals:
     refusals: Mapping[RefusedCall, tuple[int, str]]
     others: int
 
-    def decide(self, _committed: Committed, _now: float) -> Administered[None]:
+    def decide(self, before: Committed, on: Occasion) -> Decided[None]:
         details: JsonObject = {
             "refusals": [
                 {
@@ -145,7 +146,7 @@ class NoteRefusals:
         }
         if self.others:
             details["others"] = self.others
-        return Administered("access.refused", details, (), None)
+        return administered(before, on, "access.refused", details, (), None)
 
 
 def noting_callers(callers: Callers, write: WriteDown) -> Life:

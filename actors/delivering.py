@@ -14,16 +14,19 @@ import structlog
 import trio
 
 from config_manager.actors.actor import Actor, Context, Full, Gone, Life, follower
-from config_manager.actors.messages import Deliver, Sign
+from config_manager.actors.messages import Sign, Write
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.views import Believed, CommittedView
 from config_manager.config import wire
 from config_manager.config.errors import KeyUnusable, Refusal
 from config_manager.config.world import World
 from config_manager.storage.decisions.devices import Delivery, Device, delivery, devices
+from config_manager.storage.decisions.secret_values import Deliver
+from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.state import Committed
 
 _AGAIN_S = 5.0
+_TERMS = Terms("delivering")
 
 
 @dataclass
@@ -64,7 +67,7 @@ class Deliverer:
         """Whether that is settled: a commit follows, which wakes us, or the device's key is unusable. If not,
         trying again may help."""
         try:
-            await self.storing.ask(Deliver(device=device), self._context())
+            await self.storing.ask(Write(Deliver(device), _TERMS), self._context())
         except (Gone, Full, Refusal) as error:
             structlog.get_logger().error(
                 "not delivered",

@@ -14,13 +14,8 @@ import structlog
 import trio
 
 from config_manager.actors.actor import Actor, Context, Full, Gone
-from config_manager.actors.messages import (
-    Administer,
-    CountSecrets,
-    NotDoneYet,
-    ResealSecrets,
-    RotateSecretsKey,
-)
+from config_manager.actors.messages import NotDoneYet, ResealSecrets, RotateSecretsKey, Write
+from config_manager.actors.storing.reading import Reading
 from config_manager.actors.views import CommittedView
 from config_manager.config.disk_errors import refused
 from config_manager.config.errors import Conflict, RecoveryRefused, Refusal, StartError
@@ -66,6 +61,7 @@ class SecretsRotation:
     file: KeyFile
     boxes: SecretBoxes
     storing: Actor
+    reading: Reading
     recovery: Recovery
     _done: int = 0
     _total: int = 0
@@ -114,9 +110,8 @@ class SecretsRotation:
             await self.storing.ask(NotDoneYet(terms.idempotency), context)
         old = self.boxes.sealing(self.view.committed).key_id
         new = self.boxes.add(await trio.to_thread.run_sync(self._next_key, old))
-        under_old, every = await self.storing.ask(CountSecrets(old), context)
-        begin = BeginRotation(old, new, every, terms.by, context.correlation_id)
-        await self.storing.ask(Administer(what=begin, terms=terms), context)
+        under_old, every = await self.reading.count_secrets(old, context)
+        await self.storing.ask(Write(BeginRotation(old, new, every), terms), context)
         self._done, self._total, self._unreadable = 0, every, every - under_old
         self._left_to_do = None
         self._unblock()
@@ -182,13 +177,13 @@ class SecretsRotation:
         if self._blocked is None:
             structlog.get_logger().info("rotating the secrets key", **_ids(rotation))
         await self._reseal_all(rotation, context)
-        under_old, _ = await self.storing.ask(CountSecrets(rotation.old), context)
+        under_old, _ = await self.reading.count_secrets(rotation.old, context)
         if under_old:
             self._block(self._what_does_not_open(rotation, under_old))
             return math.inf
         await trio.to_thread.run_sync(self._replace_file, rotation)
         finish = FinishRotation(rotation, self._unreadable)
-        await self.storing.ask(Administer(what=finish, terms=_IN_OUR_OWN_NAME), context)
+        await self.storing.ask(Write(finish, _IN_OUR_OWN_NAME), context)
         self._unblock()
         structlog.get_logger().info(
             "secrets key rotated", secrets=self._done, unreadable=self._unreadable, **_ids(rotation)
@@ -197,7 +192,7 @@ class SecretsRotation:
 
     async def _reseal_all(self, rotation: Rotation, context: Context) -> None:
         """Secrets that are set meanwhile are sealed under the new key already, so once through is enough."""
-        self._done, self._total = await self.storing.ask(CountSecrets(rotation.new), context)
+        self._done, self._total = await self.reading.count_secrets(rotation.new, context)
         self._unreadable = 0
         self._unblock()
         after = ("", "", 0)
@@ -210,7 +205,7 @@ class SecretsRotation:
             self._done += page.done
             self._unreadable += page.unreadable
             await trio.sleep(trio.current_time() - began)
-        self._done, self._total = await self.storing.ask(CountSecrets(rotation.new), context)
+        self._done, self._total = await self.reading.count_secrets(rotation.new, context)
 
     def _what_does_not_open(self, rotation: Rotation, under_old: int) -> str:
         if rotation.old not in self.boxes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -30,7 +30,7 @@ from config_manager.actors.caching import Keeper, caching
 from config_manager.actors.callers import Callers, noting_callers
 from config_manager.actors.delivering import Deliverer, delivering
 from config_manager.actors.health import HealthBoard, HealthFrames, health
-from config_manager.actors.messages import Administer, Confirmed, Sign, Witnessed
+from config_manager.actors.messages import Confirmed, Sign, Witnessed, Write
 from config_manager.actors.mqtt.broker_ways import Ways, ways_to_brokers
 from config_manager.actors.mqtt.port import Transport
 from config_manager.actors.publishing.desk import Desk
@@ -40,7 +40,7 @@ from config_manager.actors.secrets_rotating import RotationReport, SecretsRotati
 from config_manager.actors.signing import signing
 from config_manager.actors.starting import OpenedData, OpenStore, open_data, start_brokers
 from config_manager.actors.statuses import StatusBoard
-from config_manager.actors.storing.reading import Pages
+from config_manager.actors.storing.reading import Reading
 from config_manager.actors.trusting import Trusting, TrustView
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
 from config_manager.config import wire
@@ -50,8 +50,8 @@ from config_manager.config.files import make_directory
 from config_manager.config.settings import Settings
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
-from config_manager.storage.decisions.administration import Administration
 from config_manager.storage.decisions.devices import sign_key_of
+from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.forgotten import forgotten
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.keys.recovery import Recovery
@@ -75,14 +75,14 @@ FOLLOWING = RestartPolicy(mailbox=1, grace=2.0)
 class System:
     """What REST holds of the running system.
 
-    storing: takes every write; pages: reads history and audit beside it. signing: signs answers. rotating: begins
+    storing: takes every write; reading: history, audit and secrets, beside it. signing: signs answers. rotating: begins
     a new secrets key; rotation: how far that is. trust: the root and its versions; trusting: takes every change
     to it. states: every actor, in start order. statuses: what instances say they run. callers: when tokens were
     last used, and which calls were refused.
     """
 
     storing: Actor
-    pages: Pages
+    reading: Reading
     signing: Actor
     rotating: Actor
     rotation: Callable[[], RotationReport]
@@ -129,7 +129,7 @@ async def running_system(
         board = await _start_signs_of_life(tree, opened, writing, brokers, frames, heartbeat_s)
         yield System(
             storing=writing.storing,
-            pages=Pages(opened.storage.read_page, opened.storage.judge_audit),
+            reading=opened.reading,
             signing=writing.signing,
             rotating=writing.rotating,
             rotation=writing.rotation.report,
@@ -189,17 +189,22 @@ async def _start_writing(tree: _Tree, opened: OpenedData) -> _Writing:
         "signing", signing(lambda role: keys.seed(trust.key_for(role))), SIGNING
     )
     storing = await tree.run(
-        Actor.batching("storing", opened.storage.life(), STORING, jitter=world.randomness.fraction)
+        Actor.batching("storing", opened.writer.life(), STORING, jitter=world.randomness.fraction)
     )
     rotation = SecretsRotation(
-        view, keys.secrets, opened.boxes, storing=storing, recovery=Recovery(keys, world)
+        view,
+        keys.secrets,
+        opened.boxes,
+        storing=storing,
+        reading=opened.reading,
+        recovery=Recovery(keys, world),
     )
     rotating_life = follower(rotation.work, answers=rotation.handle)
     rotating = await tree.start("secrets-rotating", rotating_life, ROTATING)
 
-    async def write_down(what: Administration[Any], by: str) -> None:
+    async def write_down(what: Decidable[None], by: str) -> None:
         context = Context(world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
-        await storing.ask(Administer(what=what, terms=Terms(by)), context)
+        await storing.ask(Write(what, Terms(by)), context)
 
     callers = Callers()
     await tree.start("callers", noting_callers(callers, write_down))
