@@ -21,12 +21,8 @@ import click
 import trio
 from click.core import ParameterSource
 
-from config_manager.actors.mqtt.aiomqtt_transport import (
-    AiomqttTransport,
-    BrokerUnavailable,
-    Connection,
-    Message,
-)
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
+from config_manager.actors.mqtt.port import BrokerUnavailable, Connection, Message
 from config_manager.actors.publishing.refusals import packet_bytes
 from config_manager.api.commands.doctor_remedies import remedy
 from config_manager.api.commands.remote import Server, asks_a_server, clean, print_json

@@ -112,7 +112,7 @@ async def forget_instance(request: ApiRequest, api: Api) -> ApiResponse:
     return json_response(cast("ForgottenInstance", answer))
 
 
-def _instance(status: statuses.Status, committed: Committed) -> Instance:
+def _instance(status: statuses.InstanceStatus, committed: Committed) -> Instance:
     receipt = status.receipt
     wanted = committed.live(receipt.service)
     running = receipt.running

@@ -12,7 +12,7 @@ import trio
 from nacl.signing import SigningKey
 from trio.testing import MockClock
 
-from config_manager.actors.mqtt.aiomqtt_transport import Message
+from config_manager.actors.mqtt.port import Message
 from config_manager.actors.retained import Retained, look
 from config_manager.config import wire
 from config_manager.config.brokers import BrokerAddress

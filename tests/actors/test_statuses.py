@@ -14,9 +14,9 @@ from nacl.signing import SigningKey
 
 from config_manager.actors.statuses import (
     MAX_RECEIPT_BYTES,
+    InstanceStatus,
     NewlyRuns,
     NotTaken,
-    Status,
     StatusBoard,
 )
 from config_manager.config import wire
@@ -81,7 +81,7 @@ class Board:
         return self.board.take(broker, topic, payload, retained=retained, now=self.now)
 
     @property
-    def only(self) -> Status:
+    def only(self) -> InstanceStatus:
         (status,) = self.board.statuses()
         return status
 
