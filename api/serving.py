@@ -36,7 +36,7 @@ took that long, and a PUT at 16 connections 15 ms instead of 9 (bench/)."""
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartError where it can't start (config.errors), and what a
-    disk says (`api.commands.disk_errors`)."""
+    disk says (`api.commands.local.disk_explained`)."""
     guard_stderr()
     lines = configure(
         settings.log_format or ("console" if settings.dev else "json"), settings.log_level
