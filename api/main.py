@@ -56,7 +56,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        # not in get_command: help and completion ask that for every command there is
+        # not in get_command, which help and completion call for every command
         if not ctx.resilient_parsing and args[0] in self.of_the_server(ctx):
             from config_manager.api.extra import demand_server
 
@@ -195,7 +195,7 @@ def main() -> NoReturn:
 
 
 def _end(error: BaseException) -> NoReturn:
-    """One line where we know what it is; else everything, and 1."""
+    """One line and its exit code for an error of ours; a traceback and 1 for any other."""
     if isinstance(error, OSError):
         from config_manager.api.commands.local import file_explained
 

@@ -157,7 +157,7 @@ def verify(
 
     The running server compares with the head that its beacons sign; a stopped data directory with its
     own counter and with instance.json; an export with the head that was signed with it. Exit code 5
-    where something is wrong.
+    if something is wrong.
 
     \b
       config-manager audit verify

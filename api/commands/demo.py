@@ -1,7 +1,7 @@
 """`python -m config_manager.api.commands.demo`: a tour of the real thing that ends by itself.
 
-Server, broker and two services run as processes of their own in a temporary directory; whatever
-happens, they are gone at the end. Exit 1, with the reason, where a step does not do what it says.
+Server, broker and two services run as processes of their own in a temporary directory. They are gone at the
+end, whatever happens. Exit 1, with the reason, if a step fails.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ _MOSQUITTOS_QUEUE = 1_000
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="The server's data directory, where this is its machine.",
+    help="The server's data directory, if this is its machine.",
 )
 @asks_a_server
 def doctor(
@@ -64,7 +64,7 @@ def doctor(
     mosquitto_conf: Path | None,
     data_dir: Path | None,
 ) -> None:
-    """Look for what goes wrong in practice. Exit 5 where something failed, 0 otherwise.
+    """Look for what goes wrong in practice. Exit 5 if something failed, 0 otherwise.
 
     \b
       config-manager doctor

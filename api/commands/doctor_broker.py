@@ -66,7 +66,7 @@ async def _try_anonymous(address: BrokerAddress, ours: Connection) -> list[Findi
         async with _connected(stranger) as theirs:
             writes = await _reaches(theirs, ours, topic)
     except BrokerUnavailable:
-        return [Finding("ok", "anonymous", "the broker turns away who has no login")]
+        return [Finding("ok", "anonymous", "the broker turns away clients without a login")]
     acl = f"{_ACL}, and allow_anonymous false"
     if writes:
         detail = "anybody may write on configuration topics: noise, though nobody runs it"

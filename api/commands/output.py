@@ -72,7 +72,7 @@ def age(seconds: float) -> str:
 
 
 def show_what_can_be_shown() -> None:
-    """A character that the output's encoding has not is shown escaped; it ends nothing."""
+    """A character that the output's encoding lacks is printed escaped, and does not end the command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")

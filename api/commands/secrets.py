@@ -140,9 +140,9 @@ def rotate_key(server: Server, reason: str | None, wait: bool) -> Shown:
     """Seal every secret anew under a new key, while everything goes on.
 
     The server makes the key, writes it beside the old one, seals every version anew in the background
-    and then lets the old key go. Meanwhile both open, so nothing is unreadable at any moment; a server
-    that dies goes on at its next start, and this command can be given again: there is one rotation at
-    a time, and whoever asks for another is shown the one that runs. Needs an admin's token.
+    and then lets the old key go. Meanwhile both keys open, so nothing is ever unreadable. A server that
+    dies goes on at its next start. There is one rotation at a time: given again, this command shows the
+    one that runs. It needs an admin's token.
 
     \b
     After it:
