@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from config_manager.api.commands.local import disk_explained, on_a_data_dir, run_alone
-from config_manager.api.commands.options import FILE
+from config_manager.api.commands.options import DIRECTORY, FILE
 from config_manager.config.dumps import forbid_dumps
 from config_manager.config.errors import Conflict, NotFound, SettingsInvalid
 
@@ -124,11 +124,7 @@ Without it, and without keys/, the data can't be read by anybody, you included."
     type=FILE,
     help="Holds the recovery key. [asks for it, or reads a pipe]",
 )
-@click.option(
-    "--to",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Where the key files go. [<data>/keys]",
-)
+@click.option("--to", type=DIRECTORY, help="Where the key files go. [<data>/keys]")
 def recover(data_dir: Path, recovery_key_file: Path | None, to: Path | None) -> None:
     """Bring the keys of a data directory back with its recovery key.
 

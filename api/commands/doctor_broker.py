@@ -7,8 +7,7 @@ configuration, goes to a topic that no service has.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 import trio
 
@@ -85,10 +84,10 @@ async def _try_limits(address: BrokerAddress, ours: Connection) -> list[Finding]
         while waiting:
             await ours.publish(waiting.pop(), b"1", qos=1, retain=True)
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(_PUBLISHERS):
-            nursery.start_soon(publish)
     try:
+        async with trio.open_nursery() as nursery:
+            for _ in range(_PUBLISHERS):
+                nursery.start_soon(publish)
         for qos in (0, 1):
             async with _connected(address) as reader:
                 await reader.subscribe(run + "+", qos=qos)
@@ -171,11 +170,9 @@ def _no_acl(detail: str) -> Finding:
     return Finding("warning", "missing ACL", detail, _ACL)
 
 
-@asynccontextmanager
-async def _connected(address: BrokerAddress) -> AsyncGenerator[Connection]:
+def _connected(address: BrokerAddress) -> AbstractAsyncContextManager[Connection]:
     client_id = f"config-manager-doctor-{secrets.token_hex(4)}"
-    async with AiomqttTransport().connect(address, client_id=client_id) as connection:
-        yield connection
+    return AiomqttTransport().connect(address, client_id=client_id)
 
 
 async def _reaches(writer: Connection, reader: Connection, topic: str) -> bool:

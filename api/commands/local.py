@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from config_manager.api.commands.options import FILE
+from config_manager.api.commands.options import DIRECTORY, FILE
 from config_manager.config.disk_errors import is_of_a_disk, reason, what_helps
 from config_manager.config.dumps import forbid_dumps
 from config_manager.config.errors import (
@@ -43,7 +43,7 @@ def on_a_data_dir(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--db-key-file", type=FILE, help="The database's key. [<data>/keys/db.key]")
     @click.option(
         "--credentials-dir",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=DIRECTORY,
         help="Key files from elsewhere. [systemd's $CREDENTIALS_DIRECTORY]",
     )
     @functools.wraps(command)

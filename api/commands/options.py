@@ -17,6 +17,7 @@ from config_manager.api.commands.remote import DEFAULT_URL, Server
 from config_manager.config.errors import SettingsInvalid
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
 AUDIT_REASON = click.option("--reason", help="Why, for the audit.")
 HISTORY_REASON = click.option("--reason", help="Why, for the history.")
 
