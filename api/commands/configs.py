@@ -31,7 +31,7 @@ _WAIT = click.option(
     "--wait",
     type=click.FloatRange(0, 60),
     metavar="SECONDS",
-    help="So long for a broker to hold it.",
+    help="Wait until a broker holds it, at most so long.",
 )
 _DRY_RUN = click.option(
     "--dry-run", is_flag=True, help="Say what would change, and change nothing."
@@ -117,7 +117,7 @@ def set_config(
 ) -> Shown:
     """Set keys of a service; the others stay as they are.
 
-    A VALUE is JSON where it parses as such, else text: 0.5, true, [1,2], en, '"5"' for the text 5.
+    A VALUE is JSON if it parses as such, else text: 0.5, true, [1,2], en, '"5"' for the text 5.
     Secrets are set by `config-manager secret set`. If somebody else writes in between, this writes
     nothing: exit 7.
 
@@ -198,16 +198,16 @@ def _put(
     answer = server.ask(
         "PUT", *_PATH, service, holds="config", query=query, body=after, headers=headers
     ).value
-    if dry_run:
-        end = iter([f"nothing was changed: {service} stays at revision {at}"])
-    else:
-        end = _written(service, answer)
-    return Shown(answer, chain(_change_lines(before, after), end))
 
+    def lines() -> Iterator[str]:
+        yield from _change_lines(before, after)
+        if dry_run:
+            yield f"nothing was changed: {service} stays at revision {at}"
+        else:
+            held = "a broker holds it" if answer["propagation"] == "confirmed" else "on its way"
+            yield f"{service} is at revision {answer['revision']}; {held}"
 
-def _written(service: str, answer: dict[str, Any]) -> Iterator[str]:
-    held = "a broker holds it" if answer["propagation"] == "confirmed" else "on its way"
-    yield f"{service} is at revision {answer['revision']}; {held}"
+    return Shown(answer, lines())
 
 
 # ── history ────────────────────────────────────────────────────────────────────────────────────
