@@ -1,6 +1,6 @@
 """What doctor finds, and what to do about what `/health` says.
 
-The words of its reasons are those of actors/health.py, actors/storing/writer.py and actors/starting.py.
+The words of its reasons are those of actors/health.py, actors/storing/opening.py and actors/starting.py.
 """
 
 from __future__ import annotations
