@@ -30,13 +30,13 @@ GC_THRESHOLD = 50_000
 """Young objects before a collection: the default of 700 costs a fifth of a GET's p99."""
 _SWITCH_INTERVAL_S = 0.0001
 """How long a thread that comes back from the disk may wait for the interpreter. A busy event loop
-gives it up for microseconds at a time, which a waiting thread misses: with Python's 5 ms each commit
+releases it for microseconds at a time, which a waiting thread misses: with Python's 5 ms each commit
 took that long, and a PUT at 16 connections 15 ms instead of 9 (bench/)."""
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises StartError where it can't start (config.errors), and what a
-    disk says (`api.commands.disk_errors`)."""
+    """Serve until SIGTERM or SIGINT. Raises StartError if it can't start, and OSError or
+    DatabaseUnavailable, of which `api.commands.local.disk_explained` makes errors of ours."""
     guard_stderr()
     lines = configure(
         settings.log_format or ("console" if settings.dev else "json"), settings.log_level
@@ -62,15 +62,15 @@ def run(settings: Settings) -> None:
 
 
 class _OneWriteAPass(trio.abc.Instrument):
-    """Writes the log before the loop rests: no line is later than the pass that made it, and what
-    could not be written is tried again."""
+    """Writes the log before the event loop waits: each line in the pass that made it, and again those
+    that could not be written."""
 
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002
         flush()
 
 
 async def _serve(settings: Settings, lines: Lines) -> None:
-    # around everything: a second signal while the tree closes is no KeyboardInterrupt in its midst
+    # around everything: a second signal while the tree closes must not raise KeyboardInterrupt in it
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, signals, nursery.cancel_scope)

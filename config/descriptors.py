@@ -60,6 +60,9 @@ class _Nowhere:
     def is_empty_file(self) -> bool:
         return False
 
+    def empty_if_only(self, written: int) -> bool:  # noqa: ARG002
+        return False
+
 
 class _Stream(_Nowhere):
     """A stream without a descriptor: a test's."""
@@ -89,6 +92,15 @@ class _File(_Nowhere):
     def is_empty_file(self) -> bool:
         about = os.fstat(self._number)
         return stat.S_ISREG(about.st_mode) and about.st_size == 0
+
+    def empty_if_only(self, written: int) -> bool:
+        about = os.fstat(self._number)
+        if not stat.S_ISREG(about.st_mode) or about.st_size != written:
+            return False
+        with suppress(OSError):  # a file that may only grow
+            os.ftruncate(self._number, 0)
+            return True
+        return False
 
 
 class _Polled(_Nowhere):

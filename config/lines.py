@@ -34,6 +34,10 @@ class Descriptor(Protocol):
     def is_empty_file(self) -> bool:
         """A file that holds nothing: somebody made room by emptying it."""
 
+    def empty_if_only(self, written: int) -> bool:
+        """Empty a file that holds no more than the bytes that were written last; whether it was so."""
+        ...
+
 
 def _missing(lines: int) -> bytes:
     return f"log lines dropped: {lines}\n".encode()
@@ -127,6 +131,9 @@ class Lines:
             self._begun, self._torn = self._torn + self._begun, b""
         while self._next():
             taken = self._to.write(self._begun)
+            if self._torn and self._to.empty_if_only(taken):  # emptied since we looked
+                self._begun, self._torn = self._torn + self._begun, b""
+                continue
             whole = self._begun.rfind(b"\n", 0, taken) + 1
             self._torn = self._begun[whole:taken] if whole else self._torn + self._begun[:taken]
             self._begun = self._begun[taken:]

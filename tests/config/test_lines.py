@@ -48,6 +48,12 @@ class Taker:
     def is_empty_file(self) -> bool:
         return not self.got
 
+    def empty_if_only(self, written: int) -> bool:
+        if len(self.got) != written:
+            return False
+        self.got = b""
+        return True
+
 
 def numbered(first: int, behind: int) -> list[bytes]:
     return [b"line %d\n" % number for number in range(first, behind)]
@@ -155,6 +161,23 @@ def test_a_line_that_was_cut_begins_anew_in_a_file_that_was_emptied() -> None:
     taker.room = 3
     lines.flush()
     taker.got = b""
+    taker.room = 1 << 30
+    lines.flush()
+    assert taker.got == b"second line\n"
+
+
+def test_it_begins_anew_also_if_the_file_is_emptied_while_the_rest_is_written() -> None:
+    class EmptiedBeforeAWrite(Taker):
+        def is_empty_file(self) -> bool:
+            was_empty, self.got = super().is_empty_file(), b""
+            return was_empty
+
+    taker = EmptiedBeforeAWrite()
+    taker.room = 12
+    lines = Lines(taker)
+    lines.msg(b"first line\n")
+    lines.msg(b"second line\n")
+    assert taker.got == b"first line\ns"
     taker.room = 1 << 30
     lines.flush()
     assert taker.got == b"second line\n"
