@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 from config_manager.actors import messages
 from config_manager.actors.messages import DeleteConfig, NewEpoch, PatchConfig, PutConfig
-from config_manager.api.resources.history import KeyChange, key_change
 from config_manager.api.rest.conditions import (
     CONDITIONS,
     PRECONDITIONS,
@@ -33,7 +32,9 @@ from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_r
 from config_manager.api.rest.writing import (
     MAX_REASON,
     WRITE,
+    KeyChange,
     WriteAnswer,
+    key_change,
     propagation_of,
     write_terms_of,
 )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypedDict, cast
+from typing import TypedDict
 
 from config_manager.actors.messages import ReadHistory
 from config_manager.api.rest.limits import MOST_BYTES_OF_A_PAGE
-from config_manager.api.rest.models import KEY, Name, Time, about
+from config_manager.api.rest.models import KEY, Name, Time
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import SERVICE, Query, number
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.rest.writing import KeyChange, key_change
 from config_manager.config.errors import NotFound
 from config_manager.config.names import is_key
 from config_manager.config.world import parse_rfc3339, rfc3339
@@ -22,19 +23,6 @@ _OF_SECRETS = ("secret", "secret-delete")
 
 
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────
-
-
-class _Change(TypedDict):
-    key: str
-    old: Annotated[Any, about("null: it was not there, unless `nulls` says otherwise")]
-    new: Annotated[Any, about("null: it is not there, unless `nulls` says otherwise")]
-
-
-class KeyChange(_Change, total=False):
-    nulls: Annotated[list[Literal["old", "new"]], about("which of the two is a value that is null")]
-    masked: Annotated[
-        bool, about("beside a mask: whether it stands for a secret, or is the value itself")
-    ]
 
 
 class Entry(TypedDict):
@@ -144,7 +132,3 @@ def _change(change: state.KeyChange, *, is_secret: bool) -> KeyChange:
 
 def _masked(value: object) -> object:
     return None if value is None else MASK
-
-
-def key_change(change: state.KeyChange) -> KeyChange:
-    return cast("KeyChange", change.to_object())

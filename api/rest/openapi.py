@@ -1,4 +1,4 @@
-"""The API as OpenAPI 3.1, derived from the route table, from what stands beside each handler, and from the
+"""The API as OpenAPI 3.1, derived from the routes, from what stands beside each handler, and from the
 models of bodies and answers. Only what no type says is written here."""
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from config_manager.api.rest.models import (
 from config_manager.api.rest.operations import Operation, Route
 from config_manager.api.rest.parameters import INSTANCE, SERVICE, Parameter
 from config_manager.api.rest.problems import Problem
-from config_manager.api.server.routes import ROUTES
 from config_manager.config.strict_json import JsonObject
 
 _VALUE: JsonObject = {"$ref": "#/components/schemas/Value"}
@@ -67,8 +66,8 @@ _UNSUPPORTED = 415
 
 
 @cache
-def openapi() -> JsonObject:
-    """The OpenAPI 3.1 document; nobody may change it."""
+def openapi(routes: tuple[Route, ...]) -> JsonObject:
+    """The OpenAPI 3.1 document of these routes; nobody may change it."""
     models = Models()
     problem = {
         "description": "What went wrong and what to do (RFC 9457)",
@@ -79,7 +78,7 @@ def openapi() -> JsonObject:
         for name in ("Accept", "Accept-Patch", "Accept-Encoding")
     }
     paths: dict[str, JsonObject] = {}
-    for route in ROUTES:
+    for route in routes:
         if route.operation.summary is not None:
             described = _operation(route, route.operation, models)
             paths.setdefault(route.path, {})[route.method.lower()] = described

@@ -19,7 +19,7 @@ from config_manager.config.access import Need
 Handler = Callable[[ApiRequest, Api], Awaitable[ApiResponse]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Operation:
     """summary: None if it is not described. answers: the model of each status that is no problem, None for
     an answer without a body. problems: the statuses of refusals that do not follow from the route and
@@ -54,7 +54,7 @@ def undescribed(handler: Handler) -> Operation:
     return Operation(handler)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
     """path: segments in braces are parameters. needs: what the caller must be allowed, for the
     path's `{service}` if it has one; None: no token is needed. What names its services in the

@@ -16,7 +16,6 @@ from config_manager.actors.system import System
 from config_manager.api.rest.limits import FAILED_LOGINS, MOST_ADDRESSES, MOST_WRITERS
 from config_manager.api.rest.rate_limits import Limiter, RateLimit, Standing
 from config_manager.api.rest.token_index import TokenIndex
-from config_manager.api.server.arriving import Room
 from config_manager.config import strict_json
 from config_manager.config.access import ANYBODY, Grant
 from config_manager.config.errors import (
@@ -51,8 +50,8 @@ class Api:
     )
     writes: Limiter | None = None
     """by token; None: no limit"""
-    room: Room = field(default_factory=Room)
-    """for the bodies of all requests"""
+    routes: tuple[Route, ...] = ()
+    """every call, for what describes them"""
 
 
 def writes_limited_to(per_minute: int) -> Limiter:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, TypeVar, cast
 
 import trio
 
 from config_manager.actors.messages import Administer
-from config_manager.api.resources.history import KeyChange
-from config_manager.api.rest.models import NO_NUL
+from config_manager.api.rest.models import NO_NUL, about
 from config_manager.api.rest.parameters import Header, Query, flag, one_of
 from config_manager.api.rest.request import Api, ApiRequest
 from config_manager.config.errors import MalformedRequest
+from config_manager.storage import state
 from config_manager.storage.decisions.administration import Administration
 from config_manager.storage.decisions.terms import Idempotency, Terms
 from config_manager.storage.state import ServiceState
@@ -98,6 +98,23 @@ def write_terms_of(request: ApiRequest) -> WriteTerms:
     wait_s = _wait_s(request)
     reason, idempotency = REASON.of(request), _idempotency(request)
     return WriteTerms(Terms(request.by, reason, idempotency, bool(_DRY_RUN.of(request))), wait_s)
+
+
+class _Change(TypedDict):
+    key: str
+    old: Annotated[Any, about("null: it was not there, unless `nulls` says otherwise")]
+    new: Annotated[Any, about("null: it is not there, unless `nulls` says otherwise")]
+
+
+class KeyChange(_Change, total=False):
+    nulls: Annotated[list[Literal["old", "new"]], about("which of the two is a value that is null")]
+    masked: Annotated[
+        bool, about("beside a mask: whether it stands for a secret, or is the value itself")
+    ]
+
+
+def key_change(change: state.KeyChange) -> KeyChange:
+    return cast("KeyChange", change.to_object())
 
 
 class WriteAnswer(TypedDict, total=False):

@@ -13,12 +13,12 @@ from quart_trio import QuartTrio
 
 from config_manager.api.rest.limits import DRAIN_BYTES
 from config_manager.api.rest.request import Api
-from config_manager.api.server.arriving import ArrivingBody
+from config_manager.api.server.arriving import ArrivingBody, Room
 from config_manager.api.server.asgi_request import QUART_METHODS, asked_of
 from config_manager.api.server.pipeline import Answer, admit, answer
 
 
-def make_quart(api: Api) -> QuartTrio:
+def make_quart(api: Api, room: Room) -> QuartTrio:
     """The application. Takes a while the first time; best called in a thread."""
     here = str(
         Path(__file__).parent
@@ -30,7 +30,7 @@ def make_quart(api: Api) -> QuartTrio:
 
     async def view(path: str = "") -> Response:  # noqa: ARG001
         asked = asked_of(request.scope)
-        with ArrivingBody(*admit(asked, api), api.room) as body:
+        with ArrivingBody(*admit(asked, api), room) as body:
             async for chunk in request.body:
                 body.take(chunk)
                 if body.size > DRAIN_BYTES:
