@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal
 
 from config_manager.actors import messages
 from config_manager.actors.messages import DeleteConfig, NewEpoch, PatchConfig, PutConfig
@@ -17,12 +18,13 @@ from config_manager.api.rest.conditions import (
 from config_manager.api.rest.models import (
     NAME,
     NO_NUL,
+    Answer,
     Body,
-    Member,
     Name,
+    Reader,
+    SeveralWrong,
     Time,
     Values,
-    Wrong,
     as_object,
     read,
 )
@@ -32,10 +34,10 @@ from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_r
 from config_manager.api.rest.writing import (
     MAX_REASON,
     WRITE,
-    KeyChange,
+    W,
     WriteAnswer,
-    key_change,
-    propagation_of,
+    changes_of,
+    with_propagation,
     write_terms_of,
 )
 from config_manager.config.errors import FieldError, InvalidName, NotFound, RevisionConflict
@@ -51,8 +53,18 @@ MERGE_PATCH = "application/merge-patch+json"
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────
 
 
-class _Stamp(TypedDict):
+class _Shown(Answer):
     service: Name
+    config: dict[str, Any]
+    defaulted: Sequence[str]
+
+
+class _Deleted(Answer):
+    service: Name
+    deleted: Literal[True]
+
+
+class _Stamp(Answer):
     version: int
     revision: int
     config_epoch: str
@@ -61,23 +73,20 @@ class _Stamp(TypedDict):
     updated_by: str | None
 
 
-class Config(_Stamp, WriteAnswer):
-    config: dict[str, Any]
-    defaulted: list[str]
+class ConfigAnswer(WriteAnswer, _Stamp, _Shown): ...
 
 
-class Deleted(_Stamp, WriteAnswer):
-    deleted: Literal[True]
+class DeletedAnswer(WriteAnswer, _Stamp, _Deleted): ...
 
 
-class ListEntry(TypedDict):
+class ListEntry(Answer):
     service: Name
     revision: int
     version: int
     updated_at: Time | None
 
 
-class ConfigList(TypedDict):
+class ConfigList(Answer):
     services: list[ListEntry]
 
 
@@ -90,7 +99,7 @@ def _parse_services(value: Any) -> dict[str, JsonObject]:
         else:
             wrong.append(FieldError(pointer(name), "expected a JSON object"))
     if wrong:
-        raise Wrong(wrong)
+        raise SeveralWrong(wrong)
     return services
 
 
@@ -105,7 +114,7 @@ class EpochRequest(Body):
 
     services: Annotated[
         dict[str, JsonObject],
-        Member(
+        Reader(
             _parse_services,
             {
                 "type": "object",
@@ -117,11 +126,11 @@ class EpochRequest(Body):
     ]
     reason: Annotated[
         str | None,
-        Member(_parse_reason, {**NO_NUL, "type": ["string", "null"], "maxLength": MAX_REASON}),
+        Reader(_parse_reason, {**NO_NUL, "type": ["string", "null"], "maxLength": MAX_REASON}),
     ] = None
 
 
-class Epoch(WriteAnswer):
+class EpochAnswer(WriteAnswer):
     config_epoch: str
     epoch_seq: int
     revision: int
@@ -139,13 +148,13 @@ async def list_configs(request: ApiRequest, api: Api) -> ApiResponse:
     committed = api.system.view.committed
     live = {name: state for name, state in committed.services.items() if not state.deleted}
     names = sorted(filter(request.grant.covers, {*live, *api.system.catalogue.services}))
-    answer: ConfigList = {"services": [_list_entry(name, live.get(name)) for name in names]}
-    return json_response(answer)
+    entries = [_list_entry(name, live.get(name)) for name in names]
+    return json_response(ConfigList(services=entries))
 
 
 @operation(
     "A service's effective configuration; secrets are masked",
-    answers={200: Config, 304: None},
+    answers={200: ConfigAnswer, 304: None},
     problems=(404, 412),
     takes=(*CONDITIONS, _VIEW),
 )
@@ -169,7 +178,7 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
 
 @operation(
     "Replace a service's stored values",
-    answers={200: Config, 201: Config},
+    answers={200: ConfigAnswer, 201: ConfigAnswer},
     problems=(412,),
     takes=(*PRECONDITIONS, *WRITE),
     body=Values,
@@ -190,7 +199,7 @@ async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
 
 @operation(
     "Merge into a service's stored values (RFC 7396)",
-    answers={200: Config, 201: Config},
+    answers={200: ConfigAnswer, 201: ConfigAnswer},
     problems=(404, 412),
     takes=(*PRECONDITIONS, *WRITE),
     body=Values,
@@ -212,7 +221,7 @@ async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
 
 @operation(
     "Delete a service's configuration; its history stays",
-    answers={200: Deleted},
+    answers={200: DeletedAnswer},
     problems=(404, 412, 415),
     takes=(*PRECONDITIONS, *WRITE),
 )
@@ -222,26 +231,17 @@ async def delete_config(request: ApiRequest, api: Api) -> ApiResponse:
     message = DeleteConfig(service=service, preconditions=preconditions_of(request), terms=terms)
     written = await api.system.storing.ask(message, request.context)
     state = written.state
-    answer: Deleted = {
-        "service": service,
-        "deleted": True,
-        "version": state.version,
-        "revision": state.revision,
-        "config_epoch": state.epoch.id,
-        "epoch_seq": state.epoch.seq,
-        "updated_at": state.updated_at,
-        "updated_by": state.updated_by,
-    }
+    answer = DeletedAnswer.of(
+        state, deleted=True, config_epoch=state.epoch.id, epoch_seq=state.epoch.seq
+    )
     if terms.dry_run:
-        answer |= {"dry_run": True, "changes": _changes(written)}
-    else:
-        answer = {**answer, **await propagation_of(api, [state], wait_s)}
-    return json_response(answer)
+        return json_response(_dry(answer, written))
+    return json_response(await with_propagation(answer, api, [state], wait_s))
 
 
 @operation(
     "Change several services at once, all or none, in a new epoch",
-    answers={200: Epoch},
+    answers={200: EpochAnswer},
     problems=(412,),
     takes=WRITE,
     body=EpochRequest,
@@ -255,17 +255,10 @@ async def new_epoch(request: ApiRequest, api: Api) -> ApiResponse:
         terms = replace(terms, reason=body.reason)
     message = NewEpoch(services=body.services, terms=terms)
     written: messages.EpochWritten = await api.system.storing.ask(message, request.context)
-    answer: Epoch = {
-        "config_epoch": written.config_epoch,
-        "epoch_seq": written.epoch_seq,
-        "revision": written.revision,
-        "services": [state.service for state in written.services],
-    }
+    answer = EpochAnswer.of(written, services=[state.service for state in written.services])
     if terms.dry_run:
-        answer |= {"dry_run": True}
-    else:
-        answer = {**answer, **await propagation_of(api, written.services, wait_s)}
-    return json_response(answer)
+        return json_response(answer.model_copy(update={"dry_run": True}))
+    return json_response(await with_propagation(answer, api, written.services, wait_s))
 
 
 async def _written(
@@ -274,9 +267,8 @@ async def _written(
     state = written.state
     answer = _view(api, state.service, state)
     if terms.dry_run:
-        answer |= {"dry_run": True, "changes": _changes(written)}
-        return json_response(answer)
-    answer = {**answer, **await propagation_of(api, [state], wait_s)}
+        return json_response(_dry(answer, written))
+    answer = await with_propagation(answer, api, [state], wait_s)
     return _config_response(answer, 201 if written.first else 200)
 
 
@@ -285,17 +277,19 @@ async def _written(
 
 def _existing(
     api: Api, committed: Committed, service: ServiceName, *, stored: bool = False
-) -> Config:
+) -> ConfigAnswer:
     state = committed.live(service)
     if state is None and service not in api.system.catalogue:
         raise NotFound(f"{service} is not in the catalogue and nobody has written it")
-    value = _view(api, service, state)
+    answer = _view(api, service, state)
     if stored:
-        value |= {"config": state.stored if state else {}, "defaulted": []}
-    return value
+        answer = answer.model_copy(
+            update={"config": state.stored if state else {}, "defaulted": ()}
+        )
+    return answer
 
 
-def _view(api: Api, service: str, state: ServiceState | None) -> Config:
+def _view(api: Api, service: str, state: ServiceState | None) -> ConfigAnswer:
     """A service as GET shows it: effective values, secrets masked."""
     catalogue = api.system.catalogue
     if state is None:
@@ -307,21 +301,21 @@ def _view(api: Api, service: str, state: ServiceState | None) -> Config:
     declared = catalogue.secret_keys(service)
     masked = dict.fromkeys(sorted({*declared, *secrets}), MASK)
     unset = [name for name in sorted(declared) if name not in secrets]
-    return {
-        "service": service,
-        "config": {**effective, **masked},
-        "defaulted": [*defaulted, *unset],
-        "version": state.version if state else 0,
-        "revision": state.revision if state else 0,
-        "config_epoch": epoch.id,
-        "epoch_seq": epoch.seq,
-        "updated_at": state.updated_at if state else None,
-        "updated_by": state.updated_by if state else None,
-    }
+    return ConfigAnswer(
+        service=service,
+        config={**effective, **masked},
+        defaulted=[*defaulted, *unset],
+        version=state.version if state else 0,
+        revision=state.revision if state else 0,
+        config_epoch=epoch.id,
+        epoch_seq=epoch.seq,
+        updated_at=state.updated_at if state else None,
+        updated_by=state.updated_by if state else None,
+    )
 
 
-def _config_response(value: Config, status: int = 200) -> ApiResponse:
-    return json_response(value, status, ((b"etag", b'"%d"' % value["revision"]),))
+def _config_response(answer: ConfigAnswer, status: int = 200) -> ApiResponse:
+    return json_response(answer, status, ((b"etag", b'"%d"' % answer.revision),))
 
 
 def _unless_known(
@@ -342,16 +336,13 @@ def _unless_known(
 
 
 def _list_entry(name: str, state: ServiceState | None) -> ListEntry:
-    return {
-        "service": name,
-        "revision": state.revision if state else 0,
-        "version": state.version if state else 0,
-        "updated_at": state.updated_at if state else None,
-    }
+    if state is None:
+        return ListEntry(service=name, revision=0, version=0, updated_at=None)
+    return ListEntry.of(state)
 
 
-def _changes(written: messages.Written) -> list[KeyChange]:
-    return [key_change(change) for change in written.changes]
+def _dry(answer: W, written: messages.Written) -> W:
+    return answer.model_copy(update={"dry_run": True, "changes": changes_of(written)})
 
 
 @undescribed

@@ -9,7 +9,7 @@ from config_manager.api.rest import openapi as description
 from config_manager.api.rest.models import TEXT
 from config_manager.api.rest.operations import Route, operation
 from config_manager.api.rest.parameters import Path
-from config_manager.api.rest.problems import Explanation, explanation
+from config_manager.api.rest.problems import ExplanationAnswer, explanation
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
 from config_manager.config import strict_json
 from config_manager.config.errors import NotFound
@@ -29,7 +29,7 @@ def _openapi_bytes(routes: tuple[Route, ...]) -> bytes:
 
 @operation(
     "What a problem's type means",
-    answers={200: Explanation},
+    answers={200: ExplanationAnswer},
     problems=(404,),
     takes=(_NAME,),
 )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Annotated, Any, ClassVar, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import WithJsonSchema
 
 from config_manager.actors.messages import DeleteSecret, ReadSecrets, RevealSecret, SetSecret
 from config_manager.api.rest.models import (
     KEY,
     NAME,
     NO_NUL,
+    Answer,
     Body,
-    Member,
     Name,
+    Reader,
     Time,
     about,
     read,
@@ -25,7 +28,7 @@ from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiRespon
 from config_manager.api.rest.writing import (
     WRITE,
     WriteAnswer,
-    propagation_of,
+    with_propagation,
     write_terms_of,
 )
 from config_manager.config import secret
@@ -46,44 +49,47 @@ _MAX_VERSION = 2**53 - 1
 class SecretRequest(Body):
     REFUSED: ClassVar[str] = "a secret is a service, a name and a value"
 
-    service: Annotated[str, Member(text, NAME)]
-    name: Annotated[str, Member(text, KEY)]
+    service: Annotated[str, WithJsonSchema(NAME)]
+    name: Annotated[str, WithJsonSchema(KEY)]
     value: Annotated[
         secret.Secret,
-        Member(lambda value: secret.Secret(text(value)), {**NO_NUL, "minLength": 1}),
+        Reader(lambda value: secret.Secret(text(value)), {**NO_NUL, "minLength": 1}),
     ]
 
 
-class Secret(WriteAnswer):
+class _OneSecret(Answer):
     service: Name
     name: str
+
+
+class _Written(_OneSecret):
+    revision: int
+    updated_at: Time
+
+
+class SecretAnswer(WriteAnswer, _Written):
     version: int
-    revision: int
-    updated_at: Time
 
 
-class SecretDeleted(WriteAnswer):
-    service: Name
-    name: str
+class SecretDeleted(WriteAnswer, _Written):
     deleted: Literal[True]
-    revision: int
-    updated_at: Time
 
 
-class _Age(TypedDict):
+class _Age(Answer):
     updated_at: Time
     age_s: Annotated[int, about("since it was set, in seconds")]
 
 
-class SecretEntry(_Age):
-    service: Name
-    name: str
+class SecretEntry(_Age, _OneSecret):
     version: Annotated[int, about("the newest")]
     kept: Annotated[int, about("how many versions are kept")]
     rotate: Annotated[Mapping[str, Any] | None, about("why it should be set anew, if it should")]
 
 
-class SecretList(TypedDict):
+E = TypeVar("E", bound=SecretEntry)
+
+
+class SecretList(Answer):
     secrets: list[SecretEntry]
 
 
@@ -112,7 +118,7 @@ class RevealRequest(Body):
 
     reason: Annotated[
         str,
-        Member(
+        Reader(
             _parse_reason,
             {
                 "type": "string",
@@ -123,15 +129,13 @@ class RevealRequest(Body):
     ]
     version: Annotated[
         int | None,
-        Member(
+        Reader(
             _parse_version, {"type": ["integer", "null"], "minimum": 1, "maximum": _MAX_VERSION}
         ),
     ] = None
 
 
-class SecretValue(TypedDict):
-    service: Name
-    name: str
+class SecretValue(_OneSecret):
     version: int
     updated_at: Time
     value: str
@@ -145,7 +149,7 @@ _NAME = Path("name", "the secret's name", KEY, str)
 
 @operation(
     "Store a secret; no answer ever shows it",
-    answers={200: Secret, 201: Secret},
+    answers={200: SecretAnswer, 201: SecretAnswer},
     problems=(412,),
     takes=WRITE,
     body=SecretRequest,
@@ -158,18 +162,12 @@ async def set_secret(request: ApiRequest, api: Api) -> ApiResponse:
     message = SetSecret(service=service, name=body.name, value=body.value, terms=terms)
     written = await api.system.storing.ask(message, request.context)
     state = written.state
-    answer: Secret = {
-        "service": service,
-        "name": body.name,
-        "version": state.secrets[body.name],
-        "revision": state.revision,
-        "updated_at": state.updated_at,
-    }
+    answer = SecretAnswer.of(
+        state, service=service, name=body.name, version=state.secrets[body.name]
+    )
     if terms.dry_run:
-        answer |= {"dry_run": True}
-        return json_response(answer)
-    answer = {**answer, **await propagation_of(api, [state], wait_s)}
-    return json_response(answer, 201)
+        return json_response(answer.model_copy(update={"dry_run": True}))
+    return json_response(await with_propagation(answer, api, [state], wait_s), 201)
 
 
 @operation(
@@ -186,8 +184,9 @@ async def list_secrets(request: ApiRequest, api: Api) -> ApiResponse:
         request.grant.require("secrets", service)
     kept = await api.system.storing.ask(ReadSecrets(service), request.context)
     visible = [sealed for sealed in kept if request.grant.covers(sealed.service)]
-    answer: SecretList = {"secrets": [_entry(api, versions) for versions in _by_name(visible)]}
-    return json_response(answer)
+    return json_response(
+        SecretList(secrets=[_entry(SecretEntry, api, versions) for versions in _by_name(visible)])
+    )
 
 
 @operation(
@@ -203,9 +202,8 @@ async def get_secret(request: ApiRequest, api: Api) -> ApiResponse:
     kept = await api.system.storing.ask(ReadSecrets(service, name), request.context)
     if not kept:
         raise NotFound(f"{service} has no secret of this name")
-    versions: list[SecretVersion] = [{"version": s.version, **_age(api, s)} for s in kept]
-    answer: SecretVersions = {**_entry(api, kept), "versions": versions}
-    return json_response(answer)
+    versions = [SecretVersion.of(one, age_s=_age_s(api, one)) for one in kept]
+    return json_response(_entry(SecretVersions, api, kept, versions=versions))
 
 
 @operation(
@@ -223,13 +221,8 @@ async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
     terms = Terms(request.by, body.reason)
     message = RevealSecret(service=service, name=name, version=body.version, terms=terms)
     revealed = await api.system.storing.ask(message, request.context)
-    answer: SecretValue = {
-        "service": service,
-        "name": name,
-        "version": revealed.version,
-        "updated_at": revealed.updated_at,
-        "value": revealed.value.reveal(),  # this call's purpose
-    }
+    shown = revealed.value.reveal()  # this call's purpose
+    answer = SecretValue.of(revealed, service=service, name=name, value=shown)
     return json_response(answer, headers=NO_STORE)
 
 
@@ -246,18 +239,10 @@ async def delete_secret(request: ApiRequest, api: Api) -> ApiResponse:
     message = DeleteSecret(service=service, name=name, terms=terms)
     written = await api.system.storing.ask(message, request.context)
     state = written.state
-    answer: SecretDeleted = {
-        "service": service,
-        "name": name,
-        "deleted": True,
-        "revision": state.revision,
-        "updated_at": state.updated_at,
-    }
+    answer = SecretDeleted.of(state, service=service, name=name, deleted=True)
     if terms.dry_run:
-        answer |= {"dry_run": True}
-    else:
-        answer = {**answer, **await propagation_of(api, [state], wait_s)}
-    return json_response(answer)
+        return json_response(answer.model_copy(update={"dry_run": True}))
+    return json_response(await with_propagation(answer, api, [state], wait_s))
 
 
 def _by_name(kept: Sequence[SealedSecret]) -> Iterable[Sequence[SealedSecret]]:
@@ -266,19 +251,18 @@ def _by_name(kept: Sequence[SealedSecret]) -> Iterable[Sequence[SealedSecret]]:
         yield list(versions)
 
 
-def _entry(api: Api, versions: Sequence[SealedSecret]) -> SecretEntry:
-    newest = versions[-1]
+def _entry(model: type[E], api: Api, kept: Sequence[SealedSecret], **others: Any) -> E:
+    newest = kept[-1]
     marks = secret_rows.marks(api.system.view.committed)
-    return {
-        "service": newest.service,
-        "name": newest.name,
-        "version": newest.version,
-        "kept": len(versions),
-        **_age(api, newest),
-        "rotate": marks.get(secret_rows.key_of(newest.service, newest.name)),
-    }
+    return model.of(
+        newest,
+        kept=len(kept),
+        age_s=_age_s(api, newest),
+        rotate=marks.get(secret_rows.key_of(newest.service, newest.name)),
+        **others,
+    )
 
 
-def _age(api: Api, sealed: SealedSecret) -> _Age:
+def _age_s(api: Api, sealed: SealedSecret) -> int:
     age_s = api.system.world.clock.now() - parse_rfc3339(sealed.updated_at)
-    return {"updated_at": sealed.updated_at, "age_s": max(0, int(age_s))}
+    return max(0, int(age_s))

@@ -11,6 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+from pydantic import BaseModel
+
 from config_manager.actors.actor import Context
 from config_manager.actors.system import System
 from config_manager.api.rest.limits import FAILED_LOGINS, MOST_ADDRESSES, MOST_WRITERS
@@ -170,4 +172,6 @@ class ApiResponse:
 def json_response(
     value: Any, status: int = 200, headers: tuple[tuple[bytes, bytes], ...] = ()
 ) -> ApiResponse:
-    return ApiResponse(status, strict_json.dumps(value), headers)
+    """Of a model those members that were given; of anything else what it is."""
+    shown = value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+    return ApiResponse(status, strict_json.dumps(shown), headers)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple, TypedDict, TypeVar, cast
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import trio
 
-from config_manager.actors.messages import Administer
-from config_manager.api.rest.models import NO_NUL, about
+from config_manager.actors.messages import Administer, Written
+from config_manager.api.rest.models import NO_NUL, Answer, about
 from config_manager.api.rest.parameters import Header, Query, flag, one_of
 from config_manager.api.rest.request import Api, ApiRequest
 from config_manager.config.errors import MalformedRequest
-from config_manager.storage import state
 from config_manager.storage.decisions.administration import Administration
 from config_manager.storage.decisions.terms import Idempotency, Terms
 from config_manager.storage.state import ServiceState
@@ -100,41 +99,46 @@ def write_terms_of(request: ApiRequest) -> WriteTerms:
     return WriteTerms(Terms(request.by, reason, idempotency, bool(_DRY_RUN.of(request))), wait_s)
 
 
-class _Change(TypedDict):
+class KeyChangeAnswer(Answer):
     key: str
     old: Annotated[Any, about("null: it was not there, unless `nulls` says otherwise")]
     new: Annotated[Any, about("null: it is not there, unless `nulls` says otherwise")]
-
-
-class KeyChange(_Change, total=False):
-    nulls: Annotated[list[Literal["old", "new"]], about("which of the two is a value that is null")]
+    nulls: Annotated[
+        Sequence[Literal["old", "new"]], about("which of the two is a value that is null")
+    ] = ()
     masked: Annotated[
         bool, about("beside a mask: whether it stands for a secret, or is the value itself")
-    ]
+    ] = False
 
 
-def key_change(change: state.KeyChange) -> KeyChange:
-    return cast("KeyChange", change.to_object())
+def changes_of(written: Written) -> list[KeyChangeAnswer]:
+    return [KeyChangeAnswer.model_validate(change.to_object()) for change in written.changes]
 
 
-class WriteAnswer(TypedDict, total=False):
+class WriteAnswer(Answer):
     """What an answer says of how a write went; of a dry run, what would change."""
 
-    correlation_id: str
-    propagation: Literal["pending", "confirmed"]
-    dry_run: bool
-    changes: list[KeyChange]
+    correlation_id: str = ""
+    propagation: Literal["pending", "confirmed"] = "pending"
+    dry_run: bool = False
+    changes: Sequence[KeyChangeAnswer] = ()
 
 
-async def propagation_of(
-    api: Api, states: Sequence[ServiceState], wait_s: float | None
-) -> WriteAnswer:
-    """`confirmed` if the caller waits for it and a broker holds all of it in time, else `pending`."""
+W = TypeVar("W", bound=WriteAnswer)
+
+
+async def with_propagation(
+    answer: W, api: Api, states: Sequence[ServiceState], wait_s: float | None
+) -> W:
+    """The answer, and `confirmed` if the caller waits for it and a broker holds all of it in time, else
+    `pending`."""
     confirmed = wait_s is not None and await _are_confirmed(api, states, wait_s)
-    return {
-        "correlation_id": states[0].correlation_id,
-        "propagation": "confirmed" if confirmed else "pending",
-    }
+    return answer.model_copy(
+        update={
+            "correlation_id": states[0].correlation_id,
+            "propagation": "confirmed" if confirmed else "pending",
+        }
+    )
 
 
 async def _are_confirmed(api: Api, states: Sequence[ServiceState], wait_s: float) -> bool:
