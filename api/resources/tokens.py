@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import WithJsonSchema
 
@@ -55,7 +55,7 @@ def _parse_name(value: Any) -> str:
 
 
 def _parse_patterns(value: Any) -> tuple[str, ...]:
-    patterns: list[Any] = value if isinstance(value, list) else []
+    patterns = cast("list[object]", value) if isinstance(value, list) else []
     if not 1 <= len(patterns) <= _MOST_PATTERNS:
         raise ValueError(f"expected a list of 1 to {_MOST_PATTERNS} patterns")
     wrong = [
@@ -65,7 +65,7 @@ def _parse_patterns(value: Any) -> tuple[str, ...]:
     ]
     if wrong:
         raise SeveralWrong(wrong)
-    return tuple(patterns)
+    return tuple(map(str, patterns))
 
 
 def _parse_expires(value: Any) -> int | None:

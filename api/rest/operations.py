@@ -29,7 +29,7 @@ class Operation:
 
     handle: Handler
     summary: str | None = None
-    answers: Mapping[int, Any] = field(default_factory=dict)
+    answers: Mapping[int, Any] = field(default_factory=dict[int, Any])
     problems: tuple[int, ...] = ()
     takes: tuple[Parameter, ...] = ()
     body: Any = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel
@@ -43,7 +43,9 @@ class Api:
     system: System
     dev: bool
     tokens: TokenIndex = field(default_factory=TokenIndex)
-    bodies: dict[str, tuple[object, ApiResponse]] = field(default_factory=dict)
+    bodies: dict[str, tuple[object, ApiResponse]] = field(
+        default_factory=dict[str, "tuple[object, ApiResponse]"]
+    )
     """service → (the state, the GET answer made of it): a body is made once per revision"""
     failed_logins: Limiter = field(
         default_factory=lambda: Limiter(
@@ -80,7 +82,7 @@ class ApiRequest:
     deadline: float = float("inf")
     admitted: bool = False
     route: Route | None = None
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict[str, str])
     grant: Grant = ANYBODY
     token_hash: str | None = None
     refusal: Exception | None = None
@@ -152,11 +154,11 @@ class ApiRequest:
             value = strict_json.loads(self.body)
         except strict_json.NotStrictJson as error:
             raise MalformedRequest(f"the body: {error}") from None
-        if not isinstance(value, dict):
-            raise InvalidValues(
-                "the body is JSON, but not an object", [FieldError("", "expected a JSON object")]
-            )
-        return value
+        if isinstance(value, dict):
+            return cast("JsonObject", value)
+        raise InvalidValues(
+            "the body is JSON, but not an object", [FieldError("", "expected a JSON object")]
+        )
 
 
 @dataclass(frozen=True, slots=True)

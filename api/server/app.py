@@ -118,7 +118,7 @@ async def _answer_directly(
 
 async def _answer_who_stays(api: Api, asked: ApiRequest, receive: Receive, send: Send) -> None:
     """Stop answering when the caller leaves: nobody would read it."""
-    given: Answer | None = None
+    answered: list[Answer] = []
     async with trio.open_nursery() as nursery:
 
         async def look() -> None:
@@ -127,9 +127,9 @@ async def _answer_who_stays(api: Api, asked: ApiRequest, receive: Receive, send:
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(look)
-        given = await answer(asked, api)
+        answered.append(await answer(asked, api))
         nursery.cancel_scope.cancel()
-    if given is not None:
+    for given in answered:
         await _send(send, given)
 
 
