@@ -34,17 +34,15 @@ from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_r
 from config_manager.api.rest.writing import (
     MAX_REASON,
     WRITE,
-    W,
     WriteAnswer,
-    changes_of,
-    with_propagation,
+    WriteTerms,
+    with_outcome,
     write_terms_of,
 )
 from config_manager.config.errors import FieldError, InvalidName, NotFound, RevisionConflict
 from config_manager.config.names import ServiceName, parse_service, pointer
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.changes import MASK
-from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.state import Committed, ServiceState
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -186,15 +184,15 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
 async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     values = request.json_object()
-    terms, wait_s = write_terms_of(request)
+    how = write_terms_of(request)
     message = PutConfig(
         service=service,
         values=values,
         preconditions=preconditions_of(request),
-        terms=terms,
+        terms=how.terms,
     )
     written = await api.system.storing.ask(message, request.context)
-    return await _written(api, written, terms, wait_s)
+    return await _written(api, written, how)
 
 
 @operation(
@@ -208,15 +206,15 @@ async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
 async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     patch = request.json_object(MERGE_PATCH)
-    terms, wait_s = write_terms_of(request)
+    how = write_terms_of(request)
     message = PatchConfig(
         service=service,
         patch=patch,
         preconditions=preconditions_of(request),
-        terms=terms,
+        terms=how.terms,
     )
     written = await api.system.storing.ask(message, request.context)
-    return await _written(api, written, terms, wait_s)
+    return await _written(api, written, how)
 
 
 @operation(
@@ -227,16 +225,16 @@ async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
 )
 async def delete_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
-    terms, wait_s = write_terms_of(request)
-    message = DeleteConfig(service=service, preconditions=preconditions_of(request), terms=terms)
+    how = write_terms_of(request)
+    message = DeleteConfig(
+        service=service, preconditions=preconditions_of(request), terms=how.terms
+    )
     written = await api.system.storing.ask(message, request.context)
     state = written.state
     answer = DeletedAnswer.of(
         state, deleted=True, config_epoch=state.epoch.id, epoch_seq=state.epoch.seq
     )
-    if terms.dry_run:
-        return json_response(_dry(answer, written))
-    return json_response(await with_propagation(answer, api, [state], wait_s))
+    return json_response(await with_outcome(answer, api, [state], how, written.changes))
 
 
 @operation(
@@ -250,25 +248,22 @@ async def new_epoch(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, EpochRequest)
     for service in body.services:
         request.grant.require("write", service)
-    terms, wait_s = write_terms_of(request)
+    how = write_terms_of(request)
+    terms = how.terms
     if body.reason is not None:
         terms = replace(terms, reason=body.reason)
     message = NewEpoch(services=body.services, terms=terms)
     written: messages.EpochWritten = await api.system.storing.ask(message, request.context)
     answer = EpochAnswer.of(written, services=[state.service for state in written.services])
-    if terms.dry_run:
-        return json_response(answer.model_copy(update={"dry_run": True}))
-    return json_response(await with_propagation(answer, api, written.services, wait_s))
+    return json_response(await with_outcome(answer, api, written.services, how))
 
 
-async def _written(
-    api: Api, written: messages.Written, terms: Terms, wait_s: float | None
-) -> ApiResponse:
+async def _written(api: Api, written: messages.Written, how: WriteTerms) -> ApiResponse:
     state = written.state
     answer = _view(api, state.service, state)
-    if terms.dry_run:
-        return json_response(_dry(answer, written))
-    answer = await with_propagation(answer, api, [state], wait_s)
+    answer = await with_outcome(answer, api, [state], how, written.changes)
+    if how.terms.dry_run:
+        return json_response(answer)
     return _config_response(answer, 201 if written.first else 200)
 
 
@@ -339,10 +334,6 @@ def _list_entry(name: str, state: ServiceState | None) -> ListEntry:
     if state is None:
         return ListEntry(service=name, revision=0, version=0, updated_at=None)
     return ListEntry.of(state)
-
-
-def _dry(answer: W, written: messages.Written) -> W:
-    return answer.model_copy(update={"dry_run": True, "changes": changes_of(written)})
 
 
 @undescribed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import WithJsonSchema
 
@@ -28,7 +28,7 @@ from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiRespon
 from config_manager.api.rest.writing import (
     WRITE,
     WriteAnswer,
-    with_propagation,
+    with_outcome,
     write_terms_of,
 )
 from config_manager.config import secret
@@ -84,9 +84,6 @@ class SecretEntry(_Age, _OneSecret):
     version: Annotated[int, about("the newest")]
     kept: Annotated[int, about("how many versions are kept")]
     rotate: Annotated[Mapping[str, Any] | None, about("why it should be set anew, if it should")]
-
-
-E = TypeVar("E", bound=SecretEntry)
 
 
 class SecretList(Answer):
@@ -158,16 +155,15 @@ async def set_secret(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, SecretRequest)
     service = parse_service(body.service)
     request.grant.require("secrets", service)
-    terms, wait_s = write_terms_of(request)
-    message = SetSecret(service=service, name=body.name, value=body.value, terms=terms)
+    how = write_terms_of(request)
+    message = SetSecret(service=service, name=body.name, value=body.value, terms=how.terms)
     written = await api.system.storing.ask(message, request.context)
     state = written.state
     answer = SecretAnswer.of(
         state, service=service, name=body.name, version=state.secrets[body.name]
     )
-    if terms.dry_run:
-        return json_response(answer.model_copy(update={"dry_run": True}))
-    return json_response(await with_propagation(answer, api, [state], wait_s), 201)
+    answer = await with_outcome(answer, api, [state], how)
+    return json_response(answer, 200 if how.terms.dry_run else 201)
 
 
 @operation(
@@ -185,7 +181,7 @@ async def list_secrets(request: ApiRequest, api: Api) -> ApiResponse:
     kept = await api.system.storing.ask(ReadSecrets(service), request.context)
     visible = [sealed for sealed in kept if request.grant.covers(sealed.service)]
     return json_response(
-        SecretList(secrets=[_entry(SecretEntry, api, versions) for versions in _by_name(visible)])
+        SecretList(secrets=[_entry(api, versions) for versions in _by_name(visible)])
     )
 
 
@@ -203,7 +199,7 @@ async def get_secret(request: ApiRequest, api: Api) -> ApiResponse:
     if not kept:
         raise NotFound(f"{service} has no secret of this name")
     versions = [SecretVersion.of(one, age_s=_age_s(api, one)) for one in kept]
-    return json_response(_entry(SecretVersions, api, kept, versions=versions))
+    return json_response(SecretVersions.of(_entry(api, kept), versions=versions))
 
 
 @operation(
@@ -235,14 +231,12 @@ async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
 async def delete_secret(request: ApiRequest, api: Api) -> ApiResponse:
     """Every version goes; a revision of the service, which no longer names it."""
     service, name = SERVICE.of(request), _NAME.of(request)
-    terms, wait_s = write_terms_of(request)
-    message = DeleteSecret(service=service, name=name, terms=terms)
+    how = write_terms_of(request)
+    message = DeleteSecret(service=service, name=name, terms=how.terms)
     written = await api.system.storing.ask(message, request.context)
     state = written.state
     answer = SecretDeleted.of(state, service=service, name=name, deleted=True)
-    if terms.dry_run:
-        return json_response(answer.model_copy(update={"dry_run": True}))
-    return json_response(await with_propagation(answer, api, [state], wait_s))
+    return json_response(await with_outcome(answer, api, [state], how))
 
 
 def _by_name(kept: Sequence[SealedSecret]) -> Iterable[Sequence[SealedSecret]]:
@@ -251,15 +245,14 @@ def _by_name(kept: Sequence[SealedSecret]) -> Iterable[Sequence[SealedSecret]]:
         yield list(versions)
 
 
-def _entry(model: type[E], api: Api, kept: Sequence[SealedSecret], **others: Any) -> E:
+def _entry(api: Api, kept: Sequence[SealedSecret]) -> SecretEntry:
     newest = kept[-1]
     marks = secret_rows.marks(api.system.view.committed)
-    return model.of(
+    return SecretEntry.of(
         newest,
         kept=len(kept),
         age_s=_age_s(api, newest),
         rotate=marks.get(secret_rows.key_of(newest.service, newest.name)),
-        **others,
     )
 
 

@@ -57,8 +57,8 @@ def undescribed(handler: Handler) -> Operation:
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
     """path: segments in braces are parameters. needs: what the caller must be allowed, for the
-    path's `{service}` if it has one; None: no token is needed. What names its services in the
-    body asks `ApiRequest.grant` about each."""
+    path's `{service}` if it has one; None: no token is needed. A handler whose body names services asks
+    `ApiRequest.grant` about each."""
 
     method: str
     path: str

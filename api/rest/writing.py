@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import trio
 
-from config_manager.actors.messages import Administer, Written
+from config_manager.actors.messages import Administer
 from config_manager.api.rest.models import NO_NUL, Answer, about
 from config_manager.api.rest.parameters import Header, Query, flag, one_of
 from config_manager.api.rest.request import Api, ApiRequest
 from config_manager.config.errors import MalformedRequest
 from config_manager.storage.decisions.administration import Administration
 from config_manager.storage.decisions.terms import Idempotency, Terms
-from config_manager.storage.state import ServiceState
+from config_manager.storage.state import KeyChange, ServiceState
 
 A = TypeVar("A")
 
@@ -111,10 +111,6 @@ class KeyChangeAnswer(Answer):
     ] = False
 
 
-def changes_of(written: Written) -> list[KeyChangeAnswer]:
-    return [KeyChangeAnswer.model_validate(change.to_object()) for change in written.changes]
-
-
 class WriteAnswer(Answer):
     """What an answer says of how a write went; of a dry run, what would change."""
 
@@ -127,18 +123,27 @@ class WriteAnswer(Answer):
 W = TypeVar("W", bound=WriteAnswer)
 
 
-async def with_propagation(
-    answer: W, api: Api, states: Sequence[ServiceState], wait_s: float | None
+async def with_outcome(
+    answer: W,
+    api: Api,
+    states: Sequence[ServiceState],
+    how: WriteTerms,
+    changes: Sequence[KeyChange] | None = None,
 ) -> W:
-    """The answer, and `confirmed` if the caller waits for it and a broker holds all of it in time, else
-    `pending`."""
-    confirmed = wait_s is not None and await _are_confirmed(api, states, wait_s)
-    return answer.model_copy(
-        update={
+    """The answer with how the write went: `confirmed` if the caller waits and a broker holds all of it in
+    time, else `pending`. Of a dry run it has the changes, if they are given."""
+    update: dict[str, Any]
+    if how.terms.dry_run:
+        update = {"dry_run": True}
+        if changes is not None:
+            update["changes"] = [KeyChangeAnswer.model_validate(c.to_object()) for c in changes]
+    else:
+        confirmed = how.wait_s is not None and await _are_confirmed(api, states, how.wait_s)
+        update = {
             "correlation_id": states[0].correlation_id,
             "propagation": "confirmed" if confirmed else "pending",
         }
-    )
+    return answer.model_copy(update=update)
 
 
 async def _are_confirmed(api: Api, states: Sequence[ServiceState], wait_s: float) -> bool:

@@ -99,7 +99,7 @@ async def _answer_directly(
     asked = asked_of(scope)
     if scope["method"] == "GET":
         if asked.raw_path.endswith(_LONG):
-            await _answer_who_stays(api, asked, receive, send)
+            await _answer_unless_left(api, asked, receive, send)
         else:
             await _send(send, await answer(asked, api))
         return
@@ -116,7 +116,7 @@ async def _answer_directly(
     await _send(send, given)
 
 
-async def _answer_who_stays(api: Api, asked: ApiRequest, receive: Receive, send: Send) -> None:
+async def _answer_unless_left(api: Api, asked: ApiRequest, receive: Receive, send: Send) -> None:
     """Stop answering when the caller leaves: nobody would read it."""
     answered: list[Answer] = []
     async with trio.open_nursery() as nursery:

@@ -120,7 +120,7 @@ class Connection:
         return Wait("arrive", self._since) if self._arriving else None
 
     def end_now(self) -> None:
-        """To make room: the descriptor is free when this returns, and whoever waits on it wakes."""
+        """To make room: the descriptor is free when this returns, and every task that waits on it wakes."""
         self._shared.connections.discard(self)
         self._count_sending(0)
         with suppress(OSError):
@@ -197,7 +197,7 @@ class Connection:
                 self._begin_to_arrive()
 
     async def _send_all(self, data: bytes) -> bool:
-        """Whether the peer took all of it in time: who never reads must not hold us for ever."""
+        """Whether the peer took all of it in time: one that never reads must not hold us for ever."""
         async with self._send_lock:
             self._count_sending(len(data))
             while self._shared.bytes_sending > MOST_BYTES_SENDING:
@@ -231,5 +231,7 @@ class Connection:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     if isinstance(self._stream, trio.SocketStream):
                         await self._stream.send_eof()
-            with trio.move_on_after(_CLOSE_WITHIN_S):  # TLS says goodbye; who does not read is left
+            with trio.move_on_after(
+                _CLOSE_WITHIN_S
+            ):  # TLS says goodbye, unless the peer does not read
                 await self._stream.aclose()

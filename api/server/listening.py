@@ -5,7 +5,7 @@ What is changed, and why (each measured or reported upstream; the protocol's par
 - Idle time is one movable deadline on the reading task instead of a task per request: with head and
   body in one send, a fifth more requests per second.
 - A request that takes over 15 s to arrive is cut; Hypercorn by itself waits for ever.
-- A connection counts until its descriptor is closed, whatever its peer does with it. Where there is
+- A connection counts until its descriptor is closed, whatever its peer does with it. If there is
   no room for another, one that waits for its peer is closed there and then (api/server/crowd.py).
 - What is being sent has a limit over all connections, too.
 """
@@ -46,7 +46,7 @@ async def serve(
     on_stop: called before those 2 s begin, so that what waits for something may answer in them.
     certificate: HTTPS with it; None is plain HTTP.
 
-    Raises PortTaken, or SettingsInvalid where the host is not ours to bind.
+    Raises PortTaken, or SettingsInvalid if the host is not ours to bind.
     """
     descriptors.raise_limit()
     listeners = await _listen(host, port)
@@ -112,7 +112,7 @@ class _Server:
         self.shared.connections.add(connection)
         try:
             await connection.run()
-        except Exception as error:  # noqa: BLE001  said, and nobody else suffers
+        except Exception as error:  # noqa: BLE001  logged, and no other connection suffers
             if not _is_the_peers_doing(error):
                 structlog.get_logger().error("connection failed", actor="rest", exc_info=error)
             await trio.aclose_forcefully(stream)
@@ -120,7 +120,7 @@ class _Server:
             self.shared.connections.discard(connection)
 
     async def _turn_away(self, stream: trio.SocketStream) -> None:
-        """A caller for whom there is no room is told so, where that takes no handshake."""
+        """Tell a caller that there is no room, if that takes no handshake."""
         if self.shared.certificate is not None or self._turned_away >= descriptors.most_turned_away(
             self.shared.connections.most
         ):
@@ -132,7 +132,7 @@ class _Server:
                 await stream.send_all(_no_room())
                 await stream.send_eof()
                 while await stream.receive_some(RECEIVE_BYTES):
-                    """What is left unread when a socket closes makes its peer lose the answer."""
+                    """Anything left unread when a socket closes makes its peer lose the answer."""
         finally:
             self._turned_away -= 1
             await trio.aclose_forcefully(stream)
