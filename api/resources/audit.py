@@ -116,8 +116,8 @@ async def get_audit(request: ApiRequest, api: Api) -> ApiResponse:
     takes=(_CONTAINS,),
 )
 async def verify_audit(request: ApiRequest, api: Api) -> ApiResponse:
-    """Every row, against the head that this server holds in memory, the one that its beacons sign; and all
-    that is kept, against the rows."""
+    """Checks every row against the head that this server holds in memory, which its beacons sign; and all
+    that is kept against the rows."""
     request.allow_query()
     contains = _CONTAINS.of(request)
     context = Context(request.correlation_id, trio.current_time() + VERIFY_WITHIN_S)
@@ -137,7 +137,7 @@ async def verify_audit(request: ApiRequest, api: Api) -> ApiResponse:
     problems=(503, 504),
 )
 async def export_audit(request: ApiRequest, api: Api) -> ApiResponse:
-    """The signed head of an export; its rows are those of `GET /api/v1/audit` up to that one."""
+    """The rows of the export are those of `GET /api/v1/audit` up to the signed head."""
     request.allow_query()
     committed = api.system.view.committed
     export = AuditExport(

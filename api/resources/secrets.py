@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -26,6 +26,7 @@ from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import SERVICE, Path, service_in_query
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import (
+    MAX_REASON,
     WRITE,
     WriteAnswer,
     with_outcome,
@@ -39,7 +40,6 @@ from config_manager.storage.decisions import secret_rows
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.state import SealedSecret
 
-_MAX_REASON = 500
 _MAX_VERSION = 2**53 - 1
 
 
@@ -99,8 +99,8 @@ class SecretVersions(SecretEntry):
 
 
 def _parse_reason(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > _MAX_REASON:
-        raise ValueError(f"say why, for the audit: text of 1 to {_MAX_REASON} characters")
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_REASON:
+        raise ValueError(f"say why, for the audit: text of 1 to {MAX_REASON} characters")
     return value
 
 
@@ -119,7 +119,7 @@ class RevealRequest(Body):
             _parse_reason,
             {
                 "type": "string",
-                "maxLength": _MAX_REASON,
+                "maxLength": MAX_REASON,
                 "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
             },
         ),
@@ -173,16 +173,16 @@ async def set_secret(request: ApiRequest, api: Api) -> ApiResponse:
     takes=(_OF_SERVICE,),
 )
 async def list_secrets(request: ApiRequest, api: Api) -> ApiResponse:
-    """Every secret of the services that the caller may see; never a value."""
     request.allow_query()
     service = _OF_SERVICE.of(request)
     if service is not None:
         request.grant.require("secrets", service)
     kept = await api.system.storing.ask(ReadSecrets(service), request.context)
     visible = [sealed for sealed in kept if request.grant.covers(sealed.service)]
-    return json_response(
-        SecretList(secrets=[_entry(api, versions) for versions in _by_name(visible)])
-    )
+    # they come in the order of service, name and version
+    by_name = groupby(visible, key=lambda sealed: (sealed.service, sealed.name))
+    entries = [_entry(api, list(versions)) for _, versions in by_name]
+    return json_response(SecretList(secrets=entries))
 
 
 @operation(
@@ -192,7 +192,6 @@ async def list_secrets(request: ApiRequest, api: Api) -> ApiResponse:
     takes=(_NAME,),
 )
 async def get_secret(request: ApiRequest, api: Api) -> ApiResponse:
-    """One secret's versions, newest last; never a value."""
     request.allow_query()
     service, name = SERVICE.of(request), _NAME.of(request)
     kept = await api.system.storing.ask(ReadSecrets(service, name), request.context)
@@ -229,7 +228,6 @@ async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
     takes=(_NAME, *WRITE),
 )
 async def delete_secret(request: ApiRequest, api: Api) -> ApiResponse:
-    """Every version goes; a revision of the service, which no longer names it."""
     service, name = SERVICE.of(request), _NAME.of(request)
     how = write_terms_of(request)
     message = DeleteSecret(service=service, name=name, terms=how.terms)
@@ -237,12 +235,6 @@ async def delete_secret(request: ApiRequest, api: Api) -> ApiResponse:
     state = written.state
     answer = SecretDeleted.of(state, service=service, name=name, deleted=True)
     return json_response(await with_outcome(answer, api, [state], how))
-
-
-def _by_name(kept: Sequence[SealedSecret]) -> Iterable[Sequence[SealedSecret]]:
-    """All versions of one secret together; they come in the order of service, name and version."""
-    for _, versions in groupby(kept, key=lambda sealed: (sealed.service, sealed.name)):
-        yield list(versions)
 
 
 def _entry(api: Api, kept: Sequence[SealedSecret]) -> SecretEntry:

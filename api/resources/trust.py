@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema
@@ -185,6 +186,11 @@ _VERSION = Path(
 )
 
 
+_changes_root = partial(
+    operation, answers={200: RootChangeAnswer, 202: RootChangeAnswer}, takes=ADMINISTRATION
+)
+
+
 @operation("The current trust root's envelope", answers={200: EnvelopeAnswer})
 async def trust_root(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
     trust = api.system.trust
@@ -215,12 +221,8 @@ async def pending_root(request: ApiRequest, api: Api) -> ApiResponse:
     return json_response(PendingRoot(pending=shown))
 
 
-@operation(
-    "A new key for a role; a new version of the trust root",
-    answers={200: RootChangeAnswer, 202: RootChangeAnswer},
-    problems=(409,),
-    takes=ADMINISTRATION,
-    body=RotateRequest,
+@_changes_root(
+    "A new key for a role; a new version of the trust root", problems=(409,), body=RotateRequest
 )
 async def rotate_key(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
@@ -229,12 +231,8 @@ async def rotate_key(request: ApiRequest, api: Api) -> ApiResponse:
     return _changed(await api.system.trusting.ask(message, request.context))
 
 
-@operation(
-    "One more root key, and how many of them have to sign",
-    answers={200: RootChangeAnswer, 202: RootChangeAnswer},
-    problems=(409,),
-    takes=ADMINISTRATION,
-    body=SignerRequest,
+@_changes_root(
+    "One more root key, and how many of them have to sign", problems=(409,), body=SignerRequest
 )
 async def add_signer(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
@@ -243,13 +241,7 @@ async def add_signer(request: ApiRequest, api: Api) -> ApiResponse:
     return _changed(await api.system.trusting.ask(message, request.context))
 
 
-@operation(
-    "Drop a key from the trust root at once",
-    answers={200: RootChangeAnswer, 202: RootChangeAnswer},
-    problems=(404, 409),
-    takes=ADMINISTRATION,
-    body=RevokeRequest,
-)
+@_changes_root("Drop a key from the trust root at once", problems=(404, 409), body=RevokeRequest)
 async def revoke_key(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     body = read(request, RevokeRequest)
@@ -257,13 +249,7 @@ async def revoke_key(request: ApiRequest, api: Api) -> ApiResponse:
     return _changed(await api.system.trusting.ask(message, request.context))
 
 
-@operation(
-    "Bring a root version that was signed elsewhere",
-    answers={200: RootChangeAnswer, 202: RootChangeAnswer},
-    problems=(409,),
-    takes=ADMINISTRATION,
-    body=RootEnvelope,
-)
+@_changes_root("Bring a root version that was signed elsewhere", problems=(409,), body=RootEnvelope)
 async def apply_root(request: ApiRequest, api: Api) -> ApiResponse:
     request.json_object()
     message = TakeRoot(envelope=request.body, terms=terms_of(request))

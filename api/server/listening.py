@@ -20,7 +20,7 @@ from contextlib import suppress
 import structlog
 import trio
 
-from config_manager.api.rest.limits import STOP_WITHIN_S, TURN_AWAY_WITHIN_S
+from config_manager.api.rest.limits import MOST_TURNED_AWAY, STOP_WITHIN_S, TURN_AWAY_WITHIN_S
 from config_manager.api.rest.problems import PROBLEM_JSON, problem
 from config_manager.api.server import descriptors
 from config_manager.api.server.app import AsgiApp
@@ -121,9 +121,8 @@ class _Server:
 
     async def _turn_away(self, stream: trio.SocketStream) -> None:
         """Tell a caller that there is no room, if that takes no handshake."""
-        if self.shared.certificate is not None or self._turned_away >= descriptors.most_turned_away(
-            self.shared.connections.most
-        ):
+        most = min(MOST_TURNED_AWAY, self.shared.connections.most)
+        if self.shared.certificate is not None or self._turned_away >= most:
             await trio.aclose_forcefully(stream)
             return
         self._turned_away += 1
