@@ -13,6 +13,7 @@ from config_manager.api.rest.models import NO_NUL, Answer, about
 from config_manager.api.rest.parameters import Header, Query, flag, one_of
 from config_manager.api.rest.request import Api, ApiRequest
 from config_manager.config.errors import MalformedRequest
+from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.administration import Administration
 from config_manager.storage.decisions.terms import Idempotency, Terms
 from config_manager.storage.state import KeyChange, ServiceState
@@ -130,20 +131,29 @@ async def with_outcome(
     how: WriteTerms,
     changes: Sequence[KeyChange] | None = None,
 ) -> W:
-    """The answer with how the write went: `confirmed` if the caller waits and a broker holds all of it in
-    time, else `pending`. Of a dry run it has the changes, if they are given."""
-    update: dict[str, Any]
+    """The answer with how the write went."""
+    outcome = WriteAnswer.model_validate(await outcome_of(api, states, how, changes))
+    return answer.model_copy(
+        update={name: value for name, value in outcome if name in outcome.model_fields_set}
+    )
+
+
+async def outcome_of(
+    api: Api,
+    states: Sequence[ServiceState],
+    how: WriteTerms,
+    changes: Sequence[KeyChange] | None = None,
+) -> JsonObject:
+    """The members of a `WriteAnswer`: `confirmed` if the caller waits and a broker holds all of it in time,
+    else `pending`. Of a dry run it has the changes, if they are given."""
     if how.terms.dry_run:
-        update = {"dry_run": True}
-        if changes is not None:
-            update["changes"] = [KeyChangeAnswer.model_validate(c.to_object()) for c in changes]
-    else:
-        confirmed = how.wait_s is not None and await _are_confirmed(api, states, how.wait_s)
-        update = {
-            "correlation_id": states[0].correlation_id,
-            "propagation": "confirmed" if confirmed else "pending",
-        }
-    return answer.model_copy(update=update)
+        shown = {} if changes is None else {"changes": [one.to_object() for one in changes]}
+        return {"dry_run": True, **shown}
+    confirmed = how.wait_s is not None and await _are_confirmed(api, states, how.wait_s)
+    return {
+        "correlation_id": states[0].correlation_id,
+        "propagation": "confirmed" if confirmed else "pending",
+    }
 
 
 async def _are_confirmed(api: Api, states: Sequence[ServiceState], wait_s: float) -> bool:
