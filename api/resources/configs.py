@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from config_manager.actors import messages
-from config_manager.actors.messages import DeleteConfig, NewEpoch, PatchConfig, PutConfig
+from config_manager.actors.messages import Write
 from config_manager.api.rest.conditions import (
     CONDITIONS,
     PRECONDITIONS,
@@ -43,6 +42,7 @@ from config_manager.config.errors import FieldError, InvalidName, NotFound, Revi
 from config_manager.config.names import ServiceName, parse_service, pointer
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.changes import MASK
+from config_manager.storage.decisions.intents import Delete, NewEpoch, Patch, Put
 from config_manager.storage.state import Committed, ServiceState
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -185,14 +185,8 @@ async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     values = request.json_object()
     how = write_terms_of(request)
-    message = PutConfig(
-        service=service,
-        values=values,
-        preconditions=preconditions_of(request),
-        terms=how.terms,
-    )
-    written = await api.system.storing.ask(message, request.context)
-    return await _written(api, written, how)
+    put = Put(service=service, values=values, preconditions=preconditions_of(request))
+    return await _write(request, api, put, how)
 
 
 @operation(
@@ -207,14 +201,8 @@ async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     patch = request.json_object(MERGE_PATCH)
     how = write_terms_of(request)
-    message = PatchConfig(
-        service=service,
-        patch=patch,
-        preconditions=preconditions_of(request),
-        terms=how.terms,
-    )
-    written = await api.system.storing.ask(message, request.context)
-    return await _written(api, written, how)
+    merge = Patch(service=service, patch=patch, preconditions=preconditions_of(request))
+    return await _write(request, api, merge, how)
 
 
 @operation(
@@ -226,10 +214,8 @@ async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
 async def delete_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     how = write_terms_of(request)
-    message = DeleteConfig(
-        service=service, preconditions=preconditions_of(request), terms=how.terms
-    )
-    written = await api.system.storing.ask(message, request.context)
+    delete = Delete(service=service, preconditions=preconditions_of(request))
+    written = await api.system.storing.ask(Write(delete, how.terms), request.context)
     state = written.state
     answer = DeletedAnswer.of(
         state, deleted=True, config_epoch=state.epoch.id, epoch_seq=state.epoch.seq
@@ -252,13 +238,14 @@ async def new_epoch(request: ApiRequest, api: Api) -> ApiResponse:
     terms = how.terms
     if body.reason is not None:
         terms = replace(terms, reason=body.reason)
-    message = NewEpoch(services=body.services, terms=terms)
-    written: messages.EpochWritten = await api.system.storing.ask(message, request.context)
+    epoch = NewEpoch(services=body.services)
+    written = await api.system.storing.ask(Write(epoch, terms), request.context)
     answer = EpochAnswer.of(written, services=[state.service for state in written.services])
     return json_response(await with_outcome(answer, api, written.services, how))
 
 
-async def _written(api: Api, written: messages.Written, how: WriteTerms) -> ApiResponse:
+async def _write(request: ApiRequest, api: Api, what: Put | Patch, how: WriteTerms) -> ApiResponse:
+    written = await api.system.storing.ask(Write(what, how.terms), request.context)
     state = written.state
     answer = _view(api, state.service, state)
     answer |= await outcome_of(api, [state], how, written.changes)

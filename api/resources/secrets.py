@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import WithJsonSchema
 
-from config_manager.actors.messages import DeleteSecret, ReadSecrets, RevealSecret, SetSecret
+from config_manager.actors.messages import Write
 from config_manager.api.rest.models import (
     KEY,
     NAME,
@@ -37,6 +37,8 @@ from config_manager.config.errors import NotFound
 from config_manager.config.names import parse_service
 from config_manager.config.world import parse_rfc3339
 from config_manager.storage.decisions import secret_rows
+from config_manager.storage.decisions.intents import DeleteSecret, SetSecret
+from config_manager.storage.decisions.secret_values import RevealSecret
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.state import SealedSecret
 
@@ -156,8 +158,8 @@ async def set_secret(request: ApiRequest, api: Api) -> ApiResponse:
     service = parse_service(body.service)
     request.grant.require("secrets", service)
     how = write_terms_of(request)
-    message = SetSecret(service=service, name=body.name, value=body.value, terms=how.terms)
-    written = await api.system.storing.ask(message, request.context)
+    change = SetSecret(service=service, name=body.name, value=body.value)
+    written = await api.system.storing.ask(Write(change, how.terms), request.context)
     state = written.state
     answer = SecretAnswer.of(
         state, service=service, name=body.name, version=state.secrets[body.name]
@@ -177,7 +179,7 @@ async def list_secrets(request: ApiRequest, api: Api) -> ApiResponse:
     service = _OF_SERVICE.of(request)
     if service is not None:
         request.grant.require("secrets", service)
-    kept = await api.system.storing.ask(ReadSecrets(service), request.context)
+    kept = await api.system.reading.secrets(request.context, service)
     visible = [sealed for sealed in kept if request.grant.covers(sealed.service)]
     # they come in the order of service, name and version
     by_name = groupby(visible, key=lambda sealed: (sealed.service, sealed.name))
@@ -194,7 +196,7 @@ async def list_secrets(request: ApiRequest, api: Api) -> ApiResponse:
 async def get_secret(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     service, name = SERVICE.of(request), _NAME.of(request)
-    kept = await api.system.storing.ask(ReadSecrets(service, name), request.context)
+    kept = await api.system.reading.secrets(request.context, service, name)
     if not kept:
         raise NotFound(f"{service} has no secret of this name")
     versions = [SecretVersion.of(one, age_s=_age_s(api, one)) for one in kept]
@@ -213,9 +215,9 @@ async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     service, name = SERVICE.of(request), _NAME.of(request)
     body = read(request, RevealRequest)
-    terms = Terms(request.by, body.reason)
-    message = RevealSecret(service=service, name=name, version=body.version, terms=terms)
-    revealed = await api.system.storing.ask(message, request.context)
+    reveal = RevealSecret(service=service, name=name, version=body.version)
+    write = Write(reveal, Terms(request.by, body.reason))
+    revealed = await api.system.storing.ask(write, request.context)
     shown = revealed.value.reveal()  # this call's purpose
     answer = SecretValue.of(revealed, service=service, name=name, value=shown)
     return json_response(answer, headers=NO_STORE)
@@ -230,8 +232,8 @@ async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
 async def delete_secret(request: ApiRequest, api: Api) -> ApiResponse:
     service, name = SERVICE.of(request), _NAME.of(request)
     how = write_terms_of(request)
-    message = DeleteSecret(service=service, name=name, terms=how.terms)
-    written = await api.system.storing.ask(message, request.context)
+    change = DeleteSecret(service=service, name=name)
+    written = await api.system.storing.ask(Write(change, how.terms), request.context)
     state = written.state
     answer = SecretDeleted.of(state, service=service, name=name, deleted=True)
     return json_response(await with_outcome(answer, api, [state], how))
