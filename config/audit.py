@@ -50,7 +50,7 @@ class AuditFault:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ChainVerdict:
     """rows: how many were read. head: the hash of the last one. problem: None for a whole chain."""
 
     rows: int
@@ -116,11 +116,11 @@ class ChainCheck:
         """SHA-256 (hex) over every row so far, as it lies: its number, revision, bytes and hash."""
         return self._lay.hexdigest()
 
-    def finish(self) -> Verdict:
+    def finish(self) -> ChainVerdict:
         """After the last row."""
         if self._problem is None:
             self._problem = self._at_the_end()
-        return Verdict(self._rows, self._hash, self._problem)
+        return ChainVerdict(self._rows, self._hash, self._problem)
 
     def _judge(self, seq: int, revision: int, body: bytes, row_hash: str) -> None:
         expected = self._seq + 1

@@ -17,12 +17,12 @@ from pydantic.fields import FieldInfo
 
 from config_manager.config.errors import FieldError, InvalidValues
 from config_manager.config.names import pointer
-from config_manager.config.strict_json import JsonObject
+from config_manager.config.strict_json import JsonObject, is_object
 
 _MOST_ERRORS = 50
 """Named in an answer: an answer must not be many times its question."""
 
-Level = Literal["simple", "advanced"]
+SettingLevel = Literal["simple", "advanced"]
 
 
 class ServiceSettings(BaseModel):
@@ -36,7 +36,7 @@ def setting(
     default: Any,
     description: str,
     *,
-    level: Level = "advanced",
+    level: SettingLevel = "advanced",
     unit: str | None = None,
     secret: bool = False,
     allowed: str | None = None,
@@ -154,7 +154,7 @@ def _know(model: type[ServiceSettings]) -> _Known:
 
 def _extra(field: FieldInfo) -> Mapping[str, Any]:
     extra = field.json_schema_extra
-    return extra if isinstance(extra, dict) else {}
+    return extra if is_object(extra) else {}
 
 
 def _field_errors(known: _Known, error: ValidationError) -> list[FieldError]:

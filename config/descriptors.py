@@ -17,7 +17,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from config_manager.config.lines import Descriptor, Lines, TextLines
+from config_manager.config.lines import Descriptor, LineWriter, TextLines
 
 _PIPE_BYTES = 1024 * 1024
 """What a pipe may hold, where the system allows it: a reader that is late by a second misses nothing."""
@@ -45,7 +45,7 @@ def guard_stderr() -> None:
     """From here on, what Python and libraries print to standard error stops nobody."""
     given = sys.stderr
     if given is not None and not isinstance(given, TextLines):
-        lines = Lines(never_waiting(given), what="stderr")
+        lines = LineWriter(never_waiting(given), what="stderr")
         sys.stderr = TextLines(lines, given)
         atexit.register(lines.drain)
 

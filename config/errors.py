@@ -51,7 +51,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 LogLevel = Literal["info", "warning", "error"]
 
@@ -360,9 +360,10 @@ def the_reason(
 ) -> BaseException:
     """The first exception of these kinds in a group, earlier kinds first; else the group as it is."""
     for kind in kinds:
-        found: BaseException | None = group.subgroup(kind)
-        while isinstance(found, BaseExceptionGroup):
-            found = found.exceptions[0]
-        if found is not None:
-            return found
+        found: BaseExceptionGroup[BaseException] | None = group.subgroup(kind)
+        while found is not None:
+            first = found.exceptions[0]
+            if not isinstance(first, BaseExceptionGroup):
+                return first
+            found = cast("BaseExceptionGroup[BaseException]", first)
     return group

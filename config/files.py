@@ -17,7 +17,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -47,7 +47,7 @@ _Place = Callable[[str, str, int], None]
 @contextmanager
 def replacing(
     path: Path, *, mode: int = 0o600, for_directorys_owner: bool = False
-) -> Iterator[IO[bytes]]:
+) -> Generator[IO[bytes]]:
     """Write what `path` is to hold; it does once the block ends well, durably. Else nothing changed.
 
     for_directorys_owner: where root writes, the file is for whom the directory belongs to. Raises
@@ -60,7 +60,7 @@ def replacing(
 @contextmanager
 def creating(
     path: Path, *, mode: int = 0o600, for_directorys_owner: bool = False
-) -> Iterator[IO[bytes]]:
+) -> Generator[IO[bytes]]:
     """As `replacing`, where there is nothing of that name: of several who do this at once one wins,
     and the others get FileExistsError. Where the file system knows no links, only those who hold the
     directory's `locked` can rely on it.
@@ -132,7 +132,7 @@ def sync(directory: Path) -> None:
 
 
 @contextmanager
-def named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Generator[None]:
     """An OSError out of the block names the file, for who has to look after it."""
     try:
         yield
@@ -174,7 +174,7 @@ def _make_lock(path: Path) -> int:
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Generator[None]:
     """One at a time, of all processes that do this with the directory. Who can't have it within 5 s
     goes on without: a process that somebody stopped must not keep all others from starting. So does
     everybody where files can't be locked. The lock is on a file in it that only its owner opens:
@@ -212,7 +212,7 @@ def _wait_for_lock(descriptor: int) -> None:
 @contextmanager
 def _placing(
     path: Path, mode: int, place: _Place, *, for_directorys_owner: bool
-) -> Iterator[IO[bytes]]:
+) -> Generator[IO[bytes]]:
     directory = os.open(path.parent, _DIRECTORY)
     try:
         with named(path):

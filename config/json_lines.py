@@ -14,7 +14,7 @@ from typing import IO, Any
 import orjson
 
 from config_manager.config.descriptors import never_waiting
-from config_manager.config.lines import Lines
+from config_manager.config.lines import LineWriter
 
 
 class Timestamps:
@@ -47,7 +47,7 @@ class JsonLines(logging.Handler):
 
     def __init__(self, stream: IO[str] | None) -> None:
         super().__init__()
-        self._lines = Lines(never_waiting(stream), say_missing)
+        self._lines = LineWriter(never_waiting(stream), say_missing)
         self._timestamps = Timestamps()
 
     def emit(self, record: logging.LogRecord) -> None:

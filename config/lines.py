@@ -27,19 +27,22 @@ class Descriptor(Protocol):
 
     def write(self, data: bytes) -> int:
         """How many it took. Raises BlockingIOError where it takes none now, OSError where it can't."""
+        ...
 
     def wait(self, seconds: float) -> None:
         """Until it may take some, at most so long."""
+        ...
 
     def is_empty_file(self) -> bool:
         """A file that holds nothing: somebody made room by emptying it."""
+        ...
 
 
 def _missing(lines: int) -> bytes:
     return f"log lines dropped: {lines}\n".encode()
 
 
-class Lines:
+class LineWriter:
     """Where lines go: at once, or, while `held`, together when `flush` is called.
 
     An event loop holds them for one pass: sixteen answers then cost one write instead of sixteen.
@@ -137,7 +140,8 @@ class Lines:
             return True
         if self._missing_here and not self._waiting:
             self._say_how_many_are_missing()
-        pieces, size = [], 0
+        pieces: list[bytes] = []
+        size = 0
         while self._waiting and size < _AT_ONCE:
             pieces.append(self._waiting.popleft())
             size += len(pieces[-1])
@@ -146,10 +150,10 @@ class Lines:
 
 
 class TextLines(io.TextIOWrapper):
-    """A text stream over `Lines`, to stand in for `sys.stderr`: what is printed there by Python or a
+    """A text stream over `LineWriter`, to stand in for `sys.stderr`: what is printed there by Python or a
     library stops nobody either. instead_of: its encoding, its descriptor."""
 
-    def __init__(self, lines: Lines, instead_of: IO[str]) -> None:
+    def __init__(self, lines: LineWriter, instead_of: IO[str]) -> None:
         encoding = getattr(instead_of, "encoding", None) or "utf-8"
         raw: Any = _Raw(lines, instead_of)
         super().__init__(raw, encoding, "backslashreplace", line_buffering=True)
@@ -157,7 +161,7 @@ class TextLines(io.TextIOWrapper):
 
 
 class _Raw(io.RawIOBase):
-    def __init__(self, lines: Lines, instead_of: IO[str]) -> None:
+    def __init__(self, lines: LineWriter, instead_of: IO[str]) -> None:
         self._lines = lines
         self._instead_of = instead_of
 

@@ -15,7 +15,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 from config_manager.config.descriptors import never_waiting
 from config_manager.config.json_lines import Timestamps, encode_line, say_missing
-from config_manager.config.lines import Lines, TextLines
+from config_manager.config.lines import LineWriter, TextLines
 
 LogFormat = Literal["json", "console"]
 LogLevelName = Literal["debug", "info", "warning", "error"]
@@ -24,9 +24,9 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 _timestamps = Timestamps()
-_straight: Lines | None = None
+_straight: LineWriter | None = None
 """Where a line that needs nothing bound goes at once; None while structlog has to format it."""
-_written: list[Lines] = []
+_written: list[LineWriter] = []
 """What this process writes: its log, and what stands in for standard error."""
 
 
@@ -40,14 +40,16 @@ def log_request(**fields: Any) -> None:
     _straight.msg(encode_line(line))
 
 
-def configure(log_format: LogFormat, level: LogLevelName, stream: IO[str] | None = None) -> Lines:
+def configure(
+    log_format: LogFormat, level: LogLevelName, stream: IO[str] | None = None
+) -> LineWriter:
     """Set up logging for the process. stream: standard output unless the caller needs that.
 
     Returns where the lines go.
     """
     global _straight  # noqa: PLW0603  the process has one log
     target: Any = stream or sys.stdout  # None where that was closed before we began
-    lines = Lines(never_waiting(target), say_missing if log_format == "json" else _say_missing)
+    lines = LineWriter(never_waiting(target), say_missing if log_format == "json" else _say_missing)
     _written[:] = [lines]
     if isinstance(sys.stderr, TextLines):
         _written.append(sys.stderr.lines)
@@ -98,7 +100,7 @@ def troubles() -> list[str]:
 class _ForPeople:
     """Text to lines, for structlog."""
 
-    def __init__(self, lines: Lines, encoding: str) -> None:
+    def __init__(self, lines: LineWriter, encoding: str) -> None:
         self._lines = lines
         self._encoding = encoding
 

@@ -14,7 +14,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from config_manager.config import wire
-from config_manager.config.documents import ROLES, KeyRole, Root, RootKey
+from config_manager.config.documents.root import ROLES, KeyRole, Root, RootKey
 from config_manager.config.errors import Conflict, FieldError, InvalidValues, NotFound
 from config_manager.config.public_keys import can_sign
 from config_manager.config.wire import Envelope, Signature, keyid
@@ -121,7 +121,7 @@ def revoked(root: Root, gone: str, replacement: bytes | None, *, at: str) -> Roo
 def needs(envelope: Envelope, current: Root, proposed: Root) -> tuple[Needs, ...]:
     """Who still has to sign; empty once everybody who believes `current` will believe `proposed`."""
     signed = valid_signers(envelope, {**current.keys, **proposed.keys})
-    found = []
+    found: list[Needs] = []
     for root in (current, proposed):
         role = root.roles["root"]
         missing = role.threshold - len(signed & set(role.keyids))

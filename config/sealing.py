@@ -12,7 +12,7 @@ from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey, PublicKey, SealedBox
 
 from config_manager.config import strict_json
-from config_manager.config.documents import Sealed, SealedValue
+from config_manager.config.documents.sealed import Sealed, SealedValue
 from config_manager.config.errors import KeyUnusable
 from config_manager.config.secret import Secret
 

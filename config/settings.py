@@ -64,6 +64,10 @@ class Settings(BaseSettings):
         """Only a flag says so: a variable, or a `.env` that lies in the way, must not open the door."""
         return self._dev
 
+    def mark_dev(self) -> None:
+        """`--dev` was given."""
+        self._dev = True
+
     @field_validator("data_dir", "db_key_file", "credentials_dir", "tls_cert_file", "tls_key_file")
     @classmethod
     def _home_is_meant(cls, value: Path | None) -> Path | None:
@@ -125,7 +129,8 @@ def load_settings(*, dev: bool = False, **flags: Any) -> Settings:
         raise SettingsInvalid(
             f"CONFIG_MANAGER_CREDENTIALS_DIR: {settings.credentials_dir} is no directory"
         )
-    settings._dev = dev  # noqa: SLF001  ours, and set once
+    if dev:
+        settings.mark_dev()
     if dev and not settings.bind_address.is_loopback:
         raise SettingsInvalid(
             f"--dev listens on loopback only, not on {settings.bind}; "

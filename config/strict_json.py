@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeGuard
 
 import orjson
 
@@ -58,9 +58,19 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
 def loads_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> JsonObject:
     """As `loads`, for a JSON object; raises NotStrictJson for any other value."""
     value = loads(data, max_depth=max_depth)
-    if not isinstance(value, dict):
+    if not is_object(value):
         raise NotStrictJson("expected a JSON object")
     return value
+
+
+def is_object(value: object) -> TypeGuard[JsonObject]:
+    """Whether this value out of `loads` is an object."""
+    return isinstance(value, dict)
+
+
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    """Whether this value out of `loads` is a list."""
+    return isinstance(value, list)
 
 
 def dumps(value: Any) -> bytes:
@@ -116,20 +126,17 @@ def _float(text: str) -> float:
 
 
 def _check_strings(value: Any) -> None:
-    match value:
-        case str():
-            if "\0" in value:
-                raise NotStrictJson("a NUL character")
-            try:
-                value.encode("utf-8")
-            except UnicodeEncodeError:
-                raise NotStrictJson("a lone surrogate") from None
-        case dict():
-            for key, item in value.items():
-                _check_strings(key)
-                _check_strings(item)
-        case list():
-            for item in value:
-                _check_strings(item)
-        case _:
-            pass
+    if isinstance(value, str):
+        if "\0" in value:
+            raise NotStrictJson("a NUL character")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise NotStrictJson("a lone surrogate") from None
+    elif is_object(value):
+        for key, item in value.items():
+            _check_strings(key)
+            _check_strings(item)
+    elif is_list(value):
+        for item in value:
+            _check_strings(item)

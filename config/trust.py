@@ -27,16 +27,13 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from config_manager.config import wire
-from config_manager.config.documents import (
-    AuditExport,
-    Beacon,
-    ConfigUpdate,
-    NotADocument,
-    Root,
-    Sealed,
-    Snapshot,
-    UnknownCritical,
-)
+from config_manager.config.documents.audit_export import AuditExport
+from config_manager.config.documents.beacon import Beacon
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.fields import NotADocument, UnknownCritical
+from config_manager.config.documents.root import Root
+from config_manager.config.documents.sealed import Sealed
+from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.names import Mark
 from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import parse_rfc3339

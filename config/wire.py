@@ -8,7 +8,6 @@ again to be checked. `config_manager.config.trust` decides whom to believe; here
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -151,14 +150,14 @@ def parse_envelope(data: bytes, *, least_signatures: int = 1) -> Envelope:
 
 def envelope_from_object(value: Any, *, least_signatures: int = 1) -> Envelope:
     """An envelope from parsed JSON (the snapshot and the keepalive carry one inside)."""
-    if not isinstance(value, dict):
+    if not strict_json.is_object(value):
         raise NotAnEnvelope("expected an object")
     payload_type = value.get("payloadType")
     if not isinstance(payload_type, str):
         raise NotAnEnvelope("payloadType: expected a string")
     signatures = value.get("signatures")
     if (
-        not isinstance(signatures, list)
+        not strict_json.is_list(signatures)
         or not least_signatures <= len(signatures) <= MAX_SIGNATURES
     ):
         raise NotAnEnvelope(f"signatures: expected {least_signatures} to {MAX_SIGNATURES}")
@@ -172,9 +171,10 @@ def envelope_from_object(value: Any, *, least_signatures: int = 1) -> Envelope:
 
 
 def _signature(value: Any) -> Signature:
-    if not isinstance(value, dict) or not isinstance(value.get("keyid"), str):
+    key_id = value.get("keyid") if strict_json.is_object(value) else None
+    if not isinstance(key_id, str):
         raise NotAnEnvelope("signatures: expected objects with keyid and sig")
-    return Signature(value["keyid"], _base64(value.get("sig"), "sig"))
+    return Signature(key_id, _base64(value.get("sig"), "sig"))
 
 
 def _base64(value: Any, name: str) -> bytes:
@@ -182,5 +182,5 @@ def _base64(value: Any, name: str) -> bytes:
         raise NotAnEnvelope(f"{name}: expected base64")
     try:
         return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise NotAnEnvelope(f"{name}: not base64") from None

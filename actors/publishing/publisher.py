@@ -37,7 +37,9 @@ from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config import strict_json, trust, wire
 from config_manager.config.audit import GENESIS
 from config_manager.config.brokers import BrokerAddress
-from config_manager.config.documents import ConfigUpdate, NotADocument, Root, UnknownCritical
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.fields import NotADocument, UnknownCritical
+from config_manager.config.documents.root import Root
 from config_manager.config.names import Mark
 from config_manager.config.strict_json import MAX_INTEGER, JsonObject
 from config_manager.config.trust import Distrust

@@ -14,7 +14,7 @@ from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.publishing.refusals import Refusals, packet_bytes
 from config_manager.actors.publishing.rivals import Echoes
 from config_manager.actors.views import CommittedView
-from config_manager.config.documents import Root
+from config_manager.config.documents.root import Root
 from config_manager.storage.state import ServiceState
 
 _WINDOW = 16

@@ -54,7 +54,7 @@ from config_manager.actors.views import CommittedView
 from config_manager.config import wire
 from config_manager.config.audit import AuditFault, Head
 from config_manager.config.catalogue import Catalogue
-from config_manager.config.documents import Sealed, SealedValue
+from config_manager.config.documents.sealed import Sealed, SealedValue
 from config_manager.config.errors import (
     Conflict,
     DatabaseUnopenable,

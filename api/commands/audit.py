@@ -21,11 +21,12 @@ from config_manager.api.commands.remote import (
     print_json,
     print_table,
 )
-from config_manager.config.audit import AuditFault, ChainCheck, Head, Verdict
+from config_manager.config.audit import AuditFault, ChainCheck, ChainVerdict, Head
 from config_manager.config.errors import AuditBroken, SettingsInvalid
 
 if TYPE_CHECKING:
-    from config_manager.config.documents import AuditExport, Root
+    from config_manager.config.documents.audit_export import AuditExport
+    from config_manager.config.documents.root import Root
     from config_manager.config.wire import Envelope
 
 _PATH = ("api", "v1", "audit")
@@ -156,7 +157,7 @@ def verify(
     else:
         answer = server.get(*_PATH, "verify", holds="rows head problem", contains=contains)
         problem = answer["problem"] and AuditFault(**answer["problem"])
-        verdict = Verdict(answer["rows"], answer["head"], problem)
+        verdict = ChainVerdict(answer["rows"], answer["head"], problem)
         against = "the head that the server's beacons sign"
         not_audited = answer.get("not_audited", [])  # a server of 0.2.0 says nothing of it
     _say(verdict, against, not_audited, as_json=as_json)
@@ -164,7 +165,7 @@ def verify(
 
 def _verify_stopped(
     data_dir: Path, db_key_file: Path | None, contains: str | None
-) -> tuple[Verdict, str, list[dict[str, Any]]]:
+) -> tuple[ChainVerdict, str, list[dict[str, Any]]]:
     from config_manager.config.world import World
     from config_manager.storage.sql.stopped_audit import stopped_audit
 
@@ -180,7 +181,7 @@ def _verify_stopped(
     return verdict, " and ".join(known), [one.to_object() for one in judgement.foreign]
 
 
-def _verify_export(file: Path, root_file: Path, contains: str | None) -> tuple[Verdict, str]:
+def _verify_export(file: Path, root_file: Path, contains: str | None) -> tuple[ChainVerdict, str]:
     root = _read_root(root_file)
     with _opened(file) as lines:
         export = _signed_end(lines.readline(), root)
@@ -231,7 +232,7 @@ def _row_in(line: bytes, number: int) -> Row:
 
 
 def _say(
-    verdict: Verdict, against: str, not_audited: list[dict[str, Any]], *, as_json: bool
+    verdict: ChainVerdict, against: str, not_audited: list[dict[str, Any]], *, as_json: bool
 ) -> None:
     """Raises AuditBroken where something is wrong."""
     if as_json:
@@ -264,7 +265,7 @@ def export(server: Server, as_json: bool, out: Path | None) -> None:
     server and no database.
     """
     from config_manager.config import wire
-    from config_manager.config.documents import AuditExport
+    from config_manager.config.documents.audit_export import AuditExport
     from config_manager.config.files import replacing
 
     envelope = wire.envelope_from_object(

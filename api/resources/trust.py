@@ -23,7 +23,7 @@ from config_manager.api.rest.parameters import Path
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import ADMINISTRATION, terms_of
 from config_manager.config import wire
-from config_manager.config.documents import ROLES
+from config_manager.config.documents.root import ROLES
 from config_manager.config.durations import parse_duration
 from config_manager.config.errors import MalformedRequest, NotFound
 from config_manager.config.roots import Needs

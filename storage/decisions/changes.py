@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, assert_never
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS, chain
 from config_manager.config.catalogue import Catalogue
-from config_manager.config.documents import ConfigUpdate
+from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.errors import (
     FieldError,
     InvalidValues,
@@ -23,7 +23,7 @@ from config_manager.config.errors import (
     UseSecrets,
 )
 from config_manager.config.names import Epoch, check_keys, is_key, pointer
-from config_manager.config.secret import Secret
+from config_manager.config.secret import MASK, Secret
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions import secret_rows
 from config_manager.storage.decisions.intents import (
@@ -49,9 +49,6 @@ from config_manager.storage.state import (
     ServiceState,
     with_rows,
 )
-
-MASK = "********"
-"""What stands in answers where a secret is, and what a caller sends back to leave it alone."""
 
 MAX_SECRET_BYTES = 16 * 1024
 """Of one secret in UTF-8. Sealed and twice in base64 a message of 256 KiB holds eight such."""

@@ -15,7 +15,10 @@ from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.root_chain import Link, RootChain
 from config_manager.client.state.identity import Identity
 from config_manager.config import wire
-from config_manager.config.documents import Beacon, ConfigUpdate, KeyRole, Root, RootKey, Snapshot
+from config_manager.config.documents.beacon import Beacon
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.root import KeyRole, Root, RootKey
+from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.names import InstanceName
 from config_manager.config.trust import Seen
 from config_manager.config.wire import Envelope, Signature

@@ -13,7 +13,9 @@ from typing import Any
 from nacl.signing import SigningKey
 
 from config_manager.config import wire
-from config_manager.config.documents import Beacon, ConfigUpdate, Snapshot
+from config_manager.config.documents.beacon import Beacon
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import Envelope
 from config_manager.config.world import rfc3339

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from config_manager.client.rules.pace import CLOCK_DRIFT, MAX_LAG_S, MOST_FORGIVEN, Pace
 from config_manager.client.rules.subscriber import Subscriber
 from config_manager.config import wire
-from config_manager.config.documents import Beacon
+from config_manager.config.documents.beacon import Beacon
 from config_manager.config.world import rfc3339
 from tests.kit import client_documents as m
 from tests.kit.documents import BEACON

@@ -1,0 +1,38 @@
+"""The signed end of an exported audit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from config_manager.config import strict_json
+from config_manager.config.documents.fields import Fields, members
+
+
+@dataclass(frozen=True, slots=True)
+class AuditExport:
+    """The end of the audit when it was exported: row number `rows` has the hash `head`, and with it
+    every row before it is what it was."""
+
+    rows: int
+    head: str
+    config_epoch: str
+    epoch_seq: int
+    revision: int
+    exported_at: str
+    exported_by: str
+
+    def to_bytes(self) -> bytes:
+        return strict_json.dumps({"format": 1, **members(self)})
+
+    @classmethod
+    def parse(cls, payload: bytes) -> AuditExport:
+        fields = Fields.parse(payload, cls, with_format=True)
+        return cls(
+            rows=fields.integer("rows"),
+            head=fields.text("head"),
+            config_epoch=fields.text("config_epoch"),
+            epoch_seq=fields.integer("epoch_seq"),
+            revision=fields.integer("revision"),
+            exported_at=fields.text("exported_at"),
+            exported_by=fields.text("exported_by"),
+        )
