@@ -12,18 +12,9 @@ import click
 
 from config_manager.api.start import begin
 from config_manager.config.errors import ConfigManagerError, the_reason
+from config_manager.config.quick_imports import import_structlog_alone
 
 _EXIT_UNEXPECTED = 1
-
-
-def import_structlog_alone() -> None:
-    """structlog imports rich where that is installed (amqtt brings it): 0.2 s of every start, for
-    tracebacks that show local variables, which must never be printed here."""
-    absent = sys.modules.setdefault("rich", None) is None  # type: ignore[arg-type]
-    import structlog  # noqa: F401
-
-    if absent:
-        del sys.modules["rich"]
 
 
 class LazyGroup(click.Group):

@@ -115,7 +115,7 @@ def _settings(flags: dict[str, Any]) -> Settings:
 def run_alone(work: Callable[[], Coroutine[Any, Any, R]]) -> R:
     """Under Trio, with no server around it: only errors are logged, for people. Raises what it ends with, out
     of every group."""
-    from config_manager.api.main import import_structlog_alone
+    from config_manager.config.quick_imports import import_structlog_alone
 
     import_structlog_alone()
     import trio

@@ -26,13 +26,4 @@ class AuditExport:
 
     @classmethod
     def parse(cls, payload: bytes) -> AuditExport:
-        fields = Fields.parse(payload, cls, with_format=True)
-        return cls(
-            rows=fields.integer("rows"),
-            head=fields.text("head"),
-            config_epoch=fields.text("config_epoch"),
-            epoch_seq=fields.integer("epoch_seq"),
-            revision=fields.integer("revision"),
-            exported_at=fields.text("exported_at"),
-            exported_by=fields.text("exported_by"),
-        )
+        return Fields.parse(payload, cls, with_format=True).read(cls)

@@ -35,16 +35,4 @@ class Beacon:
 
     @classmethod
     def parse(cls, payload: bytes) -> Beacon:
-        fields = Fields.parse(payload, cls)
-        return cls(
-            config_epoch=fields.text("config_epoch"),
-            epoch_seq=fields.integer("epoch_seq"),
-            revision=fields.integer("revision"),
-            snapshot=fields.text("snapshot"),
-            root_version=fields.integer("root_version"),
-            audit_head=fields.text("audit_head"),
-            boot_seq=fields.integer("boot_seq"),
-            seq=fields.integer("seq"),
-            issued_at=fields.text("issued_at"),
-            valid_s=fields.integer("valid_s"),
-        )
+        return Fields.parse(payload, cls).read(cls)

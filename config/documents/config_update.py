@@ -39,22 +39,4 @@ class ConfigUpdate:
 
     @classmethod
     def parse(cls, payload: bytes) -> ConfigUpdate:
-        fields = Fields.parse(payload, cls, with_format=True)
-        return cls(
-            service=fields.text("service"),
-            topic=fields.text("topic"),
-            config_epoch=fields.text("config_epoch"),
-            epoch_seq=fields.integer("epoch_seq"),
-            revision=fields.integer("revision"),
-            previous=fields.optional_text("previous"),
-            issued_at=fields.text("issued_at"),
-            not_after=fields.optional_text("not_after"),
-            config=fields.object("config"),
-            defaulted=fields.texts("defaulted"),
-            secrets={
-                name: fields.number(v, "secrets") for name, v in fields.object("secrets").items()
-            },
-            deleted=fields.boolean("deleted"),
-            correlation_id=fields.text("correlation_id"),
-            critical=fields.texts("critical"),
-        )
+        return Fields.parse(payload, cls, with_format=True).read(cls, secrets=Fields.integers)

@@ -7,10 +7,14 @@ checked (`config.trust`). They ignore fields they don't know, except where `crit
 from __future__ import annotations
 
 import base64
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, NoReturn, TypeAlias, TypeVar, get_type_hints
 
 from config_manager.config import strict_json
 from config_manager.config.strict_json import JsonObject, is_list, is_object
+
+D = TypeVar("D")
 
 _MAX_DEPTH = strict_json.MAX_DEPTH + 1
 """A document nests a request's values one level further down."""
@@ -61,13 +65,20 @@ class Fields:
             raise NotADocument(f"{where}: expected an object")
         return cls(value, where + ".")
 
+    def read(self, document: Callable[..., D], **readers: Reader) -> D:
+        """A document of this class, each field read by its type, or by the reader of its name."""
+        by_name = {**_readers_of(document), **readers}
+        return document(**{name: reader(self, name) for name, reader in by_name.items()})
+
     def _wrong(self, name: str, expected: str) -> NotADocument:
         return NotADocument(f"{self._where}{name}: expected {expected}")
 
+    def present(self, name: str) -> bool:
+        return self._value.get(name) is not None
+
     def inside(self, name: str) -> Fields | None:
         """The fields of an object that may be null or absent."""
-        value = self._value.get(name)
-        return None if value is None else Fields.of(value, name)
+        return Fields.of(self._value[name], name) if self.present(name) else None
 
     def text(self, name: str) -> str:
         value = self._value.get(name)
@@ -76,16 +87,17 @@ class Fields:
         return value
 
     def optional_text(self, name: str) -> str | None:
-        return None if self._value.get(name) is None else self.text(name)
+        return self.text(name) if self.present(name) else None
 
     def integer(self, name: str) -> int:
         return self.number(self._value.get(name), name)
 
-    def optional_integer(self, name: str, default: int) -> int:
-        return default if self._value.get(name) is None else self.integer(name)
+    def integers(self, name: str) -> dict[str, int]:
+        """An object whose members are all integers."""
+        return {key: self.number(value, name) for key, value in self.object(name).items()}
 
     def number(self, value: Any, name: str) -> int:
-        """This value out of the member `name`."""
+        """This value out of the member `name`, as an integer."""
         if type(value) is not int or not 0 <= value < strict_json.MAX_INTEGER:
             raise self._wrong(name, "an integer of 0 to 2^53 - 1")
         return value
@@ -115,3 +127,26 @@ class Fields:
             return base64.b64decode(text, validate=True)
         except ValueError:
             raise NotADocument(f"{self._where}{name} is not base64") from None
+
+
+Reader: TypeAlias = Callable[[Fields, str], Any]
+"""Reads the field of this name."""
+
+_READERS: Mapping[Any, Reader] = {
+    str: Fields.text,
+    str | None: Fields.optional_text,
+    int: Fields.integer,
+    bool: Fields.boolean,
+    tuple[str, ...]: Fields.texts,
+    JsonObject: Fields.object,
+}
+
+
+@cache
+def _readers_of(document: Callable[..., Any]) -> Mapping[str, Reader]:
+    """For each field the reader of its type, or one that complains: a field of another type needs its own."""
+    return {name: _READERS.get(hint, _none) for name, hint in get_type_hints(document).items()}
+
+
+def _none(_: Fields, name: str) -> NoReturn:
+    raise TypeError(f"no reader for the type of {name}")

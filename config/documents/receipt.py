@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from config_manager.config import strict_json
 from config_manager.config.documents.fields import Fields, members
@@ -74,32 +74,20 @@ class Receipt:
 
     @classmethod
     def parse(cls, payload: bytes) -> Receipt:
-        fields = Fields.parse(payload, cls)
-        running, attempt = None, None
-        if (item := fields.inside("running")) is not None:
-            running = Running(
-                item.integer("epoch_seq"), item.integer("revision"), item.text("digest")
-            )
-        if (item := fields.inside("last_attempt")) is not None:
-            attempt = Attempt(
-                item.integer("revision"),
-                cast("Stage", item.text("stage")),
-                item.optional_text("reason"),
-                item.optional_integer("deaths", 0),
-            )
-        return cls(
-            service=fields.text("service"),
-            instance=fields.text("instance"),
-            boot_seq=fields.integer("boot_seq"),
-            seq=fields.integer("seq"),
-            running=running,
-            last_attempt=attempt,
-            source=cast("Source", fields.text("source")),
-            freshness=fields.text("freshness"),
-            overrides=fields.texts("overrides"),
-            schema=fields.text("schema"),
-            library=fields.text("library"),
-            correlation_id=fields.optional_text("correlation_id"),
-            gone=fields.boolean("gone"),
-            at=fields.text("at"),
+        return Fields.parse(payload, cls).read(
+            cls, running=_running, last_attempt=_attempt, source=Fields.text
         )
+
+
+def _running(fields: Fields, name: str) -> Running | None:
+    item = fields.inside(name)
+    return item.read(Running) if item else None
+
+
+def _attempt(fields: Fields, name: str) -> Attempt | None:
+    item = fields.inside(name)
+    return item.read(Attempt, stage=Fields.text, deaths=_deaths) if item else None
+
+
+def _deaths(attempt: Fields, name: str) -> int:
+    return attempt.integer(name) if attempt.present(name) else 0

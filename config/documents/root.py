@@ -53,27 +53,33 @@ class Root:
 
     @classmethod
     def parse(cls, payload: bytes) -> Root:
-        fields = Fields.parse(payload, cls)
-        keys: dict[str, RootKey] = {}
-        for key_id, item in fields.object("keys").items():
-            key = Fields.of(item, f"keys.{key_id[:16]}")
-            if key.text("keytype") != "ed25519":
-                continue  # a key type we can't check is a key we don't have
-            public = key.base64("public")
-            if len(public) != _PUBLIC_KEY_BYTES:
-                raise NotADocument("keys: public is not 32 bytes")
-            if keyid(public) != key_id:
-                raise NotADocument(f"keys: {key_id[:16]} is not the digest of its key")
-            keys[key_id] = RootKey(public, key.optional_text("not_after"))
-        roles: dict[str, KeyRole] = {}
-        for name, item in fields.object("roles").items():
-            role = Fields.of(item, f"roles.{name[:16]}")
-            keyids, threshold = role.texts("keyids"), role.integer("threshold")
-            if not 1 <= threshold <= len(set(keyids)):
-                raise NotADocument(
-                    f"roles.{name[:16]}: threshold {threshold} of {len(keyids)} keys"
-                )
-            roles[name] = KeyRole(keyids, threshold)
-        if missing := [name for name in ROLES if name not in roles]:
-            raise NotADocument(f"roles: {', '.join(missing)} missing")
-        return cls(fields.integer("version"), fields.text("issued_at"), keys, roles)
+        return Fields.parse(payload, cls).read(cls, keys=_keys, roles=_roles)
+
+
+def _keys(fields: Fields, name: str) -> dict[str, RootKey]:
+    keys: dict[str, RootKey] = {}
+    for key_id, item in fields.object(name).items():
+        key = Fields.of(item, f"{name}.{key_id[:16]}")
+        if key.text("keytype") != "ed25519":
+            continue  # a key type we can't check is a key we don't have
+        keys[key_id] = key.read(RootKey, public=Fields.base64)
+        public = keys[key_id].public
+        if len(public) != _PUBLIC_KEY_BYTES:
+            raise NotADocument(f"{name}: public is not 32 bytes")
+        if keyid(public) != key_id:
+            raise NotADocument(f"{name}: {key_id[:16]} is not the digest of its key")
+    return keys
+
+
+def _roles(fields: Fields, name: str) -> dict[str, KeyRole]:
+    roles: dict[str, KeyRole] = {}
+    for role, item in fields.object(name).items():
+        where = f"{name}.{role[:16]}"
+        roles[role] = signers = Fields.of(item, where).read(KeyRole)
+        if not 1 <= signers.threshold <= len(set(signers.keyids)):
+            raise NotADocument(
+                f"{where}: threshold {signers.threshold} of {len(signers.keyids)} keys"
+            )
+    if missing := [role for role in ROLES if role not in roles]:
+        raise NotADocument(f"{name}: {', '.join(missing)} missing")
+    return roles

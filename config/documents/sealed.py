@@ -46,16 +46,11 @@ class Sealed:
 
     @classmethod
     def parse(cls, payload: bytes) -> Sealed:
-        fields = Fields.parse(payload, cls, with_format=True)
-        secrets: dict[str, SealedValue] = {}
-        for name, item in fields.object("secrets").items():
-            value = Fields.of(item, f"secrets.{name[:64]}")
-            ciphertext = value.base64("ciphertext")
-            secrets[name] = SealedValue(value.integer("version"), ciphertext)
-        return cls(
-            fields.text("service"),
-            fields.text("instance"),
-            fields.integer("epoch_seq"),
-            fields.integer("revision"),
-            secrets,
-        )
+        return Fields.parse(payload, cls, with_format=True).read(cls, secrets=_secrets)
+
+
+def _secrets(fields: Fields, name: str) -> dict[str, SealedValue]:
+    return {
+        secret: Fields.of(item, f"{name}.{secret[:64]}").read(SealedValue, ciphertext=Fields.base64)
+        for secret, item in fields.object(name).items()
+    }

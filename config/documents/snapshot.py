@@ -23,17 +23,15 @@ class Snapshot:
 
     @classmethod
     def parse(cls, payload: bytes) -> Snapshot:
-        fields = Fields.parse(payload, cls)
-        services: dict[str, tuple[int, str]] = {}
-        for name, pair in fields.object("services").items():
-            match pair:
-                case [revision, str(digest)]:
-                    services[name] = (fields.number(revision, "services"), digest)
-                case _:
-                    raise NotADocument("services: expected [revision, digest]")
-        return cls(
-            fields.text("config_epoch"),
-            fields.integer("epoch_seq"),
-            fields.integer("revision"),
-            services,
-        )
+        return Fields.parse(payload, cls).read(cls, services=_services)
+
+
+def _services(fields: Fields, name: str) -> dict[str, tuple[int, str]]:
+    services: dict[str, tuple[int, str]] = {}
+    for service, pair in fields.object(name).items():
+        match pair:
+            case [revision, str(digest)]:
+                services[service] = (fields.number(revision, name), digest)
+            case _:
+                raise NotADocument(f"{name}: expected [revision, digest]")
+    return services
