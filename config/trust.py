@@ -45,6 +45,7 @@ Reason = Literal[
 ]  # fmt: skip
 
 RoleName = Literal["root", "config", "beacon"]
+T = TypeVar("T")
 Document = TypeVar("Document", Sealed, ConfigUpdate, Snapshot, Beacon, Root, AuditExport)
 
 
@@ -102,8 +103,12 @@ def open_envelope(data: bytes) -> Envelope:
         raise Distrust(
             "malformed", "empty: a deletion is a signed tombstone, never an empty message"
         )
+    return _envelope(wire.parse_envelope, data)
+
+
+def _envelope(parse: Callable[[T], Envelope], value: T) -> Envelope:
     try:
-        return wire.parse_envelope(data)
+        return parse(value)
     except wire.NotAnEnvelope as error:
         raise Distrust("malformed", str(error)) from None
 
@@ -204,10 +209,7 @@ def signed_snapshot(data: bytes, root: Root, now: float) -> Signed[Snapshot]:
         raise Distrust(
             "too-large", f"snapshot of {len(data)} bytes, the limit is {MAX_SNAPSHOT_BYTES}"
         )
-    try:
-        envelope = wire.parse_envelope(data)
-    except wire.NotAnEnvelope as error:
-        raise Distrust("malformed", str(error)) from None
+    envelope = _envelope(wire.parse_envelope, data)
     return _signed(verified(envelope, wire.SNAPSHOT, "beacon", root, now), Snapshot.parse)
 
 
@@ -218,10 +220,7 @@ def judge_beacon(value: object, root: Root, now: float) -> Beacon:
 
 def signed_beacon(value: object, root: Root, now: float) -> Signed[Beacon]:
     """As `judge_beacon`, with the keys that vouch for it."""
-    try:
-        envelope = wire.envelope_from_object(value)
-    except wire.NotAnEnvelope as error:
-        raise Distrust("malformed", str(error)) from None
+    envelope = _envelope(wire.envelope_from_object, value)
     return _signed(verified(envelope, wire.BEACON, "beacon", root, now), Beacon.parse)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, NoReturn, TypeAlias, TypeVar, get_type_hints
+from typing import Any, TypeAlias, TypeVar, get_type_hints
 
 from config_manager.config import strict_json
 from config_manager.config.strict_json import JsonObject, is_list, is_object
@@ -67,8 +67,12 @@ class Fields:
 
     def read(self, document: Callable[..., D], **readers: Reader) -> D:
         """A document of this class, each field read by its type, or by the reader of its name."""
-        by_name = {**_readers_of(document), **readers}
-        return document(**{name: reader(self, name) for name, reader in by_name.items()})
+        return document(
+            **{
+                name: (readers.get(name) or _READERS[hint])(self, name)
+                for name, hint in _hints(document).items()
+            }
+        )
 
     def _wrong(self, name: str, expected: str) -> NotADocument:
         return NotADocument(f"{self._where}{name}: expected {expected}")
@@ -129,6 +133,8 @@ class Fields:
             raise NotADocument(f"{self._where}{name} is not base64") from None
 
 
+_hints = cache(get_type_hints)
+
 Reader: TypeAlias = Callable[[Fields, str], Any]
 """Reads the field of this name."""
 
@@ -140,13 +146,3 @@ _READERS: Mapping[Any, Reader] = {
     tuple[str, ...]: Fields.texts,
     JsonObject: Fields.object,
 }
-
-
-@cache
-def _readers_of(document: Callable[..., Any]) -> Mapping[str, Reader]:
-    """For each field the reader of its type, or one that complains: a field of another type needs its own."""
-    return {name: _READERS.get(hint, _none) for name, hint in get_type_hints(document).items()}
-
-
-def _none(_: Fields, name: str) -> NoReturn:
-    raise TypeError(f"no reader for the type of {name}")
