@@ -61,3 +61,8 @@ bench *args:
 wheel:
     python -m build --wheel --outdir dist .
     python -m zipfile -l dist/config_manager-*.whl
+
+# the pages as a site in build/docs/html: every link is checked, and nothing is loaded from outside
+docs to="build/docs" of=".":
+    @sphinx-build -M html "$2" "$1" -c docs --fail-on-warning --keep-going --quiet
+    @echo "$1/html/index.html"

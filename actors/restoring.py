@@ -13,7 +13,7 @@ from config_manager.actors.retained import Retained, look
 from config_manager.actors.starting import open_sql_store
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.catalogue import Catalogue
-from config_manager.config.documents import Root
+from config_manager.config.documents.root import Root
 from config_manager.config.errors import InvalidValues, RootRefused
 from config_manager.config.names import Mark
 from config_manager.config.settings import Settings

@@ -18,7 +18,8 @@ from config_manager.actors.mqtt.port import (
 from config_manager.actors.statuses import SignKey, StatusBoard
 from config_manager.config import strict_json, trust, wire
 from config_manager.config.brokers import BrokerAddress
-from config_manager.config.documents import ConfigUpdate, Root
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.root import Root
 from config_manager.config.names import Mark
 from config_manager.config.trust import Distrust
 from config_manager.config.world import World

@@ -22,7 +22,7 @@ from config_manager.actors.views import CommittedView
 from config_manager.config import wire
 from config_manager.config.brokers import Auto, BrokerAddress, Nothing
 from config_manager.config.catalogue import Catalogue
-from config_manager.config.documents import ROLES
+from config_manager.config.documents.root import ROLES
 from config_manager.config.errors import DatabaseUnopenable, RecoveryRefused, RootRefused
 from config_manager.config.names import Epoch
 from config_manager.config.roots import first

@@ -23,7 +23,8 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from config_manager.config import wire
-from config_manager.config.documents import NotADocument, Receipt, Running, UnknownCritical
+from config_manager.config.documents.fields import NotADocument, UnknownCritical
+from config_manager.config.documents.receipt import Receipt, Running
 from config_manager.config.errors import InvalidName
 from config_manager.config.names import accept_correlation_id, parse_instance, parse_service
 from config_manager.config.world import parse_rfc3339

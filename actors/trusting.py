@@ -31,7 +31,7 @@ from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.signing import sign
 from config_manager.config import roots, trust, wire
 from config_manager.config.disk_errors import reason, refused
-from config_manager.config.documents import Root
+from config_manager.config.documents.root import Root
 from config_manager.config.errors import (
     Conflict,
     DeadlineExceeded,

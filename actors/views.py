@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import trio
 
-from config_manager.config.documents import Root
+from config_manager.config.documents.root import Root
 from config_manager.storage.state import Committed, ServiceState
 
 Mode = Literal["normal", "read-only"]

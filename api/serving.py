@@ -19,7 +19,7 @@ from config_manager.api.server.tls import Certificate
 from config_manager.config.descriptors import guard_stderr
 from config_manager.config.ending import ENDING, SIGNALS
 from config_manager.config.errors import ConfigManagerError, the_reason
-from config_manager.config.lines import Lines
+from config_manager.config.lines import LineWriter
 from config_manager.config.logging import configure, flush
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
@@ -69,7 +69,7 @@ class _OneWriteAPass(trio.abc.Instrument):
         flush()
 
 
-async def _serve(settings: Settings, lines: Lines) -> None:
+async def _serve(settings: Settings, lines: LineWriter) -> None:
     # around everything: a second signal while the tree closes must not raise KeyboardInterrupt in it
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
@@ -77,7 +77,7 @@ async def _serve(settings: Settings, lines: Lines) -> None:
             await _run_all(settings, lines)
 
 
-async def _run_all(settings: Settings, lines: Lines) -> None:
+async def _run_all(settings: Settings, lines: LineWriter) -> None:
     certificate = None
     if settings.tls_cert_file is not None:
         certificate = Certificate(settings.tls_cert_file, settings.tls_key_file)
@@ -112,7 +112,7 @@ async def _stop_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) 
         scope.cancel()
 
 
-def _say_ready(settings: Settings, system: System, url: str, lines: Lines) -> None:
+def _say_ready(settings: Settings, system: System, url: str, lines: LineWriter) -> None:
     mqtt_url = ",".join(map(str, system.brokers)) or "none:"
     structlog.get_logger().info("ready", url=url, mqtt_url=mqtt_url, data_dir_mode=system.view.mode)
     if settings.dev:

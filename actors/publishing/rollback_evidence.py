@@ -14,7 +14,7 @@ from config_manager.actors.mqtt.port import Message
 from config_manager.actors.views import Believed, CommittedView
 from config_manager.config import strict_json, trust, wire
 from config_manager.config.audit import GENESIS
-from config_manager.config.documents import ConfigUpdate
+from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.names import Mark
 from config_manager.config.trust import Distrust
 from config_manager.config.wire import Envelope

@@ -11,7 +11,7 @@ import trio
 from config_manager.actors.mqtt.port import BrokerUnavailable, Connection
 from config_manager.actors.publishing.desk import Desk
 from config_manager.actors.publishing.refusals import packet_bytes
-from config_manager.config.documents import Root
+from config_manager.config.documents.root import Root
 from config_manager.storage.state import ServiceState
 
 _WINDOW = 16

@@ -16,11 +16,12 @@ from config_manager.api.commands.local import disk_explained
 from config_manager.api.commands.options import FILE, asks_a_server, file_of, shows_an_answer
 from config_manager.api.commands.output import Shown, clean, print_json, table
 from config_manager.api.commands.remote import Server
-from config_manager.config.audit import AuditFault, ChainCheck, Head, Verdict
+from config_manager.config.audit import AuditFault, ChainCheck, ChainVerdict, Head
 from config_manager.config.errors import AuditBroken, SettingsInvalid
 
 if TYPE_CHECKING:
-    from config_manager.config.documents import AuditExport, Root
+    from config_manager.config.documents.audit_export import AuditExport
+    from config_manager.config.documents.root import Root
     from config_manager.config.wire import Envelope
 
 _PATH = ("api", "v1", "audit")
@@ -113,7 +114,7 @@ class Judgement(NamedTuple):
     """against: the heads that the rows were compared with, in words. not_audited: what is kept and the
     audit does not vouch for."""
 
-    verdict: Verdict
+    verdict: ChainVerdict
     against: str
     not_audited: list[dict[str, Any]]
 
@@ -183,7 +184,7 @@ def _ask_for_judgement(server: Server, contains: str | None) -> Judgement:
     answer = server.get(*_PATH, "verify", holds="rows head problem", contains=contains)
     problem = answer["problem"] and AuditFault(**answer["problem"])
     return Judgement(
-        Verdict(answer["rows"], answer["head"], problem),
+        ChainVerdict(answer["rows"], answer["head"], problem),
         "the head that the server's beacons sign",
         answer.get("not_audited", []),  # a server of 0.2.0 says nothing of it
     )
@@ -257,7 +258,7 @@ def export(server: Server, as_json: bool, out: Path | None) -> None:
     server and no database.
     """
     from config_manager.config import wire
-    from config_manager.config.documents import AuditExport
+    from config_manager.config.documents.audit_export import AuditExport
     from config_manager.config.files import replacing
 
     envelope = wire.envelope_from_object(

@@ -14,13 +14,13 @@ from config_manager.api.commands.options import HISTORY_REASON, shows_an_answer
 from config_manager.api.commands.output import Shown, clean, table, to_json
 from config_manager.api.commands.remote import Server
 from config_manager.config.errors import Conflict, NotFound, ServerSays, SettingsInvalid
+from config_manager.config.secret import MASK
 
 _PATH = ("api", "v1", "config")
 _CONFIG = "config revision"
 _PAGES = (4, 32, 256, 500)
 """Entries to ask for: mostly the newest few say it all, and each may be large."""
 _HISTORY = "entries next_before"
-_MASK = "********"
 _SHOWN = 60
 """Characters of a value in a table."""
 _NOT_FOUND = 404
@@ -386,7 +386,7 @@ def _was_there(change: Mapping[str, Any]) -> bool:
 
 def _is_secret(change: Mapping[str, Any]) -> bool:
     """`masked`: a server from before 0.3 does not say whether the mask stands for something."""
-    masked: bool = change.get("masked", _MASK in (change["old"], change["new"]))
+    masked: bool = change.get("masked", MASK in (change["old"], change["new"]))
     return masked
 
 

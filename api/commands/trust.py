@@ -172,7 +172,8 @@ def sign_root(key: Path, given: Path, out: Path, yes: bool) -> None:
     from nacl.signing import SigningKey
 
     from config_manager.config import wire
-    from config_manager.config.documents import NotADocument, Root, UnknownCritical
+    from config_manager.config.documents.fields import NotADocument, UnknownCritical
+    from config_manager.config.documents.root import Root
     from config_manager.config.wire import Signature
     from config_manager.config.world import World
     from config_manager.storage.keys.key_file import read_key

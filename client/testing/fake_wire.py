@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config_manager.config import wire
-from config_manager.config.documents import Attempt
+from config_manager.config.documents.receipt import Attempt
 
 if TYPE_CHECKING:
     from config_manager.client.testing import FakePublisher

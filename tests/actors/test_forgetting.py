@@ -19,7 +19,7 @@ from config_manager.actors.statuses import (
 )
 from config_manager.actors.views import BrokerView
 from config_manager.config import wire
-from config_manager.config.documents import Attempt, Receipt
+from config_manager.config.documents.receipt import Attempt, Receipt
 from config_manager.config.errors import NotFound, StillThere
 from config_manager.config.world import parse_rfc3339, rfc3339
 from config_manager.storage.decisions.changes import Occasion

@@ -20,7 +20,7 @@ from config_manager.actors.statuses import (
     StatusBoard,
 )
 from config_manager.config import wire
-from config_manager.config.documents import Attempt, Receipt, Running
+from config_manager.config.documents.receipt import Attempt, Receipt, Running
 from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import rfc3339
 

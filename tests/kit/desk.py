@@ -20,7 +20,8 @@ from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS
 from config_manager.config.brokers import BrokerAddress
-from config_manager.config.documents import Root, Snapshot
+from config_manager.config.documents.root import Root
+from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.strict_json import MAX_INTEGER
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
