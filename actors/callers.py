@@ -1,7 +1,7 @@
 """What callers leave behind: when each token was last used, and who was refused what.
 
-Both are noted in memory by REST, which waits for nothing, and written together by this actor, at
-most once a minute: last uses without an audit row, refusals with one for each caller.
+REST notes both in memory and waits for nothing. This actor writes them together, at most once a minute: last
+uses without an audit row, refusals with one for each caller.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 import trio
@@ -18,21 +17,23 @@ from config_manager.actors.actor import Full, Gone, Life, follower
 from config_manager.config.errors import Refusal
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
-from config_manager.storage.decisions.administration import Administered, Administration
+from config_manager.storage.decisions.administration import administered
+from config_manager.storage.decisions.changes import Decided, Occasion
+from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.tokens import NoteTokenUses
 from config_manager.storage.state import Committed
 
 _INTERVAL_S = 60.0
 _GATHER_S = 1.0
-"""What comes within a second of the first is written with it."""
+"""Everything within a second of the first note is written with it."""
 _FAREWELL_S = 1.0
 _MOST_OF_ONE = 16
 _MOST_STRANGERS = 64
-"""Refusals of one caller, and addresses without a known token, that are told apart between two
-writes: whoever floods us with refusals fills memory and audit no further, and hides nobody's but his."""
+"""Refusals of one caller, and addresses without a known token, that are told apart between two writes. A
+flood of refusals fills memory and audit no further, and hides no other caller's."""
 
-Write = Callable[[Administration[Any], str], Awaitable[None]]
-"""Has an administration done in somebody's name."""
+WriteDown = Callable[[Decidable[None], str], Awaitable[None]]
+"""Has an administration done in the name of a caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +49,19 @@ class RefusedCall:
 
 _Who = tuple[str, str | None]
 """A caller: whose token, or `anonymous` and from where."""
+_Refusals = dict[RefusedCall, tuple[int, str]]
+"""How often each came, and the newest request's id."""
 
 
 @dataclass
 class Callers:
-    """What was noted since it was last written: never more than there are tokens, and limits allow."""
+    """What was noted since it was last written; bounded by the number of tokens and the limits above."""
 
-    uses: dict[str, float] = field(default_factory=dict)
+    uses: dict[str, float] = field(default_factory=dict[str, float])
     """token hash → when it was last used (Unix seconds), since the start"""
-    _unwritten: set[str] = field(default_factory=set)
-    _refusals: dict[_Who, dict[RefusedCall, tuple[int, str]]] = field(default_factory=dict)
-    _not_told_apart: Counter[str] = field(default_factory=Counter)
+    _unwritten: set[str] = field(default_factory=set[str])
+    _refusals: dict[_Who, _Refusals] = field(default_factory=dict[_Who, _Refusals])
+    _not_told_apart: Counter[str] = field(default_factory=Counter[str])
     _news: trio.Event = field(default_factory=trio.Event)
 
     def used(self, token_hash: str, at: float) -> None:
@@ -75,7 +78,7 @@ class Callers:
             self._not_told_apart[refusal.by] += 1
         self._news.set()
 
-    def _room_for(self, who: _Who) -> dict[RefusedCall, tuple[int, str]] | None:
+    def _room_for(self, who: _Who) -> _Refusals | None:
         if who not in self._refusals:
             _, client = who
             strangers = sum(client is not None for _, client in self._refusals)
@@ -88,8 +91,8 @@ class Callers:
         """Until there is something to write."""
         await self._news.wait()
 
-    async def write(self, write: Write) -> None:
-        """Write what there is; what can't be written now waits for the next time."""
+    async def write(self, write: WriteDown) -> None:
+        """Write all notes; those that can't be written now wait for the next time."""
         self._news = trio.Event()
         if self._unwritten:
             writing, self._unwritten = self._unwritten, set()
@@ -109,7 +112,7 @@ class Callers:
                 self._news.set()
 
 
-async def _written(write: Write, what: Administration[Any], by: str) -> bool:
+async def _written(write: WriteDown, what: Decidable[None], by: str) -> bool:
     try:
         await write(what, by)
     except (Refusal, Gone, Full, trio.TooSlowError) as error:
@@ -122,13 +125,12 @@ async def _written(write: Write, what: Administration[Any], by: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class NoteRefusals:
-    """One caller's refusals: each with how often, and the newest request's id. others: how many
-    were too many to tell apart."""
+    """The audit row of one caller's refusals. others: how many were too many to tell apart."""
 
     refusals: Mapping[RefusedCall, tuple[int, str]]
     others: int
 
-    def decide(self, _committed: Committed, _now: float) -> Administered[None]:
+    def decide(self, before: Committed, on: Occasion) -> Decided[None]:
         details: JsonObject = {
             "refusals": [
                 {
@@ -144,12 +146,11 @@ class NoteRefusals:
         }
         if self.others:
             details["others"] = self.others
-        return Administered("access.refused", details, (), None)
+        return administered(before, on, "access.refused", details, (), None)
 
 
-def noting_callers(callers: Callers, write: Write) -> Life:
+def noting_callers(callers: Callers, write: WriteDown) -> Life:
     async def follow() -> None:
-        structlog.contextvars.bind_contextvars(actor="callers")
         while True:
             await callers.news()
             await trio.sleep(_GATHER_S)

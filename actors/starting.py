@@ -1,4 +1,4 @@
-"""What happens once, at a start, before the actors run: keys, root, database, witness, tokens, own broker."""
+"""What happens once at a start, before the actors run: keys, root, database, witness, tokens, own broker."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from config_manager.actors.actor import ActorStates
 from config_manager.actors.caching import LastKnownGood
 from config_manager.actors.own_broker import own_broker
 from config_manager.actors.signing import sign
-from config_manager.actors.storing.writer import Storage
+from config_manager.actors.storing.opening import Opening
+from config_manager.actors.storing.reading import Reading
+from config_manager.actors.storing.writer import Writer, tools_of
 from config_manager.actors.trusting import TrustView
 from config_manager.actors.views import CommittedView
 from config_manager.config import wire
 from config_manager.config.brokers import Auto, BrokerAddress, Nothing
 from config_manager.config.catalogue import Catalogue
-from config_manager.config.documents import ROLES
+from config_manager.config.documents.root import ROLES
 from config_manager.config.errors import DatabaseUnopenable, RecoveryRefused, RootRefused
 from config_manager.config.names import Epoch
 from config_manager.config.roots import first
 from config_manager.config.sealed_file import derive_key
 from config_manager.config.settings import Settings
 from config_manager.config.world import World, rfc3339
-from config_manager.storage.decisions import changes
+from config_manager.storage.decisions.changes import empty
 from config_manager.storage.decisions.tokens import AcceptAdminToken, hash_of, make_token, tokens
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.keys.key_file import check_private, read_token
@@ -46,8 +48,8 @@ class OpenStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A data directory that is ours now, and what the actors share of it."""
+class OpenedData:
+    """What the actors share of the data directory."""
 
     keys: KeyRing
     root_files: RootFiles
@@ -55,7 +57,9 @@ class Opened:
     view: CommittedView
     boxes: SecretBoxes
     witness: Witness
-    storage: Storage
+    opening: Opening
+    writer: Writer
+    reading: Reading
     cache: LastKnownGood
 
 
@@ -65,20 +69,21 @@ async def open_data(
     catalogue: Catalogue,
     world: World,
     open_store: OpenStore | None,
-) -> Opened:
-    """Everything in the data directory, which is locked; the start is counted. open_store: see
+) -> OpenedData:
+    """Open everything in the data directory, which is locked, and count the start. open_store: see
     `running_system`. Raises StartError, OSError, DatabaseUnavailable."""
     data_dir = settings.data_dir
     keys = KeyRing.of(settings, world)
     root_files = RootFiles(data_dir, world)
     trust = open_trust(root_files, keys, world)
     seal_for_recovery(keys, world)
-    view = CommittedView(changes.empty(Epoch(0, "")))
+    view = CommittedView(empty(Epoch(0, "")))
     boxes = SecretBoxes(keys.secrets_key, world.randomness, successor=keys.secrets.read_successor())
     witness = Witness.of(keys, world)
     if witness.is_missing and open_store is None:
         demand_who_can_tell(keys, targets)
-    storage = Storage(
+    vouching = Vouching(keys.instance_key)
+    opening = Opening(
         partial(
             open_store or partial(open_as_witnessed, witness),
             keys,
@@ -86,40 +91,43 @@ async def open_data(
             world=world,
         ),
         view,
-        catalogue=catalogue,
-        secret_boxes=boxes,
-        fingerprint_key=derive_key(keys.instance_key, "idempotency-fingerprints"),
-        vouching=Vouching(keys.instance_key),
+        vouching=vouching,
         begin_above=witness.begin_above,
         world=world,
     )
+    fingerprint_key = derive_key(keys.instance_key, "idempotency-fingerprints")
+    tools = tools_of(catalogue, boxes, vouching, fingerprint_key, world)
+    writer = Writer(opening, tools, boxes, world)
     cache = LastKnownGood.of(keys, world)
-    await storage.start(witness.mark, witness.audit, cache.load)
-    await count_start(witness, storage)
-    await accept_tokens(storage, settings, keys, world)
-    return Opened(keys, root_files, trust, view, boxes, witness, storage, cache)
+    await opening.start(witness.mark, witness.audit, cache.load)
+    await count_start(witness, opening)
+    await accept_tokens(writer, view, settings, keys, world)
+    reading = Reading(opening, vouching)
+    return OpenedData(
+        keys, root_files, trust, view, boxes, witness, opening, writer, reading, cache
+    )
 
 
-async def count_start(witness: Witness, storage: Storage) -> None:
-    """Above every start that the database and instance.json know; a full disk is no reason not to serve
-    what is there."""
-    view = storage.view
+async def count_start(witness: Witness, opening: Opening) -> None:
+    """Count above every start that the database and instance.json know. A full disk does not stop the
+    start."""
+    view = opening.view
     if witness.is_missing and view.committed.audit_seq > 0:
         view.notices["witness"] = (
             "instance.json was missing: this start counts from what the database and the brokers know"
         )
-        structlog.get_logger().warning("instance.json was missing", starts=storage.starts_noted)
+        structlog.get_logger().warning("instance.json was missing", starts=opening.starts_noted)
     try:
-        witness.boot(storage.starts_noted)
+        witness.boot(opening.starts_noted)
     except OSError as error:
         why = f"instance.json can't be written ({error.strerror or error}): this start is not noted"
         view.notices["instance"] = why
         structlog.get_logger().error("start not noted", error=why)
-    await storage.note_boot(witness.boot_seq)
+    await opening.note_boot(witness.boot_seq)
 
 
 def seal_for_recovery(keys: KeyRing, world: World) -> None:
-    """Keys may have changed since the last start; a start does not fail for what is for a bad day."""
+    """Keys may have changed since the last start. The start does not fail if this does."""
     try:
         Recovery(keys, world).refresh()
     except (OSError, RecoveryRefused) as error:
@@ -127,9 +135,9 @@ def seal_for_recovery(keys: KeyRing, world: World) -> None:
 
 
 def demand_who_can_tell(keys: KeyRing, targets: Sequence[BrokerAddress | Auto | Nothing]) -> None:
-    """Demand somebody who knows how often this instance has started, if instance.json was lost. Services
-    go by that number: with a lower one they would take nothing of ours for fresh. A broker of our own
-    (`auto:`) keeps nothing while we are stopped. Changes nothing; raises DatabaseUnopenable."""
+    """If instance.json was lost, the database or a broker has to know how often this instance has started:
+    with a lower number services would take nothing of ours for fresh. A broker of our own (`auto:`) keeps
+    nothing while we are stopped. Changes nothing; raises DatabaseUnopenable."""
     if any(isinstance(target, BrokerAddress) for target in targets):
         return
     if noted_starts(keys) == 0:
@@ -141,8 +149,8 @@ def demand_who_can_tell(keys: KeyRing, targets: Sequence[BrokerAddress | Auto | 
 
 
 def noted_starts(keys: KeyRing) -> int | None:
-    """As the database has them, without a change to it; 0 if they are not ours. None if it holds nothing
-    yet, or does not open now: whoever opens it says why."""
+    """As the database has them, which is not changed; 0 if they are not ours. None if it is empty or does
+    not open now; opening it for real says why."""
     path = keys.data_dir / "config.db"
     with (
         suppress(DatabaseUnopenable, DatabaseUnavailable),
@@ -174,7 +182,7 @@ def open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World, fresh: 
 
 
 def open_trust(files: RootFiles, keys: KeyRing, world: World) -> TrustView:
-    """The root that counts; version 1 is made at the first start. Raises RootRefused."""
+    """The current root; version 1 is made at the first start. Raises RootRefused."""
     loaded = files.load()
     if loaded is None:
         publics = {role: keys.publics(role, world)[0] for role in ROLES}
@@ -196,31 +204,35 @@ def open_trust(files: RootFiles, keys: KeyRing, world: World) -> TrustView:
     return view
 
 
-async def accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, world: World) -> None:
-    """The bootstrap token if one is set; else, the first time, one made for `admin.token`."""
-    known = tokens(storage.view.committed)
+async def accept_tokens(
+    writer: Writer, view: CommittedView, settings: Settings, keys: KeyRing, world: World
+) -> None:
+    """Accept the bootstrap token if one is set; else, at the first start, make one for `admin.token`."""
+    known = tokens(view.committed)
 
     async def accept(name: str, token: str) -> None:
         token_hash = hash_of(token.encode())
         if name not in known or known[name].hash != token_hash:
             what = AcceptAdminToken(name, token_hash)
-            if not await storage.administer_at_start(what, world.randomness.uuid()):
+            if not await writer.administer_at_start(what, world.randomness.uuid()):
                 why = (
                     f"the {name} token that was given is not accepted: the database can't be written; "
                     "start again once it can"
                 )
-                storage.view.notices["token"] = why
+                view.notices["token"] = why
                 structlog.get_logger().error("token not accepted", error=why)
 
     if settings.bootstrap_token is not None:
         await accept("bootstrap", settings.bootstrap_token.get_secret_value())
     elif (given := settings.credentials_dir) is not None and (given / "admin.token").exists():
         await accept("bootstrap", read_token(given / "admin.token", world))
-    elif not known and storage.view.mode == "normal":  # else nothing is written
+    elif not known and view.mode == "normal":  # else nothing is written
         path = keys.directory / "admin.token"
-        if not world.disk.exists(path):  # else a start that died between file and database
+        if not world.disk.exists(path):  # it is there if a start died before the commit
             token = make_token(world.randomness)
-            world.disk.write_atomic(path, token.reveal().encode() + b"\n")  # for its owner alone
+            world.disk.write_atomic(
+                path, token.reveal().encode() + b"\n"
+            )  # readable by its owner alone
         check_private(path)
         await accept("admin", world.disk.read(path).decode().strip())
 
@@ -243,6 +255,6 @@ async def start_brokers(
                 own = await stack.enter_async_context(own_broker(settings.data_dir, port, world))
                 states.actors.append(own.actor)
                 addresses.append(own.address)
-            case _:  # none: publish nowhere
+            case Nothing():
                 pass
     return addresses

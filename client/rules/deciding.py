@@ -30,7 +30,8 @@ from config_manager.client.rules.todo import (
     change_between,
 )
 from config_manager.client.rules.trial import Trial, died_in_words
-from config_manager.config.documents import ConfigUpdate, Stage
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.receipt import Stage
 
 NO_ANSWER_AFTER_S = 30.0
 """If a callback takes longer, the operator is told."""

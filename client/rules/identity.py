@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from config_manager.client.rules.root_chain import Link
-from config_manager.config.documents import Root
+from config_manager.config.documents.root import Root
 from config_manager.config.names import InstanceName
 
 

@@ -13,7 +13,7 @@ from config_manager.client.model.words import leaves_of
 from config_manager.client.rules.events import Event, Source
 from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.root_chain import Link
-from config_manager.config.documents import Receipt
+from config_manager.config.documents.receipt import Receipt
 
 BAKE_S = 10.0
 """How long a service must live with a configuration before it is taken for good."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from config_manager.client.testing.fake_wire import OpenInstance
 from config_manager.config import wire
-from config_manager.config.documents import Receipt
+from config_manager.config.documents.receipt import Receipt
 
 _DECIDED = frozenset({"applied", "healthy", "refused", "deferred", "restart-required", "poisoned"})
 

@@ -9,15 +9,11 @@ from typing import Any
 from nacl.signing import SigningKey
 
 from config_manager.config import strict_json, wire
-from config_manager.config.documents import (
-    Beacon,
-    ConfigUpdate,
-    KeyRole,
-    Root,
-    RootKey,
-    Sealed,
-    Snapshot,
-)
+from config_manager.config.documents.beacon import Beacon
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.root import KeyRole, Root, RootKey
+from config_manager.config.documents.sealed import Sealed
+from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.names import ServiceName
 from config_manager.config.sealing import seal
 from config_manager.config.secret import Secret

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from config_manager.actors.mqtt.port import BrokerUnavailable
 from config_manager.client.drivers.loops import Wakeup, call_soon_here, checkpoint, event_class
 from config_manager.config import wire
-from config_manager.config.documents import Attempt
+from config_manager.config.documents.receipt import Attempt
 
 _SEALED_TOPICS = wire.SEALED_FILTER.partition("+")[0]
 

@@ -22,7 +22,7 @@ from config_manager.client.testing.deliveries import Deliveries, NobodyListens, 
 from config_manager.client.testing.fake_documents import FakeDocuments, strict
 from config_manager.client.testing.fake_wire import OpenInstance, Wire, WireMessage
 from config_manager.config import wire
-from config_manager.config.documents import Receipt
+from config_manager.config.documents.receipt import Receipt
 from config_manager.config.names import parse_instance, parse_service
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject

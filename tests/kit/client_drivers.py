@@ -26,7 +26,7 @@ from config_manager.client.drivers.background import work_done
 from config_manager.client.drivers.live_config import LiveConfig
 from config_manager.client.state.identity import trust_init
 from config_manager.config import wire
-from config_manager.config.documents import Receipt
+from config_manager.config.documents.receipt import Receipt
 from config_manager.config.world import SystemDisk, World
 from tests.kit import documents as m
 from tests.kit.client_story import Settings
