@@ -1,7 +1,7 @@
 """The store port: what any store does, for the SQLCipher one and the one in memory alike.
 
-All methods block. `history` and `audit` may be called from any thread, also beside another call. The
-others are called from one thread at a time, never two calls at once: the storing actor waits for the
+All methods block. `history`, `audit`, `secret_versions` and `count_secrets` may be called from any thread,
+also beside another call. The others are called from one thread at a time, never two calls at once: the storing actor waits for the
 disk (`commit_staged`) in a worker thread and does the rest where it likes.
 Decisions are not made here: `storage.decisions.changes` makes them, pure, and hands over finished rows.
 
@@ -151,6 +151,10 @@ class Store(Protocol):
 
     def secrets(self, service: str) -> Sequence[SealedSecret]:
         """The newest version of each of the service's secrets, sealed."""
+        ...
+
+    def secret(self, service: str, name: str, version: int) -> SealedSecret | None:
+        """One version, unless it is not kept."""
         ...
 
     def secret_versions(

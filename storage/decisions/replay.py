@@ -53,10 +53,10 @@ class Expected:
     correlation_id: str = ""
     digest: str | None = None
     deleted: bool = True
-    stored: JsonObject = field(default_factory=dict)
-    secrets: dict[str, int] = field(default_factory=dict)
-    retired: dict[str, int] = field(default_factory=dict)
-    kept_secrets: dict[str, int] = field(default_factory=dict)
+    stored: JsonObject = field(default_factory=dict[str, Any])
+    secrets: dict[str, int] = field(default_factory=dict[str, int])
+    retired: dict[str, int] = field(default_factory=dict[str, int])
+    kept_secrets: dict[str, int] = field(default_factory=dict[str, int])
     history: HistoryChain = field(default_factory=HistoryChain)
     history_before: int = 0
 

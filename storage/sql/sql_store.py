@@ -189,11 +189,19 @@ class SqlStore:
             ).fetchall()
         return [SealedSecret(*row) for row in rows]
 
+    def secret(self, service: str, name: str, version: int) -> SealedSecret | None:
+        with self._translated():
+            row = self._reader.execute(
+                f"SELECT {_SEALED} FROM secrets WHERE (service, name, version) = (?, ?, ?)",  # noqa: S608  a constant
+                (service, name, version),
+            ).fetchone()
+        return None if row is None else SealedSecret(*row)
+
     def secret_versions(
         self, service: str | None = None, name: str | None = None
     ) -> Sequence[SealedSecret]:
-        with translated(self._path):
-            rows = self._reader.execute(
+        with translated(self._path), self._page() as pages:
+            rows = pages.execute(
                 f"SELECT {_SEALED} FROM secrets"  # noqa: S608  a constant
                 " WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR name = ?2)"
                 " ORDER BY service, name, version",
@@ -214,8 +222,8 @@ class SqlStore:
         return [SealedSecret(*row) for row in rows]
 
     def count_secrets(self, key_id: str) -> tuple[int, int]:
-        with translated(self._path):
-            under, every = self._reader.execute(
+        with translated(self._path), self._page() as pages:
+            under, every = pages.execute(
                 "SELECT count(*) FILTER (WHERE key_id = ?), count(*) FROM secrets", (key_id,)
             ).fetchone()
         return under, every
