@@ -22,12 +22,17 @@ from config_manager.client.drivers.asyncio_connection import (
     connect_with_aiomqtt,
 )
 from config_manager.client.drivers.background import Worker
-from config_manager.client.drivers.brokers import parse_addresses
 from config_manager.client.drivers.callbacks import check_runs
 from config_manager.client.drivers.driver import FAREWELL_S, Apply, Driver, Listener
 from config_manager.client.drivers.live_config import LiveConfig, LiveState
-from config_manager.client.drivers.opening import OptionArguments, Options, Prepared, prepare
-from config_manager.client.rules.todo import Change
+from config_manager.client.drivers.opening import (
+    OptionArguments,
+    Options,
+    Prepared,
+    parse_addresses,
+    prepare,
+)
+from config_manager.client.rules.todo import Change, PublishReceipt
 from config_manager.client.state.log import say
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
@@ -232,11 +237,10 @@ class _Driver(Driver[M]):
                 detail=f"it was left alone after {END_WITHIN_S:g} s",
             )
 
-    async def _connect_once(self, address: BrokerAddress, client_id: str) -> bool:
-        worked = False
-        try:
-            last_will = self._instance.receipt(gone=True)
-            will = Will(last_will.topic, last_will.payload)
+    async def _converse(self, address: BrokerAddress, client_id: str, gone: PublishReceipt) -> None:
+        will = Will(gone.topic, gone.payload)
+        # it times out if the reading is ended, so that a new will says the new number
+        with suppress(TimeoutError):
             async with self._connect(address, client_id, will) as connection:
                 await self._begin(address, connection.subscribe)
                 sending = asyncio.create_task(self._send_until_lost(connection, client_id))
@@ -247,16 +251,9 @@ class _Driver(Driver[M]):
                     ):
                         self._readings[client_id] = partial(_end_now, reading)
                         async for topic, payload in messages:
-                            worked = True
-                            await self._arrived(topic, payload)
+                            await self._arrived(client_id, topic, payload)
                 finally:
-                    self._readings.pop(client_id, None)
                     await _ended([sending])
-        except TimeoutError:  # the reading was ended, so that a new will says the new number
-            pass
-        except BrokerUnavailable as error:
-            say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
-        return worked
 
     async def _send_until_lost(self, connection: AsyncioConnection, client_id: str) -> None:
         with suppress(BrokerUnavailable):  # the reader of the same connection notices, and says so

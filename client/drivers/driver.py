@@ -17,6 +17,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from config_manager.actors.mqtt.port import BrokerUnavailable
 from config_manager.client.drivers.background import Result, Worker, run_in
 from config_manager.client.drivers.callbacks import check_answer
 from config_manager.client.drivers.event_log import OnceAMinute, say_event
@@ -89,6 +90,8 @@ class Driver(ABC, Generic[M]):
         self._next_boot: int | None = None
         self._readings: dict[str, Callable[[], None]] = {}
         """client id → what ends the reading of its connection"""
+        self._heard_from = set[str]()
+        """the client ids whose connection brought a message"""
         self._receipt = prepared.instance.receipt()
         self._new_receipt = Wakeup(self._new_event)
         self._at_brokers: dict[str, PublishReceipt] = {}
@@ -128,8 +131,9 @@ class Driver(ABC, Generic[M]):
         """The block that the service runs in ends, and raises this."""
 
     @abstractmethod
-    async def _connect_once(self, address: BrokerAddress, client_id: str) -> bool:
-        """Read from this broker until the connection breaks. Whether any message came."""
+    async def _converse(self, address: BrokerAddress, client_id: str, gone: PublishReceipt) -> None:
+        """Connect, and read until the connection breaks (BrokerUnavailable) or its reading is ended.
+        gone: the broker's to say if the connection breaks without a word."""
 
     # ── decisions ──────────────────────────────────────────────────────────────────────────────
 
@@ -305,10 +309,16 @@ class Driver(ABC, Generic[M]):
     async def stay_connected(self, address: BrokerAddress, client_id: str) -> NoReturn:
         failures = 0
         while True:
-            worked = await self._connect_once(address, client_id)
+            self._heard_from.discard(client_id)
+            try:
+                await self._converse(address, client_id, self._instance.receipt(gone=True))
+            except BrokerUnavailable as error:
+                say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
+            finally:
+                self._readings.pop(client_id, None)
             await self._judged(lambda: self._instance.disconnected(self._now()))
             # a broker that drops the client at once does not work
-            failures = 0 if worked else failures + 1
+            failures = 0 if client_id in self._heard_from else failures + 1
             pause = backoff_s(failures, first_s=_BACKOFF_S, longest_s=_BACKOFF_LIMIT_S)
             await self._sleep(pause * self._world.randomness.fraction())
 
@@ -321,7 +331,8 @@ class Driver(ABC, Generic[M]):
         # made afresh: the last will that this broker may hold has a higher number
         await self._step(lambda: [self._instance.receipt()])
 
-    async def _arrived(self, topic: str, payload: bytes) -> None:
+    async def _arrived(self, client_id: str, topic: str, payload: bytes) -> None:
+        self._heard_from.add(client_id)
         clock = self._world.clock
         await self._judged(lambda: self._instance.receive(topic, payload, clock.now(), self._now()))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 
@@ -40,21 +41,49 @@ def runs_trio() -> bool:
     return sniffio.current_async_library() == "trio"
 
 
-def waker() -> tuple[Callable[[], None], Callable[[], Awaitable[object]]]:
-    """What ends a waiting, from any thread, and that waiting, in the caller's event loop."""
-    event: LoopEvent
+def event_class() -> Callable[[], LoopEvent]:
+    """That of the caller's event loop."""
+    if runs_trio():
+        import trio
+
+        return trio.Event
+    import asyncio
+
+    return asyncio.Event
+
+
+def call_soon_here() -> Callable[[Callable[[], object]], None]:
+    """What calls a function in the caller's event loop, from any thread; once that has ended it does nothing."""
     call_soon: Callable[[Callable[[], object]], object]
     if runs_trio():
         import trio
 
-        event, call_soon = trio.Event(), trio.lowlevel.current_trio_token().run_sync_soon
+        call_soon = trio.lowlevel.current_trio_token().run_sync_soon
     else:
         import asyncio
 
-        event, call_soon = asyncio.Event(), asyncio.get_running_loop().call_soon_threadsafe
+        call_soon = asyncio.get_running_loop().call_soon_threadsafe
 
-    def wake() -> None:
-        with suppress(RuntimeError):  # the loop has ended: nobody waits
-            call_soon(event.set)
+    def call(function: Callable[[], object]) -> None:
+        with suppress(RuntimeError):
+            call_soon(function)
 
-    return wake, event.wait
+    return call
+
+
+async def checkpoint() -> None:
+    """Let the other tasks go on."""
+    if runs_trio():
+        import trio
+
+        await trio.lowlevel.checkpoint()
+    else:
+        import asyncio
+
+        await asyncio.sleep(0)
+
+
+def waker() -> tuple[Callable[[], None], Callable[[], Awaitable[object]]]:
+    """What ends a waiting, from any thread, and that waiting, in the caller's event loop."""
+    event, call_soon = event_class()(), call_soon_here()
+    return partial(call_soon, event.set), event.wait

@@ -47,6 +47,7 @@ from config_manager.client.state.identity import (
 )
 from config_manager.client.state.log import say
 from config_manager.client.state.places import default_state_dir, expanded
+from config_manager.config.brokers import Auto, BrokerAddress, parse_mqtt_urls
 from config_manager.config.errors import NothingDelivered, SettingsInvalid
 from config_manager.config.names import InstanceName, ServiceName, parse_instance, parse_service
 from config_manager.config.world import World
@@ -334,6 +335,17 @@ def _load(cache: Cache) -> tuple[Kept | None, str | None]:
         return error.marks, str(error)
     except OSError as error:  # a sick disk costs the service what was kept, not its start
         return None, str(error)
+
+
+def parse_addresses(mqtt_url: str) -> list[BrokerAddress]:
+    """The brokers that a client is told of; none for `none:`. Raises SettingsInvalid, also for `auto:`, which
+    is the server's."""
+    places = parse_mqtt_urls(mqtt_url)
+    if any(isinstance(place, Auto) for place in places):
+        raise SettingsInvalid(
+            "auto: is for the server; give its mqtt_url, such as mqtt://localhost"
+        )
+    return [place for place in places if isinstance(place, BrokerAddress)]
 
 
 def _marked_restart_required(model: type[BaseModel]) -> frozenset[str]:

@@ -7,14 +7,11 @@ broker reads. One task judges, keeps and swaps, so that everything has one order
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import (
-    TYPE_CHECKING,
-    TypeAlias,
     TypeVar,
     Unpack,
     cast,
@@ -23,25 +20,28 @@ from typing import (
 import trio
 from pydantic import BaseModel
 
+from config_manager.actors.mqtt.port import Message, Transport, broken_as_itself
 from config_manager.client.drivers.background import Worker
 from config_manager.client.drivers.callbacks import check_runs
 from config_manager.client.drivers.driver import FAREWELL_S, Apply, Driver, Listener
 from config_manager.client.drivers.follower import Anything, Delivered, Follower
 from config_manager.client.drivers.live_config import LiveConfig, LiveState
-from config_manager.client.drivers.opening import OptionArguments, Options, Prepared, prepare
+from config_manager.client.drivers.opening import (
+    OptionArguments,
+    Options,
+    Prepared,
+    parse_addresses,
+    prepare,
+)
 from config_manager.client.model.words import leaves_of
-from config_manager.client.rules.todo import Change
-from config_manager.client.state.log import say
+from config_manager.client.rules.todo import Change, PublishReceipt
+from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.world import World
 
-if TYPE_CHECKING:  # at run time they would bring a broker client into every importing service
-    from config_manager.actors.mqtt.port import Message, Transport
-    from config_manager.config.brokers import BrokerAddress
-
 M = TypeVar("M", bound=BaseModel)
 
-_Messages: TypeAlias = "AsyncGenerator[Message, None]"
+_Messages = AsyncGenerator[Message, None]
 
 _ENDS = (KeyboardInterrupt, SystemExit, trio.Cancelled)
 
@@ -117,8 +117,6 @@ async def _driving(
     transport: Transport | None,
     world: World,
 ) -> AsyncGenerator[_Driver[M]]:
-    from config_manager.client.drivers.brokers import parse_addresses
-
     raised: Exception | None = None
     with _one_failure_as_itself(), prepared.disk_thread() as disk:
         addresses = parse_addresses(prepared.mqtt_url)
@@ -237,32 +235,21 @@ class _Driver(Driver[M]):
     def stop(self) -> None:
         self._scope.cancel()
 
-    async def _connect_once(self, address: BrokerAddress, client_id: str) -> bool:
-        from config_manager.actors.mqtt.port import BrokerUnavailable, Message, broken_as_itself
-
+    async def _converse(self, address: BrokerAddress, client_id: str, gone: PublishReceipt) -> None:
         assert self._transport is not None
-        connect, worked = self._transport.connect, False
-        try:
-            last_will = self._instance.receipt(gone=True)
-            will = Message(last_will.topic, last_will.payload, retained=True)
-            with broken_as_itself():
-                async with (
-                    connect(address, client_id=client_id, will=will) as connection,
-                    trio.open_nursery() as nursery,
-                ):
-                    self._readings[client_id] = nursery.cancel_scope.cancel
-                    await self._begin(address, connection.subscribe)
-                    publish = partial(connection.publish, qos=1, retain=True)
-                    nursery.start_soon(self._send_receipts, publish, client_id)
-                    async with aclosing(cast("_Messages", connection.messages())) as messages:
-                        async for message in messages:
-                            worked = True
-                            await self._arrived(message.topic, message.payload)
-        except BrokerUnavailable as error:
-            say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
-        finally:
-            self._readings.pop(client_id, None)
-        return worked
+        will = Message(gone.topic, gone.payload, retained=True)
+        with broken_as_itself():
+            async with (
+                self._transport.connect(address, client_id=client_id, will=will) as connection,
+                trio.open_nursery() as nursery,
+            ):
+                self._readings[client_id] = nursery.cancel_scope.cancel
+                await self._begin(address, connection.subscribe)
+                publish = partial(connection.publish, qos=1, retain=True)
+                nursery.start_soon(self._send_receipts, publish, client_id)
+                async with aclosing(cast("_Messages", connection.messages())) as messages:
+                    async for message in messages:
+                        await self._arrived(client_id, message.topic, message.payload)
 
 
 def _default_transport() -> Transport:

@@ -6,15 +6,16 @@ may be pushed to from any thread.
 
 from __future__ import annotations
 
-import asyncio
-import math
 import threading
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+from config_manager.actors.mqtt.port import BrokerUnavailable
+from config_manager.client.drivers.loops import Wakeup, call_soon_here, checkpoint, event_class
 from config_manager.config import wire
 from config_manager.config.documents import Attempt
 
@@ -26,7 +27,6 @@ class WireMessage(NamedTuple):
 
     topic: str
     payload: bytes
-    retained: bool = True
 
 
 class Wire:
@@ -57,13 +57,13 @@ class Wire:
         self.is_reachable = False
         with self._lock:
             for line in self._lines:
-                line.cut()
+                line.push(None)
 
     @contextmanager
-    def attached(self, line: L, error: type[Exception]) -> Generator[L]:
-        """A connection, while it lasts. Raises this error while the wire is cut."""
+    def attached(self, line: Line) -> Generator[Line]:
+        """A connection, while it lasts. Raises BrokerUnavailable while the wire is cut."""
         if not self.is_reachable:
-            raise error("the fake publisher is disconnected")
+            raise BrokerUnavailable("the fake publisher is disconnected")
         with self._lock:
             self._lines.append(line)
             self._send_retained(line, "")
@@ -107,124 +107,47 @@ class OpenInstance:
         return f"revision {self.attempt.revision}: {self.attempt.stage}"
 
     @asynccontextmanager
-    async def connect(self, *_: object) -> AsyncGenerator[AsyncioLine]:
-        """In the place of the asyncio driver's `connect`."""
-        from config_manager.actors.mqtt.port import BrokerUnavailable
-
-        with self.wire.attached(AsyncioLine(self), BrokerUnavailable) as line:
-            yield line
-
-
-class TrioTransport:
-    """In the place of the Trio driver's `transport`."""
-
-    def __init__(self, opened: OpenInstance) -> None:
-        self._opened = opened
-
-    @asynccontextmanager
     async def connect(self, *_: object, **__: object) -> AsyncGenerator[Any]:
-        from config_manager.actors.mqtt.port import BrokerUnavailable
-
-        with self._opened.wire.attached(TrioLine(self._opened), BrokerUnavailable) as line:
+        """In the place of a broker's connection, for either driver. Raises BrokerUnavailable."""
+        with self.wire.attached(Line(self)) as line:
             yield line
 
 
 class Line:
-    """One instance's connection to the publisher. push may be called from any thread."""
+    """One instance's connection to the publisher, as either driver takes it. push may be called from any
+    thread."""
 
     def __init__(self, opened: OpenInstance) -> None:
         self.filters: tuple[str, ...] = ()
         self._opened = opened
-        self._wire = opened.wire
+        self._call_soon = call_soon_here()
+        self._unread: deque[WireMessage | None] = deque()
+        self._news = Wakeup(event_class())
 
     def takes(self, topic: str) -> bool:
         """Whatever comes, as from a hostile broker, but for what is sealed to another."""
         return not topic.startswith(_SEALED_TOPICS) or topic in self.filters
 
-    def push(self, message: WireMessage) -> None:
-        raise NotImplementedError
-
-    def cut(self) -> None:
-        raise NotImplementedError
-
-
-L = TypeVar("L", bound=Line)
-
-
-class AsyncioLine(Line):
-    def __init__(self, opened: OpenInstance) -> None:
-        super().__init__(opened)
-        self._loop = asyncio.get_running_loop()
-        self._inbox: asyncio.Queue[WireMessage | None] = asyncio.Queue()
-
     def push(self, message: WireMessage | None) -> None:
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._inbox.put_nowait, message)
+        """None: the connection is cut."""
+        self._call_soon(partial(self._take, message))
 
-    def cut(self) -> None:
-        self.push(None)
-
-    async def subscribe(self, *filters: str) -> None:
-        self._wire.subscribed(self, filters)
-        await asyncio.sleep(0)
-
-    async def publish(self, topic: str, payload: bytes) -> None:  # noqa: ARG002
-        await asyncio.sleep(0)
-        self._wire.take_receipt(self._opened, payload)
-
-    async def messages(self) -> AsyncIterator[tuple[str, bytes]]:
-        from config_manager.actors.mqtt.port import BrokerUnavailable
-
-        while (message := await self._inbox.get()) is not None:
-            yield message.topic, message.payload
-        raise BrokerUnavailable("the fake publisher disconnected")
-
-
-class TrioLine(Line):
-    def __init__(self, opened: OpenInstance) -> None:
-        import trio
-
-        super().__init__(opened)
-        self._token = trio.lowlevel.current_trio_token()
-        self._thread = threading.get_ident()
-        self._inbox, self._messages = trio.open_memory_channel[WireMessage](math.inf)
-
-    def push(self, message: WireMessage) -> None:
-        self._do(partial(self._send, message))
-
-    def cut(self) -> None:
-        self._do(self._inbox.close)
-
-    def _send(self, message: WireMessage) -> None:
-        import trio
-
-        with suppress(trio.ClosedResourceError, trio.BrokenResourceError):  # it was cut
-            self._inbox.send_nowait(message)
-
-    def _do(self, step: Callable[[], None]) -> None:
-        import trio
-
-        if threading.get_ident() == self._thread:
-            step()
-            return
-        with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(step)
+    def _take(self, message: WireMessage | None) -> None:
+        self._unread.append(message)
+        self._news.wake()
 
     async def subscribe(self, *filters: str, **_: object) -> None:
-        import trio
-
-        self._wire.subscribed(self, filters)
-        await trio.lowlevel.checkpoint()
+        self._opened.wire.subscribed(self, filters)
+        await checkpoint()
 
     async def publish(self, topic: str, payload: bytes, **_: object) -> None:  # noqa: ARG002
-        import trio
-
-        await trio.lowlevel.checkpoint()
-        self._wire.take_receipt(self._opened, payload)
+        await checkpoint()
+        self._opened.wire.take_receipt(self._opened, payload)
 
     async def messages(self) -> AsyncIterator[WireMessage]:
-        from config_manager.actors.mqtt.port import BrokerUnavailable
-
-        async for message in self._messages:
+        while True:
+            while not self._unread:
+                await self._news.wait()
+            if (message := self._unread.popleft()) is None:
+                raise BrokerUnavailable("the fake publisher disconnected")
             yield message
-        raise BrokerUnavailable("the fake publisher disconnected")

@@ -20,7 +20,7 @@ from config_manager.client.state.identity import load_identity, note_enrolled, t
 from config_manager.client.state.places import expanded
 from config_manager.client.testing.deliveries import Deliveries, NobodyListens, Outcome
 from config_manager.client.testing.fake_documents import FakeDocuments, strict
-from config_manager.client.testing.fake_wire import OpenInstance, TrioTransport, Wire, WireMessage
+from config_manager.client.testing.fake_wire import OpenInstance, Wire, WireMessage
 from config_manager.config import wire
 from config_manager.config.documents import Receipt
 from config_manager.config.names import parse_instance, parse_service
@@ -115,9 +115,8 @@ class FakePublisher:
         ):
             context: AbstractAsyncContextManager[LiveConfig[M]]
             if runs_trio():
-                transport = TrioTransport(opened)
                 context = trio_driver.open_config(
-                    model, apply=apply, transport=transport, world=self._world, **options
+                    model, apply=apply, transport=opened, world=self._world, **options
                 )
             else:
                 context = asyncio_driver.open_config(
@@ -198,7 +197,7 @@ class FakePublisher:
         beacon = self._documents.beacon().to_object()
         frame = {"type": "health.keepalive", "data": {"beacon": beacon}}
         payload = json.dumps(frame).encode()
-        self._wire.push(WireMessage(wire.KEEPALIVE_TOPIC, payload, retained=False))
+        self._wire.push(WireMessage(wire.KEEPALIVE_TOPIC, payload))
 
     @property
     def root(self) -> bytes:
