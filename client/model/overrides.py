@@ -48,15 +48,16 @@ def read_overrides(
 ) -> dict[str, Override]:
     """By key; the environment wins. Raises SettingsInvalid, naming the variable, if a text does not fit
     its key."""
-    said: dict[str, tuple[Place, str]] = {
-        name.upper(): (".env", text) for name, text in env_file.items() if text is not None
+    said: dict[str, tuple[Place, str | None]] = {
+        name.upper(): (".env", text) for name, text in env_file.items()
     }
     said |= {name.upper(): ("environment", text) for name, text in environment.items()}
     found: dict[str, _Read] = {}
     for key, info in model.model_fields.items():
         name = (prefix + key).upper()
-        if name in said:
-            found[key] = _read(name, *said[name], info)
+        place, text = said.get(name, ("environment", None))
+        if text is not None:
+            found[key] = _read(place, name, text, info)
     if found:
         _settle(found, model)
     return {key: Override(one.place, one.name, one.value) for key, one in found.items()}
@@ -136,7 +137,7 @@ class _Read:
         return said.words if is_json else said.with_hint
 
 
-def _read(name: str, place: Place, text: str, info: FieldInfo) -> _Read:
+def _read(place: Place, name: str, text: str, info: FieldInfo) -> _Read:
     if attempt(text.encode, None) is None:
         raise SettingsInvalid(f"{name}: not UTF-8")
     adapter = attempt(lambda: _adapter(info), None)  # a reference that nobody resolved, say

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Generic
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from config_manager.client.model.guarded import attempt
 from config_manager.client.model.spelling import delivered_names, taken_under
@@ -45,32 +46,22 @@ class Validator(Generic[M]):
         self._judges_defaults = bool(model.model_config.get("validate_default")) or any(
             info.validate_default for info in model.model_fields.values()
         )
-        self._factories = {
-            key
-            for key, info in model.model_fields.items()
-            # one that takes the other values follows them
-            if info.default_factory is not None and not info.default_factory_takes_validated_data
-        }
-        self.following = frozenset(
-            key
-            for key, info in model.model_fields.items()
-            if info.default_factory_takes_validated_data
+        self.following = _keys_with(
+            model, lambda info: bool(info.default_factory_takes_validated_data)
         )
         """keys whose factory takes the other values"""
-        self._within = {
-            key
-            for key, info in model.model_fields.items()
-            if any(
-                part.default_factory is not None
-                for within in models_within(info.annotation)
-                for part in within.model_fields.values()
-            )
-        }
+        self._factories = _keys_with(model, _has_factory) - self.following
+        self._within = _keys_with(
+            model,
+            lambda info: any(
+                _keys_with(one, _has_factory) for one in models_within(info.annotation)
+            ),
+        )
         self._made: JsonObject = {}
         self._looked_at = set[str]()
 
     @property
-    def made_anew(self) -> set[str]:
+    def made_anew(self) -> frozenset[str]:
         """Keys whose value may differ each time though the same was given: a factory within it makes a part, or
         what it makes can't be remembered."""
         return self._within | (self._looked_at - self._made.keys())
@@ -129,7 +120,7 @@ class Validator(Generic[M]):
         validate(self_instance=empty, by_name=self._by_name)
         return empty
 
-    def _made_anew(self, keys: set[str], given: JsonObject, values: M) -> JsonObject:
+    def _made_anew(self, keys: frozenset[str], given: JsonObject, values: M) -> JsonObject:
         """What factories made that they would not make again, as JSON that reads back as the same."""
         again = self.read(given)
         spelled: JsonObject = {}
@@ -146,6 +137,14 @@ class Validator(Generic[M]):
             for key, value in spelled.items()
             if attempt(partial(_same, values, read_back, key), False)
         }
+
+
+def _keys_with(model: type[BaseModel], is_meant: Callable[[FieldInfo], bool]) -> frozenset[str]:
+    return frozenset(key for key, info in model.model_fields.items() if is_meant(info))
+
+
+def _has_factory(info: FieldInfo) -> bool:
+    return info.default_factory is not None
 
 
 def complete(model: object, *, frames_up: int) -> None:
