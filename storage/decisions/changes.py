@@ -14,7 +14,7 @@ from typing import Generic, TypeVar, cast
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS, chain
 from config_manager.config.catalogue import Catalogue
-from config_manager.config.documents import ConfigUpdate
+from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.errors import TooLarge
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
@@ -35,9 +35,6 @@ from config_manager.storage.state import (
 )
 
 A_co = TypeVar("A_co", covariant=True)
-
-MASK = "********"
-"""What stands in answers where a secret is, and what a caller sends back to leave it alone."""
 
 
 @dataclass(frozen=True, slots=True)
