@@ -17,7 +17,7 @@ from config_manager.api.rest.parameters import Query, number
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.config import wire
 from config_manager.config.audit import Kind
-from config_manager.config.documents import AuditExport
+from config_manager.config.documents.audit_export import AuditExport
 from config_manager.config.world import rfc3339
 from config_manager.storage.state import AuditEntry
 

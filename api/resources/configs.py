@@ -39,8 +39,8 @@ from config_manager.api.rest.writing import (
 )
 from config_manager.config.errors import FieldError, InvalidName, NotFound, RevisionConflict
 from config_manager.config.names import ServiceName, parse_service, pointer
+from config_manager.config.secret import MASK
 from config_manager.config.strict_json import JsonObject
-from config_manager.storage.decisions.changes import MASK
 from config_manager.storage.decisions.intents import Delete, NewEpoch, Patch, Put
 from config_manager.storage.state import Committed, ServiceState
 

@@ -10,9 +10,10 @@ from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_r
 from config_manager.api.rest.writing import KeyChangeAnswer
 from config_manager.config.errors import NotFound
 from config_manager.config.names import is_key
+from config_manager.config.secret import MASK
 from config_manager.config.world import parse_rfc3339, rfc3339
 from config_manager.storage import state
-from config_manager.storage.decisions.changes import MASK, secret_keys_of
+from config_manager.storage.decisions.changes import secret_keys_of
 from config_manager.storage.state import HistoryEntry, HistoryQuery
 
 _PAGE = 50

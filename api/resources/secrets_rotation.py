@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from config_manager.actors.messages import RotateSecretsKey
-from config_manager.actors.secrets_rotating import RotationReport, State
+from config_manager.actors.secrets_rotating import RotationReport, RotationState
 from config_manager.api.rest.models import Answer, Time, about
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
@@ -13,7 +13,7 @@ from config_manager.api.rest.writing import ADMINISTRATION, terms_of
 
 
 class KeyRotation(Answer):
-    state: State
+    state: RotationState
     done: Annotated[int, about("versions under the new key")]
     total: Annotated[int, about("all versions")]
     unreadable: Annotated[int, about("versions that no key here opens")]

@@ -15,7 +15,7 @@ from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import INSTANCE, SERVICE, service_in_query
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import ADMINISTRATION, administer
-from config_manager.config.documents import Running
+from config_manager.config.documents.receipt import Running
 from config_manager.config.world import rfc3339
 from config_manager.storage.state import Committed
 
@@ -108,7 +108,7 @@ async def forget_instance(request: ApiRequest, api: Api) -> ApiResponse:
     return json_response(answer)
 
 
-def _instance(status: statuses.Status, committed: Committed) -> InstanceAnswer:
+def _instance(status: statuses.InstanceStatus, committed: Committed) -> InstanceAnswer:
     receipt = status.receipt
     wanted = committed.live(receipt.service)
     running = receipt.running

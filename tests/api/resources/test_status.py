@@ -19,7 +19,7 @@ from config_manager.api.rest.request import Api, ApiRequest
 from config_manager.api.server.pipeline import answer
 from config_manager.api.server.routes import ROUTES
 from config_manager.config import wire
-from config_manager.config.documents import Attempt, Receipt, Running
+from config_manager.config.documents.receipt import Attempt, Receipt, Running
 from config_manager.config.names import Epoch
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
