@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
@@ -30,6 +30,7 @@ from config_manager.config import wire
 from config_manager.config.durations import parse_duration
 from config_manager.config.errors import MalformedRequest, NotFound
 from config_manager.config.roots import Needs
+from config_manager.config.trust import RoleName
 
 _MAX_DIGITS = 9
 _PUBLIC_BYTES = 32
@@ -77,7 +78,7 @@ class RotateRequest(Body):
 
     REFUSED: ClassVar[str] = "the root was not changed"
 
-    role: Literal["root", "config", "beacon"]
+    role: RoleName
     overlap: Annotated[
         float,
         Reader(
