@@ -24,10 +24,10 @@ from config_manager.storage.state import (
     SealedSecret,
     up_to_bytes,
 )
-from config_manager.storage.store import DatabaseUnavailable, Kept, KeptEntry
+from config_manager.storage.store import DatabaseUnavailable, Finish, Kept, KeptEntry, Store
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """The `Store` port without a disk. `fail_next` makes the next call fail, for drills."""
 
     def __init__(self, epoch: Epoch, vouching: Vouching | None = None) -> None:
@@ -35,7 +35,6 @@ class MemoryStore:
         self.vouching = vouching or Vouching(bytes(32))
         self._boot_seq = 0
         self._committed = deciding.empty(epoch)
-        self._staged: tuple[Commit, ...] = ()
         self._history: list[HistoryRow] = []
         self._audit: list[AuditEntry] = []
         self._secrets: dict[tuple[str, str, int], SealedSecret] = {}
@@ -43,35 +42,28 @@ class MemoryStore:
         self._confirmed: dict[str, int] = {}
         self.fail_next: DatabaseUnavailable | None = None
 
-    def commit(self, changes: Sequence[Commit]) -> None:
-        self.stage(changes)
-        self.commit_staged()
-
-    def stage(self, changes: Sequence[Commit], *, wait: bool = True) -> None:  # noqa: ARG002  nobody else has it
+    def begin(self, changes: Sequence[Commit]) -> Finish:
         self._maybe_fail()
         before, ours = changes[0].before, self._committed
         if (before.revision, before.audit_head) != (ours.revision, ours.audit_head):
             raise RuntimeError(
                 f"the store is not at revision {before.revision}: somebody else wrote to it"
             )
-        self._staged = tuple(changes)
+        return lambda: self._keep(changes)
 
-    def commit_staged(self) -> None:
-        staged, self._staged = self._staged, ()
-        self._maybe_fail()
-        for change in staged:
+    def _keep(self, changes: Sequence[Commit]) -> None:
+        for change in changes:
             self._history += change.history
             if change.audit is not None:
                 self._audit.append(change.audit)
             if change.forgotten is not None:
-                gone = [place for place in self._secrets if place[:2] == change.forgotten]
-                for place in gone:
+                for place in [place for place in self._secrets if place[:2] == change.forgotten]:
                     del self._secrets[place]
             if change.secret is not None:
                 self._secrets[_place(change.secret)] = change.secret
             if change.idempotency is not None:
                 self._idempotency[change.idempotency.key] = change.idempotency
-        self._committed = staged[-1].after
+        self._committed = changes[-1].after
 
     def history(self, query: HistoryQuery) -> HistoryPage:
         self._maybe_fail()

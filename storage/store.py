@@ -1,16 +1,15 @@
-"""The store port: what any store does, for the SQLCipher one and the one in memory alike.
+"""The store port: what any store does, the one in SQLCipher and the one in memory alike.
 
-All methods block. `history` and `audit` may be called from any thread, also beside another call. The
-others are called from one thread at a time, never two calls at once: the storing actor waits for the
-disk (`commit_staged`) in a worker thread and does the rest where it likes.
-Decisions are not made here: `storage.decisions.changes` makes them, pure, and hands over finished rows.
+All methods block, except `begin`, which is quick. `history`, `audit` and `snapshot` may be called from any
+thread, beside another call. The others are called one at a time, from whichever thread.
+A store decides nothing: the pure functions of `storage.decisions` do, and hand over finished rows.
 
-tests/storage/test_store_contract.py holds both implementations to the same words.
+tests/storage/test_store_contract.py holds both stores to the same words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -28,22 +27,21 @@ from config_manager.storage.state import (
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
 """How long an Idempotency-Key stands for its answer: asked by who reads, deleted after by a store."""
 
+Finish = Callable[[], None]
+"""Blocks until what was begun is durable. Raises DiskFull or DatabaseUnavailable: then nothing of it is
+kept; or CommitUnsure."""
+
 
 class DatabaseUnavailable(Exception):
-    """The database opened once but can't be read or written now; nothing of the call was kept,
-    except that a failing COMMIT may have become durable: `load` again before judging."""
+    """The database opened once but can't be read or written now; nothing of the call was kept."""
 
 
 class CommitUnsure(DatabaseUnavailable):
-    """A COMMIT failed after everything was staged: it may have become durable all the same."""
+    """The commit failed at its last step and may be durable all the same: read again before judging."""
 
 
 class DiskFull(DatabaseUnavailable):
-    """No space left; the transaction was rolled back and the database is as it was."""
-
-
-class DatabaseBusy(DatabaseUnavailable):
-    """Another process holds the write lock; nothing was staged, and waiting may help."""
+    """No space left; the database is as it was before the call."""
 
 
 class KeptEntry(NamedTuple):
@@ -122,23 +120,18 @@ class StoreSnapshot(Protocol):
 
 
 class Store(Protocol):
-    def commit(self, changes: Sequence[Commit]) -> None:
-        """`stage` and `commit_staged`: all of `changes`, in order, durable, or none."""
-        ...
+    def begin(self, changes: Sequence[Commit]) -> Finish:
+        """Take up all of `changes`, in order, to be kept together or not at all; quick enough for an event
+        loop. Nobody sees them before the end of `Finish`, which has to be called next, in any thread.
 
-    def stage(self, changes: Sequence[Commit], *, wait: bool = True) -> None:
-        """Write all of `changes`, in order, into one open transaction; nobody sees them yet.
-
-        wait: up to 5 s for a write lock that another process holds; else DatabaseBusy at once.
-        Raises DiskFull or DatabaseUnavailable, and RuntimeError where the stored revision is not
-        the first change's `before`: somebody else wrote, which the data directory's lock forbids.
-        What raises has rolled back. Must be followed by `commit_staged`.
+        Raises as `Finish`, and RuntimeError (both do) if the store is not at the first change's `before`:
+        another process wrote to it, which the data directory's lock forbids.
         """
         ...
 
-    def commit_staged(self) -> None:
-        """Make what was staged durable. Raises DiskFull or DatabaseUnavailable: rolled back."""
-        ...
+    def commit(self, changes: Sequence[Commit]) -> None:
+        """`begin` and finish. Blocks; raises as they do."""
+        self.begin(changes)()
 
     def history(self, query: HistoryQuery) -> HistoryPage:
         """A page of a service's history, newest first; empty for an unknown service. At least one

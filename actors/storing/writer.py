@@ -89,7 +89,6 @@ from config_manager.storage.state import Commit, Committed, IdempotencyRecord, S
 from config_manager.storage.store import (
     IDEMPOTENCY_KEPT_S,
     CommitUnsure,
-    DatabaseBusy,
     DatabaseUnavailable,
     DiskFull,
     Store,
@@ -112,8 +111,6 @@ _REOPEN_INTERVAL_S = 1.0
 _REFUSALS = 5
 """Doublings of that, up to half a minute, while the database is refused."""
 _PROGRESS_S = 5.0
-_STAGED_IN_PLACE = 64
-"""Services in a batch that is staged without leaving the event loop: 60 µs each."""
 
 _log = structlog.get_logger()
 
@@ -806,7 +803,8 @@ class Storage:
         try:
             if self._store is None:  # a read in this very batch found it gone
                 raise DatabaseUnavailable("the database became unavailable")
-            await _commit(self._store, [change for _, change, _ in accepted])
+            finish = self._store.begin([change for _, change, _ in accepted])
+            await trio.to_thread.run_sync(finish)
         except DiskFull as error:
             _log.error("disk full", actor="storing", writes=len(accepted), error=str(error))
             self._note_full()
@@ -913,33 +911,6 @@ def _reseal(
         store.reseal(done)
     last = page[-1]
     return Resealed(len(done), len(page) - len(done), (last.service, last.name, last.version))
-
-
-async def _commit(store: Store, changes: Sequence[Commit]) -> None:
-    """The disk is waited for in a thread; a few rows are staged right here.
-
-    In the thread each of their statements would give up the interpreter and queue for it again:
-    at 16 connections that cost two thirds of the PUTs per second (bench/). A lock that somebody
-    else holds (a backup, an operator's shell) is waited for in the thread too.
-    """
-    if not _staged_in_place(store, changes):
-        await trio.to_thread.run_sync(store.stage, changes)
-    try:
-        await trio.to_thread.run_sync(store.commit_staged)
-    except DiskFull:
-        raise
-    except DatabaseUnavailable as error:
-        raise CommitUnsure(str(error)) from error
-
-
-def _staged_in_place(store: Store, changes: Sequence[Commit]) -> bool:
-    if sum(len(change.services) for change in changes) > _STAGED_IN_PLACE:
-        return False
-    try:
-        store.stage(changes, wait=False)
-    except DatabaseBusy:
-        return False
-    return True
 
 
 def _answer(request: Write[Any], decision: Decision, context: Context) -> Written | EpochWritten:

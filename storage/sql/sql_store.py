@@ -47,14 +47,19 @@ from config_manager.storage.state import (
 )
 from config_manager.storage.store import (
     IDEMPOTENCY_KEPT_S,
-    DatabaseBusy,
+    CommitUnsure,
     DatabaseUnavailable,
+    DiskFull,
+    Finish,
     Kept,
     KeptEntry,
     Odd,
+    Store,
 )
 
 _CANT_OPEN = "SQLITE_CANTOPEN"
+_STAGED_AT_ONCE = 64
+"""Services in changes that are staged without leaving the event loop: 60 µs each."""
 _ENTRY = (
     "h.revision, h.version, h.epoch_id, h.epoch_seq, h.at, h.by, h.action, h.reason,"
     " h.correlation_id, h.changes"
@@ -64,7 +69,11 @@ _OF_A_SERVICE = ("configurations", "outbox")
 _SEALED = "service, name, version, key_id, nonce, ciphertext, updated_at"
 
 
-class SqlStore:
+class _Busy(DatabaseUnavailable):
+    """Another process holds the write lock. Nothing was staged; waiting may help."""
+
+
+class SqlStore(Store):
     """The `Store` port on a SQLCipher file."""
 
     def __init__(
@@ -282,11 +291,22 @@ class SqlStore:
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
-    def commit(self, changes: Sequence[Commit]) -> None:
-        self.stage(changes)
-        self.commit_staged()
+    def begin(self, changes: Sequence[Commit]) -> Finish:
+        """A few rows are staged at once, so that only the disk is waited for in a thread. There each of
+        their statements would give up the interpreter and queue for it again: at 16 connections that cost
+        two thirds of the PUTs per second (bench/)."""
+        if sum(len(change.services) for change in changes) <= _STAGED_AT_ONCE:
+            with suppress(_Busy):
+                self._stage(changes, wait=False)
+                return self._commit_staged
+        return lambda: self._stage_and_commit(changes)
 
-    def stage(self, changes: Sequence[Commit], *, wait: bool = True) -> None:
+    def _stage_and_commit(self, changes: Sequence[Commit]) -> None:
+        self._stage(changes, wait=True)
+        self._commit_staged()
+
+    def _stage(self, changes: Sequence[Commit], *, wait: bool) -> None:
+        """Everything into one open transaction. Raises _Busy if it is not to wait and would have to."""
         self._file.check()
         with self._translated(), self._undone_on_failure():
             self._begin(wait=wait)
@@ -294,10 +314,15 @@ class SqlStore:
             for change in changes:
                 self._insert(change)
 
-    def commit_staged(self) -> None:
-        with self._translated(), self._undone_on_failure() as writer:
-            writer.execute("COMMIT")
-        self._file.note()
+    def _commit_staged(self) -> None:
+        try:
+            with self._translated(), self._undone_on_failure() as writer:
+                writer.execute("COMMIT")
+            self._file.note()
+        except DiskFull:
+            raise
+        except DatabaseUnavailable as error:
+            raise CommitUnsure(str(error)) from error
 
     def _begin(self, *, wait: bool = True) -> None:
         """In WAL mode it is only here that a transaction waits for another process, so the writer
@@ -309,7 +334,7 @@ class SqlStore:
             self._writer.execute("BEGIN IMMEDIATE")
         except database.Error as error:
             if database.is_busy(error):
-                raise DatabaseBusy(str(error)) from error
+                raise _Busy(str(error)) from error
             raise
         finally:
             if wait:

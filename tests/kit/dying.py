@@ -135,7 +135,7 @@ WORKS = {
             secrets_rotating,
             secret_rotation,
             key_file,
-            functions=("reseal", "_reseal", "_overwritten", "stage", "commit_staged"),
+            functions=("reseal", "_reseal", "_overwritten", "_stage", "_commit_staged"),
         ),
     ),
     "accept": Work(
@@ -143,7 +143,7 @@ WORKS = {
         _in(
             functions=(
                 "_keep",
-                *("repair", "stage", "_insert", "commit_staged", "note_boot"),
+                *("repair", "_stage", "_insert", "_commit_staged", "note_boot"),
                 *("begin_anew", "_save", "save", "close", "_close"),
             )
         ),

@@ -292,17 +292,17 @@ def test_a_batch_is_committed_whole_and_in_order(hand: Hand) -> None:
     assert [e.revision for e in hand.store.history(HistoryQuery("a")).entries] == [4, 2, 1]
 
 
-def test_nobody_sees_what_is_staged_until_it_is_committed(hand: Hand) -> None:
+def test_nobody_sees_what_is_begun_until_it_is_finished(hand: Hand) -> None:
     store = hand.store
     before = m.committed_in(store)
     decision = hand.decide(before, SetSecret(service="door", name="pin", value=Secret("1")))
     change = replace(decision.change, idempotency=m.record("k", m.START))
-    store.stage([change])
+    finish = store.begin([change])
     assert m.committed_in(store) == before
     assert store.history(HistoryQuery("door")).entries == ()
     assert store.idempotency("k", since=0) is None
     assert (list(store.secrets("door")), list(store.audit()), list(store.pending())) == ([], [], [])
-    store.commit_staged()
+    finish()
     assert m.committed_in(store) == change.after
     assert store.idempotency("k", since=0) == change.idempotency
     assert len(store.secrets("door")) == len(store.audit()) == len(store.pending()) == 1

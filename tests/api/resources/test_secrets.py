@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +30,8 @@ from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.sql.sql_store import SqlStore
-from config_manager.storage.state import Committed, RegistryRow
-from config_manager.storage.store import DatabaseUnavailable, DiskFull
+from config_manager.storage.state import Commit, Committed, RegistryRow
+from config_manager.storage.store import DatabaseUnavailable, DiskFull, Finish
 from tests.kit.asgi import TOKEN, Answer, Caller
 from tests.kit.stores import committed_in
 
@@ -51,14 +51,18 @@ class Watched(MemoryStore):
         self.committing = threading.Event()
         self.refuse: DatabaseUnavailable | None = None
 
-    def commit_staged(self) -> None:
-        self.committing.set()
-        if not self.may_commit.wait(10):
-            raise AssertionError("held up for 10 s")
-        if self.refuse is not None:
-            self._staged = ()
-            raise self.refuse
-        super().commit_staged()
+    def begin(self, changes: Sequence[Commit]) -> Finish:
+        keep = super().begin(changes)
+
+        def finish() -> None:
+            self.committing.set()
+            if not self.may_commit.wait(10):
+                raise AssertionError("held up for 10 s")
+            if self.refuse is not None:
+                raise self.refuse
+            keep()
+
+        return finish
 
 
 class House:

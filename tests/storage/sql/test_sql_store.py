@@ -27,7 +27,7 @@ from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.sql import database
 from config_manager.storage.sql.sql_store import SqlStore
 from config_manager.storage.state import Commit, HistoryQuery
-from config_manager.storage.store import DatabaseBusy, DatabaseUnavailable, DiskFull, Odd, Store
+from config_manager.storage.store import DatabaseUnavailable, DiskFull, Odd, Store
 from tests.kit import stores as m
 from tests.kit.stores import DB_KEY, Hand
 
@@ -148,21 +148,21 @@ def test_a_batch_whose_last_write_can_not_be_stored_leaves_none_of_it(
     hand.write(Put(service="c", values={}))
 
 
-def test_others_see_nothing_of_what_is_staged(hand: Hand, path: Path, store: SqlStore) -> None:
+def test_others_see_nothing_of_what_is_begun(hand: Hand, path: Path, store: SqlStore) -> None:
     change = hand.decide(m.committed_in(store), Put(service="a", values={})).change
-    store.stage([change])
+    finish = store.begin([change])
     assert read_elsewhere(path, "SELECT revision FROM counters") == [(0,)]
     assert read_elsewhere(path, "SELECT * FROM outbox") == []
-    store.commit_staged()
+    finish()
     assert read_elsewhere(path, "SELECT revision FROM counters") == [(1,)]
     assert len(read_elsewhere(path, "SELECT * FROM outbox")) == 1
 
 
-def test_what_is_staged_and_never_committed_is_gone(hand: Hand, path: Path) -> None:
+def test_what_is_begun_and_never_finished_is_gone(hand: Hand, path: Path) -> None:
     hand.write(Put(service="a", values={"x": 1}))
     twin = m.open_sql(path, fresh=False)
     committed = m.committed_in(twin)
-    twin.stage([m.decide(committed, Put(service="a", values={"x": 2})).change])
+    twin.begin([m.decide(committed, Put(service="a", values={"x": 2})).change])
     twin.close()
     assert m.committed_in(hand.store) == committed
     hand.write(Put(service="a", values={"x": 3}))
@@ -362,25 +362,25 @@ def test_an_open_store_holds_its_locks_though_others_open_and_close_the_file(
     """Closing any descriptor of a file drops the process's POSIX locks on it; SQLite knows of its
     own connections, so a probe in the middle of a transaction must not cost the lock."""
     change = hand.decide(m.committed_in(store), Put(service="a", values={})).change
-    store.stage([change])
+    finish = store.begin([change])
     store.probe()
     with closing(database.connect(path, DB_KEY)) as stranger:
         stranger.execute("PRAGMA busy_timeout = 0")
         with pytest.raises(Exception, match="locked"):
             stranger.execute("BEGIN IMMEDIATE")
-    store.commit_staged()
+    finish()
 
 
-def test_a_store_that_is_not_to_wait_says_at_once_that_somebody_holds_the_lock(
+def test_somebody_elses_lock_is_waited_for_in_finish_alone(
     hand: Hand, path: Path, store: SqlStore
 ) -> None:
     change = hand.decide(m.committed_in(store), Put(service="a", values={})).change
     with closing(database.connect(path, DB_KEY)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
-        with pytest.raises(DatabaseBusy, match="locked"):
-            store.stage([change], wait=False)
+        finish = store.begin([change])
+        assert not store._writer.in_transaction
         stranger.execute("ROLLBACK")
-    store.commit([change])
+    finish()
     assert m.committed_in(store).revision == 1
 
 
@@ -615,11 +615,13 @@ def test_a_page_is_read_beside_a_transaction_and_shows_what_was_committed(hand: 
     store = hand.store
     assert isinstance(store, SqlStore)
     hand.write(Put(service="a", values={"k": 1}))
-    store.stage([hand.decide(m.committed_in(store), Put(service="a", values={"k": 2})).change])
+    finish = store.begin(
+        [hand.decide(m.committed_in(store), Put(service="a", values={"k": 2})).change]
+    )
     with ThreadPoolExecutor(1) as reader:
         assert len(reader.submit(store.history, HistoryQuery("a")).result(10).entries) == 1
         assert len(reader.submit(store.audit).result(10)) == 1
-        store.commit_staged()
+        finish()
         assert len(reader.submit(store.history, HistoryQuery("a")).result(10).entries) == 2
 
 
