@@ -28,6 +28,7 @@ from config_manager.config.sealed_file import derive_key
 from config_manager.config.settings import Settings
 from config_manager.config.world import World, rfc3339
 from config_manager.storage.decisions import changes
+from config_manager.storage.decisions.schemas import new_versions
 from config_manager.storage.decisions.tokens import AcceptAdminToken, hash_of, make_token, tokens
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.keys.key_file import check_private, read_token
@@ -161,16 +162,22 @@ def open_as_witnessed(
 
 def open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World, fresh: bool) -> SqlStore:
     """Raises DatabaseUnopenable, DatabaseUnavailable, OSError."""
-    path = keys.data_dir / "config.db"
-    return SqlStore.open(
+    path, at = keys.data_dir / "config.db", rfc3339(world.clock.now())
+    store = SqlStore.open(
         path,
         rekeying.settle(path, keys.db, keys.db_key),
         vouching=Vouching(keys.instance_key),
         epoch_id=world.randomness.uuid(),
-        catalogue=catalogue,
-        at=rfc3339(world.clock.now()),
+        at=at,
         fresh=fresh,
     )
+    try:
+        if versions := new_versions(store.schemas(), catalogue, at):
+            store.keep_schemas(versions)
+    except BaseException:
+        store.abandon()
+        raise
+    return store
 
 
 def open_trust(files: RootFiles, keys: KeyRing, world: World) -> TrustView:

@@ -35,7 +35,6 @@ def run(directory: Path, *, rounds: int) -> Iterator[Figure]:
         world.randomness.token(32),
         vouching=Vouching(world.randomness.token(32)),
         epoch_id=epoch,
-        catalogue=SAMPLE_CATALOGUE,
         at=at,
         fresh=True,
     )

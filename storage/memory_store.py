@@ -21,6 +21,7 @@ from config_manager.storage.state import (
     HistoryQuery,
     HistoryRow,
     IdempotencyRecord,
+    SchemaVersion,
     SealedSecret,
     up_to_bytes,
 )
@@ -40,6 +41,7 @@ class MemoryStore(Store):
         self._secrets: dict[tuple[str, str, int], SealedSecret] = {}
         self._idempotency: dict[str, IdempotencyRecord] = {}
         self._confirmed: dict[str, int] = {}
+        self._schemas: list[SchemaVersion] = []
         self.fail_next: DatabaseUnavailable | None = None
 
     def begin(self, changes: Sequence[Commit]) -> Finish:
@@ -115,6 +117,15 @@ class MemoryStore(Store):
     def reseal(self, sealed: Sequence[SealedSecret]) -> None:
         self._maybe_fail()
         self._secrets |= {_place(s): s for s in sealed if _place(s) in self._secrets}
+
+    def schemas(self) -> Sequence[SchemaVersion]:
+        self._maybe_fail()
+        newest = {one.service: one for one in self._schemas}
+        return [newest[service] for service in sorted(newest)]
+
+    def keep_schemas(self, versions: Sequence[SchemaVersion]) -> None:
+        self._maybe_fail()
+        self._schemas += versions
 
     def audit(
         self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
@@ -173,6 +173,17 @@ class AuditEntry:
     revision: int
     body: bytes
     hash: str
+
+
+class SchemaVersion(NamedTuple):
+    """A version of a service's JSON Schema: from 1, without gaps. schema: JSON, with its members in order.
+    digest: its SHA-256 (hex). at: when it was first seen (RFC 3339)."""
+
+    service: str
+    version: int
+    digest: str
+    schema: str
+    at: str
 
 
 R = TypeVar("R")

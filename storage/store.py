@@ -21,6 +21,7 @@ from config_manager.storage.state import (
     HistoryPage,
     HistoryQuery,
     IdempotencyRecord,
+    SchemaVersion,
     SealedSecret,
 )
 
@@ -167,6 +168,14 @@ class Store(Protocol):
     def reseal(self, sealed: Sequence[SealedSecret]) -> None:
         """Replace these versions' ciphertexts, all or none, durable; one that is not there any more
         stays away. Raises DiskFull or DatabaseUnavailable."""
+        ...
+
+    def schemas(self) -> Sequence[SchemaVersion]:
+        """The newest version of each service's JSON Schema, by service."""
+        ...
+
+    def keep_schemas(self, versions: Sequence[SchemaVersion]) -> None:
+        """Keep these versions, all or none, durable. Raises DiskFull or DatabaseUnavailable."""
         ...
 
     def audit(

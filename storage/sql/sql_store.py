@@ -7,7 +7,6 @@ may be large and are read beside the writer (WAL): each sees what was committed 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import sys
 import threading
@@ -19,7 +18,6 @@ from typing import Any
 import orjson
 
 from config_manager.config.audit import GENESIS, Head
-from config_manager.config.catalogue import Catalogue
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.names import Epoch
 from config_manager.config.strict_json import JsonObject
@@ -41,6 +39,7 @@ from config_manager.storage.state import (
     IdempotencyRecord,
     KeyChange,
     RegistryRow,
+    SchemaVersion,
     SealedSecret,
     ServiceState,
     up_to_bytes,
@@ -105,7 +104,6 @@ class SqlStore(Store):
         *,
         vouching: Vouching,
         epoch_id: str,
-        catalogue: Catalogue,
         at: str,
         fresh: bool,
     ) -> SqlStore:
@@ -137,7 +135,6 @@ class SqlStore(Store):
                 database.migrate(writer, path)
                 with translated(path):
                     _begin_first_epoch(writer, epoch_id, at)
-                    _note_schemas(writer, catalogue, at)
                     reader, pages = (_reading(path, key) for _ in range(2))
                 file.note()
             except BaseException:
@@ -228,6 +225,14 @@ class SqlStore(Store):
                 "SELECT count(*) FILTER (WHERE key_id = ?), count(*) FROM secrets", (key_id,)
             ).fetchone()
         return under, every
+
+    def schemas(self) -> Sequence[SchemaVersion]:
+        with self._translated():
+            rows = self._reader.execute(
+                "SELECT service, max(version), digest, schema, at FROM schemas"
+                " GROUP BY service ORDER BY service"
+            ).fetchall()
+        return [SchemaVersion(*row) for row in rows]
 
     def audit(
         self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None
@@ -544,6 +549,14 @@ class SqlStore(Store):
             writer.execute("COMMIT")
         self._file.note()
 
+    def keep_schemas(self, versions: Sequence[SchemaVersion]) -> None:
+        self._file.check()
+        with self._translated(), self._undone_on_failure() as writer:
+            self._begin()
+            writer.executemany("INSERT INTO schemas VALUES (?, ?, ?, ?, ?)", versions)
+            writer.execute("COMMIT")
+        self._file.note()
+
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
         self._file.check()
         with self._translated(), self._undone_on_failure() as writer:
@@ -804,27 +817,6 @@ def _begin_first_epoch(writer: Connection, epoch_id: str, at: str) -> None:
             " VALUES (1, 0, 1, ?, ?)",
             (epoch_id, GENESIS),
         )
-        writer.execute("COMMIT")
-
-
-def _note_schemas(writer: Connection, catalogue: Catalogue, at: str) -> None:
-    """A new version of a service's JSON Schema where its model's digest changed."""
-    newest: dict[str, tuple[int, str]] = {
-        row[0]: (row[1], row[2])
-        for row in writer.execute(
-            "SELECT service, max(version), digest FROM schemas GROUP BY service"
-        )
-    }
-    rows: list[tuple[str, int, str, str, str]] = []
-    for service in catalogue.services:
-        text = orjson.dumps(catalogue.json_schema(service), option=orjson.OPT_SORT_KEYS).decode()
-        text_digest = hashlib.sha256(text.encode()).hexdigest()
-        version, known = newest.get(service, (0, ""))
-        if text_digest != known:
-            rows.append((service, version + 1, text_digest, text, at))
-    if rows:
-        writer.execute("BEGIN IMMEDIATE")
-        writer.executemany("INSERT INTO schemas VALUES (?, ?, ?, ?, ?)", rows)
         writer.execute("COMMIT")
 
 

@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from config_manager.config.catalogue import Catalogue, ServiceSettings
 from config_manager.config.errors import RevisionConflict
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.secret import Secret
@@ -28,6 +29,7 @@ from config_manager.storage.decisions.intents import (
     Put,
     SetSecret,
 )
+from config_manager.storage.decisions.schemas import new_versions
 from config_manager.storage.decisions.terms import Precondition
 from config_manager.storage.keys.secret_box import SecretBox
 from config_manager.storage.memory_store import MemoryStore
@@ -493,6 +495,38 @@ def test_a_key_used_again_after_its_day_stands_for_the_new_request(hand: Hand) -
     later = m.START + 2 * DAY_S
     remember(hand, "k", later, b"new")
     assert hand.store.idempotency("k", since=later - DAY_S) == m.record("k", later, b"new")
+
+
+# ── schemas ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Louder(m.DoorSettings):
+    bass: int = 0
+
+
+class Window(ServiceSettings):
+    SERVICE: ClassVar[str] = "window"
+
+
+def test_a_models_schema_is_kept_once_and_again_when_it_changes(kind: Kind) -> None:
+    """By whatever store: which number a version bears is no store's to say."""
+    store, found = kind.store, list[list[tuple[str, int, str]]]()
+    days: list[list[type[ServiceSettings]]]
+    days = [[m.DoorSettings], [m.DoorSettings], [Louder], [Window], [Louder]]
+    for day, models in enumerate(days):
+        store.keep_schemas(new_versions(store.schemas(), Catalogue(models), str(day)))
+        store = kind.reopen()
+        found.append([(one.service, one.version, one.at) for one in store.schemas()])
+    assert found == [
+        [("door", 1, "0")],
+        [("door", 1, "0")],
+        [("door", 2, "2")],
+        [("door", 2, "2"), ("window", 1, "3")],
+        [("door", 2, "2"), ("window", 1, "3")],
+    ]
+    door, _ = store.schemas()
+    assert door.digest == digest(door.schema.encode())
+    assert list(json.loads(door.schema)["properties"]) == ["bass", "greeting", "pin", "volume"]
 
 
 # ── the outbox ─────────────────────────────────────────────────────────────────────────────────

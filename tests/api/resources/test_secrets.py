@@ -245,7 +245,6 @@ async def test_where_sqlcipher_refuses_the_audit_row_nothing_is_shown(tmp_path: 
                 keys.db_key,
                 vouching=Vouching(keys.instance_key),
                 epoch_id=world.randomness.uuid(),
-                catalogue=catalogue,
                 at="2027-01-15T08:00:00.000Z",
                 fresh=not stores,
             )

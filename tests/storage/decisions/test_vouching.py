@@ -331,7 +331,6 @@ def test_a_row_that_somebody_appends_with_every_hash_right_moves_an_end_that_is_
         m.DB_KEY,
         vouching=Vouching(b"m" * 32),
         epoch_id="x",
-        catalogue=m.CATALOGUE,
         at=AT,
         fresh=False,
     )

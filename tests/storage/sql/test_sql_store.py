@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config_manager.config.catalogue import Catalogue
 from config_manager.config.errors import DatabaseUnopenable, Refusal, RevisionConflict
 from config_manager.config.secret import Secret
 from config_manager.config.world import rfc3339
@@ -444,25 +443,6 @@ def test_idempotency_rows_older_than_a_day_are_swept_by_the_next(hand: Hand, pat
     assert read_elsewhere(path, "SELECT key FROM idempotency ORDER BY at") == [("edge",), ("new",)]
 
 
-def test_a_models_schema_is_noted_once_and_again_when_it_changes(path: Path) -> None:
-    class Louder(m.DoorSettings):
-        bass: int = 0
-
-    found = list[object]()
-    for catalogue in (m.CATALOGUE, m.CATALOGUE, Catalogue([Louder]), Catalogue([Louder])):
-        SqlStore.open(
-            path,
-            DB_KEY,
-            vouching=m.VOUCHING,
-            epoch_id=m.FIRST_EPOCH.id,
-            catalogue=catalogue,
-            at=rfc3339(m.START),
-            fresh=True,
-        ).close()
-        found.append(read_elsewhere(path, "SELECT max(version), count(*) FROM schemas"))
-    assert found == [[(1, 1)], [(1, 1)], [(2, 2)], [(2, 2)]]
-
-
 def test_the_first_epoch_is_the_one_of_the_first_start(path: Path) -> None:
     first = m.open_sql(path)
     first.close()
@@ -471,7 +451,6 @@ def test_the_first_epoch_is_the_one_of_the_first_start(path: Path) -> None:
         DB_KEY,
         vouching=m.VOUCHING,
         epoch_id="00000000-0000-4000-8000-00000000ffff",
-        catalogue=m.CATALOGUE,
         at=rfc3339(m.START + 9),
         fresh=False,
     )
