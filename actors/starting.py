@@ -37,7 +37,8 @@ from config_manager.storage.keys.recovery import Recovery
 from config_manager.storage.keys.root_files import RootFiles
 from config_manager.storage.keys.secret_box import SecretBoxes
 from config_manager.storage.sql import rekeying
-from config_manager.storage.sql.sql_store import SqlStore, opened_snapshot
+from config_manager.storage.sql.snapshot import opened_snapshot
+from config_manager.storage.sql.sql_store import SqlStore
 from config_manager.storage.store import DatabaseUnavailable, Store
 from config_manager.storage.witness import Witness
 

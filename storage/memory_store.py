@@ -25,7 +25,7 @@ from config_manager.storage.state import (
     SealedSecret,
     up_to_bytes,
 )
-from config_manager.storage.store import DatabaseUnavailable, Finish, Kept, KeptEntry, Store
+from config_manager.storage.store import DatabaseUnavailable, Finish, KeptEntry, KeptState, Store
 
 
 class MemoryStore(Store):
@@ -195,27 +195,17 @@ class MemorySnapshot:
     def head(self) -> Head:
         return Head(self._committed.audit_seq, self._committed.audit_head, "the store's counter")
 
-    def kept(self) -> Kept:
-        return Kept(self._committed)
+    def kept(self) -> KeptState:
+        return KeptState(self._committed)
 
     def audit(self) -> Generator[AuditEntry]:
         yield from self._audit
 
     def history(self) -> Generator[KeptEntry]:
-        for service, e in ((row.service, row.entry) for row in self._history):
-            yield KeptEntry(
-                service,
-                e.revision,
-                e.version,
-                e.config_epoch,
-                e.epoch_seq,
-                e.at,
-                e.by,
-                e.action,
-                e.reason,
-                e.correlation_id,
-                orjson.dumps([change.to_list() for change in e.changes]),
-            )
+        for row in self._history:
+            *about, _ = row.entry
+            kept = orjson.dumps([change.to_list() for change in row.entry.changes])
+            yield KeptEntry._make((row.service, *about, kept))
 
 
 def _changes_size(entry: HistoryEntry) -> int:

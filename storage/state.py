@@ -103,8 +103,7 @@ class KeyChange:
         return {**told, "nulls": list(self.nulls)} if self.nulls else told
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
+class HistoryEntry(NamedTuple):
     revision: int
     version: int
     config_epoch: str
@@ -140,8 +139,7 @@ class HistoryQuery:
     most_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SealedSecret:
+class SealedSecret(NamedTuple):
     """A secret as it lies in the database: XChaCha20-Poly1305, see `storage.keys.secret_box`."""
 
     service: str
@@ -153,8 +151,7 @@ class SealedSecret:
     updated_at: str
 
 
-@dataclass(frozen=True, slots=True)
-class IdempotencyRecord:
+class IdempotencyRecord(NamedTuple):
     """What an Idempotency-Key stands for; `fingerprint` covers the caller's whole request, under a
     key: the request may hold a secret."""
 

@@ -82,7 +82,7 @@ class Odd(NamedTuple):
     key: str
 
 
-class Kept(NamedTuple):
+class KeptState(NamedTuple):
     """What is kept, and which rows of it are nothing that can be read."""
 
     committed: Committed
@@ -107,7 +107,7 @@ class StoreSnapshot(Protocol):
         """Starts, as last noted; 0 if none ever were."""
         ...
 
-    def kept(self) -> Kept:
+    def kept(self) -> KeptState:
         """What can be read of it."""
         ...
 

@@ -8,19 +8,29 @@ passphrase costs 100 ms where a raw key costs 2.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
-
-import sqlcipher3 as sqlite
+from typing import TYPE_CHECKING
 
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.storage.sql.database_file import files_of, log_of
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
 
-Connection = Any  # sqlcipher3 has no type stubs
+if TYPE_CHECKING:  # sqlcipher3 has no type stubs, and says that it is as sqlite3 is
+    import sqlite3 as sqlite
+
+    class SqlConnection(sqlite.Connection):
+        """What sqlcipher3's connection has besides."""
+
+        def set_key(self, key: bytes) -> None: ...
+        def reset_key(self, key: bytes) -> None: ...
+else:
+    import sqlcipher3 as sqlite
+
+    SqlConnection = sqlite.Connection
+
 Error = sqlite.Error
 
 _PAGE_CACHE_KIB = 4096
@@ -41,7 +51,7 @@ _SQLITE_OK = 0
 
 def connect(
     path: Path, key: bytes, *, read_only: bool = False, is_alone: bool = False
-) -> Connection:
+) -> SqlConnection:
     """An open connection, the key checked against the file; usable from any one thread at a time.
 
     is_alone: with read_only, nobody else uses it, and no file of its own may be left beside it.
@@ -59,6 +69,7 @@ def connect(
         connection = sqlite.connect(
             f"file:{_uri_path(path)}?mode={mode}",
             uri=True,
+            factory=SqlConnection,
             check_same_thread=False,
             isolation_level=None,
             cached_statements=256,
@@ -103,7 +114,7 @@ def _not_writable(path: Path, why: object) -> str:
     )
 
 
-def waits_for_locks(connection: Connection, waits: bool) -> None:
+def waits_for_locks(connection: SqlConnection, waits: bool) -> None:
     """Whether a lock that somebody else holds is waited for (5 s) or an error at once."""
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS if waits else 0}")
 
@@ -112,7 +123,7 @@ def is_busy(error: Exception) -> bool:
     return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF == _SQLITE_BUSY
 
 
-def try_writing(connection: Connection, path: Path) -> None:
+def try_writing(connection: SqlConnection, path: Path) -> None:
     """Begin a write of nothing and take it back: in WAL mode a lock, and no page. A lock that somebody
     else holds is no answer, and waited for only where the connection does.
 
@@ -147,7 +158,7 @@ def create(path: Path, key: bytes) -> None:
         connection.close()
 
 
-def migrate(connection: Connection, path: Path) -> None:
+def migrate(connection: SqlConnection, path: Path) -> None:
     """Run the migrations that the file has not seen, each in a transaction of its own."""
     with translated(path):
         (seen,) = connection.execute("PRAGMA user_version").fetchone()
@@ -178,7 +189,7 @@ def integrity_problems(path: Path, key: bytes) -> list[str]:
             connection.close()
 
 
-def _found(connection: Connection, check: str) -> list[str]:
+def _found(connection: SqlConnection, check: str) -> list[str]:
     try:
         return [row[0] for row in connection.execute(check) if row[0] != "ok"]
     except sqlite.DatabaseError as error:
@@ -188,7 +199,7 @@ def _found(connection: Connection, check: str) -> list[str]:
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Generator[None]:
     """SQLite's errors as ours."""
     try:
         yield
@@ -209,6 +220,11 @@ def translated(path: Path) -> Iterator[None]:
         raise DatabaseUnavailable(f"{name}: {error}") from error
     except OSError as error:
         raise DatabaseUnavailable(f"{path.name}: {error.strerror or error}") from error
+
+
+def nonsense(path: Path, error: Exception) -> DatabaseUnavailable:
+    """Pages of two states, put together by somebody, pass every check of SQLCipher's."""
+    return DatabaseUnavailable(f"{path.name} holds what was never written to it: {error}")
 
 
 def _deny_attach(action: int, *_: object) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from config_manager.config.world import World
 from config_manager.storage.cache_file import kept_in_cache
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.keys.key_ring import KeyRing
-from config_manager.storage.sql.sql_store import opened_snapshot
+from config_manager.storage.sql.snapshot import opened_snapshot
 from config_manager.storage.state import Committed
 from config_manager.storage.store import DatabaseUnavailable, StoreSnapshot
 from config_manager.storage.witness import Witness, lock_data_dir
@@ -33,7 +33,7 @@ class StoppedAudit:
 @contextmanager
 def stopped_audit(
     data_dir: Path, world: World, *, db_key_file: Path | None = None
-) -> Iterator[StoppedAudit]:
+) -> Generator[StoppedAudit]:
     """Nothing is changed. Raises DataDirInUse, DatabaseUnopenable, KeyFileUnsafe."""
     path = data_dir / "config.db"
     if not path.exists() or path.stat().st_size == 0:  # any key would open an empty one

@@ -238,14 +238,14 @@ def test_what_is_sealed_under_other_keys_comes_in_pages_and_is_sealed_anew(hand:
     assert [(s.service, s.version) for s in page] == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
     rest = hand.store.secrets_under_other_keys(new_box.key_id, after=("b", "s", 1), limit=10)
     assert [(s.service, s.version) for s in rest] == [("b", 2), ("c", 1), ("c", 2)]
-    gone = replace(page[0], version=9)
+    gone = page[0]._replace(version=9)
     before = m.committed_in(hand.store)
     hand.store.reseal(
         [
             new_box.seal(s.service, s.name, s.version, hand.box.open(s), s.updated_at)
             for s in page[:2]
         ]
-        + [replace(gone, key_id=new_box.key_id)]
+        + [gone._replace(key_id=new_box.key_id)]
     )
     assert hand.store.count_secrets(new_box.key_id) == (2, 6)
     assert m.committed_in(hand.store) == before

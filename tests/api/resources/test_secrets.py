@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +264,7 @@ async def test_a_row_that_was_altered_is_said_to_be_and_the_service_goes_on(hous
     await house.set()
     (place,) = house.store._secrets
     sealed = house.store._secrets[place]
-    house.store._secrets[place] = replace(sealed, ciphertext=bytes(len(sealed.ciphertext)))
+    house.store._secrets[place] = sealed._replace(ciphertext=bytes(len(sealed.ciphertext)))
     before = house.audited()
     answer = await house.reveal()
     assert (answer.status, answer.json["type"]) == (409, "/problems/secret-unreadable")

@@ -317,10 +317,12 @@ def test_a_file_that_comes_back_as_it_was_is_written_again(path: Path, hand: Han
         lambda store: store.history(HistoryQuery("a")),
         lambda store: store.idempotency("key", since=0),
         lambda store: store.secrets("a"),
+        lambda store: store.secret_versions("a"),
+        lambda store: store.count_secrets("key"),
         lambda store: store.probe(),
         lambda store: m.committed_in(store),
     ],
-    ids=["history", "idempotency", "secrets", "probe", "load"],
+    ids=["history", "idempotency", "secrets", "versions", "count", "probe", "load"],
 )
 def test_a_first_page_that_is_damaged_while_open_is_no_wrong_key(
     path: Path, use: Callable[[SqlStore], object]
