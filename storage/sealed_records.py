@@ -45,7 +45,7 @@ class Torn(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class OpenedRecord:
     """One record's content. end: where in the file the record ends."""
 
     content: bytes
@@ -68,7 +68,7 @@ class Seals:
         )
         return length + self._check(length, place) + nonce + sealed
 
-    def opened(self, raw: bytes) -> Iterator[Sealed]:
+    def opened(self, raw: bytes) -> Iterator[OpenedRecord]:
         """The records of a file, one by one. Raises Torn or Damaged if they end before the file does."""
         at = len(MAGIC) + PLACE_BYTES
         if not raw.startswith(MAGIC) or len(raw) < at:
@@ -94,7 +94,7 @@ class Seals:
                 )
             except CryptoError:
                 raise Damaged(f"the record at byte {at} does not verify") from None
-            yield Sealed(content, end)
+            yield OpenedRecord(content, end)
             at = end
 
     def _check(self, length: bytes, place: bytes) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from config_manager.config import strict_json
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
 
@@ -101,6 +102,20 @@ class KeyChange:
         """As REST answers it."""
         told = {"key": self.key, "old": self.old, "new": self.new}
         return {**told, "nulls": list(self.nulls)} if self.nulls else told
+
+
+def changed_keys(old: JsonObject, new: JsonObject) -> tuple[KeyChange, ...]:
+    """The keys whose values differ as JSON: 1, 1.0 and true are three values."""
+    return tuple(
+        KeyChange(
+            key,
+            old.get(key),
+            new.get(key),
+            tuple(s for s, values in (("old", old), ("new", new)) if values.get(key, ...) is None),
+        )
+        for key in dict.fromkeys((*old, *new))
+        if key not in old or key not in new or not strict_json.same(old[key], new[key])
+    )
 
 
 class HistoryEntry(NamedTuple):

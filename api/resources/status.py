@@ -15,6 +15,7 @@ from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiRespon
 from config_manager.api.rest.writing import ADMINISTRATION, administer
 from config_manager.config.documents import Running
 from config_manager.config.world import rfc3339
+from config_manager.storage.decisions.drift import is_in_sync
 from config_manager.storage.state import Committed
 
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────
@@ -116,12 +117,6 @@ def _instance(status: statuses.Status, committed: Committed) -> Instance:
     receipt = status.receipt
     wanted = committed.live(receipt.service)
     running = receipt.running
-    runs_wanted = (running is None and wanted is None) or (
-        running is not None
-        and wanted is not None
-        and (running.epoch_seq, running.revision, running.digest)
-        == (wanted.epoch.seq, wanted.revision, wanted.digest)
-    )
     return {
         "service": receipt.service,
         "instance": receipt.instance,
@@ -130,7 +125,7 @@ def _instance(status: statuses.Status, committed: Committed) -> Instance:
         if wanted is None
         else {"revision": wanted.revision, "digest": wanted.digest},
         "running": running,
-        "in_sync": runs_wanted and not status.gone,
+        "in_sync": is_in_sync(wanted, running, gone=status.gone),
         "since": rfc3339(status.since),
         "received_at": rfc3339(status.received_at),
         "freshness": receipt.freshness,

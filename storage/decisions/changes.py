@@ -47,6 +47,7 @@ from config_manager.storage.state import (
     RegistryRow,
     SealedSecret,
     ServiceState,
+    changed_keys,
     with_rows,
 )
 
@@ -182,7 +183,7 @@ def reissue(
         name: _again(before, name, s, catalogue, writer) for name, s in before.services.items()
     }
     rows = tuple(
-        _history_row(writer, name, state, "restore", _key_changes(written[name], state))
+        _history_row(writer, name, state, "restore", changed_keys(written[name], state.stored))
         for name, state in states.items()
     )
     after = replace(
@@ -416,7 +417,9 @@ def _decision(
             name,
             state,
             action,
-            (shown,) if shown is not None else _key_changes(_values(before.live(name)), state),
+            (shown,)
+            if shown is not None
+            else changed_keys(_values(before.live(name)), state.stored),
         )
         for name, state in states.items()
     )
@@ -469,26 +472,6 @@ def _history_row(
         changes=changes,
     )
     return HistoryRow(service, entry)
-
-
-def _key_changes(old_values: JsonObject, after: ServiceState) -> tuple[KeyChange, ...]:
-    keys = dict.fromkeys((*old_values, *after.stored))
-    return tuple(
-        KeyChange(
-            key,
-            old_values.get(key),
-            after.stored.get(key),
-            tuple(
-                side
-                for side, values in (("old", old_values), ("new", after.stored))
-                if values.get(key, ...) is None
-            ),
-        )
-        for key in keys
-        if key not in old_values
-        or key not in after.stored
-        or not strict_json.same(old_values[key], after.stored[key])
-    )
 
 
 def _audit(
