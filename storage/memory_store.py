@@ -10,7 +10,7 @@ import orjson
 
 from config_manager.config.audit import Head
 from config_manager.config.names import Epoch
-from config_manager.storage.decisions import changes as deciding
+from config_manager.storage.decisions.changes import empty
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.state import (
     AuditEntry,
@@ -35,7 +35,7 @@ class MemoryStore(Store):
         """vouching: seals the end of the audit; by default with a key that anybody knows."""
         self.vouching = vouching or Vouching(bytes(32))
         self._boot_seq = 0
-        self._committed = deciding.empty(epoch)
+        self._committed = empty(epoch)
         self._history: list[HistoryRow] = []
         self._audit: list[AuditEntry] = []
         self._secrets: dict[tuple[str, str, int], SealedSecret] = {}
@@ -90,6 +90,10 @@ class MemoryStore(Store):
     def secrets(self, service: str) -> Sequence[SealedSecret]:
         newest = {sealed.name: sealed for sealed in self.secret_versions(service)}
         return list(newest.values())
+
+    def secret(self, service: str, name: str, version: int) -> SealedSecret | None:
+        self._maybe_fail()
+        return self._secrets.get((service, name, version))
 
     def secret_versions(
         self, service: str | None = None, name: str | None = None

@@ -1,7 +1,8 @@
 """The store port: what any store does, the one in SQLCipher and the one in memory alike.
 
-All methods block, except `begin`, which is quick. `history`, `audit` and `snapshot` may be called from any
-thread, beside another call. The others are called one at a time, from whichever thread.
+All methods block, except `begin`, which is quick. `history`, `audit`, `secret_versions`, `count_secrets` and
+`snapshot` may be called from any thread, beside another call. The others are called one at a time, from
+whichever thread.
 A store decides nothing: the pure functions of `storage.decisions` do, and hand over finished rows.
 
 tests/storage/test_store_contract.py holds both stores to the same words.
@@ -145,6 +146,10 @@ class Store(Protocol):
 
     def secrets(self, service: str) -> Sequence[SealedSecret]:
         """The newest version of each of the service's secrets, sealed."""
+        ...
+
+    def secret(self, service: str, name: str, version: int) -> SealedSecret | None:
+        """One version, unless it is not kept."""
         ...
 
     def secret_versions(

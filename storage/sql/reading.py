@@ -40,6 +40,8 @@ class SqlReads:
         self._pages: SqlConnection | None = pages
         self._reading_page = threading.Lock()
 
+    # ── beside the writer ──────────────────────────────────────────────────────────────────────
+
     def history(self, query: HistoryQuery) -> HistoryPage:
         where = ["h.service = ?"]
         values: list[str | int] = [query.service]
@@ -83,6 +85,25 @@ class SqlReads:
         ):
             return list(up_to_bytes(rows, lambda row: len(row.body), most_bytes))
 
+    def secret_versions(
+        self, service: str | None = None, name: str | None = None
+    ) -> Sequence[SealedSecret]:
+        with self._translated(), self._page() as pages:
+            rows = pages.execute(
+                f"SELECT {SEALED} FROM secrets"  # noqa: S608  a constant
+                " WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR name = ?2)"
+                " ORDER BY service, name, version",
+                (service, name),
+            ).fetchall()
+        return list(map(SealedSecret._make, rows))
+
+    def count_secrets(self, key_id: str) -> tuple[int, int]:
+        with self._translated(), self._page() as pages:
+            under, every = pages.execute(
+                "SELECT count(*) FILTER (WHERE key_id = ?), count(*) FROM secrets", (key_id,)
+            ).fetchone()
+        return under, every
+
     @contextmanager
     def snapshot(self) -> Generator[SqlSnapshot]:
         """On a connection of its own: nobody waits for who reads everything."""
@@ -92,12 +113,21 @@ class SqlReads:
         ):
             yield snapshot
 
+    # ── for the writer ─────────────────────────────────────────────────────────────────────────
+
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
         found = self._rows(
             "SELECT key, fingerprint, answer, at FROM idempotency WHERE key = ? AND at >= ?",
             (key, since),
         )
-        return IdempotencyRecord(*found[0]) if found else None
+        return IdempotencyRecord._make(found[0]) if found else None
+
+    def secret(self, service: str, name: str, version: int) -> SealedSecret | None:
+        found = self._rows(
+            f"SELECT {SEALED} FROM secrets WHERE (service, name, version) = (?, ?, ?)",  # noqa: S608  a constant
+            (service, name, version),
+        )
+        return SealedSecret._make(found[0]) if found else None
 
     def secrets(self, service: str) -> Sequence[SealedSecret]:
         rows = self._rows(
@@ -105,18 +135,7 @@ class SqlReads:
             " FROM secrets WHERE service = ? GROUP BY name ORDER BY name",
             (service,),
         )
-        return [SealedSecret(*row) for row in rows]
-
-    def secret_versions(
-        self, service: str | None = None, name: str | None = None
-    ) -> Sequence[SealedSecret]:
-        rows = self._rows(
-            f"SELECT {SEALED} FROM secrets"  # noqa: S608  a constant
-            " WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR name = ?2)"
-            " ORDER BY service, name, version",
-            (service, name),
-        )
-        return [SealedSecret(*row) for row in rows]
+        return list(map(SealedSecret._make, rows))
 
     def secrets_under_other_keys(
         self, key_id: str, *, after: tuple[str, str, int] = ("", "", 0), limit: int
@@ -127,20 +146,14 @@ class SqlReads:
             " ORDER BY service, name, version LIMIT ?",
             (*after, key_id, limit),
         )
-        return [SealedSecret(*row) for row in rows]
-
-    def count_secrets(self, key_id: str) -> tuple[int, int]:
-        ((under, every),) = self._rows(
-            "SELECT count(*) FILTER (WHERE key_id = ?), count(*) FROM secrets", (key_id,)
-        )
-        return under, every
+        return list(map(SealedSecret._make, rows))
 
     def schemas(self) -> Sequence[SchemaVersion]:
         rows = self._rows(
             "SELECT service, max(version), digest, schema, at FROM schemas"
             " GROUP BY service ORDER BY service"
         )
-        return [SchemaVersion(*row) for row in rows]
+        return list(map(SchemaVersion._make, rows))
 
     def has_audit_row(self, row_hash: str) -> bool:
         return bool(self._rows("SELECT 1 FROM audit WHERE hash = ?", (row_hash,)))

@@ -211,6 +211,14 @@ def test_every_version_is_kept_until_the_secret_is_deleted_and_its_number_goes_o
     assert m.committed_in(hand.store).registered("secret-retired") == {}
 
 
+def test_one_version_of_a_secret_is_found_by_its_number(hand: Hand) -> None:
+    for value in ("one", "two"):
+        hand.write(SetSecret(service="door", name="pin", value=Secret(value)))
+    one, two = hand.store.secret_versions("door", "pin")
+    assert [hand.store.secret("door", "pin", number) for number in (1, 2, 3)] == [one, two, None]
+    assert hand.store.secret("door", "other", 1) is None
+
+
 def test_a_secret_that_is_deleted_and_set_in_one_batch_is_the_new_one(hand: Hand) -> None:
     hand.write(SetSecret(service="door", name="pin", value=Secret("1")))
     hand.batch(
