@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,10 +29,10 @@ from config_manager.storage.store import DatabaseUnavailable, Finish, KeptEntry,
 
 
 class MemoryStore(Store):
-    """The `Store` port without a disk. `fail_next` makes the next call fail, for drills."""
+    """The `Store` port without a disk. fail_next: what the next call raises, for drills."""
 
     def __init__(self, epoch: Epoch, vouching: Vouching | None = None) -> None:
-        """vouching: seals the end of the audit; by default with a key that anybody knows."""
+        """vouching: seals the end of the audit; by default with a key that everybody knows."""
         self.vouching = vouching or Vouching(bytes(32))
         self._boot_seq = 0
         self._committed = empty(epoch)
@@ -143,7 +143,7 @@ class MemoryStore(Store):
         return any(entry.hash == row_hash for entry in self._audit)
 
     @contextmanager
-    def snapshot(self) -> Iterator[MemorySnapshot]:
+    def snapshot(self) -> Generator[MemorySnapshot]:
         self._maybe_fail()
         now = self._committed
         seal = self.vouching.seal(now.audit_seq, now.audit_head, self._boot_seq)
