@@ -27,7 +27,7 @@ from config_manager.storage.state import (
 )
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
-"""How long an Idempotency-Key stands for its answer: asked by who reads, deleted after by a store."""
+"""How long an Idempotency-Key stands for its answer. Readers ask for it; a store deletes what is older."""
 
 Finish = Callable[[], None]
 """Blocks until what was begun is durable. Raises DiskFull or DatabaseUnavailable: then nothing of it is
@@ -63,7 +63,7 @@ class KeptEntry(NamedTuple):
 
     @property
     def about(self) -> tuple[object, ...]:
-        """What `storage.decisions.replay.HistoryChain` takes of it beside its changes."""
+        """What `storage.decisions.replay.HistoryChain` takes beside its changes."""
         return (
             self.revision,
             self.version,
@@ -77,21 +77,21 @@ class KeptEntry(NamedTuple):
 
 
 class Odd(NamedTuple):
-    """A row that is nothing which a store ever wrote. table: empty if it is about a service."""
+    """A row that no store ever wrote. table: empty if it is about a service."""
 
     table: str
     key: str
 
 
 class KeptState(NamedTuple):
-    """What is kept, and which rows of it are nothing that can be read."""
+    """What is kept, without the odd rows, which can't be read."""
 
     committed: Committed
     odd: tuple[Odd, ...] = ()
 
 
 class StoreSnapshot(Protocol):
-    """All that is kept, as of one moment and past every cache. Every method raises DatabaseUnavailable."""
+    """Everything that is kept, at one moment and past every cache. Every method raises DatabaseUnavailable."""
 
     @property
     def head(self) -> Head:
@@ -100,24 +100,24 @@ class StoreSnapshot(Protocol):
 
     @property
     def seal(self) -> str | None:
-        """What was kept beside it and `boot_seq` with the last change; None if nothing ever was."""
+        """What the last change kept beside it and `boot_seq` (`Vouching.seal`); None if nothing ever did."""
         ...
 
     @property
     def boot_seq(self) -> int:
-        """Starts, as last noted; 0 if none ever were."""
+        """The number of starts, as last noted; 0 if none ever was."""
         ...
 
     def kept(self) -> KeptState:
-        """What can be read of it."""
+        """The newest state."""
         ...
 
     def audit(self) -> Generator[AuditEntry]:
-        """Every row, in order. To be closed, if it is not read to its end."""
+        """Every row, in order. To be closed if it is not read to its end."""
         ...
 
     def history(self) -> Generator[KeptEntry]:
-        """Every row as it is kept; those of one service in order of their revisions."""
+        """Every row as it is kept. Those of one service come in the order of their revisions."""
         ...
 
 
@@ -136,8 +136,8 @@ class Store(Protocol):
         self.begin(changes)()
 
     def history(self, query: HistoryQuery) -> HistoryPage:
-        """A page of a service's history, newest first; empty for an unknown service. At least one
-        entry where there is one, whatever its size."""
+        """A page of a service's history, newest first; empty for an unknown service. It has at least one entry if
+        there is one, whatever its size."""
         ...
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
@@ -155,24 +155,24 @@ class Store(Protocol):
     def secret_versions(
         self, service: str | None = None, name: str | None = None
     ) -> Sequence[SealedSecret]:
-        """Every version that is kept, by service, name and version; all of them where no service
-        is named. Deleted secrets have none."""
+        """Every version that is kept, by service, name and version: of all services if none is named. Deleted
+        secrets have none."""
         ...
 
     def secrets_under_other_keys(
         self, key_id: str, *, after: tuple[str, str, int] = ("", "", 0), limit: int
     ) -> Sequence[SealedSecret]:
-        """At most `limit` versions that are not sealed under this key, in order of (service, name,
-        version), from beyond `after`."""
+        """At most `limit` versions that are not sealed under this key, in the order of (service, name, version),
+        behind `after`."""
         ...
 
     def count_secrets(self, key_id: str) -> tuple[int, int]:
-        """(versions sealed under this key, all versions)."""
+        """(Versions sealed under this key, all versions)."""
         ...
 
     def reseal(self, sealed: Sequence[SealedSecret]) -> None:
-        """Replace these versions' ciphertexts, all or none, durable; one that is not there any more
-        stays away. Raises DiskFull or DatabaseUnavailable."""
+        """Replace these versions' ciphertexts, all or none, durable. A version that is gone stays gone. Raises
+        DiskFull or DatabaseUnavailable."""
         ...
 
     def schemas(self) -> Sequence[SchemaVersion]:
@@ -186,50 +186,49 @@ class Store(Protocol):
     def audit(
         self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None
     ) -> Sequence[AuditEntry]:
-        """The audit chain in order, from the row after this number; at most `limit` rows, and no
-        more after the one with which their bytes reach `most_bytes`."""
+        """The audit chain in order, from the row after this number: at most `limit` rows, and none after the one
+        with which their bytes reach `most_bytes`."""
         ...
 
     def has_audit_row(self, row_hash: str) -> bool:
-        """Whether some row of the audit has this hash; asked for at a broker's bidding, so it is cheap."""
+        """Whether some row of the audit has this hash. It is cheap, because any broker can make us ask."""
         ...
 
     def snapshot(self) -> AbstractContextManager[StoreSnapshot]:
-        """To read everything, from any thread, beside all other calls. Raises DatabaseUnavailable."""
+        """Read everything. Raises DatabaseUnavailable."""
         ...
 
     def note_boot(self, boot_seq: int) -> None:
-        """Note a start, durably; a lower number than is there changes nothing. Raises DiskFull or
+        """Note the number of starts, durably. A lower number than is there changes nothing. Raises DiskFull or
         DatabaseUnavailable."""
         ...
 
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
-        """Note in the outbox that a broker holds these (service, revision); older ones are kept."""
+        """Note in the outbox that a broker holds these (service, revision). A newer one that is noted stays."""
         ...
 
     def pending(self) -> Sequence[tuple[str, int]]:
-        """(service, revision) in the outbox that no broker was seen to hold."""
+        """(Service, revision) in the outbox that no broker was seen to hold."""
         ...
 
     def probe(self) -> None:
-        """Read something from the disk, past every cache, and see whether it still takes writes; raises
+        """Read something from the disk, past every cache, and see whether it still takes writes. Raises
         DatabaseUnavailable."""
         ...
 
     def try_writing(self) -> None:
-        """Whether a write could begin: a file may open and read, and take none. Changes nothing; raises
+        """See whether a write could begin: a file may open and read, and take no write. Changes nothing. Raises
         DatabaseUnavailable."""
         ...
 
     def verify(self) -> None:
-        """Read everything: takes as long as there is much. Raises DatabaseUnavailable where it
-        contradicts itself."""
+        """Read everything, which takes time. Raises DatabaseUnavailable if it contradicts itself."""
         ...
 
     def close(self) -> None:
-        """Release everything; further calls are errors. Never raises."""
+        """Release everything; any further call is an error. Never raises."""
         ...
 
     def abandon(self) -> None:
-        """`close` where the database is in doubt: nothing is written, what is on disk stays as it is."""
+        """`close` for a database in doubt: nothing is written, and what is on the disk stays as it is."""
         ...

@@ -1,8 +1,8 @@
 """Devices: instances that enrolled with keys of their own, and so may receive secrets.
 
-Registry kinds: `enrolment` (by the hash of its one-time token, until it is used), and by
-`service/instance` `device`, `delivery` (what it is to hold now) and `sent` (the newest version of each
-secret that it was ever sent: it may have kept it, whatever became of the delivery since).
+Registry kinds: `enrolment`, by the hash of its one-time token, until that is used. By `service/instance`: `device`,
+`delivery` (what it should hold now) and `sent` (the newest version of each secret that it was ever sent; it may
+still have it, whatever became of the delivery).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from config_manager.config.enrolment import Enrolment
 from config_manager.config.errors import Conflict, Forbidden, NotAuthenticated, NotFound
@@ -69,7 +69,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What one device is to hold: the exact payload that is signed, and which versions are in it. mac:
+    """What one device should hold: the exact payload that is signed, and which versions are in it. mac: proves
     that this server sealed it (`storage.decisions.vouching`); empty if an earlier version did."""
 
     payload: bytes
@@ -110,7 +110,7 @@ def enrolled(committed: Committed, service: str, instance: str) -> Device | None
 
 
 def sign_key_of(committed: Committed, service: str, instance: str) -> bytes | None:
-    """What an enrolled instance signs its receipts with; None if it is not enrolled."""
+    """The public key of an enrolled instance's receipts; None if it is not enrolled."""
     device = enrolled(committed, service, instance)
     return None if device is None else device.sign_public
 
@@ -121,10 +121,10 @@ def delivery(committed: Committed, device: Device) -> Delivery | None:
 
 
 def could_read(committed: Committed, device: Device) -> Mapping[str, int]:
-    """Secret → version, of what it was ever sent and nobody has set anew since. Deleted ones too:
-    what is gone here may still open a door elsewhere."""
+    """Secret → version, of what it was ever sent and nobody has set anew since. Deleted secrets too: they may
+    still open a door elsewhere."""
     state = committed.services.get(device.service)
-    current = state.secrets if state is not None else {}
+    current: Mapping[str, int] = state.secrets if state is not None else {}
     return {
         name: version
         for name, version in _sent(committed, device).items()
@@ -137,12 +137,13 @@ def _sent(committed: Committed, device: Device) -> Mapping[str, int]:
     versions = row.get("versions")
     if not isinstance(versions, dict):  # it is bookkeeping, and nothing vouches for it
         return {}
-    return {name: number for name, number in versions.items() if isinstance(number, int)}
+    sent = cast("Mapping[str, object]", versions)
+    return {name: number for name, number in sent.items() if isinstance(number, int)}
 
 
 @dataclass(frozen=True, slots=True)
 class AllowEnrolment:
-    """A one-time token for an instance (None: whichever comes) of a service. expires_at: RFC 3339."""
+    """A one-time token for an instance of a service (None: for any instance). expires_at: RFC 3339."""
 
     token_hash: str
     service: str
@@ -178,8 +179,8 @@ class AllowEnrolment:
 class Enrol:
     """An instance shows its token and its keys.
 
-    Refused with NotAuthenticated (token unknown, used or over; proof wrong), Forbidden (the token is
-    for another service or instance) or Conflict (the name is another device's).
+    Refused with NotAuthenticated (token unknown, used or expired; proof wrong), Forbidden (the token is for
+    another service or instance) or Conflict (another device has the name).
     """
 
     what: Enrolment
@@ -215,9 +216,9 @@ class Enrol:
         rows = (
             RegistryRow(ENROLMENT, what.token_sha256, None),
             device.to_row(),
-            # what was sealed to an earlier key opens with none of these
+            # what was sealed to an earlier key does not open with these
             RegistryRow(DELIVERY, key, None),
-            # nor was an earlier device of this name, whose secrets are marked, sent what this one is
+            # an earlier device of this name was sent other secrets, which are marked
             *((RegistryRow(SENT, key, None),) if held is None else ()),
         )
         details: dict[str, Any] = {
@@ -231,7 +232,7 @@ class Enrol:
 
 @dataclass(frozen=True, slots=True)
 class RevokeDevice:
-    """Nothing is delivered to it any more, and what it could read is marked to be changed.
+    """Deliver nothing to it any more, and mark what it could read to be changed.
 
     Answers the names of those secrets. Refused with NotFound.
     """
@@ -246,7 +247,7 @@ class RevokeDevice:
         at = rfc3339(now)
         readable = could_read(committed, device)
         state = committed.services.get(self.service)
-        kept = state.secrets if state is not None else {}
+        kept: Mapping[str, int] = state.secrets if state is not None else {}
         marks = tuple(
             RegistryRow(
                 secret_rows.MARK,
@@ -271,7 +272,7 @@ class RevokeDevice:
 
 @dataclass(frozen=True, slots=True)
 class KeepDelivery:
-    """Bookkeeping: what was sealed for a device, so that after a crash the same bytes go out."""
+    """Bookkeeping: keep what was sealed for a device, so that the same bytes go out after a crash."""
 
     device: Device
     made: Delivery

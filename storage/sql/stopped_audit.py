@@ -1,4 +1,4 @@
-"""The audit of a data directory whose server is stopped, and what else there knows its end."""
+"""The audit of a data directory whose server is stopped, and what else there knows how it ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from config_manager.storage.witness import Witness, lock_data_dir
 
 @dataclass(frozen=True, slots=True)
 class StoppedAudit:
-    """snapshot: of what is kept; its head is by the database's own counters. known: rows that others know.
+    """snapshot: of what is kept; its head comes from the database's own counters. known: rows that others know.
     cached: the last-known-good state, if it verifies."""
 
     snapshot: StoreSnapshot
@@ -34,9 +34,9 @@ class StoppedAudit:
 def stopped_audit(
     data_dir: Path, world: World, *, db_key_file: Path | None = None
 ) -> Generator[StoppedAudit]:
-    """Nothing is changed. Raises DataDirInUse, DatabaseUnopenable, KeyFileUnsafe."""
+    """Changes nothing. Raises DataDirInUse, DatabaseUnopenable, KeyFileUnsafe."""
     path = data_dir / "config.db"
-    if not path.exists() or path.stat().st_size == 0:  # any key would open an empty one
+    if not path.exists() or path.stat().st_size == 0:  # before anything is made there
         raise DatabaseUnopenable(f"there is no database in {data_dir}")
     try:
         with lock_data_dir(data_dir):
