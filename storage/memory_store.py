@@ -78,7 +78,9 @@ class MemoryStore(Store):
             and (query.until is None or row.entry.at <= query.until)
             and (query.key is None or any(c.key == query.key for c in row.entry.changes))
         ]
-        page = tuple(up_to_bytes(entries[: query.limit], _changes_size, query.most_bytes))
+        page = tuple(
+            up_to_bytes(entries[: query.limit], lambda e: len(_changes(e)), query.most_bytes)
+        )
         more = len(entries) > len(page)
         return HistoryPage(query.service, page, page[-1].revision if more else None)
 
@@ -208,12 +210,11 @@ class MemorySnapshot:
     def history(self) -> Generator[KeptEntry]:
         for row in self._history:
             *about, _ = row.entry
-            kept = orjson.dumps([change.to_list() for change in row.entry.changes])
-            yield KeptEntry._make((row.service, *about, kept))
+            yield KeptEntry._make((row.service, *about, _changes(row.entry)))
 
 
-def _changes_size(entry: HistoryEntry) -> int:
-    return len(orjson.dumps([change.to_list() for change in entry.changes]))
+def _changes(entry: HistoryEntry) -> bytes:
+    return orjson.dumps([change.to_list() for change in entry.changes])
 
 
 def _place(sealed: SealedSecret) -> tuple[str, str, int]:

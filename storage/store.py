@@ -64,16 +64,8 @@ class KeptEntry(NamedTuple):
     @property
     def about(self) -> tuple[object, ...]:
         """What `storage.decisions.replay.HistoryChain` takes beside its changes."""
-        return (
-            self.revision,
-            self.version,
-            self.epoch_seq,
-            self.at,
-            self.by,
-            self.action,
-            self.reason,
-            self.correlation_id,
-        )
+        _service, revision, version, _epoch_id, *others, _changes = self
+        return (revision, version, *others)
 
 
 class Odd(NamedTuple):

@@ -154,21 +154,16 @@ def _put_back(name: str, one: Expected, committed: Committed) -> ServiceState:
 
 def _with_retired(registry: Registry, replay: Replay) -> Registry:
     """With the last version of each deleted secret, as the rows say: no number is used twice."""
-    kept = {
-        key: row
-        for key, row in registry.get(secret_rows.RETIRED, {}).items()
-        if row.get("version") == _retired_version(replay, key)
+    kept = registry.get(secret_rows.RETIRED, {})
+    retired = {
+        secret_rows.key_of(service, name): {"version": version, "at": one.at}
+        for service, one in replay.services.items()
+        for name, version in one.retired.items()
     }
-    for service, one in replay.services.items():
-        for name, version in one.retired.items():
-            kept.setdefault(secret_rows.key_of(service, name), {"version": version, "at": one.at})
-    return {**registry, secret_rows.RETIRED: kept}
-
-
-def _retired_version(replay: Replay, key: str) -> int | None:
-    service, _, name = key.partition("/")
-    one = replay.services.get(service)
-    return None if one is None else one.retired.get(name)
+    for key, row in retired.items():
+        if key in kept and kept[key].get("version") == row["version"]:
+            retired[key] = kept[key]
+    return {**registry, secret_rows.RETIRED: retired}
 
 
 def accept(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from config_manager.config.audit import GENESIS
@@ -62,37 +62,27 @@ class SqlStore(SqlReads, Store):
         vouching: seals the end of the audit. epoch_id, at: for the first epoch of a new database. Raises
         DatabaseUnopenable, DatabaseUnavailable.
         """
-        size = path.stat().st_size if path.exists() else 0
-        if size == 0:
+        if not path.exists() or path.stat().st_size == 0:
             if not fresh:
                 raise DatabaseUnopenable(
                     f"{path.name} is missing or empty, but instance.json says there was one; "
                     "restore it from a backup (a new one is never made in its place)"
                 )
-            _remove(path)
-            try:
-                database.create(path, key)
-            except BaseException:
-                with suppress(OSError):  # half a database is none
-                    _remove(path)
-                raise
-        with translated(path):
+            _make(path, key)
+        with ExitStack() as undo, translated(path):
             file = DatabaseFile(path)
-        try:
+            undo.callback(file.release)
             file.keep_log()
-            writer = database.connect(path, key)
-            try:
-                database.migrate(writer, path)
-                with translated(path):
-                    _begin_first_epoch(writer, epoch_id, at)
-                    reader, pages = (_reading(path, key) for _ in range(2))
-                file.note()
-            except BaseException:
-                writer.close()
-                raise
-        except BaseException:
-            file.release()
-            raise
+            writer = undo.enter_context(closing(database.connect(path, key)))
+            database.migrate(writer, path)
+            _begin_first_epoch(writer, epoch_id, at)
+            reader, pages = (
+                undo.enter_context(closing(database.connect(path, key))) for _ in range(2)
+            )
+            for connection in (reader, pages):
+                connection.execute("PRAGMA query_only = ON")
+            file.note()
+            undo.pop_all()
         return cls(path, file, key, vouching=vouching, writer=writer, reader=reader, pages=pages)
 
     # ── a change ───────────────────────────────────────────────────────────────────────────────
@@ -298,6 +288,16 @@ class SqlStore(SqlReads, Store):
         self._file.release()
 
 
+def _make(path: Path, key: bytes) -> None:
+    _remove(path)
+    try:
+        database.create(path, key)
+    except BaseException:
+        with suppress(OSError):  # half a database is none
+            _remove(path)
+        raise
+
+
 def _begin_first_epoch(writer: SqlConnection, epoch_id: str, at: str) -> None:
     if writer.execute("SELECT 1 FROM counters").fetchone() is None:
         writer.execute("BEGIN IMMEDIATE")
@@ -308,12 +308,6 @@ def _begin_first_epoch(writer: SqlConnection, epoch_id: str, at: str) -> None:
             (epoch_id, GENESIS),
         )
         writer.execute("COMMIT")
-
-
-def _reading(path: Path, key: bytes) -> SqlConnection:
-    connection = database.connect(path, key)
-    connection.execute("PRAGMA query_only = ON")
-    return connection
 
 
 def _look(connection: SqlConnection) -> None:
