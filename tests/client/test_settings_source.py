@@ -14,7 +14,8 @@ from config_manager.client.state.cache import Cache
 from config_manager.client.state.identity import load_identity, trust_init
 from config_manager.client.testing import FakePublisher
 from config_manager.config.world import World
-from tests.kit import client_documents as m
+from tests.kit import clients
+from tests.kit import documents as m
 
 
 class Settings(BaseSettings):
@@ -42,7 +43,7 @@ def deliver(state: Path, **fields: Any) -> None:
     (state.parent / "root").write_bytes(m.root_bytes())
     trust_init(state, state.parent / "root")
     identity = load_identity(state)
-    kept = m.make_kept(5, m.update_bytes(5, **fields))
+    kept = clients.make_kept(5, m.update_bytes(5, **fields))
     Cache(state, m.SERVICE, identity.file_key, identity.roots, World()).keep(kept)
 
 

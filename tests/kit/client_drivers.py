@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import trio
 import trio.testing
@@ -28,70 +28,30 @@ from config_manager.client.state.identity import trust_init
 from config_manager.config import wire
 from config_manager.config.documents import Receipt
 from config_manager.config.world import SystemDisk, World
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 from tests.kit.client_story import Settings
+from tests.kit.memory_broker import Event, MemoryBroker, Session
 
 T = TypeVar("T")
 
 _IDLE_S = 0.0003
-_LOST = ("", b"lost")
 
 
-class Event(Protocol):
-    def set(self) -> Any: ...
-    def is_set(self) -> bool: ...
-    async def wait(self) -> Any: ...
-
-
-class Session:
-    """One client's connection: what arrives, and whether it still stands."""
-
-    def __init__(
-        self, broker: Broker, will: tuple[str, bytes], put: Callable[[Any], None], lost: Event
-    ) -> None:
-        self.broker = broker
-        self.will = will
-        self.put = put
-        self.lost = lost
-        self.filters: tuple[str, ...] = ()
-
-    def subscribe(self, filters: tuple[str, ...]) -> None:
-        self.filters = filters
-        for topic, payload in list(self.broker.retained.items()):
-            self.hears(topic, payload)
-
-    def hears(self, topic: str, payload: bytes) -> None:
-        if any(topic == f or (f.endswith("+") and topic.startswith(f[:-1])) for f in self.filters):
-            self.put((topic, payload))
-
-    def breaks(self) -> None:
-        """Without a word: the broker says the will."""
-        self.broker.sessions.remove(self)
-        self.broker.takes(*self.will)
-        self.lost.set()
-        self.put(_LOST)
-
-
-class Broker:
-    """In memory; honest unless a story makes it otherwise."""
+class Broker(MemoryBroker):
+    """Honest unless a story makes it otherwise; it keeps the receipts that it takes."""
 
     def __init__(self) -> None:
-        self.retained: dict[str, bytes] = {}
-        self.sessions: list[Session] = []
-        self.client_ids: list[str] = []
+        super().__init__()
         self.receipts: list[Receipt] = []
         self.is_up = True
         self.acknowledges = True
         self.failure: Exception | None = None
 
     def says(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
-        if retain:
-            self.retained[topic] = payload
-        for session in list(self.sessions):
-            session.hears(topic, payload)
+        super().takes(topic, payload, retain=retain)
 
-    def takes(self, topic: str, payload: bytes) -> None:
-        self.retained[topic] = payload
+    def takes(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
+        super().takes(topic, payload, retain=retain)
         self.receipts.append(Receipt.parse(wire.parse_envelope(payload).payload))
 
     def drops_all(self) -> None:
@@ -160,7 +120,7 @@ class Kit(ABC):
 
     def now(self) -> float:
         """The wall clock's time: it is right, and goes with the other."""
-        return m.WALL + self.time()
+        return m.NOW + self.time()
 
     def open(self, **options: Any) -> AbstractAsyncContextManager[LiveConfig[Any]]:
         given: dict[str, Any] = {
@@ -244,10 +204,9 @@ class TrioKit(Kit):
         session = Session(broker, (will.topic, will.payload), send.send_nowait, trio.Event())
         broker.sessions.append(session)
         try:
-            yield _TrioConnection(session, receive)
+            yield _TrioConnection(broker, session, receive)
         finally:
-            if session in broker.sessions:
-                broker.sessions.remove(session)
+            session.leaves()
 
     def run(self, story: Callable[[], Coroutine[Any, Any, T]]) -> T:
         self._clock = trio.testing.MockClock()
@@ -297,7 +256,10 @@ class TrioKit(Kit):
 
 
 class _TrioConnection:
-    def __init__(self, session: Session, received: trio.MemoryReceiveChannel[Any]) -> None:
+    def __init__(
+        self, broker: Broker, session: Session, received: trio.MemoryReceiveChannel[Any]
+    ) -> None:
+        self._broker = broker
         self._session = session
         self._received = received
 
@@ -310,17 +272,18 @@ class _TrioConnection:
     ) -> None:
         assert (qos, retain) == (1, True)
         await trio.lowlevel.checkpoint()
-        if not self._session.broker.acknowledges:
+        if not self._broker.acknowledges:
             await self._session.lost.wait()
         if self._session.lost.is_set():
             raise aiomqtt_transport.BrokerUnavailable("lost")
-        self._session.broker.takes(topic, payload)
+        self._broker.takes(topic, payload)
 
     async def messages(self) -> AsyncIterator[aiomqtt_transport.Message]:
         async for item in self._received:
-            if item is _LOST:
+            if item is None:
                 raise aiomqtt_transport.BrokerUnavailable("lost")
-            yield aiomqtt_transport.Message(*item)
+            topic, payload, retained = item
+            yield aiomqtt_transport.Message(topic, payload, retained=retained)
 
 
 # ── asyncio ────────────────────────────────────────────────────────────────────────────────────
@@ -348,10 +311,9 @@ class AioKit(Kit):
         session = Session(broker, (will.topic, will.payload), queue.put_nowait, asyncio.Event())
         broker.sessions.append(session)
         try:
-            yield _AioConnection(session, queue)
+            yield _AioConnection(broker, session, queue)
         finally:
-            if session in broker.sessions:
-                broker.sessions.remove(session)
+            session.leaves()
 
     def run(self, story: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async def main() -> T:
@@ -405,7 +367,8 @@ class AioKit(Kit):
 
 
 class _AioConnection:
-    def __init__(self, session: Session, received: asyncio.Queue[Any]) -> None:
+    def __init__(self, broker: Broker, session: Session, received: asyncio.Queue[Any]) -> None:
+        self._broker = broker
         self._session = session
         self._received = received
 
@@ -415,15 +378,15 @@ class _AioConnection:
 
     async def publish(self, topic: str, payload: bytes) -> None:
         await asyncio.sleep(0)
-        if not self._session.broker.acknowledges:
+        if not self._broker.acknowledges:
             await self._session.lost.wait()
         if self._session.lost.is_set():
             raise asyncio_connection.BrokerUnavailable("lost")
-        self._session.broker.takes(topic, payload)
+        self._broker.takes(topic, payload)
 
     async def messages(self) -> AsyncIterator[tuple[str, bytes]]:
-        while (item := await self._received.get()) is not _LOST:
-            yield item
+        while (item := await self._received.get()) is not None:
+            yield item[:2]
         raise asyncio_connection.BrokerUnavailable("lost")
 
 

@@ -32,7 +32,8 @@ from config_manager.config import strict_json, wire
 from config_manager.config.documents import Receipt
 from config_manager.config.names import ServiceName
 from config_manager.config.world import World
-from tests.kit import client_documents as m
+from tests.kit import clients
+from tests.kit import documents as m
 
 
 class Settings(BaseModel):
@@ -47,7 +48,7 @@ class Story:
 
     def __init__(
         self,
-        disk: m.MemoryDisk | None = None,
+        disk: clients.MemoryDisk | None = None,
         *,
         asks: bool = True,
         environment: dict[str, str] | None = None,
@@ -58,9 +59,9 @@ class Story:
         enrolled: bool = False,
         **policy: Any,
     ) -> None:
-        self.disk = disk or m.MemoryDisk()
+        self.disk = disk or clients.MemoryDisk()
         self.now = now
-        self.clock = m.SetClock(m.WALL + now)
+        self.clock = clients.SetClock(m.NOW + now)
         self.calls: list[Change[Any]] = []
         self.swaps: list[int] = []
         self.events: list[Event] = []
@@ -70,7 +71,7 @@ class Story:
             "asks": asks, "environment": environment, "model": model, "enrolled": enrolled, **policy
         }  # fmt: skip
         self._boot_seq = boot_seq
-        identity = m.make_identity()
+        identity = clients.make_identity()
         if enrolled:
             identity = replace(identity, enrolled=frozenset({f"{m.SERVICE}/{identity.instance}"}))
         world = World(clock=self.clock, disk=self.disk)
@@ -232,19 +233,19 @@ def read_receipt(topic: str, payload: bytes) -> Receipt:
     envelope = wire.parse_envelope(payload)
     assert envelope.payload_type == wire.RECEIPT
     (signature,) = envelope.signatures
-    public = m.INSTANCE_KEY.verify_key.encode()
+    public = clients.INSTANCE_KEY.verify_key.encode()
     assert signature.keyid == wire.keyid(public)
     VerifyKey(public).verify(wire.signed_bytes(wire.RECEIPT, envelope.payload), signature.sig)
     return Receipt.parse(envelope.payload)
 
 
-def disk_with(revision: int, **fields: Any) -> m.MemoryDisk:
+def disk_with(revision: int, **fields: Any) -> clients.MemoryDisk:
     """Where this revision was applied and proved by an earlier process."""
-    disk = m.MemoryDisk()
-    identity = m.make_identity()
-    world = World(clock=m.SetClock(), disk=disk)
+    disk = clients.MemoryDisk()
+    identity = clients.make_identity()
+    world = World(clock=clients.SetClock(), disk=disk)
     Cache(Path("state"), m.SERVICE, identity.file_key, identity.roots, world).keep(
-        m.make_kept(revision, m.update_bytes(revision, **fields))
+        clients.make_kept(revision, m.update_bytes(revision, **fields))
     )
     return disk
 

@@ -25,6 +25,7 @@ from config_manager.config.wire import Envelope
 from config_manager.config.world import World
 from config_manager.storage.decisions.forgotten import forgotten
 from config_manager.storage.state import Committed, ServiceState
+from tests.kit import memory_broker
 from tests.kit.documents import (
     BEACON,
     BEACON_KEY,
@@ -32,6 +33,7 @@ from tests.kit.documents import (
     make_root,
     sign,
 )
+from tests.kit.memory_broker import Session
 
 
 class Believing:
@@ -50,23 +52,21 @@ class Believing:
         return self.current.roles[role].keyids[0]
 
 
-class MemoryBroker:
-    """Retains, gives back to who subscribed, and can be away. `cleared`: topics that were emptied."""
+class MemoryBroker(memory_broker.MemoryBroker):
+    """A Trio transport to the broker in memory: one connection at a time."""
 
     maximum_packet_bytes: int | None = None
     receive_maximum = 20
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.attempts = 0
+        self._session: Session
+        self._messages: trio.MemoryReceiveChannel[Message]
+
     @property
     def has_unread(self) -> bool:
         return bool(self._messages.statistics().current_buffer_used)
-
-    def __init__(self) -> None:
-        self.retained: dict[str, bytes] = {}
-        self.cleared: list[str] = []
-        self.away = False
-        self.attempts = 0
-        self._arrived: trio.MemorySendChannel[Message] | None = None
-        self._messages: trio.MemoryReceiveChannel[Message]
 
     @asynccontextmanager
     async def connect(
@@ -77,48 +77,41 @@ class MemoryBroker:
         await trio.lowlevel.checkpoint()
         if self.away:
             raise BrokerUnavailable("connection refused")
-        self._arrived, self._messages = trio.open_memory_channel[Message](1000)
-        yield self
+        send, self._messages = trio.open_memory_channel[Message](1000)
+
+        def put(item: tuple[str, bytes, bool] | None) -> None:
+            if item is None:
+                send.close()
+            else:
+                send.send_nowait(Message(item[0], item[1], retained=item[2]))
+
+        self._session = Session(self, None, put, trio.Event())
+        self.sessions.append(self._session)
+        try:
+            yield self
+        finally:
+            self._session.leaves()
 
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
     ) -> None:
         await trio.lowlevel.checkpoint()
-        self._take(topic, payload, retain=retain)
+        self.takes(topic, payload, retain=retain)
 
     def hand_over(self, topic: str, payload: bytes, answered: Callable[[int], None]) -> None:
-        self._take(topic, payload, retain=True)
+        self.takes(topic, payload)
         trio.lowlevel.current_trio_token().run_sync_soon(answered, 0)
 
     async def subscribe(self, *filters: str, qos: int = 1) -> None:
-        """In the order of the filters, as Mosquitto does it."""
         await trio.lowlevel.checkpoint()
-        for message in self._retained_under(filters):
-            self._tell(message)
+        self._session.subscribe(filters)
 
     async def messages(self) -> AsyncIterator[Message]:
         async for message in self._messages:
             yield message
 
-    def _retained_under(self, filters: Sequence[str]) -> list[Message]:
-        return [
-            Message(topic, payload, retained=True)
-            for prefix in (name.partition("+")[0] for name in filters)
-            for topic, payload in self.retained.items()
-            if topic.startswith(prefix)
-        ]
-
-    def _take(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        if retain and payload:
-            self.retained[topic] = payload
-        elif retain:
-            self.cleared.append(topic)
-            self.retained.pop(topic, None)
-        self._tell(Message(topic, payload))
-
-    def _tell(self, message: Message) -> None:
-        assert self._arrived is not None
-        self._arrived.send_nowait(message)
+    def hangs_up(self) -> None:
+        self._session.breaks()
 
 
 def update(state: ServiceState) -> Envelope:

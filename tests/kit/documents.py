@@ -1,7 +1,8 @@
-"""Values, keys and signers that the tests of `config` share."""
+"""The one maker of signed documents: keys, roots, configurations, snapshots, beacons, receipts."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,7 @@ ROOT_KEY, CONFIG_KEY, BEACON_KEY, STRANGER, SECOND_ROOT, SECOND_CONFIG = (
 )
 SERVICE = "stt-worker"
 TOPIC = "system/config/stt-worker"
+EPOCH = "00000000-0000-4000-8000-000000000000"
 NOW = 1_800_000_000.0
 """2027-01-15T08:00:00Z."""
 
@@ -54,11 +56,12 @@ def key_id(key: SigningKey) -> str:
     return wire.keyid(key.verify_key.encode())
 
 
-def sign(payload_type: str, payload: bytes, *keys: SigningKey) -> Envelope:
+def sign(
+    payload_type: str, payload: bytes, *keys: SigningKey, correlation_id: str | None = None
+) -> Envelope:
     signed = wire.signed_bytes(payload_type, payload)
-    return Envelope(
-        payload_type, payload, tuple(Signature(key_id(k), k.sign(signed).signature) for k in keys)
-    )
+    signatures = tuple(Signature(key_id(k), k.sign(signed).signature) for k in keys)
+    return Envelope(payload_type, payload, signatures, correlation_id)
 
 
 def make_root(
@@ -124,3 +127,76 @@ RECEIPT = Receipt(
     gone=False,
     at="2026-01-02T03:04:05.678Z",
 )
+
+
+def root_bytes(root: Root | None = None) -> bytes:
+    return sign(wire.ROOT, (root or make_root()).to_bytes(), ROOT_KEY).to_bytes()
+
+
+def make_update(revision: int = 1, **fields: Any) -> ConfigUpdate:
+    values: dict[str, Any] = {
+        "service": SERVICE,
+        "topic": TOPIC,
+        "config_epoch": EPOCH,
+        "epoch_seq": 1,
+        "revision": revision,
+        "previous": None,
+        "issued_at": "2026-01-01T00:00:00.000Z",
+        "config": {"whisper_model": "base.en", "n": revision},
+        "defaulted": (),
+        "secrets": {},
+        "deleted": False,
+        "correlation_id": f"id-{revision}",
+    }
+    return ConfigUpdate(**{**values, **fields})
+
+
+def update_bytes(revision: int = 1, key: SigningKey = CONFIG_KEY, **fields: Any) -> bytes:
+    return sign(wire.CONFIG_UPDATE, make_update(revision, **fields).to_bytes(), key).to_bytes()
+
+
+def raw_update(changes: dict[str, Any], revision: int = 1) -> bytes:
+    """Signed, but with fields that the writer's own class would not make."""
+    value = {**json.loads(make_update(revision).to_bytes()), **changes}
+    return sign(wire.CONFIG_UPDATE, json.dumps(value).encode(), CONFIG_KEY).to_bytes()
+
+
+def entry(revision: int, **fields: Any) -> tuple[int, str]:
+    return (revision, wire.digest(make_update(revision, **fields).to_bytes()))
+
+
+def make_snapshot(
+    services: dict[str, tuple[int, str]], revision: int = 9, key: SigningKey = BEACON_KEY
+) -> Envelope:
+    return sign(wire.SNAPSHOT, Snapshot(EPOCH, 1, revision, services).to_bytes(), key)
+
+
+def make_beacon(
+    snapshot: Envelope, seq: int, *, key: SigningKey = BEACON_KEY, **fields: Any
+) -> dict[str, Any]:
+    """As it lies in a snapshot's message. fields: of `Beacon`."""
+    values: dict[str, Any] = {
+        "config_epoch": EPOCH,
+        "epoch_seq": 1,
+        "revision": 9,
+        "snapshot": snapshot.digest,
+        "root_version": 1,
+        "audit_head": "0" * 64,
+        "boot_seq": 1,
+        "seq": seq,
+        "issued_at": "2026-01-01T00:00:00.000Z",
+        "valid_s": 30,
+    }
+    return sign(wire.BEACON, Beacon(**{**values, **fields}).to_bytes(), key).to_object()
+
+
+def snapshot_bytes(services: dict[str, tuple[int, str]], seq: int, **fields: Any) -> bytes:
+    snapshot = make_snapshot(services, key=fields.get("key", BEACON_KEY))
+    beacon = make_beacon(snapshot, seq, **fields)
+    return json.dumps({**snapshot.to_object(), "beacon": beacon}).encode()
+
+
+def keepalive_bytes(services: dict[str, tuple[int, str]], seq: int, **fields: Any) -> bytes:
+    """The beacon names the snapshot of the same services, whoever signed that."""
+    beacon = make_beacon(make_snapshot(services), seq, **fields)
+    return json.dumps({"type": "health.keepalive", "data": {"beacon": beacon}}).encode()

@@ -13,13 +13,11 @@ from typing import Any
 from nacl.signing import SigningKey
 
 from config_manager.config import wire
-from config_manager.config.documents import Beacon, ConfigUpdate, Snapshot
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import Envelope
 from config_manager.config.world import rfc3339
-from tests.kit.documents import key_id, make_root, sign
+from tests.kit.documents import key_id, make_beacon, make_root, make_snapshot, make_update, sign
 
-EPOCH = "00000000-0000-4000-8000-000000000000"
 LONG_AGO = "2020-01-01T00:00:00.000Z"
 
 
@@ -62,21 +60,8 @@ class Publisher:
         self, revision: int, *, raw: Mapping[str, Any] | None = None, **fields: Any
     ) -> bytes:
         """A configuration, unsigned. raw: members as no writer of ours would spell them."""
-        values: dict[str, Any] = {
-            "service": self.service,
-            "topic": self.topic,
-            "config_epoch": EPOCH,
-            "epoch_seq": 1,
-            "revision": revision,
-            "previous": None,
-            "issued_at": "2026-01-01T00:00:00.000Z",
-            "config": {"n": revision},
-            "defaulted": (),
-            "secrets": {},
-            "deleted": False,
-            "correlation_id": f"id-{revision}",
-        }
-        made = ConfigUpdate(**{**values, **fields}).to_bytes()
+        given = {"service": self.service, "topic": self.topic, "config": {"n": revision}, **fields}
+        made = make_update(revision, **given).to_bytes()
         return json.dumps({**json.loads(made), **raw}).encode() if raw is not None else made
 
     def signed(
@@ -96,37 +81,29 @@ class Publisher:
     ) -> bytes:
         """The retained snapshot of `revision`, with its beacon inside."""
         envelope = self._snapshot(self.revision if revision is None else revision)
-        vouched = self._beacon(envelope.digest, beacon_by, **beacon)
+        vouched = self._beacon(envelope, beacon_by, **beacon)
         return json.dumps({**envelope.to_object(), "beacon": vouched}).encode()
 
     def keepalive(
         self, *, by: SigningKey | None = None, revision: int | None = None, **beacon: Any
     ) -> bytes:
         snapshot = self._snapshot(self.revision if revision is None else revision)
-        vouched = self._beacon(snapshot.digest, by, **beacon)
+        vouched = self._beacon(snapshot, by, **beacon)
         return json.dumps({"type": "health.keepalive", "data": {"beacon": vouched}}).encode()
 
     def _snapshot(self, revision: int) -> Envelope:
         services = {self.service: (revision, wire.digest(self.payload(revision)))}
-        snapshot = Snapshot(EPOCH, 1, revision, services)
-        return sign(wire.SNAPSHOT, snapshot.to_bytes(), self.beacon_key)
+        return make_snapshot(services, revision, self.beacon_key)
 
-    def _beacon(self, snapshot: str, by: SigningKey | None, **fields: Any) -> JsonObject:
+    def _beacon(self, snapshot: Envelope, by: SigningKey | None, **fields: Any) -> JsonObject:
         self._seq += 1
-        values: dict[str, Any] = {
-            "config_epoch": EPOCH,
-            "epoch_seq": 1,
-            "revision": self.revision,
-            "snapshot": snapshot,
-            "root_version": 1,
-            "audit_head": "0" * 64,
-            "boot_seq": 1,
+        given = {
             "seq": self._seq,
+            "revision": self.revision,
             "issued_at": rfc3339(self._clock()),
-            "valid_s": 30,
+            **fields,
         }
-        beacon = Beacon(**{**values, **fields})
-        return sign(wire.BEACON, beacon.to_bytes(), by or self.beacon_key).to_object()
+        return make_beacon(snapshot, key=by or self.beacon_key, **given)
 
 
 def changed(message: bytes, **members: Any) -> bytes:

@@ -40,14 +40,15 @@ class FarBroker(MemoryBroker):
 
     async def subscribe(self, *filters: str, qos: int = 1) -> None:
         async with self._line:
-            trio.lowlevel.spawn_system_task(self._give, self._retained_under(filters))
+            self._session.filters = filters
+            trio.lowlevel.spawn_system_task(self._give, self.retained_under(filters))
 
-    async def _give(self, messages: Sequence[Message]) -> None:
+    async def _give(self, messages: Sequence[tuple[str, bytes]]) -> None:
         async with self._line:
-            for message in messages:
-                if not message.topic.startswith(wire.config_topic("")):
+            for topic, payload in messages:
+                if not topic.startswith(wire.config_topic("")):
                     await trio.sleep(0.2)
-                self._tell(message)
+                self._session.put((topic, payload, True))
 
 
 async def test_a_broker_that_is_away_for_a_day_costs_nothing_but_the_attempts(
@@ -75,10 +76,9 @@ class Breaking(MemoryBroker):
         raise BrokerUnavailable("the connection broke")
 
     def breaks_and_forgets(self) -> None:
-        assert self._arrived is not None
         self.retained.clear()
         self.away = True
-        self._arrived.close()
+        self.hangs_up()
 
 
 async def test_a_broker_that_comes_back_empty_is_told_everything_again_and_holds_nothing_meanwhile(
@@ -106,9 +106,9 @@ class Stubborn(MemoryBroker):
 
     keeps = False
 
-    def _take(self, topic: str, payload: bytes, *, retain: bool) -> None:
+    def takes(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
         if not self.keeps:
-            super()._take(topic, payload, retain=retain)
+            super().takes(topic, payload, retain=retain)
 
 
 async def test_what_a_broker_acknowledges_and_does_not_take_is_never_confirmed(
@@ -430,7 +430,7 @@ async def test_a_broker_that_repeats_an_old_receipt_without_end_gets_one_answer_
     broker.retained |= {RECEIPT_TOPIC: said()}
     desk = Desk(having_forgotten(empty()), broker)
     async with desk.actor.running():
-        while broker._arrived is None:  # it connects in its turn
+        while not broker.sessions:  # it connects in its turn
             await trio.sleep(0.01)
         for _ in range(200):
             await broker.publish(RECEIPT_TOPIC, said(gone=True), retain=True)
@@ -539,7 +539,7 @@ async def test_a_retained_beacon_of_a_later_start_is_told_once_and_only_before_w
         assert [told.boot_seq for told in desk.witnessed] == [7]
         assert desk.boot_seq == 8
         assert broker.retained[wire.SNAPSHOT_TOPIC] == ours, "and we go on"
-        broker._tell(Message(wire.SNAPSHOT_TOPIC, snapshot(committed, boot_seq=20)))  # noqa: SLF001  a twin
+        broker.tells(wire.SNAPSHOT_TOPIC, snapshot(committed, boot_seq=20))  # a twin
         await trio.sleep(10)
         broker.breaks_and_forgets()
         broker.retained[wire.SNAPSHOT_TOPIC] = snapshot(

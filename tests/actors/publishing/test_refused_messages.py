@@ -48,8 +48,7 @@ class FussyBroker(MemoryBroker):
 
     def hang_up(self, code: int | None = None) -> None:
         self._hung_up, self.goodbye = True, code
-        assert self._arrived is not None
-        self._arrived.close()
+        self.hangs_up()
 
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
@@ -68,7 +67,7 @@ class FussyBroker(MemoryBroker):
             self.hang_up()
             return
         if not code and not is_large:
-            self._take(topic, payload, retain=True)
+            self.takes(topic, payload)
 
         def answer() -> None:
             if not self._hung_up:  # what it hung up after is not acknowledged any more
@@ -366,7 +365,7 @@ async def test_no_more_is_on_its_way_than_the_broker_announced(
         ) -> None:
             await trio.sleep(0.1)
             self.on_the_way -= 1
-            self._take(topic, payload, retain=True)
+            self.takes(topic, payload)
             answered(0)
 
     broker = Slow()

@@ -17,7 +17,7 @@ import trio
 import trio.testing
 from pydantic import SecretStr
 
-from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport, Message
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.storing import writer
 from config_manager.actors.system import System, running_system
 from config_manager.config import wire
@@ -545,19 +545,19 @@ class SlowToGiveBack(MemoryBroker):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept_back: Message | None = None
+        self.kept_back: bytes | None = None
         self.keeps_back = trio.Event()
 
-    def _tell(self, message: Message) -> None:
-        if message.topic == wire.root_topic(2) and not self.keeps_back.is_set():
-            self.kept_back = message
+    def tells(self, topic: str, payload: bytes) -> None:
+        if topic == wire.root_topic(2) and not self.keeps_back.is_set():
+            self.kept_back = payload
             self.keeps_back.set()
         else:
-            super()._tell(message)
+            super().tells(topic, payload)
 
     def goes_on(self) -> None:
         assert self.kept_back is not None
-        self._tell(self.kept_back)
+        self.tells(wire.root_topic(2), self.kept_back)
 
 
 async def test_a_change_of_the_root_that_was_begun_is_finished_though_the_actors_life_ends(

@@ -18,7 +18,7 @@ from config_manager.client.rules.events import (
     Stale,
 )
 from config_manager.config import wire
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 from tests.kit import roots as r
 
 ENVELOPE = wire.parse_envelope(m.update_bytes(6))

@@ -15,7 +15,7 @@ import pytest
 from config_manager.client import Change, open_config
 from config_manager.client.drivers.asyncio_driver import AsyncioConfig
 from config_manager.config.errors import ConfigurationStale
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 from tests.kit.client_drivers import AioKit, run_asyncio
 from tests.kit.client_story import Settings
 

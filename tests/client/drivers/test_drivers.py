@@ -19,7 +19,7 @@ from config_manager.config.errors import (
     NothingDelivered,
     SettingsInvalid,
 )
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 from tests.kit import roots as r
 from tests.kit.client_drivers import KITS, Broker, Kit, told
 from tests.kit.client_story import Settings

@@ -19,7 +19,7 @@ from config_manager.client.drivers.opening import Options, Prepared, prepare
 from config_manager.client.state.identity import trust_init
 from config_manager.config.errors import SettingsInvalid
 from config_manager.config.world import World
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 from tests.kit.client_story import Settings
 
 

@@ -12,7 +12,7 @@ from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable, Mess
 from config_manager.client import Applied, Fresh, follow, trust_init
 from config_manager.client.drivers import driver
 from config_manager.config import wire
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 
 
 class FakeBroker:

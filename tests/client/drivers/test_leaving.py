@@ -25,7 +25,7 @@ from config_manager.client.state.identity import trust_init
 from config_manager.client.testing import FakePublisher
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.world import SystemDisk, World
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 from tests.kit.client_drivers import AioKit, Kit, TrioKit, run_asyncio
 from tests.kit.client_story import Settings
 from tests.kit.hostile_broker import CONNACK_5, hostile

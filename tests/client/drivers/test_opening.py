@@ -31,7 +31,8 @@ from config_manager.config.errors import (
     SettingsInvalid,
 )
 from config_manager.config.world import SystemDisk, World
-from tests.kit import client_documents as m
+from tests.kit import clients
+from tests.kit import documents as m
 from tests.kit.client_story import Settings
 
 
@@ -63,7 +64,7 @@ def opened(
 
 def keep(prepared: Prepared[Any], revision: int) -> None:
     """As if this revision had been applied and proved."""
-    prepared.cache.keep(m.make_kept(revision))
+    prepared.cache.keep(clients.make_kept(revision))
 
 
 # ── names and places ───────────────────────────────────────────────────────────────────────────
@@ -336,12 +337,12 @@ def test_a_damaged_file_is_said_and_both_generations_gone_is_a_first_start(state
 
 
 def boot(state: Path, clock: float, *, disk: SystemDisk | None = None) -> int:
-    world = World(clock=m.SetClock(clock), disk=disk or SystemDisk())
+    world = World(clock=clients.SetClock(clock), disk=disk or SystemDisk())
     return opened(state, world=world).instance._account.boot_seq
 
 
 def test_each_start_has_a_higher_number_whatever_the_clock_does(state: Path) -> None:
-    numbers = [boot(state, clock) for clock in (m.WALL, m.WALL, m.WALL + 5, 0.0, -5.0, 1000.0)]
+    numbers = [boot(state, clock) for clock in (m.NOW, m.NOW, m.NOW + 5, 0.0, -5.0, 1000.0)]
     assert numbers == sorted(set(numbers))
 
 
@@ -351,14 +352,14 @@ def test_the_first_start_of_a_clock_from_1970_has_a_number(state: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"x", b"-3", b"9" * 30, b"9" * 5000, b"\xff"])
 def test_a_lost_number_goes_on_by_the_clock(state: Path, content: bytes) -> None:
-    before = boot(state, m.WALL)
+    before = boot(state, m.NOW)
     (state / "stt-worker.boot").write_bytes(content)
-    assert before < boot(state, m.WALL + 60) < 2**53
-    assert boot(state, m.WALL + 60) == m.WALL + 61
+    assert before < boot(state, m.NOW + 60) < 2**53
+    assert boot(state, m.NOW + 60) == m.NOW + 61
 
 
 def test_starts_on_a_full_disk_rise_too_and_so_does_the_one_after_them(state: Path) -> None:
-    clocks = (m.WALL, m.WALL + 60, m.WALL + 120, m.WALL + 180)
+    clocks = (m.NOW, m.NOW + 60, m.NOW + 120, m.NOW + 180)
     full = SickDisk(writes=False)
     numbers = [
         boot(state, clock, disk=full if 0 < index < 3 else None)

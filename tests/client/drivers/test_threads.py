@@ -22,7 +22,7 @@ from config_manager.config.errors import (
     NothingDelivered,
     SettingsInvalid,
 )
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 from tests.kit.processes import MOSQUITTO, Broker, Server, eventually, workshop
 
 needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")

@@ -10,7 +10,7 @@ import trio
 
 from config_manager.client import open_config
 from config_manager.client.drivers.trio_driver import TrioConfig
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 from tests.kit.client_drivers import TrioKit
 from tests.kit.client_story import Settings
 

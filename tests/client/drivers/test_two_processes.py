@@ -22,7 +22,8 @@ from config_manager.client.state.identity import load_identity
 from config_manager.client.testing import FakePublisher
 from config_manager.config.documents import Receipt
 from config_manager.config.world import World
-from tests.kit import client_documents as m
+from tests.kit import clients
+from tests.kit import documents as m
 from tests.kit.client_story import Settings
 from tests.kit.processes import eventually
 
@@ -226,15 +227,15 @@ def make_cache(state: Path) -> tuple[Claim, Cache]:
 
 def test_the_second_writes_once_the_first_has_ended(tmp_path: Path) -> None:
     (old_claim, old), (_, new) = make_cache(tmp_path), make_cache(tmp_path)
-    old.keep(m.make_kept(5))
-    new.keep(m.make_kept(6))
-    assert new.unwritten == m.make_kept(6)
-    assert new.load() == m.make_kept(5)
+    old.keep(clients.make_kept(5))
+    new.keep(clients.make_kept(6))
+    assert new.unwritten == clients.make_kept(6)
+    assert new.load() == clients.make_kept(5)
     old_claim.close()
     assert new.unwritten is not None
     new.keep(new.unwritten)
     assert new.unwritten is None
-    assert make_cache(tmp_path)[1].load() == m.make_kept(6)
+    assert make_cache(tmp_path)[1].load() == clients.make_kept(6)
 
 
 def test_who_only_looks_makes_nothing_and_takes_nothing(tmp_path: Path) -> None:
@@ -265,12 +266,12 @@ def test_who_starts_while_somebody_looks_writes_all_the_same(tmp_path: Path) -> 
 
 def test_who_takes_over_never_goes_back(tmp_path: Path) -> None:
     (old_claim, old), (_, new) = make_cache(tmp_path), make_cache(tmp_path)
-    old.keep(m.make_kept(7))
+    old.keep(clients.make_kept(7))
     old_claim.close()
-    new.keep(m.make_kept(6))
-    assert (new.unwritten, new.load()) == (m.make_kept(6), m.make_kept(7))
-    new.keep(m.make_kept(8))
-    assert (new.unwritten, new.load()) == (None, m.make_kept(8))
+    new.keep(clients.make_kept(6))
+    assert (new.unwritten, new.load()) == (clients.make_kept(6), clients.make_kept(7))
+    new.keep(clients.make_kept(8))
+    assert (new.unwritten, new.load()) == (None, clients.make_kept(8))
 
 
 class Shared:

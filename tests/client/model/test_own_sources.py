@@ -32,7 +32,7 @@ from config_manager.client.model.precedence import Effective, Layers
 from config_manager.client.settings_source import delivered
 from config_manager.client.testing import FakePublisher
 from config_manager.config.errors import SettingsInvalid
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 
 SECRET = "hunter2-hunter2"
 

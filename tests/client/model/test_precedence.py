@@ -40,7 +40,7 @@ from config_manager.client.model.overrides import env_prefix
 from config_manager.client.model.precedence import Effective, Layers
 from config_manager.client.model.words import MOST_READ
 from config_manager.config.errors import SettingsInvalid
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 from tests.kit.client_story import Story, disk_with
 
 SECRET = "hunter2"

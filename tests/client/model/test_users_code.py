@@ -35,7 +35,7 @@ from config_manager.client.model.judging import DoesNotFit
 from config_manager.client.model.precedence import Layers
 from config_manager.client.model.words import MASK, Secrets
 from config_manager.client.testing import FakePublisher
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 from tests.kit.client_drivers import KITS, Kit
 from tests.kit.client_story import Settings, Story, disk_with, read_receipt
 

@@ -16,7 +16,7 @@ from config_manager.config import wire
 from config_manager.config.documents import Sealed, SealedValue
 from config_manager.config.sealing import seal
 from config_manager.config.secret import Secret
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 from tests.kit.client_story import Story, disk_with
 
 TOPIC = wire.sealed_topic(m.SERVICE, "robot-1")
@@ -49,7 +49,7 @@ def sealed(
         for name, (version, value) in secrets.items()
     }  # fmt: skip
     document = Sealed(service, instance, 1, revision, values)
-    return m.sign(key, kind, document.to_bytes()).to_bytes()
+    return m.sign(kind, document.to_bytes(), key).to_bytes()
 
 
 def guarded(revision: int = 5, **how: Any) -> Story:

@@ -16,7 +16,7 @@ from config_manager.client.rules.receipts import schema_digest
 from config_manager.client.rules.todo import NotNow
 from config_manager.client.rules.trial import Phase
 from config_manager.config import wire
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 from tests.kit.client_story import Settings, Story, disk_with, read_receipt, running
 
 NO = ValueError("no such model on this robot")
@@ -575,7 +575,7 @@ def test_a_clock_from_1970_is_unknown_until_it_is_set() -> None:
     story.clock.time = 1000.0
     beacons(story, 5, 1)
     assert story.instance.freshness == "clock-unknown"
-    story.clock.time = m.WALL
+    story.clock.time = m.NOW
     assert beacons(story.lives(1), 5, 2).instance.freshness == "fresh"
 
 
@@ -611,12 +611,12 @@ def test_a_new_configuration_proves_nothing_about_freshness() -> None:
 
 
 WALL_CLOCKS: dict[str, Callable[[float], float]] = {
-    "right": lambda t: m.WALL + t,
-    "stopped": lambda t: m.WALL,
+    "right": lambda t: m.NOW + t,
+    "stopped": lambda t: m.NOW,
     "from 1970": lambda t: t,
-    "backwards": lambda t: m.WALL - 1000 * t,
-    "ten years ahead": lambda t: m.WALL + 315_360_000 + t,
-    "jumping": lambda t: m.WALL + (t * 7919) % 1_000_000,
+    "backwards": lambda t: m.NOW - 1000 * t,
+    "ten years ahead": lambda t: m.NOW + 315_360_000 + t,
+    "jumping": lambda t: m.NOW + (t * 7919) % 1_000_000,
 }
 
 KEPT_BACK: dict[str, Callable[[int, int], list[tuple[str, bytes]]]] = {

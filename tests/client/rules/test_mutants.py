@@ -25,7 +25,8 @@ from config_manager.config import wire
 from config_manager.config.names import ServiceName
 from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import World
-from tests.kit import client_documents as m
+from tests.kit import clients
+from tests.kit import documents as m
 
 MUTANTS = int(os.environ.get("MUTANTS", "4000"))
 SEED = 20
@@ -101,7 +102,7 @@ class Target:
     """A service that runs revision 5 and takes whatever it may; made anew once anything moved it."""
 
     def __init__(self) -> None:
-        self._kept = m.make_kept(5)
+        self._kept = clients.make_kept(5)
         self._layers = Layers(Model, "S_", environment={})
         self.reasons: Counter[str] = Counter()
         self.accepted = 0
@@ -109,13 +110,13 @@ class Target:
         self.before = self._instance.effective.values
 
     def _renew(self) -> None:
-        identity = m.make_identity()
+        identity = clients.make_identity()
         self._instance = Instance(
             ServiceName(m.SERVICE), identity.instance, identity, self._layers, self._kept,
-            policy=TrialPolicy(bake_s=0.0), boot_seq=1, asks=False, world=World(clock=m.SetClock()),
+            policy=TrialPolicy(bake_s=0.0), boot_seq=1, asks=False, world=World(clock=clients.SetClock()),
         )  # fmt: skip
         self._instance.start(0.0)
-        self._instance.tick(0.0, m.WALL)
+        self._instance.tick(0.0, m.NOW)
         self._mark = self._where()
 
     def _where(self) -> tuple[Any, ...]:
@@ -126,7 +127,7 @@ class Target:
 
     def takes(self, message: Message) -> Model:
         """What runs after it. Where anything came of it, the next message meets a fresh one."""
-        todo = self._instance.receive(message.topic, message.payload, m.WALL + 1, 1.0)
+        todo = self._instance.receive(message.topic, message.payload, m.NOW + 1, 1.0)
         values = self._instance.effective.values
         assert [do.effective.values for do in todo if isinstance(do, Swap)] in ([], [values])
         if self._where() != self._mark:
@@ -367,7 +368,7 @@ class Mutator:
         kind = envelope.get("payloadType")
         kind = kind if isinstance(kind, str) else wire.CONFIG_UPDATE
         key = self._wrong_key(kind)
-        envelope.update(m.sign(key, kind, json.dumps(payload).encode()).to_object())
+        envelope.update(m.sign(kind, json.dumps(payload).encode(), key).to_object())
         return value
 
     def claim_the_key(self, value: dict[str, Any]) -> Any:
@@ -448,9 +449,9 @@ def test_a_subscriber_that_starts_with_nothing_believes_none_of_them_either() ->
     """No floor, no marks, no kept message: only signatures stand."""
     allowed = {wire.parse_envelope(one.payload).digest for one in MESSAGES if one.topic == m.TOPIC}
     for mutant in Mutator(SEED + 1).messages(MUTANTS // 4):
-        subscriber = Subscriber(m.SERVICE, "here", m.make_chain(), None)
-        subscriber.receive(mutant.topic, mutant.payload, m.WALL, 0.0)
-        subscriber.tick(15.0, m.WALL + 15)
+        subscriber = Subscriber(m.SERVICE, "here", clients.make_chain(), None)
+        subscriber.receive(mutant.topic, mutant.payload, m.NOW, 0.0)
+        subscriber.tick(15.0, m.NOW + 15)
         if subscriber.kept is not None:
             assert subscriber.kept.seen is not None
             assert subscriber.kept.seen.digest in allowed, mutant
@@ -462,16 +463,16 @@ def test_even_nonsense_that_the_right_key_signed_raises_nothing(target: Target) 
     mutator = Mutator(SEED + 2)
     for _ in range(MUTANTS // 20):
         payload = mutator._changed(json.loads(m.make_update(6).to_bytes()))
-        signed = m.sign(m.CONFIG_KEY, wire.CONFIG_UPDATE, payload).to_bytes()
+        signed = m.sign(wire.CONFIG_UPDATE, payload, m.CONFIG_KEY).to_bytes()
         values = target.takes(Message(m.TOPIC, signed))
         assert Model.model_validate(values.model_dump()) == Model.model_validate(dict(values))
         beacon = json.loads(wire.parse_envelope(snapshot(3, 5).payload).payload)
-        odd = m.sign(m.BEACON_KEY, wire.SNAPSHOT, mutator._changed(beacon))
+        odd = m.sign(wire.SNAPSHOT, mutator._changed(beacon), m.BEACON_KEY)
         payload = mutator._changed(
             {"snapshot": odd.digest, "boot_seq": 1, "seq": 9, "valid_s": 30, "root_version": 1,
              "config_epoch": "x", "epoch_seq": 1, "revision": 9, "audit_head": "", "issued_at": ""}
         )  # fmt: skip
-        vouched = m.sign(m.BEACON_KEY, wire.BEACON, payload).to_object()
+        vouched = m.sign(wire.BEACON, payload, m.BEACON_KEY).to_object()
         data = json.dumps({**odd.to_object(), "beacon": vouched}).encode()
         assert target.takes(Message(wire.SNAPSHOT_TOPIC, data)) == target.before
 
@@ -482,5 +483,5 @@ def test_what_the_right_key_signs_does_change_what_runs() -> None:
         wire.CONFIG_UPDATE, m.make_update(6, config={"n": 666}).to_bytes(), (Signature("", b""),)
     )
     assert Target().takes(Message(m.TOPIC, envelope.to_bytes())).n == 5
-    signed = m.sign(m.CONFIG_KEY, wire.CONFIG_UPDATE, envelope.payload)
+    signed = m.sign(wire.CONFIG_UPDATE, envelope.payload, m.CONFIG_KEY)
     assert Target().takes(Message(m.TOPIC, signed.to_bytes())).n == 666

@@ -20,7 +20,8 @@ from config_manager.config.documents import KeyRole
 from config_manager.config.names import Mark
 from config_manager.config.strict_json import MAX_INTEGER
 from config_manager.config.trust import Seen
-from tests.kit import client_documents as m
+from tests.kit import clients
+from tests.kit import documents as m
 from tests.kit import roots as r
 from tests.kit.documents import STEADY, key_id
 
@@ -39,13 +40,13 @@ class Scene:
             chain.append(follow_on(chain[-1], data))
         self.subscriber = Subscriber(m.SERVICE, "here", RootChain(chain), kept)
         self.now = 0.0
-        assert self.said(self.subscriber.tick(0.0, m.WALL)) in ([], ["stale signer-revoked"])
+        assert self.said(self.subscriber.tick(0.0, m.NOW)) in ([], ["stale signer-revoked"])
 
     def said(self, events: Sequence[Event]) -> list[str]:
         return [_in_words(event) for event in events]
 
     def hears(self, topic: str, payload: bytes) -> list[str]:
-        return self.said(self.subscriber.receive(topic, payload, m.WALL + self.now, self.now))
+        return self.said(self.subscriber.receive(topic, payload, m.NOW + self.now, self.now))
 
     def gets(self, revision: int, *keys: SigningKey, **fields: Any) -> list[str]:
         return self.hears(m.TOPIC, update(revision, *keys, **fields))
@@ -59,7 +60,7 @@ class Scene:
 
     def lives(self, seconds: float) -> list[str]:
         self.now += seconds
-        return self.said(self.subscriber.tick(self.now, m.WALL + self.now))
+        return self.said(self.subscriber.tick(self.now, m.NOW + self.now))
 
     @property
     def kept(self) -> Kept:
@@ -88,14 +89,14 @@ def _in_words(event: Event) -> str:
 def update(revision: int, *keys: SigningKey, **fields: Any) -> bytes:
     envelope = wire.parse_envelope(m.update_bytes(revision, **fields))
     signatures = tuple(
-        m.sign(key, envelope.payload_type, envelope.payload).signatures[0]
+        m.sign(envelope.payload_type, envelope.payload, key).signatures[0]
         for key in keys or (r.CONFIG_KEY,)
     )
     return wire.Envelope(envelope.payload_type, envelope.payload, signatures, "abc").to_bytes()
 
 
 def running(revision: int = 5, *keys: SigningKey, roots: Sequence[bytes] = ()) -> Scene:
-    return Scene(m.make_kept(revision, update(revision, *keys)), *roots)
+    return Scene(clients.make_kept(revision, update(revision, *keys)), *roots)
 
 
 # ── walking ────────────────────────────────────────────────────────────────────────────────────
@@ -218,7 +219,7 @@ def test_what_overtook_its_root_on_a_first_start_meets_the_floor_too() -> None:
 def test_a_revoked_key_is_refused_from_then_on_and_what_it_signed_goes_on_and_says_so() -> None:
     scene = running(5)
     assert scene.trusts(2, REVOKED) == ["root 2", "stale signer-revoked"]
-    events = scene.subscriber.receive(m.TOPIC, update(6), m.WALL, 0.0)
+    events = scene.subscriber.receive(m.TOPIC, update(6), m.NOW, 0.0)
     assert scene.said(events) == ["refused unknown-key"]
     assert isinstance(events[0], Refused)
     assert "revoked" in events[0].detail
@@ -256,7 +257,7 @@ def test_a_newer_signature_is_kept_also_while_it_bakes_is_asked_about_or_was_put
     for waits in (asked, baking, lambda _: None):
         scene = running(5)
         scene.subscriber = Subscriber(
-            m.SERVICE, "here", RootChain([pin(r.root(1))]), m.make_kept(5), negotiates=True
+            m.SERVICE, "here", RootChain([pin(r.root(1))]), clients.make_kept(5), negotiates=True
         )
         scene.gets(6)
         assert scene.subscriber.trial.offered is not None
@@ -287,7 +288,7 @@ def test_a_signature_that_does_not_hold_is_not_kept() -> None:
 def test_an_offer_whose_signer_is_revoked_is_withdrawn_and_may_come_again_signed_anew() -> None:
     scene = running(5)
     scene.subscriber = Subscriber(
-        m.SERVICE, "here", RootChain([pin(r.root(1))]), m.make_kept(5), negotiates=True
+        m.SERVICE, "here", RootChain([pin(r.root(1))]), clients.make_kept(5), negotiates=True
     )
     assert scene.gets(6) == ["offered"]
     scene.trusts(2, REVOKED)
@@ -298,7 +299,7 @@ def test_an_offer_whose_signer_is_revoked_is_withdrawn_and_may_come_again_signed
 def test_what_waits_for_a_restart_is_withdrawn_with_its_signer() -> None:
     scene = running(5)
     scene.subscriber = Subscriber(
-        m.SERVICE, "here", RootChain([pin(r.root(1))]), m.make_kept(5), negotiates=True
+        m.SERVICE, "here", RootChain([pin(r.root(1))]), clients.make_kept(5), negotiates=True
     )
     scene.gets(6)
     scene.subscriber.decided(scene.subscriber.trial.leave())

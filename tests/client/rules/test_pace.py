@@ -12,7 +12,8 @@ from config_manager.client.rules.subscriber import Subscriber
 from config_manager.config import wire
 from config_manager.config.documents import Beacon
 from config_manager.config.world import rfc3339
-from tests.kit import client_documents as m
+from tests.kit import clients
+from tests.kit import documents as m
 from tests.kit.documents import BEACON
 
 SERVICES = {m.SERVICE: m.entry(5)}
@@ -48,18 +49,18 @@ class Client:
 
     def __init__(self) -> None:
         self.said: list[str | None] = []
-        self._subscriber = Subscriber(m.SERVICE, "here", m.make_chain(), m.make_kept(5))
+        self._subscriber = Subscriber(m.SERVICE, "here", clients.make_chain(), clients.make_kept(5))
         self._subscriber.receive(
-            wire.SNAPSHOT_TOPIC, m.snapshot_bytes(SERVICES, 0, boot_seq=0), m.WALL, 0.0
+            wire.SNAPSHOT_TOPIC, m.snapshot_bytes(SERVICES, 0, boot_seq=0), m.NOW, 0.0
         )
 
-    def hears(self, made: Made, at: float, wall: float = m.WALL) -> str | None:
+    def hears(self, made: Made, at: float, wall: float = m.NOW) -> str | None:
         self.waits_until(at, wall)
         self._subscriber.receive(wire.KEEPALIVE_TOPIC, made.signed(), wall, at)
         self.said.append(self._subscriber.freshness.status)
         return self._subscriber.freshness.status
 
-    def waits_until(self, at: float, wall: float = m.WALL) -> str | None:
+    def waits_until(self, at: float, wall: float = m.NOW) -> str | None:
         self._subscriber.tick(at, wall)
         self.said.append(self._subscriber.freshness.status)
         return self._subscriber.freshness.status
@@ -69,7 +70,7 @@ def tape(*pauses_s: float, boot_seq: int = 1, clock_error_s: float = 0.0) -> lis
     """What a publisher makes with these pauses before each."""
     times = list(accumulate(pauses_s))
     return [
-        Made(at, boot_seq, seq, rfc3339(m.WALL + clock_error_s + at))
+        Made(at, boot_seq, seq, rfc3339(m.NOW + clock_error_s + at))
         for seq, at in enumerate(times, 1)
     ]
 
@@ -110,9 +111,7 @@ def test_who_catches_up_is_fresh_again() -> None:
 def test_a_leap_of_the_publishers_clock_is_no_credit_for_a_crawl() -> None:
     client = Client()
     first = tape(*[10.0] * 2)
-    leapt = [
-        replace(one, issued_at=rfc3339(m.WALL + 86_400 + one.at)) for one in tape(*[10.0] * 12)
-    ]
+    leapt = [replace(one, issued_at=rfc3339(m.NOW + 86_400 + one.at)) for one in tape(*[10.0] * 12)]
     for one in [*first, *leapt[2:4]]:
         assert client.hears(one, one.at) == "fresh"
     assert [client.hears(one, 3 * one.at) for one in leapt[4:]][-1] == "no-beacon"
@@ -156,7 +155,7 @@ def boots(runs: list[list[float]], clock_steps_s: list[float]) -> list[Made]:
         for seq, pause in enumerate(pauses, 1):
             at += pause
             error += clock_steps_s[len(made) % len(clock_steps_s)] if clock_steps_s else 0.0
-            made.append(Made(at, boot_seq, seq, rfc3339(m.WALL + error + at)))
+            made.append(Made(at, boot_seq, seq, rfc3339(m.NOW + error + at)))
     return made
 
 
@@ -248,7 +247,7 @@ def test_a_publisher_is_believed_at_once_after_a_silence_whichever_way_its_clock
             seq += int(silence_s // 10)
         for pause in pauses:
             at, seq = at + pause, seq + 1
-            pace.heard(Made(at, boot_seq, seq, rfc3339(m.WALL + error_s + at)).beacon(), at)
+            pace.heard(Made(at, boot_seq, seq, rfc3339(m.NOW + error_s + at)).beacon(), at)
             assert pace.keeps_up
 
 
@@ -275,5 +274,5 @@ def test_no_honest_publisher_is_stale_whatever_is_restarted_and_whichever_clock_
     for n, one in enumerate(boots(runs, clock_steps_s)):
         # in order: what a later one overtook says nothing new
         before = max(before, (one.at + delays_s[n % len(delays_s)]) * (1 + drift))
-        client.hears(one, before, m.WALL + wall_jumps_s[n % len(wall_jumps_s)])
+        client.hears(one, before, m.NOW + wall_jumps_s[n % len(wall_jumps_s)])
     assert "no-beacon" not in client.said

@@ -11,26 +11,27 @@ from config_manager.client.rules.events import Applied, Deleted, Event, Fresh, R
 from config_manager.client.rules.set_aside import ROOT_MAY_FOLLOW_S
 from config_manager.client.rules.subscriber import Subscriber
 from config_manager.config import wire
-from tests.kit import client_documents as m
+from tests.kit import clients
+from tests.kit import documents as m
 
 
 def empty() -> Subscriber:
-    subscriber = Subscriber(m.SERVICE, "here", m.make_chain(), None)
-    assert subscriber.tick(0.0, m.WALL) == []
+    subscriber = Subscriber(m.SERVICE, "here", clients.make_chain(), None)
+    assert subscriber.tick(0.0, m.NOW) == []
     return subscriber
 
 
 def running(revision: int = 5) -> Subscriber:
     """A subscriber that was restarted with this revision in its file."""
-    subscriber = Subscriber(m.SERVICE, "here", m.make_chain(), m.make_kept(revision))
-    assert subscriber.tick(0.0, m.WALL) == []
+    subscriber = Subscriber(m.SERVICE, "here", clients.make_chain(), clients.make_kept(revision))
+    assert subscriber.tick(0.0, m.NOW) == []
     return subscriber
 
 
 def give(
     subscriber: Subscriber, payload: bytes, topic: str = m.TOPIC, now: float = 1.0
 ) -> list[Event]:
-    return subscriber.receive(topic, payload, m.WALL + now, now)
+    return subscriber.receive(topic, payload, m.NOW + now, now)
 
 
 def hear_out(subscriber: Subscriber, payload: bytes, topic: str = m.TOPIC) -> list[Event]:
@@ -45,7 +46,7 @@ def names(events: list[Event]) -> list[str]:
     ]
 
 
-WRONG_TYPE = m.sign(m.CONFIG_KEY, wire.SNAPSHOT, m.make_update(6).to_bytes()).to_bytes()
+WRONG_TYPE = m.sign(wire.SNAPSHOT, m.make_update(6).to_bytes(), m.CONFIG_KEY).to_bytes()
 
 
 def unsigned() -> bytes:
@@ -103,7 +104,7 @@ def test_two_signatures_of_one_key_do_not_reach_a_threshold_of_two() -> None:
     role = root.roles["config"]
     two = {**root.roles, "config": type(role)((*role.keyids, "0" * 64), 2)}
     subscriber = Subscriber(
-        m.SERVICE, "here", m.make_chain(type(root)(1, root.issued_at, root.keys, two)), None
+        m.SERVICE, "here", clients.make_chain(type(root)(1, root.issued_at, root.keys, two)), None
     )
     value = json.loads(m.update_bytes(6))
     value["signatures"] *= 2

@@ -8,7 +8,7 @@ from config_manager.client.rules.kept import Kept, Version
 from config_manager.client.rules.trial import Phase, Trial
 from config_manager.config import wire
 from config_manager.config.documents import ConfigUpdate
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 
 
 def version(revision: int) -> Version:

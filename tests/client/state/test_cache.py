@@ -12,16 +12,23 @@ from config_manager.config import strict_json
 from config_manager.config.names import Mark
 from config_manager.config.trust import Seen
 from config_manager.config.world import World
-from tests.kit import client_documents as m
+from tests.kit import clients
+from tests.kit import documents as m
 from tests.kit import roots as r
 
 
 def kept(revision: int, payload: bytes | None = None) -> Kept:
-    return m.make_kept(revision, payload, beacon_order=(1, revision))
+    return clients.make_kept(revision, payload, beacon_order=(1, revision))
 
 
 def make_cache(path: Path, key: bytes = b"k" * 32, date: str | None = None) -> Cache:
-    return Cache(path, m.SERVICE, key, [m.make_root(config_not_after=date)], World())
+    return Cache(
+        path,
+        m.SERVICE,
+        key,
+        [m.make_root(not_after={m.key_id(m.CONFIG_KEY): date} if date else None)],
+        World(),
+    )
 
 
 def test_nothing_kept_is_none_and_what_is_kept_comes_back(tmp_path: Path) -> None:

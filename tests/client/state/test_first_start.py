@@ -26,7 +26,8 @@ from config_manager.client.state.identity import (
 )
 from config_manager.config.errors import RootRefused
 from config_manager.config.world import SystemDisk, World
-from tests.kit import client_documents as m
+from tests.kit import clients
+from tests.kit import documents as m
 from tests.kit import roots as r
 
 ROUNDS = 15
@@ -213,7 +214,7 @@ def test_a_start_that_dies_at_whichever_step_is_finished_by_the_next(
 
 
 def test_a_disk_that_is_not_the_systems_can_do_it(tmp_path: Path, root: Path) -> None:
-    disk = m.MemoryDisk()
+    disk = clients.MemoryDisk()
     disk.files[root] = root.read_bytes()
     world = World(disk=disk)
     identity = trust_init(tmp_path / "state", root, world)
@@ -240,7 +241,7 @@ def test_where_files_have_one_name_only_the_directorys_lock_does_it(
 
 def test_starts_at_once_have_numbers_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "stt-worker.boot"
-    world = World(clock=m.SetClock())
+    world = World(clock=clients.SetClock())
     with ThreadPoolExecutor(PROCESSES) as threads:
         claim = Claim(tmp_path, m.SERVICE)
         numbers = list(threads.map(lambda _: Boots(path, claim, world).number, range(40)))

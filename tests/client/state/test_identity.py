@@ -14,7 +14,7 @@ from config_manager.client.state.identity import (
 )
 from config_manager.config.errors import KeyFileUnsafe, RootRefused, SettingsInvalid
 from config_manager.config.world import World
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 from tests.kit import roots as r
 
 

@@ -20,7 +20,7 @@ from config_manager.client.state.identity import keep_root, load_identity, trust
 from config_manager.client.state.places import expanded
 from config_manager.config.errors import KeyFileUnsafe, SettingsInvalid
 from config_manager.config.world import World
-from tests.kit import client_documents as m
+from tests.kit import documents as m
 from tests.kit import roots as r
 from tests.kit.client_story import Settings
 
