@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 import trio
@@ -18,7 +17,9 @@ from config_manager.actors.actor import Full, Gone, Life, follower
 from config_manager.config.errors import Refusal
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
-from config_manager.storage.decisions.administration import Administered, Administration
+from config_manager.storage.decisions.administration import administered
+from config_manager.storage.decisions.changes import Decided, Occasion
+from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.tokens import NoteTokenUses
 from config_manager.storage.state import Committed
 
@@ -31,7 +32,7 @@ _MOST_STRANGERS = 64
 """Refusals of one caller, and addresses without a known token, that are told apart between two
 writes: whoever floods us with refusals fills memory and audit no further, and hides nobody's but his."""
 
-Write = Callable[[Administration[Any], str], Awaitable[None]]
+WriteDown = Callable[[Decidable[None], str], Awaitable[None]]
 """Has an administration done in somebody's name."""
 
 
@@ -88,7 +89,7 @@ class Callers:
         """Until there is something to write."""
         await self._news.wait()
 
-    async def write(self, write: Write) -> None:
+    async def write(self, write: WriteDown) -> None:
         """Write what there is; what can't be written now waits for the next time."""
         self._news = trio.Event()
         if self._unwritten:
@@ -109,7 +110,7 @@ class Callers:
                 self._news.set()
 
 
-async def _written(write: Write, what: Administration[Any], by: str) -> bool:
+async def _written(write: WriteDown, what: Decidable[None], by: str) -> bool:
     try:
         await write(what, by)
     except (Refusal, Gone, Full, trio.TooSlowError) as error:
@@ -128,7 +129,7 @@ class NoteRefusals:
     refusals: Mapping[RefusedCall, tuple[int, str]]
     others: int
 
-    def decide(self, _committed: Committed, _now: float) -> Administered[None]:
+    def decide(self, before: Committed, on: Occasion) -> Decided[None]:
         details: JsonObject = {
             "refusals": [
                 {
@@ -144,10 +145,10 @@ class NoteRefusals:
         }
         if self.others:
             details["others"] = self.others
-        return Administered("access.refused", details, (), None)
+        return administered(before, on, "access.refused", details, (), None)
 
 
-def noting_callers(callers: Callers, write: Write) -> Life:
+def noting_callers(callers: Callers, write: WriteDown) -> Life:
     async def follow() -> None:
         structlog.contextvars.bind_contextvars(actor="callers")
         while True:

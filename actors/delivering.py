@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from config_manager.actors.actor import Actor, Context, Full, Gone, Life, follower
-from config_manager.actors.messages import Deliver, Sign
+from config_manager.actors.messages import Sign, Write
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.publishing.publisher import Believed
 from config_manager.actors.views import CommittedView
@@ -22,9 +22,12 @@ from config_manager.config import wire
 from config_manager.config.errors import KeyUnusable, Refusal
 from config_manager.config.world import World
 from config_manager.storage.decisions.devices import Delivery, Device, delivery, devices
+from config_manager.storage.decisions.secret_values import Deliver
+from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.state import Committed
 
 _AGAIN_S = 5.0
+_TERMS = Terms("delivering")
 
 
 @dataclass
@@ -65,7 +68,7 @@ class Deliverer:
         """Whether it was taken, for good or ill: the answer is a commit, which wakes us. Where not,
         trying again may help."""
         try:
-            await self.storing.ask(Deliver(device=device), self._context())
+            await self.storing.ask(Write(Deliver(device), _TERMS), self._context())
         except (Gone, Full, Refusal) as error:
             structlog.get_logger().error(
                 "not delivered",

@@ -22,7 +22,8 @@ from config_manager.actors.views import BrokerView
 from config_manager.config.errors import NotFound, StillThere
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import parse_rfc3339, rfc3339
-from config_manager.storage.decisions.administration import Administered
+from config_manager.storage.decisions.administration import administered
+from config_manager.storage.decisions.changes import Decided, Occasion
 from config_manager.storage.decisions.forgotten import Forgotten, rows_after
 from config_manager.storage.state import Committed
 
@@ -64,20 +65,20 @@ class ForgetInstance:
         holds = broker.holds.get(service, -1)
         return cls(service, instance, known, holds, connected_s, away)
 
-    def decide(self, committed: Committed, now: float) -> Administered[JsonObject]:
-        known = self.known
+    def decide(self, before: Committed, on: Occasion) -> Decided[JsonObject]:
+        known, now = self.known, on.now
         if known is None:
             raise NotFound(
                 f"nothing is known of {self.service}/{self.instance}: no broker that is connected "
                 "holds a receipt of it"
             )
-        if self._is_heard(known, committed, now):
+        if self._is_heard(known, before, now):
             raise StillThere(self._what_to_do(known))
         receipt = known.receipt
         # whoever signs with a key that nobody enrolled may claim any time, and would hide what comes until then
         latest = known.at if known.verified else min(known.at, now + CLOCK_TOLERANCE_S)
         mark = Forgotten(known.keyid, *receipt.order, until=max(latest, now))
-        rows = rows_after(committed, self.service, self.instance, mark)
+        rows = rows_after(before, self.service, self.instance, mark)
         about: JsonObject = {"service": self.service, "instance": self.instance}
         details: JsonObject = {
             **about,
@@ -87,7 +88,7 @@ class ForgetInstance:
             "gone": known.gone,
         }
         answer: JsonObject = {**about, "forgotten": True, "away": list(self.away)}
-        return Administered("instance.forget", details, rows, answer, repeatable=True)
+        return administered(before, on, "instance.forget", details, rows, answer, repeatable=True)
 
     def _is_heard(self, known: Status, committed: Committed, now: float) -> bool:
         return not (

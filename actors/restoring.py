@@ -18,9 +18,9 @@ from config_manager.config.errors import InvalidValues, RootRefused
 from config_manager.config.names import Mark
 from config_manager.config.settings import Settings
 from config_manager.config.strict_json import JsonObject
-from config_manager.config.world import World, rfc3339
+from config_manager.config.world import World
 from config_manager.storage.decisions import accepting
-from config_manager.storage.decisions.administration import Administrator
+from config_manager.storage.decisions.changes import Occasion
 from config_manager.storage.decisions.devices import devices, sign_key_of
 from config_manager.storage.decisions.tokens import tokens
 from config_manager.storage.decisions.vouching import Judgement, Vouching, without
@@ -168,11 +168,8 @@ class _Here:
                 highest_revision=revision,
                 epoch_id=self._world.randomness.uuid(),
                 catalogue=self._catalogue,
-                who=Administrator(
-                    "restore",
-                    reason,
-                    rfc3339(self._world.clock.now()),
-                    self._world.randomness.uuid(),
+                on=Occasion(
+                    "restore", reason, self._world.clock.now(), self._world.randomness.uuid()
                 ),
             )
 

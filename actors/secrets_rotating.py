@@ -16,13 +16,8 @@ import structlog
 import trio
 
 from config_manager.actors.actor import Actor, Context, Full, Gone, Handler, Life
-from config_manager.actors.messages import (
-    Administer,
-    CountSecrets,
-    NotDoneYet,
-    ResealSecrets,
-    RotateSecretsKey,
-)
+from config_manager.actors.messages import NotDoneYet, ResealSecrets, RotateSecretsKey, Write
+from config_manager.actors.storing.reading import Reading
 from config_manager.actors.views import CommittedView
 from config_manager.config.disk_errors import refused
 from config_manager.config.errors import Conflict, RecoveryRefused, Refusal, StartError
@@ -70,12 +65,14 @@ class SecretsRotation:
         boxes: SecretBoxes,
         *,
         storing: Actor,
+        reading: Reading,
         recovery: Recovery,
     ) -> None:
         self._view = view
         self._file = file
         self._boxes = boxes
         self._storing = storing
+        self._reading = reading
         self._recovery = recovery
         self._done = self._total = self._unreadable = 0
         self._blocked: str | None = None
@@ -120,9 +117,9 @@ class SecretsRotation:
             await self._storing.ask(NotDoneYet(terms.idempotency), context)
         old = self._boxes.sealing(self._view.committed).key_id
         new = self._boxes.add(await trio.to_thread.run_sync(self._next_key, old))
-        under_old, every = await self._storing.ask(CountSecrets(old), context)
-        begin = BeginRotation(old, new, every, terms.by, context.correlation_id)
-        await self._storing.ask(Administer(what=begin, terms=terms), context)
+        under_old, every = await self._reading.count_secrets(old, context)
+        begin = BeginRotation(old, new, every)
+        await self._storing.ask(Write(begin, terms), context)
         self._done, self._total, self._unreadable = 0, every, every - under_old
         self._left_to_do = None
         self._unblock()
@@ -189,13 +186,13 @@ class SecretsRotation:
         if self._blocked is None:
             structlog.get_logger().info("rotating the secrets key", **_ids(rotation))
         await self._reseal_all(rotation, context)
-        under_old, _ = await self._storing.ask(CountSecrets(rotation.old), context)
+        under_old, _ = await self._reading.count_secrets(rotation.old, context)
         if under_old:
             self._block(self._what_does_not_open(rotation, under_old))
             return math.inf
         await trio.to_thread.run_sync(self._replace_file, rotation)
         finish = FinishRotation(rotation, self._unreadable)
-        await self._storing.ask(Administer(what=finish, terms=_IN_OUR_OWN_NAME), context)
+        await self._storing.ask(Write(finish, _IN_OUR_OWN_NAME), context)
         self._unblock()
         structlog.get_logger().info(
             "secrets key rotated", secrets=self._done, unreadable=self._unreadable, **_ids(rotation)
@@ -204,7 +201,7 @@ class SecretsRotation:
 
     async def _reseal_all(self, rotation: Rotation, context: Context) -> None:
         """Whatever is set meanwhile lies under the new key already, so once through is enough."""
-        self._done, self._total = await self._storing.ask(CountSecrets(rotation.new), context)
+        self._done, self._total = await self._reading.count_secrets(rotation.new, context)
         self._unreadable = 0
         self._unblock()
         after = ("", "", 0)
@@ -217,7 +214,7 @@ class SecretsRotation:
             self._done += page.done
             self._unreadable += page.unreadable
             await trio.sleep(trio.current_time() - began)
-        self._done, self._total = await self._storing.ask(CountSecrets(rotation.new), context)
+        self._done, self._total = await self._reading.count_secrets(rotation.new, context)
 
     def _what_does_not_open(self, rotation: Rotation, under_old: int) -> str:
         if rotation.old not in self._boxes:

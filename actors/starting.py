@@ -14,7 +14,9 @@ from config_manager.actors.actor import ActorStates
 from config_manager.actors.caching import LastKnownGood
 from config_manager.actors.own_broker import own_broker
 from config_manager.actors.signing import sign
-from config_manager.actors.storing.writer import Storage
+from config_manager.actors.storing.opening import Opening
+from config_manager.actors.storing.reading import Reading
+from config_manager.actors.storing.writer import Writer, tools_of
 from config_manager.actors.trusting import TrustView
 from config_manager.actors.views import CommittedView
 from config_manager.config import wire
@@ -27,7 +29,7 @@ from config_manager.config.roots import first
 from config_manager.config.sealed_file import derive_key
 from config_manager.config.settings import Settings
 from config_manager.config.world import World, rfc3339
-from config_manager.storage.decisions import changes
+from config_manager.storage.decisions.changes import empty
 from config_manager.storage.decisions.schemas import new_versions
 from config_manager.storage.decisions.tokens import AcceptAdminToken, hash_of, make_token, tokens
 from config_manager.storage.decisions.vouching import Vouching
@@ -57,7 +59,9 @@ class Opened:
     view: CommittedView
     boxes: SecretBoxes
     witness: Witness
-    storage: Storage
+    opening: Opening
+    writer: Writer
+    reading: Reading
     cache: LastKnownGood
 
 
@@ -75,12 +79,13 @@ async def open_data(
     root_files = RootFiles(data_dir, world)
     trust = open_trust(root_files, keys, world)
     seal_for_recovery(keys, world)
-    view = CommittedView(changes.empty(Epoch(0, "")))
+    view = CommittedView(empty(Epoch(0, "")))
     boxes = SecretBoxes(keys.secrets_key, world.randomness, successor=keys.secrets.read_successor())
     witness = Witness.of(keys, world)
     if witness.is_missing and open_store is None:
         demand_who_can_tell(keys, targets)
-    storage = Storage(
+    vouching = Vouching(keys.instance_key)
+    opening = Opening(
         partial(
             open_store or partial(open_as_witnessed, witness),
             keys,
@@ -88,36 +93,37 @@ async def open_data(
             world=world,
         ),
         view,
-        catalogue=catalogue,
-        secret_boxes=boxes,
-        fingerprint_key=derive_key(keys.instance_key, "idempotency-fingerprints"),
-        vouching=Vouching(keys.instance_key),
+        vouching=vouching,
         begin_above=witness.begin_above,
         world=world,
     )
+    fingerprint_key = derive_key(keys.instance_key, "idempotency-fingerprints")
+    tools = tools_of(catalogue, boxes, vouching, fingerprint_key, world)
+    writer = Writer(opening, tools, boxes, world)
     cache = LastKnownGood.of(keys, world)
-    await storage.start(witness.mark, witness.audit, cache.load)
-    await count_start(witness, storage)
-    await accept_tokens(storage, settings, keys, world)
-    return Opened(keys, root_files, trust, view, boxes, witness, storage, cache)
+    await opening.start(witness.mark, witness.audit, cache.load)
+    await count_start(witness, opening)
+    await accept_tokens(writer, view, settings, keys, world)
+    reading = Reading(opening, vouching)
+    return Opened(keys, root_files, trust, view, boxes, witness, opening, writer, reading, cache)
 
 
-async def count_start(witness: Witness, storage: Storage) -> None:
+async def count_start(witness: Witness, opening: Opening) -> None:
     """Above every start that the database and instance.json know; a full disk is no reason not to serve
     what is there."""
-    view = storage.view
+    view = opening.view
     if witness.is_missing and view.committed.audit_seq > 0:
         view.notices["witness"] = (
             "instance.json was missing: this start counts from what the database and the brokers know"
         )
-        structlog.get_logger().warning("instance.json was missing", starts=storage.starts_noted)
+        structlog.get_logger().warning("instance.json was missing", starts=opening.starts_noted)
     try:
-        witness.boot(storage.starts_noted)
+        witness.boot(opening.starts_noted)
     except OSError as error:
         why = f"instance.json can't be written ({error.strerror or error}): this start is not noted"
         view.notices["instance"] = why
         structlog.get_logger().error("start not noted", error=why)
-    await storage.note_boot(witness.boot_seq)
+    await opening.note_boot(witness.boot_seq)
 
 
 def seal_for_recovery(keys: KeyRing, world: World) -> None:
@@ -204,27 +210,29 @@ def open_trust(files: RootFiles, keys: KeyRing, world: World) -> TrustView:
     return view
 
 
-async def accept_tokens(storage: Storage, settings: Settings, keys: KeyRing, world: World) -> None:
+async def accept_tokens(
+    writer: Writer, view: CommittedView, settings: Settings, keys: KeyRing, world: World
+) -> None:
     """The bootstrap token if one is set; else, the first time, one made for `admin.token`."""
-    known = tokens(storage.view.committed)
+    known = tokens(view.committed)
 
     async def accept(name: str, token: str) -> None:
         token_hash = hash_of(token.encode())
         if name not in known or known[name].hash != token_hash:
             what = AcceptAdminToken(name, token_hash)
-            if not await storage.administer_at_start(what, world.randomness.uuid()):
+            if not await writer.administer_at_start(what, world.randomness.uuid()):
                 why = (
                     f"the {name} token that was given is not accepted: the database can't be written; "
                     "start again once it can"
                 )
-                storage.view.notices["token"] = why
+                view.notices["token"] = why
                 structlog.get_logger().error("token not accepted", error=why)
 
     if settings.bootstrap_token is not None:
         await accept("bootstrap", settings.bootstrap_token.get_secret_value())
     elif (given := settings.credentials_dir) is not None and (given / "admin.token").exists():
         await accept("bootstrap", read_token(given / "admin.token", world))
-    elif not known and storage.view.mode == "normal":  # else nothing is written
+    elif not known and view.mode == "normal":  # else nothing is written
         path = keys.directory / "admin.token"
         if not world.disk.exists(path):  # else a start that died between file and database
             token = make_token(world.randomness)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 import trio
@@ -18,10 +17,10 @@ import trio
 from config_manager.actors.actor import Actor, ActorStates, Context, Life, RestartPolicy
 from config_manager.actors.beaconing import BeaconMaker, beaconing
 from config_manager.actors.caching import Keeper, caching
-from config_manager.actors.callers import Callers, Write, noting_callers
+from config_manager.actors.callers import Callers, WriteDown, noting_callers
 from config_manager.actors.delivering import Deliverer, delivering
 from config_manager.actors.health import HealthBoard, HealthFrames, health
-from config_manager.actors.messages import Administer, Confirmed, Sign, Witnessed
+from config_manager.actors.messages import Confirmed, Sign, Witnessed, Write
 from config_manager.actors.mqtt.aiomqtt_transport import Transport
 from config_manager.actors.mqtt.broker_ways import Ways, ways_to_brokers
 from config_manager.actors.publishing.outlet import Outlet
@@ -34,7 +33,7 @@ from config_manager.actors.secrets_rotating import (
 from config_manager.actors.signing import signing
 from config_manager.actors.starting import OpenStore, open_data, start_brokers
 from config_manager.actors.statuses import StatusBoard
-from config_manager.actors.storing.reading import Pages
+from config_manager.actors.storing.reading import Reading
 from config_manager.actors.trusting import Trusting, TrustView, trusting
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
 from config_manager.config import wire
@@ -44,8 +43,8 @@ from config_manager.config.files import make_directory
 from config_manager.config.settings import Settings
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
-from config_manager.storage.decisions.administration import Administration
 from config_manager.storage.decisions.devices import sign_key_of
+from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.forgotten import forgotten
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.keys.recovery import Recovery
@@ -69,14 +68,14 @@ FOLLOWING = RestartPolicy(mailbox=1, grace=2.0)
 class System:
     """What REST holds of the running system.
 
-    storing: takes every write; pages: reads history and audit beside it. signing: signs what is answered signed.
+    storing: takes every write; reading: history, audit and secrets, beside it. signing: signs what is answered signed.
     rotating: begins a new secrets key; rotation: how far that is. trust: the
     root and its versions; trusting: takes every change to it. states: every actor, in start order.
     statuses: what instances say they run. callers: when tokens were last used, and who was refused.
     """
 
     storing: Actor
-    pages: Pages
+    reading: Reading
     signing: Actor
     rotating: Actor
     rotation: Callable[[], RotationReport]
@@ -113,8 +112,7 @@ async def running_system(
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(data_dir))
         opened = await open_data(settings, targets, catalogue, world, open_store)
-        keys, trust, view, storage = opened.keys, opened.trust, opened.view, opened.storage
-        witness = opened.witness
+        keys, trust, view, witness = opened.keys, opened.trust, opened.view, opened.witness
         states = ActorStates()
 
         async def start(actor: Actor) -> Actor:
@@ -129,10 +127,17 @@ async def running_system(
         )
 
         storing = await start(
-            Actor.batching("storing", storage.life(), STORING, jitter=world.randomness.fraction)
+            Actor.batching(
+                "storing", opened.writer.life(), STORING, jitter=world.randomness.fraction
+            )
         )
         rotation = SecretsRotation(
-            view, keys.secrets, opened.boxes, storing=storing, recovery=Recovery(keys, world)
+            view,
+            keys.secrets,
+            opened.boxes,
+            storing=storing,
+            reading=opened.reading,
+            recovery=Recovery(keys, world),
         )
         rotating = await start(actor("secrets-rotating", secrets_rotating(rotation), ROTATING))
         callers = Callers()
@@ -210,7 +215,7 @@ async def running_system(
         await start(actor("health", health(health_board, frames, outlets), FOLLOWING))
         yield System(
             storing=storing,
-            pages=Pages(storage.read_page, storage.judge_audit),
+            reading=opened.reading,
             signing=signer,
             rotating=rotating,
             rotation=rotation.report,
@@ -259,10 +264,10 @@ def _noted_by(
     return note_confirmed
 
 
-def _administered_by(storing_actor: Actor, world: World) -> Write:
-    async def administered(what: Administration[Any], by: str) -> None:
+def _administered_by(storing_actor: Actor, world: World) -> WriteDown:
+    async def administered(what: Decidable[None], by: str) -> None:
         context = Context(world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
-        await storing_actor.ask(Administer(what=what, terms=Terms(by)), context)
+        await storing_actor.ask(Write(what, Terms(by)), context)
 
     return administered
 

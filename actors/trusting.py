@@ -20,12 +20,12 @@ import trio
 from config_manager.actors.actor import Actor, Context, Handler, Life
 from config_manager.actors.messages import (
     AddSigner,
-    Administer,
     NotDoneYet,
     RevokeKey,
     RootChange,
     RotateRole,
     TakeRoot,
+    Write,
 )
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.signing import sign
@@ -48,7 +48,8 @@ from config_manager.config.strict_json import JsonObject
 from config_manager.config.trust import Distrust
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World, parse_rfc3339, rfc3339
-from config_manager.storage.decisions.administration import Administered
+from config_manager.storage.decisions.administration import administered
+from config_manager.storage.decisions.changes import Decided, Occasion
 from config_manager.storage.keys.key_ring import KeyRing
 from config_manager.storage.keys.root_files import RootFiles
 from config_manager.storage.state import Committed
@@ -105,8 +106,8 @@ class NoteRoot:
     action: str
     details: JsonObject
 
-    def decide(self, _committed: Committed, _now: float) -> Administered[None]:
-        return Administered(self.action, self.details, (), None)
+    def decide(self, before: Committed, on: Occasion) -> Decided[None]:
+        return administered(before, on, self.action, self.details, (), None)
 
 
 class Trusting:
@@ -284,7 +285,7 @@ class Trusting:
     ) -> RootChange:
         needs = roots.needs(envelope, self._view.current, proposed)
         details = {**details, "adopted": not needs}
-        note = Administer(what=NoteRoot(action, details), terms=request.terms)
+        note = Write(NoteRoot(action, details), request.terms)
         # a disk that is full says so before anything is noted
         self._files.stage(envelope.to_bytes())
         await self._storing.ask(note, context)

@@ -11,15 +11,18 @@ import trio
 
 from bench.figures import Figure, median
 from config_manager.actors.signing import sign
+from config_manager.actors.storing.writer import tools_of
 from config_manager.config import strict_json, trust, wire
 from config_manager.config.documents import ConfigUpdate
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.world import World, rfc3339
-from config_manager.storage.decisions import changes
+from config_manager.storage.decisions.decider import Decider
 from config_manager.storage.decisions.intents import Put
+from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.decisions.vouching import Vouching
+from config_manager.storage.keys.secret_box import SecretBoxes
 from config_manager.storage.sql.sql_store import SqlStore
-from config_manager.storage.state import Commit, Committed, SealedSecret
+from config_manager.storage.state import Commit, Committed
 
 _BODY = b'{"whisper_model":"base.en","vad_speech_pad_ms":200}'
 _SEED = bytes(range(32))
@@ -29,30 +32,34 @@ def run(directory: Path, *, rounds: int) -> Iterator[Figure]:
     """Medians of `rounds` times many calls, in microseconds."""
     world = World()
     epoch = world.randomness.uuid()
-    at = rfc3339(world.clock.now())
+    now = world.clock.now()
+    key = world.randomness.token(32)
+    vouching = Vouching(key)
+    tools = tools_of(
+        SAMPLE_CATALOGUE,
+        SecretBoxes(key, world.randomness, successor=None),
+        vouching,
+        key,
+        world,
+    )
     store = SqlStore.open(
         directory / "parts.db",
         world.randomness.token(32),
-        vouching=Vouching(world.randomness.token(32)),
+        vouching=vouching,
         epoch_id=epoch,
-        at=at,
+        at=rfc3339(now),
         fresh=True,
     )
     with store.snapshot() as snapshot:
         state = snapshot.kept().committed
 
     def decide(before: Committed, number: int) -> Commit:
-        return changes.decide(
-            before,
-            Put(service="stt-worker", values={"vad_speech_pad_ms": 100 + number % 900}),
-            by="bench",
-            reason=None,
-            catalogue=SAMPLE_CATALOGUE,
-            at=at,
-            correlation_id=epoch,
-            epoch_id="",
-            seal=_no_secrets,
-        ).change
+        put = Put(service="stt-worker", values={"vad_speech_pad_ms": 100 + number % 900})
+        terms = Terms("bench")
+        decider = Decider(tools, before, store)
+        change = decider.decide(put, terms, now=now, correlation_id=epoch)[1]
+        assert change is not None
+        return change
 
     def commit(count: int) -> None:
         nonlocal state
@@ -78,10 +85,6 @@ def run(directory: Path, *, rounds: int) -> Iterator[Figure]:
     yield _timed("client: parse an update", lambda: ConfigUpdate.parse(payload), rounds, 2_000)
     yield _timed("Trio: hop to a thread and back", None, rounds, 0, trio.run(_hops, rounds))
     store.close()
-
-
-def _no_secrets(*_: object) -> SealedSecret:
-    raise AssertionError("nothing here writes a secret")
 
 
 def _fsync(file: Path) -> Callable[[], None]:

@@ -1,45 +1,118 @@
-"""Pages of history and audit, read beside the writer: nobody's write waits for who reads much.
+"""What is read from the database beside the writer: no read waits for a write, or holds one up.
 
-One at a time, in the order in which they were asked. Who no longer waits has left the queue.
+The store reads them on a connection of their own. Pages are read one at a time, in the order in which they
+were asked; a caller that no longer waits has left the queue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import trio
 
-from config_manager.actors.actor import Context, Request
-from config_manager.actors.messages import ReadAudit, ReadHistory
-from config_manager.storage.decisions.vouching import Judgement
+from config_manager.actors.actor import Context
+from config_manager.actors.storing.opening import Opening
+from config_manager.config.audit import AuditFault, Head
+from config_manager.config.errors import ReadOnly
+from config_manager.storage.decisions.vouching import Judgement, Vouching
+from config_manager.storage.state import AuditEntry, HistoryPage, HistoryQuery, SealedSecret
+from config_manager.storage.store import DatabaseUnavailable, Store
 
 R = TypeVar("R")
 
-ReadPage = Callable[[ReadHistory | ReadAudit], Awaitable[Any]]
-JudgeAudit = Callable[[str | None, Callable[[], None]], Awaitable[Judgement]]
 
+class Reading:
+    """Every method raises Refusal, and TooSlowError at the context's deadline."""
 
-class Pages:
-    """read: one page. judge: the whole audit, beside the pages. Both raise Refusal."""
-
-    def __init__(self, read: ReadPage, judge: JudgeAudit) -> None:
-        self._read = read
-        self._judge = judge
+    def __init__(self, opening: Opening, vouching: Vouching) -> None:
+        self._opening = opening
+        self._vouching = vouching
         self._turn = trio.Lock()
         self._judging = trio.Lock()
 
-    async def ask(self, request: Request[R], context: Context) -> R:
-        """Raises Refusal, and TooSlowError at the context's deadline."""
-        assert isinstance(request, ReadHistory | ReadAudit)
+    async def history(self, query: HistoryQuery, context: Context) -> HistoryPage:
+        return await self._page(self._store_with_history, lambda s: s.history(query), context)
+
+    async def audit(
+        self, context: Context, *, after: int, limit: int, most_bytes: int
+    ) -> Sequence[AuditEntry]:
+        """Rows of the audit in order, from the one after this number; see `Store.audit`. Also of a database that
+        is not gone on with."""
+        return await self._page(
+            lambda: self._opening.unfit or self._store_with_history(),
+            lambda s: s.audit(after=after, limit=limit, most_bytes=most_bytes),
+            context,
+        )
+
+    async def secrets(
+        self, context: Context, service: str | None = None, name: str | None = None
+    ) -> Sequence[SealedSecret]:
+        """Every version that is kept, sealed; of one service, of one name, or of all."""
+        return await self._page(
+            self._opening.open_store, lambda s: s.secret_versions(service, name), context
+        )
+
+    async def count_secrets(self, key_id: str, context: Context) -> tuple[int, int]:
+        """(versions sealed under this key, all versions)."""
+        return await self._page(
+            self._opening.open_store, lambda s: s.count_secrets(key_id), context
+        )
+
+    def _store_with_history(self) -> Store:
+        store = self._opening.store
+        if store is None:
+            raise ReadOnly("the history can't be read while the database is unavailable")
+        return store
+
+    async def _page(
+        self, store_now: Callable[[], Store], read: Callable[[Store], R], context: Context
+    ) -> R:
         with trio.fail_at(context.deadline):
             async with self._turn:
-                page: R = await self._read(request)
-                return page
+                store = store_now()
+                try:
+                    return await trio.to_thread.run_sync(read, store)
+                except DatabaseUnavailable as error:
+                    with trio.CancelScope(shield=True):
+                        await self._opening.give_up(store, error)
+                    raise self._opening.refusal() from None
 
     async def judge(self, contains: str | None, context: Context) -> Judgement:
-        """One at a time, because each takes a core. Raises Refusal, and TooSlowError at the context's
-        deadline."""
+        """Every row of the audit, against the end that this server holds in memory and against all that is
+        kept. contains: see `Vouching.judge`. One at a time, because each takes a core, and beside the pages."""
         with trio.fail_at(context.deadline):
             async with self._judging:
-                return await self._judge(contains, trio.from_thread.check_cancelled)
+                return await self._judge(contains)
+
+    async def _judge(self, contains: str | None) -> Judgement:
+        opening, view = self._opening, self._opening.view
+        store = opening.store or opening.unfit
+        if store is None:
+            raise ReadOnly("the audit can't be read while the database is unavailable")
+        before = view.committed
+        known = (Head(before.audit_seq, before.audit_head, "the running server"),)
+
+        def judge() -> Judgement:
+            with store.snapshot() as snapshot:
+                return self._vouching.judge(
+                    snapshot,
+                    known,
+                    cached=before,
+                    contains=contains,
+                    look_up=trio.from_thread.check_cancelled,
+                )
+
+        try:
+            judgement = await trio.to_thread.run_sync(judge)
+        except DatabaseUnavailable as error:
+            raise ReadOnly(f"the audit can't be read now: {error}") from error
+        async with opening.turn:  # what is committed is in the view by then
+            newest = view.committed.audit_seq
+        end = judgement.committed.audit_seq
+        if judgement.verdict.problem is None and end > newest and store is opening.store:
+            detail = f"row {newest + 1} stands behind the last one that the running server knows"
+            verdict = replace(judgement.verdict, problem=AuditFault(newest + 1, "head", detail))
+            return replace(judgement, verdict=verdict)
+        return judgement

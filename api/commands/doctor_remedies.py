@@ -1,4 +1,4 @@
-"""What to do about what `/health` says; the words are those of actors/health.py, actors/storing/writer.py and
+"""What to do about what `/health` says; the words are those of actors/health.py, actors/storing/opening.py and
 actors/starting.py."""
 
 from __future__ import annotations

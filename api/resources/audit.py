@@ -8,7 +8,7 @@ from typing import Annotated, TypedDict
 import trio
 
 from config_manager.actors.actor import Context
-from config_manager.actors.messages import ReadAudit, Sign
+from config_manager.actors.messages import Sign
 from config_manager.api.resources.trust import Envelope
 from config_manager.api.rest.limits import MOST_BYTES_OF_A_PAGE, VERIFY_WITHIN_S
 from config_manager.api.rest.models import about
@@ -95,8 +95,8 @@ async def get_audit(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     after = _AFTER.of(request) or 0
     limit = _LIMIT.of(request) or _PAGE
-    rows = await api.system.pages.ask(
-        ReadAudit(after, limit=limit, most_bytes=MOST_BYTES_OF_A_PAGE), request.context
+    rows = await api.system.reading.audit(
+        request.context, after=after, limit=limit, most_bytes=MOST_BYTES_OF_A_PAGE
     )
     committed = api.system.view.committed
     more = bool(rows) and rows[-1].seq < committed.audit_seq
@@ -121,7 +121,7 @@ async def verify_audit(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     contains = _CONTAINS.of(request)
     context = Context(request.correlation_id, trio.current_time() + VERIFY_WITHIN_S)
-    judgement = await api.system.pages.judge(contains, context)
+    judgement = await api.system.reading.judge(contains, context)
     problem = judgement.problem
     answer: AuditVerdict = {
         "ok": problem is None,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
-from config_manager.actors import messages
-from config_manager.actors.messages import DeleteConfig, NewEpoch, PatchConfig, PutConfig
+from config_manager.actors.messages import Write
 from config_manager.api.resources.history import KeyChange, key_change
 from config_manager.api.rest.conditions import (
     CONDITIONS,
@@ -41,6 +40,7 @@ from config_manager.config.errors import FieldError, InvalidName, NotFound, Revi
 from config_manager.config.names import ServiceName, parse_service, pointer
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.changes import MASK
+from config_manager.storage.decisions.intents import Delete, NewEpoch, Patch, Put, Written
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.state import Committed, ServiceState
 
@@ -177,13 +177,8 @@ async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     values = request.json_object()
     terms, wait_s = write_terms_of(request)
-    message = PutConfig(
-        service=service,
-        values=values,
-        preconditions=preconditions_of(request),
-        terms=terms,
-    )
-    written = await api.system.storing.ask(message, request.context)
+    put = Put(service=service, values=values, preconditions=preconditions_of(request))
+    written = await api.system.storing.ask(Write(put, terms), request.context)
     return await _written(api, written, terms, wait_s)
 
 
@@ -199,13 +194,8 @@ async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     patch = request.json_object(MERGE_PATCH)
     terms, wait_s = write_terms_of(request)
-    message = PatchConfig(
-        service=service,
-        patch=patch,
-        preconditions=preconditions_of(request),
-        terms=terms,
-    )
-    written = await api.system.storing.ask(message, request.context)
+    merge = Patch(service=service, patch=patch, preconditions=preconditions_of(request))
+    written = await api.system.storing.ask(Write(merge, terms), request.context)
     return await _written(api, written, terms, wait_s)
 
 
@@ -218,8 +208,8 @@ async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
 async def delete_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     terms, wait_s = write_terms_of(request)
-    message = DeleteConfig(service=service, preconditions=preconditions_of(request), terms=terms)
-    written = await api.system.storing.ask(message, request.context)
+    delete = Delete(service=service, preconditions=preconditions_of(request))
+    written = await api.system.storing.ask(Write(delete, terms), request.context)
     state = written.state
     answer: Deleted = {
         "service": service,
@@ -252,8 +242,8 @@ async def new_epoch(request: ApiRequest, api: Api) -> ApiResponse:
     terms, wait_s = write_terms_of(request)
     if body.reason is not None:
         terms = replace(terms, reason=body.reason)
-    message = NewEpoch(services=body.services, terms=terms)
-    written: messages.EpochWritten = await api.system.storing.ask(message, request.context)
+    epoch = NewEpoch(services=body.services)
+    written = await api.system.storing.ask(Write(epoch, terms), request.context)
     answer: Epoch = {
         "config_epoch": written.config_epoch,
         "epoch_seq": written.epoch_seq,
@@ -267,9 +257,7 @@ async def new_epoch(request: ApiRequest, api: Api) -> ApiResponse:
     return json_response(answer)
 
 
-async def _written(
-    api: Api, written: messages.Written, terms: Terms, wait_s: float | None
-) -> ApiResponse:
+async def _written(api: Api, written: Written, terms: Terms, wait_s: float | None) -> ApiResponse:
     state = written.state
     answer = _view(api, state.service, state)
     if terms.dry_run:
@@ -349,7 +337,7 @@ def _list_entry(name: str, state: ServiceState | None) -> ListEntry:
     }
 
 
-def _changes(written: messages.Written) -> list[KeyChange]:
+def _changes(written: Written) -> list[KeyChange]:
     return [key_change(change) for change in written.changes]
 
 

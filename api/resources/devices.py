@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
-from config_manager.actors.messages import Administer
+from config_manager.actors.messages import Write
 from config_manager.api.rest.auth import login_failed
 from config_manager.api.rest.models import (
     DURATION,
@@ -174,9 +174,9 @@ async def enrol(request: ApiRequest, api: Api) -> ApiResponse:
         token_hash, body.service, body.instance, body.sign_public, body.seal_public
     )
     by = Terms(f"{body.service}/{body.instance}")
-    message = Administer(what=Enrol(enrolment, body.proof), terms=by)
+    write = Write(Enrol(enrolment, body.proof), by)
     try:
-        device = await api.system.storing.ask(message, request.context)
+        device = await api.system.storing.ask(write, request.context)
     except NotAuthenticated as refused:
         raise login_failed(request, api, refused.detail) from None
     # what was claimed in its name before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypedDict, cast
 
-from config_manager.actors.messages import ReadHistory
 from config_manager.api.rest.limits import MOST_BYTES_OF_A_PAGE
 from config_manager.api.rest.models import KEY, Name, Time, about
 from config_manager.api.rest.operations import operation
@@ -101,7 +100,7 @@ async def get_history(request: ApiRequest, api: Api) -> ApiResponse:
     )
     if service not in api.system.view.committed.services and service not in api.system.catalogue:
         raise NotFound(f"{service} is not in the catalogue and nobody has written it")
-    page = await api.system.pages.ask(ReadHistory(query), request.context)
+    page = await api.system.reading.history(query, request.context)
     # as of now: what was plain when it was written may have become a secret since
     secrets = secret_keys_of(api.system.view.committed, service, api.system.catalogue)
     answer: History = {

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
-from config_manager.actors.messages import DeleteSecret, ReadSecrets, RevealSecret, SetSecret
+from config_manager.actors.messages import Write
 from config_manager.api.rest.models import (
     KEY,
     NAME,
@@ -33,6 +33,8 @@ from config_manager.config.errors import NotFound
 from config_manager.config.names import parse_service
 from config_manager.config.world import parse_rfc3339
 from config_manager.storage.decisions import secret_rows
+from config_manager.storage.decisions.intents import DeleteSecret, SetSecret
+from config_manager.storage.decisions.secret_values import RevealSecret
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.state import SealedSecret
 
@@ -155,8 +157,8 @@ async def set_secret(request: ApiRequest, api: Api) -> ApiResponse:
     service = parse_service(body.service)
     request.grant.require("secrets", service)
     terms, wait_s = write_terms_of(request)
-    message = SetSecret(service=service, name=body.name, value=body.value, terms=terms)
-    written = await api.system.storing.ask(message, request.context)
+    change = SetSecret(service=service, name=body.name, value=body.value)
+    written = await api.system.storing.ask(Write(change, terms), request.context)
     state = written.state
     answer: Secret = {
         "service": service,
@@ -184,7 +186,7 @@ async def list_secrets(request: ApiRequest, api: Api) -> ApiResponse:
     service = _OF_SERVICE.of(request)
     if service is not None:
         request.grant.require("secrets", service)
-    kept = await api.system.storing.ask(ReadSecrets(service), request.context)
+    kept = await api.system.reading.secrets(request.context, service)
     visible = [sealed for sealed in kept if request.grant.covers(sealed.service)]
     answer: SecretList = {"secrets": [_entry(api, versions) for versions in _by_name(visible)]}
     return json_response(answer)
@@ -200,7 +202,7 @@ async def get_secret(request: ApiRequest, api: Api) -> ApiResponse:
     """One secret's versions, newest last; never a value."""
     request.allow_query()
     service, name = SERVICE.of(request), _NAME.of(request)
-    kept = await api.system.storing.ask(ReadSecrets(service, name), request.context)
+    kept = await api.system.reading.secrets(request.context, service, name)
     if not kept:
         raise NotFound(f"{service} has no secret of this name")
     versions: list[SecretVersion] = [{"version": s.version, **_age(api, s)} for s in kept]
@@ -220,9 +222,9 @@ async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     service, name = SERVICE.of(request), _NAME.of(request)
     body = read(request, RevealRequest)
-    terms = Terms(request.by, body.reason)
-    message = RevealSecret(service=service, name=name, version=body.version, terms=terms)
-    revealed = await api.system.storing.ask(message, request.context)
+    reveal = RevealSecret(service=service, name=name, version=body.version)
+    write = Write(reveal, Terms(request.by, body.reason))
+    revealed = await api.system.storing.ask(write, request.context)
     answer: SecretValue = {
         "service": service,
         "name": name,
@@ -243,8 +245,8 @@ async def delete_secret(request: ApiRequest, api: Api) -> ApiResponse:
     """Every version goes; a revision of the service, which no longer names it."""
     service, name = SERVICE.of(request), _NAME.of(request)
     terms, wait_s = write_terms_of(request)
-    message = DeleteSecret(service=service, name=name, terms=terms)
-    written = await api.system.storing.ask(message, request.context)
+    change = DeleteSecret(service=service, name=name)
+    written = await api.system.storing.ask(Write(change, terms), request.context)
     state = written.state
     answer: SecretDeleted = {
         "service": service,

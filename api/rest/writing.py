@@ -8,13 +8,13 @@ from typing import Literal, NamedTuple, TypedDict, TypeVar
 
 import trio
 
-from config_manager.actors.messages import Administer
+from config_manager.actors.messages import Write
 from config_manager.api.resources.history import KeyChange
 from config_manager.api.rest.models import NO_NUL
 from config_manager.api.rest.parameters import Header, Query, flag, one_of
 from config_manager.api.rest.request import Api, ApiRequest
 from config_manager.config.errors import MalformedRequest
-from config_manager.storage.decisions.administration import Administration
+from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.terms import Idempotency, Terms
 from config_manager.storage.state import ServiceState
 
@@ -69,16 +69,14 @@ def terms_of(request: ApiRequest) -> Terms:
     return Terms(request.by, REASON.of(request), _idempotency(request))
 
 
-async def administer(request: ApiRequest, api: Api, what: Administration[A]) -> A:
+async def administer(request: ApiRequest, api: Api, what: Decidable[A]) -> A:
     """Have it done on the terms of the request.
 
     Raises MalformedRequest and what the administration refuses; IdempotencyMismatch if the key
     stands for another request, Conflict if it stands for this one and its answer isn't kept.
     """
     request.allow_query()
-    message = Administer(what=what, terms=terms_of(request))
-    answer: A = await api.system.storing.ask(message, request.context)
-    return answer
+    return await api.system.storing.ask(Write(what, terms_of(request)), request.context)
 
 
 # ── revisions ──────────────────────────────────────────────────────────────────────────────────

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
-from config_manager.storage.decisions import changes, secret_rows
-from config_manager.storage.decisions.administration import Administrator
+from config_manager.storage.decisions import secret_rows
+from config_manager.storage.decisions.changes import Occasion, Revision
 from config_manager.storage.decisions.devices import DELIVERY
 from config_manager.storage.decisions.replay import Expected, Replay
 from config_manager.storage.decisions.vouching import Foreign, Judgement, everything_named, without
@@ -174,23 +174,15 @@ def accept(
     highest_revision: int,
     epoch_id: str,
     catalogue: Catalogue,
-    who: Administrator,
+    on: Occasion,
 ) -> Commit:
     """The change that accepts it. judgement: of what is kept after its repair. highest, highest_revision: that
     anybody has seen. Raises TooLarge."""
     epoch = Epoch(max(highest.epoch_seq, what.before.epoch.seq) + 1, epoch_id)
     revision = max(highest.revision, highest_revision, what.before.revision) + 1
-    return changes.reissue(
-        what.before,
+    return Revision(what.before, on, catalogue, epoch, revision).reissue(
         written=_as_written(what, judgement),
         registry=(*what.rows, secret_rows.floor_at(revision)),
-        epoch=epoch,
-        revision=revision,
-        catalogue=catalogue,
-        by=who.by,
-        reason=who.reason,
-        at=who.at,
-        correlation_id=who.correlation_id,
         also=lambda after: {
             **everything_named(after),
             "secrets": {name: dict(s.secrets) for name, s in after.services.items()},

@@ -1,86 +1,53 @@
-"""What is no configuration: who may do what, who receives secrets. Pure, as `storage.decisions.changes` is.
+"""Writes other than configuration: tokens, devices, secret delivery, the trust root. Pure.
 
-Such a write moves no revision; it keeps rows in the registry and a row in the same audit chain, in
-one transaction with whatever else is committed then.
+Such a write moves no revision. It keeps rows in the registry and a row in the same audit chain, in one
+transaction with whatever else is committed then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Generic, Protocol, TypeVar
+from typing import TypeVar
 
 from config_manager.config.strict_json import JsonObject
-from config_manager.storage.decisions.changes import link
+from config_manager.storage.decisions.changes import Decided, Occasion, audit_row
 from config_manager.storage.decisions.registry_digests import digests_of
 from config_manager.storage.state import Commit, Committed, RegistryRow, with_rows
 
 A = TypeVar("A")
 
 
-@dataclass(frozen=True, slots=True)
-class Administered(Generic[A]):
-    """What an administration comes to.
-
-    action: its name in the audit, such as `token.create`. details: what is audited of it; never a
-    secret. answer: for who asked. audited: False only for bookkeeping that nobody decided.
-    repeatable: the answer is JSON without secrets, and is kept for who repeats his request with its
-    Idempotency-Key; else a repetition is told that it was done, and no more.
-    """
-
-    action: str
-    details: JsonObject
-    rows: tuple[RegistryRow, ...]
-    answer: A
-    audited: bool = True
-    repeatable: bool = False
-
-
-class Administration(Protocol[A]):
-    """Something an operator wants done that is no configuration."""
-
-    def decide(self, committed: Committed, now: float, /) -> Administered[A]:
-        """now: Unix seconds. Raises a `config.errors.Refusal`; then nothing happens."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Administrator:
-    """Who wants it, why, when (RFC 3339) and under which id."""
-
-    by: str
-    reason: str | None
-    at: str
-    correlation_id: str
-
-
-def administrate(
+def administered(
     before: Committed,
-    done: Administered[A],
-    who: Administrator,
+    on: Occasion,
+    action: str,
+    details: JsonObject,
+    rows: tuple[RegistryRow, ...],
+    answer: A,
     *,
+    repeatable: bool = False,
     also: Mapping[str, object] = MappingProxyType({}),
-) -> Commit:
-    """The change that keeps what was decided. also: more members of its audit row."""
-    audit = None
-    after = replace(before, registry=with_rows(before.registry, done.rows))
-    if done.audited:
-        audit = link(
-            before,
-            before.revision,
-            {
-                "revision": before.revision,
-                "epoch_seq": before.epoch.seq,
-                "at": who.at,
-                "by": who.by,
-                "action": done.action,
-                "reason": who.reason,
-                "correlation_id": who.correlation_id,
-                "details": done.details,
-                "registry": digests_of(done.rows),
-                **also,
-            },
-        )
-        after = replace(after, audit_seq=audit.seq, audit_head=audit.hash)
-    return Commit(before, after, (), (), audit, who.reason, registry=done.rows)
+) -> Decided[A]:
+    """Rows of the registry, and the row of the audit that says so.
+
+    action: its name in the audit, such as `token.create`. details: what is audited of it; never a secret. also:
+    more members of the audit row.
+    """
+    rest = {"details": details, "registry": digests_of(rows), **also}
+    audit = audit_row(before, on, action, before.mark, rest)
+    after = replace(
+        before,
+        registry=with_rows(before.registry, rows),
+        audit_seq=audit.seq,
+        audit_head=audit.hash,
+    )
+    change = Commit(before, after, (), (), audit, on.reason, registry=rows)
+    return Decided(answer, change, repeatable)
+
+
+def noted(before: Committed, on: Occasion, rows: tuple[RegistryRow, ...]) -> Decided[None]:
+    """Bookkeeping that nobody decided, and no row of the audit names."""
+    after = replace(before, registry=with_rows(before.registry, rows))
+    return Decided(None, Commit(before, after, (), (), None, on.reason, registry=rows))

@@ -16,9 +16,11 @@ from config_manager.config.enrolment import Enrolment
 from config_manager.config.errors import Conflict, Forbidden, NotAuthenticated, NotFound
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import keyid
-from config_manager.config.world import parse_rfc3339, rfc3339
+from config_manager.config.world import parse_rfc3339
 from config_manager.storage.decisions import secret_rows
-from config_manager.storage.decisions.administration import Administered
+from config_manager.storage.decisions.administration import administered, noted
+from config_manager.storage.decisions.changes import Decided, Occasion
+from config_manager.storage.decisions.secret_rows import key_of
 from config_manager.storage.state import Committed, RegistryRow
 
 ENROLMENT, DEVICE, DELIVERY, SENT = "enrolment", "device", "delivery", "sent"
@@ -93,10 +95,6 @@ class Delivery:
         return RegistryRow(DELIVERY, key_of(device.service, device.instance), value)
 
 
-def key_of(service: str, name: str) -> str:
-    return f"{service}/{name}"
-
-
 def devices(committed: Committed) -> list[Device]:
     """Every device that ever enrolled, by service and instance; revoked ones too."""
     return [Device.of(key, row) for key, row in sorted(committed.registered(DEVICE).items())]
@@ -151,11 +149,11 @@ class AllowEnrolment:
     expires_at: str
     by: str
 
-    def decide(self, committed: Committed, now: float) -> Administered[None]:
+    def decide(self, before: Committed, on: Occasion) -> Decided[None]:
         over = tuple(
             RegistryRow(ENROLMENT, key, None)
-            for key, row in committed.registered(ENROLMENT).items()
-            if parse_rfc3339(row["expires_at"]) <= now
+            for key, row in before.registered(ENROLMENT).items()
+            if parse_rfc3339(row["expires_at"]) <= on.now
         )
         row = RegistryRow(
             ENROLMENT,
@@ -172,7 +170,7 @@ class AllowEnrolment:
             "instance": self.instance,
             "expires_at": self.expires_at,
         }
-        return Administered("device.allow", details, (*over, row), None)
+        return administered(before, on, "device.allow", details, (*over, row), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +184,10 @@ class Enrol:
     what: Enrolment
     proof: bytes
 
-    def decide(self, committed: Committed, now: float) -> Administered[Device]:
+    def decide(self, before: Committed, on: Occasion) -> Decided[Device]:
         what = self.what
-        row = committed.registered(ENROLMENT).get(what.token_sha256)
-        if row is None or parse_rfc3339(row["expires_at"]) <= now:
+        row = before.registered(ENROLMENT).get(what.token_sha256)
+        if row is None or parse_rfc3339(row["expires_at"]) <= on.now:
             raise NotAuthenticated(
                 "this enrolment token is not known: it was used, or its time is over; ask for "
                 "another one (config-manager devices token)"
@@ -199,7 +197,7 @@ class Enrol:
         if not what.is_proved_by(self.proof):
             raise NotAuthenticated("the proof was not made with the key that is to be enrolled")
         key = key_of(what.service, what.instance)
-        held = enrolled(committed, what.service, what.instance)
+        held = enrolled(before, what.service, what.instance)
         if held is not None and held.sign_public != what.sign_public:
             raise Conflict(
                 f"{what.service}/{what.instance} is enrolled with other keys; revoke it first, or "
@@ -210,7 +208,7 @@ class Enrol:
             what.instance,
             what.sign_public,
             what.seal_public,
-            rfc3339(now),
+            on.at,
             row["created_by"],
         )
         rows = (
@@ -227,7 +225,7 @@ class Enrol:
             "sign_keyid": device.sign_keyid,
             "allowed_by": row["created_by"],
         }
-        return Administered("device.enrol", details, rows, device)
+        return administered(before, on, "device.enrol", details, rows, device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,25 +238,24 @@ class RevokeDevice:
     service: str
     instance: str
 
-    def decide(self, committed: Committed, now: float) -> Administered[list[str]]:
-        device = enrolled(committed, self.service, self.instance)
+    def decide(self, before: Committed, on: Occasion) -> Decided[list[str]]:
+        device = enrolled(before, self.service, self.instance)
         if device is None:
             raise NotFound(f"no device {self.service}/{self.instance} is enrolled")
-        at = rfc3339(now)
-        readable = could_read(committed, device)
-        state = committed.services.get(self.service)
+        readable = could_read(before, device)
+        state = before.services.get(self.service)
         kept: Mapping[str, int] = state.secrets if state is not None else {}
         marks = tuple(
             RegistryRow(
                 secret_rows.MARK,
-                secret_rows.key_of(self.service, name),
-                {"version": version, "why": f"{self.instance} could read it", "at": at},
+                key_of(self.service, name),
+                {"version": version, "why": f"{self.instance} could read it", "at": on.at},
             )
             for name, version in readable.items()
             if name in kept
         )
         rows = (
-            replace(device, revoked_at=at).to_row(),
+            replace(device, revoked_at=on.at).to_row(),
             RegistryRow(DELIVERY, key_of(self.service, self.instance), None),
             *marks,
         )
@@ -267,7 +264,7 @@ class RevokeDevice:
             "instance": self.instance,
             "secrets": sorted(readable),
         }
-        return Administered("device.revoke", details, rows, sorted(readable))
+        return administered(before, on, "device.revoke", details, rows, sorted(readable))
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,12 +274,11 @@ class KeepDelivery:
     device: Device
     made: Delivery
 
-    def decide(self, committed: Committed, _now: float) -> Administered[None]:
-        if enrolled(committed, self.device.service, self.device.instance) != self.device:
+    def decide(self, before: Committed, on: Occasion) -> Decided[None]:
+        if enrolled(before, self.device.service, self.device.instance) != self.device:
             raise NotFound("it was revoked meanwhile")
-        versions = {**_sent(committed, self.device), **self.made.versions}
+        versions = {**_sent(before, self.device), **self.made.versions}
         sent = RegistryRow(
             SENT, key_of(self.device.service, self.device.instance), {"versions": versions}
         )
-        rows = (self.made.to_row(self.device), sent)
-        return Administered("device.deliver", {}, rows, None, audited=False)
+        return noted(before, on, (self.made.to_row(self.device), sent))

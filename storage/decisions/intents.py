@@ -1,12 +1,64 @@
-"""What a caller wants written: the intents that `storage.decisions.changes.decide` decides on."""
+"""What a caller wants written to configurations and their secrets, and what each of it comes to."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from config_manager.config.catalogue import Catalogue
+from config_manager.config.errors import (
+    FieldError,
+    InvalidValues,
+    NotFound,
+    RevisionConflict,
+    TooLarge,
+    UseSecrets,
+)
+from config_manager.config.names import Epoch, check_keys, is_key, pointer
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
+from config_manager.storage.decisions import secret_rows
+from config_manager.storage.decisions.changes import (
+    MASK,
+    NOTHING,
+    Beside,
+    Decided,
+    Revision,
+    merge_patch,
+    secret_keys_of,
+)
+from config_manager.storage.decisions.equipment import Equipped
 from config_manager.storage.decisions.terms import Precondition
+from config_manager.storage.state import Action, Committed, KeyChange, ServiceState
+
+MAX_SECRET_BYTES = 16 * 1024
+"""Of one secret in UTF-8. Sealed and twice in base64 a message of 256 KiB holds eight such."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An accepted write (or, for a dry run, what it would be).
+
+    first: the service was not there before. replayed: an earlier answer to the same
+    Idempotency-Key; then `changes` is empty and `state` is as it was answered.
+    """
+
+    state: ServiceState
+    first: bool
+    changes: tuple[KeyChange, ...]
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EpochWritten:
+    """All services of a new epoch, as of its one revision."""
+
+    config_epoch: str
+    epoch_seq: int
+    revision: int
+    services: tuple[ServiceState, ...]
+    correlation_id: str
+    replayed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +69,11 @@ class Put:
     values: JsonObject
     preconditions: tuple[Precondition, ...] = ()
 
+    def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
+        _check_preconditions(before, self)
+        stored = _checked(before, self.service, self.values, on.tools.catalogue)
+        return _revised(before, on, "put", self.service, stored)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Patch:
@@ -26,6 +83,17 @@ class Patch:
     patch: JsonObject
     preconditions: tuple[Precondition, ...] = ()
 
+    def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
+        _check_preconditions(before, self)
+        service, catalogue, live = self.service, on.tools.catalogue, before.live(self.service)
+        if live is None and service not in catalogue:
+            raise NotFound(f"nobody has written {service} yet; PUT it first")
+        secret_keys = secret_keys_of(before, service, catalogue)
+        _refuse_secrets(self.patch, secret_keys)
+        patch = {key: value for key, value in self.patch.items() if key not in secret_keys}
+        merged = merge_patch(live.stored if live else {}, patch)
+        return _revised(before, on, "patch", service, _checked(before, service, merged, catalogue))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Delete:
@@ -34,12 +102,34 @@ class Delete:
     service: str
     preconditions: tuple[Precondition, ...] = ()
 
+    def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
+        _check_preconditions(before, self)
+        if before.live(self.service) is None:
+            raise NotFound(f"{self.service} has no configuration to delete")
+        return _revised(before, on, "delete", self.service, None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NewEpoch:
     """Replace the stored values of several services at once, all or none."""
 
     services: dict[str, JsonObject]
+
+    def decide(self, before: Committed, on: Equipped) -> Decided[EpochWritten]:
+        catalogue = on.tools.catalogue
+        epoch = Epoch(before.epoch.seq + 1, on.tools.new_id())
+        revision = Revision(before, on, catalogue, epoch, before.revision + 1)
+        checked = _checked_epoch(before, self.services, catalogue)
+        states = {name: revision.next(name, stored) for name, stored in checked.items()}
+        change = revision.commit(states, "epoch")
+        answer = EpochWritten(
+            config_epoch=epoch.id,
+            epoch_seq=epoch.seq,
+            revision=revision.number,
+            services=change.services,
+            correlation_id=on.correlation_id,
+        )
+        return Decided(answer, change, repeatable=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +140,42 @@ class SetSecret:
     name: str
     value: Secret
 
+    def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
+        service, name = self.service, self.name
+        live, known = before.live(service), before.services.get(service)
+        self._check(on.tools.catalogue, live)
+        secrets: Mapping[str, int] = known.secrets if known else {}
+        version = secret_rows.last_version(before, service, name) + 1
+        return _revised(
+            before,
+            on,
+            "secret",
+            service,
+            live.stored if live else {},
+            secrets={**secrets, name: version},
+            shown=KeyChange(name, MASK if name in secrets else None, MASK),
+            beside=Beside(
+                secret_rows.rows_after_set(before, service, name),
+                sealed=on.tools.seal(before)(service, name, version, self.value, on.at),
+            ),
+        )
+
+    def _check(self, catalogue: Catalogue, live: ServiceState | None) -> None:
+        if not is_key(self.name):
+            detail = "a secret's name is 1 to 63 of a-z, 0-9 and '_', and starts with a letter"
+            raise InvalidValues("not a secret's name", [FieldError("/name", detail)])
+        value = self.value.reveal()
+        size = len(value.encode())
+        if size > MAX_SECRET_BYTES:
+            raise TooLarge(
+                f"a secret of {size} bytes; at most {MAX_SECRET_BYTES}, because all of a service's "
+                "secrets are delivered in one message"
+            )
+        catalogue.check_secret(self.service, self.name, value)  # its own limits need the value
+        if live is not None and self.name in live.stored:
+            detail = f"{self.name} is a plain key of {self.service}; remove it there first"
+            raise InvalidValues("already a plain key", [FieldError("/name", detail)])
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeleteSecret:
@@ -58,5 +184,102 @@ class DeleteSecret:
     service: str
     name: str
 
+    def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
+        service, name = self.service, self.name
+        live, known = before.live(service), before.services.get(service)
+        if known is None or name not in known.secrets:
+            raise NotFound(f"{service} has no secret of this name")
+        return _revised(
+            before,
+            on,
+            "secret-delete",
+            service,
+            live.stored if live else None,  # a deleted service stays deleted
+            secrets={key: version for key, version in known.secrets.items() if key != name},
+            shown=KeyChange(name, MASK, None),
+            beside=Beside(
+                secret_rows.rows_after_delete(before, service, name, at=on.at),
+                forgotten=(service, name),
+            ),
+        )
+
 
 Intent = Put | Patch | Delete | NewEpoch | SetSecret | DeleteSecret
+"""Whatever makes a revision."""
+
+
+def _revised(
+    before: Committed,
+    on: Equipped,
+    action: Action,
+    service: str,
+    stored: JsonObject | None,
+    *,
+    secrets: Mapping[str, int] | None = None,
+    shown: KeyChange | None = None,
+    beside: Beside = NOTHING,
+) -> Decided[Written]:
+    """A revision of one service. stored, secrets: see `Revision.next`; shown, beside: see `Revision.commit`."""
+    revision = Revision(before, on, on.tools.catalogue, before.epoch, before.revision + 1)
+    state = revision.next(service, stored, secrets)
+    change = revision.commit({service: state}, action, shown=shown, beside=beside)
+    first = before.live(service) is None
+    answer = Written(state, first, change.history[0].entry.changes)
+    return Decided(answer, change, repeatable=True)
+
+
+def _check_preconditions(state: Committed, intent: Put | Patch | Delete) -> None:
+    """Raises RevisionConflict."""
+    live = state.live(intent.service)
+    current = live.revision if live else 0
+    for one in intent.preconditions:
+        if not one.holds_at(current):
+            raise RevisionConflict(intent.service, one.said, current)
+
+
+def _checked(
+    state: Committed, service: str, values: JsonObject, catalogue: Catalogue
+) -> JsonObject:
+    """The values to store: secrets' masks dropped, everything else allowed by the model."""
+    secret_keys = secret_keys_of(state, service, catalogue)
+    _refuse_secrets(values, secret_keys)
+    stored = {key: value for key, value in values.items() if key not in secret_keys}
+    catalogue.check(service, stored)
+    check_keys(stored)  # after the model, which tells all that is wrong with all the keys
+    return stored
+
+
+def _refuse_secrets(values: JsonObject, secret_keys: frozenset[str]) -> None:
+    wrong = [key for key in values if key in secret_keys and values[key] != MASK]
+    if wrong:
+        raise UseSecrets(
+            "a secret's value is not written here; send it to POST /api/v1/secrets",
+            [
+                FieldError(pointer(key), f"leave it out, or send {MASK!r} to keep what is stored")
+                for key in wrong
+            ],
+        )
+
+
+def _checked_epoch(
+    state: Committed, services: Mapping[str, JsonObject], catalogue: Catalogue
+) -> dict[str, JsonObject]:
+    if not services:
+        raise InvalidValues(
+            "an epoch names at least one service",
+            [FieldError("/services", "expected an object: service → its values")],
+        )
+    stored: dict[str, JsonObject] = {}
+    errors: list[FieldError] = []
+    kinds: set[type[InvalidValues]] = set()
+    for service, values in services.items():
+        try:
+            stored[service] = _checked(state, service, values, catalogue)
+        except InvalidValues as error:
+            kinds.add(type(error))
+            prefix = pointer("services", service)
+            errors += [FieldError(prefix + e.pointer, e.detail) for e in error.errors]
+    if errors:
+        kind = UseSecrets if kinds == {UseSecrets} else InvalidValues
+        raise kind("the epoch was refused as a whole; nothing was written", errors)
+    return stored

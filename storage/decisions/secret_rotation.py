@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, replace
 
 from config_manager.config.errors import Conflict
 from config_manager.config.strict_json import JsonObject
-from config_manager.config.world import rfc3339
-from config_manager.storage.decisions.administration import Administered
+from config_manager.storage.decisions.administration import administered
+from config_manager.storage.decisions.changes import Decided, Occasion
 from config_manager.storage.decisions.secret_rows import KEY
 from config_manager.storage.state import Committed, RegistryRow
 
@@ -56,17 +56,13 @@ class BeginRotation:
     old: str
     new: str
     total: int
-    by: str
-    correlation_id: str
 
-    def decide(self, committed: Committed, now: float) -> Administered[None]:
-        if under_way(committed) is not None:
+    def decide(self, before: Committed, on: Occasion) -> Decided[None]:
+        if under_way(before) is not None:
             raise Conflict("the secrets key is being rotated")
-        rotation = Rotation(
-            self.old, self.new, self.total, rfc3339(now), self.by, self.correlation_id
-        )
+        rotation = Rotation(self.old, self.new, self.total, on.at, on.by, on.correlation_id)
         details: JsonObject = {"old": self.old, "new": self.new, "secrets": self.total}
-        return Administered("secrets.rotate-key", details, (_row(rotation),), None)
+        return administered(before, on, "secrets.rotate-key", details, (_row(rotation),), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +72,14 @@ class FinishRotation:
     rotation: Rotation
     unreadable: int
 
-    def decide(self, committed: Committed, now: float) -> Administered[None]:
-        if under_way(committed) != self.rotation:
+    def decide(self, before: Committed, on: Occasion) -> Decided[None]:
+        if under_way(before) != self.rotation:
             raise Conflict("this rotation is not under way")
         details: JsonObject = {"old": self.rotation.old, "new": self.rotation.new}
         if self.unreadable:
             details["unreadable"] = self.unreadable
-        row = _row(replace(self.rotation, finished_at=rfc3339(now)))
-        return Administered("secrets.rotate-key-done", details, (row,), None)
+        row = _row(replace(self.rotation, finished_at=on.at))
+        return administered(before, on, "secrets.rotate-key-done", details, (row,), None)
 
 
 def _row(rotation: Rotation) -> RegistryRow:

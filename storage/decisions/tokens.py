@@ -13,8 +13,9 @@ from config_manager.config.access import EVERY_SERVICE, Grant, Role
 from config_manager.config.errors import Conflict, NotFound
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
-from config_manager.config.world import Randomness, parse_rfc3339, rfc3339
-from config_manager.storage.decisions.administration import Administered
+from config_manager.config.world import Randomness, parse_rfc3339
+from config_manager.storage.decisions.administration import administered, noted
+from config_manager.storage.decisions.changes import Decided, Occasion
 from config_manager.storage.state import Committed, RegistryRow
 
 KIND = "token"
@@ -93,10 +94,10 @@ class AcceptAdminToken:
     name: str
     token_hash: str
 
-    def decide(self, _committed: Committed, now: float) -> Administered[None]:
-        token = Token(self.name, self.token_hash, "admin", EVERY_SERVICE, rfc3339(now), "settings")
+    def decide(self, before: Committed, on: Occasion) -> Decided[None]:
+        token = Token(self.name, self.token_hash, "admin", EVERY_SERVICE, on.at, "settings")
         details: dict[str, Any] = {"name": self.name, "role": "admin", "services": ["*"]}
-        return Administered("token.accept", details, (token.to_row(),), None)
+        return administered(before, on, "token.accept", details, (token.to_row(),), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,8 @@ class CreateToken:
     expires_at: str | None
     by: str
 
-    def decide(self, committed: Committed, now: float) -> Administered[Token]:
-        if self.name in committed.registered(KIND):
+    def decide(self, before: Committed, on: Occasion) -> Decided[Token]:
+        if self.name in before.registered(KIND):
             raise Conflict(
                 f"there is a token {self.name!r} already; revoke it first, or choose another name"
             )
@@ -123,7 +124,7 @@ class CreateToken:
             self.token_hash,
             self.role,
             self.services,
-            rfc3339(now),
+            on.at,
             self.by,
             self.expires_at,
         )
@@ -133,7 +134,7 @@ class CreateToken:
             "services": list(self.services),
             "expires_at": self.expires_at,
         }
-        return Administered("token.create", details, (token.to_row(),), token)
+        return administered(before, on, "token.create", details, (token.to_row(),), token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +146,12 @@ class RevokeToken:
 
     name: str
 
-    def decide(self, committed: Committed, now: float) -> Administered[JsonObject]:
-        known = tokens(committed)
+    def decide(self, before: Committed, on: Occasion) -> Decided[JsonObject]:
+        known = tokens(before)
         token = known.get(self.name)
         if token is None:
             raise NotFound(f"there is no token {self.name!r}")
-        left = [one for one in known.values() if _may_make_tokens(one, now)]
+        left = [one for one in known.values() if _may_make_tokens(one, on.now)]
         if left == [token]:
             raise Conflict(
                 f"{self.name!r} is the last token that may do everything; make another one first, "
@@ -158,7 +159,7 @@ class RevokeToken:
             )
         details: dict[str, Any] = {"name": self.name, "role": token.role}
         gone = RegistryRow(KIND, self.name, None)
-        return Administered("token.revoke", details, (gone,), details, repeatable=True)
+        return administered(before, on, "token.revoke", details, (gone,), details, repeatable=True)
 
 
 def _may_make_tokens(token: Token, now: float) -> bool:
@@ -172,10 +173,10 @@ class NoteTokenUses:
 
     uses: Mapping[str, str]
 
-    def decide(self, committed: Committed, _now: float) -> Administered[None]:
+    def decide(self, before: Committed, on: Occasion) -> Decided[None]:
         rows = tuple(
             replace(token, last_used_at=self.uses[token.hash]).to_row()
-            for token in tokens(committed).values()
+            for token in tokens(before).values()
             if token.hash in self.uses  # one that was revoked meanwhile stays revoked
         )
-        return Administered("token.use", {}, rows, None, audited=False)
+        return noted(before, on, rows)

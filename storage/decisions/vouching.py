@@ -23,11 +23,8 @@ from config_manager.config.audit import AuditFault, ChainCheck, Head, Verdict
 from config_manager.config.documents import ConfigUpdate, NotADocument, UnknownCritical
 from config_manager.config.sealed_file import derive_key
 from config_manager.config.strict_json import JsonObject
-from config_manager.storage.decisions.administration import (
-    Administered,
-    Administrator,
-    administrate,
-)
+from config_manager.storage.decisions.administration import administered
+from config_manager.storage.decisions.changes import Occasion
 from config_manager.storage.decisions.devices import DELIVERY, Delivery
 from config_manager.storage.decisions.registry_digests import BOOKKEEPING, digests_of, row_digest
 from config_manager.storage.decisions.replay import BEGIN, Expected, HistoryChain, Replay
@@ -230,7 +227,7 @@ class Vouching:
         except (LookupError, TypeError, ValueError, AttributeError):
             return False
 
-    def begin(self, committed: Committed, cached: Committed, who: Administrator) -> Commit:
+    def begin(self, committed: Committed, cached: Committed, on: Occasion) -> Commit:
         """The change that vouches for everything that is there, as it is. A delivery that the cache does not
         have is removed, and so made anew."""
         known = cached.registered(DELIVERY)
@@ -241,8 +238,8 @@ class Vouching:
             for key, value in committed.registered(DELIVERY).items()
         )
         details: JsonObject = {"services": len(committed.services)}
-        begun = Administered(BEGIN, details, deliveries, None)
-        return administrate(committed, begun, who, also=everything_named(committed))
+        also = everything_named(committed)
+        return administered(committed, on, BEGIN, details, deliveries, None, also=also).change
 
     def _with_mac(self, key: str, value: JsonObject) -> JsonObject:
         return {**value, "mac": self.delivery_mac(key, Delivery.of(value))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import trio
@@ -11,9 +12,9 @@ from config_manager.actors.actor import Actor, RestartPolicy
 from config_manager.actors.callers import Callers, NoteRefusals, RefusedCall, noting_callers
 from config_manager.config.errors import ReadOnly
 from config_manager.config.world import rfc3339
-from config_manager.storage.decisions.administration import Administration
+from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.tokens import NoteTokenUses
-from tests.kit.stores import START, empty
+from tests.kit.stores import START, empty, equipped
 
 
 class Desk:
@@ -23,7 +24,7 @@ class Desk:
         self.written: list[tuple[float, str, Any]] = []
         self.refuses = False
 
-    async def write(self, what: Administration[Any], by: str) -> None:
+    async def write(self, what: Decidable[None], by: str) -> None:
         await trio.lowlevel.checkpoint()
         if self.refuses:
             raise ReadOnly("not now")
@@ -37,9 +38,9 @@ class Desk:
     def refusals(self) -> list[tuple[str, Any]]:
         """Who, and the details as they are audited."""
         return [
-            (by, w.decide(empty(), START).details)
+            (by, json.loads(audit.body)["details"])
             for _, by, w in self.written
-            if isinstance(w, NoteRefusals)
+            if isinstance(w, NoteRefusals) and (audit := w.decide(empty(), equipped()).change.audit)
         ]
 
 

@@ -13,7 +13,7 @@ import trio
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
-from config_manager.actors.messages import Administer
+from config_manager.actors.messages import Write
 from config_manager.actors.system import System
 from config_manager.config.enrolment import Enrolment
 from config_manager.config.names import Epoch
@@ -36,9 +36,7 @@ async def enrol(rest: Caller, name: str, seal: bytes, *, past_the_edge: bool = F
     )
     proof = what.prove(bytes(key))
     if past_the_edge:
-        await rest.system.storing.ask(
-            Administer(what=Enrol(what, proof), terms=Terms(name)), context()
-        )
+        await rest.system.storing.ask(Write(Enrol(what, proof), Terms(name)), context())
         return told
     return await post(rest, token, what, proof)
 

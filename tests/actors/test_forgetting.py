@@ -16,7 +16,7 @@ from config_manager.config import wire
 from config_manager.config.documents import Attempt, Receipt
 from config_manager.config.errors import NotFound, StillThere
 from config_manager.config.world import parse_rfc3339, rfc3339
-from config_manager.storage.decisions.administration import Administrator, administrate
+from config_manager.storage.decisions.changes import Occasion
 from config_manager.storage.decisions.forgotten import forgotten
 from config_manager.storage.decisions.intents import Delete, Put
 from config_manager.storage.state import Committed
@@ -51,9 +51,8 @@ class Desk:
 
     async def forget(self) -> dict[str, Any]:
         what = ForgetInstance.of("stt-worker", "kitchen", self.board, self.brokers)
-        done = what.decide(self.committed, self.now)
-        who = Administrator("ada", None, rfc3339(self.now), "id")
-        self.committed = administrate(self.committed, done, who).after
+        done = what.decide(self.committed, Occasion("ada", None, self.now, "id"))
+        self.committed = done.change.after
         return done.answer
 
     @property
@@ -291,10 +290,9 @@ async def test_what_it_said_while_it_was_being_forgotten_is_not_dropped() -> Non
     desk.live(make(4))
     desk.live(make(3, gone=True))
     what = ForgetInstance.of("stt-worker", "kitchen", desk.board, desk.brokers)
-    done = what.decide(desk.committed, NOW)
+    done = what.decide(desk.committed, Occasion("ada", None, NOW, "id"))
     desk.live(make(1, boot_seq=2))
-    who = Administrator("ada", None, rfc3339(NOW), "id")
-    desk.committed = administrate(desk.committed, done, who).after
+    desk.committed = done.change.after
     assert desk.shown[0].receipt.order == (2, 1)
 
 

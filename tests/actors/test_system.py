@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from config_manager.actors.actor import Context, Gone
-from config_manager.actors.messages import PutConfig, Written
+from config_manager.actors.messages import Write
 from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.system import System, running_system
 from config_manager.config.errors import ReadOnly
@@ -21,6 +21,7 @@ from config_manager.config.names import ServiceName
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
+from config_manager.storage.decisions.intents import Put, Written
 from config_manager.storage.decisions.terms import Terms
 from tests.kit.processes import MOSQUITTO, free_port
 
@@ -45,9 +46,9 @@ def settings_for(directory: Path, mqtt_url: str) -> Settings:
     return Settings(data_dir=directory, bind="127.0.0.1:0", mqtt_url=mqtt_url)
 
 
-def put(writer: int, number: int) -> PutConfig:
+def put(writer: int, number: int) -> Write[Written]:
     service = ServiceName(f"writer-{writer}")
-    return PutConfig(service=service, values={"n": number}, terms=Terms("test"))
+    return Write(Put(service=service, values={"n": number}), Terms("test"))
 
 
 def context(seconds: float = 10) -> Context:
@@ -70,7 +71,7 @@ async def test_any_one_may_crash_under_load_and_costs_what_it_had_in_hand(tmp_pa
         while not stop.is_set():
             number += 1
             try:
-                written: Written = await system.storing.ask(put(writer, number), context())
+                written = await system.storing.ask(put(writer, number), context())
                 newest[writer] = written.state.revision
                 ends["written"] += 1
             except Gone:
@@ -119,7 +120,7 @@ async def stop_with(mqtt_url: str, directory: Path, reaches: Callable[[], bool])
         transport=AiomqttTransport(),
         world=World(),
     ) as system:
-        written: Written = await system.storing.ask(put(0, 1), context())
+        written = await system.storing.ask(put(0, 1), context())
         assert written.state.revision == 1
         while not reaches():
             await trio.sleep(0.001)

@@ -6,20 +6,28 @@ from collections.abc import Iterator
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from hypothesis import settings
 
+from config_manager.config import sealing
 from config_manager.config.catalogue import Catalogue, ServiceSettings, setting
 from config_manager.config.names import Epoch
 from config_manager.config.world import World, rfc3339
 from config_manager.storage.decisions import changes
-from config_manager.storage.decisions.changes import Decision
+from config_manager.storage.decisions.equipment import Equipped, Seal, Tools
 from config_manager.storage.decisions.intents import Intent
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.keys.secret_box import SecretBox
+from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.sql.sql_store import SqlStore
-from config_manager.storage.state import AuditEntry, Committed, IdempotencyRecord
+from config_manager.storage.state import (
+    AuditEntry,
+    Commit,
+    Committed,
+    IdempotencyRecord,
+    KeyChange,
+)
 from config_manager.storage.store import Store
 
 FIRST_EPOCH = Epoch(1, "00000000-0000-4000-8000-000000000001")
@@ -67,6 +75,14 @@ def committed_in(store: Store) -> Committed:
     return kept.committed
 
 
+class Decision(NamedTuple):
+    """first: no service of it was there before. changes: of the first one."""
+
+    change: Commit
+    first: bool
+    changes: tuple[KeyChange, ...]
+
+
 class Hand:
     """Decides one write after the other and commits each, at a second a write."""
 
@@ -85,7 +101,7 @@ class Hand:
             intent,
             by=by,
             reason=reason,
-            at=rfc3339(self.now),
+            now=self.now,
             correlation_id=f"id-{state.revision + 1}",
             epoch_id=self.world.randomness.uuid(),
             seal=self.box.seal,
@@ -107,17 +123,33 @@ class Hand:
 
 
 def decide(state: Committed, intent: Intent, **how: Any) -> Decision:
-    """`changes.decide` with everything that a test does not care about filled in."""
-    defaults: dict[str, Any] = {
-        "by": "ada",
-        "reason": None,
-        "catalogue": CATALOGUE,
-        "at": "2027-01-15T08:00:00.000Z",
-        "correlation_id": "id",
-        "epoch_id": "00000000-0000-4000-8000-000000000002",
-        "seal": SecretBox(b"s" * 32, Counting()).seal,
-    }
-    return changes.decide(state, intent, **{**defaults, **how})
+    """What it comes to, with everything that a test does not care about filled in."""
+    change = intent.decide(state, equipped(**how)).change
+    first = all(state.live(one.service) is None for one in change.services)
+    return Decision(change, first, change.history[0].entry.changes)
+
+
+def equipped(
+    *,
+    by: str = "ada",
+    reason: str | None = None,
+    now: float = START,
+    correlation_id: str = "id",
+    catalogue: Catalogue = CATALOGUE,
+    epoch_id: str = "00000000-0000-4000-8000-000000000002",
+    seal: Seal | None = None,
+) -> Equipped:
+    box = SecretBox(b"s" * 32, Counting())
+    tools = Tools(
+        catalogue,
+        new_id=lambda: epoch_id,
+        seal=lambda _: seal or box.seal,
+        open=box.open,
+        seal_for_device=sealing.seal,
+        delivery_mac=VOUCHING.delivery_mac,
+        keyed=lambda fingerprint: fingerprint,
+    )
+    return Equipped(by, reason, now, correlation_id, tools, MemoryStore(FIRST_EPOCH))
 
 
 def empty() -> Committed:

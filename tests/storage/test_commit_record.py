@@ -17,7 +17,6 @@ from nacl.signing import SigningKey
 from config_manager.config.enrolment import Enrolment
 from config_manager.config.errors import Refusal
 from config_manager.config.secret import Secret
-from config_manager.config.world import rfc3339
 from config_manager.storage.commit_record import (
     NoDifference,
     OtherState,
@@ -28,12 +27,7 @@ from config_manager.storage.commit_record import (
     difference,
     encode,
 )
-from config_manager.storage.decisions.administration import (
-    Administered,
-    Administration,
-    Administrator,
-    administrate,
-)
+from config_manager.storage.decisions import administration
 from config_manager.storage.decisions.devices import (
     AllowEnrolment,
     Delivery,
@@ -42,6 +36,7 @@ from config_manager.storage.decisions.devices import (
     RevokeDevice,
     devices,
 )
+from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.forgotten import Forgotten, rows_after
 from config_manager.storage.decisions.intents import (
     Delete,
@@ -69,7 +64,6 @@ from tests.storage.test_state_codec import json_objects, json_values, texts
 NOW = 1_800_000_000.0
 SIGN, SEAL = SigningKey(b"1" * 32), PrivateKey(b"2" * 32)
 ENROLMENT_TOKEN = "ab" * 32
-ADA = Administrator("ada", None, rfc3339(NOW), "id")
 
 Step = Callable[[Committed], Commit]
 """Something that somebody does; raises Refused where it can't be done now."""
@@ -79,8 +73,8 @@ def written(state: Committed, intent: Any, reason: str | None) -> Commit:
     return m.decide(state, intent, reason=reason).change
 
 
-def administered(state: Committed, what: Administration[Any], reason: str | None) -> Commit:
-    return administrate(state, what.decide(state, NOW), replace(ADA, reason=reason))
+def administered(state: Committed, what: Decidable[Any], reason: str | None) -> Commit:
+    return what.decide(state, m.equipped(now=NOW, reason=reason)).change
 
 
 def enrolling() -> Enrol:
@@ -97,7 +91,8 @@ def delivered(state: Committed, payload: str) -> Commit:
 
 def forgotten(state: Committed, until: float) -> Commit:
     rows = rows_after(state, "door", "attic", Forgotten("f" * 64, 1, 2, until))
-    return administrate(state, Administered("instance.forget", {}, rows, None), ADA)
+    on = m.equipped(now=NOW)
+    return administration.administered(state, on, "instance.forget", {}, rows, None).change
 
 
 def rotation_finished(state: Committed) -> Commit:
@@ -139,7 +134,7 @@ administrations: st.SearchStrategy[Any] = st.one_of(
     st.just(AllowEnrolment(ENROLMENT_TOKEN, "door", None, "2030-01-01T00:00:00.000Z", "ada")),
     st.just(enrolling()),
     st.just(RevokeDevice("door", "kitchen")),
-    st.just(BeginRotation("old", "new", 3, "ada", "id")),
+    st.just(BeginRotation("old", "new", 3)),
 )  # fmt: skip
 idempotency = st.none() | st.builds(m.record, texts, st.floats(0, 1e10), st.binary(max_size=20))
 steps: st.SearchStrategy[Step] = st.one_of(
@@ -179,7 +174,7 @@ EVERYTHING: tuple[Step, ...] = (
     partial(administered, what=RevokeDevice("door", "kitchen"), reason=None),
     partial(administered, what=RevokeToken("phone"), reason=None),
     partial(written, intent=DeleteSecret(service="door", name="pin"), reason=None),
-    partial(administered, what=BeginRotation("old", "new", 3, "ada", "id"), reason=None),
+    partial(administered, what=BeginRotation("old", "new", 3), reason=None),
     rotation_finished,
     partial(forgotten, until=1.5),
 )  # fmt: skip

@@ -16,11 +16,8 @@ from config_manager.config.names import Epoch, Mark
 from config_manager.config.secret import Secret
 from config_manager.config.wire import digest
 from config_manager.config.world import rfc3339
-from config_manager.storage.decisions.administration import (
-    Administered,
-    Administrator,
-    administrate,
-)
+from config_manager.storage.decisions.administration import administered, noted
+from config_manager.storage.decisions.changes import Decided, Occasion
 from config_manager.storage.decisions.intents import (
     Delete,
     DeleteSecret,
@@ -202,6 +199,10 @@ def test_every_version_is_kept_until_the_secret_is_deleted_and_its_number_goes_o
     assert kept() == [("a", "key", 1), ("door", "pin", 1), ("door", "pin", 2)]
     assert kept("door") == kept("door", "pin") == [("door", "pin", 1), ("door", "pin", 2)]
     assert kept("door", "other") == []
+    assert [hand.store.secret("door", "pin", number) for number in (1, 2, 3)] == [
+        *hand.store.secret_versions("door", "pin"),
+        None,
+    ]
     change = hand.write(DeleteSecret(service="door", name="pin")).change
     assert m.committed_in(hand.store) == change.after
     assert change.after.services["door"].secrets == {}
@@ -587,15 +588,16 @@ class Keeps:
     value: dict[str, Any] | None
     audited: bool = True
 
-    def decide(self, committed: Committed, now: float) -> Administered[str]:
+    def decide(self, before: Committed, on: Occasion) -> Decided[None]:
         row = RegistryRow("thing", self.key, self.value)
-        return Administered("thing.keep", {"key": self.key}, (row,), self.key, self.audited)
+        if not self.audited:
+            return noted(before, on, (row,))
+        return administered(before, on, "thing.keep", {"key": self.key}, (row,), None)
 
 
 def administer(hand: Hand, what: Keeps) -> Commit:
     before = m.committed_in(hand.store)
-    who = Administrator("ada", "because", "2027-01-15T08:00:00.000Z", "id")
-    change = administrate(before, what.decide(before, 0.0), who)
+    change = what.decide(before, m.equipped(reason="because")).change
     hand.store.commit([change])
     return change
 

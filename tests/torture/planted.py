@@ -61,7 +61,7 @@ class Copy:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         shutil.copytree(ROOT, directory, symlinks=True, ignore=_NOT_COPIED)
-        path = os.pathsep.join((str(directory / ".typing"), str(directory)))
+        path = os.pathsep.join((str(directory / "typed"), str(directory)))
         self._env = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
         # `git apply` outside of any repository: the copy is what it works on
         self._env |= {"GIT_CEILING_DIRECTORIES": str(directory.parent)}

@@ -11,13 +11,15 @@ import trio
 from pydantic import SecretStr
 
 from config_manager.actors.actor import Context
-from config_manager.actors.messages import RevealSecret, RotateSecretsKey, SetSecret
+from config_manager.actors.messages import RotateSecretsKey, Write
 from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.system import System, running_system
 from config_manager.config.secret import Secret
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
+from config_manager.storage.decisions.intents import SetSecret
+from config_manager.storage.decisions.secret_values import RevealSecret
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.keys.key_ring import KeyRing
 from config_manager.storage.keys.recovery import FILE, Recovery, open_sealed
@@ -42,8 +44,9 @@ async def started(data: Path) -> AsyncIterator[System]:
 
 async def reads_everything(system: System) -> None:
     for number in range(1, VERSIONS + 1):
-        ask = RevealSecret(terms=Terms("me", "a test"), service="door", name="pin", version=number)
-        assert (await system.storing.ask(ask, HERE)).value.reveal() == f"value-{number}"
+        ask = RevealSecret(service="door", name="pin", version=number)
+        write = Write(ask, Terms("me", "a test"))
+        assert (await system.storing.ask(write, HERE)).value.reveal() == f"value-{number}"
 
 
 async def idle(system: System) -> None:
@@ -67,9 +70,8 @@ async def test_killed_at_any_line_every_secret_stays_readable_and_the_rotation_e
     async with started(template) as system:
         for number in range(1, VERSIONS + 1):
             value = Secret(f"value-{number}")
-            await system.storing.ask(
-                SetSecret(terms=Terms("me"), service="door", name="pin", value=value), HERE
-            )
+            change = SetSecret(service="door", name="pin", value=value)
+            await system.storing.ask(Write(change, Terms("me")), HERE)
     recovery_key = Recovery(KeyRing.open(template, World()), World()).begin().reveal()
     deaths = dies("rotate-secrets-key", template, copies)
     assert deaths > 150, "it died at the lines that matter"

@@ -12,7 +12,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from config_manager.actors.actor import Context
-from config_manager.actors.messages import Administer
+from config_manager.actors.messages import Write
 from config_manager.api.rest.openapi import openapi
 from config_manager.config import wire
 from config_manager.config.enrolment import Enrolment
@@ -132,16 +132,16 @@ async def test_an_idempotency_key_answers_again_and_forgets_nothing_that_came_ba
 async def test_an_enrolled_instance_stays_enrolled(desk: Desk) -> None:
     storing, view = desk.system.storing, desk.system.view
     await storing.ask(
-        Administer(
-            what=AllowEnrolment("ab" * 32, "stt-worker", None, "2100-01-01T00:00:00Z", "ada"),
-            terms=Terms("ada"),
+        Write(
+            AllowEnrolment("ab" * 32, "stt-worker", None, "2100-01-01T00:00:00Z", "ada"),
+            Terms("ada"),
         ),
         Context("allow"),
     )
     keys = STRANGER.verify_key.encode(), bytes(STRANGER.to_curve25519_private_key().public_key)
     enrolment = Enrolment("ab" * 32, "stt-worker", "kitchen", *keys)
     what = Enrol(enrolment, enrolment.prove(bytes(STRANGER)))
-    device = await storing.ask(Administer(what=what, terms=Terms("kitchen")), Context("enrol"))
+    device = await storing.ask(Write(what, Terms("kitchen")), Context("enrol"))
     receipt = make(2, gone=True)
     signed = wire.signed_bytes(wire.RECEIPT, receipt.to_bytes())
     signature = wire.Signature("b" * 64, STRANGER.sign(signed).signature)

@@ -15,7 +15,7 @@ import trio.testing
 from pydantic import SecretStr
 
 from config_manager.actors.actor import Context
-from config_manager.actors.messages import Administer, SetSecret
+from config_manager.actors.messages import Write
 from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.system import running_system
 from config_manager.api.server.routes import ROUTES
@@ -24,7 +24,9 @@ from config_manager.config.secret import Secret
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
-from config_manager.storage.decisions.administration import Administered
+from config_manager.storage.decisions.administration import administered
+from config_manager.storage.decisions.changes import Decided, Occasion
+from config_manager.storage.decisions.intents import SetSecret
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.memory_store import MemoryStore
@@ -323,14 +325,14 @@ async def test_the_list_has_names_versions_and_ages_and_never_a_value(house: Hou
 class Mark:
     """What revoking a device does to what it could read."""
 
-    def decide(self, _committed: Committed, _now: float) -> Administered[None]:
+    def decide(self, before: Committed, on: Occasion) -> Decided[None]:
         row = RegistryRow("secret-mark", "door/pin", {"why": "door/kitchen was revoked"})
-        return Administered("device.revoke", {}, (row,), None)
+        return administered(before, on, "device.revoke", {}, (row,), None)
 
 
 async def test_a_mark_is_shown_until_the_secret_is_set_anew(house: House) -> None:
     await house.set()
-    await house.rest.system.storing.ask(Administer(what=Mark(), terms=Terms("test")), Context("id"))
+    await house.rest.system.storing.ask(Write(Mark(), Terms("test")), Context("id"))
     assert (await house.ask("GET", PIN)).json["rotate"] == {"why": "door/kitchen was revoked"}
     await house.set("anew")
     assert (await house.ask("GET", PIN)).json["rotate"] is None
@@ -447,7 +449,6 @@ async def test_a_narrowed_token_sees_only_its_own_services_secrets(house: House)
 async def test_a_secret_prints_as_nothing_in_every_message_that_carries_it(house: House) -> None:
     await house.set()
     sealed = house.store.secret_versions()
-    said = repr(
-        SetSecret(terms=Terms("x"), service="door", name="pin", value=Secret(VALUE))
-    ) + repr(sealed)
+    write = Write(SetSecret(service="door", name="pin", value=Secret(VALUE)), Terms("x"))
+    said = repr(write) + repr(sealed)
     assert VALUE not in said

@@ -13,7 +13,7 @@ import structlog
 
 from config_manager.api import main as command
 from config_manager.config.logging import configure
-from config_manager.storage.decisions import changes
+from config_manager.storage.decisions.intents import SetSecret
 from tests.kit.asgi import Caller, running
 
 VALUE = "conspicuous-in-hand"
@@ -39,7 +39,7 @@ async def test_an_actor_that_crashes_with_a_secret_in_hand_logs_no_value(
         raise RuntimeError(f"drill, {len(in_hand)} characters in hand")
 
     async with running(tmp_path) as system:
-        monkeypatch.setattr(changes, "decide", crash)
+        monkeypatch.setattr(SetSecret, "decide", crash)
         body = {"service": "door", "name": "pin", "value": VALUE}
         answer = await Caller(system).ask("POST", "/api/v1/secrets", body)
     said = written.getvalue()

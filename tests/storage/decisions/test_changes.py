@@ -138,7 +138,7 @@ def test_the_payload_is_the_document_that_clients_check() -> None:
     state = after(Put(service="a", values={"x": 1}))
     before = state.services["a"]
     decision = decide(
-        state, Put(service="a", values={"x": 2}), correlation_id="abc", at="2027-01-15T08:00:07Z"
+        state, Put(service="a", values={"x": 2}), correlation_id="abc", now=m.START + 7
     )
     update = ConfigUpdate.parse(decision.change.services[0].payload)
     assert update == ConfigUpdate(
@@ -148,7 +148,7 @@ def test_the_payload_is_the_document_that_clients_check() -> None:
         epoch_seq=1,
         revision=2,
         previous=hashlib.sha256(before.payload).hexdigest(),
-        issued_at="2027-01-15T08:00:07Z",
+        issued_at="2027-01-15T08:00:07.000Z",
         config={"x": 2},
         defaulted=(),
         secrets={},
@@ -478,7 +478,7 @@ def test_an_audit_row_says_everything_about_its_change() -> None:
         by="bob",
         reason="why",
         correlation_id="abc",
-        at="2027-01-15T08:00:07Z",
+        now=m.START + 7,
     )
     audit = decision.change.audit
     assert audit is not None
@@ -487,7 +487,7 @@ def test_an_audit_row_says_everything_about_its_change() -> None:
         "previous": before.audit_head,
         "revision": 2,
         "epoch_seq": 2,
-        "at": "2027-01-15T08:00:07Z",
+        "at": "2027-01-15T08:00:07.000Z",
         "by": "bob",
         "action": "epoch",
         "reason": "why",

@@ -24,11 +24,6 @@ from config_manager.config.sealing import NotSealedForThis, open_sealed, seal
 from config_manager.config.secret import Secret
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions import secret_rows
-from config_manager.storage.decisions.administration import (
-    Administration,
-    Administrator,
-    administrate,
-)
 from config_manager.storage.decisions.devices import (
     AllowEnrolment,
     Delivery,
@@ -40,6 +35,7 @@ from config_manager.storage.decisions.devices import (
     devices,
     enrolled,
 )
+from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.intents import Delete, DeleteSecret, Intent, SetSecret
 from config_manager.storage.state import Committed
 from tests.kit import stores as m
@@ -48,6 +44,7 @@ NOW = 1_800_000_000.0
 SIGN = [SigningKey(bytes([n]) * 32) for n in (1, 2)]
 SEAL = [PrivateKey(bytes([n]) * 32) for n in (3, 4)]
 TOKEN = "ab" * 32
+ON = m.equipped(now=NOW)
 
 
 def enrolment(**how: Any) -> Enrolment:
@@ -61,9 +58,8 @@ def enrol(what: Enrolment, key: SigningKey = SIGN[0]) -> Enrol:
     return Enrol(what, what.prove(bytes(key)))
 
 
-def done(state: Committed, what: Administration[Any], now: float = NOW) -> Committed:
-    who = Administrator("ada", None, rfc3339(now), "id")
-    return administrate(state, what.decide(state, now), who).after
+def done(state: Committed, what: Decidable[Any], now: float = NOW) -> Committed:
+    return what.decide(state, m.equipped(now=now)).change.after
 
 
 def allowed(instance: str | None = None, service: str = "door") -> Committed:
@@ -99,7 +95,7 @@ def test_what_does_not_fit_is_refused(
     state: Committed, what: Enrol, now: float, error: type[ConfigManagerError]
 ) -> None:
     with pytest.raises(error):
-        what.decide(state, now)
+        what.decide(state, m.equipped(now=now))
 
 
 def again(state: Committed) -> Committed:
@@ -110,7 +106,7 @@ def test_a_name_stays_with_its_key_until_it_is_revoked() -> None:
     state = again(done(allowed(), enrol(enrolment())))
     other = enrolment(sign_public=SIGN[1].verify_key.encode())
     with pytest.raises(Conflict, match="revoke"):
-        enrol(other, SIGN[1]).decide(state, NOW)
+        enrol(other, SIGN[1]).decide(state, ON)
     assert done(state, enrol(enrolment())).registered("enrolment") == {}, "the same key may again"
     state = done(state, RevokeDevice("door", "kitchen"))
     device = enrolled(done(state, enrol(other, SIGN[1])), "door", "kitchen")
@@ -124,15 +120,15 @@ def test_revoking_names_and_marks_what_it_could_read_and_forgets_the_delivery() 
     state = sent(with_secrets(state, pin=3, key=1), pin=3, key=1)
     assert delivery(state, device) is not None
     revoke = RevokeDevice("door", "kitchen")
-    assert revoke.decide(state, NOW).answer == ["key", "pin"]
+    assert revoke.decide(state, ON).answer == ["key", "pin"]
     state = done(state, revoke)
     assert delivery(state, device) is None
     assert set(secret_rows.marks(state)) == {"door/pin", "door/key"}
     assert enrolled(state, "door", "kitchen") is None
     with pytest.raises(NotFound):
-        revoke.decide(state, NOW)
+        revoke.decide(state, ON)
     with pytest.raises(NotFound):  # sealed while it was being revoked
-        KeepDelivery(device, Delivery(b"{}", {}, "")).decide(state, NOW)
+        KeepDelivery(device, Delivery(b"{}", {}, "")).decide(state, ON)
 
 
 def with_secrets(state: Committed, **versions: int) -> Committed:
@@ -161,7 +157,7 @@ def test_what_it_was_ever_sent_is_named_also_once_nothing_is_delivered_any_more(
     knows = sent(with_secrets(enrolled_once, pin=3), pin=3)
     deleted = sent(write(knows, Delete(service=DOOR)))
     for gone in (deleted, done(again(knows), enrol(enrolment()))):
-        assert REVOKE.decide(gone, NOW).answer == ["pin"]
+        assert REVOKE.decide(gone, ON).answer == ["pin"]
         after = done(gone, REVOKE)
         assert set(secret_rows.marks(after)) == {"door/pin"}
         [device] = devices(after)
@@ -172,7 +168,7 @@ def test_what_was_set_anew_since_is_not_named_and_what_was_deleted_is_but_not_ma
     state = sent(with_secrets(done(allowed(), enrol(enrolment())), pin=3, key=1, old=2),
                  pin=3, key=1, old=2)  # fmt: skip
     state = write(with_secrets(state, pin=4), DeleteSecret(service=DOOR, name="old"))
-    assert REVOKE.decide(state, NOW).answer == ["key", "old"]
+    assert REVOKE.decide(state, ON).answer == ["key", "old"]
     assert set(secret_rows.marks(done(state, REVOKE))) == {"door/key"}
 
 
@@ -180,7 +176,7 @@ def test_a_new_device_of_a_revoked_ones_name_was_sent_nothing() -> None:
     state = sent(with_secrets(done(allowed(), enrol(enrolment())), pin=3), pin=3)
     other = enrolment(sign_public=SIGN[1].verify_key.encode())
     state = done(again(done(state, REVOKE)), enrol(other, SIGN[1]))
-    assert REVOKE.decide(state, NOW).answer == []
+    assert REVOKE.decide(state, ON).answer == []
     assert set(secret_rows.marks(state)) == {"door/pin"}, "it still is to be set anew"
 
 

@@ -11,11 +11,7 @@ import pytest
 from config_manager.config.access import Role
 from config_manager.config.errors import Conflict, NotFound
 from config_manager.config.world import SystemRandomness, rfc3339
-from config_manager.storage.decisions.administration import (
-    Administration,
-    Administrator,
-    administrate,
-)
+from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.tokens import (
     AcceptAdminToken,
     CreateToken,
@@ -27,16 +23,14 @@ from config_manager.storage.decisions.tokens import (
     tokens,
 )
 from config_manager.storage.state import Commit, Committed
-from tests.kit.stores import START, Counting, empty
-
-WHO = Administrator("ada", None, rfc3339(START), "id")
+from tests.kit.stores import START, Counting, empty, equipped
 
 
-def change(state: Committed, what: Administration[Any], now: float = START) -> Commit:
-    return administrate(state, what.decide(state, now), WHO)
+def change(state: Committed, what: Decidable[Any], now: float = START) -> Commit:
+    return what.decide(state, equipped(now=now)).change
 
 
-def done(state: Committed, *all_of_it: Administration[Any]) -> Committed:
+def done(state: Committed, *all_of_it: Decidable[Any]) -> Committed:
     for what in all_of_it:
         state = change(state, what).after
     return state

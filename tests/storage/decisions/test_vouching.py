@@ -15,11 +15,8 @@ from config_manager.config.audit import Head
 from config_manager.config.names import Mark
 from config_manager.config.secret import Secret
 from config_manager.storage.decisions import accepting
-from config_manager.storage.decisions.administration import (
-    Administration,
-    Administrator,
-    administrate,
-)
+from config_manager.storage.decisions.administration import administered
+from config_manager.storage.decisions.changes import Decided, Occasion
 from config_manager.storage.decisions.devices import (
     AllowEnrolment,
     Delivery,
@@ -28,6 +25,7 @@ from config_manager.storage.decisions.devices import (
     RevokeDevice,
     devices,
 )
+from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.intents import (
     Delete,
     DeleteSecret,
@@ -55,22 +53,20 @@ from tests.kit import stores as m
 from tests.kit.stores import STEADY, VOUCHING, Hand
 
 AT = "2027-01-15T09:00:00.000Z"
-ADA = Administrator("ada", None, AT, "id-of-ada")
+ADA = m.equipped(correlation_id="id-of-ada")
 DEVICE = Device("door", "ada", b"s" * 32, b"e" * 32, AT, "ada")
 
 
-def administer(store: Store, what: Administration[Any]) -> None:
+def administer(store: Store, what: Decidable[Any]) -> None:
     before = m.committed_in(store)
-    store.commit([administrate(before, what.decide(before, m.START), ADA)])
+    store.commit([what.decide(before, ADA).change])
 
 
 class _Enrolled:
     """A device's row, without the proof that enrolling takes."""
 
-    def decide(self, *_: object) -> Any:
-        from config_manager.storage.decisions.administration import Administered
-
-        return Administered("device.enrol", {}, (DEVICE.to_row(),), None)
+    def decide(self, before: Committed, on: Occasion) -> Decided[None]:
+        return administered(before, on, "device.enrol", {}, (DEVICE.to_row(),), None)
 
 
 def fill(store: Store) -> None:
@@ -644,7 +640,7 @@ def accept(
         highest_revision=highest.revision,
         epoch_id=f"00000000-0000-4000-8000-{judgement.committed.audit_seq:012}",
         catalogue=m.CATALOGUE,
-        who=ADA,
+        on=ADA,
     )
     store.commit([change])
     return what

@@ -15,7 +15,7 @@ import sqlcipher3
 
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.secret import Secret
-from config_manager.storage.decisions.administration import Administrator, administrate
+from config_manager.storage.decisions.changes import Occasion
 from config_manager.storage.decisions.intents import Patch, Put, SetSecret
 from config_manager.storage.decisions.tokens import AcceptAdminToken, Token
 from config_manager.storage.sql import database
@@ -414,9 +414,9 @@ def test_nothing_of_what_was_written_can_be_read_in_the_files(tmp_path: Path) ->
         )
     )
     state = m.committed_in(store)
-    accepted = AcceptAdminToken("admin", distinctive["token hash"]).decide(state, m.START)
-    who = Administrator("settings", None, "2027-01-15T08:00:00.000Z", "id")
-    store.commit([administrate(state, accepted, who)])
+    on = Occasion("settings", None, m.START, "id")
+    accepted = AcceptAdminToken("admin", distinctive["token hash"]).decide(state, on)
+    store.commit([accepted.change])
     for number in range(20):  # enough for pages to be written again
         hand.write(Patch(service=distinctive["service"], patch={"n": number}))
     history = store.history(HistoryQuery(distinctive["service"]))
