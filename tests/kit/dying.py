@@ -135,7 +135,14 @@ WORKS = {
             secrets_rotating,
             secret_rotation,
             key_file,
-            functions=("reseal", "_reseal", "overwritten", "_stage", "_commit_staged"),
+            functions=(
+                "reseal",
+                "_reseal",
+                "overwritten",
+                "_transaction",
+                "_stage",
+                "_commit_staged",
+            ),
         ),
     ),
     "accept": Work(
@@ -143,7 +150,14 @@ WORKS = {
         _in(
             functions=(
                 "_keep",
-                *("repair", "_stage", "insert_change", "_commit_staged", "note_boot"),
+                *(
+                    "repair",
+                    "_transaction",
+                    "_stage",
+                    "insert_change",
+                    "_commit_staged",
+                    "note_boot",
+                ),
                 *("begin_anew", "_save", "save", "close", "_close"),
             )
         ),
