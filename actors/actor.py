@@ -1,18 +1,18 @@
 """The kernel: one task, one bounded mailbox, one life after another.
 
-A crash costs a caller an error, never a hang: every `ask` ends in a value, a `Refusal` (understood
-and turned down; the actor lives on), `Gone` (crashed or stopping: the outcome is unknown), `Full`
-(never delivered: nothing happened) or `trio.TooSlowError` (delivered, not answered in time).
+A crash costs a caller an error, never a hang. Every `ask` ends in a value, a `Refusal` (understood and
+turned down; the actor lives on), `Gone` (crashed or stopping: the outcome is unknown), `Full` (never
+delivered: nothing happened) or `trio.TooSlowError` (delivered, not answered in time).
 
-An actor may hold only actors that started before it, so asks form a DAG and can't deadlock. What
-travels upwards is a view that somebody follows (`actors.views`).
+An actor may hold only actors that started before it, so asks form a DAG and can't deadlock. News travel
+upwards in views that others follow (`actors.views`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 
@@ -57,7 +57,7 @@ class Context(NamedTuple):
 
 
 class Mail(NamedTuple):
-    """A request in the mailbox, with the one-slot channel its sender waits on."""
+    """A request in the mailbox, with the one-slot channel that its sender waits on."""
 
     request: Request[Any]
     context: Context
@@ -65,11 +65,11 @@ class Mail(NamedTuple):
 
     @property
     def abandoned(self) -> bool:
-        """Whether the sender has stopped waiting; what is queued for it is skipped."""
+        """Whether the sender has stopped waiting; then the request is skipped."""
         return self.reply.statistics().open_receive_channels == 0
 
     def answer(self, outcome: Outcome[Any]) -> None:
-        with suppress(trio.BrokenResourceError):  # the sender left meanwhile; the work was done
+        with suppress(trio.BrokenResourceError):  # the sender left meanwhile
             self.reply.send_nowait(outcome)
 
 
@@ -108,7 +108,7 @@ class ActorStarted:
 
 @dataclass(frozen=True, slots=True)
 class ActorCrashed:
-    """crashes: within the window, this one included. restart_in_s: None where the limit is passed."""
+    """crashes: within the window, this one included. restart_in_s: None if the limit is passed."""
 
     actor: str
     error: Exception
@@ -167,8 +167,16 @@ class Actor:
         on_event: EventHook = log_event,
         jitter: Callable[[], float] = lambda: 1.0,
     ) -> None:
-        self._setup(name, policy, on_event, jitter)
+        self.name = name
+        self.state: State = "starting"
         self._run_life = lambda: self._one_by_one(life)
+        self._policy = policy
+        self._on_event = on_event
+        self._jitter = jitter
+        self._inbox, self._mail = trio.open_memory_channel[Mail](policy.mailbox)
+        self._current_life = trio.CancelScope()
+        self._planted: Exception | None = None
+        self._started: Callable[[], None] | None = None
 
     @classmethod
     def batching(
@@ -180,30 +188,16 @@ class Actor:
         on_event: EventHook = log_event,
         jitter: Callable[[], float] = lambda: 1.0,
     ) -> Actor:
-        """An actor whose handler takes all the requests that wait, and answers each."""
-        actor = cls.__new__(cls)
-        actor._setup(name, policy, on_event, jitter)  # noqa: SLF001
-        actor._run_life = lambda: actor._in_batches(life)  # noqa: SLF001
+        """An actor whose handler takes all waiting requests at once, and answers each."""
+        actor = cls(name, answering(idle), policy, on_event=on_event, jitter=jitter)
+        actor._run_life = lambda: actor._in_batches(life)
         return actor
-
-    def _setup(
-        self, name: str, policy: RestartPolicy, on_event: EventHook, jitter: Callable[[], float]
-    ) -> None:
-        self.name = name
-        self.state: State = "starting"
-        self._policy = policy
-        self._on_event = on_event
-        self._jitter = jitter
-        self._inbox, self._mail = trio.open_memory_channel[Mail](policy.mailbox)
-        self._current_life = trio.CancelScope()
-        self._planted: Exception | None = None
-        self._started: Callable[[], None] | None = None
 
     async def ask(self, request: Request[R], context: Context) -> R:
         """Send and wait. Raises Refusal, Gone, Full, or TooSlowError at the context's deadline."""
         answer, waiter = trio.open_memory_channel[Outcome[R]](1)
         delivered = False
-        with waiter:  # leaving early closes it: that is how we say "never mind"
+        with waiter:  # closed when we leave early: the request is abandoned then
             try:
                 with trio.fail_at(context.deadline):
                     await self._inbox.send(Mail(request, context, answer))
@@ -220,21 +214,17 @@ class Actor:
         return outcome.unwrap()
 
     def crash(self, error: Exception) -> None:
-        """End the current life with `error`, as a bug in it would: for drills and tests."""
+        """End the current life with `error`, as a bug in it would: for tests."""
         self._planted = error
         self._current_life.cancel()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Actor]:
-        """Start; raises what the first life raises before it is up. Leaving drains and stops it.
-
-        Raises RestartLimit, in an exception group, out of the body when crashes pass the limit.
-        """
+    async def running(self) -> AsyncGenerator[Actor]:
+        """Start; raises what the first life raises before it is up. Leaving drains and stops it. If crashes
+        pass the limit, RestartLimit is raised in the body, in an exception group."""
         async with trio.open_nursery() as nursery:
             scope: trio.CancelScope = await nursery.start(self._supervise)
-            scope.shield = (
-                True  # from here the body is always cancelled before the actor it relies on
-            )
+            scope.shield = True  # the body is always cancelled before the actor that it relies on
             try:
                 yield self
             finally:
@@ -246,6 +236,7 @@ class Actor:
     async def _supervise(
         self, *, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED
     ) -> None:
+        structlog.contextvars.bind_contextvars(actor=self.name)
         crashes: list[float] = []
         started = False
         scope = trio.CancelScope()
@@ -267,7 +258,7 @@ class Actor:
                         return
                     except Exception as crash:
                         if not started:
-                            raise  # a failure at first start belongs to whoever is starting us
+                            raise  # a failure at the first start is raised by `running`
                         await self._back_off(crash, crashes)
         finally:
             self.state = "stopped"
@@ -314,7 +305,6 @@ class Actor:
         with (
             trio.CancelScope(deadline=mail.context.deadline),
             structlog.contextvars.bound_contextvars(
-                actor=self.name,
                 correlation_id=mail.context.correlation_id,
                 request_id=mail.context.correlation_id,
             ),
@@ -355,25 +345,32 @@ class Actor:
 
 
 async def idle(request: object, _context: Context) -> NoReturn:
-    """The handler of an actor that nobody asks: it works on its own, or follows a view."""
-    raise TypeError(f"nobody asks this actor, but {type(request).__name__} came")
+    """The handler of an actor that takes no requests: it works on its own, or follows a view."""
+    raise TypeError(f"this actor takes no requests, but {type(request).__name__} came")
+
+
+def answering(handle: Handler) -> Life:
+    """The life of an actor that only answers."""
+    return lambda: nullcontext(handle)
 
 
 def follower(
     work: Callable[[], Awaitable[None]],
     *,
+    answers: Handler = idle,
     at_end: Callable[[], Awaitable[None]] | None = None,
     end_within_s: float = 1.0,
 ) -> Life:
-    """The life of an actor that nobody asks. work: runs for as long as the life lasts, and crashes it by
-    what it raises. at_end: what is done once that has stopped, within end_within_s, cancelled or not."""
+    """The life of an actor that works by itself. work: runs for as long as the life lasts; an exception that
+    it raises ends the life. answers: handles requests meanwhile. at_end: called once the work has stopped,
+    cancelled or not; it has end_within_s."""
 
     @asynccontextmanager
-    async def life() -> AsyncIterator[Handler]:
+    async def life() -> AsyncGenerator[Handler]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(work)
             try:
-                yield idle
+                yield answers
             finally:
                 nursery.cancel_scope.cancel()
                 if at_end is not None:
@@ -388,7 +385,7 @@ def follower(
 class ActorStates:
     """What health reads: the state of every actor in the tree, in start order."""
 
-    actors: list[Actor] = field(default_factory=list)
+    actors: list[Actor] = field(default_factory=list[Actor])
 
     def report(self) -> dict[str, State]:
         return {actor.name: actor.state for actor in self.actors}

@@ -1,7 +1,7 @@
 """Proof of life: the signed snapshot of what every service should hold, and the beacon naming it.
 
-Both are made afresh after changes, at most once a second, and with each heartbeat; the beacon also
-rides on the keepalive. Nothing is made while what we know may contradict what was published.
+Both are made after changes, at most once a second, and with each heartbeat. The keepalive carries the beacon
+as well. Neither is made while our data may contradict what was published.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from config_manager.actors.messages import Sign
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.views import CommittedView
 from config_manager.config import strict_json, wire
-from config_manager.config.documents import Beacon, Snapshot
+from config_manager.config.documents.beacon import Beacon
+from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World, rfc3339
@@ -38,8 +39,7 @@ class BeaconMaker:
         heartbeat_s: float,
         world: World,
     ) -> None:
-        """boot_seq: of this start. root_version: of the root that counts now; None while it is being
-        exchanged."""
+        """boot_seq: of this start. root_version: of the root that counts now; None while it is changing."""
         self._signing = signing
         self.boot_seq = boot_seq
         self.root_version = root_version
@@ -87,7 +87,7 @@ def beaconing(
     *,
     heartbeat_s: float,
 ) -> Life:
-    """keepalive: frames a beacon (None while none may be made) as the keepalive message."""
+    """keepalive: frames a beacon, or None if none may be made, as the keepalive message."""
 
     async def beat() -> None:
         next_heartbeat = trio.current_time()
@@ -120,7 +120,7 @@ async def _announce(
     committed: Committed,
     root: int,
 ) -> JsonObject | None:
-    """The beacon, once its snapshot is with the outlets; None where none may be made."""
+    """The beacon, once its snapshot is with the outlets; None if none may be made."""
     if not view.publishable:
         return None
     snapshot, beacon = await maker.make(committed, root)

@@ -1,7 +1,7 @@
 """The broker of last resort, in a process of its own: amqtt on loopback, anonymous, in memory.
 
-`python -m config_manager.actors.bundled_broker PORT`. It forgets everything when it ends; whoever
-published fills it again. Its logs stay on stderr.
+`python -m config_manager.actors.bundled_broker PORT`. It forgets everything when it ends; publishers fill it
+again. It logs on stderr.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Keeps the server's last-known-good cache and its witness: after commits, never before one.
 
-At most once a second and off the reply's path, so being a second behind is normal; what stopping
-leaves behind is current.
+At most once a second and off the reply's path: a second behind is normal. After a stop they are current.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import structlog
 import trio
 
 from config_manager.actors.actor import Life, follower
-from config_manager.actors.views import CommittedView
+from config_manager.actors.views import CommittedView, about
 from config_manager.config.sealed_file import SealBroken
 from config_manager.config.world import World
 from config_manager.storage.cache_file import CacheFile
@@ -31,11 +30,11 @@ class LastKnownGood:
 
     @classmethod
     def of(cls, keys: KeyRing, world: World) -> LastKnownGood:
-        """The one of a data directory."""
+        """That of a data directory."""
         return cls(CacheFile.of(keys, world))
 
     def load(self) -> Committed | None:
-        """What was kept, or None where nothing verifies."""
+        """What was kept, or None if nothing verifies."""
         try:
             committed = self._file.load()
         except (OSError, SealBroken):
@@ -68,7 +67,7 @@ class Keeper:
         return self._view.publishable and not is_kept
 
     async def keep(self) -> bool:
-        """Write what is due; False where the disk refuses."""
+        """Write what is due; False if the disk refuses."""
         log = structlog.get_logger()
         committed = self._view.committed
         try:
@@ -77,25 +76,18 @@ class Keeper:
             self._cache.available = False
             why = error.strerror or str(error)
             notice = f"the last-known-good cache can't be written: {why}"
-            if self._view.notices.get("cache") != notice:  # it is tried again every few seconds
+            if self._view.notices.get("cache") != notice:  # else each retry would say it again
                 log.warning("cache not written", error=why)
             self._view.notices["cache"] = notice
             return False
         self._cache.available = True
         self._view.notices.pop("cache", None)
-        self._view.notices.pop("instance", None)  # with it the start is noted, too
+        self._view.notices.pop("instance", None)  # the witness has the start, too
         self._kept = committed
         for name, state in committed.services.items():
             before = self._logged.services.get(name)
             if before is None or before.revision < state.revision:
-                log.info(
-                    "cached",
-                    service=name,
-                    revision=state.revision,
-                    config_epoch=state.epoch.id,
-                    correlation_id=state.correlation_id,
-                    request_id=state.correlation_id,
-                )
+                log.info("cached", **about(state))
         self._logged = committed
         return True
 
@@ -106,7 +98,6 @@ class Keeper:
 
 def caching(view: CommittedView, keeper: Keeper) -> Life:
     async def follow() -> None:
-        structlog.contextvars.bind_contextvars(actor="caching")
         while True:
             if keeper.due:
                 written = await keeper.keep()

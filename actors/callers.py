@@ -1,7 +1,7 @@
 """What callers leave behind: when each token was last used, and who was refused what.
 
-Both are noted in memory by REST, which waits for nothing, and written together by this actor, at
-most once a minute: last uses without an audit row, refusals with one for each caller.
+REST notes both in memory and waits for nothing. This actor writes them together, at most once a minute: last
+uses without an audit row, refusals with one for each caller.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from config_manager.storage.state import Committed
 
 _INTERVAL_S = 60.0
 _GATHER_S = 1.0
-"""What comes within a second of the first is written with it."""
+"""Everything within a second of the first note is written with it."""
 _FAREWELL_S = 1.0
 _MOST_OF_ONE = 16
 _MOST_STRANGERS = 64
-"""Refusals of one caller, and addresses without a known token, that are told apart between two
-writes: whoever floods us with refusals fills memory and audit no further, and hides nobody's but his."""
+"""Refusals of one caller, and addresses without a known token, that are told apart between two writes. A
+flood of refusals fills memory and audit no further, and hides no other caller's."""
 
 WriteDown = Callable[[Decidable[None], str], Awaitable[None]]
-"""Has an administration done in somebody's name."""
+"""Has an administration done in the name of a caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +49,19 @@ class RefusedCall:
 
 _Who = tuple[str, str | None]
 """A caller: whose token, or `anonymous` and from where."""
+_Refusals = dict[RefusedCall, tuple[int, str]]
+"""How often each came, and the newest request's id."""
 
 
 @dataclass
 class Callers:
-    """What was noted since it was last written: never more than there are tokens, and limits allow."""
+    """What was noted since it was last written; bounded by the number of tokens and the limits above."""
 
-    uses: dict[str, float] = field(default_factory=dict)
+    uses: dict[str, float] = field(default_factory=dict[str, float])
     """token hash → when it was last used (Unix seconds), since the start"""
-    _unwritten: set[str] = field(default_factory=set)
-    _refusals: dict[_Who, dict[RefusedCall, tuple[int, str]]] = field(default_factory=dict)
-    _not_told_apart: Counter[str] = field(default_factory=Counter)
+    _unwritten: set[str] = field(default_factory=set[str])
+    _refusals: dict[_Who, _Refusals] = field(default_factory=dict[_Who, _Refusals])
+    _not_told_apart: Counter[str] = field(default_factory=Counter[str])
     _news: trio.Event = field(default_factory=trio.Event)
 
     def used(self, token_hash: str, at: float) -> None:
@@ -76,7 +78,7 @@ class Callers:
             self._not_told_apart[refusal.by] += 1
         self._news.set()
 
-    def _room_for(self, who: _Who) -> dict[RefusedCall, tuple[int, str]] | None:
+    def _room_for(self, who: _Who) -> _Refusals | None:
         if who not in self._refusals:
             _, client = who
             strangers = sum(client is not None for _, client in self._refusals)
@@ -90,7 +92,7 @@ class Callers:
         await self._news.wait()
 
     async def write(self, write: WriteDown) -> None:
-        """Write what there is; what can't be written now waits for the next time."""
+        """Write all notes; those that can't be written now wait for the next time."""
         self._news = trio.Event()
         if self._unwritten:
             writing, self._unwritten = self._unwritten, set()
@@ -123,8 +125,7 @@ async def _written(write: WriteDown, what: Decidable[None], by: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class NoteRefusals:
-    """One caller's refusals: each with how often, and the newest request's id. others: how many
-    were too many to tell apart."""
+    """The audit row of one caller's refusals. others: how many were too many to tell apart."""
 
     refusals: Mapping[RefusedCall, tuple[int, str]]
     others: int
@@ -150,7 +151,6 @@ class NoteRefusals:
 
 def noting_callers(callers: Callers, write: WriteDown) -> Life:
     async def follow() -> None:
-        structlog.contextvars.bind_contextvars(actor="callers")
         while True:
             await callers.news()
             await trio.sleep(_GATHER_S)

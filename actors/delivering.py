@@ -1,8 +1,8 @@
 """Secrets on their way: each enrolled device gets those of its service, sealed to its key.
 
-Follows what is committed and makes good what is missing, so that a crash in between costs nothing:
-where a device's delivery does not hold the versions that its service names, storing is asked to seal
-them; what is sealed is signed and laid on every broker, retained; a revoked device's is cleared.
+Follows the committed state and makes good what is missing, so a crash in between costs nothing. If a device's
+delivery lacks versions that its service names, storing is asked to seal them. A sealed delivery is signed and
+given to every broker, retained; that of a revoked device is cleared.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import trio
 from config_manager.actors.actor import Actor, Context, Full, Gone, Life, follower
 from config_manager.actors.messages import Sign, Write
 from config_manager.actors.publishing.outlet import Outlet
-from config_manager.actors.publishing.publisher import Believed
-from config_manager.actors.views import CommittedView
+from config_manager.actors.views import Believed, CommittedView
 from config_manager.config import wire
 from config_manager.config.errors import KeyUnusable, Refusal
 from config_manager.config.world import World
@@ -40,16 +39,16 @@ class Deliverer:
     outlets: Sequence[Outlet]
     believed: Believed
     world: World
-    _laid: dict[str, tuple[bytes, str]] = field(default_factory=dict)
-    """topic → the payload that the outlets have, and the key that signed it"""
-    _unusable: set[Device] = field(default_factory=set)
-    """nothing can be sealed to their keys, however often it is tried"""
+    _laid: dict[str, tuple[bytes, str]] = field(default_factory=dict[str, tuple[bytes, str]])
+    """topic → the payload that the outlets have, and the id of the key that signed it"""
+    _unusable: set[Device] = field(default_factory=set[Device])
+    """their keys are invalid: nothing can be sealed to them"""
 
     async def make_good(self) -> bool:
-        """Whether everything is as it should be; where not, it is worth trying again later."""
+        """Whether everything is as it should be; if not, try again later."""
         committed = self.view.committed
         if not self.view.publishable or self.believed.changing:
-            return True  # whoever changes that wakes us
+            return True  # a change of that wakes us
         good = True
         for device in devices(committed):
             if device.revoked_at is not None:
@@ -65,7 +64,7 @@ class Deliverer:
         return good
 
     async def _ask_for(self, device: Device) -> bool:
-        """Whether it was taken, for good or ill: the answer is a commit, which wakes us. Where not,
+        """Whether that is settled: a commit follows, which wakes us, or the device's key is unusable. If not,
         trying again may help."""
         try:
             await self.storing.ask(Write(Deliver(device), _TERMS), self._context())

@@ -1,13 +1,12 @@
 """Forgetting an instance that will not come back: when that may be, and what is kept of it.
 
-It may be once the instance is no longer heard. A client that ends says so, and for one that dies its broker
-sends the will, within 15 s. Only a client that dies together with its broker leaves neither. It is known by
-a change of its service that it doesn't answer, because a running client answers each at once with a receipt.
-If nothing changes, silence for a day counts. A quiet client that is forgotten for that is shown again with
-the next thing it says.
+An instance may be forgotten once it is no longer heard. A client that ends says so; for one that dies its
+broker sends the will, within 15 s. A client that dies together with its broker leaves neither. It shows in a
+change of its service that it does not answer: a running client answers each at once with a receipt. If nothing
+changes, silence for a day counts. A quiet client that was forgotten is shown again with the next thing it says.
 
-Deciding is here and pure. What brokers retain is emptied by publishing, once the row is committed or, where
-a broker is away, once its old receipt is read (`storage.decisions.forgotten`).
+The decision is here and pure. Publishing empties what brokers retain once the row is committed, or, if a broker
+is away then, once its old receipt is read (`storage.decisions.forgotten`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 
 import trio
 
-from config_manager.actors.statuses import Status, StatusBoard
+from config_manager.actors.statuses import InstanceStatus, StatusBoard
 from config_manager.actors.views import BrokerView
 from config_manager.config.errors import NotFound, StillThere
 from config_manager.config.strict_json import JsonObject
@@ -28,24 +27,22 @@ from config_manager.storage.decisions.forgotten import Forgotten, rows_after
 from config_manager.storage.state import Committed
 
 ANSWERS_WITHIN_S = 300.0
-"""It connects again within 30 s, and answers at once; but not while its callback is being asked."""
+"""A client connects again within 30 s and answers at once, but not while its callback runs."""
 HEARD_FOR_S = 24 * 3600.0
 CLOCK_TOLERANCE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class ForgetInstance:
-    """Drop what is known of an instance. known: what that is, None for nothing.
+    """Drop what is known of an instance. Refused with NotFound or StillThere.
 
     broker_holds: the revision of its service that was read back from the broker it was last heard on, -1
-    for none; connected_s: for how long that broker has been connected. away: the brokers that are not.
-
-    Refused with NotFound or StillThere.
+    for none. connected_s: for how long that broker has been connected. away: brokers that are not connected.
     """
 
     service: str
     instance: str
-    known: Status | None
+    known: InstanceStatus | None
     broker_holds: int = -1
     connected_s: float = 0.0
     away: tuple[str, ...] = ()
@@ -75,7 +72,7 @@ class ForgetInstance:
         if self._is_heard(known, before, now):
             raise StillThere(self._what_to_do(known))
         receipt = known.receipt
-        # whoever signs with a key that nobody enrolled may claim any time, and would hide what comes until then
+        # a key that is not enrolled may claim any time, and would hide what comes until then
         latest = known.at if known.verified else min(known.at, now + CLOCK_TOLERANCE_S)
         mark = Forgotten(known.keyid, *receipt.order, until=max(latest, now))
         rows = rows_after(before, self.service, self.instance, mark)
@@ -90,16 +87,16 @@ class ForgetInstance:
         answer: JsonObject = {**about, "forgotten": True, "away": list(self.away)}
         return administered(before, on, "instance.forget", details, rows, answer, repeatable=True)
 
-    def _is_heard(self, known: Status, committed: Committed, now: float) -> bool:
+    def _is_heard(self, known: InstanceStatus, committed: Committed, now: float) -> bool:
         return not (
             known.gone
             or self._unanswered_s(known, committed, now) >= ANSWERS_WITHIN_S
             or now - known.heard_at >= HEARD_FOR_S
         )
 
-    def _unanswered_s(self, known: Status, committed: Committed, now: float) -> float:
-        """For how long at least it could have answered the newest change of its service, and has not; 0
-        where it has, or couldn't."""
+    def _unanswered_s(self, known: InstanceStatus, committed: Committed, now: float) -> float:
+        """For how long at least it could have answered the newest change of its service; 0 if it has answered,
+        or could not."""
         wanted = committed.live(self.service)
         running, attempt = known.receipt.running, known.receipt.last_attempt
         answered = max(one.revision if one is not None else 0 for one in (running, attempt))
@@ -107,7 +104,7 @@ class ForgetInstance:
             return 0.0
         return min(self.connected_s, now - parse_rfc3339(wanted.updated_at))
 
-    def _what_to_do(self, known: Status) -> str:
+    def _what_to_do(self, known: InstanceStatus) -> str:
         return (
             f"{self.service}/{self.instance} was last heard at {rfc3339(known.heard_at)} and has not gone "
             "since. Stop it: a client that ends says so, and its broker says it for one that died, within "

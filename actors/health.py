@@ -9,7 +9,7 @@ import trio
 import trio.lowlevel
 
 from config_manager.actors.actor import ActorStates, Life, follower
-from config_manager.actors.mqtt.aiomqtt_transport import Message
+from config_manager.actors.mqtt.port import Message
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
 from config_manager.config import logging, strict_json, wire
@@ -18,14 +18,14 @@ from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World, rfc3339
 
 BROKERLESS_S = 30.0
-"""For how long configured brokers may all be away before health is not ok."""
+"""All configured brokers may be away for that long before health is not ok."""
 
 _CHECK_INTERVAL_S = 1.0
 _MOST_NAMED = 10
 
 
 class HealthBoard:
-    """Reads every view; holds nothing of its own but when a broker was last connected."""
+    """Reads every view; keeps only since when no broker has been connected."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class HealthBoard:
 
 
 def broker_reasons(broker: BrokerView) -> list[str]:
-    """What an operator should know of a broker that is there: a line for each, and no more than a few."""
+    """What an operator should know of a broker that is connected, a line for each, and only a few of a kind."""
     refused = [
         f"broker {broker.url} keeps refusing {name}: {why}"
         for name, why in broker.set_aside.items()
@@ -102,7 +102,7 @@ def _a_few(lines: list[str], all_of_them: str) -> list[str]:
 
 
 class HealthFrames:
-    """The frame of the health topics: who, when, and `data`. Every field's name is public."""
+    """The messages of the health topics. Every field's name is public."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -114,7 +114,7 @@ class HealthFrames:
         return self._frame("health.keepalive", {"ok": ok, "event": "alive", "beacon": beacon})
 
     def will(self) -> Message:
-        """What the broker says for us when we are gone; made anew for each connection."""
+        """The broker publishes it if the connection is lost; made for each connection."""
         payload = self.status(ok=False, event="offline", reasons=["the connection was lost"])
         return Message(wire.HEALTH_TOPIC, payload, retained=True)
 
@@ -141,8 +141,7 @@ def health(board: HealthBoard, frames: HealthFrames, outlets: Sequence[Outlet]) 
             outlet.set_retained(wire.HEALTH_TOPIC, payload)
 
     async def watch() -> None:
-        structlog.contextvars.bind_contextvars(actor="health")
-        await trio.lowlevel.checkpoint()  # let our own actor count as running before we judge
+        await trio.lowlevel.checkpoint()  # first let our own actor count as running
         told: bool | None = None
         event, reasons = "", tuple[str, ...]()
         while True:
@@ -151,7 +150,7 @@ def health(board: HealthBoard, frames: HealthFrames, outlets: Sequence[Outlet]) 
                 event = ("ready" if told is None else "recovered") if report.ok else "degraded"
                 if told is not None:
                     structlog.get_logger().warning(event, reasons=report.reasons)
-            # also where only the reasons changed: a full disk is one while ok
+            # also if only the reasons changed: a full disk is a reason while ok
             if (report.ok, report.reasons) != (told, reasons):
                 tell(ok=report.ok, event=event, reasons=report.reasons)
                 told, reasons = report.ok, report.reasons

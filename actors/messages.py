@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 from config_manager.actors.actor import Request
 from config_manager.config.audit import GENESIS
-from config_manager.config.documents import Root
+from config_manager.config.documents.root import Root
 from config_manager.config.names import Mark
 from config_manager.config.roots import Needs
 from config_manager.config.wire import Envelope

@@ -1,7 +1,7 @@
 """`auto:` starts and watches a broker of our own on loopback, and starts it again when it dies.
 
-Mosquitto where it is installed, else the bundled one. Its port is kept in the data directory, so
-that clients find it after a restart. It dies with us, also under kill -9: the kernel sees to that.
+Mosquitto if it is installed, else the bundled one. Its port is kept in the data directory, so clients find it
+after a restart. The kernel ends it with us, even after kill -9.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -29,7 +29,7 @@ from config_manager.config.world import World, backoff_s
 
 _DEFAULT_PORT = 1883
 _FREE_PORT_S = 3.0
-"""How long an orphan of ours may take to die before its port counts as somebody else's."""
+"""An orphan of ours may take that long to die; then its port counts as taken."""
 _START_S = 10.0
 _STOP_S = 1.0
 _BACKOFF_S = (0.1, 5.0)
@@ -57,9 +57,9 @@ class OwnBroker(NamedTuple):
 
 
 @asynccontextmanager
-async def own_broker(data_dir: Path, port: int | None, world: World) -> AsyncIterator[OwnBroker]:
-    """A running broker of our own. port: exactly this one, or None to choose. Raises PortTaken, and
-    OSError where its files can't be written; but for a file system that takes no writes at all."""
+async def own_broker(data_dir: Path, port: int | None, world: World) -> AsyncGenerator[OwnBroker]:
+    """A running broker of our own. port: exactly this one, or None to choose. Raises PortTaken, and OSError
+    if its files can't be written, unless the whole file system is read-only."""
     folder = data_dir / "broker"
     with _nothing_where_read_only():
         world.disk.make_directory(folder)
@@ -67,8 +67,7 @@ async def own_broker(data_dir: Path, port: int | None, world: World) -> AsyncIte
     address = BrokerAddress("127.0.0.1", chosen)
 
     @asynccontextmanager
-    async def life() -> AsyncIterator[Handler]:
-        structlog.contextvars.bind_contextvars(actor="broker")
+    async def life() -> AsyncGenerator[Handler]:
         process = await _start(folder, chosen, world)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep_running, process, folder, chosen, world)
@@ -85,7 +84,7 @@ async def own_broker(data_dir: Path, port: int | None, world: World) -> AsyncIte
 async def _keep_running(
     process: subprocess.Popen[bytes], folder: Path, port: int, world: World
 ) -> None:
-    """A dying broker is no crash of ours: it is started again, for ever, a little later each time."""
+    """The broker's death is no crash of ours: it is started again, for ever, a little later each time."""
     first, longest = _BACKOFF_S
     failures = 0
     log = structlog.get_logger()
@@ -113,8 +112,8 @@ async def _choose_port(kept_in: Path, wanted: int | None, world: World) -> int:
     with suppress(OSError, ValueError):
         kept = int(world.disk.read(kept_in))
     first = wanted or kept or _DEFAULT_PORT
-    patient = kept == first  # it may be our own orphan that still holds it
-    deadline = trio.current_time() + (_FREE_PORT_S if patient else 0)
+    # our own orphan may still hold the kept port
+    deadline = trio.current_time() + (_FREE_PORT_S if kept == first else 0)
     while not _is_free(first):
         if trio.current_time() >= deadline:
             if wanted is not None:
@@ -132,8 +131,8 @@ async def _choose_port(kept_in: Path, wanted: int | None, world: World) -> int:
 
 
 @contextmanager
-def _nothing_where_read_only() -> Iterator[None]:
-    """Who may write nothing starts from what is there: the broker is reached all the same."""
+def _nothing_where_read_only() -> Generator[None]:
+    """On a read-only file system the broker starts from the files that are there."""
     try:
         yield
     except OSError as error:
@@ -142,12 +141,12 @@ def _nothing_where_read_only() -> Iterator[None]:
 
 
 def _takes_no_writes(error: OSError) -> bool:
-    """A folder that is missing by now could not be made for the same reason."""
+    """A missing folder could not be made for the same reason."""
     return is_read_only(error) or isinstance(error, FileNotFoundError)
 
 
 def _is_free(port: int) -> bool:
-    """Nobody listens there, on IPv4 or IPv6 loopback: `localhost` must mean our broker."""
+    """Nothing listens there, on IPv4 or IPv6 loopback: `localhost` must mean our broker."""
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with suppress(OSError), socket.socket(family) as probe:
             probe.settimeout(0.5)
@@ -172,16 +171,16 @@ def _any_free_port() -> int:
 async def _start(folder: Path, port: int, world: World) -> subprocess.Popen[bytes]:
     """Start it and wait until it listens; raises OSError or TooSlowError."""
     with _log_file(folder) as log_file:
-        # Popen, not trio.run_process: the kernel ties the death signal to the *thread* that forks,
+        # Popen, not trio.run_process: the kernel sends the death signal when the *thread* that forked ends,
         # and Trio's worker threads end long before we do
         process = subprocess.Popen(  # noqa: ASYNC220, S603  milliseconds; our own command line
             _command(folder, port, world),
             stdin=subprocess.DEVNULL,
             stdout=log_file,
             stderr=log_file,
-            # tokens and passwords are no business of a broker, which we do not trust
+            # a broker is not trusted with tokens and passwords
             env={k: v for k, v in os.environ.items() if not k.startswith(ENV_PREFIX)},
-            start_new_session=True,  # a Ctrl-C is ours: we still have to say goodbye through it
+            start_new_session=True,  # Ctrl-C ends us first: we say goodbye through the broker
         )
     try:
         with trio.fail_after(_START_S):
@@ -204,18 +203,20 @@ def _command(folder: Path, port: int, world: World) -> list[str]:
     bundled = [sys.executable, "-m", "config_manager.actors.bundled_broker", str(port)]
     if mosquitto is None:
         return bundled
-    # as root it would drop to a user of its own, who can't write here
+    # as root it would change to a user of its own, which can't write here
     user = "user root\n" if os.geteuid() == 0 else ""
     conf = folder / "mosquitto.conf"
     text = _MOSQUITTO_CONF.format(port=port, user=user, folder=folder.absolute())
     command = [mosquitto, "-c", str(conf)]
     if not (world.disk.exists(conf) and world.disk.read(conf) == text.encode()):
         try:
-            world.disk.write_atomic(conf, text.encode())  # a full disk stops only what is new to it
+            world.disk.write_atomic(
+                conf, text.encode()
+            )  # not needed if it is there: the disk may be full
         except OSError as error:
             if not _takes_no_writes(error):
                 raise
-            return bundled  # which needs no file
+            return bundled  # it needs no file
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", *command] if setpriv else command
 
@@ -229,7 +230,7 @@ def _log_file(folder: Path) -> IO[bytes]:
 
 async def _ended(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is not None:
-        return  # reaped: its id may be another program's by now
+        return  # reaped: its id may belong to another program by now
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:

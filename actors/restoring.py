@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from config_manager.actors.caching import LastKnownGood
-from config_manager.actors.mqtt.aiomqtt_transport import Transport
 from config_manager.actors.mqtt.broker_ways import ways_to_brokers
+from config_manager.actors.mqtt.port import Transport
 from config_manager.actors.retained import Retained, look
 from config_manager.actors.starting import open_sql_store
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.catalogue import Catalogue
-from config_manager.config.documents import Root
+from config_manager.config.documents.root import Root
 from config_manager.config.errors import InvalidValues, RootRefused
 from config_manager.config.names import Mark
 from config_manager.config.settings import Settings
@@ -36,9 +36,9 @@ from config_manager.storage.witness import Witness, lock_data_dir
 class Restored:
     """What was done, or would be.
 
-    put_back, dropped: as /health names them. as_it_lies: the audit is not whole; by_cache: then the cache is
-    accepted. not_allowed: services whose values their model refuses. asked: brokers; unreachable: url → why.
-    access: tokens and enrolled devices, for the operator to look at.
+    put_back, dropped: as /health names them. as_it_lies: the audit is not whole; by_cache: the cache is
+    accepted instead. not_allowed: services whose values their model refuses. asked: brokers that answered;
+    unreachable: url → why. access: tokens and enrolled devices, for the operator to check.
     """
 
     services: int
@@ -143,11 +143,11 @@ class _Here:
 
     @property
     def _known(self) -> list[Mark]:
-        """How far others here have come."""
+        """How far witness and cache have come."""
         return [self._witness.mark, *([self._cached.mark] if self._cached is not None else [])]
 
     def _how_far(self, judgement: Judgement, seen: Retained) -> Mark:
-        """By the audit, if it is whole. Else the database only claims it."""
+        """By the audit, if it is whole; else the database only claims it."""
         if judgement.is_whole:
             return Mark(judgement.replay.epoch_seq, judgement.replay.revision)
         claim = judgement.committed.mark
@@ -157,7 +157,7 @@ class _Here:
     def _changes(
         self, what: accepting.Acceptance, seen: Retained, reason: str | None
     ) -> Callable[[Judgement], Commit]:
-        """Makes the change that accepts it, from what is kept by then."""
+        """Makes the accepting change from what is kept by then."""
         highest, revision = seen.highest(what.repair.mark, *self._known)
 
         def change(now: Judgement) -> Commit:
@@ -182,7 +182,8 @@ class _Here:
         seen: Retained,
         noted: int,
     ) -> Committed:
-        """The database first: killed after that, it is ahead of its witness, and this can be repeated."""
+        """The database first: if we are killed after that, it is ahead of its witness, and this can be
+        repeated."""
         for version, data in seen.roots.items():
             self._files.stage(data)
             self._files.adopt(version, data)
@@ -196,7 +197,7 @@ class _Here:
             done = change(repaired)
             store.commit([done])
             starts = max(self._witness.boot_seq, noted, seen.boot_seq)
-            if starts == 0:  # nobody knows: more seconds have passed than it can have been started
+            if starts == 0:  # unknown: it can't have started more often than seconds have passed
                 starts = int(self._world.clock.now())
             store.note_boot(starts)
         finally:
@@ -207,8 +208,8 @@ class _Here:
         return after
 
     def _not_allowed(self, after: Committed) -> tuple[str, ...]:
-        """Services whose values today's model does not allow: they go on as they are."""
-        names = []
+        """Services whose values today's model does not allow; they stay as they are."""
+        names: list[str] = []
         for name, state in after.services.items():
             try:
                 if not state.deleted:

@@ -1,4 +1,4 @@
-"""What a broker still retains of ours, looked at while no server runs: the witnesses that it holds."""
+"""What a broker still retains of ours, read while no server runs: the witnesses that it holds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from config_manager.actors.mqtt.aiomqtt_transport import (
+from config_manager.actors.mqtt.port import (
     BrokerUnavailable,
     Connection,
     Message,
@@ -18,7 +18,8 @@ from config_manager.actors.mqtt.aiomqtt_transport import (
 from config_manager.actors.statuses import SignKey, StatusBoard
 from config_manager.config import strict_json, trust, wire
 from config_manager.config.brokers import BrokerAddress
-from config_manager.config.documents import ConfigUpdate, Root
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.root import Root
 from config_manager.config.names import Mark
 from config_manager.config.trust import Distrust
 from config_manager.config.world import World
@@ -28,21 +29,20 @@ _LOOK_S = 0.01
 _MOST_BYTES = 256 * 1024 * 1024
 _MOST_ROOTS = 10_000
 _FAR = 1_000_000
-"""Revisions beyond all that is proved that may be claimed."""
+"""Claims may be that many revisions beyond what is proved."""
 _NOTHING = Mark(0, 0)
 
 
 @dataclass
 class Retained:
-    """What was found. root: the newest that its chain leads to; roots: those that are not here, by version.
-    mark, revision: the highest that our keys signed. claims: what instances say that they run. boot_seq: the
-    newest start."""
+    """What was found. root: the newest of the chain; roots: those that are not here, by version. mark, revision:
+    the highest that our keys signed. claims: what instances say they run. boot_seq: of the newest start."""
 
     root: Root
-    roots: dict[int, bytes] = field(default_factory=dict)
+    roots: dict[int, bytes] = field(default_factory=dict[int, bytes])
     mark: Mark = _NOTHING
     revision: int = 0
-    claims: list[Mark] = field(default_factory=list)
+    claims: list[Mark] = field(default_factory=list[Mark])
     boot_seq: int = 0
 
     def sign(self, mark: Mark) -> None:
@@ -51,15 +51,14 @@ class Retained:
         self.revision = max(self.revision, mark.revision)
 
     def highest(self, *known: Mark) -> tuple[Mark, int]:
-        """(the highest mark, the highest revision), with what is known here. An instance may have seen what
-        nobody else holds any more."""
+        """(the highest mark, the highest revision), with what is known here. An instance may have seen a
+        revision that is lost everywhere else."""
         marks = [self.mark, *known]
         marks += [claim for claim in self.claims if self.may_be_true(claim, *known)]
         return max(marks), max([self.revision, *(mark.revision for mark in marks)])
 
     def may_be_true(self, claim: Mark, *known: Mark) -> bool:
-        """No server comes that far beyond what anybody else knows; who only says so must not use the numbers
-        up."""
+        """No server comes that far beyond what others know; a false claim must not use the numbers up."""
         epoch_seq = max(self.mark, *known).epoch_seq
         revision = max([self.revision, *(mark.revision for mark in known)])
         return claim.epoch_seq <= epoch_seq + _FAR and claim.revision <= revision + _FAR
@@ -73,7 +72,8 @@ async def look(
     sign_key: SignKey,
     world: World,
 ) -> tuple[Retained, dict[str, str]]:
-    """What these brokers retain, and why which of them could not be asked to the end. root: the newest here."""
+    """What these brokers retain, and for each broker that could not be read to its end, why. root: the newest
+    here."""
     found, board, unread = Retained(root), StatusBoard(sign_key), dict[str, str]()
     for address in addresses:
         reader = _Reader(str(address), found, board, world)
@@ -91,7 +91,7 @@ async def look(
 
 
 class _Reader:
-    """One broker's retained messages, judged as they come: nothing is kept but what they show."""
+    """One broker's retained messages, judged as they come: only what they show is kept."""
 
     def __init__(self, name: str, found: Retained, board: StatusBoard, world: World) -> None:
         self._name = name
@@ -103,8 +103,8 @@ class _Reader:
         self._bytes = 0
 
     async def read(self, address: BrokerAddress, transport: Transport) -> None:
-        """Roots and snapshot first: they say who signs. A broker has sent what it retains for a subscription
-        by the time it answers the next one."""
+        """Roots and snapshot first: they say which keys sign. A broker that answers the next subscription has
+        sent everything that it retains for the one before."""
         client_id = f"config-manager-restore-{self._world.randomness.uuid()[:8]}"
         async with (
             transport.connect(address, client_id=client_id) as connection,
@@ -122,7 +122,7 @@ class _Reader:
             nursery.cancel_scope.cancel()
 
     async def _caught_up(self, connection: Connection) -> None:
-        while True:  # it tells nobody that all was read
+        while True:  # no event says that everything was read
             await trio.sleep(_LOOK_S)
             if not connection.has_unread:
                 return

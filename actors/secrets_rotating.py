@@ -1,21 +1,19 @@
 """A new key for the secrets while everything goes on: `storage.decisions.secret_rotation` says the steps.
 
-Works a page at a time through the storing actor and leaves the others at least half of its time. At a
-start it goes on with what a death cut off; what stands against it is said, and tried again.
+Works a page at a time through the storing actor and leaves the others at least half of its time. Resumes
+after a crash. Obstacles are logged and retried.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import structlog
 import trio
 
-from config_manager.actors.actor import Actor, Context, Full, Gone, Handler, Life
+from config_manager.actors.actor import Actor, Context, Full, Gone
 from config_manager.actors.messages import NotDoneYet, ResealSecrets, RotateSecretsKey, Write
 from config_manager.actors.storing.reading import Reading
 from config_manager.actors.views import CommittedView
@@ -37,16 +35,16 @@ _PAGE = 100
 _AGAIN_S = 5.0
 _IN_OUR_OWN_NAME = Terms("config-manager")
 
-State = Literal["idle", "running", "blocked"]
+RotationState = Literal["idle", "running", "blocked"]
 
 
 @dataclass(frozen=True, slots=True)
 class RotationReport:
     """done, total: versions under the new key, and all. unreadable: those that no key here opens.
-    rotation: the one under way, else the last one. key_id: what seals now. to_do: what an operator
-    has to do, where he has to."""
+    rotation: the one under way, else the last one. key_id: of the key that seals now. to_do: what an operator
+    has to do, if anything."""
 
-    state: State
+    state: RotationState
     done: int
     total: int
     unreadable: int
@@ -55,40 +53,35 @@ class RotationReport:
     to_do: str | None
 
 
+@dataclass
 class SecretsRotation:
     """What the rotating actor works on, across its lives, and what others see of it."""
 
-    def __init__(
-        self,
-        view: CommittedView,
-        file: KeyFile,
-        boxes: SecretBoxes,
-        *,
-        storing: Actor,
-        reading: Reading,
-        recovery: Recovery,
-    ) -> None:
-        self._view = view
-        self._file = file
-        self._boxes = boxes
-        self._storing = storing
-        self._reading = reading
-        self._recovery = recovery
-        self._done = self._total = self._unreadable = 0
-        self._blocked: str | None = None
-        self._left_to_do: str | None = None
-        self._wanted = trio.Event()
-        self._keys = trio.Lock()
-        """Held while a rotation begins and while an ended one's keys are tidied up, which would
-        forget the new key of the one that begins."""
-        rotation = newest(view.committed)
+    view: CommittedView
+    file: KeyFile
+    boxes: SecretBoxes
+    storing: Actor
+    reading: Reading
+    recovery: Recovery
+    _done: int = 0
+    _total: int = 0
+    _unreadable: int = 0
+    _blocked: str | None = None
+    _left_to_do: str | None = None
+    _wanted: trio.Event = field(default_factory=trio.Event)
+    _keys: trio.Lock = field(default_factory=trio.Lock)
+    """Held while a rotation begins and while an ended one's keys are tidied up: that would forget the new
+    key of the one that begins."""
+
+    def __post_init__(self) -> None:
+        rotation = newest(self.view.committed)
         if rotation is not None:
             self._done = rotation.total if rotation.finished_at is not None else 0
             self._total = rotation.total
 
     def report(self) -> RotationReport:
-        committed = self._view.committed
-        state: State = "idle"
+        committed = self.view.committed
+        state: RotationState = "idle"
         if under_way(committed) is not None:
             state = "running" if self._blocked is None else "blocked"
         return RotationReport(
@@ -97,7 +90,7 @@ class SecretsRotation:
             total=self._total,
             unreadable=self._unreadable,
             rotation=newest(committed),
-            key_id=self._boxes.sealing(committed).key_id,
+            key_id=self.boxes.sealing(committed).key_id,
             to_do=self._blocked if state == "blocked" else self._left_to_do,
         )
 
@@ -106,28 +99,27 @@ class SecretsRotation:
     async def handle(self, request: RotateSecretsKey, context: Context) -> None:
         try:
             async with self._keys:
-                if under_way(self._view.committed) is None:
+                if under_way(self.view.committed) is None:
                     await self._begin(request, context)
         finally:
             self._wanted.set()  # also where the outcome is unknown
 
     async def _begin(self, request: RotateSecretsKey, context: Context) -> None:
         terms = request.terms
-        if terms.idempotency is not None:  # asked first: the new key lies on disk before it counts
-            await self._storing.ask(NotDoneYet(terms.idempotency), context)
-        old = self._boxes.sealing(self._view.committed).key_id
-        new = self._boxes.add(await trio.to_thread.run_sync(self._next_key, old))
-        under_old, every = await self._reading.count_secrets(old, context)
-        begin = BeginRotation(old, new, every)
-        await self._storing.ask(Write(begin, terms), context)
+        if terms.idempotency is not None:  # asked before the new key is written to disk
+            await self.storing.ask(NotDoneYet(terms.idempotency), context)
+        old = self.boxes.sealing(self.view.committed).key_id
+        new = self.boxes.add(await trio.to_thread.run_sync(self._next_key, old))
+        under_old, every = await self.reading.count_secrets(old, context)
+        await self.storing.ask(Write(BeginRotation(old, new, every), terms), context)
         self._done, self._total, self._unreadable = 0, every, every - under_old
         self._left_to_do = None
         self._unblock()
 
     def _next_key(self, old: str) -> bytes:
-        """The new key, durable and in the recovery copy; old: the id of the one in use. Raises
-        Conflict, StorageFull, DiskRefused."""
-        file = self._file
+        """The new key, durable and in the recovery copy. old: the id of the one in use. Raises Conflict,
+        StorageFull, DiskRefused."""
+        file = self.file
         try:
             if _id(file.read_successor()) == old and (file.given or not file.finish()):
                 raise Conflict(_put_in_place(file))
@@ -139,7 +131,7 @@ class SecretsRotation:
                     "(systemd), and ask again"
                 )
             key = file.begin()
-            self._recovery.refresh()
+            self.recovery.refresh()
         except StartError as error:
             raise Conflict(f"no new key: {error.detail}") from None
         except OSError as error:
@@ -152,31 +144,30 @@ class SecretsRotation:
 
     async def work(self) -> None:
         """For as long as the actor lives."""
-        structlog.contextvars.bind_contextvars(actor="secrets-rotating")
         while True:
             self._wanted = trio.Event()
             waiting_s = math.inf
-            rotation = newest(self._view.committed)
+            rotation = newest(self.view.committed)
             if rotation is not None:
                 try:
                     waiting_s = await self._bring_to_its_end(rotation)
                 except (Refusal, Gone, Full, StartError, OSError) as error:
                     self._block(getattr(error, "detail", None) or f"interrupted: {error!r}")
                     waiting_s = _AGAIN_S
-            if self._view.mode != "normal":  # a begin that is not known to be committed may show
+            if self.view.mode != "normal":  # a rotation whose begin was unsure may show up later
                 waiting_s = _AGAIN_S
             with trio.move_on_after(waiting_s):
                 await self._wanted.wait()
 
     async def _bring_to_its_end(self, rotation: Rotation) -> float:
         """How long to wait before it is worth looking again, in seconds."""
-        if rotation.finished_at is not None:  # but for its file, where a power cut undid that
+        if rotation.finished_at is not None:  # a power cut may have undone the change of its file
             async with self._keys:
-                if newest(self._view.committed) == rotation:
+                if newest(self.view.committed) == rotation:
                     await trio.to_thread.run_sync(self._replace_file, rotation)
             return math.inf
-        file = self._file
-        if rotation.new not in self._boxes:
+        file = self.file
+        if rotation.new not in self.boxes:
             self._block(
                 f"the new key is not here: put {file.successor.name} back beside {file.path.name} "
                 "(config-manager recover, where there is a recovery key), and start again"
@@ -186,13 +177,13 @@ class SecretsRotation:
         if self._blocked is None:
             structlog.get_logger().info("rotating the secrets key", **_ids(rotation))
         await self._reseal_all(rotation, context)
-        under_old, _ = await self._reading.count_secrets(rotation.old, context)
+        under_old, _ = await self.reading.count_secrets(rotation.old, context)
         if under_old:
             self._block(self._what_does_not_open(rotation, under_old))
             return math.inf
         await trio.to_thread.run_sync(self._replace_file, rotation)
         finish = FinishRotation(rotation, self._unreadable)
-        await self._storing.ask(Write(finish, _IN_OUR_OWN_NAME), context)
+        await self.storing.ask(Write(finish, _IN_OUR_OWN_NAME), context)
         self._unblock()
         structlog.get_logger().info(
             "secrets key rotated", secrets=self._done, unreadable=self._unreadable, **_ids(rotation)
@@ -200,27 +191,27 @@ class SecretsRotation:
         return 0
 
     async def _reseal_all(self, rotation: Rotation, context: Context) -> None:
-        """Whatever is set meanwhile lies under the new key already, so once through is enough."""
-        self._done, self._total = await self._reading.count_secrets(rotation.new, context)
+        """Secrets that are set meanwhile are sealed under the new key already, so once through is enough."""
+        self._done, self._total = await self.reading.count_secrets(rotation.new, context)
         self._unreadable = 0
         self._unblock()
         after = ("", "", 0)
         while True:
             began = trio.current_time()
-            page = await self._storing.ask(ResealSecrets(after, _PAGE), context)
+            page = await self.storing.ask(ResealSecrets(after, _PAGE), context)
             if page is None:
                 break
             after = page.last
             self._done += page.done
             self._unreadable += page.unreadable
             await trio.sleep(trio.current_time() - began)
-        self._done, self._total = await self._reading.count_secrets(rotation.new, context)
+        self._done, self._total = await self.reading.count_secrets(rotation.new, context)
 
     def _what_does_not_open(self, rotation: Rotation, under_old: int) -> str:
-        if rotation.old not in self._boxes:
+        if rotation.old not in self.boxes:
             return (
                 f"{under_old} stored versions lie under the old key, which is not here: put it back as "
-                f"{self._file.path.name}, with the new one beside it as {self._file.successor.name} "
+                f"{self.file.path.name}, with the new one beside it as {self.file.successor.name} "
                 "(config-manager recover does, where there is a recovery key), and start again"
             )
         return (
@@ -230,29 +221,29 @@ class SecretsRotation:
         )
 
     def _replace_file(self, rotation: Rotation) -> None:
-        """The new key's file takes the old one's place, where that is not done already. Raises OSError,
-        and StartError where a key file can't be read."""
-        file = self._file
+        """Put the new key's file in the old one's place, if that is not done already. Raises OSError, and
+        StartError if a key file can't be read."""
+        file = self.file
         if _id(file.read_successor()) == rotation.new and _id(file.read()) != rotation.new:
             if file.given or not file.finish():
                 self._left_to_do = _put_in_place(file)
                 return
             try:
-                self._recovery.refresh()
+                self.recovery.refresh()
             except (OSError, RecoveryRefused) as error:  # it has the new key, as the successor
                 structlog.get_logger().error("recovery not sealed", error=str(error))
-        if rotation.new in self._boxes:
-            self._boxes.keep_only(rotation.new)
+        if rotation.new in self.boxes:
+            self.boxes.keep_only(rotation.new)
 
     def _block(self, why: str) -> None:
         if self._blocked != why:
             structlog.get_logger().error("the secrets key is not rotated yet", error=why)
         self._blocked = why
-        self._view.notices[_NOTICE] = f"the secrets key is not rotated yet: {why}"
+        self.view.notices[_NOTICE] = f"the secrets key is not rotated yet: {why}"
 
     def _unblock(self) -> None:
         self._blocked = None
-        self._view.notices.pop(_NOTICE, None)
+        self.view.notices.pop(_NOTICE, None)
 
 
 _NOTICE = "secrets-key"
@@ -271,16 +262,3 @@ def _ids(rotation: Rotation) -> dict[str, str]:
 
 def _id(key: bytes | None) -> str | None:
     return None if key is None else key_id_of(key)
-
-
-def secrets_rotating(rotation: SecretsRotation) -> Life:
-    @asynccontextmanager
-    async def life() -> AsyncIterator[Handler]:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(rotation.work)
-            try:
-                yield rotation.handle
-            finally:
-                nursery.cancel_scope.cancel()
-
-    return life

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import assert_never
+from collections.abc import Callable
 
 import structlog
 from nacl.signing import SigningKey
 
-from config_manager.actors.actor import Context, Handler, Life
+from config_manager.actors.actor import Context, Life, answering
 from config_manager.actors.messages import Sign
 from config_manager.config import wire
 from config_manager.config.wire import Envelope, Signature
@@ -18,7 +16,7 @@ from config_manager.config.wire import Envelope, Signature
 def sign(
     seed: bytes, payload_type: str, payload: bytes, correlation_id: str | None = None
 ) -> Envelope:
-    """A DSSE envelope with one Ed25519 signature. Deterministic (RFC 8032): the same every time."""
+    """A DSSE envelope with one Ed25519 signature; the same every time (RFC 8032)."""
     key = SigningKey(seed)
     signature = key.sign(wire.signed_bytes(payload_type, payload)).signature
     key_id = wire.keyid(key.verify_key.encode())
@@ -28,20 +26,13 @@ def sign(
 def signing(seed_of: Callable[[str], bytes]) -> Life:
     """seed_of: role → the 32-byte Ed25519 seed of the key that signs for it now."""
 
-    @asynccontextmanager
-    async def life() -> AsyncIterator[Handler]:
-        log = structlog.get_logger()
+    async def handle(request: Sign, _context: Context) -> Envelope:
+        envelope = sign(
+            seed_of(request.role), request.payload_type, request.payload, request.correlation_id
+        )
+        if request.payload_type == wire.CONFIG_UPDATE:
+            log = structlog.get_logger()
+            log.info("signed", role=request.role, digest=envelope.digest)
+        return envelope
 
-        async def handle(request: Sign, _context: Context) -> Envelope:
-            match request:
-                case Sign(role, payload_type, payload, correlation_id):
-                    envelope = sign(seed_of(role), payload_type, payload, correlation_id)
-                    if payload_type == wire.CONFIG_UPDATE:
-                        log.info("signed", role=role, digest=envelope.digest)
-                    return envelope
-                case _ as unreachable:
-                    assert_never(unreachable)
-
-        yield handle
-
-    return life
+    return answering(handle)

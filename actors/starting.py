@@ -1,4 +1,4 @@
-"""What happens once, at a start, before the actors run: keys, root, database, witness, tokens, own broker."""
+"""What happens once at a start, before the actors run: keys, root, database, witness, tokens, own broker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from config_manager.actors.views import CommittedView
 from config_manager.config import wire
 from config_manager.config.brokers import Auto, BrokerAddress, Nothing
 from config_manager.config.catalogue import Catalogue
-from config_manager.config.documents import ROLES
+from config_manager.config.documents.root import ROLES
 from config_manager.config.errors import DatabaseUnopenable, RecoveryRefused, RootRefused
 from config_manager.config.names import Epoch
 from config_manager.config.roots import first
@@ -50,8 +50,8 @@ class OpenStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A data directory that is ours now, and what the actors share of it."""
+class OpenedData:
+    """What the actors share of the data directory."""
 
     keys: KeyRing
     root_files: RootFiles
@@ -71,8 +71,8 @@ async def open_data(
     catalogue: Catalogue,
     world: World,
     open_store: OpenStore | None,
-) -> Opened:
-    """Everything in the data directory, which is locked; the start is counted. open_store: see
+) -> OpenedData:
+    """Open everything in the data directory, which is locked, and count the start. open_store: see
     `running_system`. Raises StartError, OSError, DatabaseUnavailable."""
     data_dir = settings.data_dir
     keys = KeyRing.of(settings, world)
@@ -105,12 +105,14 @@ async def open_data(
     await count_start(witness, opening)
     await accept_tokens(writer, view, settings, keys, world)
     reading = Reading(opening, vouching)
-    return Opened(keys, root_files, trust, view, boxes, witness, opening, writer, reading, cache)
+    return OpenedData(
+        keys, root_files, trust, view, boxes, witness, opening, writer, reading, cache
+    )
 
 
 async def count_start(witness: Witness, opening: Opening) -> None:
-    """Above every start that the database and instance.json know; a full disk is no reason not to serve
-    what is there."""
+    """Count above every start that the database and instance.json know. A full disk does not stop the
+    start."""
     view = opening.view
     if witness.is_missing and view.committed.audit_seq > 0:
         view.notices["witness"] = (
@@ -127,7 +129,7 @@ async def count_start(witness: Witness, opening: Opening) -> None:
 
 
 def seal_for_recovery(keys: KeyRing, world: World) -> None:
-    """Keys may have changed since the last start; a start does not fail for what is for a bad day."""
+    """Keys may have changed since the last start. The start does not fail if this does."""
     try:
         Recovery(keys, world).refresh()
     except (OSError, RecoveryRefused) as error:
@@ -135,9 +137,9 @@ def seal_for_recovery(keys: KeyRing, world: World) -> None:
 
 
 def demand_who_can_tell(keys: KeyRing, targets: Sequence[BrokerAddress | Auto | Nothing]) -> None:
-    """Demand somebody who knows how often this instance has started, if instance.json was lost. Services
-    go by that number: with a lower one they would take nothing of ours for fresh. A broker of our own
-    (`auto:`) keeps nothing while we are stopped. Changes nothing; raises DatabaseUnopenable."""
+    """If instance.json was lost, the database or a broker has to know how often this instance has started:
+    with a lower number services would take nothing of ours for fresh. A broker of our own (`auto:`) keeps
+    nothing while we are stopped. Changes nothing; raises DatabaseUnopenable."""
     if any(isinstance(target, BrokerAddress) for target in targets):
         return
     if noted_starts(keys) == 0:
@@ -149,8 +151,8 @@ def demand_who_can_tell(keys: KeyRing, targets: Sequence[BrokerAddress | Auto | 
 
 
 def noted_starts(keys: KeyRing) -> int | None:
-    """As the database has them, without a change to it; 0 if they are not ours. None if it holds nothing
-    yet, or does not open now: whoever opens it says why."""
+    """As the database has them, which is not changed; 0 if they are not ours. None if it is empty or does
+    not open now; opening it for real says why."""
     path = keys.data_dir / "config.db"
     with (
         suppress(DatabaseUnopenable, DatabaseUnavailable),
@@ -188,7 +190,7 @@ def open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World, fresh: 
 
 
 def open_trust(files: RootFiles, keys: KeyRing, world: World) -> TrustView:
-    """The root that counts; version 1 is made at the first start. Raises RootRefused."""
+    """The current root; version 1 is made at the first start. Raises RootRefused."""
     loaded = files.load()
     if loaded is None:
         publics = {role: keys.publics(role, world)[0] for role in ROLES}
@@ -213,7 +215,7 @@ def open_trust(files: RootFiles, keys: KeyRing, world: World) -> TrustView:
 async def accept_tokens(
     writer: Writer, view: CommittedView, settings: Settings, keys: KeyRing, world: World
 ) -> None:
-    """The bootstrap token if one is set; else, the first time, one made for `admin.token`."""
+    """Accept the bootstrap token if one is set; else, at the first start, make one for `admin.token`."""
     known = tokens(view.committed)
 
     async def accept(name: str, token: str) -> None:
@@ -234,9 +236,11 @@ async def accept_tokens(
         await accept("bootstrap", read_token(given / "admin.token", world))
     elif not known and view.mode == "normal":  # else nothing is written
         path = keys.directory / "admin.token"
-        if not world.disk.exists(path):  # else a start that died between file and database
+        if not world.disk.exists(path):  # it is there if a start died before the commit
             token = make_token(world.randomness)
-            world.disk.write_atomic(path, token.reveal().encode() + b"\n")  # for its owner alone
+            world.disk.write_atomic(
+                path, token.reveal().encode() + b"\n"
+            )  # readable by its owner alone
         check_private(path)
         await accept("admin", world.disk.read(path).decode().strip())
 
@@ -259,6 +263,6 @@ async def start_brokers(
                 own = await stack.enter_async_context(own_broker(settings.data_dir, port, world))
                 states.actors.append(own.actor)
                 addresses.append(own.address)
-            case _:  # none: publish nowhere
+            case Nothing():
                 pass
     return addresses

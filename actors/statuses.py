@@ -1,14 +1,14 @@
 """What instances say they run: their retained receipts, judged and kept. Pure: bytes in, no I/O.
 
-An enrolled instance's receipts are signed by the key it enrolled; another's in its name is refused.
-What nobody enrolled only claims: it is shown as such and decides nothing. A broker need not be
-trusted, so all of this is bounded, and what is no receipt is counted.
+The receipts of an enrolled instance are signed by the key that it enrolled; any other in its name is refused. An
+instance that is not enrolled only claims: it is shown as such and decides nothing. Brokers need not be trusted,
+so all of this is bounded, and messages that are no receipts are counted.
 
-Receipts of one key rise by `(boot_seq, seq)`; an older one is ignored. A will was signed before the
-receipts that it follows and knows less than they do: it only marks its boot as gone. A state that
-was made anew counts from one again, with another key: then the time it claims decides.
+Receipts of one key rise by `(boot_seq, seq)`; an older one is ignored. A will was signed before the receipts
+that it follows and knows less: it only marks its boot as gone. A new state directory counts from one again, with
+another key: then the time that it claims decides.
 
-What an operator forgot (`actors.forgetting`) is dropped, and shown again once it says something newer.
+An instance that was forgotten (`actors.forgetting`) is dropped, and shown again once it says something newer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from config_manager.config import wire
-from config_manager.config.documents import NotADocument, Receipt, Running, UnknownCritical
+from config_manager.config.documents.fields import NotADocument, UnknownCritical
+from config_manager.config.documents.receipt import Receipt, Running
 from config_manager.config.errors import InvalidName
 from config_manager.config.names import accept_correlation_id, parse_instance, parse_service
 from config_manager.config.world import parse_rfc3339
@@ -32,9 +33,9 @@ from config_manager.storage.decisions.forgotten import Forgotten
 MAX_RECEIPT_BYTES = 64 * 1024
 MAX_INSTANCES = 10_000
 MAX_TOTAL_BYTES = 16 * 1024 * 1024
-"""Of all kept receipts together; an honest one has 1 KiB."""
+"""Of all receipts together; an honest one has 1 KiB."""
 _KNOWN_BY_SIGHT = 4 * MAX_INSTANCES
-"""Retained messages, over all brokers: they are read again and again."""
+"""Retained messages of all brokers that are recognised when they are read again."""
 _MAX_TEXT = 200
 
 _WORD = re.compile(r"[a-z][a-z-]{0,31}")
@@ -42,14 +43,13 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """One instance, as of its newest receipt.
+class InstanceStatus:
+    """One instance, as of its newest receipt. Times in Unix seconds.
 
-    at: its own time of that, in seconds as all times here. live_seq: of the newest receipt that is
-    no will. gone: its will came, or its farewell. broker: which told us whether it is gone. since:
-    when it came to run what it runs, or went, as far as we know. heard_at: when it said something last;
-    of what a broker retained for us, it is the receipt itself that says so. verified: signed by the key
-    that the instance enrolled.
+    at: the receipt's own time. live_seq: of the newest receipt that is no will. gone: its will or its farewell
+    came. broker: that told us so, or told the opposite. since: when it began to run what it runs, or went, as
+    far as we know. heard_at: when it last said something; for a retained message its own time counts. verified:
+    signed by the key that the instance enrolled.
     """
 
     receipt: Receipt
@@ -82,7 +82,7 @@ class NotTaken:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A broker still retains what was forgotten: it is to be emptied there."""
+    """A broker still retains a forgotten instance: its topics should be emptied."""
 
     service: str
     instance: str
@@ -107,22 +107,24 @@ class StatusBoard:
         max_instances: int = MAX_INSTANCES,
         max_total_bytes: int = MAX_TOTAL_BYTES,
     ) -> None:
-        """sign_key: of an instance that is enrolled (raw Ed25519), None for any other. forgotten: how
-        far an instance had come when it was forgotten, None where it never was."""
+        """sign_key: of an enrolled instance (raw Ed25519), None for any other. forgotten: how far an instance
+        had come when it was forgotten, None if it never was."""
         self._sign_key = sign_key
         self._forgotten = forgotten
         self._dropped: dict[tuple[str, str], Forgotten] = {}
         self.refused = 0
-        """Messages that were no receipts, or too many."""
-        self._statuses: dict[tuple[str, str], Status] = {}
-        self._strangers: dict[tuple[str, str], None] = {}  # not verified; who came first, first
+        """messages that were no receipts, or too many"""
+        self._statuses: dict[tuple[str, str], InstanceStatus] = {}
+        self._strangers: dict[
+            tuple[str, str], None
+        ] = {}  # not verified; in the order in which they came
         self._strangers_of = Counter[str]()
         self._total_bytes = 0
         self._max_instances = max_instances
         self._max_total_bytes = max_total_bytes
         self._known_by_sight: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
 
-    def statuses(self, service: str | None = None) -> list[Status]:
+    def statuses(self, service: str | None = None) -> list[InstanceStatus]:
         """All of them, or one service's, by service and instance."""
         for name in list(self._statuses):
             self.drop_forgotten(*name)
@@ -132,7 +134,7 @@ class StatusBoard:
             if service is None or name == service
         ]
 
-    def status(self, service: str, instance: str) -> Status | None:
+    def status(self, service: str, instance: str) -> InstanceStatus | None:
         """What is known of one instance."""
         self.drop_forgotten(service, instance)
         return self._statuses.get((service, instance))
@@ -140,7 +142,7 @@ class StatusBoard:
     def take(
         self, broker: str, topic: str, payload: bytes, *, retained: bool, now: float
     ) -> NewlyRuns | NotTaken | Leftover | None:
-        """A message of `wire.STATUS_FILTER`. retained: as MQTT has it, stored before we subscribed."""
+        """A message of `wire.STATUS_FILTER`. retained: as in MQTT, stored before we subscribed."""
         is_repeated = self._is_known(broker, topic, payload) and retained
         try:
             key = _names(topic)
@@ -163,29 +165,28 @@ class StatusBoard:
         return None
 
     def start_over(self, service: str, instance: str) -> None:
-        """Whose word counts has changed: what was said before is nobody's."""
+        """Another key counts from now on: drop what was said before."""
         self._drop((service, instance))
         self._known_by_sight.clear()
 
     def drop_forgotten(self, service: str, instance: str) -> None:
-        """Free the place of an instance that was forgotten since the last call and has said nothing
-        newer."""
+        """Free the place of an instance that was forgotten since the last call and has said nothing newer."""
         key = (service, instance)
         what, held = self._forgotten(*key), self._statuses.get(key)
         if what is None or self._dropped.get(key) == what:
-            return  # what is here was said after that
+            return  # what is held was said after that
         self._dropped[key] = what
         if held is not None and what.covers(held.receipt, held.keyid, held.at, retained=True):
             self._drop(key)
 
-    def _is_leftover(self, key: tuple[str, str], told: Status, *, retained: bool) -> bool:
+    def _is_leftover(self, key: tuple[str, str], told: InstanceStatus, *, retained: bool) -> bool:
         what = self._forgotten(*key)
         if what is None or (told.gone and key in self._statuses):
-            return False  # one that is back ends as any other
+            return False  # an instance that is back ends as any other
         return what.covers(told.receipt, told.keyid, told.at, retained=retained)
 
     def _is_known(self, broker: str, topic: str, payload: bytes) -> bool:
-        """Whether this was the topic's last message from this broker; from now on it is."""
+        """Whether this was the topic's last message from this broker; it is from now on."""
         key = (broker, hashlib.sha256(topic.encode(errors="replace")).digest())
         sight = hashlib.sha256(payload[: MAX_RECEIPT_BYTES + 1]).digest()
         before = self._known_by_sight.pop(key, None)
@@ -194,7 +195,9 @@ class StatusBoard:
             self._known_by_sight.popitem(last=False)
         return before == sight
 
-    def _judge(self, key: tuple[str, str], told: Status, *, retained: bool) -> NewlyRuns | None:
+    def _judge(
+        self, key: tuple[str, str], told: InstanceStatus, *, retained: bool
+    ) -> NewlyRuns | None:
         receipt = told.receipt
         held = self._statuses.get(key)
         new = told if held is None else _succeed(held, told, retained=retained)
@@ -208,17 +211,17 @@ class StatusBoard:
             if running == ran and new.gone == held.gone:
                 since = held.since
         elif retained:
-            ran = running  # what lay there before we came is no news, and began before we came;
-            if not told.gone:  # a will's own time is that of its connecting
+            ran = running  # what lay there before we subscribed is no news, and began before that;
+            if not told.gone:  # a will's time is that of its connection
                 since = max(0.0, min(told.at, since))
         self._keep(key, replace(new, since=since, received_at=told.received_at, heard_at=heard_at))
         return (
             None if running is None or running == ran or new.gone else NewlyRuns(receipt, running)
         )
 
-    def _keep(self, key: tuple[str, str], status: Status) -> None:
-        """Raises _Garbage where there is no room. An enrolled instance takes a stranger's, and the
-        strangers of one service leave half to the others."""
+    def _keep(self, key: tuple[str, str], status: InstanceStatus) -> None:
+        """Raises _Garbage if there is no room. An enrolled instance takes a stranger's place; the strangers of
+        one service get half of all places at most."""
         held = self._statuses.get(key)
         is_new_stranger = held is None and not status.verified
         if is_new_stranger and self._strangers_of[key[0]] >= self._max_instances // 2:
@@ -237,7 +240,7 @@ class StatusBoard:
             self._strangers[key] = None
             self._strangers_of[key[0]] += 1
 
-    def _fits(self, held: Status | None, status: Status) -> bool:
+    def _fits(self, held: InstanceStatus | None, status: InstanceStatus) -> bool:
         count = len(self._statuses) + (held is None)
         total = self._total_bytes + status.size - (held.size if held else 0)
         return count <= self._max_instances and total <= self._max_total_bytes
@@ -253,10 +256,10 @@ class StatusBoard:
                     del self._strangers_of[key[0]]
 
 
-def _succeed(held: Status, told: Status, *, retained: bool) -> Status:
-    """What is known after `told`; `held` itself where it tells nothing new."""
+def _succeed(held: InstanceStatus, told: InstanceStatus, *, retained: bool) -> InstanceStatus:
+    """What is known after `told`; `held` itself if that tells nothing new."""
     before, after = held.receipt, told.receipt
-    if told.verified != held.verified:  # an enrolled one's word counts, whoever spoke before
+    if told.verified != held.verified:  # the enrolled instance counts
         return told if told.verified else held
     if told.keyid != held.keyid:
         return told if told.at > held.at else held
@@ -269,9 +272,11 @@ def _succeed(held: Status, told: Status, *, retained: bool) -> Status:
     return _after_a_will(held, told, newest, retained=retained) if held.gone else newest
 
 
-def _after_a_will(held: Status, told: Status, newest: Status, *, retained: bool) -> Status:
-    """Gone wins, unless this was said after the will: it is published right now (a client that
-    reconnects repeats its last receipt), or something newer has taken the will's place."""
+def _after_a_will(
+    held: InstanceStatus, told: InstanceStatus, newest: InstanceStatus, *, retained: bool
+) -> InstanceStatus:
+    """Gone wins, unless this was said after the will: it was published right now (a client that reconnects
+    repeats its last receipt), or it is newer and has replaced the retained will."""
     live_seq = told.receipt.seq
     is_newer = live_seq > held.live_seq
     took_its_place = retained and is_newer and told.broker == held.broker
@@ -280,7 +285,7 @@ def _after_a_will(held: Status, told: Status, newest: Status, *, retained: bool)
     return _gone(newest, held.broker, live_seq) if is_newer else held
 
 
-def _gone(status: Status, broker: str, live_seq: int) -> Status:
+def _gone(status: InstanceStatus, broker: str, live_seq: int) -> InstanceStatus:
     return replace(status, gone=True, broker=broker, live_seq=live_seq)
 
 
@@ -292,8 +297,8 @@ def _names(topic: str) -> tuple[str, str]:
         raise _Garbage(error.detail) from None
 
 
-def _read(payload: bytes, broker: str, now: float, sign_key: bytes | None) -> Status:
-    """A receipt as it stands alone; raises _Garbage."""
+def _read(payload: bytes, broker: str, now: float, sign_key: bytes | None) -> InstanceStatus:
+    """One receipt by itself; raises _Garbage."""
     if len(payload) > MAX_RECEIPT_BYTES:
         raise _Garbage(f"it is over {MAX_RECEIPT_BYTES} bytes")
     try:
@@ -306,7 +311,7 @@ def _read(payload: bytes, broker: str, now: float, sign_key: bytes | None) -> St
     except (wire.NotAnEnvelope, NotADocument, UnknownCritical) as error:
         raise _Garbage(str(error)) from None
     receipt = replace(receipt, correlation_id=accept_correlation_id(receipt.correlation_id))
-    return Status(
+    return InstanceStatus(
         receipt,
         envelope.signatures[0].keyid[:_MAX_TEXT],
         _check(receipt),
@@ -330,7 +335,7 @@ def _check_signature(envelope: wire.Envelope, sign_key: bytes) -> None:
 
 
 def _check(receipt: Receipt) -> float:
-    """The receipt's time, once its words are such as instances use; raises _Garbage."""
+    """The receipt's time; raises _Garbage if its words are not of the kind that instances use."""
     words = [receipt.source, *([receipt.last_attempt.stage] if receipt.last_attempt else [])]
     if not all(_WORD.fullmatch(word) for word in words):
         raise _Garbage("source or stage: expected a word")

@@ -1,40 +1,47 @@
 """The whole tree on one page: start order, policies, shutdown order.
 
-Order is nesting: `own broker → signing → storing → callers → caching → publishing → beaconing → health`, and
-HTTP inside all of them. Leaving goes the other way round: each refuses new mail, drains within its
-grace, and what did not stop is named. Before publishing stops, the retained health says `shutdown`.
+Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → publishing → trusting →
+delivering → beaconing → health`, and HTTP inside all of them. They stop in the opposite order: each refuses new
+mail, drains within its grace, and is named if it did not stop. Before publishing stops, the retained health says
+`shutdown`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import structlog
 import trio
 
-from config_manager.actors.actor import Actor, ActorStates, Context, Life, RestartPolicy
+from config_manager.actors.actor import (
+    Actor,
+    ActorStates,
+    Context,
+    Life,
+    RestartPolicy,
+    answering,
+    follower,
+)
 from config_manager.actors.beaconing import BeaconMaker, beaconing
 from config_manager.actors.caching import Keeper, caching
-from config_manager.actors.callers import Callers, WriteDown, noting_callers
+from config_manager.actors.callers import Callers, noting_callers
 from config_manager.actors.delivering import Deliverer, delivering
 from config_manager.actors.health import HealthBoard, HealthFrames, health
 from config_manager.actors.messages import Confirmed, Sign, Witnessed, Write
-from config_manager.actors.mqtt.aiomqtt_transport import Transport
 from config_manager.actors.mqtt.broker_ways import Ways, ways_to_brokers
+from config_manager.actors.mqtt.port import Transport
+from config_manager.actors.publishing.desk import Desk
 from config_manager.actors.publishing.outlet import Outlet
-from config_manager.actors.publishing.publisher import Publisher, SignUpdate, publishing
-from config_manager.actors.secrets_rotating import (
-    RotationReport,
-    SecretsRotation,
-    secrets_rotating,
-)
+from config_manager.actors.publishing.publisher import Publisher
+from config_manager.actors.secrets_rotating import RotationReport, SecretsRotation
 from config_manager.actors.signing import signing
-from config_manager.actors.starting import OpenStore, open_data, start_brokers
+from config_manager.actors.starting import OpenedData, OpenStore, open_data, start_brokers
 from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.storing.reading import Reading
-from config_manager.actors.trusting import Trusting, TrustView, trusting
+from config_manager.actors.trusting import Trusting, TrustView
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
 from config_manager.config import wire
 from config_manager.config.brokers import BrokerAddress
@@ -59,19 +66,19 @@ STORING = RestartPolicy(mailbox=256, grace=5.0)
 SIGNING = RestartPolicy(mailbox=256, grace=1.0)
 ROTATING = RestartPolicy(mailbox=4, grace=2.0)
 TRUSTING = RestartPolicy(mailbox=16, grace=6.0)
-"""A change that has begun is announced to the brokers for up to 5 s, and then counts."""
+"""A change of the root is announced to the brokers for up to 5 s before it counts."""
 FOLLOWING = RestartPolicy(mailbox=1, grace=2.0)
-"""For actors that nobody asks: they follow a view."""
+"""For actors that take no requests: they follow a view."""
 
 
 @dataclass(frozen=True)
 class System:
     """What REST holds of the running system.
 
-    storing: takes every write; reading: history, audit and secrets, beside it. signing: signs what is answered signed.
-    rotating: begins a new secrets key; rotation: how far that is. trust: the
-    root and its versions; trusting: takes every change to it. states: every actor, in start order.
-    statuses: what instances say they run. callers: when tokens were last used, and who was refused.
+    storing: takes every write; reading: history, audit and secrets, beside it. signing: signs answers. rotating: begins
+    a new secrets key; rotation: how far that is. trust: the root and its versions; trusting: takes every change
+    to it. states: every actor, in start order. statuses: what instances say they run. callers: when tokens were
+    last used, and which calls were refused.
     """
 
     storing: Actor
@@ -100,137 +107,207 @@ async def running_system(
     transport: Transport,
     world: World,
     open_store: OpenStore | None = None,
-) -> AsyncIterator[System]:
-    """The whole service but HTTP. Raises StartError (config.errors) where it can't start; OSError and
-    DatabaseUnavailable of the disk are told by whoever knows the settings (`api.data_dirs`).
+) -> AsyncGenerator[System]:
+    """The whole service but HTTP. Raises StartError (config.errors) if it can't start, and OSError and
+    DatabaseUnavailable for the disk, which callers word by the settings (`api.commands.disk_errors`).
 
     open_store: where the data lives; SQLCipher in the data directory unless something else is given.
     """
-    data_dir = settings.data_dir
     targets = ways_to_brokers(settings.mqtt_url)
-    make_directory(data_dir)
+    make_directory(settings.data_dir)
     async with AsyncExitStack() as stack:
-        stack.enter_context(lock_data_dir(data_dir))
+        stack.enter_context(lock_data_dir(settings.data_dir))
         opened = await open_data(settings, targets, catalogue, world, open_store)
-        keys, trust, view, witness = opened.keys, opened.trust, opened.view, opened.witness
-        states = ActorStates()
-
-        async def start(actor: Actor) -> Actor:
-            states.actors.append(actor)
-            return await stack.enter_async_context(actor.running())
-
-        def actor(name: str, life: Life, policy: RestartPolicy) -> Actor:
-            return Actor(name, life, policy, jitter=world.randomness.fraction)
-
-        signer = await start(
-            actor("signing", signing(lambda role: keys.seed(trust.key_for(role))), SIGNING)
-        )
-
-        storing = await start(
-            Actor.batching(
-                "storing", opened.writer.life(), STORING, jitter=world.randomness.fraction
-            )
-        )
-        rotation = SecretsRotation(
-            view,
-            keys.secrets,
-            opened.boxes,
-            storing=storing,
-            reading=opened.reading,
-            recovery=Recovery(keys, world),
-        )
-        rotating = await start(actor("secrets-rotating", secrets_rotating(rotation), ROTATING))
-        callers = Callers()
-        await start(
-            actor("callers", noting_callers(callers, _administered_by(storing, world)), FOLLOWING)
-        )
-        keeper = Keeper(view, opened.cache, witness)
-        await start(actor("caching", caching(view, keeper), FOLLOWING))
-
+        tree = _Tree(stack, world)
+        writing = await _start_writing(tree, opened)
         frames = HealthFrames(world)
-        addresses = await start_brokers(targets, settings, stack, states, world)
-        outlets = [_outlet(view, trust) for _ in addresses]
-        confirmations = Confirmations([BrokerView(str(address)) for address in addresses])
-        statuses = StatusBoard(
-            lambda *name: sign_key_of(view.committed, *name),
-            lambda *name: forgotten(view.committed, *name),
-        )
-        ways = Ways(witness.instance_id, world.randomness.uuid())
-        for index, address in enumerate(addresses):
-            name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
-            publisher = Publisher(
-                address,
-                transport,
-                view=view,
-                confirmations=confirmations,
-                broker_view=confirmations.brokers[index],
-                sign=_sign_with(signer),
-                witnessed=_told_to(storing),
-                note_confirmed=_noted_by(storing),
-                outlet=outlets[index],
-                will=frames.will,
-                believed=trust,
-                client_id=ways.client_id(index),
-                boot_seq=lambda: witness.boot_seq,
-                world=world,
-                statuses=statuses,
-                echoes=ways.echoes,
-            )
-            await start(actor(name, publishing(name, publisher), FOLLOWING))
-        await stack.enter_async_context(_farewell(frames, outlets))
-        work = Trusting(
-            trust,
-            opened.root_files,
-            keys,
-            storing=storing,
-            outlets=outlets,
-            changed=view.wake,
-            world=world,
-        )
-        trusting_actor = await start(actor("trusting", trusting(work), TRUSTING))
-        deliverer = Deliverer(view, storing, signer, outlets, trust, world)
-        await start(actor("delivering", delivering(deliverer), FOLLOWING))
-
-        maker = BeaconMaker(
-            signer,
-            boot_seq=lambda: witness.boot_seq,
-            root_version=lambda: None if trust.changing else trust.current.version,
-            heartbeat_s=settings.heartbeat_seconds,
-            world=world,
-        )
-        health_board = HealthBoard(view, confirmations, states, lambda: opened.cache.available)
-        await start(
-            actor(
-                "beaconing",
-                beaconing(
-                    maker,
-                    view,
-                    outlets,
-                    lambda beacon: frames.keepalive(beacon, ok=health_board.report().ok),
-                    heartbeat_s=settings.heartbeat_seconds,
-                ),
-                FOLLOWING,
-            )
-        )
-        await start(actor("health", health(health_board, frames, outlets), FOLLOWING))
+        addresses = await start_brokers(targets, settings, stack, tree.states, world)
+        brokers = await _start_publishing(tree, opened, writing, addresses, transport, frames)
+        await stack.enter_async_context(_farewell(frames, brokers.outlets))
+        trusting_actor = await _start_signed_documents(tree, opened, writing, brokers.outlets)
+        heartbeat_s = settings.heartbeat_seconds
+        board = await _start_signs_of_life(tree, opened, writing, brokers, frames, heartbeat_s)
         yield System(
-            storing=storing,
+            storing=writing.storing,
             reading=opened.reading,
-            signing=signer,
-            rotating=rotating,
-            rotation=rotation.report,
-            view=view,
-            confirmations=confirmations,
-            health=health_board.report,
-            trust=trust,
+            signing=writing.signing,
+            rotating=writing.rotating,
+            rotation=writing.rotation.report,
+            view=opened.view,
+            confirmations=brokers.confirmations,
+            health=board.report,
+            trust=opened.trust,
             trusting=trusting_actor,
             catalogue=catalogue,
             world=world,
-            states=states,
+            states=tree.states,
             brokers=addresses,
-            statuses=statuses,
-            callers=callers,
+            statuses=brokers.statuses,
+            callers=writing.callers,
         )
+
+
+class _Tree:
+    """Actors, each inside the one before; `states` has them in that order."""
+
+    def __init__(self, stack: AsyncExitStack, world: World) -> None:
+        self._stack = stack
+        self.world = world
+        self.states = ActorStates()
+
+    async def start(self, name: str, life: Life, policy: RestartPolicy = FOLLOWING) -> Actor:
+        return await self.run(Actor(name, life, policy, jitter=self.world.randomness.fraction))
+
+    async def run(self, actor: Actor) -> Actor:
+        self.states.actors.append(actor)
+        return await self._stack.enter_async_context(actor.running())
+
+
+class _Writing(NamedTuple):
+    """The actors that change what is on disk, and what the others ask of them."""
+
+    signing: Actor
+    storing: Actor
+    rotating: Actor
+    rotation: SecretsRotation
+    callers: Callers
+
+    async def sign(self, state: ServiceState) -> Envelope:
+        request = Sign("config", wire.CONFIG_UPDATE, state.payload, state.correlation_id)
+        return await self.signing.ask(request, Context(state.correlation_id))
+
+    async def judge(self, seen: Witnessed) -> None:
+        await self.storing.ask(seen, Context(f"witness-of-{seen.audit_head[:16]}"))
+
+    async def note_confirmed(self, revisions: tuple[tuple[str, int], ...]) -> None:
+        await self.storing.ask(Confirmed(revisions), Context("outbox"))
+
+
+async def _start_writing(tree: _Tree, opened: OpenedData) -> _Writing:
+    keys, trust, view, world = opened.keys, opened.trust, opened.view, tree.world
+    signer = await tree.start(
+        "signing", signing(lambda role: keys.seed(trust.key_for(role))), SIGNING
+    )
+    storing = await tree.run(
+        Actor.batching("storing", opened.writer.life(), STORING, jitter=world.randomness.fraction)
+    )
+    rotation = SecretsRotation(
+        view,
+        keys.secrets,
+        opened.boxes,
+        storing=storing,
+        reading=opened.reading,
+        recovery=Recovery(keys, world),
+    )
+    rotating_life = follower(rotation.work, answers=rotation.handle)
+    rotating = await tree.start("secrets-rotating", rotating_life, ROTATING)
+
+    async def write_down(what: Decidable[None], by: str) -> None:
+        context = Context(world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
+        await storing.ask(Write(what, Terms(by)), context)
+
+    callers = Callers()
+    await tree.start("callers", noting_callers(callers, write_down))
+    await tree.start("caching", caching(view, Keeper(view, opened.cache, opened.witness)))
+    return _Writing(signer, storing, rotating, rotation, callers)
+
+
+class _Brokers(NamedTuple):
+    """outlets: one for each broker."""
+
+    outlets: Sequence[Outlet]
+    confirmations: Confirmations
+    statuses: StatusBoard
+
+
+async def _start_publishing(
+    tree: _Tree,
+    opened: OpenedData,
+    writing: _Writing,
+    addresses: Sequence[BrokerAddress],
+    transport: Transport,
+    frames: HealthFrames,
+) -> _Brokers:
+    """One actor for each broker."""
+    view, trust, witness = opened.view, opened.trust, opened.witness
+    outlets = [_outlet(view, trust) for _ in addresses]
+    confirmations = Confirmations([BrokerView(str(address)) for address in addresses])
+    statuses = StatusBoard(
+        lambda service, instance: sign_key_of(view.committed, service, instance),
+        lambda service, instance: forgotten(view.committed, service, instance),
+    )
+    ways = Ways(witness.instance_id, tree.world.randomness.uuid())
+    for index, address in enumerate(addresses):
+        desk = Desk(
+            view=view,
+            believed=trust,
+            outlet=outlets[index],
+            broker_view=confirmations.brokers[index],
+            confirmations=confirmations,
+            sign=writing.sign,
+            judge=writing.judge,
+            note_confirmed=writing.note_confirmed,
+            world=tree.world,
+            boot_seq=lambda: witness.boot_seq,
+            statuses=statuses,
+            echoes=ways.echoes,
+        )
+        publisher = Publisher(
+            address, transport, desk, will=frames.will, client_id=ways.client_id(index)
+        )
+        name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
+        await tree.start(name, follower(publisher.run))
+    return _Brokers(outlets, confirmations, statuses)
+
+
+async def _start_signed_documents(
+    tree: _Tree, opened: OpenedData, writing: _Writing, outlets: Sequence[Outlet]
+) -> Actor:
+    """Roots, and secrets sealed to devices; answers the actor that takes changes to the root."""
+    view, trust, world = opened.view, opened.trust, tree.world
+    work = Trusting(
+        trust,
+        opened.root_files,
+        opened.keys,
+        storing=writing.storing,
+        outlets=outlets,
+        changed=view.wake,
+        world=world,
+    )
+    trusting_actor = await tree.start("trusting", answering(work.handle), TRUSTING)
+    deliverer = Deliverer(view, writing.storing, writing.signing, outlets, trust, world)
+    await tree.start("delivering", delivering(deliverer))
+    return trusting_actor
+
+
+async def _start_signs_of_life(
+    tree: _Tree,
+    opened: OpenedData,
+    writing: _Writing,
+    brokers: _Brokers,
+    frames: HealthFrames,
+    heartbeat_s: float,
+) -> HealthBoard:
+    """Beacons and health."""
+    view, trust = opened.view, opened.trust
+    board = HealthBoard(view, brokers.confirmations, tree.states, lambda: opened.cache.available)
+    maker = BeaconMaker(
+        writing.signing,
+        boot_seq=lambda: opened.witness.boot_seq,
+        root_version=lambda: None if trust.changing else trust.current.version,
+        heartbeat_s=heartbeat_s,
+        world=tree.world,
+    )
+    life = beaconing(
+        maker,
+        view,
+        brokers.outlets,
+        lambda beacon: frames.keepalive(beacon, ok=board.report().ok),
+        heartbeat_s=heartbeat_s,
+    )
+    await tree.start("beaconing", life)
+    await tree.start("health", health(board, frames, brokers.outlets))
+    return board
 
 
 def _outlet(view: CommittedView, trust: TrustView) -> Outlet:
@@ -240,41 +317,9 @@ def _outlet(view: CommittedView, trust: TrustView) -> Outlet:
     return outlet
 
 
-def _sign_with(signing_actor: Actor) -> SignUpdate:
-    async def sign_update(state: ServiceState) -> Envelope:
-        request = Sign("config", wire.CONFIG_UPDATE, state.payload, state.correlation_id)
-        return await signing_actor.ask(request, Context(state.correlation_id))
-
-    return sign_update
-
-
-def _told_to(storing_actor: Actor) -> Callable[[Witnessed], Awaitable[None]]:
-    async def witnessed(what: Witnessed) -> None:
-        await storing_actor.ask(what, Context(f"witness-of-{what.audit_head[:16]}"))
-
-    return witnessed
-
-
-def _noted_by(
-    storing_actor: Actor,
-) -> Callable[[tuple[tuple[str, int], ...]], Awaitable[None]]:
-    async def note_confirmed(revisions: tuple[tuple[str, int], ...]) -> None:
-        await storing_actor.ask(Confirmed(revisions), Context("outbox"))
-
-    return note_confirmed
-
-
-def _administered_by(storing_actor: Actor, world: World) -> WriteDown:
-    async def administered(what: Decidable[None], by: str) -> None:
-        context = Context(world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
-        await storing_actor.ask(Write(what, Terms(by)), context)
-
-    return administered
-
-
 @asynccontextmanager
-async def _farewell(frames: HealthFrames, outlets: Sequence[Outlet]) -> AsyncIterator[None]:
-    """After health and beaconing stopped, before publishing does: say that we leave on purpose."""
+async def _farewell(frames: HealthFrames, outlets: Sequence[Outlet]) -> AsyncGenerator[None]:
+    """After health and beaconing stopped and before publishing does: say that we stop on purpose."""
     try:
         yield
     finally:

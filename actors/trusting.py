@@ -1,23 +1,23 @@
 """The trust root while we run: which version counts, and how the next one comes about.
 
-A change is, in this order: a key that it needs and the new version staged on disk, the audit row, the
-new version in its place, the new version on every connected broker (read back, at most 5 s), and only
-then what it changes: which key signs, and whom publishing believes. So a client has the root before it meets what was signed by
-its new key. Where a root key that has to sign is not here, the change waits in `pending` until the
-signatures that were made elsewhere are brought (`TakeRoot`).
+A change goes in this order: a key that it needs and the new version are staged on disk; the audit row is
+committed; the new version takes its place on disk, then on every connected broker (read back, at most 5 s);
+only then do the new keys sign and count. So a client has the root before it meets a signature of a new key.
+If a root key that has to sign is not here, the change waits in `pending` until signatures that were made
+elsewhere are brought (`TakeRoot`).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
 import structlog
 import trio
 
-from config_manager.actors.actor import Actor, Context, Handler, Life
+from config_manager.actors.actor import Actor, Context
 from config_manager.actors.messages import (
     AddSigner,
     NotDoneYet,
@@ -31,7 +31,7 @@ from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.signing import sign
 from config_manager.config import roots, trust, wire
 from config_manager.config.disk_errors import reason, refused
-from config_manager.config.documents import Root
+from config_manager.config.documents.root import Root
 from config_manager.config.errors import (
     Conflict,
     DeadlineExceeded,
@@ -60,28 +60,26 @@ _ANNOUNCED_WITHIN_S = 5.0
 class TrustView:
     """What the others see of the root: the current version, the bytes of each, who signs what.
 
-    pending: what waits for signatures. changing: a new version is being announced; until it counts
-    nothing is signed, so that nobody meets a signature of a key that he has just been told to drop.
+    pending: what waits for signatures. changing: a new version is being announced. Until it counts nothing
+    is signed: a client must not meet a signature of a key that it has just been told to drop.
     """
 
     def __init__(self, current: Root, data: dict[int, bytes], keys: KeyRing, world: World) -> None:
         self.current = current
         self.roots = data
-        self.pending: Pending | None = None
+        self.pending: PendingRoot | None = None
         self.changing = False
         self._keys = keys
         self._world = world
 
     def version(self, number: int) -> Root | None:
-        """The root of this version, where it is one of ours."""
+        """The root of this version, if it is one of ours."""
         data = self.roots.get(number)
         return None if data is None else Root.parse(wire.parse_envelope(data).payload)
 
     def key_for(self, role: str) -> str:
-        """The id of the key that signs for a role: the first that the root lists and that is here.
-
-        Raises KeyError where none is.
-        """
+        """The id of the key that signs for a role: the first that the root lists and that is here; raises
+        KeyError if none is."""
         now = self._world.clock.now()
         for one in self.current.roles[role].keyids:
             until = self.current.keys[one].not_after if one in self.current.keys else None
@@ -91,7 +89,7 @@ class TrustView:
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PendingRoot:
     """A version that was proposed and is not signed by everybody yet."""
 
     root: Root
@@ -110,42 +108,31 @@ class NoteRoot:
         return administered(before, on, self.action, self.details, (), None)
 
 
+@dataclass
 class Trusting:
-    """What the trusting actor works on, across its lives."""
+    """What the trusting actor works on, across its lives. changed: called once a new version counts."""
 
-    def __init__(
-        self,
-        view: TrustView,
-        files: RootFiles,
-        keys: KeyRing,
-        *,
-        storing: Actor,
-        outlets: Sequence[Outlet],
-        changed: Callable[[], None],
-        world: World,
-    ) -> None:
-        """changed: called once a new version counts."""
-        self._view = view
-        self._files = files
-        self._keys = keys
-        self._storing = storing
-        self._outlets = outlets
-        self._changed = changed
-        self._world = world
-        self._made: list[tuple[str, bytes]] = []
-        """Keys of the change in hand that nobody knows of yet."""
-        self._load_pending()
+    view: TrustView
+    files: RootFiles
+    keys: KeyRing
+    storing: Actor
+    outlets: Sequence[Outlet]
+    changed: Callable[[], None]
+    world: World
+    _made: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
+    """keys of the change in hand that nothing relies on yet"""
 
-    def _load_pending(self) -> None:
-        data = self._files.load_pending()
+    def __post_init__(self) -> None:
+        """Load what waits for signatures."""
+        data = self.files.load_pending()
         if data is None:
             return
         with suppress(Distrust, wire.NotAnEnvelope):
             envelope = wire.parse_envelope(data, least_signatures=0)
             root = trust.parse_verified(envelope.payload, Root.parse)
-            if root.version == self._view.current.version + 1:
-                needs = roots.needs(envelope, self._view.current, root)
-                self._view.pending = Pending(root, envelope, needs)
+            if root.version == self.view.current.version + 1:
+                needs = roots.needs(envelope, self.view.current, root)
+                self.view.pending = PendingRoot(root, envelope, needs)
 
     # ── what is asked ──────────────────────────────────────────────────────────────────────────
 
@@ -162,27 +149,27 @@ class Trusting:
             structlog.get_logger().error("root not changed", error=error.detail)
             raise DiskRefused(f"nothing was changed: {error.detail}") from None
         except (OutcomeUnknown, DeadlineExceeded):
-            raise  # it may be committed, and then counts on its key
+            raise  # it may be committed, and then relies on its key
         except Refusal:
             self._drop_keys()
             raise
 
     def _add_key(self, role: str) -> bytes:
-        public = self._keys.add(role, self._world)
+        public = self.keys.add(role, self.world)
         self._made.append((role, public))
         return public
 
     def _drop_keys(self) -> None:
-        """What was refused leaves nothing behind."""
+        """A refused change leaves nothing behind."""
         for role, public in self._made:
-            self._keys.drop(role, public)
-        self._files.unstage()
+            self.keys.drop(role, public)
+        self.files.unstage()
 
     async def _change(self, request: Any, context: Context) -> RootChange:
-        current, at = self._view.current, rfc3339(self._world.clock.now())
+        current, at = self.view.current, rfc3339(self.world.clock.now())
         idempotency = request.terms.idempotency
-        if idempotency is not None:  # asked first: a new key lies on disk before it counts
-            await self._storing.ask(NotDoneYet(idempotency), context)
+        if idempotency is not None:  # asked before a new key is written to disk
+            await self.storing.ask(NotDoneYet(idempotency), context)
         match request:
             case RotateRole(role=role, overlap_s=overlap_s):
                 proposed = self._rotated(current, role, overlap_s, at)
@@ -212,7 +199,7 @@ class Trusting:
                 "no such role", [FieldError("/role", "expected root, config or beacon")]
             )
         if role == "root":
-            here = self._keys.root_seeds(self._world)
+            here = self.keys.root_seeds(self.world)
             old = next((one for one in current.roles["root"].keyids if one in here), None)
             if old is None:
                 raise Conflict(
@@ -220,8 +207,8 @@ class Trusting:
                     "(config-manager trust make-key), `trust add-signer` it, then `trust revoke` the old"
                 )
         else:
-            old = self._view.key_for(role)
-        until = rfc3339(self._world.clock.now() + overlap_s) if overlap_s > 0 else None
+            old = self.view.key_for(role)
+        until = rfc3339(self.world.clock.now() + overlap_s) if overlap_s > 0 else None
         new = self._add_key(role)
         return roots.rotated(current, role, old, new, at=at, old_until=until)
 
@@ -236,7 +223,7 @@ class Trusting:
 
     async def _take(self, given: bytes, request: TakeRoot, context: Context) -> RootChange:
         """Signatures that were made elsewhere."""
-        current, pending = self._view.current, self._view.pending
+        current, pending = self.view.current, self.view.pending
         try:
             envelope = trust.open_envelope(given)
             if envelope.payload_type != wire.ROOT:
@@ -249,7 +236,7 @@ class Trusting:
         if unfit := [one for one, key in proposed.keys.items() if not can_sign(key.public)]:
             raise InvalidValues(f"it lists {unfit[0][:16]}, which is no usable Ed25519 key")
         for role in ("config", "beacon"):
-            if not any(self._keys.holds(one) for one in proposed.roles[role].keyids):
+            if not any(self.keys.holds(one) for one in proposed.roles[role].keyids):
                 raise Conflict(
                     f"it lists no {role} key that is here: nothing could be signed any more"
                 )
@@ -265,10 +252,10 @@ class Trusting:
     # ── how it comes about ─────────────────────────────────────────────────────────────────────
 
     def _sign(self, envelope: Envelope, current: Root, proposed: Root) -> Envelope:
-        """With every root key that is here and that either version asks."""
+        """With every root key that is here and that either version asks for."""
         wanted = {*current.roles["root"].keyids, *proposed.roles["root"].keyids}
         signed = envelope
-        for key_id, seed in self._keys.root_seeds(self._world).items():
+        for key_id, seed in self.keys.root_seeds(self.world).items():
             if key_id in wanted:
                 signature = sign(seed, envelope.payload_type, envelope.payload)
                 signed = replace(signed, signatures=(*signed.signatures, *signature.signatures))
@@ -283,19 +270,19 @@ class Trusting:
         request: Any,
         context: Context,
     ) -> RootChange:
-        needs = roots.needs(envelope, self._view.current, proposed)
+        needs = roots.needs(envelope, self.view.current, proposed)
         details = {**details, "adopted": not needs}
         note = Write(NoteRoot(action, details), request.terms)
-        # a disk that is full says so before anything is noted
-        self._files.stage(envelope.to_bytes())
-        await self._storing.ask(note, context)
-        self._made = []  # noted: from here on they are relied on
+        # a full disk refuses before the audit has the change
+        self.files.stage(envelope.to_bytes())
+        await self.storing.ask(note, context)
+        self._made = []  # the audit has the change, which relies on them
         try:
             if needs:
-                self._files.keep_pending(envelope.to_bytes())
-                self._view.pending = Pending(proposed, envelope, needs)
+                self.files.keep_pending(envelope.to_bytes())
+                self.view.pending = PendingRoot(proposed, envelope, needs)
                 return RootChange(proposed, envelope, needs)
-            with trio.CancelScope(shield=True):  # begun is finished: half a change is nobody's wish
+            with trio.CancelScope(shield=True):  # never leave a half-made root
                 await self._adopt(proposed, envelope)
         except OSError as error:
             structlog.get_logger().error("root not changed", error=str(error))
@@ -307,34 +294,26 @@ class Trusting:
 
     async def _adopt(self, root: Root, envelope: Envelope) -> None:
         data = envelope.to_bytes()
-        # what everybody will do with it, done here first
-        trust.judge_root(data, self._view.current, self._world.clock.now())
-        self._files.adopt(root.version, data)
-        self._files.keep_pending(None)
-        self._view.pending = None
-        self._view.roots[root.version] = data
+        # as every client will judge it
+        trust.judge_root(data, self.view.current, self.world.clock.now())
+        self.files.adopt(root.version, data)
+        self.files.keep_pending(None)
+        self.view.pending = None
+        self.view.roots[root.version] = data
         topic = wire.root_topic(root.version)
-        self._view.changing = True
+        self.view.changing = True
         try:
             with trio.move_on_after(_ANNOUNCED_WITHIN_S):
                 async with trio.open_nursery() as nursery:
-                    for outlet in self._outlets:
+                    for outlet in self.outlets:
                         outlet.set_retained(topic, data)
                         nursery.start_soon(outlet.until_held, topic)
         finally:
-            self._view.current = root
-            self._view.changing = False
-            self._changed()
+            self.view.current = root
+            self.view.changing = False
+            self.changed()
         structlog.get_logger().info("root adopted", version=root.version, digest=envelope.digest)
 
 
 _SHORTEST_ID = 8
-"""Digits of a key's id that name it where only one begins so."""
-
-
-def trusting(work: Trusting) -> Life:
-    @asynccontextmanager
-    async def life() -> AsyncIterator[Handler]:
-        yield work.handle
-
-    return life
+"""Digits of a key's id that name it, if only one begins so."""

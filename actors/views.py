@@ -1,24 +1,25 @@
 """What the actors let others see without asking: immutable values, replaced as a whole.
 
-Readers (REST, publishing, health) look here instead of queueing behind a writer's mailbox; a hop
-through a mailbox costs 14 µs and a wait, a look costs nothing (docs/architecture.md).
+Readers (REST, publishing, health) look here instead of waiting behind a writer's mailbox: a request costs 14 µs
+and a wait, a look costs nothing (docs/architecture.md).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import trio
 
-from config_manager.storage.state import Committed
+from config_manager.config.documents.root import Root
+from config_manager.storage.state import Committed, ServiceState
 
 Mode = Literal["normal", "read-only"]
 BrokerState = Literal["connecting", "connected", "disconnected"]
 
 
 class CommittedView:
-    """The newest committed state, why it may be frozen, and an event for whoever follows it."""
+    """The newest committed state, why it may be frozen, and an event for its followers."""
 
     def __init__(self, committed: Committed) -> None:
         self._committed = committed
@@ -26,10 +27,10 @@ class CommittedView:
         self.mode: Mode = "normal"
         self.reasons: tuple[str, ...] = ()
         self.notices: dict[str, str] = {}
-        """what an operator should know although everything goes on, by what it is about"""
+        """what an operator should know while everything works, by subject"""
         self.publishable = True
-        """False where publishing could contradict what was published before: the state is the
-        last-known-good one, or the database was rolled back."""
+        """False if publishing could contradict what was published before: the state is the last-known-good one,
+        or the database was rolled back."""
 
     @property
     def committed(self) -> Committed:
@@ -52,6 +53,26 @@ class CommittedView:
         await self._changed.wait()
 
 
+class Believed(Protocol):
+    """Which root counts, as of now (`actors.trusting`)."""
+
+    @property
+    def current(self) -> Root: ...
+
+    @property
+    def changing(self) -> bool:
+        """A new root is being announced: what is signed now, and by which key, has to wait."""
+        ...
+
+    def version(self, number: int) -> Root | None:
+        """The root of this version, if it is one of ours."""
+        ...
+
+    def key_for(self, role: str) -> str:
+        """The id of the key that signs for a role; raises KeyError if none is here."""
+        ...
+
+
 @dataclass
 class BrokerView:
     """One broker, as its publishing actor sees it. Times on Trio's clock, in seconds."""
@@ -61,14 +82,14 @@ class BrokerView:
     state: BrokerState = "connecting"
     since: float = 0.0
     last_error: str | None = None
-    holds: dict[str, int] = field(default_factory=dict)
+    holds: dict[str, int] = field(default_factory=dict[str, int])
     """service → the revision that was read back from this broker"""
-    set_aside: dict[str, str] = field(default_factory=dict)
+    set_aside: dict[str, str] = field(default_factory=dict[str, str])
     """service, or topic of another document → why the broker does not take it"""
-    contested: dict[str, int] = field(default_factory=dict)
-    """topic that somebody else writes, too → how often within a minute, at most"""
+    contested: dict[str, int] = field(default_factory=dict[str, int])
+    """topic that another client writes as well → how often within a minute, at most"""
     leaves_health: bool = False
-    """another config-manager is alive there, and we publish nothing: the health is that one's"""
+    """another config-manager is alive there and we publish nothing: the health is left to it"""
 
 
 class Confirmations:
@@ -90,10 +111,7 @@ class Confirmations:
         self._changed = trio.Event()
 
     async def wait(self, service: str, revision: int) -> bool:
-        """Until some broker holds the revision, or False: nobody is waited for any longer.
-
-        Callers bring their own deadline.
-        """
+        """Until some broker holds the revision; False if we stop first. Callers bring their own deadline."""
         while not self.confirmed(service, revision):
             if self._given_up:
                 return False
@@ -101,12 +119,12 @@ class Confirmations:
         return True
 
     def give_up(self) -> None:
-        """We are about to stop: whoever waits is told now, while there is still time to answer."""
+        """We are about to stop: tell those that wait while there is time to answer."""
         self._given_up = True
         self._changed.set()
 
     def depth(self, committed: Committed) -> int:
-        """Services whose newest revision no broker is known to hold; 0 where no broker is configured."""
+        """Services whose newest revision no broker is known to hold; 0 if no broker is configured."""
         if not self.brokers:
             return 0
         return sum(
@@ -129,3 +147,14 @@ class HealthReport:
     outbox_depth: int
     actors: dict[str, str]
     reasons: tuple[str, ...]
+
+
+def about(state: ServiceState) -> dict[str, Any]:
+    """What a log line about a service's state says of it."""
+    return {
+        "service": state.service,
+        "revision": state.revision,
+        "config_epoch": state.epoch.id,
+        "correlation_id": state.correlation_id,
+        "request_id": state.correlation_id,
+    }

@@ -1,4 +1,4 @@
-"""What `pip install config-manager` leaves out, and the word to who then calls a command of it."""
+"""The packages that `pip install config-manager` leaves out, and what a command says that needs them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class ExtraMissing(click.ClickException):
 
 
 def demand_server(command: str) -> None:
-    """Asks whether the packages are there, not whether they import: where one is there and broken, or
-    the mistake is ours, a traceback says more than advice to install what is installed."""
+    """Raises ExtraMissing if a package is not installed. None is imported here: if one is there and
+    broken, a traceback says more than the advice to install it."""
     missing = [package for package in SERVER if not _is_there(package.replace("-", "_"))]
     if missing:
         raise ExtraMissing(

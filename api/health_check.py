@@ -1,7 +1,7 @@
-"""`python -m config_manager.api.health_check`: 0 if the server that has this environment is well, else 1.
+"""`python -m config_manager.api.health_check`: exit 0 if the server of this environment is healthy, else 1.
 
-The image's HEALTHCHECK. It finds the server by the settings that `serve` reads, so not where a flag of
-`serve` says otherwise. What it prints is what `/health` says, or why nothing does; Docker keeps it.
+The image's HEALTHCHECK. It finds the server by the settings that `serve` reads; it does not know the flags
+of `serve`. It prints what `/health` answers, or why there is no answer; Docker keeps that.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _ask(settings: Settings) -> tuple[int, str]:
-    """http.client, because it knows no proxies: urllib would ask that of the environment."""
+    """By http.client, which uses no proxy; urllib would take one from the environment."""
     host, port = connectable(settings.bind_address.host), settings.bind_address.port
     connection = (
         http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
@@ -48,8 +48,8 @@ def _ask(settings: Settings) -> tuple[int, str]:
 
 
 def _any_certificate() -> ssl.SSLContext:
-    """It names the server as others call it, not as this host does; and who asks itself sends no token
-    and believes nothing but that it lives."""
+    """The certificate names the server as others call it, not as this host does. No token is sent, and
+    all that the answer is believed is that the server lives."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

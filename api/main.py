@@ -1,8 +1,7 @@
-"""The command. The only module that may import any room, and does so only when a group is called."""
+"""The command `config-manager`. A command's module is imported when its name is typed, and not before."""
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from pathlib import Path
@@ -16,20 +15,10 @@ from config_manager.config.errors import ConfigManagerError, the_reason
 _EXIT_UNEXPECTED = 1
 
 
-def import_structlog_alone() -> None:
-    """structlog imports rich where that is installed (amqtt brings it): 0.2 s of every start, for
-    tracebacks that show local variables, which must never be printed here."""
-    absent = sys.modules.setdefault("rich", None) is None  # type: ignore[arg-type]
-    import structlog  # noqa: F401
-
-    if absent:
-        del sys.modules["rich"]
-
-
 class LazyGroup(click.Group):
     """Imports a command's module when its name is typed: `client get` loads no server.
 
-    `client` is for who installed no extra. Every other command is the server's or its operators'.
+    Only `client` works without the extra. Every other command is the server's or its operators'.
     """
 
     lazy = {  # noqa: RUF012
@@ -67,7 +56,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        # not in get_command: help and completion ask that for every command there is
+        # not in get_command, which help and completion call for every command
         if not ctx.resilient_parsing and args[0] in self.of_the_server(ctx):
             from config_manager.api.extra import demand_server
 
@@ -75,7 +64,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def of_the_server(self, ctx: click.Context) -> list[str]:
-        """Those that need the extra."""
+        """The commands that need the extra."""
         return [name for name in self.list_commands(ctx) if name != "client"]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -118,7 +107,7 @@ def cli() -> None:
 )
 @click.option(
     "--data-dir",
-    type=click.Path(path_type=Path, readable=False),  # what stands against it is told with its cure
+    type=click.Path(path_type=Path, readable=False),  # we tell what is wrong, and what helps
     help="Database, keys, cache. [./data]",
 )
 @click.option(
@@ -169,6 +158,8 @@ def serve(**flags: Any) -> None:
     CONFIG_MANAGER_BOOTSTRAP_TOKEN, or is made at the first start and written to
     <data>/keys/admin.token.
     """
+    from config_manager.api.commands.local import disk_explained, import_structlog_alone
+
     import_structlog_alone()
     from config_manager.config.dumps import forbid_dumps
 
@@ -176,16 +167,15 @@ def serve(**flags: Any) -> None:
     from config_manager.config.settings import load_settings
 
     settings = load_settings(**flags)
-    from config_manager.api.commands.disk_errors import told_of
     from config_manager.api.serving import run  # after them: a mistake is told in half the time
 
-    with told_of(settings.data_dir):
+    with disk_explained(settings.data_dir):
         run(settings)
 
 
 def main() -> NoReturn:
     """The console script: errors become exit codes here, and nowhere else."""
-    begin()  # again, for who calls us without `api/start.py`
+    begin()  # again, for a caller that came past `api/start.py`
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -196,20 +186,20 @@ def main() -> NoReturn:
     except BaseExceptionGroup as group:  # nurseries wrap what passes them
         _end(the_reason(group, ConfigManagerError, OSError))
     except BrokenPipeError:
-        # the reader of our output left; nothing more can be said on that pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        from config_manager.api.commands.output import end_without_reader
+
+        end_without_reader()
     except Exception as error:  # noqa: BLE001  the last frame: say what happened and leave
         _end(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _end(error: BaseException) -> NoReturn:
-    """One line where we know what it is; else everything, and 1."""
+    """One line and its exit code for an error of ours; a traceback and 1 for any other."""
     if isinstance(error, OSError):
-        from config_manager.api.commands.disk_errors import of_a_file
+        from config_manager.api.commands.local import file_explained
 
-        error = of_a_file(error) or error
+        error = file_explained(error) or error
     if not isinstance(error, ConfigManagerError):
         traceback.print_exc()
         sys.exit(_EXIT_UNEXPECTED)

@@ -19,7 +19,7 @@ from config_manager.api.server.tls import Certificate
 from config_manager.config.descriptors import guard_stderr
 from config_manager.config.ending import ENDING, SIGNALS
 from config_manager.config.errors import ConfigManagerError, the_reason
-from config_manager.config.lines import Lines
+from config_manager.config.lines import LineWriter
 from config_manager.config.logging import configure, flush
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
@@ -30,13 +30,13 @@ GC_THRESHOLD = 50_000
 """Young objects before a collection: the default of 700 costs a fifth of a GET's p99."""
 _SWITCH_INTERVAL_S = 0.0001
 """How long a thread that comes back from the disk may wait for the interpreter. A busy event loop
-gives it up for microseconds at a time, which a waiting thread misses: with Python's 5 ms each commit
+releases it for microseconds at a time, which a waiting thread misses: with Python's 5 ms each commit
 took that long, and a PUT at 16 connections 15 ms instead of 9 (bench/)."""
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises StartError where it can't start (config.errors), and what a
-    disk says (`api.commands.disk_errors`)."""
+    """Serve until SIGTERM or SIGINT. Raises StartError if it can't start, and OSError or
+    DatabaseUnavailable, of which `api.commands.local.disk_explained` makes errors of ours."""
     guard_stderr()
     lines = configure(
         settings.log_format or ("console" if settings.dev else "json"), settings.log_level
@@ -62,22 +62,22 @@ def run(settings: Settings) -> None:
 
 
 class _OneWriteAPass(trio.abc.Instrument):
-    """Writes the log before the loop rests: no line is later than the pass that made it, and what
-    could not be written is tried again."""
+    """Writes the log before the event loop waits: each line in the pass that made it, and again those
+    that could not be written."""
 
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002
         flush()
 
 
-async def _serve(settings: Settings, lines: Lines) -> None:
-    # around everything: a second signal while the tree closes is no KeyboardInterrupt in its midst
+async def _serve(settings: Settings, lines: LineWriter) -> None:
+    # around everything: a second signal while the tree closes must not raise KeyboardInterrupt in it
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, signals, nursery.cancel_scope)
             await _run_all(settings, lines)
 
 
-async def _run_all(settings: Settings, lines: Lines) -> None:
+async def _run_all(settings: Settings, lines: LineWriter) -> None:
     certificate = None
     if settings.tls_cert_file is not None:
         certificate = Certificate(settings.tls_cert_file, settings.tls_key_file)
@@ -112,7 +112,7 @@ async def _stop_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) 
         scope.cancel()
 
 
-def _say_ready(settings: Settings, system: System, url: str, lines: Lines) -> None:
+def _say_ready(settings: Settings, system: System, url: str, lines: LineWriter) -> None:
     mqtt_url = ",".join(map(str, system.brokers)) or "none:"
     structlog.get_logger().info("ready", url=url, mqtt_url=mqtt_url, data_dir_mode=system.view.mode)
     if settings.dev:

@@ -1,4 +1,4 @@
-"""The console script's first moment: what must stand before anything else is imported."""
+"""What the console script does before it imports anything else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from config_manager.config.ending import ENDING
 
 
 def begin() -> None:
-    """Any number of times; only what runs until a signal is ended by one with 0."""
+    """From here on a signal ends `serve` and `client run` with 0. May be called again."""
     _stand_in_for_closed()
     if sys.argv[1:2] == ["serve"] or sys.argv[1:3] == ["client", "run"]:
         ENDING.begin()
@@ -19,8 +19,7 @@ def begin() -> None:
 def _stand_in_for_closed() -> None:
     """Standard descriptors that were closed (`>&-`) become /dev/null.
 
-    Else the next files that are opened get their numbers, and what writes to 1 or 2 writes to the
-    database.
+    Otherwise the next files to be opened get their numbers, and a write to 1 or 2 goes to the database.
     """
     for number in (0, 1, 2):
         try:
@@ -33,7 +32,7 @@ def main() -> NoReturn:
     begin()
     try:
         from config_manager.api.main import main as command
-    except KeyboardInterrupt:  # what main() makes of it
+    except KeyboardInterrupt:  # as main() does
         sys.exit(130)
     command()
 

@@ -1,6 +1,6 @@
-"""`bare`: an ASGI application on our own server and loop that does nothing but answer the same bytes.
+"""`bare`: an ASGI application on our own server and loop that only answers the same bytes.
 
-What is lost against it is what our application costs; what it costs itself is HTTP's.
+The difference to it is what our application costs; its own cost is that of HTTP.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What keeping the last-known-good cache costs the disk: one small PUT beside a large fleet."""
+"""Bytes that the last-known-good cache writes: one small PUT beside a large fleet."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.kit.processes import eventually
 
 _KILOBYTES = 50
 _SETTLED_S = 3.0
-"""It is kept at most once a second."""
+"""The cache is written at most once a second."""
 _MOST_BYTES = 2_000
 
 
 class Kept(NamedTuple):
-    """The cache file as it lies there."""
+    """The cache file as it is now."""
 
     inode: int
     size: int
@@ -32,7 +32,7 @@ class Kept(NamedTuple):
 
 
 def written(before: Kept, after: Kept) -> int:
-    """Bytes that were written to come from the one to the other: what was appended, or another file."""
+    """Bytes written between the two: what was appended, or a whole new file."""
     return after.size - before.size if after.inode == before.inode else after.size
 
 

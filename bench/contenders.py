@@ -52,7 +52,7 @@ class Contender:
 
 
 class Yard:
-    """Owns what it starts. Output goes to files: nobody in the run reads it while it measures."""
+    """Owns the processes that it starts. Their output goes to files, so that reading it costs the run nothing."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -139,7 +139,7 @@ class Yard:
         return _contender("plain", process, url, {})
 
     def etcd(self) -> Contender | None:
-        """One node of Debian's etcd through its JSON gateway, or None where it is not installed."""
+        """One node of Debian's etcd through its JSON gateway, or None if it is not installed."""
         client, peer = free_port(), free_port()
         url, peer_url = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
         try:

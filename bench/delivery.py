@@ -1,7 +1,7 @@
 """From the first byte of a PUT to the message at a subscriber; beside the bare wire and etcd's watch.
 
-Back to back sends the next as soon as the last arrived; paced waits 25 ms first, which is nearer to
-life and slower: after 10 ms of idleness a virtual CPU takes its time to wake, several times an update.
+"Back to back" sends the next as soon as the last arrived. "Paced" waits 25 ms first, which is more
+realistic and slower: after 10 ms of idleness a virtual CPU wakes slowly, several times for each update.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Subscriber:
         self.client.subscribe(topic, 1)
         while not self._granted:
             self.client.loop(0.1)
-        # what is retained comes right after the SUBACK
+        # retained messages come right after the SUBACK
         ends = time.perf_counter() + 0.2
         while time.perf_counter() < ends:
             self.client.loop(0.05)
@@ -57,7 +57,7 @@ class _Subscriber:
         self.newest = bytes(message.payload)
 
     def wait_for_one(self) -> None:
-        """Until a message arrived since the last call. Raises SystemExit where none comes."""
+        """Wait until a message has arrived since the last call. Raises SystemExit if none comes."""
         seen = self.arrived
         until = time.perf_counter() + _GIVE_UP_S
         while self.arrived == seen:
@@ -143,7 +143,7 @@ def _put_to_subscriber(one: Contender, mqtt_port: int, topic: str) -> Callable[[
 
 
 def _put_to_receipt(yard: Yard, one: Contender, mqtt_port: int) -> Callable[[int], None]:
-    """A client process verifies, keeps on disk, applies, and signs what it runs now."""
+    """A client process verifies, stores, applies, and signs a receipt."""
     state = yard.directory / "receipt-state"
     root = yard.directory / f"{one.name}-data" / "trust" / "root.json"
     subprocess.run(

@@ -23,7 +23,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the report. p99 and goal where they mean something; `note` says what it is of."""
+    """One line of the report. p99, goal: None or empty if there is none. note: what was measured."""
 
     name: str
     value: float
@@ -35,7 +35,7 @@ class Figure:
 
 
 def ratio(name: str, value: float, *, goal: float | None = None) -> Figure:
-    """A ratio as percent; the goal, where there is one, in percent too."""
+    """A ratio as percent; the goal, if there is one, in percent too."""
     percent = 100 * value
     if goal is None:
         return Figure(name, percent, "%")

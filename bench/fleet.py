@@ -47,7 +47,7 @@ def epoch(yard: Yard, mqtt_port: int, *, rounds: int) -> Iterator[Figure]:
 def memory(yard: Yard, mqtt_port: int, *, idle_s: float, updates: int) -> Iterator[Figure]:
     """Idle, then after many updates: what it costs to leave it running."""
     ours = yard.ours(mqtt_port, "idle")
-    time.sleep(2)  # what starting left to do is done
+    time.sleep(2)  # until the start has finished its work
     before, rss = ours.cpu_s(), ours.rss_mib()
     time.sleep(idle_s)
     cpu = 100 * (ours.cpu_s() - before) / idle_s

@@ -1,8 +1,8 @@
-"""Many live instances of one service: from a PUT to the last of them that applied it.
+"""Many live instances of one service: from a PUT until the last of them has applied it.
 
-The instances are simulated: each has keys, a connection and the client's own rules, which verify,
-decide, keep (in memory) and answer with a signed receipt; but two processes hold a thousand each, so
-that what is measured here is two processors doing the work of two thousand devices.
+The instances are simulated. Each has keys, a connection and the client's own rules, which verify, decide,
+keep (in memory) and answer with a signed receipt. Two processes hold a thousand each, so two processors
+do the work of two thousand devices.
 
     python -m bench.instances ROOT_FILE MQTT_PORT SERVICE COUNT
 
@@ -172,7 +172,7 @@ def run(yard: Yard, mqtt_port: int, *, rounds: int, count: int) -> Iterator[Figu
 
 
 def _ran_at(log: Path, revision: int) -> float:
-    """When all of a process's instances ran it, on the monotonic clock; 0 for not yet."""
+    """When all of a process's instances ran it, on the monotonic clock; 0 if they don't yet."""
     for line in log.read_text().splitlines():
         found = json.loads(line)
         if found["revision"] >= revision:

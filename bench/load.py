@@ -1,4 +1,4 @@
-"""A load generator cheap enough not to be what is measured: one epoll loop, prepared bytes.
+"""A load generator that costs little beside the servers: one epoll loop, prepared bytes.
 
 At 16 connections it sends and reads 40,000 answers a second on one core, several times what any
 server here gives. Each connection has one request in flight (closed loop): latency is from the first
@@ -18,7 +18,7 @@ _RECEIVE_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one round gave. latencies_s: of each answer, unordered."""
+    """The result of one round. latencies_s: of each answer, unordered."""
 
     elapsed_s: float
     latencies_s: Sequence[float]

@@ -13,7 +13,7 @@ from bench.figures import Figure, median
 from config_manager.actors.signing import sign
 from config_manager.actors.storing.writer import tools_of
 from config_manager.config import strict_json, trust, wire
-from config_manager.config.documents import ConfigUpdate
+from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.world import World, rfc3339
 from config_manager.storage.decisions.decider import Decider

@@ -2,7 +2,7 @@
 
 FastAPI on uvicorn with everything `uvicorn[standard]` brings, sqlite3 in WAL with FULL, paho. It
 validates, commits, publishes retained at QoS 1 and answers. It does not encrypt, sign, chain, read
-back, lock optimistically or survive its broker; what it costs to leave that out is the comparison.
+back, lock optimistically or survive its broker: the comparison shows what these cost.
 
 `python -m bench.plain DIRECTORY MQTT_PORT`
 """

@@ -10,7 +10,7 @@ from bench.load import Load, drive
 
 
 def run(yard: Yard, mqtt_port: int, *, rounds: int, seconds: float) -> Iterator[Figure]:
-    """Rounds go around the contenders, so that what the machine does meanwhile meets them all."""
+    """Each round asks every contender, so that whatever else the machine does affects all of them."""
     ours = yard.ours(mqtt_port)
     contenders = [ours, yard.bare(ours), yard.plain(mqtt_port)]
     if (etcd := yard.etcd()) is not None:
@@ -52,7 +52,7 @@ def _compare(
         goal = 80 if method == "GET" else 25
         for name in ("bare", "plain", "etcd"):
             if name in rates:
-                # round by round: what the machine does meanwhile meets both
+                # round by round: whatever else the machine does affects both
                 pairs = [a / b for a, b in zip(rates["ours"], rates[name], strict=True)]
                 yield ratio(
                     f"{what}: ours of {name}", median(pairs), goal=goal if name == "bare" else None

@@ -35,7 +35,7 @@ trio.run(main)
 
 
 def server(yard: Yard, mqtt_port: int, *, rounds: int) -> Iterator[Figure]:
-    """A first start makes keys and database; the later ones open them."""
+    """The first start makes keys and database, later ones open them."""
     first: list[float] = []
     again: list[float] = []
     plain: list[float] = []

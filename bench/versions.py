@@ -1,7 +1,7 @@
-"""The client of this checkout beside that of a release: importing it, opening offline, what it holds then.
+"""The client of this checkout beside a release's: time to import, time to open offline, memory.
 
-Both run from a directory of their code alone, with the same interpreter and packages, in turn; the kept file
-that they open is the release's own, in `tests/data`.
+Both run in turn, each from a directory with its code alone, with the same interpreter and packages. The kept
+file that they open is the release's own, in `tests/data`.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def client(directory: Path, *, rounds: int) -> Iterator[Figure]:
 
 
 def _checkout(to: Path) -> Path:
-    """The checkout's code as an installed one has it: a directory to import from."""
+    """The checkout's code as it would be installed: a directory to import from."""
     (to / "config_manager").mkdir(parents=True)
     for room in _ROOMS:
         (to / "config_manager" / room).symlink_to(_ROOT / room)

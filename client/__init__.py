@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from config_manager.actors.mqtt.aiomqtt_transport import Transport
+    from config_manager.actors.mqtt.port import Transport
     from config_manager.client.drivers import asyncio_connection
     from config_manager.client.drivers.follower import Follower
     from config_manager.client.drivers.live_config import LiveConfig, OpenConfig

@@ -1,4 +1,4 @@
-"""Who may do what: roles, the services a token is for, and the one question that is asked of both.
+"""Who may do what: roles, the services a token is for, and the one check that asks for both.
 
     role      may
     read      look: configurations, history, status
@@ -7,8 +7,8 @@
     admin     everything: tokens, devices, the trust root, the audit
 
 A token may be narrowed to services (`tts-*`). What belongs to no service (tokens, the trust root, the
-audit, devices of every service) is only for who may do everything to every service, or a narrowed
-administrator could make himself a token that is not narrowed.
+audit, devices of every service) needs an administrator of every service: otherwise a narrowed one could
+create a token that is not narrowed.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _PATTERN = re.compile(r"[a-z0-9*-]{1,63}")
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What somebody who was recognised may do. services: patterns, `*` standing for any text."""
+    """What a known caller may do. services: patterns, in which `*` stands for any text."""
 
     name: str
     role: Role
     services: tuple[str, ...] = EVERY_SERVICE
 
     def covers(self, service: str) -> bool:
-        """Whether this service is among those that the token is for."""
+        """Whether the token is for this service."""
         return self.services == EVERY_SERVICE or any(
-            # a pattern has no other special character than `*`, and no text makes this slow
+            # `*` is a pattern's only special character, and no text makes this slow
             fnmatchcase(service, pattern)
             for pattern in self.services
         )
@@ -57,9 +57,9 @@ class Grant:
         return self.services != EVERY_SERVICE
 
     def require(self, need: Need, service: str | None = None) -> None:
-        """Raises Forbidden, in words that say what would be needed.
+        """Raises Forbidden, which says what would be needed.
 
-        service: the one that is meant, None for what belongs to none.
+        service: None for what belongs to no service.
         """
         if need not in _MAY[self.role]:
             able = ", ".join(role for role in ROLES if need in _MAY[role])
@@ -73,7 +73,7 @@ class Grant:
 
 
 ANYBODY = Grant("anonymous", "read", ())
-"""Who gave no token, on a call that needs none."""
+"""A caller without a token, on a call that needs none."""
 
 
 def is_pattern(text: str) -> bool:

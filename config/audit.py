@@ -1,10 +1,10 @@
-"""The audit chain, sans I/O: how a row is hashed, and what is wrong with a chain and where.
+"""The audit chain, without I/O: how a row is hashed, and where a chain is broken.
 
     hash = SHA-256(hash of the row before, as 64 hex digits + the row's bytes)
 
-Each row's bytes are JSON and name its own number (`seq`) and the hash of the row before
-(`previous`), so that a row can be told from its place: what was altered, removed or put elsewhere
-has a number. Rows that were written before they did so are held to their hashes alone.
+Each row's bytes are JSON and name its number (`seq`) and the hash of the row before (`previous`). So
+a row that was altered, removed or moved can be named. Rows of versions that did not write these are
+only held to their hashes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def chain(previous: str, body: bytes) -> str:
 
 
 class Head(NamedTuple):
-    """A row's number and hash that somebody else knows: where says who."""
+    """A row's number and hash, as something outside the chain knows them. where: what knows them."""
 
     seq: int
     hash: str
@@ -36,12 +36,12 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AuditFault:
-    """The first thing that is wrong.
+    """The first fault of a chain.
 
-    kind: `altered` (the row's bytes or hash), `removed` (the row is not there), `reordered`
-    (another row stands in its place), `head` (each row follows the one before, but the chain is not
-    the one that somebody knows), `not-audited` (the chain is whole, and something is kept for which it
-    does not vouch). seq: the row that it is about; 0 if none is.
+    kind: `altered` (the row's bytes or hash), `removed` (the row is missing), `reordered` (another
+    row stands in its place), `head` (each row follows the one before, but a known head differs),
+    `not-audited` (the chain is whole, but does not vouch for something that is kept). seq: the row's
+    number; 0 for none.
     """
 
     seq: int
@@ -50,8 +50,8 @@ class AuditFault:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """rows: how many were read. head: the hash of the last one. problem: None for a whole chain."""
+class ChainVerdict:
+    """rows: how many were read. head: the hash of the last one. problem: None if the chain is whole."""
 
     rows: int
     head: str
@@ -71,12 +71,13 @@ class _Named(NamedTuple):
 
 
 class ChainCheck:
-    """Takes the rows from the first one on, in the order in which they lie, and judges. What was wrong
-    before a row with which an operator accepted the rows as they lay (`restore --accept`) is wrong no more,
-    as long as they lie so: such a row names the hash over all of them.
+    """Takes the rows in the order in which they are stored, from the first one on, and judges them.
 
-    end: where the chain must end. known: what else it must hold. contains: the hash of a row that
-    it must hold, wherever.
+    A row of `restore --accept` names the hash over all rows before it, as they were stored then. While
+    they still are, their faults no longer count.
+
+    end: where the chain must end. known: other rows that it must hold. contains: the hash of a row
+    that it must hold anywhere.
     """
 
     def __init__(
@@ -90,12 +91,12 @@ class ChainCheck:
         self._hash = GENESIS
         self._problem: AuditFault | None = None
         self._lay = hashlib.sha256()
-        """over every row so far, as it lies"""
+        """over every row so far, as it is stored"""
         self._missing: int | None = None
-        """A row whose place is taken: once it is found further on, the order was changed."""
+        """A row that is not in its place. If it comes later, the order was changed."""
 
     def take(self, seq: int, revision: int, body: bytes, row_hash: str) -> None:
-        """The next row, as it lies: its columns beside its bytes."""
+        """The next row as it is stored: its columns beside its bytes."""
         self._rows += 1
         if row_hash == self._contains:
             self._contains = None
@@ -113,14 +114,14 @@ class ChainCheck:
 
     @property
     def lay(self) -> str:
-        """SHA-256 (hex) over every row so far, as it lies: its number, revision, bytes and hash."""
+        """SHA-256 (hex) over every row so far as it is stored: its number, revision, bytes and hash."""
         return self._lay.hexdigest()
 
-    def finish(self) -> Verdict:
+    def finish(self) -> ChainVerdict:
         """After the last row."""
         if self._problem is None:
             self._problem = self._at_the_end()
-        return Verdict(self._rows, self._hash, self._problem)
+        return ChainVerdict(self._rows, self._hash, self._problem)
 
     def _judge(self, seq: int, revision: int, body: bytes, row_hash: str) -> None:
         expected = self._seq + 1
@@ -139,7 +140,7 @@ class ChainCheck:
             self._problem = AuditFault(seq, "head", f"{head.where} knows another row {seq}")
 
     def _broken(self, seq: int, body: bytes, row_hash: str) -> AuditFault:
-        """The row does not follow from the one before it. If it is as it was made, that one isn't."""
+        """The row does not follow from the one before. If it is unaltered, the one before is not."""
         named = _named(body)
         as_made = named.previous is not None and chain(named.previous, body) == row_hash
         if not as_made:
@@ -173,13 +174,13 @@ class ChainCheck:
 
 
 def as_it_lies(seq: int, revision: int, body: bytes, row_hash: str) -> bytes:
-    """A row with its columns; no two rows, and no two sequences of rows, give the same bytes."""
+    """A row with its columns, as bytes. No two rows and no two sequences of rows give the same bytes."""
     head = f"{seq} {revision} {len(body)} {len(row_hash.encode())} "
     return head.encode() + body + row_hash.encode()
 
 
 def _accepts(body: bytes, lay: str) -> bool:
-    """Whether a row accepts those before it as they lie."""
+    """Whether a row accepts those before it as they are stored."""
     if lay.encode() not in body:
         return False
     try:

@@ -1,6 +1,6 @@
-"""Where brokers are: the `--mqtt-url` of the server and the client alike.
+"""Where brokers are: `--mqtt-url`, of the server and of the client.
 
-A broker with a certificate of its own authority, or one that wants ours, is told with its URL:
+A URL can name the authority that signed the broker's certificate, and the certificate that we show:
 `mqtts://host:8883?ca=/etc/mqtt/ca.pem&cert=/etc/mqtt/me.pem&key=/etc/mqtt/me.key`.
 """
 
@@ -24,10 +24,10 @@ _FILES = ("ca", "cert", "key")
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """Where a broker is and how to log in; `str()` never shows userinfo.
+    """Where a broker is and how to log in; `str()` never shows user or password.
 
-    ca: the authority that signed the broker's certificate, instead of the system's. cert, key: what
-    we show it (PEM; the key may stand in the certificate's file).
+    ca: the authority that signed the broker's certificate, instead of the system's. cert, key: ours
+    (PEM; the key may be in the certificate's file).
     """
 
     host: str
@@ -44,8 +44,8 @@ class BrokerAddress:
         return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """None without TLS. Read from the files each time: a connection that is made after they
-        were exchanged uses the new ones. Raises OSError, which names the file."""
+        """None without TLS. Reads the files each time, so that a new connection uses exchanged ones.
+        Raises OSError, which names the file."""
         if not self.tls:
             return None
         import ssl
@@ -63,8 +63,8 @@ class BrokerAddress:
         return context
 
     def check_files(self) -> None:
-        """Raises SettingsInvalid if what its URL names does not load: at a start somebody is there to see to
-        it; later a connection is tried again."""
+        """Raises SettingsInvalid if the URL's files don't load. For a start, when somebody can repair that;
+        later a connection is tried again."""
         try:
             self.tls_context()
         except OSError as error:
@@ -73,7 +73,7 @@ class BrokerAddress:
 
 @dataclass(frozen=True, slots=True)
 class Auto:
-    """A broker of our own on loopback; port None takes 1883 where it is free."""
+    """A broker of our own on loopback. port: None takes 1883 if it is free."""
 
     port: int | None
 
@@ -86,9 +86,9 @@ class Nothing:
 def parse_mqtt_urls(text: str) -> tuple[BrokerAddress | Auto | Nothing, ...]:
     """`mqtt://[user[:password]@]host:port`, `mqtts://…`, `auto:[PORT]`, `none:`, comma-separated.
 
-    Raises SettingsInvalid, whose message never holds userinfo.
+    Raises SettingsInvalid, whose message never holds user or password.
     """
-    # where a password ends can't be told any more: it may be what broke the URL
+    # the password may be what broke the URL, and then nobody can tell where it ends
     hint = "; percent-encode # / , ? [ ] % in user and password" if "@" in text else ""
     return tuple(_parse_mqtt_url(part.strip(), hint) for part in text.split(","))
 
@@ -104,21 +104,17 @@ def _parse_mqtt_url(text: str, hint: str) -> BrokerAddress | Auto | Nothing:
     if scheme == "none" and not rest:
         return Nothing()
     if scheme == "auto":
-        if rest and not re.fullmatch(r"[0-9]{1,5}", rest):
-            raise problem
-        if rest and not 0 < int(rest) <= _MAX_PORT:
+        if rest and not (re.fullmatch(r"[0-9]{1,5}", rest) and 0 < int(rest) <= _MAX_PORT):
             raise problem
         return Auto(int(rest) if rest else None)
-    if scheme not in ("mqtt", "mqtts"):
-        raise problem
     try:
         url = urlsplit(text)
         port = url.port
     except ValueError:
         raise problem from None
-    if not url.hostname or port == 0 or any(c.isspace() for c in text):
+    if scheme not in ("mqtt", "mqtts") or not url.hostname or port == 0:
         raise problem
-    if url.path not in ("", "/") or url.fragment:
+    if any(c.isspace() for c in text) or url.path not in ("", "/") or url.fragment:
         raise problem
     tls = scheme == "mqtts"
     _check_host(url, problem)
@@ -138,7 +134,7 @@ def _check_host(url: SplitResult, problem: SettingsInvalid) -> None:
     try:
         host.encode("idna")  # as looking it up does
     except UnicodeError:
-        if "@" in url.query:  # what stands for the host may be of a password
+        if "@" in url.query:  # the host may be part of a password
             raise problem from None
         raise SettingsInvalid(
             f"CONFIG_MANAGER_MQTT_URL: {url.scheme}://{host}: "

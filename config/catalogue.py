@@ -1,7 +1,7 @@
 """What a service's settings look like: a pydantic model per service, with metadata per field.
 
-A model's fields are its keys; `setting` says what a field tells the person who sets it. A service
-without a model takes any JSON object.
+A model's fields are the keys of the service's configuration; `setting` describes one for people. A
+service without a model takes any JSON object.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pydantic.fields import FieldInfo
 
 from config_manager.config.errors import FieldError, InvalidValues
 from config_manager.config.names import pointer
-from config_manager.config.strict_json import JsonObject
+from config_manager.config.strict_json import JsonObject, is_object
 
 _MOST_ERRORS = 50
-"""Named in an answer: an answer must not be many times its question."""
+"""Named in one answer, which must not be many times larger than its request."""
 
-Level = Literal["simple", "advanced"]
+SettingLevel = Literal["simple", "advanced"]
 
 
 class ServiceSettings(BaseModel):
@@ -36,7 +36,7 @@ def setting(
     default: Any,
     description: str,
     *,
-    level: Level = "advanced",
+    level: SettingLevel = "advanced",
     unit: str | None = None,
     secret: bool = False,
     allowed: str | None = None,
@@ -44,8 +44,8 @@ def setting(
 ) -> Any:
     """A field of a service's model.
 
-    description: for the person who chooses a value. unit: of a number. allowed: in words, where the
-    limits alone don't say it. limits: pydantic's (`ge`, `le`, `min_length`, `pattern`, …).
+    description: for the person who chooses a value. unit: of a number. allowed: what the field takes,
+    if the limits alone don't say it. limits: pydantic's (`ge`, `le`, `min_length`, `pattern`, …).
     """
     extra: dict[str, Any] = {"x-level": level}
     if unit is not None:
@@ -58,7 +58,7 @@ def setting(
 
 
 class Effective(NamedTuple):
-    """What a service runs: stored values over defaults, without secrets. defaulted: filled-in keys."""
+    """What a service runs: stored values over defaults, without secrets. defaulted: keys not stored."""
 
     config: JsonObject
     defaulted: tuple[str, ...]
@@ -66,7 +66,7 @@ class Effective(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A model, and what is asked of it on every write, worked out once."""
+    """A model, and what every write needs of it, computed once."""
 
     model: type[ServiceSettings]
     defaults: JsonObject
@@ -93,9 +93,9 @@ class Catalogue:
         return known.secrets if known else frozenset()
 
     def check(self, service: str, stored: JsonObject) -> None:
-        """Raise InvalidValues with one entry per wrong field and what would be allowed.
+        """Raises InvalidValues, with an entry for each wrong field that says what it takes.
 
-        `stored` holds no secret keys. A service without a model takes anything.
+        stored: without secret keys. A service without a model takes anything.
         """
         known = self._known.get(service)
         if known is None:
@@ -109,7 +109,7 @@ class Catalogue:
             ) from None
 
     def check_secret(self, service: str, name: str, value: str) -> None:
-        """Raise InvalidValues (pointer /name or /value) unless the model has this secret and takes
+        """Raises InvalidValues (pointer /name or /value) unless the model has this secret and takes
         this value. The message never contains the value."""
         known = self._known.get(service)
         if known is None:
@@ -127,7 +127,7 @@ class Catalogue:
             ) from None
 
     def effective(self, service: str, stored: JsonObject) -> Effective:
-        """Stored values over the model's defaults, in the model's order, secret keys left out."""
+        """Stored values over the model's defaults, in the model's order, without secret keys."""
         known = self._known.get(service)
         if known is None:
             return Effective(dict(stored), ())
@@ -135,7 +135,7 @@ class Catalogue:
         return Effective({**known.defaults, **stored}, defaulted)
 
     def json_schema(self, service: str) -> dict[str, Any] | None:
-        """JSON Schema (2020-12) of the service's settings with our metadata, or None."""
+        """JSON Schema (2020-12) of the service's settings with our metadata; None without a model."""
         known = self._known.get(service)
         return None if known is None else known.model.model_json_schema()
 
@@ -154,7 +154,7 @@ def _know(model: type[ServiceSettings]) -> _Known:
 
 def _extra(field: FieldInfo) -> Mapping[str, Any]:
     extra = field.json_schema_extra
-    return extra if isinstance(extra, dict) else {}
+    return extra if is_object(extra) else {}
 
 
 def _field_errors(known: _Known, error: ValidationError) -> list[FieldError]:
@@ -167,7 +167,7 @@ def _field_errors(known: _Known, error: ValidationError) -> list[FieldError]:
             hint = f"; did you mean {close[0]}?" if close else "."
             found[pointer(key)] = f"unknown key{hint} The keys: {', '.join(known.defaults)}"
         elif item["type"] == "value_error":
-            # a rule across fields names the one to change: "key: what it takes"
+            # a rule over several fields names the one to change: "key: what it takes"
             message = item["msg"].removeprefix("Value error, ")
             named, separator, rest = message.partition(": ")
             if not key and separator and named in known.allowed:
@@ -187,7 +187,7 @@ _TYPE_WORDS = {bool: "true or false", int: "an integer", float: "a number", str:
 
 
 def _in_words(field: FieldInfo) -> str:
-    """What a field takes, for an error message: "a number from 0 to 1"."""
+    """What a field takes, for an error message, such as "a number from 0 to 1"."""
     extra = _extra(field)
     if "x-allowed" in extra:
         return str(extra["x-allowed"])
@@ -209,20 +209,22 @@ def _in_words(field: FieldInfo) -> str:
 
 
 def _limits(field: FieldInfo) -> str:
-    limits: dict[str, Any] = {}
-    for item in field.metadata:
-        for name in ("ge", "gt", "le", "lt", "min_length", "max_length"):
-            if (value := getattr(item, name, None)) is not None:
-                limits[name] = value
-    if "ge" in limits and "le" in limits:
-        return f" from {limits['ge']} to {limits['le']}"
-    parts = {"ge": "at least", "gt": "over", "le": "at most", "lt": "under"}
-    if said := [f"{words} {limits[name]}" for name, words in parts.items() if name in limits]:
-        return " " + " and ".join(said)
-    if "min_length" in limits and "max_length" in limits:
-        return f" of {limits['min_length']} to {limits['max_length']} characters"
-    if "max_length" in limits:
-        return f" of at most {limits['max_length']} characters"
-    if "min_length" in limits:
-        return f" of at least {limits['min_length']} characters"
-    return ""
+    limits: dict[str, Any] = {
+        name: value
+        for item in field.metadata
+        for name in ("ge", "gt", "le", "lt", "min_length", "max_length")
+        if (value := getattr(item, name, None)) is not None
+    }
+    match limits:
+        case {"ge": least, "le": most}:
+            return f" from {least} to {most}"
+        case {"min_length": least, "max_length": most}:
+            return f" of {least} to {most} characters"
+        case {"max_length": most}:
+            return f" of at most {most} characters"
+        case {"min_length": least}:
+            return f" of at least {least} characters"
+        case _:
+            words = {"ge": "at least", "gt": "over", "le": "at most", "lt": "under"}
+            parts = [f"{words[name]} {limits[name]}" for name in words if name in limits]
+            return " " + " and ".join(parts) if parts else ""

@@ -1,8 +1,8 @@
 """Standard output and error as descriptors that take bytes without waiting, each kind in its way.
 
-`O_NONBLOCK` on what we were given would be everybody's who shares it: the shell, the other end of a
-pipeline. So a pipe or a terminal is opened anew for us alone, and a socket is asked call by call.
-A regular file takes bytes or refuses them.
+`O_NONBLOCK` on a descriptor that we were given would also change it for those who share it: the shell,
+other programs of a pipeline. So a pipe or a terminal is opened anew for us alone, and each call to a
+socket says that it must not wait. A regular file takes bytes or refuses them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from config_manager.config.lines import Descriptor, Lines, TextLines
+from config_manager.config.lines import Descriptor, LineWriter, TextLines
 
 _PIPE_BYTES = 1024 * 1024
-"""What a pipe may hold, where the system allows it: a reader that is late by a second misses nothing."""
+"""What a pipe may hold, if the system allows it: a reader that is late by a second misses nothing."""
 
 
 def never_waiting(stream: Any) -> Descriptor:
-    """What a text stream writes to; None is a stream that was closed before we began."""
+    """What a text stream writes to. stream: None if it was closed before we began."""
     if stream is None:
         return _Nowhere()
     with suppress(OSError, ValueError):
@@ -42,10 +42,10 @@ def never_waiting(stream: Any) -> Descriptor:
 
 
 def guard_stderr() -> None:
-    """From here on, what Python and libraries print to standard error stops nobody."""
+    """From here on nothing that Python and libraries print to standard error blocks the process."""
     given = sys.stderr
     if given is not None and not isinstance(given, TextLines):
-        lines = Lines(never_waiting(given), what="stderr")
+        lines = LineWriter(never_waiting(given), what="stderr")
         sys.stderr = TextLines(lines, given)
         atexit.register(lines.drain)
 
@@ -58,6 +58,9 @@ class _Nowhere:
         pass
 
     def is_empty_file(self) -> bool:
+        return False
+
+    def empty_if_only(self, written: int) -> bool:  # noqa: ARG002
         return False
 
 
@@ -90,6 +93,15 @@ class _File(_Nowhere):
         about = os.fstat(self._number)
         return stat.S_ISREG(about.st_mode) and about.st_size == 0
 
+    def empty_if_only(self, written: int) -> bool:
+        about = os.fstat(self._number)
+        if not stat.S_ISREG(about.st_mode) or about.st_size != written:
+            return False
+        with suppress(OSError):  # a file that may only grow
+            os.ftruncate(self._number, 0)
+            return True
+        return False
+
 
 class _Polled(_Nowhere):
     def __init__(self, number: int) -> None:
@@ -120,15 +132,15 @@ class _Pipe(_Polled):
     def write(self, data: bytes) -> int:
         if self._ours:
             return os.write(self._number, data)
-        # one that is ready takes PIPE_BUF bytes without waiting, unless it is shared with somebody
-        # who writes in between; a terminal promises less
+        # a ready one takes PIPE_BUF bytes without waiting, unless another process writes to it in
+        # between; a terminal promises less
         if not self._poll.poll(0):
             raise BlockingIOError
         return os.write(self._number, data[: select.PIPE_BUF])
 
 
 class _Socket(_Polled):
-    """journald's, for one."""
+    """Such as journald's."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

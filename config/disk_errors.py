@@ -1,5 +1,4 @@
-"""Errors of a disk in our words: which file, what is wrong with it, and what helps. Pure but for a look
-at who may use a directory."""
+"""Errors of a disk in our words: which file, what is wrong with it, and what helps."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ _HELPS = (
 
 
 def is_of_a_disk(error: OSError) -> bool:
-    """Whether it is about a file. What sockets say names none, and is no matter of a disk."""
+    """Whether it is about a file. Errors of sockets name none."""
     return error.filename is not None or error.errno in _ONLY_DISKS_SAY
 
 
@@ -53,16 +52,16 @@ def is_read_only(error: OSError) -> bool:
 
 
 def reason(error: OSError) -> str:
-    """`PATH: Permission denied`; the path where it is known."""
+    """`PATH: Permission denied`; without the path if it is unknown."""
     why = error.strerror or str(error)
-    name = error.filename  # a descriptor's number, where that is all
-    return (
-        why if name is None else f"{os.fsdecode(name) if isinstance(name, bytes) else name}: {why}"
-    )
+    name = error.filename  # or a descriptor's number
+    if name is None:
+        return why
+    return f"{os.fsdecode(name) if isinstance(name, bytes) else name}: {why}"
 
 
 def what_helps(error: OSError, directory: str) -> str:
-    """For who has to mend it; directory: where our files lie."""
+    """What an operator can do about it. directory: where our files are."""
     user = os.geteuid()
     for codes, helps in _HELPS:
         if error.errno in codes:
@@ -71,7 +70,7 @@ def what_helps(error: OSError, directory: str) -> str:
 
 
 def refused(error: OSError) -> Refusal:
-    """What a caller is told whose request needed a file written; the cure is the operator's."""
+    """What the caller of a request that needed the file is told. Repairing is the operator's task."""
     if is_full(error):
         return StorageFull(
             f"the disk is full ({reason(error)}): nothing was changed; free some space and retry"

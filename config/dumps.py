@@ -9,13 +9,12 @@ _PR_SET_DUMPABLE = 4
 
 
 def forbid_dumps(*, children: bool = False) -> None:
-    """No core file of this process, whatever ends it, and no debugger of this user may look into it.
+    """No core file of this process, whatever ends it, and no debugger of the same user.
 
-    children: none of theirs either (a limit that they inherit). Linux asks the first of the two
-    before it writes a core file or feeds a crash handler such as systemd-coredump, which the limit
-    does not hold back; elsewhere the limit is all there is. See prctl(2), PR_SET_DUMPABLE, and
-    core(5). It also makes this process's files in /proc root's: its environment, where a bootstrap
-    token may stand, can't be read by other processes of the same user.
+    children: no core files of children either (they inherit the limit). On Linux the process becomes
+    undumpable, which also stops crash handlers such as systemd-coredump, as the limit does not; see
+    prctl(2), PR_SET_DUMPABLE, and core(5). Other processes of the user then can't read its /proc files,
+    such as the environment with a bootstrap token. Elsewhere there is only the limit.
     """
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     can_not = prctl is None or prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0

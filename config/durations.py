@@ -10,7 +10,7 @@ _LONGEST_S = 3_660 * 86_400
 
 
 def parse_duration(text: str) -> int:
-    """Seconds, from 1 to ten years; raises ValueError, which says what would be one."""
+    """Seconds, from 1 to ten years. Raises ValueError, which says what is expected."""
     match = _SPAN.fullmatch(text)
     seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
     if not 0 < seconds <= _LONGEST_S:

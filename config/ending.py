@@ -1,8 +1,8 @@
-"""What ends a command that runs until a signal: one SIGTERM or SIGINT, at any moment, with exit 0.
+"""How a command that runs until a signal ends: by one SIGTERM or SIGINT, at any moment, with exit 0.
 
-Three parts hand the signals on: our handler from the first moment, Trio's receiver while the command
-runs, and nobody once it is over, when a second one comes. A process without a handler dies of it,
-and as pid 1 it does not even hear it.
+Our handler takes signals from the first moment, Trio's receiver while the command runs. Once it is
+over, further signals are ignored. Without a handler a process dies by the signal, and as pid 1 it
+does not even get it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import os
 import signal
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""In the order in which they get their handlers. Python heeds SIGINT by itself from its first moment, with
+a traceback; so SIGINT comes first: a process that heeds SIGTERM heeds both in our way."""
 
 
 class _Ending:
@@ -19,16 +21,16 @@ class _Ending:
         self._heeded = False
 
     def begin(self) -> None:
-        """Until Trio's receiver takes over; nothing is begun that would have to be ended."""
+        """Until Trio's receiver takes over: nothing has begun that would have to be ended."""
         for number in SIGNALS:
             signal.signal(number, self._at_once)
 
     def heed(self) -> None:
-        """One came and ends the command; those that follow change nothing."""
+        """A signal came and ends the command; further ones change nothing."""
         self._heeded = True
 
     def over(self) -> None:
-        """The command has ended; the interpreter's own end follows, which gives handlers back."""
+        """The command has ended. The interpreter's own end follows, which would restore the handlers."""
         if self._heeded:
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
@@ -39,4 +41,4 @@ class _Ending:
 
 
 ENDING = _Ending()
-"""The process has one end."""
+"""Of this process."""

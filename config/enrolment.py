@@ -1,4 +1,4 @@
-"""What an instance says when it enrols, and the proof that it holds the keys it names."""
+"""What an instance sends to enrol, and the proof that it holds the keys it names."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from config_manager.config import strict_json, wire
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """token_sha256: of the one-time token's text, in hex. sign_public: Ed25519; seal_public: X25519,
-    both raw."""
+    """token_sha256: of the one-time token's text, in hex. sign_public, seal_public: raw public keys,
+    Ed25519 and X25519."""
 
     token_sha256: str
     service: str

@@ -1,49 +1,50 @@
-"""Every error that leaves this project, in one tree and one table.
+"""Every error with a stable name, in one tree and one table.
 
     ConfigManagerError
-    ├── Refusal                     understood and turned down; whoever refused lives on
+    ├── Refusal                     a request was understood and refused; the actor goes on
     │   ├── MalformedRequest        bytes that are not what they claim to be (name, JSON, header)
     │   │   └── InvalidName         a service, key or secret name outside the grammar, or reserved
-    │   ├── NotAuthenticated        no token, or one we do not know
-    │   ├── Forbidden               known, but not from here or not for this
+    │   ├── NotAuthenticated        no token, or an unknown one
+    │   ├── Forbidden               a known token that may not do this, or not from here
     │   ├── NotFound                no such service, revision, root, page
     │   ├── MethodNotAllowed
-    │   ├── RevisionConflict        If-Match named another revision than the current one
-    │   ├── Conflict                what is there already stands against it: a name that is taken
+    │   ├── RevisionConflict        If-Match names another revision than the current one
+    │   ├── Conflict                the current state does not allow it, such as a name that is taken
     │   ├── StillThere              an instance that is to be forgotten is still heard
     │   ├── TooLarge                body over 1 MiB, or an envelope over 256 KiB
     │   ├── UnsupportedMediaType
     │   ├── InvalidValues           JSON that the service's model does not allow; one entry per field
-    │   │   ├── UseSecrets          a secret's value in a place that is not for secrets
+    │   │   ├── UseSecrets          a secret's value where no secret may be
     │   │   └── IdempotencyMismatch the same Idempotency-Key with another request
     │   ├── TooManyRequests         more unknown tokens, or more writes, than the limit allows
     │   ├── SecretUnreadable        a stored secret does not open: altered, or its key is gone
-    │   ├── KeyUnusable             nothing can be sealed to a stored public key
+    │   ├── KeyUnusable             a stored public key to which nothing can be sealed
     │   ├── ReadOnly                the database cannot be written now
-    │   ├── OutcomeUnknown          the disk failed in the middle of a commit
+    │   ├── OutcomeUnknown          the disk failed during a commit, which may have become durable
     │   ├── Busy                    a mailbox stayed full, or an actor was restarting: try again
     │   ├── DeadlineExceeded        accepted, but not answered in time: the outcome is unknown
-    │   ├── DiskRefused             a file that is not the database can't be read or written
+    │   ├── DiskRefused             a file other than the database can't be read or written now
     │   └── StorageFull             the disk is full; nothing was written
     ├── ServerUnreachable           a command asked a server, and no answer of ours came
-    ├── ServerSays                  it came, and it is a problem: its name, code and words
+    ├── ServerSays                  a command asked a server, which answered with a problem
     ├── AuditBroken             a row of the audit is not what it was when it was written
     └── StartError                  the process cannot start (or go on) as asked
         ├── SettingsInvalid         a setting or the command line does not parse
         ├── PortTaken
-        ├── DataDirUnusable         a data directory without a database can't be made, entered or written
-        ├── DiskFailed              a file can't be read or written, where there is a database
-        ├── DatabaseUnopenable      wrong key, no database beside its instance.json, not a database
+        ├── DataDirUnusable         a data directory can't be made, entered or written, and has no database
+        ├── DiskFailed              a file beside a database, or of a command, can't be read or written
+        ├── DatabaseUnopenable      wrong key, not a database, or an instance.json without a database
         ├── KeyFileUnsafe           others can read a key file
         ├── DataDirInUse            another process holds the data directory
-        ├── RecoveryRefused         a recovery key is mistyped or another's, or what it opens was altered
+        ├── RecoveryRefused         a recovery key is mistyped or another's, or the sealed keys were altered
         ├── RootRefused             a trust root does not verify
         ├── NothingKept             no last-known-good configuration in the client's state
         ├── NothingDelivered        a required configuration came neither from a broker nor from the state
-        ├── ConfigurationStale      nothing has proved for `max_stale_s` that what runs is current
-        └── ForkedAway              a configuration that was opened before a fork, used after it
+        ├── ConfigurationStale      for `max_stale_s` nothing has proved that what runs is current
+        └── ForkedAway              a configuration was opened before a fork and used in the child
 
-`DESCRIPTIONS` is the one place where an error becomes a status code, an exit code and a log level.
+`DESCRIPTIONS` is the one place where an error becomes a status code, an exit code and a log level. A class's
+docstring is the `meaning` that `GET /problems/{name}` answers.
 """
 
 from __future__ import annotations
@@ -51,20 +52,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 LogLevel = Literal["info", "warning", "error"]
 
 
 class FieldError(NamedTuple):
-    """One thing wrong with one value: an RFC 6901 pointer into the request, and what is allowed."""
+    """What is wrong with one value: an RFC 6901 pointer into the request, and what is allowed."""
 
     pointer: str
     detail: str
 
 
 class ConfigManagerError(Exception):
-    """Base of every error with a stable name; `detail` is for the person who reads it."""
+    """Base of every error with a stable name; `detail` is for people."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -107,8 +108,8 @@ class MethodNotAllowed(Refusal):
 
 
 class RevisionConflict(Refusal):
-    """The caller's `If-Match` is not the service's current revision; or there is one, where he
-    expected none."""
+    """The caller's `If-Match` is not the service's current revision, or the service has a revision although
+    the caller expected none."""
 
     def __init__(self, service: str, expected: str | None, current_revision: int) -> None:
         super().__init__(
@@ -130,18 +131,22 @@ class Conflict(Refusal): ...
 
 
 class StillThere(Refusal):
-    """An instance that is to be forgotten is still heard. Stop it, or wait until its broker says that it
-    is gone (15 s after it died). One that died together with its broker is no longer heard once it has
-    left a change of its service unanswered for 5 minutes, or has said nothing for a day."""
+    """An instance that is to be forgotten is still heard.
+
+    Stop it, or wait until its broker says that it is gone (15 s after it died). An instance that died
+    together with its broker counts as gone once it has left a change of its service unanswered for 5
+    minutes, or has said nothing for a day.
+    """
 
 
 class TooLarge(Refusal): ...
 
 
 class UnsupportedMediaType(Refusal):
-    """accepted: the headers that say what would be taken (RFC 9110, 15.5.16; RFC 5789)."""
+    """The body's media type is not one that this call takes."""
 
     def __init__(self, detail: str, accepted: Mapping[str, str] = MappingProxyType({})) -> None:
+        """accepted: the headers that say which types are taken (RFC 9110, 15.5.16; RFC 5789)."""
         super().__init__(detail)
         self.accepted = accepted
 
@@ -163,7 +168,7 @@ class IdempotencyMismatch(InvalidValues): ...
 
 
 class TooManyRequests(Refusal):
-    """A limit is reached; trying again helps after `retry_after_s`."""
+    """A limit is reached; try again after `retry_after_s`."""
 
     def __init__(self, detail: str, retry_after_s: int = 1) -> None:
         super().__init__(detail)
@@ -171,11 +176,11 @@ class TooManyRequests(Refusal):
 
 
 class SecretUnreadable(Refusal):
-    """What is stored of a secret does not open: altered, or the key that sealed it is gone."""
+    """A stored secret does not open: it was altered, or the key that sealed it is gone."""
 
 
 class KeyUnusable(Refusal):
-    """A stored public key that nothing can be sealed to: of low order, or no key at all."""
+    """Nothing can be sealed to a stored public key: it is of low order, or not a key at all."""
 
 
 class ReadOnly(Refusal): ...
@@ -192,7 +197,7 @@ class DeadlineExceeded(Refusal): ...
 
 
 class DiskRefused(Refusal):
-    """What was asked needs a file that can't be read or written now; nothing was changed."""
+    """The request needs a file that can't be read or written now; nothing was changed."""
 
 
 class StorageFull(Refusal): ...
@@ -202,7 +207,7 @@ class ServerUnreachable(ConfigManagerError): ...
 
 
 class ServerSays(ConfigManagerError):
-    """A server's problem, in the words of who asked it; described as the server described it."""
+    """A server's problem, which keeps its name and status."""
 
     def __init__(self, detail: str, name: str, status: int) -> None:
         super().__init__(detail)
@@ -211,7 +216,7 @@ class ServerSays(ConfigManagerError):
 
     @property
     def description(self) -> Description:
-        """That of the error that became this problem there; of its status where it is unknown here."""
+        """Of the error that became this problem in the server; if it is unknown here, of its status."""
         generic: Description | None = None
         for description in DESCRIPTIONS.values():
             if description.name == self.name:
@@ -226,7 +231,7 @@ class AuditBroken(ConfigManagerError): ...
 
 
 class StartError(ConfigManagerError):
-    """The process cannot start, or cannot go on, as it was asked to."""
+    """The process can't start, or can't go on, as it was asked to."""
 
 
 class SettingsInvalid(StartError): ...
@@ -236,11 +241,11 @@ class PortTaken(StartError): ...
 
 
 class DataDirUnusable(StartError):
-    """A data directory that can't be made, entered or written, and holds no database: another one will do."""
+    """A data directory can't be made, entered or written, and holds no database: another one will do."""
 
 
 class DiskFailed(StartError):
-    """A disk that can't be read or written, beside a database or in a command's work."""
+    """A disk can't be read or written, beside a database or in a command's work."""
 
 
 class DatabaseUnopenable(StartError): ...
@@ -253,7 +258,7 @@ class DataDirInUse(StartError): ...
 
 
 class RecoveryRefused(StartError):
-    """A recovery key that is mistyped or another's, or sealed keys that were altered."""
+    """A recovery key is mistyped or another's, or the sealed keys were altered."""
 
 
 class RootRefused(StartError): ...
@@ -263,24 +268,24 @@ class NothingKept(StartError): ...
 
 
 class NothingDelivered(StartError):
-    """A service that requires its configuration found neither publisher nor last-known-good file."""
+    """A service requires its configuration, and found neither a publisher nor a last-known-good file."""
 
 
 class ConfigurationStale(StartError):
-    """Nothing has proved for longer than `max_stale_s` that what runs is what the publisher wants."""
+    """For longer than `max_stale_s` nothing has proved that the service runs what the publisher wants."""
 
 
 class ForkedAway(StartError):
-    """Raised by `current`, `changes()` and `hold()` in a child process where the configuration was opened
-    before the fork: only the parent follows it. Open it in the child."""
+    """Raised by `current`, `changes()` and `hold()` in a child process if the configuration was opened before
+    the fork: only the parent follows it. Open it in the child."""
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
     """What the outside sees of an error class.
 
-    name: stable, searchable; the last segment of the problem's `type` and the log's `error`.
-    retry_after_s: sent as `Retry-After` where trying again may help.
+    name: stable; the last segment of the problem's `type`, and `error` in the log.
+    retry_after_s: sent as `Retry-After` if trying again may help.
     """
 
     name: str
@@ -360,9 +365,10 @@ def the_reason(
 ) -> BaseException:
     """The first exception of these kinds in a group, earlier kinds first; else the group as it is."""
     for kind in kinds:
-        found: BaseException | None = group.subgroup(kind)
-        while isinstance(found, BaseExceptionGroup):
-            found = found.exceptions[0]
-        if found is not None:
-            return found
+        found: BaseExceptionGroup[BaseException] | None = group.subgroup(kind)
+        while found is not None:
+            first = found.exceptions[0]
+            if not isinstance(first, BaseExceptionGroup):
+                return first
+            found = cast("BaseExceptionGroup[BaseException]", first)
     return group

@@ -1,12 +1,11 @@
 """A file that takes another's place, whole and durable, in a directory that may be somebody else's.
 
-`replacing` takes it from whoever has it, `creating` only where nobody has. `append` alone changes a file
-that is there.
+`replacing` writes over what is there, `creating` only where nothing is. `append` alone changes a file in place.
 
 Root runs commands on a service's directory, whose owner may plant links there. So what is written goes
-into a file that was not there before, under a name that nobody can guess, and its owner is changed
-only through the descriptor it was made with. A process that dies in between leaves its file, which
-nobody reads; `sweep` takes such away. A lock on each says whether its writer still lives.
+into a new file under a name that nobody can guess, and its owner is changed only through the
+descriptor it was made with. A process that dies in between leaves that file, which nobody reads;
+`sweep` removes such files. A lock on each says whether its writer still lives.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -29,10 +28,10 @@ _THERE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _BEHIND = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK_FILE = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 LOCK = ".lock"
-"""In each directory whose `locked` somebody had."""
+"""In each directory that was `locked`."""
 _ATTEMPTS = 100
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
-"""What file systems say that know no second name of a file (FAT, some of a network's)."""
+"""The errors of file systems that know no second name of a file (FAT, some network file systems)."""
 
 _ABOVE = 0o755
 """The mode of a directory that is made only because one below it is wanted."""
@@ -44,54 +43,47 @@ _Place = Callable[[str, str, int], None]
 """Gives the file written under the first name the second one. The directory's descriptor is last."""
 
 
-@contextmanager
 def replacing(
     path: Path, *, mode: int = 0o600, for_directorys_owner: bool = False
-) -> Iterator[IO[bytes]]:
-    """Write what `path` is to hold; it does once the block ends well, durably. Else nothing changed.
+) -> AbstractContextManager[IO[bytes]]:
+    """A file to write to. Once the block ends well, it is at `path`, durably; else nothing changed.
 
-    for_directorys_owner: where root writes, the file is for whom the directory belongs to. Raises
-    OSError.
+    for_directorys_owner: a file that root writes gets the owner of its directory. Raises OSError.
     """
-    with _placing(path, mode, _replace, for_directorys_owner=for_directorys_owner) as file:
-        yield file
+    return _placing(path, mode, _replace, for_directorys_owner=for_directorys_owner)
 
 
-@contextmanager
 def creating(
     path: Path, *, mode: int = 0o600, for_directorys_owner: bool = False
-) -> Iterator[IO[bytes]]:
-    """As `replacing`, where there is nothing of that name: of several who do this at once one wins,
-    and the others get FileExistsError. Where the file system knows no links, only those who hold the
-    directory's `locked` can rely on it.
+) -> AbstractContextManager[IO[bytes]]:
+    """As `replacing`, where nothing has that name: of several at once one wins, the others get
+    FileExistsError. On a file system without links only holders of the directory's `locked` can
+    rely on that.
     """
-    with _placing(path, mode, _link, for_directorys_owner=for_directorys_owner) as file:
-        yield file
+    return _placing(path, mode, _link, for_directorys_owner=for_directorys_owner)
 
 
 def append(path: Path, data: bytes, *, at: int) -> None:
     """Write behind the `at` bytes that are in the file; durable on return.
 
-    Raises OSError, also if the file has another size. Of what could not be written, or was being
-    written in a power cut, any first part may be there.
+    Raises OSError, also if the file has another size. After an error or a power cut any first part
+    of the data may be there.
     """
-    with named(path):
-        descriptor = os.open(path, _BEHIND)
-        try:
-            if os.fstat(descriptor).st_size != at:
-                raise OSError(errno.ESTALE, "somebody else wrote to it", str(path))
-            left = memoryview(data)
-            while left:
-                left = left[os.write(descriptor, left) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    with named(path), _opened(path, _BEHIND) as descriptor:
+        if os.fstat(descriptor).st_size != at:
+            raise OSError(errno.ESTALE, "somebody else wrote to it", str(path))
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        os.fsync(descriptor)
 
 
 def make_directory(path: Path, *, mode: int = 0o700) -> None:
-    """With this mode, whatever the umask; where root makes it, for whom the directory above belongs to;
-    durable. Those above that are missing become 0755, or less by the umask. One that is there stays as it
-    is. Raises OSError."""
+    """Make a directory with this mode, whatever the umask; durable.
+
+    Missing ones above it become 0755, or less by the umask. One that root makes gets the owner of the
+    directory above. One that is there stays as it is. Raises OSError.
+    """
     missing: list[Path] = []
     for place in (path, *path.parents):
         if place.is_dir():
@@ -108,32 +100,42 @@ def _make_one(path: Path, mode: int | None) -> None:
         if path.is_dir():
             return
         raise
-    made = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
-    try:
-        if os.geteuid() == ROOT:
-            owner = path.parent.stat()
-            with suppress(PermissionError):  # a container's root that may give nothing away
-                os.fchown(made, owner.st_uid, owner.st_gid)
+    with _opened(path, _DIRECTORY | os.O_NOFOLLOW) as made:
+        _give_to_owner_above(made, path)
         if mode is not None:
             os.fchmod(made, mode)  # whatever the umask took away
-    finally:
-        os.close(made)
     sync(path.parent)
 
 
+def _give_to_owner_above(descriptor: int, path: Path) -> None:
+    """What root made belongs to the owner of the directory above it."""
+    if os.geteuid() == ROOT:
+        owner = path.parent.stat()
+        with suppress(PermissionError):  # a container's root that may give nothing away
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
 def sync(directory: Path) -> None:
-    """What was made and renamed in it is durable, as far as we may and the disk will."""
-    with suppress(OSError):  # who may write there need not be allowed to read
-        descriptor = os.open(directory, _DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Make new and renamed files in it durable, as far as we may and the disk will."""
+    with (
+        suppress(OSError),
+        _opened(directory, _DIRECTORY) as descriptor,
+    ):  # we may not be allowed to read it
+        os.fsync(descriptor)
 
 
 @contextmanager
-def named(path: Path) -> Iterator[None]:
-    """An OSError out of the block names the file, for who has to look after it."""
+def _opened(path: Path | str, flags: int, directory: int | None = None) -> Generator[int]:
+    descriptor = os.open(path, flags, dir_fd=directory)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def named(path: Path) -> Generator[None]:
+    """An OSError out of the block names the file, for whoever has to look after it."""
     try:
         yield
     except OSError as error:
@@ -142,15 +144,15 @@ def named(path: Path) -> Iterator[None]:
 
 
 def _name(error: OSError, path: Path) -> None:
-    """The kernel names no file where a read or a write fails, and the passing name where one is placed."""
+    """The kernel names no file if a read or a write fails, and the passing name if a rename does."""
     theirs = error.filename is not None and not _OURS.fullmatch(str(error.filename))
     if error.errno is not None and not theirs and not isinstance(error, ConnectionError):
         error.filename, error.filename2 = str(path), None
 
 
 def open_lock(path: Path) -> int:
-    """A file that is only locked, made where there is none: for us alone, or, where root makes it, for
-    whom the directory belongs to. Raises OSError."""
+    """A file that is only locked, made if there is none: for us alone, or, if root makes it, for the
+    directory's owner. Raises OSError."""
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):
             return os.open(path, _LOCK_FILE)
@@ -163,10 +165,7 @@ def _make_lock(path: Path) -> int:
     descriptor = os.open(path, _LOCK_FILE | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.fchmod(descriptor, 0o600)  # whatever the umask took away
-        if os.geteuid() == ROOT:
-            owner = path.parent.stat()
-            with suppress(PermissionError):  # a container's root that may give nothing away
-                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        _give_to_owner_above(descriptor, path)
     except BaseException:
         os.close(descriptor)
         raise
@@ -174,11 +173,13 @@ def _make_lock(path: Path) -> int:
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """One at a time, of all processes that do this with the directory. Who can't have it within 5 s
-    goes on without: a process that somebody stopped must not keep all others from starting. So does
-    everybody where files can't be locked. The lock is on a file in it that only its owner opens:
-    a directory can be locked by whoever may read it."""
+def locked(directory: Path) -> Generator[None]:
+    """One block at a time, of all processes that do this with the directory.
+
+    A block that can't have the lock within 5 s runs without it: a stopped process must not keep all others
+    from starting. So does every block where files can't be locked. The lock is on a file that only
+    the directory's owner opens, because anybody who may read a directory may lock it.
+    """
     descriptor: int | None = None
     with suppress(OSError):
         descriptor = open_lock(directory / LOCK)
@@ -189,7 +190,9 @@ def locked(directory: Path) -> Iterator[None]:
         _wait_for_lock(descriptor)
         yield
     finally:
-        with suppress(OSError):  # said, because a child that was forked meanwhile has it as well
+        with suppress(
+            OSError
+        ):  # explicitly, because a child that was forked meanwhile has it as well
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
@@ -212,9 +215,8 @@ def _wait_for_lock(descriptor: int) -> None:
 @contextmanager
 def _placing(
     path: Path, mode: int, place: _Place, *, for_directorys_owner: bool
-) -> Iterator[IO[bytes]]:
-    directory = os.open(path.parent, _DIRECTORY)
-    try:
+) -> Generator[IO[bytes]]:
+    with _opened(path.parent, _DIRECTORY) as directory:
         with named(path):
             name, descriptor = _create(directory)
         try:
@@ -235,8 +237,6 @@ def _placing(
             raise
         with named(path):
             os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _replace(name: str, final: str, directory: int) -> None:
@@ -260,15 +260,11 @@ def _link(name: str, final: str, directory: int) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """Take away what writers left that died. Never raises: it is only tidiness."""
-    with suppress(OSError):
-        descriptor = os.open(directory, _DIRECTORY)
-        try:
-            for name in filter(_OURS.fullmatch, os.listdir(descriptor)):  # noqa: PTH208  a descriptor
-                with suppress(OSError):
-                    _unlink_if_left(name, descriptor)
-        finally:
-            os.close(descriptor)
+    """Remove the files of writers that died. Never raises: it only tidies up."""
+    with suppress(OSError), _opened(directory, _DIRECTORY) as descriptor:
+        for name in filter(_OURS.fullmatch, os.listdir(descriptor)):  # noqa: PTH208  a descriptor
+            with suppress(OSError):
+                _unlink_if_left(name, descriptor)
 
 
 def _create(directory: int) -> tuple[str, int]:
@@ -297,10 +293,7 @@ def _fresh_name() -> str:
 
 
 def _unlink_if_left(name: str, directory: int) -> None:
-    descriptor = os.open(name, _THERE, dir_fd=directory)
-    try:
+    with _opened(name, _THERE, directory) as descriptor:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(name, dir_fd=directory)
-    finally:
-        os.close(descriptor)

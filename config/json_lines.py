@@ -1,4 +1,4 @@
-"""Lines of JSON, for what is installed everywhere: the client's log, and under structlog the server's.
+"""JSON lines without structlog: the client's log, and the last step of the server's.
 
 Values are JSON-encoded, so that nothing a caller or a broker sends can forge a line.
 """
@@ -14,11 +14,11 @@ from typing import IO, Any
 import orjson
 
 from config_manager.config.descriptors import never_waiting
-from config_manager.config.lines import Lines
+from config_manager.config.lines import LineWriter
 
 
 class Timestamps:
-    """Now as RFC 3339 in UTC, to the microsecond. A second is formatted once: every line pays."""
+    """Now as RFC 3339 in UTC, to the microsecond. Every line needs it, so a second is formatted once."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
@@ -35,10 +35,10 @@ class Timestamps:
 
 
 def encode_line(line: Mapping[str, Any]) -> bytes:
-    """A line with its line feed; what has no JSON is written as its repr."""
+    """A line with its line feed. A value that JSON does not know is written as its repr."""
     try:
         return orjson.dumps(line, default=repr, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # a lone surrogate, an integer over 64 bits, a key that is no string
+    except TypeError:  # a lone surrogate, an integer over 64 bits, a key that is not a string
         return json.dumps(line, default=repr, skipkeys=True).encode() + b"\n"
 
 
@@ -47,7 +47,7 @@ class JsonLines(logging.Handler):
 
     def __init__(self, stream: IO[str] | None) -> None:
         super().__init__()
-        self._lines = Lines(never_waiting(stream), say_missing)
+        self._lines = LineWriter(never_waiting(stream), say_missing)
         self._timestamps = Timestamps()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -65,7 +65,7 @@ class JsonLines(logging.Handler):
 
 
 def say_missing(lines: int) -> bytes:
-    """The line where lines are missing (`config/lines.py`)."""
+    """The line that stands for missing ones (`config/lines.py`)."""
     return encode_line(
         {
             "timestamp": Timestamps().now(),

@@ -1,8 +1,8 @@
 """Lines on their way to a descriptor that may pause, be full or be gone.
 
-Who logs is never stopped by it and never hears of it. What can't be written now is kept, up to
-`MOST_KEPT` lines, and tried again at each flush (while nothing is held, at each line). What comes
-beyond that is counted, and a line in its place says how many are missing.
+Whatever the descriptor does, logging neither waits nor fails. Lines that can't be written now are kept,
+up to `MOST_KEPT`, and tried again at each flush (at each line while none are held). Further ones are
+counted, and a line in their place says how many are missing.
 """
 
 from __future__ import annotations
@@ -16,34 +16,41 @@ from typing import IO, Any, Protocol
 
 MOST_KEPT = 1000
 DRAIN_S = 1.0
-"""How long the end of a process waits for a reader."""
+"""How long an ending process waits for a reader."""
 
 _AT_ONCE = 64 * 1024
 _PAUSES = "its reader pauses"
 
 
 class Descriptor(Protocol):
-    """What takes bytes without ever waiting (`config/descriptors.py`)."""
+    """Takes bytes without ever waiting (`config/descriptors.py`)."""
 
     def write(self, data: bytes) -> int:
-        """How many it took. Raises BlockingIOError where it takes none now, OSError where it can't."""
+        """How many it took. Raises BlockingIOError if it takes none now, OSError if it can't."""
+        ...
 
     def wait(self, seconds: float) -> None:
-        """Until it may take some, at most so long."""
+        """Wait until it may take some, at most so long."""
+        ...
 
     def is_empty_file(self) -> bool:
-        """A file that holds nothing: somebody made room by emptying it."""
+        """Whether it is an empty file: somebody may have emptied it to make room."""
+        ...
+
+    def empty_if_only(self, written: int) -> bool:
+        """Empty a file that holds no more than the bytes that were written last; whether it was so."""
+        ...
 
 
 def _missing(lines: int) -> bytes:
     return f"log lines dropped: {lines}\n".encode()
 
 
-class Lines:
-    """Where lines go: at once, or, while `held`, together when `flush` is called.
+class LineWriter:
+    """Writes lines at once, or, while `held`, together when `flush` is called.
 
     An event loop holds them for one pass: sixteen answers then cost one write instead of sixteen.
-    say_missing: the line that says how many are missing. Any thread may write and flush.
+    say_missing: makes the line that says how many are missing. Any thread may write and flush.
     """
 
     def __init__(
@@ -53,13 +60,13 @@ class Lines:
         self._say_missing = say_missing
         self._what = what
         self._waiting: deque[bytes] = deque()
-        self._begun = b""  # joined, and perhaps written in part
+        self._begun = b""  # joined lines, perhaps written in part
         self._begun_lines = 0
-        self._torn = b""  # what is written of the line that `_begun` goes on with
+        self._torn = b""  # the written part of the line with whose rest `_begun` starts
         self._flushing = threading.Lock()
-        self._missing_here = 0  # dropped since the last line that is kept
-        self._dropped = 0  # since the last time that all was written
-        self._why: str | None = None  # it did not take everything at the last flush
+        self._missing_here = 0  # dropped since the last kept line
+        self._dropped = 0  # since everything was last written
+        self._why: str | None = None  # why the last flush did not write everything
         self.held = False
 
     def msg(self, line: bytes) -> None:
@@ -74,18 +81,18 @@ class Lines:
         if not self.held:
             self.flush()
 
-    # structlog calls the method that is named like the level
+    # structlog calls the method named like the level
     debug = info = warning = warn = error = exception = critical = msg
 
     def flush(self) -> None:
-        """Write what it takes now."""
-        # another thread at it, or this one below us: it looks again once it is through
+        """Write what the descriptor takes now."""
+        # if another thread, or this one further up, holds the lock, it looks again when it is done
         while self._is_behind() and self._flushing.acquire(blocking=False):
             try:
                 self._write()
             except BlockingIOError:
                 self._why = _PAUSES
-            except Exception as error:  # noqa: BLE001  whatever it is, who logs does not hear of it
+            except Exception as error:  # noqa: BLE001  logging never fails
                 self._why = str(getattr(error, "strerror", None) or error)
             else:
                 self._why = None
@@ -96,7 +103,7 @@ class Lines:
                 return
 
     def drain(self, seconds: float = DRAIN_S) -> None:
-        """Before the end: write all of it, and wait for a reader that pauses, but no longer."""
+        """Before the end: write everything, and wait at most so long for a reader that pauses."""
         until = time.monotonic() + seconds
         self.flush()
         while self._why == _PAUSES and (left := until - time.monotonic()) > 0:
@@ -104,7 +111,7 @@ class Lines:
             self.flush()
 
     def trouble(self) -> str | None:
-        """Why not everything is written, for an operator; None while nothing is missing."""
+        """Why not everything is written, for operators; None while nothing is missing."""
         if self._why is None or (self._why == _PAUSES and not self._dropped):
             return None
         wait = len(self._waiting) + self._begun_lines
@@ -114,7 +121,7 @@ class Lines:
         return bool(self._waiting or self._begun or self._missing_here)
 
     def _has_room(self) -> bool:
-        if self._why is None or not self.held:  # a pass that says much is no reason to lose any
+        if self._why is None or not self.held:  # a pass with many lines must not lose any
             self.flush()
         return len(self._waiting) + self._begun_lines < MOST_KEPT
 
@@ -127,17 +134,21 @@ class Lines:
             self._begun, self._torn = self._torn + self._begun, b""
         while self._next():
             taken = self._to.write(self._begun)
+            if self._torn and self._to.empty_if_only(taken):  # emptied since we looked
+                self._begun, self._torn = self._torn + self._begun, b""
+                continue
             whole = self._begun.rfind(b"\n", 0, taken) + 1
             self._torn = self._begun[whole:taken] if whole else self._torn + self._begun[:taken]
             self._begun = self._begun[taken:]
 
     def _next(self) -> bool:
-        """Whether there is something to write, in `_begun`."""
+        """Whether there is something to write; it is in `_begun`."""
         if self._begun:
             return True
         if self._missing_here and not self._waiting:
             self._say_how_many_are_missing()
-        pieces, size = [], 0
+        pieces: list[bytes] = []
+        size = 0
         while self._waiting and size < _AT_ONCE:
             pieces.append(self._waiting.popleft())
             size += len(pieces[-1])
@@ -146,10 +157,10 @@ class Lines:
 
 
 class TextLines(io.TextIOWrapper):
-    """A text stream over `Lines`, to stand in for `sys.stderr`: what is printed there by Python or a
-    library stops nobody either. instead_of: its encoding, its descriptor."""
+    """A text stream over `LineWriter` in place of `sys.stderr`, so that printing there never blocks either.
+    instead_of: the stream whose encoding and descriptor it shows."""
 
-    def __init__(self, lines: Lines, instead_of: IO[str]) -> None:
+    def __init__(self, lines: LineWriter, instead_of: IO[str]) -> None:
         encoding = getattr(instead_of, "encoding", None) or "utf-8"
         raw: Any = _Raw(lines, instead_of)
         super().__init__(raw, encoding, "backslashreplace", line_buffering=True)
@@ -157,7 +168,7 @@ class TextLines(io.TextIOWrapper):
 
 
 class _Raw(io.RawIOBase):
-    def __init__(self, lines: Lines, instead_of: IO[str]) -> None:
+    def __init__(self, lines: LineWriter, instead_of: IO[str]) -> None:
         self._lines = lines
         self._instead_of = instead_of
 

@@ -8,10 +8,10 @@ from typing import NamedTuple, NewType
 from config_manager.config.errors import FieldError, InvalidName, InvalidValues
 
 OUR_ID = "config-manager"
-"""This service's own id on MQTT, and therefore nobody else's name."""
+"""This service's own id on MQTT; no other service may have this name."""
 
 RESERVED = frozenset({"epoch", "search", OUR_ID})
-"""Names that are segments of our own URLs or topics."""
+"""Segments of our own URLs and topics, which no service or instance may be called."""
 
 ServiceName = NewType("ServiceName", str)
 InstanceName = NewType("InstanceName", str)
@@ -30,7 +30,7 @@ class Epoch(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """How far somebody has come; tuples compare as clients must: epoch first, then revision."""
+    """How far a reader has come. Compares as clients must: by epoch first, then by revision."""
 
     epoch_seq: int
     revision: int
@@ -62,7 +62,7 @@ def is_key(text: str) -> bool:
 
 
 def check_keys(values: dict[str, object]) -> None:
-    """Raise InvalidValues (422) naming every top-level key outside the grammar."""
+    """Raises InvalidValues (422), which names every top-level key outside the grammar."""
     bad = [key for key in values if not is_key(key)]
     if bad:
         raise InvalidValues(
@@ -83,7 +83,7 @@ def pointer(*segments: str | int) -> str:
 
 
 def accept_correlation_id(text: str | None) -> CorrelationId | None:
-    """The caller's X-Request-ID where it is one, else None: the caller of this makes a new one."""
+    """The X-Request-ID of a request, None if it is missing or invalid: then the server makes one."""
     if text is not None and _CORRELATION_ID.fullmatch(text):
         return CorrelationId(text)
     return None

@@ -1,8 +1,7 @@
-"""The next version of the trust root, pure: who may sign what from then on, and whose signatures it
-takes.
+"""The next version of the trust root, pure: who may sign what, and whose signatures it needs.
 
-Version n+1 is believed by whoever believes n, once n's root keys and its own have signed it, each to
-their threshold (as The Update Framework has it, section 5.3). Nothing here holds a private key.
+A reader that believes version n believes n+1 once the root keys of both have signed it, each up to their
+threshold (The Update Framework, section 5.3). Nothing here holds a private key.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from config_manager.config import wire
-from config_manager.config.documents import ROLES, KeyRole, Root, RootKey
+from config_manager.config.documents.root import ROLES, KeyRole, Root, RootKey
 from config_manager.config.errors import Conflict, FieldError, InvalidValues, NotFound
 from config_manager.config.public_keys import can_sign
 from config_manager.config.wire import Envelope, Signature, keyid
@@ -25,7 +24,7 @@ MOST_ROOT_KEYS = 16
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What one version's root keys still have to do: `missing` more signatures, of any of these."""
+    """What one version's root keys still owe: `missing` more signatures, by any of these keys."""
 
     version: int
     threshold: int
@@ -45,10 +44,10 @@ def first(publics: Mapping[str, bytes], at: str) -> Root:
 
 
 def rotated(root: Root, role: str, old: str, new: bytes, *, at: str, old_until: str | None) -> Root:
-    """`new` takes the place of the key `old` in a role, and stands first.
+    """The key `new` replaces `old` in a role, and is its first key.
 
-    old_until (RFC 3339): what the old key signed is good until then; None drops it at once, which
-    for the root role is the only way.
+    old_until (RFC 3339): signatures of the old key count until then. None drops it at once, as the root
+    role always does.
     """
     _known(root, role)
     new_id = keyid(new)
@@ -65,7 +64,7 @@ def rotated(root: Root, role: str, old: str, new: bytes, *, at: str, old_until: 
 
 
 def with_signer(root: Root, public: bytes, threshold: int | None, *, at: str) -> Root:
-    """One more root key; `threshold` of them have to sign from then on (None: as many as now)."""
+    """With one more root key. threshold: how many must sign from then on; None for as many as now."""
     if not can_sign(public):
         raise InvalidValues(
             "no signature of this key would ever count",
@@ -75,7 +74,7 @@ def with_signer(root: Root, public: bytes, threshold: int | None, *, at: str) ->
     role = root.roles["root"]
     keyids = role.keyids if new_id in role.keyids else (*role.keyids, new_id)
     wanted = role.threshold if threshold is None else threshold
-    # an envelope takes four: a key that is exchanged signs beside those that stay
+    # an envelope takes four signatures, and a key that is replaced signs beside those that stay
     most = min(len(keyids), wire.MAX_SIGNATURES - 1)
     if not 1 <= wanted <= most:
         raise InvalidValues(
@@ -91,7 +90,7 @@ def with_signer(root: Root, public: bytes, threshold: int | None, *, at: str) ->
 
 
 def revoked(root: Root, gone: str, replacement: bytes | None, *, at: str) -> Root:
-    """Without the key. replacement: takes its place wherever its role would be left without enough."""
+    """Without the key. replacement: takes its place in a role (not root) whose first key it was."""
     if gone not in root.keys:
         raise NotFound(
             "no key of the current root has this id; `config-manager trust show` lists them"
@@ -119,9 +118,9 @@ def revoked(root: Root, gone: str, replacement: bytes | None, *, at: str) -> Roo
 
 
 def needs(envelope: Envelope, current: Root, proposed: Root) -> tuple[Needs, ...]:
-    """Who still has to sign; empty once everybody who believes `current` will believe `proposed`."""
+    """Who still has to sign; empty once readers that believe `current` will believe `proposed`."""
     signed = valid_signers(envelope, {**current.keys, **proposed.keys})
-    found = []
+    found: list[Needs] = []
     for root in (current, proposed):
         role = root.roles["root"]
         missing = role.threshold - len(signed & set(role.keyids))
@@ -132,7 +131,7 @@ def needs(envelope: Envelope, current: Root, proposed: Root) -> tuple[Needs, ...
 
 
 def valid_signers(envelope: Envelope, keys: Mapping[str, RootKey]) -> set[str]:
-    """The ids of the keys whose signature over the envelope is right."""
+    """The ids of the keys whose signature over the envelope is valid."""
     message = wire.signed_bytes(envelope.payload_type, envelope.payload)
     good: set[str] = set()
     for key_id, signature in envelope.signatures:
@@ -147,7 +146,7 @@ def valid_signers(envelope: Envelope, keys: Mapping[str, RootKey]) -> set[str]:
 
 
 def merged(one: Envelope, other: Envelope, current: Root, proposed: Root) -> Envelope:
-    """Both envelopes' right signatures over the same payload, the needed ones first, at most four."""
+    """Both envelopes' valid signatures over the same payload, at most four, those that both roots need first."""
     keys = {**current.keys, **proposed.keys}
     wanted = {*current.roles["root"].keyids, *proposed.roles["root"].keyids}
     found: dict[str, Signature] = {}
@@ -163,7 +162,7 @@ def merged(one: Envelope, other: Envelope, current: Root, proposed: Root) -> Env
 
 
 def _next(root: Root, keys: Mapping[str, RootKey], roles: Mapping[str, KeyRole], at: str) -> Root:
-    """The version after; without the keys that nobody needs any more or whose time is over."""
+    """The next version, without keys that no role has any more or that are past their date."""
     now = parse_rfc3339(at)
     over = {
         one

@@ -1,9 +1,9 @@
 """A small file that a thief can't read and nobody can forge: the clients' last-known-good files, and the
-server's of before 0.3.0.
+server's before 0.3.0.
 
-XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha, by libsodium) under a key derived for one purpose, with
-the purpose as associated data. Written atomically, two generations kept: a reader takes the newest
-one that verifies.
+XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha, by libsodium) under a key derived for one purpose, with the
+purpose as associated data. Written atomically. Two generations are kept, and a reader takes the newest
+that verifies.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ def derive_key(master: bytes, purpose: str) -> bytes:
 def newest_of(
     path: Path, previous: Path, world: World, opened: Callable[[bytes, bool], T | None]
 ) -> tuple[T, str | None]:
-    """What is in the newest of two generations that verifies, and why not in the newest; None if it is.
+    """The content of the newest of two generations that verifies, and why it is not the newest of all (None
+    if it is).
 
-    opened: what is in a file of these bytes, None if it does not verify; and whether it is the newest.
-    Raises SealBroken, or OSError if there is none.
+    opened: from a file's bytes, and whether it is the newest, to its content; None if it does not verify.
+    Raises SealBroken, or OSError if there is no file.
     """
     why: str | None = None
     missing: OSError | None = None
@@ -67,7 +68,7 @@ def newest_of(
 
 
 def _unread(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):  # a power cut between the two writes leaves it so
+    if isinstance(error, FileNotFoundError):  # after a power cut between the two writes
         return "the newest kept file is missing"
     return f"the newest kept file can't be read ({error.strerror or error})"
 
@@ -82,29 +83,29 @@ class SealedFile:
         self._purpose = _MAGIC + purpose.encode()
         self._world = world
         self.newest_unread: str | None = None
-        """why the last `read` took the generation before; None where it took the newest"""
+        """Why the last `read` took the generation before; None if it took the newest."""
 
     def write(self, data: bytes) -> None:
-        """Durable on return; raises OSError, and then the older generation is still there."""
+        """Durable on return. Raises OSError; then the older generation is still there."""
         nonce = self._world.randomness.token(_NONCE_BYTES)
         sealed = crypto_aead_xchacha20poly1305_ietf_encrypt(data, self._purpose, nonce, self._key)
         disk = self._world.disk
         if disk.exists(self.path):
             newest = disk.read(self.path)
             if self.opened(newest) is not None:  # a damaged one must not replace the good one
-                # durable with the write below; cut off between the two, it alone is there to read
+                # durable with the write below; after a power cut in between it is the only one to read
                 disk.rename(self.path, self.previous)
         disk.write_atomic(self.path, _MAGIC + nonce + sealed)
 
     def read(self) -> bytes:
-        """The newest generation that verifies; raises SealBroken, or OSError where there is none."""
+        """The newest generation that verifies. Raises SealBroken, or OSError if there is none."""
         data, self.newest_unread = newest_of(
             self.path, self.previous, self._world, lambda raw, _: self.opened(raw)
         )
         return data
 
     def opened(self, raw: bytes) -> bytes | None:
-        """What is in a file of these bytes; None if it does not verify."""
+        """The content of a file of these bytes; None if it does not verify."""
         body = raw.removeprefix(_MAGIC)
         if body is raw or len(body) < _SHORTEST:  # PyNaCl raises ValueError below it
             return None

@@ -1,7 +1,7 @@
 """Secrets on their way to one instance: libsodium's sealed box (X25519, XSalsa20-Poly1305).
 
-A sealed box has no associated data, so what a value is for stands inside, beside it, and is compared
-when it is opened: nobody can put one secret's ciphertext in another's place.
+A sealed box has no associated data. So what a value is for is sealed with it and compared when it is
+opened: nobody can put one secret's ciphertext in another's place.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey, PublicKey, SealedBox
 
 from config_manager.config import strict_json
-from config_manager.config.documents import Sealed, SealedValue
+from config_manager.config.documents.sealed import Sealed, SealedValue
 from config_manager.config.errors import KeyUnusable
 from config_manager.config.secret import Secret
 
@@ -39,7 +39,7 @@ def seal(value: Secret, *, sealed: Sealed, name: str, version: int, public: byte
 def open_sealed(sealed: Sealed, name: str, private: bytes) -> Secret:
     """One secret of a document whose signature was checked. private: the instance's X25519 key.
 
-    Raises KeyError where it holds none of this name, NotSealedForThis.
+    Raises KeyError if it has no secret of this name, and NotSealedForThis.
     """
     held = sealed.secrets[name]
     try:

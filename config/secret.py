@@ -1,12 +1,19 @@
-"""A value that must not show: it has no repr, no str, no pickle; only `reveal` opens it."""
+"""A value that must not show, and what is shown in its place."""
 
 from __future__ import annotations
 
 from typing import NoReturn
 
+MASK = "********"
+"""What stands in a secret's place: in answers, history, logs and explanations. A caller sends it back to leave
+the secret alone."""
+
 
 class Secret:
-    """Holds a secret's text. Equality is by identity, so that no comparison can leak timing."""
+    """Holds a secret's text; it has no repr, no str, no pickle, and only `reveal` opens it.
+
+    Equality is by identity, so that no comparison can leak timing.
+    """
 
     __slots__ = ("__value",)
 
@@ -18,7 +25,7 @@ class Secret:
         return self.__value
 
     def __repr__(self) -> str:
-        return "Secret(********)"
+        return f"Secret({MASK})"
 
     __str__ = __repr__
 

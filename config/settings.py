@@ -61,13 +61,17 @@ class Settings(BaseSettings):
 
     @property
     def dev(self) -> bool:
-        """Only a flag says so: a variable, or a `.env` that lies in the way, must not open the door."""
+        """Only the flag `--dev` sets it: neither a variable nor a stray `.env` may open the door."""
         return self._dev
+
+    def mark_dev(self) -> None:
+        """For the flag `--dev`."""
+        self._dev = True
 
     @field_validator("data_dir", "db_key_file", "credentials_dir", "tls_cert_file", "tls_key_file")
     @classmethod
     def _home_is_meant(cls, value: Path | None) -> Path | None:
-        """No shell has seen what stands in a `.env` or a unit file."""
+        """A `~` in a `.env` or a unit file is not expanded by any shell."""
         try:
             return None if value is None else value.expanduser()
         except RuntimeError as error:
@@ -117,15 +121,15 @@ def load_settings(*, dev: bool = False, **flags: Any) -> Settings:
         name = str(first["loc"][0])
         what = f"--{name.replace('_', '-')}" if name in given else f"{ENV_PREFIX}{name.upper()}"
         raise SettingsInvalid(f"{what}: {first['msg'].removeprefix('Value error, ')}") from None
-    except (OSError, UnicodeDecodeError) as error:  # no other file is read here
+    except (OSError, UnicodeDecodeError) as error:  # `.env` is the only file that is read here
         raise SettingsInvalid(f".env: cannot be read: {error}") from None
     if settings.credentials_dir is None and (theirs := os.environ.get("CREDENTIALS_DIRECTORY")):
         settings = settings.model_copy(update={"credentials_dir": Path(theirs)})  # systemd's
-    if settings.credentials_dir is not None and not _is_dir(settings.credentials_dir):
-        raise SettingsInvalid(
-            f"CONFIG_MANAGER_CREDENTIALS_DIR: {settings.credentials_dir} is no directory"
-        )
-    settings._dev = dev  # noqa: SLF001  ours, and set once
+    directory = settings.credentials_dir
+    if directory is not None and not os.path.isdir(directory):  # noqa: PTH112  never raises
+        raise SettingsInvalid(f"CONFIG_MANAGER_CREDENTIALS_DIR: {directory} is no directory")
+    if dev:
+        settings.mark_dev()
     if dev and not settings.bind_address.is_loopback:
         raise SettingsInvalid(
             f"--dev listens on loopback only, not on {settings.bind}; "
@@ -137,9 +141,9 @@ def load_settings(*, dev: bool = False, **flags: Any) -> Settings:
 
 
 def _check_env_file(path: Path) -> None:
-    """A line that is skipped in silence would start another server, on a fresh directory of data.
+    """Refuse a line that does not parse: skipped in silence, it could start a server on a new, empty data directory.
 
-    Its content is never said: it may be a token. Raises SettingsInvalid, OSError, UnicodeDecodeError.
+    The message never shows the line, which may be a token. Raises SettingsInvalid, OSError, UnicodeDecodeError.
     """
     if not path.is_file():
         return
@@ -155,15 +159,8 @@ def _check_env_file(path: Path) -> None:
                 )
 
 
-def _is_dir(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
 def _check_transport(settings: Settings) -> None:
-    """Raises SettingsInvalid where what is secret would travel in the clear without a word."""
+    """Raises SettingsInvalid if secrets would travel in the clear without anybody having said so."""
     if settings.tls_key_file is not None and settings.tls_cert_file is None:
         raise SettingsInvalid(
             "CONFIG_MANAGER_TLS_KEY_FILE: give the certificate, too: CONFIG_MANAGER_TLS_CERT_FILE"

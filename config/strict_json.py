@@ -1,4 +1,4 @@
-"""JSON as every reader agrees on it: what one parser takes and the next reads differently is refused.
+"""JSON that every parser reads alike; whatever parsers read differently is refused.
 
 Refused: depth over 32, duplicate keys, NaN and Infinity (also as an overflowing `1e999`), integers
 beyond ±2^53 (RFC 8259 section 6, I-JSON RFC 7493), lone surrogates, NUL, bytes that are not UTF-8.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeGuard
 
 import orjson
 
@@ -17,20 +17,20 @@ JsonObject: TypeAlias = dict[str, Any]
 
 MAX_DEPTH = 32
 MAX_INTEGER = 2**53
-"""The largest magnitude that a double-based reader still tells from its neighbours."""
+"""The largest magnitude that a reader with doubles still tells from its neighbours."""
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-# the closing quote is optional and nothing is tried twice: a string that never ends, full of escaped
-# quotes, would else be searched again from each of them
+# The closing quote is optional and nothing is tried twice: otherwise a string that never ends, full of
+# escaped quotes, would be searched again from each of them.
 _MAX_INTEGER_DIGITS = 17  # 2^53 has 16 digits; int() of a megabyte of digits would take seconds
 
 
 class NotStrictJson(ValueError):
-    """The text is no JSON that all readers agree on; the message says where it departs."""
+    """Not JSON that every parser reads alike; the message says where."""
 
 
 def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
-    """Parse `data`; raises NotStrictJson. Cost: one pass of the C scanner, a second for strings."""
+    """The value of `data`. Raises NotStrictJson. Cost: one pass of the C scanner, a second for escapes."""
     if data.count(b"[") + data.count(b"{") > max_depth:
         _check_depth(data, max_depth)
     try:
@@ -56,21 +56,30 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
 
 
 def loads_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> JsonObject:
-    """As `loads`, for a JSON object; raises NotStrictJson for any other value."""
+    """As `loads`, for an object. Raises NotStrictJson for any other value."""
     value = loads(data, max_depth=max_depth)
-    if not isinstance(value, dict):
+    if not is_object(value):
         raise NotStrictJson("expected a JSON object")
     return value
 
 
+def is_object(value: object) -> TypeGuard[JsonObject]:
+    """Whether this value out of `loads` is an object."""
+    return isinstance(value, dict)
+
+
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    """Whether this value out of `loads` is a list."""
+    return isinstance(value, list)
+
+
 def dumps(value: Any) -> bytes:
-    """Compact UTF-8 JSON of a value that `loads` gave or that we built ourselves."""
+    """Compact UTF-8 JSON of a value from `loads` or of our own."""
     return orjson.dumps(value)
 
 
 def same(one: object, other: object) -> bool:
-    """Equal as JSON, the order of members included: 1, 1.0 and true are three values, as their readers see
-    them."""
+    """Whether two values are the same JSON, the order of members included: 1, 1.0 and true are three."""
     return dumps(one) == dumps(other)
 
 
@@ -116,20 +125,17 @@ def _float(text: str) -> float:
 
 
 def _check_strings(value: Any) -> None:
-    match value:
-        case str():
-            if "\0" in value:
-                raise NotStrictJson("a NUL character")
-            try:
-                value.encode("utf-8")
-            except UnicodeEncodeError:
-                raise NotStrictJson("a lone surrogate") from None
-        case dict():
-            for key, item in value.items():
-                _check_strings(key)
-                _check_strings(item)
-        case list():
-            for item in value:
-                _check_strings(item)
-        case _:
-            pass
+    if isinstance(value, str):
+        if "\0" in value:
+            raise NotStrictJson("a NUL character")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise NotStrictJson("a lone surrogate") from None
+    elif is_object(value):
+        for key, item in value.items():
+            _check_strings(key)
+            _check_strings(item)
+    elif is_list(value):
+        for item in value:
+            _check_strings(item)

@@ -1,5 +1,5 @@
-"""Which hosts are this machine. A request to one of them stays here: it goes through no proxy,
-which would mean itself by that name, and would be told the token."""
+"""Which hosts are this machine. A request to one of them must not go through a proxy, to which the name
+means itself and which would see the token."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Only this machine reaches it."""
+    """Whether only this machine reaches it."""
     address = _address(host)
-    # a name, and any name but this one may lead anywhere
+    # of names, every other one may lead anywhere
     return host == "localhost" if address is None else address.is_loopback
 
 
 def is_this_machine(host: str) -> bool:
-    """A client that connects to it reaches this machine: loopback, or what stands for every address of it."""
+    """Whether a client that connects to it reaches this machine: loopback, or a wildcard such as 0.0.0.0."""
     address = _address(host)
     return is_loopback(host) or (address is not None and address.is_unspecified)
 
 
 def connectable(host: str) -> str:
-    """Where to ask what listens on this host: loopback, if that is every address."""
+    """The host to connect to for a server that listens on this one: loopback for a wildcard."""
     address = _address(host)
     if address is None or not address.is_unspecified:
         return host

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def load_chain(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
-    """Raises OSError (ssl.SSLError is one), also for a key that wants a passphrase: OpenSSL would ask for it
-    on the terminal, and everything would wait for who is not there."""
+    """Raises OSError (ssl.SSLError is one), also for a key with a passphrase: OpenSSL would ask for it on the
+    terminal, where nobody may be."""
 
     def refuse() -> NoReturn:
         raise OSError(
@@ -22,8 +22,8 @@ def load_chain(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
 
 
 def close_what_fails(context: ssl.SSLContext) -> None:
-    """Sockets of this context are closed by a handshake that fails. Whoever wraps them for us (paho) leaves that
-    to the garbage collector, and a peer could fail them faster than it comes."""
+    """Sockets of this context are closed when their handshake fails. paho leaves that to the garbage collector,
+    and a peer could make handshakes fail faster than it runs."""
     import ssl
 
     class ClosedIfItFails(ssl.SSLSocket):

@@ -1,20 +1,21 @@
-"""Accept or refuse, sans I/O: given bytes, a trusted root and what was seen before.
+"""Whom to believe, without I/O: bytes, a trusted root and what was seen before go in, a document or a refusal
+comes out.
 
 The rules, cheapest first; each refusal has one stable reason:
 
     too-large              over 256 KiB, before anything is parsed
-    malformed              no DSSE envelope, or a verified payload without its type's fields
-    wrong-type             another kind of document (or more than one kind's bytes in its place)
-    unknown-key            no signature by a key that the root gives this role (or it is past its date)
+    malformed              not a DSSE envelope, or a verified payload without its type's fields
+    wrong-type             another kind of document
+    unknown-key            no signature by a key that the root gives this role, or the key is past its date
     bad-signature          a key of this role, but the signature does not verify
     unsupported-critical   `critical` names a field that this version does not know
-    wrong-service          a document for somebody else
-    wrong-topic            it came on another topic than the one it was signed for
+    wrong-service          signed for another service
+    wrong-topic            signed for another topic than the one it came on
     rolled-back            older than what was seen
     equivocation           the same revision with other content: somebody signed twice
     model, callback        refused by the service itself (`config_manager.client`)
 
-Signatures are checked over the received bytes before those bytes are parsed.
+Signatures are checked over the received bytes, before those bytes are parsed.
 """
 
 from __future__ import annotations
@@ -27,16 +28,13 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from config_manager.config import wire
-from config_manager.config.documents import (
-    AuditExport,
-    Beacon,
-    ConfigUpdate,
-    NotADocument,
-    Root,
-    Sealed,
-    Snapshot,
-    UnknownCritical,
-)
+from config_manager.config.documents.audit_export import AuditExport
+from config_manager.config.documents.beacon import Beacon
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.fields import NotADocument, UnknownCritical
+from config_manager.config.documents.root import Root
+from config_manager.config.documents.sealed import Sealed
+from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.names import Mark
 from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import parse_rfc3339
@@ -47,6 +45,7 @@ Reason = Literal[
 ]  # fmt: skip
 
 RoleName = Literal["root", "config", "beacon"]
+T = TypeVar("T")
 Document = TypeVar("Document", Sealed, ConfigUpdate, Snapshot, Beacon, Root, AuditExport)
 
 
@@ -56,12 +55,12 @@ MAX_SNAPSHOT_BYTES = 4 * 1024 * 1024
 
 
 class Distrust(Exception):
-    """Refused; `reason` is stable and counted, `detail` is for the person who looks."""
+    """Refused. `reason` is stable and counted, `detail` is for people."""
 
     def __init__(
         self, reason: Reason, detail: str, *, strangers: frozenset[str] = frozenset()
     ) -> None:
-        """strangers: with `unknown-key`, the ids of signers that the root does not list at all."""
+        """strangers: with `unknown-key`, the ids of the signers that the root does not list."""
         super().__init__(f"{reason}: {detail}")
         self.reason: Reason = reason
         self.detail = detail
@@ -69,7 +68,7 @@ class Distrust(Exception):
 
 
 class Seen(NamedTuple):
-    """The highest configuration that was ever accepted for a service."""
+    """The highest configuration ever accepted for a service."""
 
     mark: Mark
     digest: str
@@ -77,9 +76,9 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A configuration to take; `duplicate` where exactly these bytes were accepted before.
+    """A configuration to take; `duplicate` if exactly these bytes were accepted before.
 
-    envelope: with the signatures that hold, and no others.
+    envelope: with the valid signatures only.
     """
 
     update: ConfigUpdate
@@ -104,8 +103,12 @@ def open_envelope(data: bytes) -> Envelope:
         raise Distrust(
             "malformed", "empty: a deletion is a signed tombstone, never an empty message"
         )
+    return _envelope(wire.parse_envelope, data)
+
+
+def _envelope(parse: Callable[[T], Envelope], value: T) -> Envelope:
     try:
-        return wire.parse_envelope(data)
+        return parse(value)
     except wire.NotAnEnvelope as error:
         raise Distrust("malformed", str(error)) from None
 
@@ -118,9 +121,9 @@ def verify(envelope: Envelope, expected_type: str, role: RoleName, root: Root, n
 def verified(
     envelope: Envelope, expected_type: str, role: RoleName, root: Root, now: float
 ) -> Envelope:
-    """The envelope with the signatures that hold, once the role's threshold of distinct keys has signed.
+    """The envelope with its valid signatures only, if as many distinct keys signed as the role needs.
 
-    now: wall clock in Unix seconds, only for the keys' `not_after`. Raises Distrust.
+    now: wall clock in Unix seconds, for the keys' `not_after`. Raises Distrust.
     """
     if envelope.payload_type != expected_type:
         raise Distrust(
@@ -158,7 +161,7 @@ def verified(
 
 
 def _say_place(keyid: str, root: Root) -> str:
-    """What a key may do instead, for who wonders why it is not enough."""
+    """What a key may do instead: the reason why it does not count here."""
     roles = [name for name, role in root.roles.items() if keyid in role.keyids]
     may = f"is the {' and '.join(roles)} key there" if roles else "is not listed there"
     return f"key {keyid[:16]} {may}"
@@ -177,7 +180,7 @@ def parse_verified(payload: bytes, parse: Callable[[bytes], Document]) -> Docume
 def judge_update(
     data: bytes, *, topic: str, service: str, root: Root, seen: Seen | None, now: float
 ) -> Accepted:
-    """The whole ladder for a configuration message; raises Distrust."""
+    """A configuration message against all the rules; raises Distrust."""
     envelope = open_envelope(data)
     envelope = verified(envelope, wire.CONFIG_UPDATE, "config", root, now)
     update = parse_verified(envelope.payload, ConfigUpdate.parse)
@@ -201,29 +204,23 @@ def judge_snapshot(data: bytes, root: Root, now: float) -> tuple[Snapshot, str]:
 
 
 def signed_snapshot(data: bytes, root: Root, now: float) -> Signed[Snapshot]:
-    """A retained snapshot, and who vouches for it; raises Distrust."""
+    """As `judge_snapshot`, with the keys that vouch for it."""
     if len(data) > MAX_SNAPSHOT_BYTES:
         raise Distrust(
             "too-large", f"snapshot of {len(data)} bytes, the limit is {MAX_SNAPSHOT_BYTES}"
         )
-    try:
-        envelope = wire.parse_envelope(data)
-    except wire.NotAnEnvelope as error:
-        raise Distrust("malformed", str(error)) from None
+    envelope = _envelope(wire.parse_envelope, data)
     return _signed(verified(envelope, wire.SNAPSHOT, "beacon", root, now), Snapshot.parse)
 
 
 def judge_beacon(value: object, root: Root, now: float) -> Beacon:
-    """A beacon's envelope as parsed JSON (from the keepalive or the snapshot); raises Distrust."""
+    """A beacon. value: its envelope as parsed JSON, from the keepalive or the snapshot. Raises Distrust."""
     return signed_beacon(value, root, now).document
 
 
 def signed_beacon(value: object, root: Root, now: float) -> Signed[Beacon]:
-    """As `judge_beacon`, and who vouches for it; raises Distrust."""
-    try:
-        envelope = wire.envelope_from_object(value)
-    except wire.NotAnEnvelope as error:
-        raise Distrust("malformed", str(error)) from None
+    """As `judge_beacon`, with the keys that vouch for it."""
+    envelope = _envelope(wire.envelope_from_object, value)
     return _signed(verified(envelope, wire.BEACON, "beacon", root, now), Beacon.parse)
 
 
@@ -232,10 +229,10 @@ def _signed(envelope: Envelope, parse: Callable[[bytes], Document]) -> Signed[Do
 
 
 def judge_root(data: bytes, trusted: Root | None, now: float, *, topic: str | None = None) -> Root:
-    """The root's next version: signed by its own root keys and by the trusted one's.
+    """The next version of the root: signed by its own root keys and by the trusted root's.
 
-    trusted: the root before it, or None for the one that is being pinned. topic: the one it came
-    on, where it came by a broker. Raises Distrust.
+    trusted: the version before it; None for a root that is being pinned. topic: the one it came on,
+    None if it came from a file. Raises Distrust.
     """
     envelope = open_envelope(data)
     if envelope.payload_type != wire.ROOT:
@@ -252,9 +249,11 @@ def judge_root(data: bytes, trusted: Root | None, now: float, *, topic: str | No
 
 
 def judge_audit_export(envelope: Envelope, root: Root) -> AuditExport:
-    """The signed end of an export; raises Distrust. An export is kept for years, and verifies under
-    the root of its time also after the key that signed it has expired."""
-    payload = verify(envelope, wire.AUDIT_EXPORT, "config", root, _BEFORE_ANY_END)
+    """The signed end of an export; raises Distrust.
+
+    An export is kept for years: under the root of its time it verifies even if its key has expired since.
+    """
+    payload = verify(envelope, wire.AUDIT_EXPORT, "config", root, now=_BEFORE_ANY_END)
     return parse_verified(payload, AuditExport.parse)
 
 
@@ -262,7 +261,7 @@ def _is_past(not_after: str, now: float) -> bool:
     try:
         return parse_rfc3339(not_after) < now
     except ValueError:
-        return True  # a date we can't read has passed: refusing is the safe side
+        return True  # a date we can't read counts as past: refusing is the safe side
 
 
 def _say(mark: Mark) -> str:

@@ -1,14 +1,13 @@
-"""Bytes in, bytes out: DSSE envelopes, digests, and the only place where a topic is spelled.
+"""DSSE envelopes, digests, and the only place that spells a topic.
 
 Wire format: DSSE v1 (github.com/secure-systems-lab/dsse) with Ed25519 (RFC 8032).
-A signature covers `DSSEv1 SP len(type) SP type SP len(body) SP body`; nothing is ever serialised
-again to be checked. `config_manager.config.trust` decides whom to believe; here nothing is trusted.
+A signature covers `DSSEv1 SP len(type) SP type SP len(body) SP body`; nothing is serialised again to be
+checked. Nothing is trusted here: `config_manager.config.trust` decides whom to believe.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -43,7 +42,7 @@ def root_topic(version: int) -> str:
 
 
 def root_version(topic: str) -> int:
-    """The version whose topic this is; raises ValueError where it is none."""
+    """The version of a root's topic. Raises ValueError for any other topic."""
     number = int(topic.removeprefix(ROOTS_PREFIX))
     if topic != root_topic(number):
         raise ValueError(f"no root's topic: {topic[:100]!r}")
@@ -73,7 +72,7 @@ ENROLMENT = _payload_type("enrolment")
 
 
 class NotAnEnvelope(ValueError):
-    """The bytes are no DSSE envelope of ours; the message says where they depart."""
+    """Not a DSSE envelope of ours; the message says why."""
 
 
 class Signature(NamedTuple):
@@ -96,7 +95,7 @@ class Envelope:
 
     @property
     def signers(self) -> frozenset[str]:
-        """Whom the signatures name; who really signed says `trust.verified`."""
+        """The keys that the signatures name. Only `trust.verified` says who really signed."""
         return frozenset(signature.keyid for signature in self.signatures)
 
     def to_object(self) -> dict[str, Any]:
@@ -132,15 +131,15 @@ def signed_bytes(payload_type: str, payload: bytes) -> bytes:
 
 
 def envelope_size(payload_bytes: int, correlation_id: str) -> int:
-    """Bytes of a configuration's envelope with one signature, before it is signed."""
+    """Bytes that a configuration's envelope will have, once it has one signature."""
     fixed = len(Envelope(CONFIG_UPDATE, b"", (Signature("0" * 64, bytes(64)),), "").to_bytes())
     return fixed + 4 * -(-payload_bytes // 3) + len(correlation_id)
 
 
 def parse_envelope(data: bytes, *, least_signatures: int = 1) -> Envelope:
-    """Parse an envelope from the wire; raises NotAnEnvelope. Size is the caller's first check.
+    """An envelope from the wire. Raises NotAnEnvelope. The caller checks the size first.
 
-    least_signatures: 0 for what has yet to be signed.
+    least_signatures: 0 for a document that has yet to be signed.
     """
     try:
         value = strict_json.loads_object(data)
@@ -151,14 +150,14 @@ def parse_envelope(data: bytes, *, least_signatures: int = 1) -> Envelope:
 
 def envelope_from_object(value: Any, *, least_signatures: int = 1) -> Envelope:
     """An envelope from parsed JSON (the snapshot and the keepalive carry one inside)."""
-    if not isinstance(value, dict):
+    if not strict_json.is_object(value):
         raise NotAnEnvelope("expected an object")
     payload_type = value.get("payloadType")
     if not isinstance(payload_type, str):
         raise NotAnEnvelope("payloadType: expected a string")
     signatures = value.get("signatures")
     if (
-        not isinstance(signatures, list)
+        not strict_json.is_list(signatures)
         or not least_signatures <= len(signatures) <= MAX_SIGNATURES
     ):
         raise NotAnEnvelope(f"signatures: expected {least_signatures} to {MAX_SIGNATURES}")
@@ -172,9 +171,10 @@ def envelope_from_object(value: Any, *, least_signatures: int = 1) -> Envelope:
 
 
 def _signature(value: Any) -> Signature:
-    if not isinstance(value, dict) or not isinstance(value.get("keyid"), str):
+    key_id = value.get("keyid") if strict_json.is_object(value) else None
+    if not isinstance(key_id, str):
         raise NotAnEnvelope("signatures: expected objects with keyid and sig")
-    return Signature(value["keyid"], _base64(value.get("sig"), "sig"))
+    return Signature(key_id, _base64(value.get("sig"), "sig"))
 
 
 def _base64(value: Any, name: str) -> bytes:
@@ -182,5 +182,5 @@ def _base64(value: Any, name: str) -> bytes:
         raise NotAnEnvelope(f"{name}: expected base64")
     try:
         return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise NotAnEnvelope(f"{name}: not base64") from None

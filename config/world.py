@@ -1,6 +1,6 @@
 """The seams to the world: wall clock, randomness, disk. All of them are passed in.
 
-Monotonic time needs no seam of its own: it is Trio's clock, which tests replace by a MockClock.
+Monotonic time needs no seam: it is Trio's clock, which tests replace with a MockClock.
 The broker's seam is `actors.mqtt.aiomqtt_transport.Transport`.
 """
 
@@ -49,10 +49,10 @@ class Randomness(Protocol):
 
 
 class Disk(Protocol):
-    """Whole files, and what is written behind one. The database has its own way to the disk."""
+    """Reads and writes whole files, and appends. The database has its own way to the disk."""
 
     def read(self, path: Path) -> bytes:
-        """The file's bytes; raises OSError, which names the file (FileNotFoundError where there is none)."""
+        """The file's bytes. Raises OSError, which names the file; FileNotFoundError if there is none."""
         ...
 
     def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -60,31 +60,33 @@ class Disk(Protocol):
         ...
 
     def write_pieces(self, path: Path, pieces: Iterable[bytes], *, mode: int = 0o600) -> None:
-        """As `write_atomic`, of what nobody needs to hold in one: each piece is asked for once the one
-        before it was written."""
+        """As `write_atomic`, piece by piece: each is asked for once the one before it is written."""
         ...
 
     def append(self, path: Path, data: bytes, *, at: int) -> None:
-        """Behind what is in a file that has `at` bytes; durable on return. Raises OSError, also if it
-        has another size: then, or after a power cut, any first part of the data may be there."""
+        """Write behind the `at` bytes that a file has; durable on return.
+
+        Raises OSError, also if the file has another size. After an error or a power cut any first
+        part of the data may be there.
+        """
         ...
 
     def create(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
-        """As `write_atomic`, where there is none yet; raises FileExistsError where there is, also
-        where somebody else was quicker."""
+        """As `write_atomic`, for a new file. Raises FileExistsError if it exists, also if another
+        process was quicker."""
         ...
 
     def make_directory(self, path: Path, *, mode: int = 0o700) -> None:
-        """With this mode, and those above it; one that is there stays as it is. Raises OSError."""
+        """Make it with this mode, and those above it. An existing one stays as it is. Raises OSError."""
         ...
 
     def lock(self, directory: Path) -> AbstractContextManager[None]:
-        """A block of which one is run at a time, for what is read, changed and written. Where it can't
-        be had, the block runs all the same."""
+        """One block at a time, for what is read, changed and written. Without a lock to be had, the
+        block runs all the same."""
         ...
 
     def rename(self, old: Path, new: Path) -> None:
-        """Move a file within a directory, replacing the target; durable with the next write there.
+        """Move a file within its directory over the target; durable with the next write there.
         Raises OSError."""
         ...
 
@@ -125,23 +127,18 @@ class SystemDisk:
 
     def write_pieces(self, path: Path, pieces: Iterable[bytes], *, mode: int = 0o600) -> None:
         self._sweep_once(path.parent)
-        # root works on a service's directory: the file is its owner's
+        # if root works on a service's directory, the file is the owner's
         with replacing(path, mode=mode, for_directorys_owner=True) as file:
             file.writelines(pieces)
-
-    def append(self, path: Path, data: bytes, *, at: int) -> None:
-        append(path, data, at=at)
 
     def create(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         self._sweep_once(path.parent)
         with creating(path, mode=mode, for_directorys_owner=True) as file:
             file.write(data)
 
-    def make_directory(self, path: Path, *, mode: int = 0o700) -> None:
-        make_directory(path, mode=mode)
-
-    def lock(self, directory: Path) -> AbstractContextManager[None]:
-        return locked(directory)
+    append = staticmethod(append)
+    make_directory = staticmethod(make_directory)
+    lock = staticmethod(locked)
 
     def rename(self, old: Path, new: Path) -> None:
         old.replace(new)
@@ -157,7 +154,7 @@ class SystemDisk:
 
 @dataclass(frozen=True)
 class World:
-    """Everything that is not our own decision: replace it to run in a simulated one."""
+    """Everything outside our own decisions; replace it to run in a simulated world."""
 
     clock: WallClock = field(default_factory=SystemClock)
     randomness: Randomness = field(default_factory=SystemRandomness)
@@ -165,19 +162,19 @@ class World:
 
 
 def backoff_s(failures: int, *, first_s: float, longest_s: float) -> float:
-    """The longest pause after so many failures (from 0): doubled for each, bounded, before jitter."""
-    # a float has no 2^1024, and whoever is away for an hour fails that often
+    """The longest pause after so many failures (from 0), before jitter: doubled for each, up to longest_s."""
+    # a float has no 2^1024, and an hour without a broker has that many failures
     return min(first_s * 2.0 ** min(failures, _MAX_EXPONENT), longest_s)
 
 
 def rfc3339(seconds: float) -> str:
-    """A time in UTC with milliseconds (RFC 3339): what every document, row and line carries."""
+    """Unix seconds as RFC 3339 in UTC with milliseconds, as in every document, row and line."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_rfc3339(text: str) -> float:
-    """The inverse of `rfc3339`, for any offset; raises ValueError (also without an offset)."""
+    """Unix seconds of a time with any offset. Raises ValueError, also if there is no offset."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone; end it in Z")

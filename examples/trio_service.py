@@ -1,4 +1,4 @@
-"""A service under Trio that has its say in each change, and says what it runs.
+"""A service under Trio that may refuse a change, and prints what it runs.
 
 CONFIG_MANAGER_ROOT=data/trust/root.json python examples/trio_service.py
 """
@@ -17,7 +17,7 @@ class VoiceSettings(BaseModel):
 
 
 async def load(change: Change[VoiceSettings]) -> None:
-    """Slow, and may fail: then what runs goes on, and the operator sees why."""
+    """Slow, and may fail: then the old settings stay, and the operator sees why."""
     if change.new.voice == "nobody":
         raise LookupError(f"there is no voice {change.new.voice!r}")
     await trio.sleep(0.1)

@@ -11,7 +11,10 @@ from config_manager.config.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("actors", "api", "bench", "client", "config", "deploy", "docs", "examples", "storage")
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 # `api/server/app.py`, `docs/wire.md`; not a path of the data directory, such as `trust/root.json`
 _PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join((*FOLDERS, 'tests'))})/[\w./-]*\w\.\w+")

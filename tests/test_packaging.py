@@ -24,7 +24,8 @@ from tests.kit.processes import MOSQUITTO, Processes, workshop
 ROOMS = ("actors", "api", "client", "config", "storage")
 SHIPPED = {".py", ".sql", ".html", ".css", ".js", ".typed"}
 FOR_THE_SDIST = (
-    *("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "just", "justfile", "pyproject.toml"),
+    *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "README.md", "SECURITY.md"),
+    *("just", "justfile", "pyproject.toml", ".editorconfig", ".pre-commit-config.yaml"),
     *(".dockerignore", "uv.lock", ".ci", "bench", "deploy", "docs", "examples", "tests"),
 )
 

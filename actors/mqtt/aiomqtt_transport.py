@@ -1,4 +1,4 @@
-"""The broker port, and its aiomqtt implementation: the only module that imports trio_asyncio.
+"""The port by aiomqtt (paho underneath): the only module that imports trio_asyncio.
 
 Each connection runs its own asyncio loop inside Trio, so that what a dying broker does to asyncio
 ends with the connection. trio_asyncio is imported when a connection is made and not before:
@@ -9,28 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    contextmanager,
-    suppress,
-)
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import trio
 
+from config_manager.actors.mqtt.arrivals import Arrivals, Unread
 from config_manager.actors.mqtt.broker_answers import BrokerAnswers
 from config_manager.actors.mqtt.connecting import Connecting, client_options
-from config_manager.actors.mqtt.packet_limit import (
-    PacketLimit,
-    plainly,
-    weight,
+from config_manager.actors.mqtt.packet_limit import PacketLimit, plainly
+from config_manager.actors.mqtt.port import (
+    BrokerUnavailable,
+    Connection,
+    Message,
+    broken_as_itself,
 )
 from config_manager.config.brokers import BrokerAddress
-from config_manager.config.errors import the_reason
 
 if TYPE_CHECKING:
     import aiomqtt
@@ -43,90 +38,10 @@ _CONNECT_S = 5.0
 _PUBLISH_S = 10.0
 _CANCEL_AGAIN_S = 0.05
 _IN_FLIGHT = 20
-_UNREAD = 65_536
-"""Messages that may wait to be read: the retained ones of that many services come in one burst."""
-_UNREAD_BYTES = 64 * 1024 * 1024
-
-
-class BrokerUnavailable(Exception):
-    """The broker can't be reached, refused us, or the connection broke; the message says which."""
-
-    def __init__(self, why: str = "", code: int | None = None) -> None:
-        """code: of the broker's DISCONNECT, if it sent one; 0 if it was us who hung up."""
-        super().__init__(why)
-        self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    topic: str
-    payload: bytes
-    retained: bool = False
-
-
-@contextmanager
-def broken_as_itself() -> Iterator[None]:
-    """A broken connection passes without the groups that nurseries put around it; where it breaks
-    while we are cancelled, only that passes."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        _, other = group.split(BrokerUnavailable)
-        if other is None:
-            raise the_reason(group, BrokerUnavailable) from None
-        if other.split(trio.Cancelled)[1] is None:
-            raise other from None
-        raise
-
-
-class Connection(Protocol):
-    """One live connection. Every method raises BrokerUnavailable once it broke."""
-
-    @property
-    def maximum_packet_bytes(self) -> int | None:
-        """The largest packet that the broker takes; None if it announced no limit."""
-        ...
-
-    @property
-    def receive_maximum(self) -> int:
-        """How many publishes the broker takes before it has acknowledged one."""
-        ...
-
-    @property
-    def has_unread(self) -> bool:
-        """Whether something arrived that `messages` has not given yet."""
-        ...
-
-    async def publish(
-        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
-    ) -> None:
-        """Returns after the broker acknowledged (QoS 1) or the bytes were handed over (QoS 0)."""
-        ...
-
-    def hand_over(self, topic: str, payload: bytes, answered: Callable[[int], None]) -> None:
-        """Publish retained at QoS 1 and go on; `answered` is called with the reason code of the PUBACK,
-        if it comes: below 128 the message was taken."""
-        ...
-
-    async def subscribe(self, *filters: str, qos: int = 1) -> None:
-        """Retained messages follow as ordinary ones."""
-        ...
-
-    def messages(self) -> AsyncIterator[Message]:
-        """What arrives, until the connection breaks (BrokerUnavailable). Must be read always."""
-        ...
-
-
-class Transport(Protocol):
-    def connect(
-        self, address: BrokerAddress, *, client_id: str, will: Message | None = None
-    ) -> AbstractAsyncContextManager[Connection]:
-        """Protocol 5, else 3.1.1. Leaving disconnects cleanly: the will is not sent."""
-        ...
 
 
 class AiomqttTransport:
-    """aiomqtt (paho underneath) under trio-asyncio."""
+    """aiomqtt under trio-asyncio."""
 
     def __init__(
         self,
@@ -137,19 +52,19 @@ class AiomqttTransport:
         """unread: makes what holds a connection's messages until they are read, and decides what no
         longer fits; by default the oldest stay."""
         self._tls = tls
-        self._unread = unread or _Unread
+        self._unread = unread or Unread
 
     @asynccontextmanager
     async def connect(
         self, address: BrokerAddress, *, client_id: str, will: Message | None = None
-    ) -> AsyncIterator[Connection]:
+    ) -> AsyncGenerator[Connection]:
         with broken_as_itself():  # the loop's nurseries wrap whatever passes them
             async with AsyncExitStack() as stack:
                 try:
                     opened = await self._open(stack, address, client_id, will)
                 except BrokerUnavailable:
                     raise
-                except Exception as error:  # nothing about a broker may end what else we do
+                except Exception as error:  # nothing about a broker may end the process
                     raise BrokerUnavailable(plainly(error)) from error
                 nursery = await stack.enter_async_context(trio.open_nursery())
                 nursery.start_soon(opened.close_when_lost)
@@ -159,16 +74,18 @@ class AiomqttTransport:
     async def _open(
         self, stack: AsyncExitStack, address: BrokerAddress, client_id: str, will: Message | None
     ) -> _AiomqttConnection:
-        """Protocol 5 first, each time: a broker that was slow once is none that knows no better."""
+        """Protocol 5 first, each time: a broker that was slow once may know it all the same."""
         import aiomqtt
         import trio_asyncio
 
-        loop = await stack.enter_async_context(trio_asyncio.open_loop())
+        opening: Any = trio_asyncio.open_loop()  # pyright: ignore[reportUnknownMemberType]
+        loop: asyncio.AbstractEventLoop = await stack.enter_async_context(opening)
         # without a handler of ours a dying broker ends the whole program
         loop.set_exception_handler(lambda _loop, _context: None)
         for version in (aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311):
-            inbox = _Inbox(self._unread())
-            client = self._client(aiomqtt, address, client_id, will, version, inbox)
+            arrivals = Arrivals(self._unread())
+            client = self._client(address, client_id, will, version, arrivals)
+            answers = BrokerAnswers(client._client)  # noqa: SLF001  aiomqtt passes none of it on
             limit = PacketLimit(client)
             connecting = Connecting(client, loop)
             is_5 = version is aiomqtt.ProtocolVersion.V5
@@ -180,48 +97,51 @@ class AiomqttTransport:
                 connecting.give_up()
                 if is_5 and asks_again:
                     continue
-                raise _lost(limit, inbox.answers, error) from error
+                raise _lost(limit, answers, error) from error
             except BaseException:
                 connecting.give_up()
                 raise
             stack.push_async_callback(_leave, client, loop)
-            return _AiomqttConnection(client, inbox, loop, limit)
+            return _AiomqttConnection(client, loop, arrivals, answers, limit)
         raise AssertionError  # the last version continues nowhere
 
     def _client(
         self,
-        module: Any,
         address: BrokerAddress,
         client_id: str,
         will: Message | None,
         version: Any,
-        inbox: _Inbox,
-    ) -> aiomqtt.Client:
-        client: aiomqtt.Client = module.Client(
-            **client_options(address, client_id, is_5=version is module.ProtocolVersion.V5),
+        arrivals: Arrivals,
+    ) -> Any:
+        import aiomqtt
+
+        def take_arrivals(maxsize: int) -> Any:  # noqa: ARG001  aiomqtt's own signature
+            return arrivals
+
+        client = aiomqtt.Client(
+            **client_options(address, client_id, is_5=version is aiomqtt.ProtocolVersion.V5),
             protocol=version,
-            will=module.Will(will.topic, will.payload, qos=1, retain=will.retained)
+            will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=will.retained)
             if will
             else None,
             timeout=_PUBLISH_S,
-            queue_type=lambda maxsize: inbox,  # noqa: ARG005
+            queue_type=cast("Any", take_arrivals),
             max_inflight_messages=_IN_FLIGHT,
             max_concurrent_outgoing_calls=10 * _IN_FLIGHT,
             tls_context=self._tls if address.tls and self._tls else address.tls_context(),
         )
         client.pending_calls_threshold = 10 * _IN_FLIGHT
-        inbox.answers = BrokerAnswers(client._client)  # noqa: SLF001  aiomqtt passes none of it on
         return client
 
 
 async def _connect(
     connecting: Connecting, loop: asyncio.AbstractEventLoop, answers_within_s: float
 ) -> None:
-    """Cancelled while something blocks, it leaves that to itself: a thread takes no cancellation."""
+    """Cancelled while the thread blocks, it leaves the thread to itself: a thread can't be cancelled."""
     await trio.to_thread.run_sync(
         connecting.block,
         abandon_on_cancel=True,
-        limiter=trio.CapacityLimiter(1),  # what hangs here takes no thread from the disk
+        limiter=trio.CapacityLimiter(1),  # a thread that hangs here takes none from the disk
     )
     connecting.take_over()
     with trio.fail_after(answers_within_s):
@@ -229,9 +149,9 @@ async def _connect(
 
 
 async def _awaited(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
-    """Under Trio: what comes of asyncio's. Cancelled, it cancels until that has ended.
+    """Under Trio: the result of an asyncio coroutine. Cancelled, it cancels until the coroutine has ended.
 
-    `aio_as_trio` cancels once, and what asyncio loses of that is lost for good: `asyncio.wait_for` of
+    `aio_as_trio` cancels once, and asyncio may lose that cancellation: `asyncio.wait_for` of
     Python 3.11 gives the result that comes at the same time (python/cpython#86296), trio-asyncio's
     executor that of the thread it waits for.
     """
@@ -250,8 +170,8 @@ async def _awaited(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, An
     return task.result()
 
 
-async def _leave(client: aiomqtt.Client, loop: asyncio.AbstractEventLoop) -> None:
-    """Where it is gone already, that is what leaving wanted."""
+async def _leave(client: Any, loop: asyncio.AbstractEventLoop) -> None:
+    """Says goodbye for up to a second. If the connection is gone already, there is nothing to say."""
     import aiomqtt
 
     try:
@@ -262,90 +182,10 @@ async def _leave(client: aiomqtt.Client, loop: asyncio.AbstractEventLoop) -> Non
         ):
             await _awaited(loop, client.__aexit__(None, None, None))
     finally:
-        _close(client)
-
-
-def _close(client: aiomqtt.Client) -> None:
-    """aiomqtt leaves the socket of a connection that broke to the collector."""
-    with suppress(Exception):
-        client._client._sock_close()  # noqa: SLF001
-
-
-class _Unread(asyncio.Queue[Any]):
-    """The first that come stay: the retained messages of all services, of which each counts. What does
-    not fit is lost as on any QoS 0 way; whoever reads asks again for what is missing."""
-
-    def __init__(self) -> None:
-        super().__init__(_UNREAD)
-        self._waiting_bytes = 0
-
-    def put_nowait(self, item: aiomqtt.Message) -> None:
-        if self._waiting_bytes <= _UNREAD_BYTES and not self.full():
-            super().put_nowait(item)
-            self._waiting_bytes += weight(item)
-
-    def get_nowait(self) -> aiomqtt.Message:
-        item: aiomqtt.Message = super().get_nowait()
-        self._waiting_bytes -= weight(item)
-        return item
-
-
-class _Inbox(asyncio.Queue[Any]):
-    """Stands where aiomqtt wants its queue, and is read from Trio: a message is no asyncio task's
-    business."""
-
-    answers: BrokerAnswers
-
-    def __init__(self, unread: asyncio.Queue[Any]) -> None:
-        super().__init__()
-        self._unread = unread
-        self._news = trio.Event()
-        self._closed = False
-        self.lost: BrokerUnavailable | None = None
-
-    def put_nowait(self, item: aiomqtt.Message) -> None:
-        self._unread.put_nowait(item)
-        self._news.set()
-
-    async def read(self) -> AsyncIterator[Message]:
-        """Until the connection is lost and everything was read."""
-        while True:
-            await trio.lowlevel.checkpoint()
-            if not self._unread.empty():
-                item = self._unread.get_nowait()
-                yield Message(str(item.topic), _payload(item), retained=item.retain)
-            elif self._closed:
-                return
-            else:
-                self._news = trio.Event()
-                await self._news.wait()
-
-    @property
-    def has_unread(self) -> bool:
-        return not self._unread.empty()
-
-    async def close_when_lost(
-        self, client: aiomqtt.Client, loop: asyncio.AbstractEventLoop, limit: PacketLimit
-    ) -> None:
-        """Until the connection breaks. A client that only publishes would never notice."""
-        import aiomqtt
-
-        try:
-            await _awaited(loop, client.messages.__anext__())
-        except StopAsyncIteration:
-            self.lost = BrokerUnavailable("the connection was closed")
-        except (aiomqtt.MqttError, OSError) as error:
-            self.lost = _lost(limit, self.answers, error)
-        self.close()
-
-    def close(self) -> None:
-        """Nothing more will come."""
-        self._closed = True
-        self._news.set()
-
-
-def _payload(item: aiomqtt.Message) -> bytes:
-    return item.payload if isinstance(item.payload, bytes) else b""
+        with suppress(
+            Exception
+        ):  # aiomqtt leaves the socket of a broken connection to the collector
+            client._client._sock_close()  # noqa: SLF001
 
 
 class _Writer:
@@ -394,56 +234,63 @@ class _Writer:
 class _AiomqttConnection:
     def __init__(
         self,
-        client: aiomqtt.Client,
-        inbox: _Inbox,
+        client: Any,
         loop: asyncio.AbstractEventLoop,
+        arrivals: Arrivals,
+        answers: BrokerAnswers,
         limit: PacketLimit,
     ) -> None:
-        self._client = client
+        self._client: aiomqtt.Client = client
         self._loop = loop
+        self._arrivals = arrivals
+        self._answers = answers
         self._limit = limit
-        self._inbox = inbox
+        self._why_lost = BrokerUnavailable("the connection was closed")
         paho = client._client  # noqa: SLF001  aiomqtt has no other way to go on without a PUBACK
         self._writer = _Writer(paho, loop)
         self._unanswered: dict[int, Callable[[int], None]] = {}
-        tell_aiomqtt: Any = paho.on_publish
+        tell_aiomqtt = paho.on_publish
 
         def on_publish(*given: Any) -> None:
             answered = self._unanswered.pop(given[2], None)
             if answered is not None:
-                answered(inbox.answers.puback)
+                answered(answers.puback)
             else:
                 tell_aiomqtt(*given)
 
         paho.on_publish = on_publish
 
     async def close_when_lost(self) -> None:
-        await self._inbox.close_when_lost(self._client, self._loop, self._limit)
+        """Until the connection breaks. A client that only publishes would never notice."""
+        import aiomqtt
+
+        try:
+            await _awaited(self._loop, self._client.messages.__anext__())
+        except StopAsyncIteration:
+            pass
+        except (aiomqtt.MqttError, OSError) as error:
+            self._why_lost = self._broken(error)
+        self._arrivals.close()
 
     @property
     def has_unread(self) -> bool:
-        return self._inbox.has_unread
+        return self._arrivals.has_unread
 
     @property
     def maximum_packet_bytes(self) -> int | None:
-        return self._inbox.answers.maximum_packet_bytes
+        return self._answers.maximum_packet_bytes
 
     @property
     def receive_maximum(self) -> int:
-        return self._inbox.answers.receive_maximum
+        return self._answers.receive_maximum
 
     def _broken(self, error: Exception) -> BrokerUnavailable:
-        return _lost(self._limit, self._inbox.answers, error)
+        return _lost(self._limit, self._answers, error)
 
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
     ) -> None:
-        import aiomqtt
-
-        try:
-            await _awaited(self._loop, self._client.publish(topic, payload, qos, retain))
-        except (aiomqtt.MqttError, OSError, ValueError) as error:
-            raise self._broken(error) from error
+        await self._do(self._client.publish(topic, payload, qos, retain))
 
     def hand_over(self, topic: str, payload: bytes, answered: Callable[[int], None]) -> None:
         try:
@@ -455,17 +302,20 @@ class _AiomqttConnection:
         self._unanswered[info.mid] = answered
 
     async def subscribe(self, *filters: str, qos: int = 1) -> None:
+        await self._do(self._client.subscribe([(f, qos) for f in filters]))
+
+    async def _do(self, call: Coroutine[Any, Any, Any]) -> None:
         import aiomqtt
 
         try:
-            await _awaited(self._loop, self._client.subscribe([(f, qos) for f in filters]))
-        except (aiomqtt.MqttError, OSError) as error:
+            await _awaited(self._loop, call)
+        except (aiomqtt.MqttError, OSError, ValueError) as error:
             raise self._broken(error) from error
 
     async def messages(self) -> AsyncIterator[Message]:
-        async for message in self._inbox.read():
+        async for message in self._arrivals.read():
             yield message
-        raise self._inbox.lost or BrokerUnavailable("the connection was closed")
+        raise self._why_lost
 
 
 def _lost(limit: PacketLimit, answers: BrokerAnswers, error: Exception) -> BrokerUnavailable:

@@ -1,7 +1,7 @@
-"""What a broker announces when we connect, and the reason codes that it answers and leaves with.
+"""What a broker announces when we connect, and the reason codes of its answers and of its DISCONNECT.
 
-aiomqtt passes none of that on. paho raises for a code that it does not know for a PUBACK (Mosquitto's
-149, packet too large), which would end the connection on our side.
+aiomqtt passes none of that on. paho raises for a PUBACK's code that it does not know (Mosquitto's 149, packet too
+large), which would end the connection on our side.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class BrokerAnswers:
         self._paho = paho
         self._on_connect = paho.on_connect
         self._on_disconnect = paho.on_disconnect
-        self._on_puback = paho._handle_pubackcomp  # noqa: SLF001  it has no hook before it parses
+        self._on_puback = paho._handle_pubackcomp  # noqa: SLF001  paho has no hook before it parses
         paho.on_connect = self._connected
         paho.on_disconnect = self._gone
         paho._handle_pubackcomp = self._answered  # noqa: SLF001
@@ -38,7 +38,7 @@ class BrokerAnswers:
         *_, properties = given
         self.maximum_packet_bytes = getattr(properties, "MaximumPacketSize", None)
         self.receive_maximum = getattr(properties, "ReceiveMaximum", _UNLIMITED)
-        # paho refuses this once it is connected, though nothing is on its way yet
+        # paho's setter refuses once it is connected, although nothing is on its way yet
         most = min(self.receive_maximum, self._paho.max_inflight_messages)
         self._paho._max_inflight_messages = most  # noqa: SLF001
         self._on_connect(*given)

@@ -1,7 +1,7 @@
-"""Several ways to brokers: none of them twice, and each with a client id of its own.
+"""Several ways to brokers: no place twice, and a client id for each.
 
-A broker lets a client id be connected once, and a cluster does so on all of its nodes together. With one
-id for everything, two ways to one broker, or a forgotten copy of the data directory, push each other off.
+A broker, or a cluster on all of its nodes together, lets a client id be connected once. With one id for
+everything, two ways to one broker, or a forgotten copy of the data directory, push each other off.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """What they have in common: whose they are, and what was sent on any of them.
+    """What all ways have in common.
 
-    instance_id: of the data directory, so that people see whose a connection is. process: random, so
-    that no copy of the data directory has the same.
+    instance_id: of the data directory, so that people see whose a connection is. process: random, so that no
+    copy of the data directory has the same. echoes: what was sent on any of them.
     """
 
     instance_id: str
@@ -29,13 +29,13 @@ class Ways:
     echoes: Echoes = field(default_factory=Echoes)
 
     def client_id(self, index: int) -> str:
-        """The same for as long as we run: the broker knows us again. No dots: nats-server takes none."""
+        """The same for as long as we run, so that the broker knows us again. No dots: nats-server takes none."""
         return f"config-manager-{self.instance_id[:_SHOWN]}-{index + 1}-{self.process[:_SHOWN]}"
 
 
 def ways_to_brokers(text: str) -> tuple[BrokerAddress | Auto | Nothing, ...]:
-    """What `--mqtt-url` says. Raises SettingsInvalid, also if two of them lead to the same place, whoever
-    logs in there and how."""
+    """What `--mqtt-url` says. Raises SettingsInvalid, also if two lead to the same place, with whatever
+    login."""
     targets = parse_mqtt_urls(text)
     seen: set[str] = set()
     for target in targets:

@@ -1,7 +1,7 @@
 """Making an aiomqtt client's connection: for both sides.
 
-A name's look-up, TCP and TLS block, for as long as a resolver likes. So a thread does that, which nobody
-has to wait for: who is cancelled leaves it to itself, and it cleans up when it is through.
+A name's look-up, TCP and TLS block for as long as a resolver likes. So a thread does that. If the caller is
+cancelled, it leaves the thread alone, and the thread cleans up after itself.
 
 Imports no event loop: the server's connections and the client's both use it.
 """
@@ -29,7 +29,7 @@ _SILENT.setLevel(logging.CRITICAL + 1)
 
 
 def client_options(address: BrokerAddress, client_id: str, *, is_5: bool) -> dict[str, Any]:
-    """What `aiomqtt.Client` is told on both sides."""
+    """Arguments of `aiomqtt.Client` on both sides."""
     return {
         "hostname": address.host,
         "port": address.port,
@@ -45,11 +45,11 @@ def client_options(address: BrokerAddress, client_id: str, *, is_5: bool) -> dic
 
 
 class Connecting:
-    """In this order: `block` in a thread, `take_over` in the loop, `until_answered` under asyncio; and
-    `give_up` in the loop wherever it ends otherwise.
+    """In this order: `block` in a thread, `take_over` in the loop, `until_answered` under asyncio. If anything
+    fails, `give_up` in the loop.
 
-    aiomqtt's own `__aenter__` blocks in the loop's default executor. Under asyncio a service may keep
-    that full, and a process waits for it when it ends; under trio-asyncio closing the loop waits for it.
+    aiomqtt's own `__aenter__` blocks in the loop's default executor. A service under asyncio may keep that
+    full, and its process waits for it at the end; under trio-asyncio closing the loop waits for it.
     """
 
     def __init__(self, client: Any, loop: asyncio.AbstractEventLoop) -> None:
@@ -70,7 +70,7 @@ class Connecting:
                 self._close()
 
     def take_over(self) -> None:
-        """What the thread wanted of the loop is done now."""
+        """Do now what the thread wanted of the loop."""
         self._client._loop = self._loop  # noqa: SLF001
         self._gate.open()
 
@@ -82,7 +82,7 @@ class Connecting:
         self._client._misc_loop = _end_at_once  # noqa: SLF001
         self._is_given_up = True
         if self._gate.is_open:
-            self._loop.call_soon(self._close)  # behind what connecting made the loop do
+            self._loop.call_soon(self._close)  # after what connecting made the loop do
         else:
             self._close()
 
@@ -96,10 +96,9 @@ async def _end_at_once() -> None:
 
 
 class _Gate:
-    """Stands for the loop while a thread connects: what that wants of the loop waits until it is wanted.
+    """Stands for the loop while a thread connects: what the thread wants of the loop waits for `open`.
 
-    The loop may have ended before the thread is through, and would be left with watchers of a socket and
-    a task that nobody ends.
+    The loop may end before the thread does; else watchers of a socket and a task would be left behind.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

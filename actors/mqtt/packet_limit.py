@@ -1,8 +1,8 @@
 """What a peer may make a connection hold and compute: `packet_rules`, laid on an aiomqtt client.
 
-paho reads whatever length a broker announces, keeps what it is promised more of, and answers more often
-than the broker reads; aiomqtt reads on for as long as TLS has something decoded. A broker that speaks
-MQTT 5 is told of the largest packet when we connect (OASIS MQTT 5, 3.1.2.11.4).
+paho reads a packet of any announced length, keeps unfinished packets, and answers even if the broker reads no
+answers; aiomqtt reads on for as long as TLS has something decoded. A broker that speaks MQTT 5 is told of the
+largest packet when we connect (OASIS MQTT 5, 3.1.2.11.4).
 
 Imports no event loop: the server's connections and the client's both use it.
 """
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from paho.mqtt.properties import Properties
 
 _MOST_UNREAD_ANSWERS = 4096
-"""PUBACKs that a broker may leave unread, while it goes on sending: two MiB."""
-
+"""PUBACKs that a broker may leave unread while it goes on sending: two MiB."""
 _OVERHEAD_BYTES = 1024
-"""Of a message in memory, generously: many empty ones must not cost nothing."""
+"""Of a message in memory, at most: empty messages must count, too."""
 
 _UNSUPPORTED_PROTOCOL = 132  # which paho makes of 3.1.1's 1, too
 _SILENCE = ("Operation timed out", "TooSlowError")  # aiomqtt's, and Trio's
@@ -35,10 +34,7 @@ _UNSPECIFIED = 128  # which paho makes of a socket that closes
 
 
 class PacketLimit:
-    """On one aiomqtt client, before it connects.
-
-    `refused` says what ended the connection, where this did.
-    """
+    """On one aiomqtt client, before it connects. refused: why this ended the connection, if it did."""
 
     def __init__(self, client: Any) -> None:
         paho = client._client  # noqa: SLF001  aiomqtt and paho have no limits of their own
@@ -56,18 +52,18 @@ class PacketLimit:
 
     def may_not_know_5(self, error: BaseException) -> bool:
         """Whether a broker that was spoken to in MQTT 5 may know 3.1.1 alone: it said so, hung up instead
-        of answering, or says nothing (amqtt does). To be asked before its socket is closed: one that is
-        down, whose connection never was made, is not asked twice."""
+        of answering, or says nothing (amqtt does). Ask before the socket is closed: without one, no connection
+        was made, and a second try is useless."""
         is_silent = not self._is_greeted and self._paho.socket() is not None
         return is_silent or self._ended_unanswered or _code(error) == _UNSUPPORTED_PROTOCOL
 
     def check_connected(self) -> None:
-        """Right after connecting: aiomqtt forgets that a connection was lost, if that came with the CONNACK."""
+        """Right after connecting: aiomqtt forgets a loss that comes together with the CONNACK."""
         if self._paho.socket() is None:
             raise ConnectionError from self._lost
 
     def why(self, error: BaseException) -> str:
-        """What to say of a connection that broke, or could not be made."""
+        """Why a connection broke, or could not be made, in words."""
         cause = error.__cause__ or error
         said = plainly(cause)
         if said in _SILENCE:
@@ -94,7 +90,7 @@ class PacketLimit:
         from paho.mqtt.client import MQTT_ERR_PROTOCOL, MQTTv5
 
         paho, packet = self._paho, self._paho._in_packet  # noqa: SLF001
-        if self._is_refused(packet):  # where it has no bytes but the first two
+        if self._is_refused(packet):  # a packet of two bytes was not checked before
             return MQTT_ERR_PROTOCOL
         if paho.protocol == MQTTv5:
             try:
@@ -110,12 +106,12 @@ class PacketLimit:
         return self._handle()
 
     def _on_message(self, message: Any) -> None:
-        """Instead of paho's, which looks for callbacks by topic, of which there are none, and leaves a cycle
-        that holds the topic until the collector comes by."""
+        """Instead of paho's, which looks for callbacks by topic (there are none) and leaves a reference cycle
+        that keeps the topic until the collector comes."""
         topic: bytes = message._topic  # noqa: SLF001
         if len(topic) > MAX_TOPIC_BYTES or len(message.payload) > MAX_MESSAGE_BYTES:
-            return  # none of ours; whoever may write to the broker may have sent it
-        message.properties = None  # an object of 6 kB, also where there are none
+            return  # none of ours; any client that may write to the broker may have sent it
+        message.properties = None  # an object of 6 kB, even if there are none
         self._pass_on(self._paho, None, message)
 
     def _on_disconnect(self, *given: Any) -> None:
@@ -124,9 +120,9 @@ class PacketLimit:
             self._say_lost(*given)
             lost = self._client._disconnected  # noqa: SLF001
             if lost.done() and not lost.cancelled():
-                self._lost = lost.exception()  # nobody may be waiting any more
+                self._lost = lost.exception()  # else asyncio warns if nothing awaits it any more
             return
-        # aiomqtt would wait until its time is over
+        # aiomqtt would wait for its timeout
         from aiomqtt import MqttError
 
         self._ended_unanswered = self.refused is None
@@ -135,10 +131,10 @@ class PacketLimit:
 
 
 class _ReadInTurns:
-    """Stands for aiomqtt's own: one packet at a time, and everybody else in between.
+    """Instead of aiomqtt's reader: one packet at a time, and other tasks in between.
 
-    What TLS has decoded already shows on no socket. aiomqtt reads on until nothing is left of it, which
-    never comes while a broker sends faster than we read.
+    Bytes that TLS has decoded show on no socket. aiomqtt reads on until none are left, which never happens
+    while a broker sends faster than we read.
     """
 
     def __init__(self, client: Any) -> None:
@@ -161,10 +157,10 @@ class _ReadInTurns:
             paho.loop_read()
             pending = getattr(paho.socket(), "pending", None)
             is_more = pending is not None and pending() > 0
-        except Exception as error:  # noqa: BLE001  whatever it was, it was the broker's
+        except Exception as error:  # noqa: BLE001  whatever it is, the broker caused it
             if not client._disconnected.done():  # noqa: SLF001
                 client._disconnected.set_exception(error)  # noqa: SLF001
-            paho._sock_close()  # noqa: SLF001  else there is more of it
+            paho._sock_close()  # noqa: SLF001  else it goes on
             return
         if is_more and not self._is_due:
             self._is_due = True
@@ -181,8 +177,9 @@ def _code(error: BaseException) -> object:
 
 
 def plainly(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    """In its own words; of a group, those of the first in it."""
+    while inside := getattr(error, "exceptions", None):
+        error = inside[0]
     return str(error) or type(error).__name__
 
 
@@ -194,7 +191,7 @@ def weight(message: Any) -> int:
 
 
 def connect_properties() -> Properties:
-    """What a broker that speaks MQTT 5 is told."""
+    """Properties of our CONNECT, in MQTT 5."""
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties
 

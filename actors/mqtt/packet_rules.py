@@ -1,7 +1,7 @@
 """What a broker may send to a client of ours, by the bytes of one packet. Pure.
 
-Whoever sends decides how much there is of everything: packets, bytes, topics, properties, promises that
-more will follow. Each of these is bounded here, before a library keeps or computes anything for it.
+The sender decides how much there is of everything: packets, bytes, topics, properties, unfinished packets. Each
+of these is bounded here, before a library keeps or computes anything for it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,11 @@ _ANSWERS = {
 }
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-"""What anybody of ours sends at most is a snapshot of 40,000 services; more is not looked at."""
-
+"""Our largest message is a snapshot of 40,000 services; a larger message is dropped."""
 MAX_PACKET_BYTES = MAX_MESSAGE_BYTES + 128 * 1024
 """With its topic (64 KiB) and its properties."""
-
 MAX_ANSWER_BYTES = 4 * 1024
-"""Of what is no message: an answer has a few bytes, and maybe a sentence for people."""
-
+"""Of any other packet: an answer has a few bytes, and maybe a sentence for people."""
 MAX_TOPIC_BYTES = 256
 """The longest of ours has 148: system/config-sealed/, a service, an instance."""
 
@@ -52,22 +49,21 @@ def refuse(first: int, length: int, *, is_greeted: bool) -> str | None:
 
 
 def cut_properties(first: int, body: bytearray) -> None:
-    """Take the properties out of a packet of MQTT 5, in place; raises ValueError if there is no packet
-    in it.
+    """Take the properties out of a packet of MQTT 5, in place; raises ValueError if the packet is malformed.
 
-    Nothing of ours reads them. paho copies all that follows for each, so that the time goes by the
-    square of their number, and keeps a hundred bytes and more for one of seven. A CONNACK's stay: it
-    comes once, it is small, and paho minds what it says.
+    Nothing of ours reads them. paho copies the rest for each, so the time grows by the square of their number,
+    and keeps over a hundred bytes for one of seven. A CONNACK keeps its own: it comes once, it is small, and
+    paho obeys them.
     """
-    match first & _KIND:
-        case kind if kind == PUBLISH:
-            _cut(body, 2 + int.from_bytes(body[:2]) + (2 if first & _QOS else 0))
-        case kind if kind == SUBACK:
-            _cut(body, 2)
-        case kind if kind == PUBACK:
-            del body[3:]
-        case kind if kind == DISCONNECT:
-            del body[1:]
+    kind = first & _KIND
+    if kind == PUBLISH:
+        _cut(body, 2 + int.from_bytes(body[:2]) + (2 if first & _QOS else 0))
+    elif kind == SUBACK:
+        _cut(body, 2)
+    elif kind == PUBACK:
+        del body[3:]
+    elif kind == DISCONNECT:
+        del body[1:]
 
 
 def _cut(body: bytearray, at: int) -> None:

@@ -1,7 +1,7 @@
-"""Whether another config-manager is alive on a broker, for who may not publish: the health is left to it.
+"""Whether another config-manager is alive on a broker. If we may not publish, we leave the health to it.
 
-A copy of a data directory that was forgotten somewhere, or one that was put back too old, suspects a
-rollback. It publishes no configuration then. Its health would go to the topic that is the other's.
+A forgotten copy of a data directory, or a backup that is too old, suspects a rollback and publishes no
+configuration. Its health would overwrite that of the server that does.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import trio
 from config_manager.config import strict_json
 
 _ALIVE_S = 300.0
-"""After its last sign of life. Long enough for any heartbeat that is sensible."""
+"""After its last sign of life. Longer than any sensible heartbeat."""
 _LISTEN_S = 15.0
-"""For a keepalive, if what a broker retains looks as if somebody lived: one comes every 10 s."""
+"""For a keepalive, one of which comes every 10 s, if the retained health says that another one lives."""
 _LAST_WORDS = ("shutdown", "offline")
 _OWN = 16
 
 
 class Company:
-    """On one broker. Knows our own keepalives, so that they are nobody else's."""
+    """On one broker. Knows our own keepalives from those of others."""
 
     def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
         self._clock = clock
@@ -31,16 +31,16 @@ class Company:
         self._listen_until = 0.0
 
     def sends(self, keepalive: bytes) -> None:
-        """It is ours."""
+        """We send it."""
         self._own.append(keepalive)
 
     def keepalive(self, payload: bytes) -> None:
-        """One came by."""
+        """One came."""
         if payload not in self._own:
             self._alive_until = self._clock() + _ALIVE_S
 
     def health(self, payload: bytes, *, retained: bool) -> None:
-        """Somebody else's health came by."""
+        """Another one's health came."""
         if _event(payload) in (None, *_LAST_WORDS):
             return
         if retained:
@@ -54,14 +54,13 @@ class Company:
 
     @property
     def may_be_there(self) -> bool:
-        """Or it is too early to tell."""
+        """Also while it is too early to tell."""
         return self._clock() < max(self._alive_until, self._listen_until)
 
 
 def _event(payload: bytes) -> str | None:
     try:
-        data = strict_json.loads_object(payload).get("data")
-    except ValueError:
+        event = strict_json.loads_object(payload)["data"]["event"]
+    except (ValueError, LookupError, TypeError):
         return None
-    event = data.get("event") if isinstance(data, dict) else None
     return event if isinstance(event, str) else None

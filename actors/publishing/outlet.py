@@ -1,4 +1,4 @@
-"""What others want on one broker: the latest of each retained document, and passing messages."""
+"""What one broker should have beside configurations: the latest of each retained document, and messages that pass."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from config_manager.actors.views import CommittedView
 from config_manager.config import wire
 
 _READ_LATE = 16
-"""Documents of one topic that may be on their way back to us when a newer one is wanted."""
+"""Documents of one topic that may still be on their way back when a newer one is wanted."""
 
 
 class Outlet:
-    """Written by whoever makes documents, read by the broker's publisher."""
+    """Written by the actors that make documents, read by the broker's publisher."""
 
     def __init__(self, view: CommittedView) -> None:
-        """view: says whether anything but health may be sent now; `wake` once that changed."""
+        """view: says whether anything but health may be sent now; call `wake` when that changes."""
         self._view = view
         self.retained: dict[str, bytes] = {}
         self.connected = False
@@ -40,11 +40,11 @@ class Outlet:
         self.mark(topic)
 
     def was_wanted(self, topic: str, payload: bytes) -> bool:
-        """Whether it is what the broker should have held just before: it is read back late."""
+        """Whether the broker should have held it just before: it is read back late."""
         return wire.digest(payload) in self._earlier.get(topic, ())
 
     def withdraw(self, topic: str) -> None:
-        """The broker's own is left alone from now on."""
+        """From now on what the broker holds under the topic is left alone."""
         self.retained.pop(topic, None)
         self._dirty.pop(topic, None)
         self.wake()
@@ -73,7 +73,7 @@ class Outlet:
         self.wake()
 
     async def take(self, has_room: Callable[[], bool]) -> tuple[str, bytes, bool]:
-        """The next to send: (topic, payload, retained). has_room: whether a retained one may go now."""
+        """The next to send: (topic, payload, retained). has_room: whether a retained one may be sent now."""
         while True:
             await trio.lowlevel.checkpoint()
             topic = self._next_retained() if has_room() else None
@@ -95,11 +95,11 @@ class Outlet:
 
     @property
     def leaves_health(self) -> bool:
-        """Whether it is left to another config-manager, or it is too early to tell."""
+        """Whether the health is left to another config-manager, or it is too early to tell."""
         return not self._view.publishable and self.company.may_be_there
 
     def may_send(self, topic: str) -> bool:
-        """Whether a document of this topic may be sent now, as far as what we know goes."""
+        """Whether a document of this topic may be sent now."""
         if self._view.publishable:
             return True
         return topic == wire.HEALTH_TOPIC and not self.leaves_health
@@ -124,8 +124,8 @@ class Outlet:
             await self._changed.wait()
 
     async def flush(self) -> None:
-        """Until every document that may be sent was acknowledged, or there is no connection. What the
-        broker does not take is not waited for."""
+        """Until every document that may be sent was acknowledged, or there is no connection. A document that
+        the broker does not take is not waited for."""
         while self.connected and (self.has_more or self._on_the_way):
             await self._changed.wait()
 

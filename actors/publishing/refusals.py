@@ -1,11 +1,11 @@
 """What one broker does not take: found out, set aside and named, so that everything else goes on.
 
-A broker refuses in four ways. It announces a limit; it answers with a reason code; it hangs up, and does
-not say at what; or it acknowledges and throws away. Only who hangs up costs the others anything. So
-whatever was on its way when a connection broke is suspected, and is sent alone and last from then on.
-What breaks the connection again is set aside, and what is taken is suspected no longer.
+A broker refuses in four ways. It announces a limit; it answers with a reason code; it hangs up, and does not
+say at what; or it acknowledges and throws away. Only hanging up costs other messages anything. So every message
+that was on its way when a connection broke is suspected: from then on it is sent alone and last. A message that
+breaks the connection again is set aside; one that is taken is suspected no longer.
 
-Kept across connections. Does no I/O: who sends asks first, and tells what came of it.
+Kept across connections. Does no I/O: the sender asks first, and tells what came of it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import trio
 
 from config_manager.config import wire
 
-Verdict = Literal["free", "alone", "aside"]
+Turn = Literal["free", "alone", "aside"]
 Way = Literal["suspected", "hung up", "answered", "over the limit", "never given back"]
 
 BREAKS = 3
 AGAIN_S = 600.0
-"""Until what broke the connection is tried again as it is: an attempt costs a connection."""
+"""Until a message that broke the connection is tried again as it is: an attempt costs a connection."""
 ANSWERED_AGAIN_S = 60.0
-"""Until what was answered with a code is: an attempt costs nothing, and an ACL may be mended."""
+"""Until one that was refused by a code is: an attempt costs nothing, and an ACL may be mended."""
 
 _REFUSED = 128
 _NOT_THE_MESSAGE = frozenset({0, 137, 139, 141, 142, 150, 152, 156, 157, 159, 160})
-"""Codes of a DISCONNECT that have nothing to do with what was sent: busy, shutting down, taken over, …"""
+"""Codes of a DISCONNECT that are not about a message: busy, shutting down, taken over, …"""
 _WORDS = {
     128: "unspecified error",
     131: "implementation specific error",
@@ -53,7 +53,7 @@ def packet_bytes(topic: str, payload: bytes) -> int:
 
 
 def name_of(topic: str) -> str:
-    """What an operator calls it: a service's configuration by the service, all else by its topic."""
+    """What operators call it: a service's configuration by the service, other documents by their topic."""
     return topic.removeprefix(wire.config_topic(""))
 
 
@@ -66,7 +66,7 @@ class _Trouble:
     again_at: float = inf
 
 
-class Refusals:
+class BrokerRefusals:
     """Of one broker, by topic."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Refusals:
         named: Callable[[str, str], None],
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        """aside: kept as name → why, for whoever wants to look. named: told of each new entry."""
+        """aside: kept as name → why, for others to see. named: told of each new entry."""
         self._aside = aside
         self._named = named
         self._clock = clock
@@ -84,8 +84,8 @@ class Refusals:
         self._in_flight: dict[str, tuple[str, int]] = {}
 
     def connected(self, limit: int | None, *, after_absence: bool) -> None:
-        """A connection begins. limit: what the broker announced. after_absence: it could not be reached
-        in between, so it may be another one, or set up anew."""
+        """A connection begins. limit: what the broker announced. after_absence: the broker could not be reached
+        in between, so it may be another one, or configured anew."""
         anew = after_absence or limit != self._limit
         self._limit = limit
         self._in_flight.clear()
@@ -93,7 +93,7 @@ class Refusals:
             if trouble.way == "answered" or (trouble.way == "hung up" and anew):
                 trouble.again_at = self._clock()
 
-    def judge(self, topic: str, content: str, size: int) -> Verdict:
+    def judge(self, topic: str, content: str, size: int) -> Turn:
         """Whether this may be sent now. content: a digest; another one is worth another try."""
         trouble = self._troubles.get(topic)
         if self._limit is not None and size > self._limit:
@@ -106,11 +106,11 @@ class Refusals:
         if trouble is None:
             return "free"
         is_due = self._clock() >= trouble.again_at
-        verdict: Verdict = "free"
+        verdict: Turn = "free"
         if trouble.way == "suspected":
             verdict = "alone"
         elif trouble.way == "hung up":
-            # of the same size it would hang up again, and a snapshot changes every few seconds
+            # by size, because a snapshot has another content every few seconds
             verdict = "alone" if size < trouble.size or is_due else "aside"
         elif trouble.way == "answered" and content == trouble.content and not is_due:
             verdict = "aside"
@@ -124,7 +124,7 @@ class Refusals:
         return trouble.breaks if trouble is not None else 0
 
     def due(self) -> list[str]:
-        """Topics of what is worth another try by now."""
+        """Topics that are worth another try by now."""
         now = self._clock()
         return [topic for topic, trouble in self._troubles.items() if now >= trouble.again_at]
 
@@ -135,7 +135,7 @@ class Refusals:
             trouble.again_at = inf
 
     def answered(self, topic: str, code: int) -> bool:
-        """The broker's PUBACK came. Whether it took the message."""
+        """The broker's PUBACK came. Returns whether the broker took the message."""
         content, size = self._in_flight.pop(topic, ("", 0))
         if code < _REFUSED:
             if self._way(topic) != "never given back":
@@ -168,7 +168,7 @@ class Refusals:
             )
 
     def never_given_back(self, topic: str, times: int) -> None:
-        """Acknowledged so often, and not once read back."""
+        """Acknowledged that many times, and not once read back."""
         again = self._clock() + ANSWERED_AGAIN_S
         self._set_aside(
             topic,
@@ -186,7 +186,7 @@ class Refusals:
         return trouble.way if trouble is not None else None
 
     def _set_aside(self, topic: str, trouble: _Trouble, why: str) -> None:
-        """It is told once for each way: a snapshot has another size every few seconds."""
+        """Names it once for each way: the size of a snapshot changes every few seconds."""
         is_told = name_of(topic) in self._aside and self._way(topic) == trouble.way
         self._troubles[topic] = trouble
         self._aside[name_of(topic)] = why

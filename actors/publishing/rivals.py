@@ -1,7 +1,8 @@
-"""Somebody else writes where we write: said, and not answered message for message.
+"""Another client writes where we write: that is logged, and not answered message for message.
 
-Two servers on one broker, each of which repairs what the other wrote, would go on for ever. Who is
-overwritten again and again repairs less and less often, and says so until it has been quiet for a while.
+Two servers on one broker, each of which repairs what the other wrote, would go on for ever. So a topic that is
+overwritten again and again is repaired less and less often, and counts as contested until it was quiet for a
+while.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from config_manager.config import wire
 TIMES = 10
 WITHIN_S = 60.0
 QUIET_S = 180.0
-"""Longer than the longest pause between two repairs: each of these would have been overwritten."""
+"""Longer than the longest pause between two repairs: a rival would have overwritten one of these."""
 REPAIR_INTERVAL_S = (1.0, 60.0)
 """Between two repairs of one topic. A hostile writer must not make us its amplifier."""
 
@@ -26,8 +27,8 @@ _ECHOES = 16
 
 
 class Echoes:
-    """What this process sent a moment ago, whichever way to a broker it took: it is ours when it comes
-    back, though something newer is wanted by then."""
+    """What this process sent a moment ago, on any way to a broker: it is ours when it comes back, even if
+    something newer is wanted by then."""
 
     def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
         self._clock = clock
@@ -50,7 +51,7 @@ class _Contest:
 
 
 class Rivals:
-    """Of one broker, by topic, across connections. Ask only about topics that are ours."""
+    """Of one broker, by topic, across connections. For topics of ours only."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class Rivals:
         self._contests: dict[str, _Contest] = {}
 
     def overwritten(self, topic: str) -> bool:
-        """Somebody else wrote there just now. Whether that is worth a warning."""
+        """Another client wrote there just now. Returns whether that is worth a warning."""
         now = self._clock()
         contest = self._contests.setdefault(topic, _Contest())
         contest.times.append(now)
@@ -88,7 +89,7 @@ class Rivals:
         return contest.interval
 
     def ended(self) -> list[str]:
-        """Forget what has been quiet for long enough. The topics of which it was said."""
+        """Forget topics that have been quiet for long enough. Returns those that were contested."""
         before = self._clock() - QUIET_S
         quiet = [topic for topic, one in self._contests.items() if one.times[-1] < before]
         return [

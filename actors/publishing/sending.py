@@ -5,31 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import trio
 
-from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable, Connection
-from config_manager.actors.publishing.outlet import Outlet
-from config_manager.actors.publishing.refusals import Refusals, packet_bytes
-from config_manager.actors.publishing.rivals import Echoes
-from config_manager.actors.views import CommittedView
-from config_manager.config.documents import Root
+from config_manager.actors.mqtt.port import BrokerUnavailable, Connection
+from config_manager.actors.publishing.desk import Desk
+from config_manager.actors.publishing.refusals import packet_bytes
+from config_manager.config.documents.root import Root
 from config_manager.storage.state import ServiceState
 
 _WINDOW = 16
-"""Publishes without their PUBACK: past this a broker on loopback gets no faster (bench/), and past
-20 an MQTT 5 broker may hang up."""
+"""Publishes without their PUBACK: with more a broker on loopback gets no faster (bench/), and with more
+than 20 an MQTT 5 broker may hang up."""
 _ACKNOWLEDGED_WITHIN_S = 10.0
 _READ_BACK_S = 5.0
 TRIES = 5
 _EVERY_S = 5.0
-"""So often something suspected has its turn though there is always something else."""
+"""A suspect has its turn that often, even if there is always something else to send."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Something to send. content: its digest. state: of a configuration; root: that it was signed under."""
+    """Something to send. content: its digest. state, root: of a configuration, and what it was signed under."""
 
     topic: str
     payload: bytes
@@ -39,38 +36,16 @@ class Offer:
 
 
 @dataclass(slots=True)
-class Sent:
-    """A publish whose read-back is awaited until `deadline` (Trio's clock)."""
+class Awaited:
+    """A publish that should be read back by `deadline` (Trio's clock)."""
 
     content: str
     deadline: float
     tries: int
 
 
-class Roots(Protocol):
-    @property
-    def current(self) -> Root: ...
-
-
-class Desk(Protocol):
-    """What a sender needs of its publisher."""
-
-    @property
-    def view(self) -> CommittedView: ...
-    @property
-    def believed(self) -> Roots: ...
-    @property
-    def outlet(self) -> Outlet: ...
-    @property
-    def refusals(self) -> Refusals: ...
-    @property
-    def echoes(self) -> Echoes: ...
-    @property
-    def may_publish(self) -> bool: ...
-
-
 class Sending:
-    """sent: by topic, what has not been read back. in_flight: topic → since when its PUBACK is awaited."""
+    """awaited: by topic, what has not been read back. in_flight: topic → since when its PUBACK is awaited."""
 
     def __init__(
         self,
@@ -81,7 +56,7 @@ class Sending:
         published: Callable[[ServiceState], None],
     ) -> None:
         """others_wait: whether there are configurations to send. published: told of each that was."""
-        self.sent: dict[str, Sent] = {}
+        self.awaited: dict[str, Awaited] = {}
         self.in_flight: dict[str, float] = {}
         self._desk = desk
         self._connection = connection
@@ -106,7 +81,7 @@ class Sending:
         await self._work.wait()
 
     def offer(self, offer: Offer) -> None:
-        """Send it, or put it to the suspects, or leave it aside."""
+        """Send it, add it to the suspects, or leave it aside."""
         size = packet_bytes(offer.topic, offer.payload)
         verdict = self._desk.refusals.judge(offer.topic, offer.content, size)
         if verdict == "free":
@@ -116,8 +91,8 @@ class Sending:
             self.wake()
 
     async def send_suspects(self) -> None:
-        """What was on its way when a connection broke: after everything else, and with nothing beside
-        it, so that it is known what breaks the next one."""
+        """What was on its way when a connection broke goes after everything else and alone: so it is known
+        what breaks the next one."""
         self._last_turn = trio.current_time()
         while True:
             while self._next_suspect() is None:
@@ -142,17 +117,17 @@ class Sending:
         if trio.current_time() - min(self.in_flight.values()) > _ACKNOWLEDGED_WITHIN_S:
             raise BrokerUnavailable(f"no PUBACK within {_ACKNOWLEDGED_WITHIN_S:g} s")
 
-    def overdue(self) -> list[tuple[str, Sent]]:
+    def overdue(self) -> list[tuple[str, Awaited]]:
         """What was acknowledged and has not been read back in time."""
         now = trio.current_time()
         return [
             (topic, sent)
-            for topic, sent in self.sent.items()
+            for topic, sent in self.awaited.items()
             if now >= sent.deadline and topic not in self.in_flight
         ]
 
     def _next_suspect(self) -> Offer | None:
-        """The one that broke fewest connections, if it is their turn. None that is out of date."""
+        """The one that broke the fewest connections, if suspects have their turn. Drops what is out of date."""
         for offer in [one for one in self._suspects.values() if not self._is_wanted(one)]:
             del self._suspects[offer.topic]
         offers = [one for one in self._suspects.values() if self._may_send(one)]
@@ -164,7 +139,7 @@ class Sending:
         return min(offers, key=lambda one: self._desk.refusals.breaks(one.topic))
 
     def _is_wanted(self, offer: Offer) -> bool:
-        """Where not, something newer is offered by itself."""
+        """If not, something newer is offered anyway."""
         desk = self._desk
         if offer.state is None:
             return desk.outlet.retained.get(offer.topic) is offer.payload
@@ -179,8 +154,8 @@ class Sending:
     def _hand_over(self, offer: Offer) -> None:
         desk, topic, now = self._desk, offer.topic, trio.current_time()
         tries = self._tries_before(offer)
-        if offer.payload:  # not every broker tells that a topic was emptied
-            self.sent[topic] = Sent(offer.content, now + _READ_BACK_S * 2**tries, tries + 1)
+        if offer.payload:  # not every broker gives an empty message back
+            self.awaited[topic] = Awaited(offer.content, now + _READ_BACK_S * 2**tries, tries + 1)
         self.in_flight[topic] = now
         if offer.state is None:
             desk.outlet.handed(topic, offer.payload)
@@ -191,9 +166,9 @@ class Sending:
             self._published(offer.state)
 
     def _tries_before(self, offer: Offer) -> int:
-        """How often in a row it was acknowledged and not given back. Of a document all that was sent
+        """How often in a row it was acknowledged and not given back. For a document everything that was sent
         under its topic counts: a snapshot changes faster than it can be found missing."""
-        before = self.sent.get(offer.topic)
+        before = self.awaited.get(offer.topic)
         if before is None or (offer.state is not None and before.content != offer.content):
             return 0
         if offer.state is None and before.tries >= TRIES:
@@ -204,7 +179,7 @@ class Sending:
     def _on_answered(self, offer: Offer, code: int) -> None:
         del self.in_flight[offer.topic]
         if not self._desk.refusals.answered(offer.topic, code):
-            self.sent.pop(offer.topic, None)
+            self.awaited.pop(offer.topic, None)
         if offer.state is None:
             self._desk.outlet.answered(offer.topic)
         elif self._desk.outlet.has_more:

@@ -1,8 +1,8 @@
 """The store: opened, judged, probed, given up, and opened again.
 
-A database that can't be read or written, or that says otherwise than what is known, is not gone on with. The
-mode becomes read-only: reads go on from what is in memory (or from the last-known-good cache, if the start
-found the database damaged), writes are refused, and a fresh open is tried until one succeeds.
+A database that can't be read or written, or that contradicts what is known, is given up. The mode becomes
+read-only: reads go on from memory (or from the last-known-good cache, if the start found the database damaged),
+writes are refused, and a fresh open is tried until one succeeds.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Opening:
         self.view = view
         self.store: Store | None = None
         self.unfit: Store | None = None
-        """opened, and not gone on with: its audit alone is read"""
+        """opened and refused: only its audit is read"""
         self.turn = trio.Lock()
         """the port promises its store one call at a time"""
         self.starts_noted = 0
@@ -97,7 +97,7 @@ class Opening:
         return self.store
 
     def refusal(self) -> ReadOnly:
-        """What a refused write is told: of a disk, or of a database that is not gone on with."""
+        """What a refused write is told: about the disk, or about a database that is refused."""
         if self.unfit is None:
             return ReadOnly(WHAT_TO_DO)
         return ReadOnly(f"nothing is written: {self.view.reasons[0]}; see `reasons` in GET /health")
@@ -220,8 +220,8 @@ class Opening:
             raise
 
     async def _is_fit(self, store: Store, judgement: Judgement) -> bool:
-        """Whether it says what we know, takes writes, and was written by us. If not, it is not gone on with, and
-        why is said."""
+        """Whether it agrees with what we know, takes writes, and was written by us. If not, it is refused, and the
+        reasons say why."""
         if self._started:
             self._witnesses.remember(self.view.committed)
         self._witnesses.accepted_epoch = judgement.replay.accepted_epoch
@@ -247,8 +247,8 @@ class Opening:
         return False
 
     def _refuse_foreign(self, judgement: Judgement, contradiction: str | None) -> None:
-        """Something was written past us. Nothing is published any more; what is left of it is shown if
-        there is no cache."""
+        """Another hand wrote to it. Nothing is published any more; without a cache, what is ours in it is
+        shown."""
         self._is_foreign, foreign = True, judgement.not_audited
         if judgement.is_whole:  # else nothing vouches for anything
             self._vouched_for = without(judgement.committed, foreign)
@@ -300,7 +300,7 @@ class Opening:
             if self._is_foreign:  # nobody mends that while we hold the data directory
                 await trio.sleep_forever()
             elif self.store is None:
-                # a database that contradicts what is known is read as a whole each time
+                # each attempt reads all of a database that is refused
                 await trio.sleep(_REOPEN_INTERVAL_S * 2 ** min(self._refused_openings, _REFUSALS))
                 await self._try_open()
             else:
@@ -381,7 +381,7 @@ class Opening:
                 await trio.to_thread.run_sync(store.close)
 
     async def _let_go(self) -> None:
-        """Of every store that is not gone on with."""
+        """Of every store that was given up or refused."""
         stores = (*self._suspended, self.unfit)
         self._suspended, self.unfit = [], None
         await _abandon(*stores)

@@ -39,7 +39,7 @@ class Reading:
         self, context: Context, *, after: int, limit: int, most_bytes: int
     ) -> Sequence[AuditEntry]:
         """Rows of the audit in order, from the one after this number; see `Store.audit`. Also of a database that
-        is not gone on with."""
+        is refused."""
         return await self._page(
             lambda: self._opening.unfit or self._store_with_history(),
             lambda s: s.audit(after=after, limit=limit, most_bytes=most_bytes),

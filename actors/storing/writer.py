@@ -1,7 +1,7 @@
 """The single writer: writes that wait together are decided in order and committed together.
 
 Deciding is pure (`storage.decisions.decider`); committing runs in one worker thread. The reply follows the
-commit, and a caller who left does not stop either: this is the actor's task, not the request's.
+commit. A caller that has left stops neither: this is the actor's task, not the request's.
 """
 
 from __future__ import annotations
@@ -98,11 +98,8 @@ class Writer:
         self._world = world
 
     async def administer_at_start(self, what: Decidable[Any], correlation_id: str) -> bool:
-        """Before anybody can ask: what the settings say about who may enter. False while read-only:
-        then nothing was done.
-
-        Raises DatabaseUnopenable if the database can't be written.
-        """
+        """Keep what the settings say about access, before anybody can ask. False while read-only: then nothing
+        was done. Raises DatabaseUnopenable if the database can't be written."""
         async with self._opening.turn:
             store = self._opening.store
             if store is None:
@@ -228,7 +225,7 @@ class Writer:
             if isinstance(outcome, Value) and isinstance(jobs[index][0], Write):
                 outcomes[index] = Error(refusal)
 
-    # ── what changes nothing that anybody decides on ───────────────────────────────────────────
+    # ── what nobody decides ────────────────────────────────────────────────────────────────────
 
     async def _keep_house(self, request: Witnessed | Confirmed | ResealSecrets) -> Outcome[Any]:
         match request:
@@ -242,7 +239,7 @@ class Writer:
         return Value(None)
 
     async def _reseal(self, request: ResealSecrets) -> Outcome[Resealed | None]:
-        """Under the key that is committed to be the one: what this batch decides comes later."""
+        """Under the key that seals as of what is committed: this batch is decided later."""
         store = self._opening.store
         if store is None:
             return Error(self._opening.refusal())
@@ -261,7 +258,7 @@ class Writer:
 def _reseal(
     store: Store, boxes: SecretBoxes, box: SecretBox, request: ResealSecrets
 ) -> Resealed | None:
-    """A page of what is not under this key. What doesn't open stays as it is."""
+    """Seal a page of versions that lie under other keys. A version that doesn't open stays as it is."""
     page = store.secrets_under_other_keys(box.key_id, after=request.after, limit=request.limit)
     if not page:
         return None

@@ -6,36 +6,31 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from config_manager.api.commands.disk_errors import told_of
-from config_manager.api.commands.remote import (
-    Server,
-    asks_a_server,
-    clean,
-    print_json,
-    print_table,
-)
-from config_manager.config.audit import AuditFault, ChainCheck, Head, Verdict
+from config_manager.api.commands.local import disk_explained
+from config_manager.api.commands.options import FILE, asks_a_server, file_of, shows_an_answer
+from config_manager.api.commands.output import Shown, clean, print_json, table
+from config_manager.api.commands.remote import Server
+from config_manager.config.audit import AuditFault, ChainCheck, ChainVerdict, Head
 from config_manager.config.errors import AuditBroken, SettingsInvalid
 
 if TYPE_CHECKING:
-    from config_manager.config.documents import AuditExport, Root
+    from config_manager.config.documents.audit_export import AuditExport
+    from config_manager.config.documents.root import Root
     from config_manager.config.wire import Envelope
 
 _PATH = ("api", "v1", "audit")
 _HEADER = ("ROW", "AT", "BY", "ACTION", "WHAT", "REASON")
 _PAGE = "1000"
-_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-class Row(NamedTuple):
-    """A row of the audit, from wherever it comes."""
+class ChainedRow(NamedTuple):
+    """A row of the audit, from a server or an export. body: its bytes, as they were hashed."""
 
     seq: int
     revision: int
@@ -48,7 +43,7 @@ def audit() -> None:
     """See who did what, and prove that nobody has edited it since.
 
     Each row is chained to the one before it by its hash, and the newest hash is signed with every
-    beacon: whoever keeps one, or an export, can tell for all rows up to there.
+    beacon: anybody who keeps one, or an export, can check all rows up to there.
     """
 
 
@@ -73,10 +68,11 @@ def list_rows(server: Server, as_json: bool, last: int, after: int | None) -> No
         for row in rows:
             print_json({**row._asdict(), "body": json.loads(row.body)})
         return
-    print_table(_HEADER, [_told(row.seq, json.loads(row.body)) for row in rows])
+    for line in table(_HEADER, (_told(row.seq, json.loads(row.body)) for row in rows)):
+        click.echo(line)
 
 
-def _rows_of(server: Server, after: int, until: int | None = None) -> Iterator[Row]:
+def _rows_of(server: Server, after: int, until: int | None = None) -> Iterator[ChainedRow]:
     """The server's rows after this one, page by page; up to `until`, or the newest one."""
     while until is None or after < until:
         page = server.get(*_PATH, holds="entries next_after", after=str(after), limit=_PAGE)
@@ -88,9 +84,11 @@ def _rows_of(server: Server, after: int, until: int | None = None) -> Iterator[R
         after = page["next_after"]
 
 
-def _row(entry: Any) -> Row:
-    """Raises LookupError, TypeError, AttributeError or ValueError where it is none."""
-    return Row(int(entry["seq"]), int(entry["revision"]), entry["body"].encode(), entry["hash"])
+def _row(entry: Any) -> ChainedRow:
+    """Raises LookupError, TypeError, AttributeError or ValueError if it is no row."""
+    return ChainedRow(
+        int(entry["seq"]), int(entry["revision"]), entry["body"].encode(), entry["hash"]
+    )
 
 
 def _told(seq: int, body: dict[str, Any]) -> tuple[str, ...]:
@@ -112,32 +110,55 @@ def _shortly(value: object) -> str:
 # ── verify ─────────────────────────────────────────────────────────────────────────────────────
 
 
+class Judgement(NamedTuple):
+    """against: the heads that the rows were compared with, in words. not_audited: what is kept and the
+    audit does not vouch for."""
+
+    verdict: ChainVerdict
+    against: str
+    not_audited: list[dict[str, Any]]
+
+    def lines(self) -> Iterator[str]:
+        for one in self.not_audited:
+            yield clean(f"{one['reason']}: {one['why']}")
+        if self.verdict.ok:
+            yield f"{self.verdict.rows} rows, each as it was written, compared with {self.against}"
+            yield f"head: {self.verdict.head}"
+
+    def error(self) -> AuditBroken | None:
+        problem = self.verdict.problem
+        if problem is None:
+            return None
+        is_of_a_row = problem.kind != "not-audited"
+        where = f"row {problem.seq} ({problem.kind}): " if is_of_a_row else ""
+        return AuditBroken(where + clean(problem.detail))
+
+
 @audit.command()
-@asks_a_server
+@shows_an_answer
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False, readable=False),
     help="Of a server that is stopped: read its database.",
 )
-@click.option("--db-key-file", type=_FILE, help="With --data-dir. [<data>/keys/db.key]")
-@click.option("--file", type=_FILE, help="An export; needs --root.")
-@click.option("--root", type=_FILE, help="The trust root that the export was signed under.")
+@click.option("--db-key-file", type=FILE, help="With --data-dir. [<data>/keys/db.key]")
+@click.option("--file", type=FILE, help="An export; needs --root.")
+@click.option("--root", type=FILE, help="The trust root that the export was signed under.")
 @click.option("--contains", metavar="HASH", help="A head that you kept, of a beacon or an export.")
 def verify(
     server: Server,
-    as_json: bool,
     data_dir: Path | None,
     db_key_file: Path | None,
     file: Path | None,
     root: Path | None,
     contains: str | None,
-) -> None:
+) -> Shown:
     """Check every row; name the first that was altered, removed or put elsewhere. Then compare what is
     kept with the rows: each configuration, its history, tokens and devices; name each that differs, and why.
 
     The running server compares with the head that its beacons sign; a stopped data directory with its
     own counter and with instance.json; an export with the head that was signed with it. Exit code 5
-    where something is wrong.
+    if something is wrong.
 
     \b
       config-manager audit verify
@@ -149,57 +170,51 @@ def verify(
     if (file is None) != (root is None):
         raise SettingsInvalid("--file and --root go together: an export, and who may sign it")
     if data_dir is not None:
-        verdict, against, not_audited = _verify_stopped(data_dir, db_key_file, contains)
+        judgement = _judge_stopped(data_dir, db_key_file, contains)
     elif file is not None and root is not None:
-        verdict, against = _verify_export(file, root, contains)
-        not_audited = []
+        judgement = _judge_export(file, root, contains)
     else:
-        answer = server.get(*_PATH, "verify", holds="rows head problem", contains=contains)
-        problem = answer["problem"] and AuditFault(**answer["problem"])
-        verdict = Verdict(answer["rows"], answer["head"], problem)
-        against = "the head that the server's beacons sign"
-        not_audited = answer.get("not_audited", [])  # a server of 0.2.0 says nothing of it
-    _say(verdict, against, not_audited, as_json=as_json)
+        judgement = _ask_for_judgement(server, contains)
+    verdict, against, not_audited = judgement
+    value = {"ok": verdict.ok, **asdict(verdict), "against": against, "not_audited": not_audited}
+    return Shown(value, judgement.lines(), judgement.error())
 
 
-def _verify_stopped(
-    data_dir: Path, db_key_file: Path | None, contains: str | None
-) -> tuple[Verdict, str, list[dict[str, Any]]]:
+def _ask_for_judgement(server: Server, contains: str | None) -> Judgement:
+    answer = server.get(*_PATH, "verify", holds="rows head problem", contains=contains)
+    problem = answer["problem"] and AuditFault(**answer["problem"])
+    return Judgement(
+        ChainVerdict(answer["rows"], answer["head"], problem),
+        "the head that the server's beacons sign",
+        answer.get("not_audited", []),  # a server of 0.2.0 says nothing of it
+    )
+
+
+def _judge_stopped(data_dir: Path, db_key_file: Path | None, contains: str | None) -> Judgement:
     from config_manager.config.world import World
     from config_manager.storage.sql.stopped_audit import stopped_audit
 
     with (
-        told_of(data_dir, is_in_use=True),
+        disk_explained(data_dir, is_in_use=True),
         stopped_audit(data_dir, World(), db_key_file=db_key_file) as kept,
     ):
-        judgement = kept.vouching.judge(
+        judged = kept.vouching.judge(
             kept.snapshot, kept.known, cached=kept.cached, contains=contains
         )
         known = [head.where for head in (kept.snapshot.head, *kept.known)]
-    verdict = replace(judgement.verdict, problem=judgement.problem)
-    return verdict, " and ".join(known), [one.to_object() for one in judgement.foreign]
+    verdict = replace(judged.verdict, problem=judged.problem)
+    return Judgement(verdict, " and ".join(known), [one.to_object() for one in judged.foreign])
 
 
-def _verify_export(file: Path, root_file: Path, contains: str | None) -> tuple[Verdict, str]:
+def _judge_export(file: Path, root_file: Path, contains: str | None) -> Judgement:
     root = _read_root(root_file)
-    with _opened(file) as lines:
+    with file_of("--file: ", file), file.open("rb") as lines:
         export = _signed_end(lines.readline(), root)
         check = ChainCheck(Head(export.rows, export.head, "its signature"), contains=contains)
         for number, line in enumerate(lines, 2):
             check.take(*_row_in(line, number))
-    return (
-        check.finish(),
-        f"what was signed when {clean(export.exported_by)} exported it at {clean(export.exported_at)}",
-    )
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[IO[bytes]]:
-    try:
-        with file.open("rb") as lines:
-            yield lines
-    except OSError as error:
-        raise SettingsInvalid(f"--file: {file}: {error.strerror}") from None
+    by, at = clean(export.exported_by), clean(export.exported_at)
+    return Judgement(check.finish(), f"what was signed when {by} exported it at {at}", [])
 
 
 def _read_root(file: Path) -> Root:
@@ -207,9 +222,8 @@ def _read_root(file: Path) -> Root:
     from config_manager.config.trust import Distrust, judge_root
 
     try:
-        return judge_root(file.read_bytes(), None, time.time())
-    except OSError as error:
-        raise SettingsInvalid(f"--root: {file}: {error.strerror}") from None
+        with file_of("--root: ", file):
+            return judge_root(file.read_bytes(), None, time.time())
     except Distrust as error:
         raise RootRefused(f"--root: {file}: {error}") from None
 
@@ -223,31 +237,11 @@ def _signed_end(line: bytes, root: Root) -> AuditExport:
         raise AuditBroken(f"the first line, the export's signed end, is refused: {error}") from None
 
 
-def _row_in(line: bytes, number: int) -> Row:
+def _row_in(line: bytes, number: int) -> ChainedRow:
     try:
         return _row(json.loads(line))
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
         raise AuditBroken(f"line {number} of the export is no row of the audit") from None
-
-
-def _say(
-    verdict: Verdict, against: str, not_audited: list[dict[str, Any]], *, as_json: bool
-) -> None:
-    """Raises AuditBroken where something is wrong."""
-    if as_json:
-        told = {"ok": verdict.ok, **asdict(verdict), "against": against}
-        print_json({**told, "not_audited": not_audited})
-    else:
-        for one in not_audited:
-            click.echo(clean(f"{one['reason']}: {one['why']}"))
-    problem = verdict.problem
-    if problem is not None:
-        is_of_a_row = problem.kind != "not-audited"
-        where = f"row {problem.seq} ({problem.kind}): " if is_of_a_row else ""
-        raise AuditBroken(where + clean(problem.detail))
-    if not as_json:
-        click.echo(f"{verdict.rows} rows, each as it was written, compared with {against}")
-        click.echo(f"head: {verdict.head}")
 
 
 # ── export ─────────────────────────────────────────────────────────────────────────────────────
@@ -255,7 +249,7 @@ def _say(
 
 @audit.command()
 @asks_a_server
-@click.option("--out", type=_FILE, help="A new file. [standard output]")
+@click.option("--out", type=FILE, help="A new file. [standard output]")
 def export(server: Server, as_json: bool, out: Path | None) -> None:
     """Write every row up to now, with a signature over the last one: JSON, one object a line.
 
@@ -264,7 +258,7 @@ def export(server: Server, as_json: bool, out: Path | None) -> None:
     server and no database.
     """
     from config_manager.config import wire
-    from config_manager.config.documents import AuditExport
+    from config_manager.config.documents.audit_export import AuditExport
     from config_manager.config.files import replacing
 
     envelope = wire.envelope_from_object(
@@ -276,22 +270,17 @@ def export(server: Server, as_json: bool, out: Path | None) -> None:
         return
     if out.exists():
         raise SettingsInvalid(f"--out: {out} is there already")
-    try:
-        with replacing(out) as file:
-            _write(_checked(server, end), envelope, file)
-    except OSError as error:
-        raise SettingsInvalid(f"--out: {out}: {error.strerror or error}") from None
-    if as_json:
-        print_json({"out": str(out), "rows": end.rows, "head": end.head})
-    else:
-        click.echo(f"{end.rows} rows are in {out}; the last one's hash, {end.head}, is signed")
-        click.echo(
-            "keep the trust root with it (config-manager trust export-root, or trust/root.json)"
-        )
+    with file_of("--out: ", out), replacing(out) as file:
+        _write(_checked(server, end), envelope, file)
+    lines = (
+        f"{end.rows} rows are in {out}; the last one's hash, {end.head}, is signed",
+        "keep the trust root with it (config-manager trust export-root, or trust/root.json)",
+    )
+    Shown({"out": str(out), "rows": end.rows, "head": end.head}, lines).show(as_json=as_json)
 
 
-def _checked(server: Server, end: AuditExport) -> Iterator[Row]:
-    """The rows, and then AuditBroken where they are not what was signed."""
+def _checked(server: Server, end: AuditExport) -> Iterator[ChainedRow]:
+    """The rows, and then AuditBroken if they are not what was signed."""
     check = ChainCheck(Head(end.rows, end.head, "the signed end"))
     for row in _rows_of(server, 0, end.rows):
         check.take(*row)
@@ -303,7 +292,7 @@ def _checked(server: Server, end: AuditExport) -> Iterator[Row]:
         )
 
 
-def _write(rows: Iterable[Row], envelope: Envelope, file: IO[bytes]) -> None:
+def _write(rows: Iterable[ChainedRow], envelope: Envelope, file: IO[bytes]) -> None:
     file.write(envelope.to_bytes() + b"\n")
     for row in rows:
         value = {**row._asdict(), "body": row.body.decode()}

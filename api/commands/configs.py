@@ -6,18 +6,15 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, repeat
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import click
 
-from config_manager.api.commands.remote import (
-    Server,
-    asks_a_server,
-    clean,
-    print_json,
-    print_table,
-)
+from config_manager.api.commands.options import HISTORY_REASON, shows_an_answer
+from config_manager.api.commands.output import Shown, clean, table, to_json
+from config_manager.api.commands.remote import Server
 from config_manager.config.errors import Conflict, NotFound, ServerSays, SettingsInvalid
+from config_manager.config.secret import MASK
 from config_manager.storage.decisions import rollback
 from config_manager.storage.decisions.rollback import Step
 from config_manager.storage.state import changed_keys
@@ -27,23 +24,32 @@ _CONFIG = "config revision"
 _PAGES = (4, 32, 256, 500)
 """Entries to ask for: mostly the newest few say it all, and each may be large."""
 _HISTORY = "entries next_before"
-_MASK = "********"
 _SHOWN = 60
 """Characters of a value in a table."""
 _NOT_FOUND = 404
 
 Values = dict[str, Any]
 
+_WAIT = click.option(
+    "--wait",
+    type=click.FloatRange(0, 60),
+    metavar="SECONDS",
+    help="Wait until a broker holds it, at most so long.",
+)
+_DRY_RUN = click.option(
+    "--dry-run", is_flag=True, help="Say what would change, and change nothing."
+)
+
 
 # ── get ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @click.command("get")
-@asks_a_server
+@shows_an_answer
 @click.argument("service")
 @click.argument("key", required=False)
 @click.option("--stored", is_flag=True, help="Only what was written, without the defaults.")
-def get_config(server: Server, as_json: bool, service: str, key: str | None, stored: bool) -> None:
+def get_config(server: Server, service: str, key: str | None, stored: bool) -> Shown:
     """Show a service's configuration, or one KEY's value.
 
     \b
@@ -52,29 +58,29 @@ def get_config(server: Server, as_json: bool, service: str, key: str | None, sto
     """
     answer = server.get(*_PATH, service, holds=_CONFIG, view="stored" if stored else None)
     values: Values = answer["config"]
-    if key is not None:
-        if key not in values:
-            raise NotFound(f"{service} has no key {key!r}")
-        _print_value(values[key], as_json=as_json)
-        return
-    if as_json:
-        print_json(answer)
-        return
+    if key is None:
+        return Shown(answer, _config_lines(answer))
+    if key not in values:
+        raise NotFound(f"{service} has no key {key!r}")
+    return Shown(values[key], _plain(values[key]))
+
+
+def _config_lines(answer: dict[str, Any]) -> Iterator[str]:
     defaulted = set(answer["defaulted"])
-    rows: list[tuple[str, ...]] = [
-        (k, _shown(v), "default" if k in defaulted else "") for k, v in values.items()
-    ]
-    print_table(("KEY", "VALUE", ""), rows)
+    rows = (
+        (k, _shown(v), "default" if k in defaulted else "") for k, v in answer["config"].items()
+    )
+    yield from table(("KEY", "VALUE", ""), rows)
     at = f", {answer['updated_at']} by {clean(answer['updated_by'])}" if answer["revision"] else ""
-    click.echo(f"\nrevision {answer['revision']}{at}")
+    yield f"\nrevision {answer['revision']}{at}"
 
 
-def _print_value(value: Any, *, as_json: bool) -> None:
+def _plain(value: Any) -> Iterator[str]:
     """Text as it is, for scripts; everything else as JSON."""
-    if as_json or not isinstance(value, str):
-        print_json(value)
+    if not isinstance(value, str):
+        yield to_json(value)
     elif sys.stdout.isatty():
-        click.echo(clean(value, keep="\n"))
+        yield clean(value, keep="\n")
     else:
         try:
             value.encode(sys.stdout.encoding)
@@ -83,14 +89,14 @@ def _print_value(value: Any, *, as_json: bool) -> None:
                 f"{sys.stdout.encoding} can't say this value: set PYTHONIOENCODING=utf-8, or take it "
                 "with --json"
             ) from None
-        click.echo(value)
+        yield value
 
 
 # ── set ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @click.command("set")
-@asks_a_server
+@shows_an_answer
 @click.argument("service")
 @click.argument("assignments", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--unset", multiple=True, metavar="KEY", help="Leave the key to its default.")
@@ -98,12 +104,11 @@ def _print_value(value: Any, *, as_json: bool) -> None:
     "--file", type=click.File("rb"), help="A JSON object that replaces everything stored; -: stdin."
 )
 @click.option("--revision", type=click.IntRange(0), help="Only if it is still at this revision.")
-@click.option("--reason", help="Why, for the history.")
-@click.option("--wait", type=click.FloatRange(0, 60), metavar="SECONDS", help="For a broker.")
-@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@HISTORY_REASON
+@_WAIT
+@_DRY_RUN
 def set_config(
     server: Server,
-    as_json: bool,
     service: str,
     assignments: tuple[str, ...],
     unset: tuple[str, ...],
@@ -112,11 +117,12 @@ def set_config(
     reason: str | None,
     wait: float | None,
     dry_run: bool,
-) -> None:
+) -> Shown:
     """Set keys of a service; the others stay as they are.
 
-    A VALUE is JSON where it parses as such, else text: 0.5, true, [1,2], en, '"5"' for the text 5.
-    Secrets are set by `config-manager secret set`. Who writes in between is not written over: exit 7.
+    A VALUE is JSON if it parses as such, else text: 0.5, true, [1,2], en, '"5"' for the text 5.
+    Secrets are set by `config-manager secret set`. If somebody else writes in between, this writes
+    nothing: exit 7.
 
     \b
       config-manager set stt-worker vad_threshold=0.3 whisper_model=small.en --reason "too many false starts"
@@ -135,17 +141,7 @@ def set_config(
     else:
         after = {k: v for k, v in before.items() if k not in unset}
         after |= dict(map(_assignment, assignments))
-    _put(
-        server,
-        service,
-        before,
-        after,
-        at,
-        as_json=as_json,
-        reason=reason,
-        wait=wait,
-        dry_run=dry_run,
-    )
+    return _put(server, service, before, after, at, reason=reason, wait=wait, dry_run=dry_run)
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -169,11 +165,11 @@ def _object(data: bytes) -> Values:
         value = None
     if not isinstance(value, dict):
         raise SettingsInvalid("--file: expected a JSON object, key → value")
-    return value
+    return cast("Values", value)
 
 
 def _stored(server: Server, service: str) -> tuple[Values, int]:
-    """What was written of a service, and its revision; nothing, and 0, where nobody wrote it."""
+    """What was written of a service, and its revision; nothing, and 0, if it never was."""
     try:
         answer = server.get(*_PATH, service, holds=_CONFIG, view="stored")
     except ServerSays as error:
@@ -190,11 +186,11 @@ def _put(
     after: Values,
     at: int,
     *,
-    as_json: bool,
     reason: str | None,
-    wait: float | None = None,
-    dry_run: bool = False,
-) -> None:
+    wait: float | None,
+    dry_run: bool,
+) -> Shown:
+    """What a service becomes, if it still is at revision `at`."""
     query = {
         "reason": reason,
         "wait": "confirmed" if wait is not None else None,
@@ -205,22 +201,23 @@ def _put(
     answer = server.ask(
         "PUT", *_PATH, service, holds="config", query=query, body=after, headers=headers
     ).value
-    if as_json:
-        print_json(answer)
-        return
-    _print_changes(before, after)
-    if dry_run:
-        click.echo(f"nothing was changed: {service} stays at revision {at}")
-        return
-    held = "a broker holds it" if answer["propagation"] == "confirmed" else "on its way"
-    click.echo(f"{service} is at revision {answer['revision']}; {held}")
+
+    def lines() -> Iterator[str]:
+        yield from _change_lines(before, after)
+        if dry_run:
+            yield f"nothing was changed: {service} stays at revision {at}"
+        else:
+            held = "a broker holds it" if answer["propagation"] == "confirmed" else "on its way"
+            yield f"{service} is at revision {answer['revision']}; {held}"
+
+    return Shown(answer, lines())
 
 
 # ── history ────────────────────────────────────────────────────────────────────────────────────
 
 
 @click.command("history")
-@asks_a_server
+@shows_an_answer
 @click.argument("service")
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="Rows.")
 @click.option("--key", help="Only what changed this key.")
@@ -228,19 +225,15 @@ def _put(
 @click.option("--until", metavar="TIME", help="As --since.")
 def show_history(
     server: Server,
-    as_json: bool,
     service: str,
     limit: int,
     key: str | None,
     since: str | None,
     until: str | None,
-) -> None:
+) -> Shown:
     """Show who changed what of a service, when and why, newest first."""
     answer = _newest(server, service, limit, {"key": key, "since": since, "until": until})
-    if as_json:
-        print_json(answer)
-        return
-    rows: list[tuple[str, ...]] = [
+    rows = (
         (
             str(entry["revision"]),
             entry["at"][:19].replace("T", " "),
@@ -250,8 +243,8 @@ def show_history(
             entry["reason"] or "",
         )
         for entry in answer["entries"]
-    ]
-    print_table(("REVISION", "AT", "BY", "ACTION", "WHAT", "REASON"), rows)
+    )
+    return Shown(answer, table(("REVISION", "AT", "BY", "ACTION", "WHAT", "REASON"), rows))
 
 
 def _told(change: Mapping[str, Any]) -> str:
@@ -271,13 +264,11 @@ def _shown(value: Any) -> str:
 
 
 @click.command("diff")
-@asks_a_server
+@shows_an_answer
 @click.argument("service")
 @click.argument("old", type=click.IntRange(1), required=False)
 @click.argument("new", type=click.IntRange(1), required=False)
-def diff_config(
-    server: Server, as_json: bool, service: str, old: int | None, new: int | None
-) -> None:
+def diff_config(server: Server, service: str, old: int | None, new: int | None) -> Shown:
     """Show what changed from revision OLD to NEW; by default, what the last write changed.
 
     Secrets are not compared.
@@ -292,42 +283,37 @@ def diff_config(
     else:
         before = rollback.as_of(service, now, at, old, _history(server, service))
     after = now if new is None else rollback.as_of(service, now, at, new, _history(server, service))
-    if as_json:
-        print_json(
-            {"service": service, "from": old, "to": new or at, "changes": _changes(before, after)}
-        )
-    else:
-        _print_changes(before, after)
+    changes = _changes(before, after)
+    value = {"service": service, "from": old, "to": new or at, "changes": changes}
+    return Shown(value, _change_lines(before, after))
 
 
 @click.command("rollback")
-@asks_a_server
+@shows_an_answer
 @click.argument("service")
 @click.argument("revision", type=click.IntRange(1))
 @click.option("--reason", help="Why, for the history. [rollback to revision N]")
-@click.option("--wait", type=click.FloatRange(0, 60), metavar="SECONDS", help="For a broker.")
-@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@_WAIT
+@_DRY_RUN
 def rollback_config(
     server: Server,
-    as_json: bool,
     service: str,
     revision: int,
     reason: str | None,
     wait: float | None,
     dry_run: bool,
-) -> None:
+) -> Shown:
     """Write again what a service had as of REVISION: a new revision, so nothing is lost.
 
     Secrets stay as they are.
     """
     now, at = _stored(server, service)
-    _put(
+    return _put(
         server,
         service,
         now,
         rollback.as_of(service, now, at, revision, _history(server, service)),
         at,
-        as_json=as_json,
         reason=reason or f"rollback to revision {revision}",
         wait=wait,
         dry_run=dry_run,
@@ -348,7 +334,7 @@ def _step(entry: Mapping[str, Any]) -> Step:
 def _before(change: Mapping[str, Any]) -> object:
     """`masked`: a server from before 0.3 does not say whether the mask stands for something."""
     was_there = change["old"] is not None or "old" in change.get("nulls", ())
-    is_secret = change.get("masked", _MASK in (change["old"], change["new"]))
+    is_secret = change.get("masked", MASK in (change["old"], change["new"]))
     return change["old"] if was_there and not is_secret else rollback.NOT_THERE
 
 
@@ -387,13 +373,13 @@ def _changes(before: Values, after: Values) -> list[dict[str, Any]]:
     return [{"key": c.key, "old": c.old, "new": c.new} for c in changed_keys(before, after)]
 
 
-def _print_changes(before: Values, after: Values) -> None:
+def _change_lines(before: Values, after: Values) -> Iterator[str]:
     changes = _changes(before, after)
     for change in changes:
         key = change["key"]
         if key in before:
-            click.echo(f"- {clean(key)} = {clean(_shown(before[key]))}")
+            yield f"- {clean(key)} = {clean(_shown(before[key]))}"
         if key in after:
-            click.echo(f"+ {clean(key)} = {clean(_shown(after[key]))}")
+            yield f"+ {clean(key)} = {clean(_shown(after[key]))}"
     if not changes:
-        click.echo("no difference")
+        yield "no difference"

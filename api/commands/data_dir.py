@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from config_manager.api.commands.disk_errors import told_of
+from config_manager.api.commands.local import disk_explained, on_a_data_dir, run_alone
+from config_manager.api.commands.options import DIRECTORY, FILE
 from config_manager.config.dumps import forbid_dumps
 from config_manager.config.errors import Conflict, NotFound, SettingsInvalid
 
@@ -17,68 +17,39 @@ if TYPE_CHECKING:
     from config_manager.config.secret import Secret
     from config_manager.config.settings import Settings
 
-F = TypeVar("F", bound=Callable[..., None])
-R = TypeVar("R")
-
 _MOST_CHARACTERS = 4096
-
-
-def on_a_data_dir(command: F) -> F:
-    """The options that say where the data and its keys are; as settings, environment included."""
-    options = (
-        click.option(
-            "--data-dir",
-            type=click.Path(path_type=Path, file_okay=False, readable=False),
-            help="Database, keys, cache. [CONFIG_MANAGER_DATA_DIR, ./data]",
-        ),
-        click.option(
-            "--db-key-file",
-            type=click.Path(path_type=Path, dir_okay=False),
-            help="The database's key. [<data>/keys/db.key]",
-        ),
-        click.option(
-            "--credentials-dir",
-            type=click.Path(path_type=Path, file_okay=False),
-            help="Key files from elsewhere. [systemd's $CREDENTIALS_DIRECTORY]",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @click.command()
 @on_a_data_dir
 @click.option(
     "--recovery-key-file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Write the recovery key to this new file, instead of showing it.",
 )
 @click.option(
     "--new-recovery-key", is_flag=True, help="Replace the recovery key; the old one opens no more."
 )
-def init(recovery_key_file: Path | None, new_recovery_key: bool, **flags: Any) -> None:
+def init(settings: Settings, recovery_key_file: Path | None, new_recovery_key: bool) -> None:
     """Make a data directory ready, without serving: keys, trust root, database, admin token.
 
     Shows a recovery key, once. Every key is sealed to it in <data>/recovery.sealed, again whenever
     one changes; with it, a backup of the data directory without keys/ can be brought back
-    (config-manager recover). Keep it off this machine, on paper or in a password manager: whoever
-    has it and that file has everything.
+    (config-manager recover). Keep it off this machine, on paper or in a password manager: anybody
+    with that key and that file has everything.
 
     \b
       config-manager init --data-dir /var/lib/config-manager
     """
-    forbid_dumps()
     from config_manager.config.world import World
     from config_manager.storage.keys.key_ring import KeyRing
     from config_manager.storage.keys.recovery import Recovery
     from config_manager.storage.witness import lock_data_dir
 
-    settings = _settings(flags)
     if recovery_key_file is not None and recovery_key_file.exists():
         raise SettingsInvalid(f"--recovery-key-file: {recovery_key_file} is there already")
     world = World()
-    with told_of(settings.data_dir):
+    with disk_explained(settings.data_dir):
         made = not (settings.data_dir / "instance.json").exists()
         if made:
             _make_everything(settings)
@@ -106,33 +77,8 @@ def _say_where(settings: Settings, token: Path) -> None:
         click.echo(f"  admin token                   {token}")
 
 
-def _settings(flags: dict[str, Any]) -> Settings:
-    from config_manager.config.settings import load_settings
-
-    return load_settings(mqtt_url="none:", bind="127.0.0.1:0", **flags)
-
-
-def run_alone(work: Callable[[], Coroutine[Any, Any, R]]) -> R:
-    """Under Trio, with no server around it: only errors are logged, for people. Raises what it ends with, out
-    of every group."""
-    from config_manager.api.main import import_structlog_alone
-
-    import_structlog_alone()
-    import trio
-
-    from config_manager.config.errors import ConfigManagerError, the_reason
-    from config_manager.config.logging import configure
-    from config_manager.storage.store import DatabaseUnavailable
-
-    configure("console", "error", sys.stderr)
-    try:
-        return trio.run(work, strict_exception_groups=True)
-    except BaseExceptionGroup as group:
-        raise the_reason(group, ConfigManagerError, OSError, DatabaseUnavailable) from group
-
-
 def _make_everything(settings: Settings) -> None:
-    """What a first start makes, by the very code that makes it there; then stops before it serves."""
+    """What a first start makes, by the same code; then it stops, before it serves."""
 
     async def start_and_stop() -> None:
         from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
@@ -151,7 +97,7 @@ def _make_everything(settings: Settings) -> None:
 def _hand_over(key: Secret, file: Path | None, sealed: Path) -> None:
     from config_manager.config.world import SystemDisk
 
-    shown = key.reveal()  # to the person who has to keep it, now and never again
+    shown = key.reveal()  # its only time on a screen
     if file is not None:
         SystemDisk().write_atomic(file, shown.encode() + b"\n")
         click.echo(f"\nThe recovery key is in {file}: take it off this machine.")
@@ -175,20 +121,16 @@ Without it, and without keys/, the data can't be read by anybody, you included."
 )
 @click.option(
     "--recovery-key-file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Holds the recovery key. [asks for it, or reads a pipe]",
 )
-@click.option(
-    "--to",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Where the key files go. [<data>/keys]",
-)
+@click.option("--to", type=DIRECTORY, help="Where the key files go. [<data>/keys]")
 def recover(data_dir: Path, recovery_key_file: Path | None, to: Path | None) -> None:
     """Bring the keys of a data directory back with its recovery key.
 
-    Opens <data>/recovery.sealed and writes the key files that are missing; one that is there and
-    holds another key is left alone, and said. The recovery key is no argument, because every user of
-    a machine sees every command line.
+    Opens <data>/recovery.sealed and writes the key files that are missing. A file that holds another
+    key is left alone, and named. The recovery key is no argument, because every user of a machine
+    sees every command line.
     """
     forbid_dumps()
     from config_manager.config.world import World
@@ -199,7 +141,7 @@ def recover(data_dir: Path, recovery_key_file: Path | None, to: Path | None) -> 
 
     world = World()
     keys = to or data_dir / "keys"
-    with told_of(data_dir, is_in_use=True), lock_data_dir(data_dir):
+    with disk_explained(data_dir, is_in_use=True), lock_data_dir(data_dir):
         try:
             sealed = world.disk.read(data_dir / FILE)
         except FileNotFoundError:
@@ -239,35 +181,33 @@ def _ask_for_key(file: Path | None) -> str:
 
 @click.command("rotate-db-key")
 @on_a_data_dir
-def rotate_db_key(**flags: Any) -> None:
+def rotate_db_key(settings: Settings) -> None:
     """Put the whole database under a new key; the server must be stopped.
 
-    Every page is written anew. It may be cut off at any moment: the next start finds the key that
-    opens it, and this command goes on from wherever it stood. It needs as much free space as the
-    database has.
+    Every page is written anew. This may be cut off at any moment: the next start finds the key that
+    opens the database, and this command, given again, goes on from where it stood. It needs as much
+    free space as the database has.
     """
-    forbid_dumps()
     from config_manager.config.world import World
     from config_manager.storage.keys.key_ring import KeyRing
     from config_manager.storage.keys.recovery import Recovery
     from config_manager.storage.sql import rekeying
     from config_manager.storage.witness import lock_data_dir
 
-    settings = _settings(flags)
     database = settings.data_dir / "config.db"
     world = World()
-    with told_of(settings.data_dir, is_in_use=True):
-        if not database.exists():
+    with disk_explained(settings.data_dir, is_in_use=True):
+        if not database.exists():  # before there is a lock: an empty directory stays empty
             raise NotFound(f"{settings.data_dir} has no database")
-    with told_of(settings.data_dir, is_in_use=True), lock_data_dir(settings.data_dir):
-        keys = KeyRing.of(settings, world)
-        recovery = Recovery(keys, world)
-        if not rekeying.rekey(database, keys.db, new_key_is_there=recovery.refresh):
-            raise Conflict(
-                f"the database is under the key in {keys.db.successor}, but it can't take the place "
-                f"of {keys.db.path}: whoever puts them there has to; until then both are needed"
-            )
-        recovery.refresh()
+        with lock_data_dir(settings.data_dir):
+            keys = KeyRing.of(settings, world)
+            recovery = Recovery(keys, world)
+            if not rekeying.rekey(database, keys.db, new_key_is_there=recovery.refresh):
+                raise Conflict(
+                    f"the database is under the key in {keys.db.successor}, but it can't take the place "
+                    f"of {keys.db.path}: whoever puts them there has to; until then both are needed"
+                )
+            recovery.refresh()
     click.echo(
         f"the database is under a new key, in {keys.db.path}\n"
         "backups from before still open with the old one: keep it with them, or let both go"

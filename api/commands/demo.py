@@ -1,7 +1,7 @@
 """`python -m config_manager.api.commands.demo`: a tour of the real thing that ends by itself.
 
-Server, broker and two services run as processes of their own in a temporary directory; whatever
-happens, they are gone at the end. Exit 1, with the reason, where a step does not do what it says.
+Server, broker and two services run as processes of their own in a temporary directory. They are gone at the
+end, whatever happens. Exit 1, with the reason, if a step fails.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+
+from config_manager.api.commands.remote import Server
+from config_manager.config.errors import ConfigManagerError
 
 _STEP_S = 15.0
 """How long a step may take before the tour gives up; the whole takes about 15 s."""
@@ -69,10 +70,8 @@ class _Child:
             with self._news:
                 self.text.append(line.rstrip())
                 if line.startswith("{"):
-                    try:
+                    with suppress(ValueError):
                         self.lines.append(json.loads(line))
-                    except ValueError:
-                        continue
                 self._news.notify_all()
 
     def line(self, what: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -110,22 +109,12 @@ class _Child:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def _children(pid: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid:
-            found.append(int(stat.parent.name))
-    return found
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 class _Tour:
@@ -136,7 +125,6 @@ class _Tour:
         self._token = secrets.token_hex(16)
         self._colour = sys.stdout.isatty()
         self._number = 0
-        self._url = ""
         self._mqtt_url = ""
 
     def step(self, title: str) -> None:
@@ -149,20 +137,12 @@ class _Tour:
         self._stack.callback(child.stop)
         return child
 
-    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
-        request = urllib.request.Request(  # noqa: S310  our own loopback URL
-            self._url + path,
-            None if body is None else json.dumps(body).encode(),
-            {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-            | {name.replace("_", "-"): value for name, value in headers.items()},
-            method=method,
-        )
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    def put(self, service: str, body: dict[str, Any], **headers: str) -> Any:
         try:
-            with opener.open(request, timeout=_STEP_S) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            raise TourFailed(f"{method} {path}: {error.code} {error.read().decode()}") from None
+            path = ("api", "v1", "config", service)
+            return self._rest.ask("PUT", *path, body=body, headers=headers).value
+        except ConfigManagerError as error:
+            raise TourFailed(f"PUT {service}: {error.detail}") from None
 
     def follow(self, service: str) -> _Child:
         state = str(self._states[service])
@@ -192,8 +172,8 @@ class _Tour:
             },
         )
         ready = server.line("ready", lambda it: it["event"] == "ready")
-        self._url, self._mqtt_url = ready["url"], ready["mqtt_url"]
-        _say(f"   REST at {self._url}, MQTT at {self._mqtt_url}")
+        self._rest, self._mqtt_url = Server(ready["url"], self._token), ready["mqtt_url"]
+        _say(f"   REST at {self._rest.url}, MQTT at {self._mqtt_url}")
 
         self.step("Two services pin the trust root and follow their configuration")
         for name, state in self._states.items():
@@ -204,13 +184,13 @@ class _Tour:
             if pinned.wait() != 0:
                 raise TourFailed(f"{name} could not pin the root: {' '.join(pinned.text)}")
         stt, tts = (self.follow(name) for name in self._states)
-        self.call("PUT", "/api/v1/config/tts-worker", {"volume_percent": 80})
+        self.put("tts-worker", {"volume_percent": 80})
         self.applied(tts, "volume_percent", 80)
 
         self.step("A change by REST reaches a service that verifies it and goes on")
         name = f"demo-{secrets.token_hex(4)}"
         body = {"whisper_model": "small.en"}
-        self.call("PUT", "/api/v1/config/stt-worker", body, X_Request_ID=name)
+        self.put("stt-worker", body, **{"X-Request-ID": name})
         _say(f"   PUT /api/v1/config/stt-worker {json.dumps(body)}   X-Request-ID: {name}")
         self.applied(stt, "whisper_model", "small.en")
 
@@ -228,7 +208,7 @@ class _Tour:
         for pid in brokers:
             _kill(pid)
         _say(f"   killed the broker (process {', '.join(map(str, brokers))})")
-        answer = self.call("PUT", "/api/v1/config/tts-worker", {"volume_percent": 55})
+        answer = self.put("tts-worker", {"volume_percent": 55})
         _say(f"   meanwhile REST goes on: revision {answer['revision']} is on disk")
         self.applied(tts, "volume_percent", 55)
 

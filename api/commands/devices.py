@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
-from config_manager.api.commands.remote import Server, asks_a_server, clean, print_json, print_table
+from config_manager.api.commands.options import AUDIT_REASON, shows_an_answer
+from config_manager.api.commands.output import Shown, clean, table
+from config_manager.api.commands.remote import Server
 
 _PATH = ("api", "v1", "devices")
 _STATUS = ("api", "v1", "status")
@@ -28,75 +30,57 @@ def devices() -> None:
 
 
 @devices.command()
-@asks_a_server
+@shows_an_answer
 @click.option("--service", required=True, help="Whose instance may enrol.")
 @click.option("--instance", metavar="NAME", help="Only this one. [whichever comes]")
 @click.option("--expires", default="1h", show_default=True, metavar="TIME", help="Such as 30m.")
-@click.option("--reason", help="Why, for the audit.")
+@AUDIT_REASON
 def token(
-    server: Server,
-    as_json: bool,
-    service: str,
-    instance: str | None,
-    expires: str,
-    reason: str | None,
-) -> None:
+    server: Server, service: str, instance: str | None, expires: str, reason: str | None
+) -> Shown:
     """Make a token with which one instance enrols, once."""
     body = {"service": service, "instance": instance, "expires": expires}
-    made = server.ask(
-        "POST", *_PATH, "tokens", holds="token expires_at", body=body, query={"reason": reason}
-    ).value
-    if as_json:
-        print_json(made)
-        return
+    made = server.post(*_PATH, "tokens", holds="token expires_at", body=body, reason=reason)
     who = f"{service}/{instance}" if instance else f"one instance of {service}"
-    click.echo(f"{clean(who)} may enrol with it until {clean(made['expires_at'])}, once:")
-    click.echo(f"\n  {clean(made['token'])}\n")
-    click.echo(
-        "on its machine: config-manager client enroll --state DIR --service "
-        f"{clean(service)} --url URL --token-file -"
+    how = f"config-manager client enroll --state DIR --service {clean(service)} --url URL --token-file -"
+    lines = (
+        f"{clean(who)} may enrol with it until {clean(made['expires_at'])}, once:",
+        f"\n  {clean(made['token'])}\n",
+        f"on its machine: {how}",
     )
+    return Shown(made, lines)
 
 
 @devices.command("list")
-@asks_a_server
-def list_devices(server: Server, as_json: bool) -> None:
+@shows_an_answer
+def list_devices(server: Server) -> Shown:
     """Show every instance that enrolled, and which secrets it can read."""
     answer = server.get(*_PATH, holds="devices")
-    if as_json:
-        print_json(answer)
-        return
-    print_table(_HEADER, [_row(one) for one in answer["devices"]])
+    return Shown(answer, table(_HEADER, map(_row, answer["devices"])))
 
 
 @devices.command()
-@asks_a_server
+@shows_an_answer
 @click.argument("service")
 @click.argument("instance")
-@click.option("--reason", help="Why, for the audit.")
-def revoke(server: Server, as_json: bool, service: str, instance: str, reason: str | None) -> None:
+@AUDIT_REASON
+def revoke(server: Server, service: str, instance: str, reason: str | None) -> Shown:
     """Deliver nothing more to an instance, and mark what it could read."""
-    answer = server.ask(
-        "DELETE", *_PATH, service, instance, holds="secrets", query={"reason": reason}
-    ).value
-    if as_json:
-        print_json(answer)
-        return
-    click.echo(
-        f"{clean(service)}/{clean(instance)} is revoked: no secret is delivered to it any more"
+    answer = server.delete(*_PATH, service, instance, holds="secrets", reason=reason)
+    who = f"{clean(service)}/{clean(instance)}"
+    could_read = (
+        f"  it could read {name}: config-manager secret set {clean(service)} {name}"
+        for name in map(clean, answer["secrets"])
     )
-    for name in answer["secrets"]:
-        click.echo(
-            f"  it could read {clean(name)}: config-manager secret set {clean(service)} {clean(name)}"
-        )
+    return Shown(answer, [f"{who} is revoked: no secret is delivered to it any more", *could_read])
 
 
 @devices.command()
-@asks_a_server
+@shows_an_answer
 @click.argument("service")
 @click.argument("instance")
-@click.option("--reason", help="Why, for the audit.")
-def forget(server: Server, as_json: bool, service: str, instance: str, reason: str | None) -> None:
+@AUDIT_REASON
+def forget(server: Server, service: str, instance: str, reason: str | None) -> Shown:
     """Forget an instance that will not come back.
 
     It leaves `config-manager status`, and the brokers no longer retain what it said. It stays enrolled:
@@ -106,17 +90,13 @@ def forget(server: Server, as_json: bool, service: str, instance: str, reason: s
     its broker says it for one that died. One that died together with its broker is no longer heard once
     it has left a change of its service unanswered for 5 minutes, or has said nothing for a day.
     """
-    answer = server.ask(
-        "DELETE", *_STATUS, service, instance, holds="away", query={"reason": reason}
-    ).value
-    if as_json:
-        print_json(answer)
-        return
-    click.echo(
-        f"{clean(service)}/{clean(instance)} is forgotten; should it run again, it is shown again"
+    answer = server.delete(*_STATUS, service, instance, holds="away", reason=reason)
+    who = f"{clean(service)}/{clean(instance)}"
+    away = (
+        f"  {clean(broker)} is away: what it retains of it is emptied once it is back"
+        for broker in answer["away"]
     )
-    for broker in answer["away"]:
-        click.echo(f"  {clean(broker)} is away: what it retains of it is emptied once it is back")
+    return Shown(answer, [f"{who} is forgotten; should it run again, it is shown again", *away])
 
 
 def _row(device: dict[str, Any]) -> tuple[str, ...]:

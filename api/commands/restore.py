@@ -1,16 +1,19 @@
-"""`config-manager restore`: the way back from a rollback, from rows that nobody wrote, from a lost witness."""
+"""`config-manager restore`: accept an old or edited data directory, or one that lost its instance.json."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from config_manager.api.commands.data_dir import on_a_data_dir, run_alone
-from config_manager.api.commands.disk_errors import has_database, told_of
-from config_manager.api.commands.remote import clean, print_json
-from config_manager.config.dumps import forbid_dumps
+from config_manager.api.commands.local import (
+    disk_explained,
+    has_database,
+    on_a_data_dir,
+    run_alone,
+)
+from config_manager.api.commands.output import clean, print_json
 from config_manager.config.errors import DatabaseUnopenable, NotFound, SettingsInvalid
 
 if TYPE_CHECKING:
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 @click.option("--reason", help="Why; history and audit show it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def restore(accept: bool, dry_run: bool, reason: str | None, as_json: bool, **flags: Any) -> None:
+def restore(
+    settings: Settings, accept: bool, dry_run: bool, reason: str | None, as_json: bool
+) -> None:
     """Accept an old or edited data directory, and go on with it.
 
     For a server that says rollback-suspected or not-audited, or does not start without its instance.json.
@@ -63,16 +68,12 @@ def restore(accept: bool, dry_run: bool, reason: str | None, as_json: bool, **fl
     trust root whose keys are not here, 6 if there never was a database. docs/security.md has a walk-through (An
     old data directory).
     """
-    forbid_dumps()
     if not accept:
         raise SettingsInvalid(
             "say --accept: it makes the data directory as it is the truth; with --dry-run it only says "
             "what it would do"
         )
-    from config_manager.config.settings import load_settings
-
-    settings = load_settings(bind="127.0.0.1:0", **flags)
-    with told_of(settings.data_dir, is_in_use=True):
+    with disk_explained(settings.data_dir, is_in_use=True):
         _demand_a_database(settings.data_dir)
         restored = _run(settings, reason, dry_run=dry_run)
     for url, why in restored.unreachable.items():

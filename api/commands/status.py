@@ -1,22 +1,23 @@
-"""`config-manager status`: what runs where, and why not what is wanted."""
+"""`config-manager status`: what runs where, and what keeps an instance from what is wanted."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from config_manager.api.commands.remote import Server, asks_a_server, print_json, print_table
+from config_manager.api.commands.options import asks_a_server
+from config_manager.api.commands.output import Shown, age, table
+from config_manager.api.commands.remote import Server
 from config_manager.config.errors import ServerUnreachable
 
 _EVERY_S = 1.0
 _HOLDS = "instances refused"
 _HEADER = ("SERVICE", "INSTANCE", "WANTED", "RUNNING", "SINCE", "FRESH", "WHY NOT")
-_UNTIL = ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h"), (float("inf"), 86_400, "d"))
-"""Up to how many seconds an age is told in which unit."""
 
 
 @click.command()
@@ -42,7 +43,9 @@ def status(server: Server, as_json: bool, service: str | None, watch: bool) -> N
     try:
         while True:
             if answer is not None and (answer != shown or (is_terminal and not as_json)):
-                _show(answer, service, as_json=as_json, clear=watch and is_terminal)
+                if watch and is_terminal and not as_json:
+                    click.clear()
+                Shown(answer, _lines(answer, service)).show(as_json=as_json)
                 shown = answer
             if not watch:
                 return
@@ -53,7 +56,7 @@ def status(server: Server, as_json: bool, service: str | None, watch: bool) -> N
 
 
 def _ask_again(server: Server, service: str | None, *, silent: bool) -> Any:
-    """None where no answer came, which is said once."""
+    """None if no answer came, which is said once."""
     try:
         return server.get("api", "v1", "status", holds=_HOLDS, service=service)
     except ServerUnreachable as error:
@@ -62,27 +65,22 @@ def _ask_again(server: Server, service: str | None, *, silent: bool) -> Any:
         return None
 
 
-def _show(answer: dict[str, Any], service: str | None, *, as_json: bool, clear: bool) -> None:
-    if as_json:
-        print_json(answer)
-        return
-    if clear:
-        click.clear()
+def _lines(answer: dict[str, Any], service: str | None) -> Iterator[str]:
     instances = answer["instances"]
     if not instances:
-        click.echo(f"no instance{f' of {service}' if service else ''} has reported yet")
+        yield f"no instance{f' of {service}' if service else ''} has reported yet"
     else:
         now = datetime.now(UTC).timestamp()
-        print_table(_HEADER, [_row(instance, now) for instance in instances])
+        yield from table(_HEADER, (_row(instance, now) for instance in instances))
         in_sync = sum(instance["in_sync"] for instance in instances)
-        click.echo(f"\n{in_sync} of {len(instances)} run what is wanted")
+        yield f"\n{in_sync} of {len(instances)} run what is wanted"
         if gone := sum(instance["gone"] for instance in instances):
-            click.echo(
+            yield (
                 f"{gone} gone; for one that will not come back: "
                 "config-manager devices forget SERVICE INSTANCE"
             )
     if answer["refused"]:
-        click.echo(f"{answer['refused']} messages on the brokers were no receipts")
+        yield f"{answer['refused']} messages on the brokers were no receipts"
 
 
 def _row(instance: dict[str, Any], now: float) -> tuple[str, ...]:
@@ -92,16 +90,10 @@ def _row(instance: dict[str, Any], now: float) -> tuple[str, ...]:
         instance["instance"],
         str(wanted["revision"]) if wanted else "-",
         str(running["revision"]) if running else "-",
-        _age(now - datetime.fromisoformat(instance["since"]).timestamp()),
+        age(now - datetime.fromisoformat(instance["since"]).timestamp()),
         instance["freshness"],
         "; ".join(_why_not(instance)),
     )
-
-
-def _age(seconds: float) -> str:
-    age = max(0.0, seconds)  # the server's clock may be ahead of ours
-    unit_s, unit = next((unit_s, unit) for limit, unit_s, unit in _UNTIL if age < limit)
-    return f"{int(age // unit_s)} {unit}"
 
 
 def _why_not(instance: dict[str, Any]) -> list[str]:

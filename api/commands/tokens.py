@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
-from config_manager.api.commands.remote import (
-    Server,
-    asks_a_server,
-    clean,
-    print_json,
-    print_table,
-)
-from config_manager.config.errors import SettingsInvalid
+from config_manager.api.commands.options import AUDIT_REASON, FILE, file_of, shows_an_answer
+from config_manager.api.commands.output import Shown, age, clean, table
+from config_manager.api.commands.remote import Server
 
 _PATH = ("api", "v1", "tokens")
 _HEADER = ("NAME", "ROLE", "SERVICES", "CREATED", "BY", "EXPIRES", "LAST USE")
@@ -35,13 +32,13 @@ def token() -> None:
 
 
 @token.command()
-@asks_a_server
+@shows_an_answer
 @click.option("--name", required=True, help="Stands in history, logs and audit: who did it.")
 @click.option(
     "--role",
     required=True,
     type=click.Choice(["read", "write", "secrets", "admin"]),
-    help="May do.",
+    help="What it may do.",
 )
 @click.option(
     "--services",
@@ -52,18 +49,17 @@ def token() -> None:
 @click.option("--expires", metavar="TIME", help="Such as 30m, 12h, 90d. [never]")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Write the token to this new file, which only you can read, and don't show it.",
 )
 def create(
     server: Server,
-    as_json: bool,
     name: str,
     role: str,
     services: tuple[str, ...],
     expires: str | None,
     out: Path | None,
-) -> None:
+) -> Shown:
     """Make a token. It is shown this once; only its hash is kept.
 
     \b
@@ -71,68 +67,60 @@ def create(
     """
     patterns = [p.strip() for given in services for p in given.split(",")]
     body = {"name": name, "role": role, "services": patterns or ["*"], "expires": expires}
-    descriptor = None if out is None else _new_file(out)  # before there is a token to lose
-    try:
-        made = server.ask(
-            "POST", *_PATH, holds="name role services expires_at token", body=body
-        ).value
-    except BaseException:
-        if out is not None and descriptor is not None:
-            os.close(descriptor)
-            out.unlink()
-        raise
-    text = made["token"]
-    if descriptor is not None:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text + "\n")
-        del made["token"]
-    if as_json:
-        print_json(made)
-        return
+    with _new_file(out) as file:  # before there is a token to lose
+        made = server.post(*_PATH, holds="name role services expires_at token", body=body)
+        text = made["token"]
+        if file is not None:
+            file.write(made.pop("token") + "\n")
     until = f"until {made['expires_at']}" if made["expires_at"] else "for ever"
-    click.echo(f"{clean(made['name'])} may {made['role']} {_services(made)} {until}")
+    lines = [f"{clean(made['name'])} may {made['role']} {_services(made)} {until}"]
     if out is not None:
-        click.echo(f"its token is in {out}: hand it over for --token-file")
+        lines.append(f"its token is in {out}: hand it over for --token-file")
     else:
-        click.echo(f"\n  {clean(text)}\n")
-        click.echo("This is the only time it is shown. Hand it over as CONFIG_MANAGER_TOKEN, or in")
-        click.echo(
-            f"a file for --token-file; `config-manager token revoke {name}` ends it at once."
+        lines += (
+            f"\n  {clean(text)}\n",
+            "This is the only time it is shown. Hand it over as CONFIG_MANAGER_TOKEN, or in",
+            f"a file for --token-file; `config-manager token revoke {name}` ends it at once.",
         )
+    return Shown(made, lines)
 
 
 @token.command("list")
-@asks_a_server
-def list_tokens(server: Server, as_json: bool) -> None:
+@shows_an_answer
+def list_tokens(server: Server) -> Shown:
     """Show every token: what it may do, until when, and when it was last used."""
     answer = server.get(*_PATH, holds="tokens")
-    if as_json:
-        print_json(answer)
-        return
     now = datetime.now(UTC).timestamp()
-    print_table(_HEADER, [_row(one, now) for one in answer["tokens"]])
+    return Shown(answer, table(_HEADER, (_row(one, now) for one in answer["tokens"])))
 
 
 @token.command()
-@asks_a_server
+@shows_an_answer
 @click.argument("name")
-@click.option("--reason", help="Why, for the audit.")
-def revoke(server: Server, as_json: bool, name: str, reason: str | None) -> None:
+@AUDIT_REASON
+def revoke(server: Server, name: str, reason: str | None) -> Shown:
     """End a token at once: the next request with it is refused."""
-    answer = server.ask("DELETE", *_PATH, name, holds="name", query={"reason": reason}).value
-    if as_json:
-        print_json(answer)
-        return
-    click.echo(f"{clean(name)} is revoked: the next request with its token is refused")
+    answer = server.delete(*_PATH, name, holds="name", reason=reason)
+    lines = [f"{clean(name)} is revoked: the next request with its token is refused"]
     if name == "bootstrap":
-        click.echo("the next start accepts it again while CONFIG_MANAGER_BOOTSTRAP_TOKEN is set")
+        lines.append("the next start accepts it again while CONFIG_MANAGER_BOOTSTRAP_TOKEN is set")
+    return Shown(answer, lines)
 
 
-def _new_file(path: Path) -> int:
-    try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SettingsInvalid(f"--out: {path}: {error.strerror}") from None
+@contextmanager
+def _new_file(path: Path | None) -> Generator[IO[str] | None]:
+    """A file for its owner alone, which is gone again if the block raises; None if there is no path."""
+    if path is None:
+        yield None
+        return
+    with file_of("--out: ", path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        try:
+            yield file
+        except BaseException:
+            path.unlink()
+            raise
 
 
 def _services(token: dict[str, Any]) -> str:
@@ -160,8 +148,4 @@ def _day(time: str | None) -> str:
 def _ago(time: str | None, now: float) -> str:
     if time is None:
         return "never"
-    seconds = max(0.0, now - datetime.fromisoformat(time).timestamp())
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{int(seconds // size)} {unit} ago"
-    return f"{int(seconds)} s ago"
+    return f"{age(now - datetime.fromisoformat(time).timestamp())} ago"

@@ -6,19 +6,22 @@ import base64
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from config_manager.api.commands.remote import Server, asks_a_server, clean, print_json, print_table
+from config_manager.api.commands.options import AUDIT_REASON, FILE, file_of, shows_an_answer
+from config_manager.api.commands.output import Shown, clean, table
+from config_manager.api.commands.remote import Server
 from config_manager.config.errors import InvalidValues, RootRefused, SettingsInvalid
 
 _PATH = ("api", "v1", "trust")
 _HEADER = ("ROLE", "KEY", "UNTIL", "THRESHOLD")
 _SEED_BYTES = 32
 _CHANGE = "version adopted"
-_FILE = click.Path(path_type=Path, dir_okay=False)
+_KEYS_MADE_HERE = re.compile(r"root(-[0-9a-f]{16})?\.key")
 _CLIENTS = (
     "clients take the new root from the broker (each walks from the one it pinned); nothing has to be "
     "done there"
@@ -39,114 +42,97 @@ def trust() -> None:
 
 
 @trust.command()
-@asks_a_server
-def show(server: Server, as_json: bool) -> None:
+@shows_an_answer
+def show(server: Server) -> Shown:
     """Show the current root: its version, and which keys sign for each role."""
     envelope = server.get(*_PATH, "root", holds="payload")
     root = json.loads(base64.b64decode(envelope["payload"]))
-    if as_json:
-        print_json(root)
-        return
-    click.echo(f"root version {root['version']}, issued {clean(root['issued_at'])}\n")
-    print_table(
-        _HEADER,
-        [
-            (
-                role,
-                key[:16],
-                root["keys"].get(key, {}).get("not_after") or "no end",
-                f"{known['threshold']} of {len(known['keyids'])}",
-            )
-            for role, known in root["roles"].items()
-            for key in known["keyids"]
-        ],
+    return Shown(root, _root_lines(root))
+
+
+def _root_lines(root: dict[str, Any]) -> Iterator[str]:
+    yield f"root version {root['version']}, issued {clean(root['issued_at'])}\n"
+    rows = (
+        (
+            name,
+            key[:16],
+            root["keys"].get(key, {}).get("not_after") or "no end",
+            f"{role['threshold']} of {len(role['keyids'])}",
+        )
+        for name, role in root["roles"].items()
+        for key in role["keyids"]
     )
+    yield from table(_HEADER, rows)
 
 
 @trust.command()
-@asks_a_server
+@shows_an_answer
 @click.argument("role", type=click.Choice(["root", "config", "beacon"]))
 @click.option(
     "--overlap", metavar="TIME", default="24h", show_default=True,
     help="How long the old key stays good; 0 drops it at once.",
 )  # fmt: skip
-@click.option("--reason", help="Why, for the audit.")
-def rotate(server: Server, as_json: bool, role: str, overlap: str, reason: str | None) -> None:
+@AUDIT_REASON
+def rotate(server: Server, role: str, overlap: str, reason: str | None) -> Shown:
     """Sign with a new key from now on."""
     body = {"role": role, "overlap": overlap}
-    change = server.ask(
-        "POST", *_PATH, "rotate", holds=_CHANGE, body=body, query={"reason": reason}
-    ).value
+    change = server.post(*_PATH, "rotate", holds=_CHANGE, body=body, reason=reason)
     what = f"{role} is signed by the new key {change['roles'][role]['keyids'][0][:16]}"
     if role != "root":
         what += f"; the old one is good for {overlap}" if overlap != "0" else "; the old one is not"
-    _say(change, what, as_json)
+    return _changed(change, what)
 
 
 @trust.command("add-signer")
-@asks_a_server
-@click.option("--public", required=True, type=_FILE, help="The file that make-key wrote: KEY.pub.")
+@shows_an_answer
+@click.option("--public", required=True, type=FILE, help="The file that make-key wrote: KEY.pub.")
 @click.option(
     "--threshold", type=int, help="How many root keys have to sign then. [as many as now]"
 )
-@click.option("--reason", help="Why, for the audit.")
-def add_signer(
-    server: Server, as_json: bool, public: Path, threshold: int | None, reason: str | None
-) -> None:
+@AUDIT_REASON
+def add_signer(server: Server, public: Path, threshold: int | None, reason: str | None) -> Shown:
     """Let one more key sign for the root."""
     body = {"public": _read(public).strip(), "threshold": threshold}
-    change = server.ask(
-        "POST", *_PATH, "signers", holds=_CHANGE, body=body, query={"reason": reason}
-    ).value
+    change = server.post(*_PATH, "signers", holds=_CHANGE, body=body, reason=reason)
     role = change["roles"]["root"]
-    _say(change, f"{role['threshold']} of {len(role['keyids'])} root keys have to sign", as_json)
+    return _changed(change, f"{role['threshold']} of {len(role['keyids'])} root keys have to sign")
 
 
 @trust.command()
-@asks_a_server
+@shows_an_answer
 @click.argument("keyid")
-@click.option("--reason", help="Why, for the audit.")
-def revoke(server: Server, as_json: bool, keyid: str, reason: str | None) -> None:
+@AUDIT_REASON
+def revoke(server: Server, keyid: str, reason: str | None) -> Shown:
     """Drop a key at once. KEYID: as `trust show` prints it, at least its first 8 digits."""
-    body = {"keyid": keyid}
-    change = server.ask(
-        "POST", *_PATH, "revoke", holds=_CHANGE, body=body, query={"reason": reason}
-    ).value
-    _say(
-        change,
+    change = server.post(*_PATH, "revoke", holds=_CHANGE, body={"keyid": keyid}, reason=reason)
+    what = (
         f"{clean(keyid)} is refused by every client that has seen a beacon since; what it signed was "
-        "signed again",
-        as_json,
+        "signed again"
     )
+    return _changed(change, what)
 
 
 @trust.command()
-@asks_a_server
-@click.option("--out", type=_FILE, help="Write what is to be signed to this file.")
-def pending(server: Server, as_json: bool, out: Path | None) -> None:
+@shows_an_answer
+@click.option("--out", type=FILE, help="Write what is to be signed to this file.")
+def pending(server: Server, out: Path | None) -> Shown:
     """Show the root version that waits for signatures, and whose."""
     waits = server.get(*_PATH, "pending", holds="pending")["pending"]
     if out is not None and waits is not None:
         out.write_text(json.dumps(waits["envelope"]) + "\n")
-    if as_json:
-        print_json({"pending": waits})
-    elif waits is None:
-        click.echo("nothing waits for signatures")
-    else:
-        _say_pending(waits, out)
+    nothing = ["nothing waits for signatures"]
+    return Shown({"pending": waits}, nothing if waits is None else _pending_lines(waits, out))
 
 
 @trust.command()
-@asks_a_server
-@click.argument("file", type=_FILE)
-@click.option("--reason", help="Why, for the audit.")
-def apply(server: Server, as_json: bool, file: Path, reason: str | None) -> None:
+@shows_an_answer
+@click.argument("file", type=FILE)
+@AUDIT_REASON
+def apply(server: Server, file: Path, reason: str | None) -> Shown:
     """Bring FILE, a root version that was signed elsewhere (`trust sign`)."""
     body = _envelope(file).to_object()
-    change = server.ask(
-        "POST", *_PATH, "roots", holds=_CHANGE, body=body, query={"reason": reason}
-    ).value
-    _say(change, "it is the root now", as_json)
+    change = server.post(*_PATH, "roots", holds=_CHANGE, body=body, reason=reason)
+    return _changed(change, "it is the root now")
 
 
 # ── without a server ───────────────────────────────────────────────────────────────────────────
@@ -154,7 +140,7 @@ def apply(server: Server, as_json: bool, file: Path, reason: str | None) -> None
 
 @trust.command("make-key")
 @click.option(
-    "--out", required=True, type=_FILE, help="The private key; KEY.pub gets the public one."
+    "--out", required=True, type=FILE, help="The private key; KEY.pub gets the public one."
 )
 def make_key(out: Path) -> None:
     """Make a root key where it will be kept. Needs no server and no network."""
@@ -172,9 +158,9 @@ def make_key(out: Path) -> None:
 
 
 @trust.command("sign")
-@click.option("--key", required=True, type=_FILE, help="The root key, 64 hex digits.")
-@click.option("--in", "given", required=True, type=_FILE, help="What is to be signed.")
-@click.option("--out", required=True, type=_FILE, help="Where the signed one goes.")
+@click.option("--key", required=True, type=FILE, help="The root key, 64 hex digits.")
+@click.option("--in", "given", required=True, type=FILE, help="What is to be signed.")
+@click.option("--out", required=True, type=FILE, help="Where the signed one goes.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 def sign_root(key: Path, given: Path, out: Path, yes: bool) -> None:
     """Sign a root version where the root key is kept. Needs no server and no network.
@@ -186,7 +172,8 @@ def sign_root(key: Path, given: Path, out: Path, yes: bool) -> None:
     from nacl.signing import SigningKey
 
     from config_manager.config import wire
-    from config_manager.config.documents import NotADocument, Root, UnknownCritical
+    from config_manager.config.documents.fields import NotADocument, UnknownCritical
+    from config_manager.config.documents.root import Root
     from config_manager.config.wire import Signature
     from config_manager.config.world import World
     from config_manager.storage.keys.key_file import read_key
@@ -235,13 +222,11 @@ def export_root(data_dir: Path, to: Path) -> None:
     if not keys.is_dir():
         raise SettingsInvalid(f"{data_dir} has no keys/: it is no data directory of ours")
     check_private(keys)
-    found = sorted(
-        one for one in keys.iterdir() if re.fullmatch(r"root(-[0-9a-f]{16})?\.key", one.name)
-    )
+    found = sorted(one for one in keys.iterdir() if _KEYS_MADE_HERE.fullmatch(one.name))
     if not found:
         raise SettingsInvalid(f"no root key lies in {keys}: it was exported before")
     make_directory(to)
-    for one in found:  # all copies are safe before the first original goes
+    for one in found:  # every copy is durable before the first original goes
         _write_new(to / one.name, one.read_text("ascii"), 0o600)
     for one in found:
         one.unlink()
@@ -249,43 +234,40 @@ def export_root(data_dir: Path, to: Path) -> None:
     with replacing(to / "root.json", mode=0o644) as file:
         file.write((data_dir / "trust" / "root.json").read_bytes())
     names = ", ".join(one.name for one in found)
-    click.echo(f"moved {names} to {to}; the server can't change the root by itself any more")
-    click.echo("make a second copy, and keep both apart from the server. To change the root later:")
-    click.echo("  config-manager trust rotate config       # answers what has to be signed")
-    click.echo("  config-manager trust pending --out next.json")
     click.echo(
-        f"  config-manager trust sign --key {to / found[0].name} --in next.json --out signed.json"
+        f"moved {names} to {to}; the server can't change the root by itself any more\n"
+        "make a second copy, and keep both apart from the server. To change the root later:\n"
+        "  config-manager trust rotate config       # answers what has to be signed\n"
+        "  config-manager trust pending --out next.json\n"
+        f"  config-manager trust sign --key {to / found[0].name} --in next.json --out signed.json\n"
+        "  config-manager trust apply signed.json"
     )
-    click.echo("  config-manager trust apply signed.json")
 
 
 # ── what they have in common ───────────────────────────────────────────────────────────────────
 
 
-def _say(change: dict[str, Any], what: str, as_json: bool) -> None:
-    if as_json:
-        print_json(change)
-    elif change["adopted"]:
-        click.echo(f"root version {change['version']}: {what}")
-        click.echo(_CLIENTS)
-    else:
-        click.echo(f"root version {change['version']} is made, and counts once it is signed:")
-        _say_pending(change["pending"], None)
+def _changed(change: dict[str, Any], what: str) -> Shown:
+    version = change["version"]
+    if change["adopted"]:
+        return Shown(change, [f"root version {version}: {what}", _CLIENTS])
+    return Shown(change, _waiting_lines(change))
 
 
-def _say_pending(waits: dict[str, Any], out: Path | None) -> None:
+def _waiting_lines(change: dict[str, Any]) -> Iterator[str]:
+    yield f"root version {change['version']} is made, and counts once it is signed:"
+    yield from _pending_lines(change["pending"], None)
+
+
+def _pending_lines(waits: dict[str, Any], out: Path | None) -> Iterator[str]:
     for one in waits["needs"]:
         keys = ", ".join(key[:16] for key in one["keyids"])
-        click.echo(
-            f"  version {one['version']} wants {one['missing']} more signature(s) by: {keys}"
-        )
+        yield f"  version {one['version']} wants {one['missing']} more signature(s) by: {keys}"
     file = out or "next.json"
     if out is None:
-        click.echo("  config-manager trust pending --out next.json")
-    click.echo(
-        f"  config-manager trust sign --key ROOT.key --in {file} --out signed.json   # where the key is"
-    )
-    click.echo("  config-manager trust apply signed.json")
+        yield "  config-manager trust pending --out next.json"
+    yield f"  config-manager trust sign --key ROOT.key --in {file} --out signed.json   # where the key is"
+    yield "  config-manager trust apply signed.json"
 
 
 def _envelope(file: Path) -> Any:
@@ -299,24 +281,21 @@ def _envelope(file: Path) -> Any:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text("utf-8")
-    except OSError as error:
-        raise SettingsInvalid(f"{file}: {error.strerror}") from None
+        with file_of("", file):
+            return file.read_text("utf-8")
     except UnicodeDecodeError:
         raise SettingsInvalid(f"{file} is not text") from None
 
 
 def _write_new(path: Path, text: str, mode: int) -> None:
-    """Durable; never over what is there."""
-    try:
+    """Durable on return. A file that is there is left alone. Raises SettingsInvalid."""
+    with file_of("", path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         _sync(path.parent)
-    except OSError as error:
-        raise SettingsInvalid(f"{path}: {error.strerror}") from None
 
 
 def _sync(directory: Path) -> None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 import trio
 
 from config_manager.actors.actor import Context
 from config_manager.actors.messages import Sign
-from config_manager.api.resources.trust import Envelope
+from config_manager.api.resources.trust import EnvelopeAnswer
 from config_manager.api.rest.limits import MOST_BYTES_OF_A_PAGE, VERIFY_WITHIN_S
-from config_manager.api.rest.models import about
+from config_manager.api.rest.models import Answer, about
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import Query, number
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.config import wire
 from config_manager.config.audit import Kind
-from config_manager.config.documents import AuditExport
+from config_manager.config.documents.audit_export import AuditExport
 from config_manager.config.world import rfc3339
 from config_manager.storage.state import AuditEntry
 
@@ -29,37 +29,37 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────
 
 
-class Row(TypedDict):
+class RowAnswer(Answer):
     seq: int
     revision: int
     hash: Annotated[str, about("SHA-256 of the hash before (hex) and the body")]
     body: Annotated[str, about("JSON, exactly as it was hashed")]
 
 
-class Audit(TypedDict):
-    entries: list[Row]
+class AuditAnswer(Answer):
+    entries: list[RowAnswer]
     rows: int
     head: str
     next_after: int | None
 
 
-class Finding(TypedDict):
+class FindingAnswer(Answer):
     seq: int
     kind: Kind
     detail: str
 
 
-class NotAudited(TypedDict):
+class NotAudited(Answer):
     reason: str
     why: str
     seq: int
 
 
-class AuditVerdict(TypedDict):
+class AuditVerdict(Answer):
     ok: bool
     rows: int
     head: str
-    problem: Finding | None
+    problem: FindingAnswer | None
     not_audited: Annotated[
         list[NotAudited],
         about("what is kept, or is missing, and no row vouches for; as in /health"),
@@ -87,7 +87,7 @@ _CONTAINS = Query(
 
 @operation(
     "Who did what, when and why, in order, each row chained to the one before",
-    answers={200: Audit},
+    answers={200: AuditAnswer},
     problems=(503, 504),
     takes=(_AFTER, _LIMIT),
 )
@@ -100,12 +100,12 @@ async def get_audit(request: ApiRequest, api: Api) -> ApiResponse:
     )
     committed = api.system.view.committed
     more = bool(rows) and rows[-1].seq < committed.audit_seq
-    answer: Audit = {
-        "entries": [_entry(row) for row in rows],
-        "rows": committed.audit_seq,
-        "head": committed.audit_head,
-        "next_after": rows[-1].seq if more else None,
-    }
+    answer = AuditAnswer(
+        entries=[_entry(row) for row in rows],
+        rows=committed.audit_seq,
+        head=committed.audit_head,
+        next_after=rows[-1].seq if more else None,
+    )
     return json_response(answer, headers=NO_STORE)
 
 
@@ -116,35 +116,28 @@ async def get_audit(request: ApiRequest, api: Api) -> ApiResponse:
     takes=(_CONTAINS,),
 )
 async def verify_audit(request: ApiRequest, api: Api) -> ApiResponse:
-    """Every row, against the head that this server holds in memory, the one that its beacons sign; and all
-    that is kept, against the rows."""
+    """Checks every row against the head that this server holds in memory, which its beacons sign; and all
+    that is kept against the rows."""
     request.allow_query()
     contains = _CONTAINS.of(request)
     context = Context(request.correlation_id, trio.current_time() + VERIFY_WITHIN_S)
     judgement = await api.system.reading.judge(contains, context)
-    problem = judgement.problem
-    answer: AuditVerdict = {
-        "ok": problem is None,
-        "rows": judgement.verdict.rows,
-        "head": judgement.verdict.head,
-        "problem": None
-        if problem is None
-        else {"seq": problem.seq, "kind": problem.kind, "detail": problem.detail},
-        "not_audited": [
-            {"reason": one.reason, "why": one.why, "seq": one.row}
-            for one in judgement.foreign[:_MOST_NAMED]
-        ],
-    }
+    answer = AuditVerdict.of(
+        judgement.verdict,
+        ok=judgement.problem is None,
+        problem=judgement.problem,
+        not_audited=[NotAudited.of(one, seq=one.row) for one in judgement.foreign[:_MOST_NAMED]],
+    )
     return json_response(answer, headers=NO_STORE)
 
 
 @operation(
     "The signed end of the chain: with it, the rows up to there are an export",
-    answers={200: Envelope},
+    answers={200: EnvelopeAnswer},
     problems=(503, 504),
 )
 async def export_audit(request: ApiRequest, api: Api) -> ApiResponse:
-    """The signed head of an export; its rows are those of `GET /api/v1/audit` up to that one."""
+    """The rows of the export are those of `GET /api/v1/audit` up to the signed head."""
     request.allow_query()
     committed = api.system.view.committed
     export = AuditExport(
@@ -161,10 +154,5 @@ async def export_audit(request: ApiRequest, api: Api) -> ApiResponse:
     return json_response(envelope.to_object(), headers=NO_STORE)
 
 
-def _entry(row: AuditEntry) -> Row:
-    return {
-        "seq": row.seq,
-        "revision": row.revision,
-        "hash": row.hash,
-        "body": row.body.decode("utf-8", errors="replace"),
-    }
+def _entry(row: AuditEntry) -> RowAnswer:
+    return RowAnswer.of(row, body=row.body.decode("utf-8", errors="replace"))

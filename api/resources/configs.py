@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal
 
 from config_manager.actors.messages import Write
-from config_manager.api.resources.history import KeyChange, key_change
 from config_manager.api.rest.conditions import (
     CONDITIONS,
     PRECONDITIONS,
@@ -17,12 +16,13 @@ from config_manager.api.rest.conditions import (
 from config_manager.api.rest.models import (
     NAME,
     NO_NUL,
+    Answer,
     Body,
-    Member,
     Name,
+    Reader,
+    SeveralWrong,
     Time,
     Values,
-    Wrong,
     as_object,
     read,
 )
@@ -33,15 +33,16 @@ from config_manager.api.rest.writing import (
     MAX_REASON,
     WRITE,
     WriteAnswer,
-    propagation_of,
+    WriteTerms,
+    outcome_of,
+    with_outcome,
     write_terms_of,
 )
 from config_manager.config.errors import FieldError, InvalidName, NotFound, RevisionConflict
 from config_manager.config.names import ServiceName, parse_service, pointer
+from config_manager.config.secret import MASK
 from config_manager.config.strict_json import JsonObject
-from config_manager.storage.decisions.changes import MASK
-from config_manager.storage.decisions.intents import Delete, NewEpoch, Patch, Put, Written
-from config_manager.storage.decisions.terms import Terms
+from config_manager.storage.decisions.intents import Delete, NewEpoch, Patch, Put
 from config_manager.storage.state import Committed, ServiceState
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -50,8 +51,18 @@ MERGE_PATCH = "application/merge-patch+json"
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────
 
 
-class _Stamp(TypedDict):
+class _Shown(Answer):
     service: Name
+    config: dict[str, Any]
+    defaulted: list[str]
+
+
+class _Deleted(Answer):
+    service: Name
+    deleted: Literal[True]
+
+
+class _Stamp(Answer):
     version: int
     revision: int
     config_epoch: str
@@ -60,23 +71,20 @@ class _Stamp(TypedDict):
     updated_by: str | None
 
 
-class Config(_Stamp, WriteAnswer):
-    config: dict[str, Any]
-    defaulted: list[str]
+class ConfigAnswer(WriteAnswer, _Stamp, _Shown): ...
 
 
-class Deleted(_Stamp, WriteAnswer):
-    deleted: Literal[True]
+class DeletedAnswer(WriteAnswer, _Stamp, _Deleted): ...
 
 
-class ListEntry(TypedDict):
+class ListEntry(Answer):
     service: Name
     revision: int
     version: int
     updated_at: Time | None
 
 
-class ConfigList(TypedDict):
+class ConfigList(Answer):
     services: list[ListEntry]
 
 
@@ -89,7 +97,7 @@ def _parse_services(value: Any) -> dict[str, JsonObject]:
         else:
             wrong.append(FieldError(pointer(name), "expected a JSON object"))
     if wrong:
-        raise Wrong(wrong)
+        raise SeveralWrong(wrong)
     return services
 
 
@@ -104,7 +112,7 @@ class EpochRequest(Body):
 
     services: Annotated[
         dict[str, JsonObject],
-        Member(
+        Reader(
             _parse_services,
             {
                 "type": "object",
@@ -116,11 +124,11 @@ class EpochRequest(Body):
     ]
     reason: Annotated[
         str | None,
-        Member(_parse_reason, {**NO_NUL, "type": ["string", "null"], "maxLength": MAX_REASON}),
+        Reader(_parse_reason, {**NO_NUL, "type": ["string", "null"], "maxLength": MAX_REASON}),
     ] = None
 
 
-class Epoch(WriteAnswer):
+class EpochAnswer(WriteAnswer):
     config_epoch: str
     epoch_seq: int
     revision: int
@@ -138,13 +146,13 @@ async def list_configs(request: ApiRequest, api: Api) -> ApiResponse:
     committed = api.system.view.committed
     live = {name: state for name, state in committed.services.items() if not state.deleted}
     names = sorted(filter(request.grant.covers, {*live, *api.system.catalogue.services}))
-    answer: ConfigList = {"services": [_list_entry(name, live.get(name)) for name in names]}
-    return json_response(answer)
+    entries = [_list_entry(name, live.get(name)) for name in names]
+    return json_response(ConfigList(services=entries))
 
 
 @operation(
     "A service's effective configuration; secrets are masked",
-    answers={200: Config, 304: None},
+    answers={200: ConfigAnswer, 304: None},
     problems=(404, 412),
     takes=(*CONDITIONS, _VIEW),
 )
@@ -168,7 +176,7 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
 
 @operation(
     "Replace a service's stored values",
-    answers={200: Config, 201: Config},
+    answers={200: ConfigAnswer, 201: ConfigAnswer},
     problems=(412,),
     takes=(*PRECONDITIONS, *WRITE),
     body=Values,
@@ -176,15 +184,14 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
 async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     values = request.json_object()
-    terms, wait_s = write_terms_of(request)
+    how = write_terms_of(request)
     put = Put(service=service, values=values, preconditions=preconditions_of(request))
-    written = await api.system.storing.ask(Write(put, terms), request.context)
-    return await _written(api, written, terms, wait_s)
+    return await _write(request, api, put, how)
 
 
 @operation(
     "Merge into a service's stored values (RFC 7396)",
-    answers={200: Config, 201: Config},
+    answers={200: ConfigAnswer, 201: ConfigAnswer},
     problems=(404, 412),
     takes=(*PRECONDITIONS, *WRITE),
     body=Values,
@@ -193,44 +200,32 @@ async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
 async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     patch = request.json_object(MERGE_PATCH)
-    terms, wait_s = write_terms_of(request)
+    how = write_terms_of(request)
     merge = Patch(service=service, patch=patch, preconditions=preconditions_of(request))
-    written = await api.system.storing.ask(Write(merge, terms), request.context)
-    return await _written(api, written, terms, wait_s)
+    return await _write(request, api, merge, how)
 
 
 @operation(
     "Delete a service's configuration; its history stays",
-    answers={200: Deleted},
+    answers={200: DeletedAnswer},
     problems=(404, 412, 415),
     takes=(*PRECONDITIONS, *WRITE),
 )
 async def delete_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
-    terms, wait_s = write_terms_of(request)
+    how = write_terms_of(request)
     delete = Delete(service=service, preconditions=preconditions_of(request))
-    written = await api.system.storing.ask(Write(delete, terms), request.context)
+    written = await api.system.storing.ask(Write(delete, how.terms), request.context)
     state = written.state
-    answer: Deleted = {
-        "service": service,
-        "deleted": True,
-        "version": state.version,
-        "revision": state.revision,
-        "config_epoch": state.epoch.id,
-        "epoch_seq": state.epoch.seq,
-        "updated_at": state.updated_at,
-        "updated_by": state.updated_by,
-    }
-    if terms.dry_run:
-        answer |= {"dry_run": True, "changes": _changes(written)}
-    else:
-        answer = {**answer, **await propagation_of(api, [state], wait_s)}
-    return json_response(answer)
+    answer = DeletedAnswer.of(
+        state, deleted=True, config_epoch=state.epoch.id, epoch_seq=state.epoch.seq
+    )
+    return json_response(await with_outcome(answer, api, [state], how, written.changes))
 
 
 @operation(
     "Change several services at once, all or none, in a new epoch",
-    answers={200: Epoch},
+    answers={200: EpochAnswer},
     problems=(412,),
     takes=WRITE,
     body=EpochRequest,
@@ -239,50 +234,45 @@ async def new_epoch(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, EpochRequest)
     for service in body.services:
         request.grant.require("write", service)
-    terms, wait_s = write_terms_of(request)
+    how = write_terms_of(request)
+    terms = how.terms
     if body.reason is not None:
         terms = replace(terms, reason=body.reason)
     epoch = NewEpoch(services=body.services)
     written = await api.system.storing.ask(Write(epoch, terms), request.context)
-    answer: Epoch = {
-        "config_epoch": written.config_epoch,
-        "epoch_seq": written.epoch_seq,
-        "revision": written.revision,
-        "services": [state.service for state in written.services],
-    }
-    if terms.dry_run:
-        answer |= {"dry_run": True}
-    else:
-        answer = {**answer, **await propagation_of(api, written.services, wait_s)}
-    return json_response(answer)
+    answer = EpochAnswer.of(written, services=[state.service for state in written.services])
+    return json_response(await with_outcome(answer, api, written.services, how))
 
 
-async def _written(api: Api, written: Written, terms: Terms, wait_s: float | None) -> ApiResponse:
+async def _write(request: ApiRequest, api: Api, what: Put | Patch, how: WriteTerms) -> ApiResponse:
+    written = await api.system.storing.ask(Write(what, how.terms), request.context)
     state = written.state
     answer = _view(api, state.service, state)
-    if terms.dry_run:
-        answer |= {"dry_run": True, "changes": _changes(written)}
+    answer |= await outcome_of(api, [state], how, written.changes)
+    if how.terms.dry_run:
         return json_response(answer)
-    answer = {**answer, **await propagation_of(api, [state], wait_s)}
     return _config_response(answer, 201 if written.first else 200)
 
 
 # ── what is shown ──────────────────────────────────────────────────────────────────────────────
 
+# A `ConfigAnswer` is made as a dictionary, because a model would cost each PUT 30 µs.
+# tests/api/rest/test_models.py holds it to the model.
+
 
 def _existing(
     api: Api, committed: Committed, service: ServiceName, *, stored: bool = False
-) -> Config:
+) -> JsonObject:
     state = committed.live(service)
     if state is None and service not in api.system.catalogue:
         raise NotFound(f"{service} is not in the catalogue and nobody has written it")
-    value = _view(api, service, state)
+    answer = _view(api, service, state)
     if stored:
-        value |= {"config": state.stored if state else {}, "defaulted": []}
-    return value
+        answer |= {"config": state.stored if state else {}, "defaulted": []}
+    return answer
 
 
-def _view(api: Api, service: str, state: ServiceState | None) -> Config:
+def _view(api: Api, service: str, state: ServiceState | None) -> JsonObject:
     """A service as GET shows it: effective values, secrets masked."""
     catalogue = api.system.catalogue
     if state is None:
@@ -307,8 +297,8 @@ def _view(api: Api, service: str, state: ServiceState | None) -> Config:
     }
 
 
-def _config_response(value: Config, status: int = 200) -> ApiResponse:
-    return json_response(value, status, ((b"etag", b'"%d"' % value["revision"]),))
+def _config_response(answer: JsonObject, status: int = 200) -> ApiResponse:
+    return json_response(answer, status, ((b"etag", b'"%d"' % answer["revision"]),))
 
 
 def _unless_known(
@@ -329,16 +319,9 @@ def _unless_known(
 
 
 def _list_entry(name: str, state: ServiceState | None) -> ListEntry:
-    return {
-        "service": name,
-        "revision": state.revision if state else 0,
-        "version": state.version if state else 0,
-        "updated_at": state.updated_at if state else None,
-    }
-
-
-def _changes(written: Written) -> list[KeyChange]:
-    return [key_change(change) for change in written.changes]
+    if state is None:
+        return ListEntry(service=name, revision=0, version=0, updated_at=None)
+    return ListEntry.of(state)
 
 
 @undescribed

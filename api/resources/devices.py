@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal
 
 from config_manager.actors.messages import Write
 from config_manager.api.rest.auth import login_failed
 from config_manager.api.rest.models import (
     DURATION,
-    INSTANCE_NAME,
     KEY_32,
     NAME,
-    SERVICE_NAME,
     SIGNATURE,
-    TEXT,
+    Answer,
     Body,
-    Member,
+    Instance,
     Name,
+    Reader,
+    Service,
     Time,
     about,
     in_base64,
@@ -31,12 +31,11 @@ from config_manager.api.rest.writing import ADMINISTRATION, administer
 from config_manager.config.durations import parse_duration
 from config_manager.config.enrolment import Enrolment
 from config_manager.config.errors import NotAuthenticated
-from config_manager.config.names import InstanceName, ServiceName
+from config_manager.config.names import InstanceName, parse_instance
 from config_manager.config.public_keys import KEY_BYTES, can_be_sealed_to, can_sign
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.devices import (
     AllowEnrolment,
-    Device,
     Enrol,
     RevokeDevice,
     could_read,
@@ -57,11 +56,11 @@ class EnrolmentTokenRequest(Body):
 
     REFUSED: ClassVar[str] = "nothing was done"
 
-    service: Annotated[ServiceName, SERVICE_NAME]
+    service: Service
     instance: Annotated[
         InstanceName | None,
-        Member(
-            lambda value: None if value is None else INSTANCE_NAME.parse(value),
+        Reader(
+            lambda value: None if value is None else parse_instance(text(value)),
             {
                 "anyOf": [NAME, {"type": "null"}],
                 "description": "only this one; else whichever comes",
@@ -70,48 +69,48 @@ class EnrolmentTokenRequest(Body):
     ] = None
     expires: Annotated[
         int,
-        Member(
+        Reader(
             lambda value: parse_duration(str(value)) if value else _DEFAULT_EXPIRES_S,
             {**DURATION, "description": "such as 30m; 1h"},
         ),
     ] = _DEFAULT_EXPIRES_S
 
 
-class EnrolmentToken(TypedDict):
+class EnrolmentToken(Answer):
     service: Name
     instance: Name | None
     expires_at: Time
     token: Annotated[str, about("shown this once; only its hash is kept")]
 
 
-def _key(description: str, is_usable: Callable[[bytes], bool]) -> Member:
+def _key(description: str, is_usable: Callable[[bytes], bool]) -> Reader:
     def parse(value: Any) -> bytes:
         key = in_base64(text(value), KEY_BYTES)
         if not is_usable(key):
             raise ValueError("this is no usable public key: of low order, or not on the curve")
         return key
 
-    return Member(parse, {**KEY_32, "description": description})
+    return Reader(parse, {**KEY_32, "description": description})
 
 
 class EnrolmentRequest(Body):
     REFUSED: ClassVar[str] = "nothing was done"
 
-    token: Annotated[str, Member(text, TEXT)]
-    service: Annotated[ServiceName, SERVICE_NAME]
-    instance: Annotated[InstanceName, INSTANCE_NAME]
+    token: str
+    service: Service
+    instance: Instance
     sign_public: Annotated[bytes, _key("Ed25519, 32 bytes in base64", can_sign)]
     seal_public: Annotated[bytes, _key("X25519, 32 bytes in base64", can_be_sealed_to)]
     proof: Annotated[
         bytes,
-        Member(
+        Reader(
             lambda value: in_base64(text(value), _SIGNATURE_BYTES),
             {**SIGNATURE, "description": "docs/wire.md says what is signed"},
         ),
     ]
 
 
-class EnrolledDevice(TypedDict):
+class EnrolledDevice(Answer):
     service: Name
     instance: Name
     sign_keyid: str
@@ -121,11 +120,11 @@ class EnrolledDevice(TypedDict):
     secrets: Annotated[list[str], about("that it can read, or could")]
 
 
-class Devices(TypedDict):
+class Devices(Answer):
     devices: list[EnrolledDevice]
 
 
-class RevokedDevice(TypedDict):
+class RevokedDevice(Answer):
     service: Name
     instance: Name
     revoked: Literal[True]
@@ -151,12 +150,8 @@ async def allow_enrolment(request: ApiRequest, api: Api) -> ApiResponse:
         hash_of(token.reveal().encode()), body.service, body.instance, expires_at, request.by
     )
     await administer(request, api, what)
-    answer: EnrolmentToken = {
-        "service": body.service,
-        "instance": body.instance,
-        "expires_at": expires_at,
-        "token": token.reveal(),  # to the caller who asked for it, now and never again
-    }
+    shown_once = token.reveal()  # to the caller who asked for it, now and never again
+    answer = EnrolmentToken.of(body, expires_at=expires_at, token=shown_once)
     return json_response(answer, 201, NO_STORE)
 
 
@@ -181,19 +176,18 @@ async def enrol(request: ApiRequest, api: Api) -> ApiResponse:
         raise login_failed(request, api, refused.detail) from None
     # what was claimed in its name before
     api.system.statuses.start_over(body.service, body.instance)
-    return json_response(_shown(device, []), 201)
+    return json_response(EnrolledDevice.of(device, secrets=[]), 201)
 
 
 @operation("Every instance that enrolled, and which secrets it can read", answers={200: Devices})
 async def list_devices(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     committed = api.system.view.committed
-    answer: Devices = {
-        "devices": [
-            _shown(device, sorted(could_read(committed, device))) for device in devices(committed)
-        ]
-    }
-    return json_response(answer, headers=NO_STORE)
+    listed = [
+        EnrolledDevice.of(device, secrets=sorted(could_read(committed, device)))
+        for device in devices(committed)
+    ]
+    return json_response(Devices(devices=listed), headers=NO_STORE)
 
 
 @operation(
@@ -206,22 +200,5 @@ async def revoke_device(request: ApiRequest, api: Api) -> ApiResponse:
     service, instance = SERVICE.of(request), INSTANCE.of(request)
     secrets = await administer(request, api, RevokeDevice(service, instance))
     api.system.statuses.start_over(service, instance)
-    answer: RevokedDevice = {
-        "service": service,
-        "instance": instance,
-        "revoked": True,
-        "secrets": secrets,
-    }
+    answer = RevokedDevice(service=service, instance=instance, revoked=True, secrets=secrets)
     return json_response(answer)
-
-
-def _shown(device: Device, secrets: list[str]) -> EnrolledDevice:
-    return {
-        "service": device.service,
-        "instance": device.instance,
-        "sign_keyid": device.sign_keyid,
-        "enrolled_at": device.enrolled_at,
-        "enrolled_by": device.enrolled_by,
-        "revoked_at": device.revoked_at,
-        "secrets": secrets,
-    }

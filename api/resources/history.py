@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypedDict, cast
-
 from config_manager.api.rest.limits import MOST_BYTES_OF_A_PAGE
-from config_manager.api.rest.models import KEY, Name, Time, about
+from config_manager.api.rest.models import KEY, Answer, Name, Time
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import SERVICE, Query, number
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
+from config_manager.api.rest.writing import KeyChangeAnswer
 from config_manager.config.errors import NotFound
 from config_manager.config.names import is_key
+from config_manager.config.secret import MASK
 from config_manager.config.world import parse_rfc3339, rfc3339
 from config_manager.storage import state
-from config_manager.storage.decisions.changes import MASK, secret_keys_of
+from config_manager.storage.decisions.changes import secret_keys_of
 from config_manager.storage.state import HistoryEntry, HistoryQuery
 
 _PAGE = 50
@@ -23,20 +23,7 @@ _OF_SECRETS = ("secret", "secret-delete")
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────
 
 
-class _Change(TypedDict):
-    key: str
-    old: Annotated[Any, about("null: it was not there, unless `nulls` says otherwise")]
-    new: Annotated[Any, about("null: it is not there, unless `nulls` says otherwise")]
-
-
-class KeyChange(_Change, total=False):
-    nulls: Annotated[list[Literal["old", "new"]], about("which of the two is a value that is null")]
-    masked: Annotated[
-        bool, about("beside a mask: whether it stands for a secret, or is the value itself")
-    ]
-
-
-class Entry(TypedDict):
+class EntryAnswer(Answer):
     revision: int
     version: int
     config_epoch: str
@@ -46,12 +33,12 @@ class Entry(TypedDict):
     action: state.Action
     reason: str | None
     correlation_id: str
-    changes: list[KeyChange]
+    changes: list[KeyChangeAnswer]
 
 
-class History(TypedDict):
+class HistoryAnswer(Answer):
     service: Name
-    entries: list[Entry]
+    entries: list[EntryAnswer]
     next_before: int | None
 
 
@@ -81,7 +68,7 @@ _UNTIL = Query("until", "not newer than this", _TIME, _parse_time)
 
 @operation(
     "Who changed what, when and why; newest first, at most 4 MiB at once",
-    answers={200: History},
+    answers={200: HistoryAnswer},
     problems=(404, 503, 504),
     takes=(_LIMIT, _BEFORE, _KEY, _SINCE, _UNTIL),
 )
@@ -103,47 +90,29 @@ async def get_history(request: ApiRequest, api: Api) -> ApiResponse:
     page = await api.system.reading.history(query, request.context)
     # as of now: what was plain when it was written may have become a secret since
     secrets = secret_keys_of(api.system.view.committed, service, api.system.catalogue)
-    answer: History = {
-        "service": service,
-        "entries": [_entry(entry, secrets) for entry in page.entries],
-        "next_before": page.next_before,
-    }
-    return json_response(answer)
+    entries = [_entry(entry, secrets) for entry in page.entries]
+    return json_response(
+        HistoryAnswer(service=service, entries=entries, next_before=page.next_before)
+    )
 
 
-def _entry(entry: HistoryEntry, secrets: frozenset[str]) -> Entry:
-    return {
-        "revision": entry.revision,
-        "version": entry.version,
-        "config_epoch": entry.config_epoch,
-        "epoch_seq": entry.epoch_seq,
-        "at": entry.at,
-        "by": entry.by,
-        "action": entry.action,
-        "reason": entry.reason,
-        "correlation_id": entry.correlation_id,
-        "changes": [
-            _change(change, is_secret=change.key in secrets or entry.action in _OF_SECRETS)
-            for change in entry.changes
-        ],
-    }
+def _entry(entry: HistoryEntry, secrets: frozenset[str]) -> EntryAnswer:
+    is_of_secret = entry.action in _OF_SECRETS
+    changes = [
+        _change(change, is_secret=is_of_secret or change.key in secrets) for change in entry.changes
+    ]
+    return EntryAnswer.of(entry, changes=changes)
 
 
-def _change(change: state.KeyChange, *, is_secret: bool) -> KeyChange:
+def _change(change: state.KeyChange, *, is_secret: bool) -> KeyChangeAnswer:
     """masked: only beside a mask, because a plain value may be the same text."""
-    shown: KeyChange
+    shown = change.to_object()
     if is_secret:
         shown = {"key": change.key, "old": _masked(change.old), "new": _masked(change.new)}
-    else:
-        shown = key_change(change)
     if MASK in (shown["old"], shown["new"]):
         shown["masked"] = is_secret
-    return shown
+    return KeyChangeAnswer.model_validate(shown)
 
 
 def _masked(value: object) -> object:
     return None if value is None else MASK
-
-
-def key_change(change: state.KeyChange) -> KeyChange:
-    return cast("KeyChange", change.to_object())

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Annotated, Any, ClassVar, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import WithJsonSchema
 
 from config_manager.actors.messages import Write
 from config_manager.api.rest.models import (
     KEY,
     NAME,
     NO_NUL,
+    Answer,
     Body,
-    Member,
     Name,
+    Reader,
     Time,
     about,
     read,
@@ -23,9 +26,10 @@ from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import SERVICE, Path, service_in_query
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import (
+    MAX_REASON,
     WRITE,
     WriteAnswer,
-    propagation_of,
+    with_outcome,
     write_terms_of,
 )
 from config_manager.config import secret
@@ -38,7 +42,6 @@ from config_manager.storage.decisions.secret_values import RevealSecret
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.state import SealedSecret
 
-_MAX_REASON = 500
 _MAX_VERSION = 2**53 - 1
 
 
@@ -48,44 +51,44 @@ _MAX_VERSION = 2**53 - 1
 class SecretRequest(Body):
     REFUSED: ClassVar[str] = "a secret is a service, a name and a value"
 
-    service: Annotated[str, Member(text, NAME)]
-    name: Annotated[str, Member(text, KEY)]
+    service: Annotated[str, WithJsonSchema(NAME)]
+    name: Annotated[str, WithJsonSchema(KEY)]
     value: Annotated[
         secret.Secret,
-        Member(lambda value: secret.Secret(text(value)), {**NO_NUL, "minLength": 1}),
+        Reader(lambda value: secret.Secret(text(value)), {**NO_NUL, "minLength": 1}),
     ]
 
 
-class Secret(WriteAnswer):
+class _OneSecret(Answer):
     service: Name
     name: str
+
+
+class _Written(_OneSecret):
+    revision: int
+    updated_at: Time
+
+
+class SecretAnswer(WriteAnswer, _Written):
     version: int
-    revision: int
-    updated_at: Time
 
 
-class SecretDeleted(WriteAnswer):
-    service: Name
-    name: str
+class SecretDeleted(WriteAnswer, _Written):
     deleted: Literal[True]
-    revision: int
-    updated_at: Time
 
 
-class _Age(TypedDict):
+class _Age(Answer):
     updated_at: Time
     age_s: Annotated[int, about("since it was set, in seconds")]
 
 
-class SecretEntry(_Age):
-    service: Name
-    name: str
+class SecretEntry(_Age, _OneSecret):
     version: Annotated[int, about("the newest")]
     kept: Annotated[int, about("how many versions are kept")]
     rotate: Annotated[Mapping[str, Any] | None, about("why it should be set anew, if it should")]
 
 
-class SecretList(TypedDict):
+class SecretList(Answer):
     secrets: list[SecretEntry]
 
 
@@ -98,8 +101,8 @@ class SecretVersions(SecretEntry):
 
 
 def _parse_reason(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > _MAX_REASON:
-        raise ValueError(f"say why, for the audit: text of 1 to {_MAX_REASON} characters")
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_REASON:
+        raise ValueError(f"say why, for the audit: text of 1 to {MAX_REASON} characters")
     return value
 
 
@@ -114,26 +117,24 @@ class RevealRequest(Body):
 
     reason: Annotated[
         str,
-        Member(
+        Reader(
             _parse_reason,
             {
                 "type": "string",
-                "maxLength": _MAX_REASON,
+                "maxLength": MAX_REASON,
                 "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
             },
         ),
     ]
     version: Annotated[
         int | None,
-        Member(
+        Reader(
             _parse_version, {"type": ["integer", "null"], "minimum": 1, "maximum": _MAX_VERSION}
         ),
     ] = None
 
 
-class SecretValue(TypedDict):
-    service: Name
-    name: str
+class SecretValue(_OneSecret):
     version: int
     updated_at: Time
     value: str
@@ -147,7 +148,7 @@ _NAME = Path("name", "the secret's name", KEY, str)
 
 @operation(
     "Store a secret; no answer ever shows it",
-    answers={200: Secret, 201: Secret},
+    answers={200: SecretAnswer, 201: SecretAnswer},
     problems=(412,),
     takes=WRITE,
     body=SecretRequest,
@@ -156,22 +157,15 @@ async def set_secret(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, SecretRequest)
     service = parse_service(body.service)
     request.grant.require("secrets", service)
-    terms, wait_s = write_terms_of(request)
+    how = write_terms_of(request)
     change = SetSecret(service=service, name=body.name, value=body.value)
-    written = await api.system.storing.ask(Write(change, terms), request.context)
+    written = await api.system.storing.ask(Write(change, how.terms), request.context)
     state = written.state
-    answer: Secret = {
-        "service": service,
-        "name": body.name,
-        "version": state.secrets[body.name],
-        "revision": state.revision,
-        "updated_at": state.updated_at,
-    }
-    if terms.dry_run:
-        answer |= {"dry_run": True}
-        return json_response(answer)
-    answer = {**answer, **await propagation_of(api, [state], wait_s)}
-    return json_response(answer, 201)
+    answer = SecretAnswer.of(
+        state, service=service, name=body.name, version=state.secrets[body.name]
+    )
+    answer = await with_outcome(answer, api, [state], how)
+    return json_response(answer, 200 if how.terms.dry_run else 201)
 
 
 @operation(
@@ -181,15 +175,16 @@ async def set_secret(request: ApiRequest, api: Api) -> ApiResponse:
     takes=(_OF_SERVICE,),
 )
 async def list_secrets(request: ApiRequest, api: Api) -> ApiResponse:
-    """Every secret of the services that the caller may see; never a value."""
     request.allow_query()
     service = _OF_SERVICE.of(request)
     if service is not None:
         request.grant.require("secrets", service)
     kept = await api.system.reading.secrets(request.context, service)
     visible = [sealed for sealed in kept if request.grant.covers(sealed.service)]
-    answer: SecretList = {"secrets": [_entry(api, versions) for versions in _by_name(visible)]}
-    return json_response(answer)
+    # they come in the order of service, name and version
+    by_name = groupby(visible, key=lambda sealed: (sealed.service, sealed.name))
+    entries = [_entry(api, list(versions)) for _, versions in by_name]
+    return json_response(SecretList(secrets=entries))
 
 
 @operation(
@@ -199,15 +194,13 @@ async def list_secrets(request: ApiRequest, api: Api) -> ApiResponse:
     takes=(_NAME,),
 )
 async def get_secret(request: ApiRequest, api: Api) -> ApiResponse:
-    """One secret's versions, newest last; never a value."""
     request.allow_query()
     service, name = SERVICE.of(request), _NAME.of(request)
     kept = await api.system.reading.secrets(request.context, service, name)
     if not kept:
         raise NotFound(f"{service} has no secret of this name")
-    versions: list[SecretVersion] = [{"version": s.version, **_age(api, s)} for s in kept]
-    answer: SecretVersions = {**_entry(api, kept), "versions": versions}
-    return json_response(answer)
+    versions = [SecretVersion.of(one, age_s=_age_s(api, one)) for one in kept]
+    return json_response(SecretVersions.of(_entry(api, kept), versions=versions))
 
 
 @operation(
@@ -225,13 +218,8 @@ async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
     reveal = RevealSecret(service=service, name=name, version=body.version)
     write = Write(reveal, Terms(request.by, body.reason))
     revealed = await api.system.storing.ask(write, request.context)
-    answer: SecretValue = {
-        "service": service,
-        "name": name,
-        "version": revealed.version,
-        "updated_at": revealed.updated_at,
-        "value": revealed.value.reveal(),  # this call's purpose
-    }
+    shown = revealed.value.reveal()  # this call's purpose
+    answer = SecretValue.of(revealed, service=service, name=name, value=shown)
     return json_response(answer, headers=NO_STORE)
 
 
@@ -242,45 +230,26 @@ async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
     takes=(_NAME, *WRITE),
 )
 async def delete_secret(request: ApiRequest, api: Api) -> ApiResponse:
-    """Every version goes; a revision of the service, which no longer names it."""
     service, name = SERVICE.of(request), _NAME.of(request)
-    terms, wait_s = write_terms_of(request)
+    how = write_terms_of(request)
     change = DeleteSecret(service=service, name=name)
-    written = await api.system.storing.ask(Write(change, terms), request.context)
+    written = await api.system.storing.ask(Write(change, how.terms), request.context)
     state = written.state
-    answer: SecretDeleted = {
-        "service": service,
-        "name": name,
-        "deleted": True,
-        "revision": state.revision,
-        "updated_at": state.updated_at,
-    }
-    if terms.dry_run:
-        answer |= {"dry_run": True}
-    else:
-        answer = {**answer, **await propagation_of(api, [state], wait_s)}
-    return json_response(answer)
+    answer = SecretDeleted.of(state, service=service, name=name, deleted=True)
+    return json_response(await with_outcome(answer, api, [state], how))
 
 
-def _by_name(kept: Sequence[SealedSecret]) -> Iterable[Sequence[SealedSecret]]:
-    """All versions of one secret together; they come in the order of service, name and version."""
-    for _, versions in groupby(kept, key=lambda sealed: (sealed.service, sealed.name)):
-        yield list(versions)
-
-
-def _entry(api: Api, versions: Sequence[SealedSecret]) -> SecretEntry:
-    newest = versions[-1]
+def _entry(api: Api, kept: Sequence[SealedSecret]) -> SecretEntry:
+    newest = kept[-1]
     marks = secret_rows.marks(api.system.view.committed)
-    return {
-        "service": newest.service,
-        "name": newest.name,
-        "version": newest.version,
-        "kept": len(versions),
-        **_age(api, newest),
-        "rotate": marks.get(secret_rows.key_of(newest.service, newest.name)),
-    }
+    return SecretEntry.of(
+        newest,
+        kept=len(kept),
+        age_s=_age_s(api, newest),
+        rotate=marks.get(secret_rows.key_of(newest.service, newest.name)),
+    )
 
 
-def _age(api: Api, sealed: SealedSecret) -> _Age:
+def _age_s(api: Api, sealed: SealedSecret) -> int:
     age_s = api.system.world.clock.now() - parse_rfc3339(sealed.updated_at)
-    return {"updated_at": sealed.updated_at, "age_s": max(0, int(age_s))}
+    return max(0, int(age_s))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 from config_manager.actors.messages import RotateSecretsKey
-from config_manager.actors.secrets_rotating import RotationReport, State
-from config_manager.api.rest.models import Time, about
+from config_manager.actors.secrets_rotating import RotationReport, RotationState
+from config_manager.api.rest.models import Answer, Time, about
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import ADMINISTRATION, terms_of
 
 
-class KeyRotation(TypedDict):
-    state: State
+class KeyRotation(Answer):
+    state: RotationState
     done: Annotated[int, about("versions under the new key")]
     total: Annotated[int, about("all versions")]
     unreadable: Annotated[int, about("versions that no key here opens")]
@@ -51,17 +51,12 @@ async def rotate_secrets_key(request: ApiRequest, api: Api) -> ApiResponse:
 
 def _report(report: RotationReport) -> KeyRotation:
     rotation = report.rotation
-    return {
-        "state": report.state,
-        "done": report.done,
-        "total": report.total,
-        "unreadable": report.unreadable,
-        "key_id": report.key_id,
-        "old_key_id": rotation.old if rotation else None,
-        "new_key_id": rotation.new if rotation else None,
-        "started_at": rotation.started_at if rotation else None,
-        "finished_at": rotation.finished_at if rotation else None,
-        "by": rotation.by if rotation else None,
-        "correlation_id": rotation.correlation_id if rotation else None,
-        "to_do": report.to_do,
-    }
+    return KeyRotation.of(
+        report,
+        old_key_id=rotation.old if rotation else None,
+        new_key_id=rotation.new if rotation else None,
+        started_at=rotation.started_at if rotation else None,
+        finished_at=rotation.finished_at if rotation else None,
+        by=rotation.by if rotation else None,
+        correlation_id=rotation.correlation_id if rotation else None,
+    )

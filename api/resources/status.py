@@ -4,16 +4,18 @@ forget an instance that will not come back."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypedDict, cast
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from config_manager.actors import statuses
 from config_manager.actors.forgetting import ForgetInstance
-from config_manager.api.rest.models import Name, Schema, Time, about
+from config_manager.api.rest.models import Answer, Name, Time, about
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import INSTANCE, SERVICE, service_in_query
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import ADMINISTRATION, administer
-from config_manager.config.documents import Running
+from config_manager.config.documents.receipt import Running
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.drift import is_in_sync
 from config_manager.storage.state import Committed
@@ -21,22 +23,19 @@ from config_manager.storage.state import Committed
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────
 
 
-class Wanted(TypedDict):
+class Wanted(Answer):
     revision: int
     digest: str
 
 
-class _Attempt(TypedDict):
+class LastAttempt(Answer):
     revision: int
     stage: str
     reason: str | None
+    deaths: Annotated[int, about("in a row, within its bake time; left out if none")] = 0
 
 
-class LastAttempt(_Attempt, total=False):
-    deaths: Annotated[int, about("in a row, within its bake time; left out if none")]
-
-
-class Instance(TypedDict):
+class InstanceAnswer(Answer):
     service: Name
     instance: Name
     enrolled: Annotated[bool, about("false: the rest is only claimed")]
@@ -45,8 +44,8 @@ class Instance(TypedDict):
     in_sync: Annotated[bool, about("it is there and runs what is wanted")]
     since: Time
     received_at: Time
-    freshness: Annotated[str, Schema({"examples": ["fresh", "stale (no-beacon)"]})]
-    source: Annotated[str, Schema({"examples": ["broker", "last-known-good", "defaults"]})]
+    freshness: Annotated[str, Field(examples=["fresh", "stale (no-beacon)"])]
+    source: Annotated[str, Field(examples=["broker", "last-known-good", "defaults"])]
     overrides: Annotated[Sequence[str], about("keys that the instance's own environment decides")]
     last_attempt: LastAttempt | None
     library: str
@@ -54,12 +53,12 @@ class Instance(TypedDict):
     correlation_id: str | None
 
 
-class Status(TypedDict):
-    instances: list[Instance]
+class StatusAnswer(Answer):
+    instances: list[InstanceAnswer]
     refused: Annotated[int, about("messages that were no receipts, since the start")]
 
 
-class ForgottenInstance(TypedDict):
+class ForgottenInstance(Answer):
     service: Name
     instance: Name
     forgotten: Literal[True]
@@ -78,7 +77,7 @@ _OF_SERVICE = service_in_query("only this service's instances")
 
 @operation(
     "What each instance says it runs, beside what it should run",
-    answers={200: Status},
+    answers={200: StatusAnswer},
     takes=(_OF_SERVICE,),
 )
 async def status(request: ApiRequest, api: Api) -> ApiResponse:
@@ -87,15 +86,12 @@ async def status(request: ApiRequest, api: Api) -> ApiResponse:
     if service is not None:
         request.grant.require("read", service)
     board, committed = api.system.statuses, api.system.view.committed
-    answer: Status = {
-        "instances": [
-            _instance(one, committed)
-            for one in board.statuses(service)
-            if request.grant.covers(one.receipt.service)
-        ],
-        "refused": board.refused,
-    }
-    return json_response(answer, headers=NO_STORE)
+    instances = [
+        _instance(one, committed)
+        for one in board.statuses(service)
+        if request.grant.covers(one.receipt.service)
+    ]
+    return json_response(StatusAnswer(instances=instances, refused=board.refused), headers=NO_STORE)
 
 
 @operation(
@@ -110,31 +106,21 @@ async def forget_instance(request: ApiRequest, api: Api) -> ApiResponse:
     what = ForgetInstance.of(service, instance, board, brokers)
     answer = await administer(request, api, what)
     board.drop_forgotten(service, instance)
-    return json_response(cast("ForgottenInstance", answer))
+    return json_response(answer)
 
 
-def _instance(status: statuses.Status, committed: Committed) -> Instance:
+def _instance(status: statuses.InstanceStatus, committed: Committed) -> InstanceAnswer:
     receipt = status.receipt
     wanted = committed.live(receipt.service)
     running = receipt.running
-    return {
-        "service": receipt.service,
-        "instance": receipt.instance,
-        "enrolled": status.verified,  # else all of this is what somebody claims
-        "wanted": None
-        if wanted is None
-        else {"revision": wanted.revision, "digest": wanted.digest},
-        "running": running,
-        "in_sync": is_in_sync(wanted, running, gone=status.gone),
-        "since": rfc3339(status.since),
-        "received_at": rfc3339(status.received_at),
-        "freshness": receipt.freshness,
-        "source": receipt.source,
-        "overrides": receipt.overrides,
-        "last_attempt": None
-        if receipt.last_attempt is None
-        else cast("LastAttempt", receipt.last_attempt.to_object()),
-        "library": receipt.library,
-        "gone": status.gone,
-        "correlation_id": receipt.correlation_id,
-    }
+    attempt = receipt.last_attempt
+    return InstanceAnswer.of(
+        receipt,
+        enrolled=status.verified,  # else all of this is what somebody claims
+        wanted=wanted,
+        in_sync=is_in_sync(wanted, running, gone=status.gone),
+        since=rfc3339(status.since),
+        received_at=rfc3339(status.received_at),
+        last_attempt=None if attempt is None else attempt.to_object(),
+        gone=status.gone,
+    )

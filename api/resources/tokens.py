@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, TypedDict
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, cast
+
+from pydantic import WithJsonSchema
 
 from config_manager.api.rest.models import (
     DURATION,
     NAME,
     TEXT,
+    Answer,
     Body,
-    Member,
-    Schema,
+    Reader,
+    SeveralWrong,
     Time,
-    Wrong,
     about,
-    choice,
     read,
 )
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import Path
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import ADMINISTRATION, administer
-from config_manager.config.access import EVERY_SERVICE, ROLES, Role, is_pattern
+from config_manager.config.access import EVERY_SERVICE, Role, is_pattern
 from config_manager.config.durations import parse_duration
 from config_manager.config.errors import FieldError
 from config_manager.config.names import pointer
@@ -53,16 +55,17 @@ def _parse_name(value: Any) -> str:
 
 
 def _parse_patterns(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not 1 <= len(value) <= _MOST_PATTERNS:
+    patterns = cast("list[object]", value) if isinstance(value, list) else []
+    if not 1 <= len(patterns) <= _MOST_PATTERNS:
         raise ValueError(f"expected a list of 1 to {_MOST_PATTERNS} patterns")
     wrong = [
         FieldError(pointer(index), "expected a service's name, `*` standing for any text: tts-*")
-        for index, pattern in enumerate(value)
+        for index, pattern in enumerate(patterns)
         if not isinstance(pattern, str) or not is_pattern(pattern)
     ]
     if wrong:
-        raise Wrong(wrong)
-    return tuple(value)
+        raise SeveralWrong(wrong)
+    return tuple(map(str, patterns))
 
 
 def _parse_expires(value: Any) -> int | None:
@@ -81,7 +84,6 @@ _PATTERNS: JsonObject = {
     "maxItems": _MOST_PATTERNS,
     "description": "the services that it is for; `*` stands for any text",
 }
-_ROLE = choice(*ROLES)
 
 
 class TokenRequest(Body):
@@ -89,14 +91,14 @@ class TokenRequest(Body):
 
     REFUSED: ClassVar[str] = "no token can be made of this; nothing was made"
 
-    name: Annotated[str, Member(_parse_name, NAME)]
-    role: Annotated[Role, _ROLE]
+    name: Annotated[str, Reader(_parse_name, NAME)]
+    role: Role
     services: Annotated[
-        tuple[str, ...], Member(_parse_patterns, {**_PATTERNS, "default": [*EVERY_SERVICE]})
+        tuple[str, ...], Reader(_parse_patterns, {**_PATTERNS, "default": [*EVERY_SERVICE]})
     ] = EVERY_SERVICE
     expires: Annotated[
         int | None,
-        Member(
+        Reader(
             _parse_expires,
             {
                 "anyOf": [DURATION, {"type": "null"}],
@@ -107,10 +109,10 @@ class TokenRequest(Body):
     ] = None
 
 
-class _Token(TypedDict):
+class _Token(Answer):
     name: str
     role: Role
-    services: Annotated[list[str], Schema(_PATTERNS)]
+    services: Annotated[Sequence[str], WithJsonSchema(_PATTERNS)]
     created_at: Time | None
     expires_at: Time | None
 
@@ -125,11 +127,11 @@ class ListedToken(_Token):
     expired: bool
 
 
-class Tokens(TypedDict):
+class Tokens(Answer):
     tokens: list[ListedToken]
 
 
-class RevokedToken(TypedDict):
+class RevokedToken(Answer):
     name: str
     role: Role
     revoked: Literal[True]
@@ -160,9 +162,8 @@ async def create_token(request: ApiRequest, api: Api) -> ApiResponse:
         by=request.by,
     )
     made = await administer(request, api, what)
-    shown_once = token.reveal()  # to the caller who asked for it, now and never again
-    answer: MadeToken = {**_shown(made), "token": shown_once}
-    return json_response(answer, 201, NO_STORE)
+    # to the caller who asked for it, now and never again
+    return json_response(MadeToken.of(made, token=token.reveal()), 201, NO_STORE)
 
 
 @operation("Every token: what it may do, until when, when it was last used", answers={200: Tokens})
@@ -170,18 +171,15 @@ async def list_tokens(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     now = api.system.world.clock.now()
     known = sorted(tokens(api.system.view.committed).items())
-    answer: Tokens = {
-        "tokens": [
-            {
-                **_shown(token),
-                "created_by": token.created_by,
-                "last_used_at": _last_use(token, api.system.callers.uses.get(token.hash)),
-                "expired": token.is_expired(now),
-            }
-            for _, token in known
-        ]
-    }
-    return json_response(answer, headers=NO_STORE)
+    listed = [
+        ListedToken.of(
+            token,
+            last_used_at=_last_use(token, api.system.callers.uses.get(token.hash)),
+            expired=token.is_expired(now),
+        )
+        for _, token in known
+    ]
+    return json_response(Tokens(tokens=listed), headers=NO_STORE)
 
 
 @operation(
@@ -192,18 +190,7 @@ async def list_tokens(request: ApiRequest, api: Api) -> ApiResponse:
 )
 async def revoke_token(request: ApiRequest, api: Api) -> ApiResponse:
     revoked = await administer(request, api, RevokeToken(_NAME.of(request)))
-    answer: RevokedToken = {"name": revoked["name"], "role": revoked["role"], "revoked": True}
-    return json_response(answer)
-
-
-def _shown(token: Token) -> _Token:
-    return {
-        "name": token.name,
-        "role": token.role,
-        "services": list(token.services),
-        "created_at": token.created_at,
-        "expires_at": token.expires_at,
-    }
+    return json_response(RevokedToken(name=revoked["name"], role=revoked["role"], revoked=True))
 
 
 def _last_use(token: Token, noted: float | None) -> str | None:

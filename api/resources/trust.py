@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, TypedDict, cast
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 from config_manager.actors import messages
 from config_manager.actors.messages import AddSigner, RevokeKey, RotateRole, TakeRoot
 from config_manager.api.rest.models import (
     KEY_32,
     SIGNATURE,
+    TEXT,
+    Answer,
     Body,
-    Member,
-    Schema,
+    Reader,
     about,
-    choice,
     in_base64,
     read,
     text,
@@ -23,7 +27,6 @@ from config_manager.api.rest.parameters import Path
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import ADMINISTRATION, terms_of
 from config_manager.config import wire
-from config_manager.config.documents import ROLES
 from config_manager.config.durations import parse_duration
 from config_manager.config.errors import MalformedRequest, NotFound
 from config_manager.config.roots import Needs
@@ -31,37 +34,38 @@ from config_manager.config.roots import Needs
 _MAX_DIGITS = 9
 _PUBLIC_BYTES = 32
 _DEFAULT_OVERLAP_S = 86_400.0
+_HOW_TO_SIGN = (
+    "sign `envelope` where those keys are kept (config-manager trust sign --key KEY "
+    "--in FILE --out FILE), then bring it back: config-manager trust apply FILE"
+)
 
 
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────
 
 
-class _Signature(TypedDict):
+class _Signature(Answer):
     keyid: str
     sig: str
 
 
-class _Envelope(TypedDict):
-    payloadType: str
+class EnvelopeAnswer(Answer):
+    payloadType: str  # noqa: N815  DSSE's name
     payload: str
     signatures: list[_Signature]
+    correlation_id: Annotated[str, about("of the request that it was made for; not signed")] = ""
 
 
-class Envelope(_Envelope, total=False):
-    correlation_id: Annotated[str, about("of the request that it was made for; not signed")]
+class _RootSignature(Body):
+    keyid: Annotated[str, WithJsonSchema({**TEXT, "pattern": "^[0-9a-f]{64}$"})]
+    sig: Annotated[str, WithJsonSchema(SIGNATURE)]
 
 
-class _RootSignature(TypedDict):
-    keyid: Annotated[str, Schema({"pattern": "^[0-9a-f]{64}$"})]
-    sig: Annotated[str, Schema(SIGNATURE)]
-
-
-class RootEnvelope(TypedDict):
+class RootEnvelope(Body):
     """Described, and never read as this: its own bytes are what was signed."""
 
-    payloadType: Annotated[str, Schema({"const": wire.ROOT})]
-    payload: Annotated[str, Schema({"pattern": "^([A-Za-z0-9+/]{4})*$"})]
-    signatures: Annotated[list[_RootSignature], Schema({"minItems": 1, "maxItems": 4})]
+    payloadType: Annotated[str, WithJsonSchema({**TEXT, "const": wire.ROOT})]  # noqa: N815
+    payload: Annotated[str, WithJsonSchema({**TEXT, "pattern": "^([A-Za-z0-9+/]{4})*$"})]
+    signatures: Annotated[list[_RootSignature], Field(min_length=1, max_length=4)]
 
 
 def _parse_overlap(value: Any) -> float:
@@ -73,10 +77,10 @@ class RotateRequest(Body):
 
     REFUSED: ClassVar[str] = "the root was not changed"
 
-    role: Annotated[str, choice(*ROLES)]
+    role: Literal["root", "config", "beacon"]
     overlap: Annotated[
         float,
-        Member(
+        Reader(
             _parse_overlap,
             {
                 "type": "string",
@@ -107,13 +111,13 @@ class SignerRequest(Body):
 
     public: Annotated[
         bytes,
-        Member(
+        Reader(
             _parse_public, {**KEY_32, "description": "an Ed25519 public key, 32 bytes in base64"}
         ),
     ]
     threshold: Annotated[
         int | None,
-        Member(_parse_threshold, {"type": ["integer", "null"], "minimum": 1, "maximum": 3}),
+        Reader(_parse_threshold, {"type": ["integer", "null"], "minimum": 1, "maximum": 3}),
     ] = None
 
 
@@ -122,7 +126,7 @@ class RevokeRequest(Body):
 
     keyid: Annotated[
         str,
-        Member(
+        Reader(
             lambda value: text(value, "expected a key's id, or at least its first 8 digits"),
             {
                 "type": "string",
@@ -133,36 +137,36 @@ class RevokeRequest(Body):
     ]
 
 
-class RoleKeys(TypedDict):
+class RoleKeys(Answer):
     keyids: list[str]
     threshold: int
 
 
-class NeededSignatures(TypedDict):
+class NeededSignatures(Answer):
     version: int
     threshold: int
     missing: Annotated[int, about("signatures that are still to come")]
     keyids: Annotated[list[str], about("the keys, any of which may sign")]
 
 
-class Pending(TypedDict):
-    envelope: Envelope
+class PendingAnswer(Answer):
+    envelope: EnvelopeAnswer
     needs: list[NeededSignatures]
     how: str
 
 
-class PendingRoot(TypedDict):
-    pending: Pending | None
+class PendingRoot(Answer):
+    pending: PendingAnswer | None
 
 
-class _RootChange(TypedDict):
+class RootChangeAnswer(Answer):
     version: int
     adopted: bool
     roles: dict[str, RoleKeys]
-
-
-class RootChange(_RootChange, total=False):
-    pending: Annotated[Pending, about("what is still to be signed, if it is not adopted")]
+    pending: Annotated[
+        PendingAnswer | SkipJsonSchema[None],
+        about("what is still to be signed, if it is not adopted"),
+    ] = None
 
 
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────
@@ -182,7 +186,12 @@ _VERSION = Path(
 )
 
 
-@operation("The current trust root's envelope", answers={200: Envelope})
+_changes_root = partial(
+    operation, answers={200: RootChangeAnswer, 202: RootChangeAnswer}, takes=ADMINISTRATION
+)
+
+
+@operation("The current trust root's envelope", answers={200: EnvelopeAnswer})
 async def trust_root(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
     trust = api.system.trust
     return ApiResponse(200, trust.roots[trust.current.version])
@@ -190,7 +199,7 @@ async def trust_root(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG
 
 @operation(
     "One version of the trust root",
-    answers={200: Envelope},
+    answers={200: EnvelopeAnswer},
     problems=(404,),
     takes=(_VERSION,),
 )
@@ -208,18 +217,12 @@ async def trust_root_version(request: ApiRequest, api: Api) -> ApiResponse:
 async def pending_root(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     pending = api.system.trust.pending
-    answer: PendingRoot = {
-        "pending": None if pending is None else _pending(pending.envelope, pending.needs)
-    }
-    return json_response(answer)
+    shown = None if pending is None else _pending(pending.envelope, pending.needs)
+    return json_response(PendingRoot(pending=shown))
 
 
-@operation(
-    "A new key for a role; a new version of the trust root",
-    answers={200: RootChange, 202: RootChange},
-    problems=(409,),
-    takes=ADMINISTRATION,
-    body=RotateRequest,
+@_changes_root(
+    "A new key for a role; a new version of the trust root", problems=(409,), body=RotateRequest
 )
 async def rotate_key(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
@@ -228,12 +231,8 @@ async def rotate_key(request: ApiRequest, api: Api) -> ApiResponse:
     return _changed(await api.system.trusting.ask(message, request.context))
 
 
-@operation(
-    "One more root key, and how many of them have to sign",
-    answers={200: RootChange, 202: RootChange},
-    problems=(409,),
-    takes=ADMINISTRATION,
-    body=SignerRequest,
+@_changes_root(
+    "One more root key, and how many of them have to sign", problems=(409,), body=SignerRequest
 )
 async def add_signer(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
@@ -242,13 +241,7 @@ async def add_signer(request: ApiRequest, api: Api) -> ApiResponse:
     return _changed(await api.system.trusting.ask(message, request.context))
 
 
-@operation(
-    "Drop a key from the trust root at once",
-    answers={200: RootChange, 202: RootChange},
-    problems=(404, 409),
-    takes=ADMINISTRATION,
-    body=RevokeRequest,
-)
+@_changes_root("Drop a key from the trust root at once", problems=(404, 409), body=RevokeRequest)
 async def revoke_key(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     body = read(request, RevokeRequest)
@@ -256,13 +249,7 @@ async def revoke_key(request: ApiRequest, api: Api) -> ApiResponse:
     return _changed(await api.system.trusting.ask(message, request.context))
 
 
-@operation(
-    "Bring a root version that was signed elsewhere",
-    answers={200: RootChange, 202: RootChange},
-    problems=(409,),
-    takes=ADMINISTRATION,
-    body=RootEnvelope,
-)
+@_changes_root("Bring a root version that was signed elsewhere", problems=(409,), body=RootEnvelope)
 async def apply_root(request: ApiRequest, api: Api) -> ApiResponse:
     request.json_object()
     message = TakeRoot(envelope=request.body, terms=terms_of(request))
@@ -270,33 +257,14 @@ async def apply_root(request: ApiRequest, api: Api) -> ApiResponse:
 
 
 def _changed(change: messages.RootChange) -> ApiResponse:
-    root = change.root
-    answer: RootChange = {
-        "version": root.version,
-        "adopted": not change.needs,
-        "roles": {
-            name: {"keyids": list(role.keyids), "threshold": role.threshold}
-            for name, role in root.roles.items()
-        },
-    }
-    if change.needs:
-        answer |= {"pending": _pending(change.envelope, change.needs)}
-        return json_response(answer, 202)
-    return json_response(answer)
+    answer = RootChangeAnswer.of(change.root, adopted=not change.needs)
+    if not change.needs:
+        return json_response(answer)
+    pending = _pending(change.envelope, change.needs)
+    return json_response(answer.model_copy(update={"pending": pending}), 202)
 
 
-def _pending(envelope: wire.Envelope, needs: tuple[Needs, ...]) -> Pending:
-    return {
-        "envelope": cast("Envelope", envelope.to_object()),
-        "needs": [
-            {
-                "version": one.version,
-                "threshold": one.threshold,
-                "missing": one.missing,
-                "keyids": list(one.keyids),
-            }
-            for one in needs
-        ],
-        "how": "sign `envelope` where those keys are kept (config-manager trust sign --key KEY "
-        "--in FILE --out FILE), then bring it back: config-manager trust apply FILE",
-    }
+def _pending(envelope: wire.Envelope, needs: tuple[Needs, ...]) -> PendingAnswer:
+    return PendingAnswer.model_validate(
+        {"envelope": envelope.to_object(), "needs": needs, "how": _HOW_TO_SIGN}
+    )

@@ -1,6 +1,6 @@
 """Who the caller is: bearer tokens, and what --dev allows a developer's own machine without one.
 
-What somebody may do is `config.access`; `api.server.pipeline` asks it for every route.
+`config.access` decides what a caller may do; `api.server.pipeline` asks it for every route.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DEV = Grant("dev", "admin")
 
 
 class UnknownToken(NotAuthenticated):
-    """A token that nobody here made; `login_failed` counts it and says what is answered."""
+    """A token that this server did not make; `login_failed` counts it and chooses the answer."""
 
 
 def authenticate(request: ApiRequest, api: Api) -> None:
@@ -62,7 +62,7 @@ def authenticate(request: ApiRequest, api: Api) -> None:
 
 
 def confirm(request: ApiRequest, api: Api) -> None:
-    """A token counts when its request is whole, which may be 15 s after it was admitted."""
+    """Look the token up again once the request is whole, up to 15 s after it was admitted."""
     if request.token_hash is not None and request.refusal is None:
         try:
             request.grant = _grant_of(api, request.token_hash)
@@ -83,8 +83,8 @@ def _grant_of(api: Api, token_hash: str) -> Grant:
 
 
 def login_failed(request: ApiRequest, api: Api, why: str) -> Refusal:
-    """The refusal of a token that nobody here made: past the limit of its address the caller is told to
-    wait. A caller with a valid one never comes here."""
+    """The refusal of an unknown token. Past the limit of their address, callers are told to wait; a caller
+    with a valid token never gets here."""
     standing = api.failed_logins.take(address_key(request.client_host), trio.current_time())
     request.standing = standing
     if standing.exceeded:

@@ -29,12 +29,12 @@ FAILED_LOGINS = 10
 """Unknown tokens in a minute from one address, before they are answered 429 instead of 401."""
 MOST_ADDRESSES = 4_096
 MOST_WRITERS = 4_096
-"""Callers whose failures, or writes, are counted at once."""
+"""Addresses whose failures, and callers whose writes, are counted at once."""
 
 MOST_CONNECTIONS = 2_000
-"""At once; past it one that waits for its peer is closed (api/server/crowd.py)."""
+"""At once; past it, one that waits for its peer is closed (api/server/crowd.py)."""
 MOST_TURNED_AWAY = 32
-"""At once: callers for whom there is no room and who are told so. Others past it are cut."""
+"""Callers, at once, that are told that there is no room; others past it are cut."""
 TURN_AWAY_WITHIN_S = 1.0
 MOST_BYTES_ARRIVING = 64 * 1024 * 1024
 """Of bodies, all callers together, until each is answered."""

@@ -1,8 +1,6 @@
 """What the models of bodies and answers are made of, and the one reader of bodies.
 
-An answer is a `TypedDict`: it is made as a dictionary, checked by mypy, and costs nothing more when it is sent.
-A body is a `Body`, a pydantic model whose members are read by functions of ours: every one that is wrong is
-named by its JSON pointer. Both are what `api.rest.openapi` describes; an annotation adds what a type does not say.
+All of them are pydantic models, which `api.rest.openapi` describes. An annotation adds what a type does not say.
 """
 
 from __future__ import annotations
@@ -11,14 +9,20 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import core_schema
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import ErrorDetails, core_schema
 
 from config_manager.api.rest.request import ApiRequest
 from config_manager.config.errors import FieldError, InvalidName, InvalidValues
-from config_manager.config.names import parse_instance, parse_service, pointer
+from config_manager.config.names import (
+    InstanceName,
+    ServiceName,
+    parse_instance,
+    parse_service,
+    pointer,
+)
 from config_manager.config.strict_json import JsonObject
 
 B = TypeVar("B", bound="Body")
@@ -39,34 +43,43 @@ SIGNATURE: JsonObject = {"type": "string", "pattern": "^[A-Za-z0-9+/]{85}[AQgw]=
 DURATION: JsonObject = {"type": "string", "pattern": "^[1-9][0-9]{0,2}[smhdw]$"}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Schema:
-    """In an `Annotated`: what OpenAPI says of it beside what the type says."""
-
-    words: JsonObject
+def about(description: str) -> Any:
+    """In an `Annotated`: what OpenAPI says of a member."""
+    return Field(description=description)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ByHand:
-    """In an `Annotated`: one of the schemas that no type says (`api.rest.openapi`)."""
-
-    name: str
-
-
-def about(description: str) -> Schema:
-    return Schema({"description": description})
-
-
-Time = Annotated[str, Schema({"format": "date-time"})]
-Name = Annotated[str, Schema(NAME)]
-Values = Annotated[dict[str, Any], ByHand("Values")]
+Time = Annotated[str, WithJsonSchema({**TEXT, "format": "date-time"})]
+Name = Annotated[str, WithJsonSchema(NAME)]
+Values = Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas/Values"})]
 """A service's values, by key."""
+
+
+# ── answers ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Answer(BaseModel):
+    """What a call answers. A member with a default is left out unless it was given.
+
+    Members stand in the order of the bases from the last to the first, then of the class itself. OpenAPI
+    calls a model as its class, without `Answer` at the end.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, from_attributes=True, hide_input_in_errors=True, defer_build=True
+    )
+
+    @classmethod
+    def of(cls, thing: object, **others: Any) -> Self:
+        """Each required member that is not among the others is the thing's attribute of that name."""
+        names = [name for name, one in cls.model_fields.items() if one.is_required()]
+        own = {name: getattr(thing, name) for name in names if name not in others}
+        return cls.model_validate({**own, **others})
 
 
 # ── bodies ─────────────────────────────────────────────────────────────────────────────────────
 
 
-class Wrong(ValueError):
+class SeveralWrong(ValueError):
     """Several things wrong within one member; pointers from there on."""
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
@@ -81,12 +94,12 @@ class _WrongName(ValueError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Member:
+class Reader:
     """In an `Annotated`: how a member of a body is read, and what OpenAPI says of it.
 
     parse: from what the JSON holds (None if the member is required and left out) to its value. Raises
-    ValueError, whose words say what was expected; `Wrong`; or InvalidName, which is the answer (400) if
-    it is the first thing that is wrong.
+    ValueError, whose words say what was expected; `SeveralWrong`; or InvalidName, which is the answer (400)
+    if it is the first thing that is wrong.
     """
 
     parse: Callable[[Any], Any]
@@ -94,6 +107,9 @@ class Member:
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(self._validate)
+
+    def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> JsonObject:
+        return dict(self.schema)
 
     def _validate(self, value: Any) -> Any:
         try:
@@ -114,8 +130,10 @@ class Body(BaseModel):
 def read(request: ApiRequest, model: type[B]) -> B:
     """The body. Raises UnsupportedMediaType, MalformedRequest, and InvalidValues, which names every wrong
     member."""
+    given = request.json_object()
+    required = [name for name, one in model.model_fields.items() if one.is_required()]
     try:
-        return model.model_validate(request.json_object())
+        return model.model_validate({**dict.fromkeys(required), **given})
     except ValidationError as error:
         refusal = _refusal(model, error)
     raise refusal  # without the other in its context: that one knows the values
@@ -126,34 +144,28 @@ def _refusal(model: type[Body], error: ValidationError) -> InvalidName | Invalid
     wrong: list[FieldError] = []
     first_name: InvalidName | None = None
     for one in error.errors(include_url=False, include_input=False):
-        name = str(one["loc"][0])
+        at = pointer(str(one["loc"][0]))
         if one["type"] == "extra_forbidden":
-            known = ", ".join(model.model_fields)
-            unknown.append(FieldError(pointer(name), f"unknown; known: {known}"))
+            unknown.append(FieldError(at, f"unknown; known: {', '.join(model.model_fields)}"))
             continue
-        match _reason(model, name) if one["type"] == "missing" else one["ctx"]["error"]:
+        match one.get("ctx", {}).get("error"):
             case _WrongName(error=wrong_name):
                 first_name = first_name or (None if wrong else wrong_name)
-            case Wrong(errors=errors):
-                wrong += [FieldError(pointer(name) + e.pointer, e.detail) for e in errors]
+            case SeveralWrong(errors=errors):
+                wrong += [FieldError(at + e.pointer, e.detail) for e in errors]
             case reason:
-                wrong.append(FieldError(pointer(name), str(reason)))
+                wrong.append(FieldError(at, str(reason or _expected(model, one))))
     if first_name is not None and not unknown:
         return first_name
     return InvalidValues(model.REFUSED, [*unknown, *wrong])
 
 
-def _reason(model: type[Body], name: str) -> ValueError:
-    """Why a required member can't be left out, in the words of its reader."""
-    try:
-        member_of(model, name).parse(None)
-    except ValueError as error:
-        return error
-    return ValueError("expected a value")
-
-
-def member_of(model: type[Body], name: str) -> Member:
-    return next(one for one in model.model_fields[name].metadata if isinstance(one, Member))
+def _expected(model: type[Body], error: ErrorDetails) -> str:
+    """What pydantic itself found wrong, in our words."""
+    if error["type"] == "literal_error":
+        texts = get_args(model.model_fields[str(error["loc"][0])].annotation)
+        return f"expected one of: {', '.join(texts)}"
+    return "expected text"
 
 
 # ── readers ────────────────────────────────────────────────────────────────────────────────────
@@ -167,17 +179,8 @@ def text(value: Any, expected: str = "expected text") -> str:
 
 def as_object(value: Any, expected: str) -> JsonObject:
     if isinstance(value, dict):
-        return value
+        return cast("JsonObject", value)
     raise ValueError(expected)
-
-
-def choice(*texts: str) -> Member:
-    def parse(value: Any) -> Any:
-        if value not in texts:
-            raise ValueError(f"expected one of: {', '.join(texts)}")
-        return value
-
-    return Member(parse, {"enum": list(texts)})
 
 
 def in_base64(encoded: str, size: int) -> bytes:
@@ -191,5 +194,5 @@ def in_base64(encoded: str, size: int) -> bytes:
     return data
 
 
-SERVICE_NAME = Member(lambda value: parse_service(text(value)), NAME)
-INSTANCE_NAME = Member(lambda value: parse_instance(text(value)), NAME)
+Service = Annotated[ServiceName, Reader(lambda value: parse_service(text(value)), NAME)]
+Instance = Annotated[InstanceName, Reader(lambda value: parse_instance(text(value)), NAME)]

@@ -1,39 +1,24 @@
-"""The API as OpenAPI 3.1, derived from the route table, from what stands beside each handler, and from the
+"""The API as OpenAPI 3.1, derived from the routes, from what stands beside each handler, and from the
 models of bodies and answers. Only what no type says is written here."""
 
 from __future__ import annotations
 
-import collections.abc
-import types
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-    is_typeddict,
-)
+from typing import Any
 
-from config_manager.api.rest.models import (
-    INTEGER,
-    KEY,
-    NO_NUL,
-    TEXT,
-    Body,
-    ByHand,
-    Schema,
-    member_of,
-)
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
+
+from config_manager.api.rest.models import INTEGER, KEY, NO_NUL, TEXT
 from config_manager.api.rest.operations import Operation, Route
 from config_manager.api.rest.parameters import INSTANCE, SERVICE, Parameter
 from config_manager.api.rest.problems import Problem
-from config_manager.api.server.routes import ROUTES
 from config_manager.config.strict_json import JsonObject
+
+Schemas = Mapping[Any, JsonObject]
+"""model → its schema; of one with a name, a reference to it"""
 
 _VALUE: JsonObject = {"$ref": "#/components/schemas/Value"}
 _BY_HAND: Mapping[str, JsonObject] = {
@@ -54,35 +39,26 @@ _BY_HAND: Mapping[str, JsonObject] = {
         "additionalProperties": _VALUE,
     },
 }
-_PLAIN: Mapping[Any, JsonObject] = {
-    Any: {},
-    object: {},
-    str: TEXT,
-    bool: {"type": "boolean"},
-    int: INTEGER,
-    float: {"type": "number"},
-    type(None): {"type": "null"},
-}
 _UNSUPPORTED = 415
 
 
 @cache
-def openapi() -> JsonObject:
-    """The OpenAPI 3.1 document; nobody may change it."""
-    models = Models()
+def openapi(routes: tuple[Route, ...]) -> JsonObject:
+    """The OpenAPI 3.1 document of these routes; nobody may change it."""
+    described = [route for route in routes if route.operation.summary is not None]
+    schemas, named = _schemas_of(route.operation for route in described)
     problem = {
         "description": "What went wrong and what to do (RFC 9457)",
-        "content": {"application/problem+json": {"schema": models.schema(Problem)}},
+        "content": {"application/problem+json": {"schema": schemas[Problem]}},
     }
     taken_instead = {
         name: {"schema": TEXT, "description": "what is taken instead"}
         for name in ("Accept", "Accept-Patch", "Accept-Encoding")
     }
     paths: dict[str, JsonObject] = {}
-    for route in ROUTES:
-        if route.operation.summary is not None:
-            described = _operation(route, route.operation, models)
-            paths.setdefault(route.path, {})[route.method.lower()] = described
+    for route in described:
+        operation = _operation(route, route.operation, schemas)
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {
@@ -96,7 +72,7 @@ def openapi() -> JsonObject:
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "schemas": models.components,
+            "schemas": {**_BY_HAND, **named},
             "responses": {
                 "Problem": problem,
                 "UnsupportedMediaType": {**problem, "headers": taken_instead},
@@ -108,10 +84,10 @@ def openapi() -> JsonObject:
 # ── operations ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _operation(route: Route, described: Operation, models: Models) -> JsonObject:
+def _operation(route: Route, described: Operation, schemas: Schemas) -> JsonObject:
     responses: JsonObject = {}
     for status, model in described.answers.items():
-        responses[str(status)] = _answer(status, model, models)
+        responses[str(status)] = _answer(status, model, schemas)
     parameters = _parameters(route)
     for status in sorted(_problems(route, has_parameters=bool(parameters))):
         name = "UnsupportedMediaType" if status == _UNSUPPORTED else "Problem"
@@ -124,20 +100,19 @@ def _operation(route: Route, described: Operation, models: Models) -> JsonObject
     if parameters:
         found["parameters"] = [_parameter(one) for one in parameters]
     if described.body is not None:
-        schema = models.schema(described.body, closed=True)
-        content = {described.media_type: {"schema": schema}}
+        content = {described.media_type: {"schema": schemas[described.body]}}
         found["requestBody"] = {"required": True, "content": content}
     if route.needs is None:
         found["security"] = []
     return found
 
 
-def _answer(status: int, model: Any, models: Models) -> JsonObject:
+def _answer(status: int, model: Any, schemas: Schemas) -> JsonObject:
     if model is None:
         return {"description": "What the caller has is what is there"}
     return {
         "description": "Done" if status < 300 else "Not ok",  # noqa: PLR2004
-        "content": {"application/json": {"schema": models.schema(model)}},
+        "content": {"application/json": {"schema": schemas[model]}},
     }
 
 
@@ -181,80 +156,49 @@ def _in_camel_case(name: str) -> str:
 # ── models ─────────────────────────────────────────────────────────────────────────────────────
 
 
-class Models:
-    """The schemas of models. components: those that have a name, by it."""
-
-    def __init__(self) -> None:
-        self.components: dict[str, JsonObject] = dict(_BY_HAND)
-        self._named: dict[str, Any] = {}
-
-    def schema(self, hint: Any, *, closed: bool = False) -> JsonObject:
-        """The schema of a type; of one with a name, a reference to it. closed: it takes no other members."""
-        if hint in _PLAIN:
-            return _PLAIN[hint]
-        if is_typeddict(hint) or is_dataclass(hint) or _is_body(hint):
-            return self._reference(hint, closed=closed)
-        if hasattr(hint, "__supertype__"):  # a NewType
-            return self.schema(hint.__supertype__)
-        return self._generic(get_origin(hint), get_args(hint), closed=closed)
-
-    def _generic(self, origin: Any, arguments: Sequence[Any], *, closed: bool) -> JsonObject:
-        if origin is Annotated:
-            return self._annotated(arguments[0], arguments[1:], closed=closed)
-        if origin is Literal:
-            return {"const": True} if arguments == (True,) else {"enum": list(arguments)}
-        if origin in (Union, types.UnionType):
-            return self._union(arguments, closed=closed)
-        first = self.schema(arguments[0], closed=closed)
-        if origin in (list, tuple, collections.abc.Sequence):
-            return {"type": "array", "items": first}
-        if origin in (dict, collections.abc.Mapping):
-            values = self.schema(arguments[1], closed=closed)
-            return {"type": "object", **({"additionalProperties": values} if values else {})}
-        return first  # Required, NotRequired
-
-    def _annotated(self, hint: Any, notes: Sequence[Any], *, closed: bool) -> JsonObject:
-        for note in notes:
-            if isinstance(note, ByHand):
-                return {"$ref": f"#/components/schemas/{note.name}"}
-        found = dict(self.schema(hint, closed=closed))
-        for note in notes:
-            if isinstance(note, Schema):
-                found |= note.words
-        return found
-
-    def _union(self, members: Sequence[Any], *, closed: bool) -> JsonObject:
-        """Mostly something or null."""
-        schemas = [self.schema(one, closed=closed) for one in members]
-        if len(schemas) == 2 and schemas[1] == {"type": "null"}:  # noqa: PLR2004
-            kind = schemas[0].get("type")
-            if isinstance(kind, str) and "const" not in schemas[0]:
-                return {**schemas[0], "type": [kind, "null"]}
-        return {"anyOf": schemas}
-
-    def _reference(self, model: Any, *, closed: bool) -> JsonObject:
-        name = model.__name__.strip("_")
-        if self._named.setdefault(name, model) is not model:
-            raise TypeError(f"two models are called {name}")
-        if name not in self.components:
-            self.components[name] = {}  # it may hold itself
-            self.components[name] = self._object(model, closed=closed)
-        return {"$ref": f"#/components/schemas/{name}"}
-
-    def _object(self, model: Any, *, closed: bool) -> JsonObject:
-        if _is_body(model):
-            properties = {name: member_of(model, name).schema for name in model.model_fields}
-            required = [name for name, one in model.model_fields.items() if one.is_required()]
-            closed = True
-        else:
-            hints = get_type_hints(model, include_extras=True)
-            names = [one.name for one in fields(model)] if is_dataclass(model) else list(hints)
-            properties = {name: self.schema(hints[name], closed=closed) for name in names}
-            optional = getattr(model, "__optional_keys__", ())
-            required = [name for name in names if name not in optional]
-        found: JsonObject = {"type": "object", "properties": properties, "required": required}
-        return {**found, "additionalProperties": False} if closed else found
+def _schemas_of(operations: Iterable[Operation]) -> tuple[Schemas, JsonObject]:
+    """The schema of every model, and those that have a name, by it."""
+    models: dict[Any, None] = {Problem: None}
+    for one in operations:
+        models |= dict.fromkeys([*one.answers.values(), one.body])
+    found, named = TypeAdapter.json_schemas(
+        [(model, "validation", TypeAdapter(model)) for model in models if model is not None],
+        schema_generator=_Generator,
+        ref_template="#/components/schemas/{model}",
+    )
+    return {model: schema for (model, _), schema in found.items()}, named["$defs"]
 
 
-def _is_body(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, Body)
+class _Generator(GenerateJsonSchema):
+    """Pydantic's, without the titles, and the defaults and docstrings that are for our own code."""
+
+    def normalize_name(self, name: str) -> str:
+        return super().normalize_name(name).strip("_").removesuffix("Answer")
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+        return False
+
+    def sort(self, value: JsonObject, parent_key: str | None = None) -> JsonObject:  # noqa: ARG002
+        return value
+
+    def int_schema(self, schema: core_schema.IntSchema) -> JsonObject:  # noqa: ARG002
+        return dict(INTEGER)
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonObject:
+        return self.generate_inner(schema["schema"])
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonObject:
+        inner = self.generate_inner(schema["schema"])
+        if isinstance(inner.get("type"), str) and "enum" not in inner:
+            return {**inner, "type": [inner["type"], "null"]}
+        return {"anyOf": [inner, {"type": "null"}]}
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonObject:
+        return _bare(super().model_schema(schema))
+
+    def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonObject:
+        return _bare(super().dataclass_schema(schema))
+
+
+def _bare(schema: JsonObject) -> JsonObject:
+    return {key: value for key, value in schema.items() if key not in ("title", "description")}

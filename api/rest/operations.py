@@ -19,7 +19,7 @@ from config_manager.config.access import Need
 Handler = Callable[[ApiRequest, Api], Awaitable[ApiResponse]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Operation:
     """summary: None if it is not described. answers: the model of each status that is no problem, None for
     an answer without a body. problems: the statuses of refusals that do not follow from the route and
@@ -29,7 +29,7 @@ class Operation:
 
     handle: Handler
     summary: str | None = None
-    answers: Mapping[int, Any] = field(default_factory=dict)
+    answers: Mapping[int, Any] = field(default_factory=dict[int, Any])
     problems: tuple[int, ...] = ()
     takes: tuple[Parameter, ...] = ()
     body: Any = None
@@ -54,11 +54,11 @@ def undescribed(handler: Handler) -> Operation:
     return Operation(handler)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
     """path: segments in braces are parameters. needs: what the caller must be allowed, for the
-    path's `{service}` if it has one; None: no token is needed. What names its services in the
-    body asks `ApiRequest.grant` about each."""
+    path's `{service}` if it has one; None: no token is needed. A handler whose body names services asks
+    `ApiRequest.grant` about each."""
 
     method: str
     path: str

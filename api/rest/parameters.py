@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
@@ -13,8 +14,8 @@ from config_manager.config.names import parse_instance, parse_service
 from config_manager.config.strict_json import JsonObject
 
 T = TypeVar("T")
-_MAX_DIGITS = 16
-"""of 2^53, the largest integer anywhere in the API"""
+_DIGITS = re.compile(r"[0-9]{1,16}")
+"""2^53, the largest integer anywhere in the API, has 16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,7 @@ def number(
     """An integer, least ≤ n ≤ most."""
 
     def parse(text: str) -> int:
-        if not (
-            text.isascii()
-            and text.isdigit()
-            and len(text) <= _MAX_DIGITS
-            and least <= int(text) <= most
-        ):
+        if not _DIGITS.fullmatch(text) or not least <= int(text) <= most:
             raise ValueError(f"expected an integer from {least} to {most}")
         return int(text)
 

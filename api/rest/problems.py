@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from collections.abc import Sequence
+from typing import Annotated
 
 import structlog
 import trio
+from pydantic import WithJsonSchema
 
 from config_manager.actors.actor import Full, Gone
-from config_manager.api.rest.models import Schema
+from config_manager.api.rest.models import TEXT, Answer
 from config_manager.api.rest.request import ApiResponse
 from config_manager.config import strict_json
 from config_manager.config.errors import (
@@ -25,28 +27,28 @@ from config_manager.config.errors import (
 PROBLEM_JSON = b"application/problem+json"
 
 
-class _FieldError(TypedDict):
+_Reference = Annotated[str, WithJsonSchema({**TEXT, "format": "uri-reference"})]
+
+
+class _FieldError(Answer):
     pointer: str
     detail: str
 
 
-class _Problem(TypedDict):
-    type: Annotated[str, Schema({"format": "uri-reference"})]
+class Problem(Answer):
+    """A problem may have members of its own beside these."""
+
+    type: _Reference
     title: str
     status: int
     detail: str
     request_id: str
+    errors: Sequence[_FieldError] = ()
+    current_revision: int = 0
 
 
-class Problem(_Problem, total=False):
-    """A problem may have members of its own beside these."""
-
-    errors: list[_FieldError]
-    current_revision: int
-
-
-class Explanation(TypedDict):
-    type: Annotated[str, Schema({"format": "uri-reference"})]
+class ExplanationAnswer(Answer):
+    type: _Reference
     title: str
     status: int
     meaning: str
@@ -109,14 +111,14 @@ def problem(error: Exception, request_id: str) -> ApiResponse:
     return ApiResponse(description.status, body, tuple(headers), PROBLEM_JSON)
 
 
-def explanation(name: str) -> Explanation | None:
+def explanation(name: str) -> ExplanationAnswer | None:
     """What `GET /problems/{name}` answers, or None for a name nobody uses."""
     for kind, description in DESCRIPTIONS.items():
         if description.name == name:
-            return {
-                "type": problem_type(name),
-                "title": description.title,
-                "status": description.status,
-                "meaning": " ".join((kind.__doc__ or description.title).split()),
-            }
+            return ExplanationAnswer(
+                type=problem_type(name),
+                title=description.title,
+                status=description.status,
+                meaning=" ".join((kind.__doc__ or description.title).split()),
+            )
     return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 _V6_SITE_BITS = 64
-"""Whoever has one IPv6 address has 2^64: his whole network counts as one."""
+"""A caller with one IPv6 address has 2^64 of them: the whole network counts as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class RateLimit:
 
 
 class Standing(NamedTuple):
-    """Where somebody stands. left: how many more he may; reset_s: until the window begins anew."""
+    """Where a caller stands. left: how many more they may make; reset_s: until the window begins anew."""
 
     policy: RateLimit
     left: int

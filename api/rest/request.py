@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
+
+from pydantic import BaseModel
 
 from config_manager.actors.actor import Context
 from config_manager.actors.system import System
 from config_manager.api.rest.limits import FAILED_LOGINS, MOST_ADDRESSES, MOST_WRITERS
 from config_manager.api.rest.rate_limits import Limiter, RateLimit, Standing
 from config_manager.api.rest.token_index import TokenIndex
-from config_manager.api.server.arriving import Room
 from config_manager.config import strict_json
 from config_manager.config.access import ANYBODY, Grant
 from config_manager.config.errors import (
@@ -42,7 +43,9 @@ class Api:
     system: System
     dev: bool
     tokens: TokenIndex = field(default_factory=TokenIndex)
-    bodies: dict[str, tuple[object, ApiResponse]] = field(default_factory=dict)
+    bodies: dict[str, tuple[object, ApiResponse]] = field(
+        default_factory=dict[str, "tuple[object, ApiResponse]"]
+    )
     """service → (the state, the GET answer made of it): a body is made once per revision"""
     failed_logins: Limiter = field(
         default_factory=lambda: Limiter(
@@ -51,8 +54,8 @@ class Api:
     )
     writes: Limiter | None = None
     """by token; None: no limit"""
-    room: Room = field(default_factory=Room)
-    """for the bodies of all requests"""
+    routes: tuple[Route, ...] = ()
+    """every call, for what describes them"""
 
 
 def writes_limited_to(per_minute: int) -> Limiter:
@@ -79,7 +82,7 @@ class ApiRequest:
     deadline: float = float("inf")
     admitted: bool = False
     route: Route | None = None
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict[str, str])
     grant: Grant = ANYBODY
     token_hash: str | None = None
     refusal: Exception | None = None
@@ -151,11 +154,11 @@ class ApiRequest:
             value = strict_json.loads(self.body)
         except strict_json.NotStrictJson as error:
             raise MalformedRequest(f"the body: {error}") from None
-        if not isinstance(value, dict):
-            raise InvalidValues(
-                "the body is JSON, but not an object", [FieldError("", "expected a JSON object")]
-            )
-        return value
+        if isinstance(value, dict):
+            return cast("JsonObject", value)
+        raise InvalidValues(
+            "the body is JSON, but not an object", [FieldError("", "expected a JSON object")]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,4 +174,6 @@ class ApiResponse:
 def json_response(
     value: Any, status: int = 200, headers: tuple[tuple[bytes, bytes], ...] = ()
 ) -> ApiResponse:
-    return ApiResponse(status, strict_json.dumps(value), headers)
+    """Of a model those members that were given; of anything else what it is."""
+    shown = value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+    return ApiResponse(status, strict_json.dumps(shown), headers)

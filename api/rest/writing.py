@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import trio
 
 from config_manager.actors.messages import Write
-from config_manager.api.resources.history import KeyChange
-from config_manager.api.rest.models import NO_NUL
+from config_manager.api.rest.models import NO_NUL, Answer, about
 from config_manager.api.rest.parameters import Header, Query, flag, one_of
 from config_manager.api.rest.request import Api, ApiRequest
 from config_manager.config.errors import MalformedRequest
+from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.terms import Idempotency, Terms
-from config_manager.storage.state import ServiceState
+from config_manager.storage.state import KeyChange, ServiceState
 
 A = TypeVar("A")
 
@@ -98,20 +98,56 @@ def write_terms_of(request: ApiRequest) -> WriteTerms:
     return WriteTerms(Terms(request.by, reason, idempotency, bool(_DRY_RUN.of(request))), wait_s)
 
 
-class WriteAnswer(TypedDict, total=False):
+class KeyChangeAnswer(Answer):
+    key: str
+    old: Annotated[Any, about("null: it was not there, unless `nulls` says otherwise")]
+    new: Annotated[Any, about("null: it is not there, unless `nulls` says otherwise")]
+    nulls: Annotated[
+        Sequence[Literal["old", "new"]], about("which of the two is a value that is null")
+    ] = ()
+    masked: Annotated[
+        bool, about("beside a mask: whether it stands for a secret, or is the value itself")
+    ] = False
+
+
+class WriteAnswer(Answer):
     """What an answer says of how a write went; of a dry run, what would change."""
 
-    correlation_id: str
-    propagation: Literal["pending", "confirmed"]
-    dry_run: bool
-    changes: list[KeyChange]
+    correlation_id: str = ""
+    propagation: Literal["pending", "confirmed"] = "pending"
+    dry_run: bool = False
+    changes: Sequence[KeyChangeAnswer] = ()
 
 
-async def propagation_of(
-    api: Api, states: Sequence[ServiceState], wait_s: float | None
-) -> WriteAnswer:
-    """`confirmed` if the caller waits for it and a broker holds all of it in time, else `pending`."""
-    confirmed = wait_s is not None and await _are_confirmed(api, states, wait_s)
+W = TypeVar("W", bound=WriteAnswer)
+
+
+async def with_outcome(
+    answer: W,
+    api: Api,
+    states: Sequence[ServiceState],
+    how: WriteTerms,
+    changes: Sequence[KeyChange] | None = None,
+) -> W:
+    """The answer with how the write went."""
+    outcome = WriteAnswer.model_validate(await outcome_of(api, states, how, changes))
+    return answer.model_copy(
+        update={name: value for name, value in outcome if name in outcome.model_fields_set}
+    )
+
+
+async def outcome_of(
+    api: Api,
+    states: Sequence[ServiceState],
+    how: WriteTerms,
+    changes: Sequence[KeyChange] | None = None,
+) -> JsonObject:
+    """The members of a `WriteAnswer`: `confirmed` if the caller waits and a broker holds all of it in time,
+    else `pending`. Of a dry run it has the changes, if they are given."""
+    if how.terms.dry_run:
+        shown = {} if changes is None else {"changes": [one.to_object() for one in changes]}
+        return {"dry_run": True, **shown}
+    confirmed = how.wait_s is not None and await _are_confirmed(api, states, how.wait_s)
     return {
         "correlation_id": states[0].correlation_id,
         "propagation": "confirmed" if confirmed else "pending",

@@ -15,9 +15,10 @@ import trio
 from config_manager.actors.system import System
 from config_manager.api.rest.limits import DRAIN_BYTES
 from config_manager.api.rest.request import Api, ApiRequest, writes_limited_to
-from config_manager.api.server.arriving import ArrivingBody
+from config_manager.api.server.arriving import ArrivingBody, Room
 from config_manager.api.server.asgi_request import QUART_METHODS, asked_of
 from config_manager.api.server.pipeline import Answer, admit, answer
+from config_manager.api.server.routes import ROUTES
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -48,14 +49,16 @@ class RestApp:
         writes_per_minute: int | None = None,
     ) -> None:
         writes = writes_limited_to(writes_per_minute) if writes_per_minute else None
-        self._api = Api(system, dev, writes=writes)
+        self._api = Api(system, dev, writes=writes, routes=ROUTES)
+        self.room = Room()
+        """for the bodies of all requests"""
         self._fast_path = fast_path
         self._quart: AsgiApp | None = None
         self._making_quart = trio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._fast_path and _is_hot(scope):
-            await _answer_directly(self._api, scope, receive, send)
+            await _answer_directly(self._api, self.room, scope, receive, send)
         else:
             quart = self._quart or await self._make_quart()
             await quart(scope, receive, send)
@@ -68,14 +71,14 @@ class RestApp:
     async def _make_quart(self) -> AsgiApp:
         async with self._making_quart:
             if self._quart is None:
-                self._quart = await trio.to_thread.run_sync(_quart_around, self._api)
+                self._quart = await trio.to_thread.run_sync(_quart_around, self._api, self.room)
             return self._quart
 
 
-def _quart_around(api: Api) -> AsgiApp:
+def _quart_around(api: Api, room: Room) -> AsgiApp:
     from config_manager.api.server.quart_app import make_quart  # a third of the time of a start
 
-    app: Any = make_quart(api)  # its types are another ASGI's
+    app: Any = make_quart(api, room)  # its types are another ASGI's
     return app  # type: ignore[no-any-return]
 
 
@@ -90,15 +93,17 @@ def _is_hot(scope: Scope) -> bool:
     return scope["method"] == "PUT" and path.startswith(_HOT_PREFIX)
 
 
-async def _answer_directly(api: Api, scope: Scope, receive: Receive, send: Send) -> None:
+async def _answer_directly(
+    api: Api, room: Room, scope: Scope, receive: Receive, send: Send
+) -> None:
     asked = asked_of(scope)
     if scope["method"] == "GET":
         if asked.raw_path.endswith(_LONG):
-            await _answer_who_stays(api, asked, receive, send)
+            await _answer_unless_left(api, asked, receive, send)
         else:
             await _send(send, await answer(asked, api))
         return
-    with ArrivingBody(*admit(asked, api), api.room) as body:
+    with ArrivingBody(*admit(asked, api), room) as body:
         while True:
             message = await receive()
             if message["type"] != "http.request":
@@ -111,9 +116,9 @@ async def _answer_directly(api: Api, scope: Scope, receive: Receive, send: Send)
     await _send(send, given)
 
 
-async def _answer_who_stays(api: Api, asked: ApiRequest, receive: Receive, send: Send) -> None:
+async def _answer_unless_left(api: Api, asked: ApiRequest, receive: Receive, send: Send) -> None:
     """Stop answering when the caller leaves: nobody would read it."""
-    given: Answer | None = None
+    answered: list[Answer] = []
     async with trio.open_nursery() as nursery:
 
         async def look() -> None:
@@ -122,9 +127,9 @@ async def _answer_who_stays(api: Api, asked: ApiRequest, receive: Receive, send:
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(look)
-        given = await answer(asked, api)
+        answered.append(await answer(asked, api))
         nursery.cancel_scope.cancel()
-    if given is not None:
+    for given in answered:
         await _send(send, given)
 
 

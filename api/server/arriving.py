@@ -1,10 +1,9 @@
-"""Bodies as they arrive: kept only for who may send them, and never more of all of them than there
-is room for."""
+"""Bodies as they arrive: kept only if the caller may send them, and together never more than there is
+room for."""
 
 from __future__ import annotations
 
 from collections import Counter
-from types import TracebackType
 from typing import Self
 
 from config_manager.api.rest.limits import MOST_BYTES_ARRIVING
@@ -14,7 +13,7 @@ from config_manager.config.errors import Busy, Refusal, TooLarge
 class Room:
     """Memory for all bodies that are arriving, or whose request is being answered.
 
-    One caller gets half of it: who sends slowly what he may send leaves the other half to others.
+    One caller gets at most half of it, so a slow sender leaves the other half to others.
     """
 
     def __init__(self, most: int = MOST_BYTES_ARRIVING) -> None:
@@ -45,7 +44,7 @@ class ArrivingBody:
         self.data = bytearray()
         self.size = 0
         self.refusal: Refusal | None = None
-        """Why it was not kept, where its caller was to send one."""
+        """Why it was not kept, if its caller was to send one."""
         self._limit = limit
         self._caller = caller
         self._room = room
@@ -53,12 +52,7 @@ class ArrivingBody:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._drop()
 
     def take(self, chunk: bytes) -> None:

@@ -1,7 +1,7 @@
-"""All open connections by address, and who is closed when another one needs room. No I/O.
+"""All open connections by address, and which of them is closed when another one needs room. No I/O.
 
-A connection counts until its descriptor is closed. Who opens many is in his own way first, whatever
-he does on them: says nothing, sends slowly, or does not read what he asked for.
+A connection counts until its descriptor is closed. A client with many connections loses its own first, whether
+it says nothing on them, sends slowly, or does not read what it asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 FRESH_S = 1.0
-"""What has lasted no longer than this goes last: a request that is on its way gets through."""
+"""A wait no longer than this goes last: a request that is on its way gets through."""
 _AT_ONCE = 100
 """One in so many makes room at once, so that a flood does not look at every connection each time."""
 
@@ -25,8 +25,8 @@ class Wait(NamedTuple):
 _ORDER = {"ask": 0, "arrive": 1, "read": 2}
 
 
-class Member(Protocol):
-    """wait: None while it is we who are at work."""
+class Waiting(Protocol):
+    """wait: None while the server is at work."""
 
     @property
     def address(self) -> str: ...
@@ -34,7 +34,7 @@ class Member(Protocol):
     def wait(self) -> Wait | None: ...
 
 
-M = TypeVar("M", bound=Member)
+M = TypeVar("M", bound=Waiting)
 
 
 class Crowd(Generic[M]):
@@ -68,10 +68,9 @@ class Crowd(Generic[M]):
                 del self._by_address[member.address]
 
     def in_the_way(self, now: float, *, only: str | None = None) -> list[M]:
-        """Who makes room: of the address with the most connections the one that has waited longest,
-        and a few more of its kind. An idle one goes before one whose request is arriving, and that
-        before one that does not read; what is fresh goes last. Empty where everybody is being
-        answered.
+        """The connections to close: of the address with the most, the one that has waited longest, and a
+        few more of its kind. An idle one goes before one whose request is arriving, and that before one
+        that does not read; fresh ones go last. Empty if all of them are being answered.
 
         only: consider only those that wait for this.
         """

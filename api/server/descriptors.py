@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import resource
 
-from config_manager.api.rest.limits import MOST_CONNECTIONS, MOST_TURNED_AWAY
+from config_manager.api.rest.limits import MOST_CONNECTIONS
 
 _FOR_OTHERS = 128
-"""For the database, the cache, the brokers and whoever is being turned away."""
+"""For the database, the cache, the brokers and callers that are being turned away."""
 _WANTED = MOST_CONNECTIONS + 1024
 _FEWEST = 16
 
@@ -28,8 +28,3 @@ def most_connections() -> int:
     if soft == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
     return max(_FEWEST, min(MOST_CONNECTIONS, soft - _FOR_OTHERS))
-
-
-def most_turned_away(connections: int) -> int:
-    """Callers past the limit who are being told so; each has a descriptor meanwhile."""
-    return min(MOST_TURNED_AWAY, connections)

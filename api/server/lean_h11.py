@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import h11
 import trio
@@ -136,7 +136,7 @@ class LeanH11(H11Protocol):
 
     def _bytes_of(self, event: Any) -> bytes:
         try:
-            return self.connection.send(event) or b""
+            return cast("bytes | None", self.connection.send(event)) or b""
         except h11.LocalProtocolError:
             if self.connection.their_state != h11.ERROR:
                 raise

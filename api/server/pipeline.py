@@ -75,7 +75,7 @@ def _admit(request: ApiRequest, api: Api) -> tuple[int, str]:
     if route is None or route.needs is not None:
         authenticate(request, api)
     if route is None:
-        allowed = sorted({*found.routes, *(["HEAD"] if "GET" in found.routes else [])})
+        allowed: list[str] = sorted({*found.routes, *(["HEAD"] if "GET" in found.routes else [])})
         raise MethodNotAllowed(
             f"{request.method[:32]} is not for this; {', '.join(allowed)} are", allowed
         )

@@ -5,7 +5,6 @@ Imported late (api/server/app.py): it and what it brings are a third of the time
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from quart import Response, request
@@ -13,12 +12,12 @@ from quart_trio import QuartTrio
 
 from config_manager.api.rest.limits import DRAIN_BYTES
 from config_manager.api.rest.request import Api
-from config_manager.api.server.arriving import ArrivingBody
+from config_manager.api.server.arriving import ArrivingBody, Room
 from config_manager.api.server.asgi_request import QUART_METHODS, asked_of
 from config_manager.api.server.pipeline import Answer, admit, answer
 
 
-def make_quart(api: Api) -> QuartTrio:
+def make_quart(api: Api, room: Room) -> QuartTrio:
     """The application. Takes a while the first time; best called in a thread."""
     here = str(
         Path(__file__).parent
@@ -30,7 +29,7 @@ def make_quart(api: Api) -> QuartTrio:
 
     async def view(path: str = "") -> Response:  # noqa: ARG001
         asked = asked_of(request.scope)
-        with ArrivingBody(*admit(asked, api), api.room) as body:
+        with ArrivingBody(*admit(asked, api), room) as body:
             async for chunk in request.body:
                 body.take(chunk)
                 if body.size > DRAIN_BYTES:
@@ -41,18 +40,13 @@ def make_quart(api: Api) -> QuartTrio:
     for rule in ("/", "/<path:path>"):
         quart.add_url_rule(rule, "api", view, methods=QUART_METHODS, merge_slashes=False)
     quart.url_map.merge_slashes = False
-    quart.register_error_handler(Exception, _not_from_a_route(api))
+
+    async def not_from_a_route(error: Exception) -> Response:  # noqa: ARG001
+        """Quart's own refusals (a method it does not know, a path it can't read) as our problems."""
+        return _as_quart(await answer(asked_of(request.scope), api))
+
+    quart.register_error_handler(Exception, not_from_a_route)
     return quart
-
-
-def _not_from_a_route(api: Api) -> Callable[[Exception], Awaitable[Response]]:
-    """Quart's own refusals (a method it does not know, a path it can't read) as our problems."""
-
-    async def handle(error: Exception) -> Response:  # noqa: ARG001
-        asked = asked_of(request.scope)
-        return _as_quart(await answer(asked, api))
-
-    return handle
 
 
 def _as_quart(result: Answer) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from config_manager.api.pages import docs as docs_page
 from config_manager.api.resources import (
     audit,
     configs,
@@ -62,6 +63,6 @@ ROUTES = (
     Route("POST", "/api/v1/trust/signers", trust.add_signer, "admin"),
     Route("POST", "/api/v1/trust/revoke", trust.revoke_key, "admin"),
     Route("GET", "/openapi.json", docs.openapi, None),
-    Route("GET", "/docs", docs.page, None),
+    Route("GET", "/docs", docs_page.page, None),
     Route("GET", "/problems/{name}", docs.problem, None),
 )

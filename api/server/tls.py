@@ -18,11 +18,11 @@ _State = tuple[tuple[int, int, int], ...]
 
 
 class Certificate:
-    """A PEM certificate chain and its key. A renewed one is used by the next connection; one that
-    does not load is said once, and the one before stays."""
+    """A PEM certificate chain and its key. The next connection uses a renewed one. One that does not load is
+    logged once, and the one before stays."""
 
     def __init__(self, cert_file: Path, key_file: Path | None) -> None:
-        """Raises SettingsInvalid, or KeyFileUnsafe where everybody can read the key."""
+        """Raises SettingsInvalid, or KeyFileUnsafe if everybody can read the key."""
         self._cert_file = cert_file
         self._key_file = key_file or cert_file
         self._looked_at = trio.current_time()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from config_manager.actors.mqtt.connecting import Connecting, client_options
 from config_manager.actors.mqtt.packet_limit import PacketLimit, plainly
+from config_manager.actors.mqtt.port import BrokerUnavailable
 from config_manager.client.drivers.background import run_alone
 from config_manager.client.drivers.inbox import Inbox
 from config_manager.config.brokers import BrokerAddress
@@ -21,10 +22,6 @@ _CONNECT_S = 5.0
 _GOODBYE_S = 1.0
 
 
-class BrokerUnavailable(Exception):
-    """The broker can't be reached, refused us, or the connection broke; the message says which."""
-
-
 @dataclass(frozen=True, slots=True)
 class Will:
     """What the broker says for us, retained, when we are gone without a word."""
@@ -33,7 +30,7 @@ class Will:
     payload: bytes
 
 
-class Connection(Protocol):
+class AsyncioConnection(Protocol):
     """One live connection; everything raises BrokerUnavailable once it broke."""
 
     async def subscribe(self, *filters: str) -> None: ...
@@ -45,14 +42,14 @@ class Connection(Protocol):
     def messages(self) -> AsyncIterator[tuple[str, bytes]]: ...
 
 
-Connect = Callable[[BrokerAddress, str, Will], AbstractAsyncContextManager[Connection]]
+Connect = Callable[[BrokerAddress, str, Will], AbstractAsyncContextManager[AsyncioConnection]]
 """(address, client id, will) → a connection: the seam for tests and simulations."""
 
 
 @asynccontextmanager
 async def connect_with_aiomqtt(
     address: BrokerAddress, client_id: str, will: Will
-) -> AsyncIterator[Connection]:
+) -> AsyncIterator[AsyncioConnection]:
     """Protocol 5, else 3.1.1. Raises BrokerUnavailable."""
     import aiomqtt
 

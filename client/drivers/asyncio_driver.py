@@ -14,10 +14,10 @@ from typing import Any, NoReturn, TypeVar, Unpack, cast
 
 from pydantic import BaseModel
 
+from config_manager.actors.mqtt.port import BrokerUnavailable
 from config_manager.client.drivers.asyncio_connection import (
-    BrokerUnavailable,
+    AsyncioConnection,
     Connect,
-    Connection,
     Will,
     connect_with_aiomqtt,
 )
@@ -299,7 +299,7 @@ class _Driver(Driver[M]):
             say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
         return worked
 
-    async def _send_until_lost(self, connection: Connection, client_id: str) -> None:
+    async def _send_until_lost(self, connection: AsyncioConnection, client_id: str) -> None:
         with suppress(BrokerUnavailable):  # the reader of the same connection notices, and says so
             await self._send_receipts(connection.publish, client_id)
 

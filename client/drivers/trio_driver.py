@@ -39,7 +39,7 @@ from config_manager.config.errors import ConfigurationStale
 from config_manager.config.world import World
 
 if TYPE_CHECKING:  # at run time they would bring a broker client into every importing service
-    from config_manager.actors.mqtt.aiomqtt_transport import Message, Transport
+    from config_manager.actors.mqtt.port import Message, Transport
     from config_manager.config.brokers import BrokerAddress
 
 M = TypeVar("M", bound=BaseModel)
@@ -328,11 +328,7 @@ class _Driver(Driver[M]):
                 next_tick = now + TICK_S
 
     async def _connect_once(self, address: BrokerAddress, client_id: str) -> bool:
-        from config_manager.actors.mqtt.aiomqtt_transport import (
-            BrokerUnavailable,
-            Message,
-            broken_as_itself,
-        )
+        from config_manager.actors.mqtt.port import BrokerUnavailable, Message, broken_as_itself
 
         assert self._transport is not None
         connect, worked = self._transport.connect, False

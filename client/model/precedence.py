@@ -28,9 +28,9 @@ from config_manager.client.model.judging import judging
 from config_manager.client.model.overrides import Override, laid_over, read_overrides
 from config_manager.client.model.type_walk import types_within
 from config_manager.client.model.validating import Validator, has_own_sources, keys_of, value_of
-from config_manager.client.model.words import MASK, Secrets, secrets_in, texts_in
-from config_manager.config.documents import ConfigUpdate
-from config_manager.config.secret import Secret
+from config_manager.client.model.words import Secrets, secrets_in, texts_in
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.secret import MASK, Secret
 from config_manager.config.strict_json import JsonObject
 
 M = TypeVar("M", bound=BaseModel)

@@ -21,9 +21,7 @@ from pydantic import ValidationError
 
 from config_manager.client.model.guarded import attempt
 from config_manager.client.model.parts import parts_of
-
-MASK = "********"
-"""What is shown in a secret's place."""
+from config_manager.config.secret import MASK
 
 MOST_CHARACTERS = 500
 """Of one reason: as much as an operator reads."""

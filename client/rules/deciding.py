@@ -30,7 +30,8 @@ from config_manager.client.rules.todo import (
     asked_again_after,
 )
 from config_manager.client.rules.trial import Trial, died_in_words
-from config_manager.config.documents import ConfigUpdate, Stage
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.receipt import Stage
 
 M = TypeVar("M", bound=BaseModel)
 

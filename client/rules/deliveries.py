@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from config_manager.config import trust, wire
-from config_manager.config.documents import ConfigUpdate, Root, Sealed
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.root import Root
+from config_manager.config.documents.sealed import Sealed
 from config_manager.config.names import Mark
 from config_manager.config.sealing import NotSealedForThis, open_sealed
 from config_manager.config.secret import Secret

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from config_manager.client.rules.root_chain import Link
-from config_manager.config.documents import ConfigUpdate
+from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.trust import Distrust, Reason
 from config_manager.config.wire import Envelope
 

@@ -12,7 +12,9 @@ from typing import Literal, TypeAlias
 from config_manager.client.rules.events import Fresh, Stale, StaleReason
 from config_manager.client.rules.kept import Kept, are_enough, left_by, raised
 from config_manager.client.rules.pace import Pace
-from config_manager.config.documents import Beacon, Root, Snapshot
+from config_manager.config.documents.beacon import Beacon
+from config_manager.config.documents.root import Root
+from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.trust import Signed
 from config_manager.config.world import parse_rfc3339
 

@@ -50,7 +50,7 @@ from config_manager.client.rules.todo import (
 from config_manager.client.rules.trial import died_in_words
 from config_manager.client.state.identity import Identity
 from config_manager.config import wire
-from config_manager.config.documents import Receipt
+from config_manager.config.documents.receipt import Receipt
 from config_manager.config.names import InstanceName, ServiceName
 from config_manager.config.trust import Distrust
 from config_manager.config.world import World

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar
 
 from config_manager.config import wire
-from config_manager.config.documents import ConfigUpdate, KeyRole, Root
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.root import KeyRole, Root
 from config_manager.config.trust import Seen
 from config_manager.config.wire import Envelope
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from config_manager.config.documents import Beacon
+from config_manager.config.documents.beacon import Beacon
 from config_manager.config.world import parse_rfc3339
 
 MAX_LAG_S = 30.0

@@ -19,7 +19,7 @@ from config_manager.client.rules.kept import Kept, Version
 from config_manager.client.rules.subscriber import Subscriber
 from config_manager.client.rules.todo import PublishReceipt
 from config_manager.config import strict_json, wire
-from config_manager.config.documents import Attempt, Receipt, Running, Stage
+from config_manager.config.documents.receipt import Attempt, Receipt, Running, Stage
 from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import World, rfc3339
 

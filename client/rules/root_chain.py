@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from config_manager.config import trust, wire
-from config_manager.config.documents import Root
+from config_manager.config.documents.root import Root
 from config_manager.config.trust import Distrust
 
 MAX_HELD = 256

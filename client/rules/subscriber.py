@@ -37,7 +37,7 @@ from config_manager.client.rules.root_chain import RootChain, Turned
 from config_manager.client.rules.set_aside import Aside, SetAside, is_fast_forwarded
 from config_manager.client.rules.trial import Trial
 from config_manager.config import strict_json, trust, wire
-from config_manager.config.documents import Root
+from config_manager.config.documents.root import Root
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.trust import Accepted, Distrust, Reason, Seen
 from config_manager.config.wire import Envelope

@@ -14,7 +14,7 @@ from config_manager.client.model.words import leaves_of
 from config_manager.client.rules.events import Event, Source
 from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.root_chain import Link
-from config_manager.config.documents import Receipt
+from config_manager.config.documents.receipt import Receipt
 
 M = TypeVar("M", bound=BaseModel)
 

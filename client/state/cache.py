@@ -16,7 +16,8 @@ from config_manager.client.rules.kept import Died, Kept
 from config_manager.client.rules.trial import after_a_death
 from config_manager.client.state.claim import Claim, Onlooker
 from config_manager.config import strict_json, trust, wire
-from config_manager.config.documents import ConfigUpdate, Root
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.root import Root
 from config_manager.config.names import Mark
 from config_manager.config.sealed_file import SealBroken, SealedFile
 from config_manager.config.trust import Distrust, Seen

@@ -30,7 +30,7 @@ from config_manager.client.rules import root_chain
 from config_manager.client.rules.root_chain import Link
 from config_manager.client.state import places
 from config_manager.config import trust
-from config_manager.config.documents import Root
+from config_manager.config.documents.root import Root
 from config_manager.config.errors import InvalidName, KeyFileUnsafe, RootRefused, SettingsInvalid
 from config_manager.config.names import InstanceName, parse_instance
 from config_manager.config.world import World

@@ -42,17 +42,12 @@ from config_manager.client.state.identity import load_identity, note_enrolled, t
 from config_manager.client.state.places import expanded
 from config_manager.client.testing.fake_wire import SEALED_TOPICS, Line, Opened, Sent, TrioTransport
 from config_manager.config import strict_json, wire
-from config_manager.config.documents import (
-    Attempt,
-    Beacon,
-    ConfigUpdate,
-    KeyRole,
-    Receipt,
-    Root,
-    RootKey,
-    Sealed,
-    Snapshot,
-)
+from config_manager.config.documents.beacon import Beacon
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.receipt import Attempt, Receipt
+from config_manager.config.documents.root import KeyRole, Root, RootKey
+from config_manager.config.documents.sealed import Sealed
+from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.names import parse_instance, parse_service
 from config_manager.config.sealing import seal
 from config_manager.config.secret import Secret

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config_manager.config import wire
-from config_manager.config.documents import Attempt
+from config_manager.config.documents.receipt import Attempt
 
 if TYPE_CHECKING:
     from config_manager.client.testing import FakePublisher
@@ -55,7 +55,7 @@ class Opened:
 
     @asynccontextmanager
     async def connect(self, *_: object) -> AsyncIterator[AsyncioLine]:
-        from config_manager.client.drivers.asyncio_connection import BrokerUnavailable
+        from config_manager.actors.mqtt.port import BrokerUnavailable
 
         line = AsyncioLine(self)
         try:
@@ -112,7 +112,7 @@ class AsyncioLine(Line):
         self._opened.publisher.take_receipt(self._opened, payload)
 
     async def messages(self) -> AsyncIterator[tuple[str, bytes]]:
-        from config_manager.client.drivers.asyncio_connection import BrokerUnavailable
+        from config_manager.actors.mqtt.port import BrokerUnavailable
 
         while (message := await self._inbox.get()) is not None:
             yield message.topic, message.payload
@@ -125,7 +125,7 @@ class TrioTransport:
 
     @asynccontextmanager
     async def connect(self, *_: object, **__: object) -> AsyncIterator[Any]:
-        from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable
+        from config_manager.actors.mqtt.port import BrokerUnavailable
 
         line = TrioLine(self._opened)
         try:
@@ -190,7 +190,7 @@ class TrioLine(Line):
         self._opened.publisher.take_receipt(self._opened, payload)
 
     async def messages(self) -> AsyncIterator[Sent]:
-        from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable
+        from config_manager.actors.mqtt.port import BrokerUnavailable
 
         async for message in self._messages:
             yield message

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar, cast
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS, chain
 from config_manager.config.catalogue import Catalogue
-from config_manager.config.documents import ConfigUpdate
+from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.errors import TooLarge
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
@@ -36,9 +36,6 @@ from config_manager.storage.state import (
 )
 
 A_co = TypeVar("A_co", covariant=True)
-
-MASK = "********"
-"""What stands in answers where a secret is, and what a caller sends back to leave it alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +196,11 @@ class Revision:
         beside: Beside = NOTHING,
     ) -> Commit:
         """The change that keeps these states. shown: what history says changed, if it isn't a value."""
-
-        def changes(state: ServiceState) -> tuple[KeyChange, ...]:
-            if shown is not None:
-                return (shown,)
-            live = self.before.live(state.service)
-            return changed_keys({} if live is None else live.stored, state.stored)
-
+        changes: dict[str, tuple[KeyChange, ...]] = {}
+        for name, state in states.items():
+            live = self.before.live(name)
+            old_values = {} if live is None else live.stored
+            changes[name] = changed_keys(old_values, state.stored) if shown is None else (shown,)
         rest: JsonObject = {
             "config_epoch": self.epoch.id,
             "digests": {name: state.digest for name, state in states.items()},
@@ -215,7 +210,7 @@ class Revision:
             rest["secrets"] = kept
         if beside.registry:
             rest["registry"] = digests_of(beside.registry)
-        return self._commit(states, action, changes, lambda _: rest, beside)
+        return self._commit(states, action, changes, rest, beside)
 
     def reissue(
         self,
@@ -226,14 +221,17 @@ class Revision:
         """Every service again, as it is.
 
         written: the values that the new rows of history change. registry: rows that are changed with it. also:
-        more members of the audit row, from the state after it. Raises TooLarge.
+        more members of the audit row, from epoch, services and registry after it. Raises TooLarge.
         """
         states = {name: self._again(state) for name, state in self.before.services.items()}
-
-        def changes(state: ServiceState) -> tuple[KeyChange, ...]:
-            return changed_keys(written[state.service], state.stored)
-
-        return self._commit(states, "restore", changes, also, Beside(registry))
+        changes = {name: changed_keys(written[name], s.stored) for name, s in states.items()}
+        after = replace(
+            self.before,
+            epoch=self.epoch,
+            services=states,
+            registry=with_rows(self.before.registry, registry),
+        )
+        return self._commit(states, "restore", changes, also(after), Beside(registry))
 
     def _again(self, state: ServiceState) -> ServiceState:
         """The next state of an unchanged configuration. A message may be too large with 100 bytes more: then
@@ -254,25 +252,29 @@ class Revision:
         self,
         states: Mapping[str, ServiceState],
         action: Action,
-        changes: Callable[[ServiceState], tuple[KeyChange, ...]],
-        rest: Callable[[Committed], JsonObject],
+        changes: Mapping[str, tuple[KeyChange, ...]],
+        rest: JsonObject,
         beside: Beside,
     ) -> Commit:
         """rest: of the audit row, beside who and what."""
         before, on = self.before, self.on
-        rows = tuple(self._history_row(state, action, changes(state)) for state in states.values())
-        after = replace(
-            before,
-            epoch=self.epoch,
-            revision=self.number,
-            services={**before.services, **states},
-            registry=with_rows(before.registry, beside.registry),
+        rows = tuple(
+            self._history_row(state, action, changes[name]) for name, state in states.items()
         )
-        services = {row.service: [change.to_list() for change in row.entry.changes] for row in rows}
-        audit = audit_row(before, on, action, after.mark, {"services": services, **rest(after)})
+        mark = Mark(self.epoch.seq, self.number)
+        services = {name: [change.to_list() for change in changes[name]] for name in states}
+        audit = audit_row(before, on, action, mark, {"services": services, **rest})
+        after = Committed(
+            self.epoch,
+            self.number,
+            audit.seq,
+            audit.hash,
+            {**before.services, **states},
+            with_rows(before.registry, beside.registry),
+        )
         return Commit(
             before,
-            replace(after, audit_seq=audit.seq, audit_head=audit.hash),
+            after,
             tuple(states.values()),
             rows,
             audit,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from config_manager.config.documents import Running
+from config_manager.config.documents.receipt import Running
 from config_manager.storage.state import ServiceState
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from config_manager.config.catalogue import Catalogue
-from config_manager.config.documents import Sealed, SealedValue
+from config_manager.config.documents.sealed import Sealed, SealedValue
 from config_manager.config.secret import Secret
 from config_manager.storage.decisions.changes import Decided, Occasion
 from config_manager.storage.decisions.devices import Delivery

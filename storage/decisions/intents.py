@@ -15,11 +15,10 @@ from config_manager.config.errors import (
     UseSecrets,
 )
 from config_manager.config.names import Epoch, check_keys, is_key, pointer
-from config_manager.config.secret import Secret
+from config_manager.config.secret import MASK, Secret
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions import secret_rows
 from config_manager.storage.decisions.changes import (
-    MASK,
     NOTHING,
     Beside,
     Decided,

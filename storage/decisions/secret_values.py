@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from config_manager.config import wire
-from config_manager.config.documents import Sealed, SealedValue
+from config_manager.config.documents.sealed import Sealed, SealedValue
 from config_manager.config.errors import Conflict, NotFound, TooLarge
 from config_manager.config.secret import Secret
 from config_manager.storage.decisions.administration import administered

@@ -19,8 +19,9 @@ from typing import NamedTuple, TypeVar
 import orjson
 
 from config_manager.config import strict_json
-from config_manager.config.audit import AuditFault, ChainCheck, Head, Verdict
-from config_manager.config.documents import ConfigUpdate, NotADocument, UnknownCritical
+from config_manager.config.audit import AuditFault, ChainCheck, ChainVerdict, Head
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.fields import NotADocument, UnknownCritical
 from config_manager.config.sealed_file import derive_key
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.administration import administered
@@ -71,7 +72,7 @@ class Judgement:
     history: service → a hash over its rows of history. lay: the hash over the audit's rows as they lie.
     """
 
-    verdict: Verdict
+    verdict: ChainVerdict
     foreign: tuple[Foreign, ...]
     is_silent: bool
     committed: Committed

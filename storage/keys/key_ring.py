@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nacl.signing import SigningKey
 
-from config_manager.config.documents import ROLES
+from config_manager.config.documents.root import ROLES
 from config_manager.config.files import make_directory
 from config_manager.config.wire import keyid
 from config_manager.config.world import World

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from config_manager.config.documents import Root
+from config_manager.config.documents.root import Root
 from config_manager.config.errors import RootRefused
 from config_manager.config.files import sync
 from config_manager.config.trust import Distrust, judge_root

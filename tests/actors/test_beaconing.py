@@ -14,7 +14,7 @@ from config_manager.actors.messages import Sign
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.views import CommittedView
 from config_manager.config import strict_json, wire
-from config_manager.config.documents import Beacon
+from config_manager.config.documents.beacon import Beacon
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World

@@ -10,10 +10,16 @@ import trio
 from trio.testing import MockClock
 
 from config_manager.actors.forgetting import ForgetInstance
-from config_manager.actors.statuses import Leftover, NewlyRuns, NotTaken, Status, StatusBoard
+from config_manager.actors.statuses import (
+    InstanceStatus,
+    Leftover,
+    NewlyRuns,
+    NotTaken,
+    StatusBoard,
+)
 from config_manager.actors.views import BrokerView
 from config_manager.config import wire
-from config_manager.config.documents import Attempt, Receipt
+from config_manager.config.documents.receipt import Attempt, Receipt
 from config_manager.config.errors import NotFound, StillThere
 from config_manager.config.world import parse_rfc3339, rfc3339
 from config_manager.storage.decisions.changes import Occasion
@@ -56,7 +62,7 @@ class Desk:
         return done.answer
 
     @property
-    def shown(self) -> list[Status]:
+    def shown(self) -> list[InstanceStatus]:
         return self.board.statuses()
 
     def restart(self) -> None:

@@ -12,11 +12,11 @@ import trio
 from nacl.signing import SigningKey
 from trio.testing import MockClock
 
-from config_manager.actors.mqtt.aiomqtt_transport import Message
+from config_manager.actors.mqtt.port import Message
 from config_manager.actors.retained import Retained, look
 from config_manager.config import wire
 from config_manager.config.brokers import BrokerAddress
-from config_manager.config.documents import Running
+from config_manager.config.documents.receipt import Running
 from config_manager.config.names import Mark
 from config_manager.config.world import World
 from config_manager.storage.decisions.intents import Put

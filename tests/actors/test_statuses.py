@@ -14,13 +14,13 @@ from nacl.signing import SigningKey
 
 from config_manager.actors.statuses import (
     MAX_RECEIPT_BYTES,
+    InstanceStatus,
     NewlyRuns,
     NotTaken,
-    Status,
     StatusBoard,
 )
 from config_manager.config import wire
-from config_manager.config.documents import Attempt, Receipt, Running
+from config_manager.config.documents.receipt import Attempt, Receipt, Running
 from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import rfc3339
 
@@ -81,7 +81,7 @@ class Board:
         return self.board.take(broker, topic, payload, retained=retained, now=self.now)
 
     @property
-    def only(self) -> Status:
+    def only(self) -> InstanceStatus:
         (status,) = self.board.statuses()
         return status
 

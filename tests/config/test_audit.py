@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from config_manager.config.audit import GENESIS, AuditFault, ChainCheck, Head, Verdict, chain
+from config_manager.config.audit import GENESIS, AuditFault, ChainCheck, ChainVerdict, Head, chain
 
 STEADY = settings(deadline=None, derandomize=True)
 
@@ -48,7 +48,7 @@ places = st.integers(0, len(CHAIN) - 1)
 
 def judge(
     rows: Sequence[Row], end: Head | None = END, *known: Head, contains: str | None = None
-) -> Verdict:
+) -> ChainVerdict:
     check = ChainCheck(end, known, contains=contains)
     for row in rows:
         check.take(row.seq, row.revision, row.body, row.hash)
@@ -68,9 +68,9 @@ def renumbered(rows: Sequence[Row]) -> list[Row]:
 
 def test_a_whole_chain_is_fine_and_its_end_is_named() -> None:
     verdict = judge(CHAIN, END, Head(3, CHAIN[2].hash, "a witness"), contains=CHAIN[4].hash)
-    assert verdict == Verdict(8, CHAIN[-1].hash, None)
+    assert verdict == ChainVerdict(8, CHAIN[-1].hash, None)
     assert verdict.ok
-    assert judge([], Head(0, GENESIS, "the database")) == Verdict(0, GENESIS, None)
+    assert judge([], Head(0, GENESIS, "the database")) == ChainVerdict(0, GENESIS, None)
 
 
 # ── altered ────────────────────────────────────────────────────────────────────────────────────

@@ -14,19 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config_manager.config import strict_json, wire
-from config_manager.config.documents import (
-    Attempt,
-    Beacon,
-    ConfigUpdate,
-    KeyRole,
-    NotADocument,
-    Receipt,
-    Root,
-    RootKey,
-    Running,
-    Snapshot,
-    UnknownCritical,
-)
+from config_manager.config.documents.beacon import Beacon
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.fields import NotADocument, UnknownCritical
+from config_manager.config.documents.receipt import Attempt, Receipt, Running
+from config_manager.config.documents.root import KeyRole, Root, RootKey
+from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.names import Mark
 from tests.kit import documents as m
 

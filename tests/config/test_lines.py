@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config_manager.config.descriptors import never_waiting
-from config_manager.config.lines import MOST_KEPT, Lines
+from config_manager.config.lines import MOST_KEPT, LineWriter
 from tests.kit.documents import STEADY
 
 
@@ -48,6 +48,12 @@ class Taker:
     def is_empty_file(self) -> bool:
         return not self.got
 
+    def empty_if_only(self, written: int) -> bool:
+        if len(self.got) != written:
+            return False
+        self.got = b""
+        return True
+
 
 def numbered(first: int, behind: int) -> list[bytes]:
     return [b"line %d\n" % number for number in range(first, behind)]
@@ -55,7 +61,7 @@ def numbered(first: int, behind: int) -> list[bytes]:
 
 def test_lines_are_written_at_once_or_together_when_the_pass_is_over() -> None:
     taker = Taker()
-    lines = Lines(taker)
+    lines = LineWriter(taker)
     lines.msg(b"one\n")
     assert taker.got == b"one\n"
     lines.held = True
@@ -69,7 +75,7 @@ def test_lines_are_written_at_once_or_together_when_the_pass_is_over() -> None:
 
 def test_a_pass_that_says_much_loses_nothing() -> None:
     taker = Taker()
-    lines = Lines(taker)
+    lines = LineWriter(taker)
     lines.held = True
     said = numbered(0, 5 * MOST_KEPT)
     for line in said:
@@ -84,7 +90,7 @@ def test_whatever_it_takes_and_when_what_is_written_is_the_lines_in_order(
     rooms: list[int | None],
 ) -> None:
     taker = Taker()
-    lines = Lines(taker)
+    lines = LineWriter(taker)
     said = numbered(0, len(rooms) + 1)
     lines.msg(said[0])
     for line, room in zip(said[1:], rooms, strict=True):
@@ -99,7 +105,7 @@ def test_whatever_it_takes_and_when_what_is_written_is_the_lines_in_order(
 
 def test_what_is_too_much_is_counted_and_said_where_it_is_missing() -> None:
     taker = Taker()
-    lines = Lines(taker)
+    lines = LineWriter(taker)
     lines.msg(b"before\n")
     taker.room = None
     for line in numbered(0, MOST_KEPT + 7):
@@ -116,7 +122,7 @@ def test_what_is_too_much_is_counted_and_said_where_it_is_missing() -> None:
 def test_it_is_said_also_where_nothing_else_is_said_afterwards() -> None:
     taker = Taker()
     taker.room = None
-    lines = Lines(taker)
+    lines = LineWriter(taker)
     for line in numbered(0, MOST_KEPT + 1):
         lines.msg(line)
     taker.room = 1 << 30
@@ -127,7 +133,7 @@ def test_it_is_said_also_where_nothing_else_is_said_afterwards() -> None:
 def test_while_it_takes_nothing_a_line_costs_no_memory_and_hardly_a_try() -> None:
     taker = Taker()
     taker.room = 0
-    lines = Lines(taker)
+    lines = LineWriter(taker)
     lines.held = True
     for line in numbered(0, 100_000):
         lines.msg(line)
@@ -140,7 +146,7 @@ def test_while_it_takes_nothing_a_line_costs_no_memory_and_hardly_a_try() -> Non
 def test_a_reader_that_is_only_late_is_no_trouble() -> None:
     taker = Taker()
     taker.room = 0
-    lines = Lines(taker)
+    lines = LineWriter(taker)
     lines.msg(b"one\n")
     assert lines.trouble() is None
 
@@ -148,7 +154,7 @@ def test_a_reader_that_is_only_late_is_no_trouble() -> None:
 def test_a_line_that_was_cut_begins_anew_in_a_file_that_was_emptied() -> None:
     taker = Taker()
     taker.room = 12
-    lines = Lines(taker)
+    lines = LineWriter(taker)
     lines.msg(b"first line\n")
     lines.msg(b"second line\n")
     assert taker.got == b"first line\ns"
@@ -160,9 +166,26 @@ def test_a_line_that_was_cut_begins_anew_in_a_file_that_was_emptied() -> None:
     assert taker.got == b"second line\n"
 
 
+def test_it_begins_anew_also_if_the_file_is_emptied_while_the_rest_is_written() -> None:
+    class EmptiedBeforeAWrite(Taker):
+        def is_empty_file(self) -> bool:
+            was_empty, self.got = super().is_empty_file(), b""
+            return was_empty
+
+    taker = EmptiedBeforeAWrite()
+    taker.room = 12
+    lines = LineWriter(taker)
+    lines.msg(b"first line\n")
+    lines.msg(b"second line\n")
+    assert taker.got == b"first line\ns"
+    taker.room = 1 << 30
+    lines.flush()
+    assert taker.got == b"second line\n"
+
+
 def test_whatever_a_descriptor_raises_who_logs_does_not_hear_of_it() -> None:
     taker = Taker()
-    lines = Lines(taker)
+    lines = LineWriter(taker)
     taker.write = lambda data: 1 // 0  # type: ignore[method-assign]
     lines.msg(b"one\n")
     assert lines.trouble() == "log lines dropped: 0; 1 wait: integer division or modulo by zero"
@@ -171,7 +194,7 @@ def test_whatever_a_descriptor_raises_who_logs_does_not_hear_of_it() -> None:
 def test_the_end_waits_for_a_reader_that_goes_on_but_not_for_one_that_left() -> None:
     taker = Taker()
     taker.room = 0
-    lines = Lines(taker)
+    lines = LineWriter(taker)
     said = numbered(0, 100)
     for line in said:
         lines.msg(line)
@@ -186,7 +209,7 @@ def test_the_end_waits_for_a_reader_that_goes_on_but_not_for_one_that_left() -> 
 
 def test_lines_of_many_threads_are_each_written_once() -> None:
     taker = Taker()
-    lines = Lines(taker)
+    lines = LineWriter(taker)
 
     def say(name: int) -> None:
         for number in range(200):

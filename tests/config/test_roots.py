@@ -8,7 +8,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from config_manager.config import roots, trust, wire
-from config_manager.config.documents import Root
+from config_manager.config.documents.root import Root
 from config_manager.config.errors import Conflict, InvalidValues, NotFound
 from config_manager.config.trust import Distrust, Reason
 from config_manager.config.wire import Envelope, Signature, keyid

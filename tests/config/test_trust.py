@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from config_manager.config import wire
-from config_manager.config.documents import ConfigUpdate, KeyRole, Root
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.root import KeyRole, Root
 from config_manager.config.names import Mark
 from config_manager.config.trust import (
     Accepted,

@@ -20,7 +20,12 @@ from nacl.signing import SigningKey, VerifyKey
 
 from config_manager.client.rules.deliveries import Deliveries
 from config_manager.config import wire
-from config_manager.config.documents import Beacon, ConfigUpdate, Receipt, Root, Sealed, Snapshot
+from config_manager.config.documents.beacon import Beacon
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.receipt import Receipt
+from config_manager.config.documents.root import Root
+from config_manager.config.documents.sealed import Sealed
+from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.enrolment import Enrolment
 from config_manager.config.names import Mark
 from config_manager.config.sealing import open_sealed

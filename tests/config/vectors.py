@@ -18,17 +18,12 @@ from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
 from config_manager.config import roots, strict_json, wire
-from config_manager.config.documents import (
-    Attempt,
-    Beacon,
-    ConfigUpdate,
-    Receipt,
-    Root,
-    Running,
-    Sealed,
-    SealedValue,
-    Snapshot,
-)
+from config_manager.config.documents.beacon import Beacon
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.receipt import Attempt, Receipt, Running
+from config_manager.config.documents.root import Root
+from config_manager.config.documents.sealed import Sealed, SealedValue
+from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.enrolment import Enrolment
 from config_manager.config.wire import Envelope, Signature
 

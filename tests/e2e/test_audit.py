@@ -14,7 +14,7 @@ import pytest
 
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import chain
-from config_manager.config.documents import Beacon
+from config_manager.config.documents.beacon import Beacon
 from config_manager.config.sealed_file import derive_key
 from config_manager.storage.sql import database
 from config_manager.storage.witness import _mac

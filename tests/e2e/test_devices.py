@@ -13,7 +13,7 @@ from nacl.public import PrivateKey, SealedBox
 
 from config_manager.client.state.identity import Identity, load_identity
 from config_manager.config import trust, wire
-from config_manager.config.documents import Sealed
+from config_manager.config.documents.sealed import Sealed
 from config_manager.config.sealing import open_sealed
 from tests.kit.processes import (
     COMMAND,

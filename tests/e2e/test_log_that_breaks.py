@@ -26,6 +26,10 @@ MANY = 3000
 """So many long lines are more than a pipe of 1 MiB takes, and what is kept besides."""
 
 _FILE_LIMIT = 64 * 1024 * 1024
+_ROOM = 20_000
+"""Bytes until a log is full: at most 150 lines."""
+_TOO_MANY = 1300
+"""Lines that are more than there is room for, and what is kept besides."""
 
 
 class Running:
@@ -175,11 +179,11 @@ def test_a_log_that_is_full_for_a_while_goes_on_once_there_is_room(
     """The largest file that the process may write stands for a disk that is full."""
     log = tmp_path / "log"
     log.touch()
-    os.truncate(log, _FILE_LIMIT - 20_000)
+    os.truncate(log, _FILE_LIMIT - _ROOM)
     with log.open("ab") as stream, limited_files():
         serve = serving(tmp_path, stream, "--log-format", log_format)
         with serve as server:
-            server.ask(2000)
+            server.ask(_TOO_MANY)
             [reason] = server.health()["reasons"]
             assert reason.endswith("wait: File too large")
             assert server.http.put("/api/v1/config/one", json={"a": 1}).status_code == 201

@@ -13,7 +13,7 @@ import pytest
 
 from config_manager.client.state.identity import load_identity
 from config_manager.config import trust, wire
-from config_manager.config.documents import Sealed
+from config_manager.config.documents.sealed import Sealed
 from config_manager.config.sealing import open_sealed
 from tests.kit.earlier import CLIENT, SERVER, VERSIONS, Earlier
 from tests.kit.kept import (

@@ -15,7 +15,7 @@ from nacl.signing import SigningKey
 
 from config_manager.client.state.identity import Identity, load_identity
 from config_manager.config import wire
-from config_manager.config.documents import Receipt, Running
+from config_manager.config.documents.receipt import Receipt, Running
 from tests.kit.asgi import Caller, on_disk
 from tests.kit.documents import sign
 from tests.kit.dying import accept, dies

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from config_manager.api.commands.doctor_remedies import remedy
+from config_manager.api.commands.doctor_findings import remedy
 from tests.kit.processes import MOSQUITTO, Processes, free_port
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,7 +15,7 @@ from paho.mqtt import publish
 
 from config_manager.client.state.identity import trust_init
 from config_manager.config import wire
-from config_manager.config.documents import Receipt
+from config_manager.config.documents.receipt import Receipt
 from tests.kit.processes import (
     MOSQUITTO,
     TOKEN,

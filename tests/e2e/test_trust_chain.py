@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from config_manager.config import trust, wire
-from config_manager.config.documents import Beacon, Root
+from config_manager.config.documents.beacon import Beacon
+from config_manager.config.documents.root import Root
 from config_manager.config.wire import Envelope
 from tests.kit.processes import (
     MOSQUITTO,

@@ -20,13 +20,13 @@ from typing import Any, TypeVar
 import trio
 import trio.testing
 
-from config_manager.actors.mqtt import aiomqtt_transport
+from config_manager.actors.mqtt.port import BrokerUnavailable, Message
 from config_manager.client.drivers import asyncio_connection, asyncio_driver, trio_driver
 from config_manager.client.drivers.background import work_done
 from config_manager.client.drivers.live_config import LiveConfig
 from config_manager.client.state.identity import trust_init
 from config_manager.config import wire
-from config_manager.config.documents import Receipt
+from config_manager.config.documents.receipt import Receipt
 from config_manager.config.world import SystemDisk, World
 from tests.kit import documents as m
 from tests.kit.client_story import Settings
@@ -182,14 +182,14 @@ def told(story: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]
 
 class TrioKit(Kit):
     name = "trio"
-    gone_wrong = aiomqtt_transport.BrokerUnavailable
+    gone_wrong = BrokerUnavailable
 
     def open_config(self, **options: Any) -> AbstractAsyncContextManager[LiveConfig[Any]]:
         return trio_driver.open_config(**options, transport=self)
 
     @asynccontextmanager
     async def connect(
-        self, address: Any, *, client_id: str, will: aiomqtt_transport.Message | None = None
+        self, address: Any, *, client_id: str, will: Message | None = None
     ) -> AsyncIterator[Any]:
         assert will is not None
         assert will.retained, "who comes later has to learn it too"
@@ -199,7 +199,7 @@ class TrioKit(Kit):
         if broker.failure is not None:
             raise broker.failure
         if not broker.is_up:
-            raise aiomqtt_transport.BrokerUnavailable("connection refused")
+            raise BrokerUnavailable("connection refused")
         send, receive = trio.open_memory_channel[Any](100_000)
         session = Session(broker, (will.topic, will.payload), send.send_nowait, trio.Event())
         broker.sessions.append(session)
@@ -275,15 +275,15 @@ class _TrioConnection:
         if not self._broker.acknowledges:
             await self._session.lost.wait()
         if self._session.lost.is_set():
-            raise aiomqtt_transport.BrokerUnavailable("lost")
+            raise BrokerUnavailable("lost")
         self._broker.takes(topic, payload)
 
-    async def messages(self) -> AsyncIterator[aiomqtt_transport.Message]:
+    async def messages(self) -> AsyncIterator[Message]:
         async for item in self._received:
             if item is None:
-                raise aiomqtt_transport.BrokerUnavailable("lost")
+                raise BrokerUnavailable("lost")
             topic, payload, retained = item
-            yield aiomqtt_transport.Message(topic, payload, retained=retained)
+            yield Message(topic, payload, retained=retained)
 
 
 # ── asyncio ────────────────────────────────────────────────────────────────────────────────────
@@ -291,7 +291,7 @@ class _TrioConnection:
 
 class AioKit(Kit):
     name = "asyncio"
-    gone_wrong = asyncio_connection.BrokerUnavailable
+    gone_wrong = BrokerUnavailable
 
     def open_config(self, **options: Any) -> AbstractAsyncContextManager[LiveConfig[Any]]:
         return asyncio_driver.open_config(**options, connect=self.connect)
@@ -299,14 +299,14 @@ class AioKit(Kit):
     @asynccontextmanager
     async def connect(
         self, address: Any, client_id: str, will: asyncio_connection.Will
-    ) -> AsyncIterator[asyncio_connection.Connection]:
+    ) -> AsyncIterator[asyncio_connection.AsyncioConnection]:
         await asyncio.sleep(0)
         broker = self.brokers[address.host]
         broker.client_ids.append(client_id)
         if broker.failure is not None:
             raise broker.failure
         if not broker.is_up:
-            raise asyncio_connection.BrokerUnavailable("connection refused")
+            raise BrokerUnavailable("connection refused")
         queue = asyncio.Queue[Any]()
         session = Session(broker, (will.topic, will.payload), queue.put_nowait, asyncio.Event())
         broker.sessions.append(session)
@@ -381,13 +381,13 @@ class _AioConnection:
         if not self._broker.acknowledges:
             await self._session.lost.wait()
         if self._session.lost.is_set():
-            raise asyncio_connection.BrokerUnavailable("lost")
+            raise BrokerUnavailable("lost")
         self._broker.takes(topic, payload)
 
     async def messages(self) -> AsyncIterator[tuple[str, bytes]]:
         while (item := await self._received.get()) is not None:
             yield item[:2]
-        raise asyncio_connection.BrokerUnavailable("lost")
+        raise BrokerUnavailable("lost")
 
 
 class _CountingThreads(ThreadPoolExecutor):

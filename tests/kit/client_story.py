@@ -29,7 +29,7 @@ from config_manager.client.rules.todo import (
 )
 from config_manager.client.state.cache import Cache
 from config_manager.config import strict_json, wire
-from config_manager.config.documents import Receipt
+from config_manager.config.documents.receipt import Receipt
 from config_manager.config.names import ServiceName
 from config_manager.config.world import World
 from tests.kit import clients

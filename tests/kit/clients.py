@@ -14,7 +14,8 @@ from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.root_chain import Link, RootChain
 from config_manager.client.state.identity import Identity
 from config_manager.config import wire
-from config_manager.config.documents import ConfigUpdate, Root
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.root import Root
 from config_manager.config.names import InstanceName
 from config_manager.config.trust import Seen
 from tests.kit.documents import NOW, make_root, root_bytes, update_bytes

@@ -9,17 +9,19 @@ from typing import Any
 
 import trio
 
-from config_manager.actors.actor import Actor
+from config_manager.actors.actor import Actor, follower
 from config_manager.actors.messages import Witnessed
-from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable, Message
+from config_manager.actors.mqtt.port import BrokerUnavailable, Message
+from config_manager.actors.publishing import desk
 from config_manager.actors.publishing.outlet import Outlet
-from config_manager.actors.publishing.publisher import Publisher, publishing
+from config_manager.actors.publishing.publisher import Publisher
 from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS
 from config_manager.config.brokers import BrokerAddress
-from config_manager.config.documents import Root, Snapshot
+from config_manager.config.documents.root import Root
+from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.strict_json import MAX_INTEGER
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
@@ -148,21 +150,23 @@ class Desk:
         publisher = Publisher(
             BrokerAddress("broker.test", 1883),
             broker,
-            view=self.view,
-            confirmations=self.confirmations,
-            broker_view=self.broker_view,
-            sign=self._sign,
-            witnessed=self._note,
-            note_confirmed=self._forget,
-            outlet=self.outlet,
+            desk.Desk(
+                view=self.view,
+                believed=Believing(*roots),
+                outlet=self.outlet,
+                broker_view=self.broker_view,
+                confirmations=self.confirmations,
+                sign=self._sign,
+                judge=self._note,
+                note_confirmed=self._forget,
+                world=World(),
+                boot_seq=lambda: self.boot_seq,
+                statuses=self.statuses,
+            ),
             will=lambda: Message(wire.HEALTH_TOPIC, b"{}", retained=True),
-            believed=Believing(*roots),
             client_id="config-manager-test",
-            boot_seq=lambda: self.boot_seq,
-            world=World(),
-            statuses=self.statuses,
         )
-        self.actor = Actor("publishing", publishing("publishing", publisher))
+        self.actor = Actor("publishing", follower(publisher.run))
 
     async def _sign(self, state: ServiceState) -> Envelope:
         await self.before_signing()

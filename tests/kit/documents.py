@@ -11,17 +11,11 @@ from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from config_manager.config import wire
-from config_manager.config.documents import (
-    Attempt,
-    Beacon,
-    ConfigUpdate,
-    KeyRole,
-    Receipt,
-    Root,
-    RootKey,
-    Running,
-    Snapshot,
-)
+from config_manager.config.documents.beacon import Beacon
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.receipt import Attempt, Receipt, Running
+from config_manager.config.documents.root import KeyRole, Root, RootKey
+from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.wire import Envelope, Signature
 
 STEADY = settings(deadline=None, derandomize=True, max_examples=100)

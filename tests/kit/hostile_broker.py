@@ -13,8 +13,8 @@ from queue import Queue
 import pytest
 import trio
 
-from config_manager.actors.mqtt import aiomqtt_transport
 from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
+from config_manager.actors.mqtt.port import BrokerUnavailable
 from config_manager.client.drivers import asyncio_connection
 from config_manager.client.drivers.trio_driver import _default_transport
 from config_manager.config.brokers import BrokerAddress
@@ -92,7 +92,7 @@ async def _listen_under_trio(
                     heard.append((message.topic, message.payload))
                     if len(heard) == most:
                         enough.cancel()
-    except aiomqtt_transport.BrokerUnavailable as error:
+    except BrokerUnavailable as error:
         why = str(error)
     return heard, why
 
@@ -109,7 +109,7 @@ async def _listen_under_asyncio(address: BrokerAddress, most: int) -> Heard:
                 heard.append(message)
                 if len(heard) == most:
                     return heard, ""
-    except asyncio_connection.BrokerUnavailable as error:
+    except BrokerUnavailable as error:
         return heard, str(error)
     raise AssertionError
 

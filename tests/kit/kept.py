@@ -13,7 +13,7 @@ from typing import Any
 from nacl.signing import SigningKey
 
 from config_manager.config import strict_json, wire
-from config_manager.config.documents import Beacon
+from config_manager.config.documents.beacon import Beacon
 from config_manager.storage.sql import database
 from tests.kit.documents import sign
 from tests.kit.processes import Broker, Listener, Processes, Server, eventually, listening

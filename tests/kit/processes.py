@@ -27,7 +27,9 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from config_manager.config import wire
-from config_manager.config.documents import ConfigUpdate, Root, Snapshot
+from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.root import Root
+from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.trust import judge_root, judge_snapshot, judge_update
 
 T = TypeVar("T")

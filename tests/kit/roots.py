@@ -8,7 +8,7 @@ from nacl.signing import SigningKey
 
 from config_manager.client.rules.root_chain import Link, pin
 from config_manager.config import wire
-from config_manager.config.documents import Root
+from config_manager.config.documents.root import Root
 from tests.kit import documents as makers
 
 ROOT_KEY, CONFIG_KEY, BEACON_KEY, STRANGER = (

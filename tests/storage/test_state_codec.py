@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config_manager.config import wire
-from config_manager.config.documents import ConfigUpdate
+from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.names import Epoch
 from config_manager.config.secret import Secret
 from config_manager.storage import state_codec

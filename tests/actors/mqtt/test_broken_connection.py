@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable, broken_as_itself
+from config_manager.actors.mqtt.port import BrokerUnavailable, broken_as_itself
 
 
 async def breaks(while_leaving: bool) -> None:

@@ -10,11 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from config_manager.actors.mqtt.aiomqtt_transport import (
-    AiomqttTransport,
-    BrokerUnavailable,
-    Connection,
-)
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
+from config_manager.actors.mqtt.port import BrokerUnavailable, Connection
 from config_manager.config.brokers import BrokerAddress
 from tests.kit.processes import MOSQUITTO, Processes, answers, eventually, free_port
 

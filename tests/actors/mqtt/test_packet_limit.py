@@ -15,8 +15,8 @@ import pytest
 import trio
 import trustme
 
-from config_manager.actors.mqtt import aiomqtt_transport
 from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
+from config_manager.actors.mqtt.arrivals import Unread
 from config_manager.actors.mqtt.packet_limit import weight
 from config_manager.actors.mqtt.packet_rules import MAX_MESSAGE_BYTES, MAX_PACKET_BYTES
 from config_manager.client.drivers import asyncio_connection
@@ -160,7 +160,7 @@ def hostile_over_tls(sent: bytes, directory: Path) -> Iterator[BrokerAddress]:
 
 async def _most_between_two_turns_under_trio(address: BrokerAddress) -> int:
     async with AiomqttTransport().connect(address, client_id="one") as connection:
-        unread = connection._inbox._unread  # type: ignore[attr-defined]
+        unread = connection._arrivals._unread  # type: ignore[attr-defined]
         now = most = before = 0
         while (now := int(unread.qsize())) < MANY:
             most, before = max(most, now - before), now
@@ -210,7 +210,7 @@ def message(topic: str, payload: bytes) -> aiomqtt.Message:
     ("topic", "size"), [("t" * 200, 0), ("t" * 60_000, 1000), ("t", 4_000_000)]
 )
 def test_what_waits_for_the_server_is_counted_with_all_it_costs(topic: str, size: int) -> None:
-    unread, one = aiomqtt_transport._Unread(), message(topic, b"x" * size)
+    unread, one = Unread(), message(topic, b"x" * size)
     unread.put_nowait(message("the first", b""))
     for _ in range(70_000):
         unread.put_nowait(one)

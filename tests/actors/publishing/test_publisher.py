@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable, Message
+from config_manager.actors.mqtt.port import BrokerUnavailable, Message
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS
 from config_manager.storage.decisions.forgotten import Forgotten, rows_after

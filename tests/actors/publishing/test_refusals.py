@@ -8,7 +8,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from config_manager.actors.publishing.refusals import AGAIN_S, Refusals, name_of, packet_bytes
+from config_manager.actors.publishing.refusals import AGAIN_S, BrokerRefusals, name_of, packet_bytes
 from config_manager.config import wire
 
 A, B = wire.config_topic("a"), wire.root_topic(1)
@@ -19,7 +19,9 @@ class Desk:
         self.now = 0.0
         self.aside: dict[str, str] = {}
         self.told: list[str] = []
-        self.refusals = Refusals(self.aside, lambda name, _: self.told.append(name), self.clock)
+        self.refusals = BrokerRefusals(
+            self.aside, lambda name, _: self.told.append(name), self.clock
+        )
 
     def clock(self) -> float:
         return self.now

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable, Message
+from config_manager.actors.mqtt.port import BrokerUnavailable, Message
 from config_manager.actors.publishing.refusals import packet_bytes
 from config_manager.config import wire
 from config_manager.config.brokers import BrokerAddress

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from config_manager.actors.health import HealthFrames, broker_reasons
-from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable, Message
+from config_manager.actors.mqtt.port import BrokerUnavailable, Message
 from config_manager.config import wire
 from config_manager.config.world import World
 from config_manager.storage.decisions.intents import Put

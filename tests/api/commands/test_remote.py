@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from config_manager.api.commands.remote import Server, clean, read_token
+from config_manager.api.commands.options import read_token
+from config_manager.api.commands.output import clean
+from config_manager.api.commands.remote import Server
 from config_manager.api.commands.status import status
 from config_manager.api.main import cli
 from config_manager.api.rest.problems import problem

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from config_manager.api.rest.openapi import openapi
+from config_manager.api.server.routes import ROUTES
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import chain
 from config_manager.config.trust import Distrust, judge_audit_export, judge_root
@@ -30,7 +31,7 @@ EDITED = (
 
 
 def is_as_described(name: str, body: Any) -> None:
-    schema = {"$ref": f"#/components/schemas/{name}", "components": openapi()["components"]}
+    schema = {"$ref": f"#/components/schemas/{name}", "components": openapi(ROUTES)["components"]}
     jsonschema.Draft202012Validator(schema).validate(body)
 
 

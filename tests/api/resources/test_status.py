@@ -17,8 +17,9 @@ from config_manager.actors.system import System, running_system
 from config_manager.api.rest.openapi import openapi
 from config_manager.api.rest.request import Api, ApiRequest
 from config_manager.api.server.pipeline import answer
+from config_manager.api.server.routes import ROUTES
 from config_manager.config import wire
-from config_manager.config.documents import Attempt, Receipt, Running
+from config_manager.config.documents.receipt import Attempt, Receipt, Running
 from config_manager.config.names import Epoch
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
@@ -104,7 +105,7 @@ async def running(directory: Path) -> AsyncIterator[Rest]:
 
 
 def matches_openapi(body: Any) -> None:
-    document = openapi()
+    document = openapi(ROUTES)
     schema = {"$ref": "#/components/schemas/Status", "components": document["components"]}
     jsonschema.Draft202012Validator(schema).validate(body)
 

@@ -10,6 +10,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from config_manager.api.rest.openapi import openapi
+from config_manager.api.server.routes import ROUTES
 from config_manager.config.world import parse_rfc3339
 from tests.kit.asgi import Answer, Caller, running
 
@@ -32,7 +33,7 @@ async def names(rest: Caller) -> list[str]:
 
 
 def is_as_described(name: str, body: Any) -> None:
-    schema = {"$ref": f"#/components/schemas/{name}", "components": openapi()["components"]}
+    schema = {"$ref": f"#/components/schemas/{name}", "components": openapi(ROUTES)["components"]}
     jsonschema.Draft202012Validator(schema).validate(body)
 
 

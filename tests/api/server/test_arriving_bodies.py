@@ -88,7 +88,7 @@ async def test_nothing_is_kept_of_a_body_whose_answer_is_a_refusal_anyway(
 ) -> None:
     async with running(tmp_path) as system:
         app = RestApp(system, dev=False, fast_path=fast_path)
-        room = app._api.room
+        room = app.room
         reads, other = await token(system, "read", ["*"]), await token(system, "write", ["other-*"])
         for method, path, who, status in (
             ("PUT", "/api/v1/config/door", None, 401),
@@ -115,7 +115,7 @@ async def test_past_the_room_for_all_bodies_a_caller_is_told_to_come_back(
 ) -> None:
     async with running(tmp_path) as system:
         app = RestApp(system, dev=False, fast_path=fast_path)
-        app._api.room.most = 5 * len(CHUNK)
+        app.room.most = 5 * len(CHUNK)
         ci = await token(system, "write", ["*"])
         path = "/api/v1/config/door"
         async with begun(app, "PUT", path, ci) as first, begun(app, "PUT", path, ci) as second:
@@ -126,7 +126,7 @@ async def test_past_the_room_for_all_bodies_a_caller_is_told_to_come_back(
                 """The other half is for others."""
             assert another.status in (200, 201)
         assert {first.status, second.status} <= {200, 201}
-        assert app._api.room.taken == 0
+        assert app.room.taken == 0
 
 
 @pytest.mark.parametrize("fast_path", [True, False])
@@ -143,10 +143,10 @@ async def test_who_leaves_in_the_middle_gives_his_room_back(tmp_path: Path) -> N
     async with running(tmp_path) as system:
         app = RestApp(system, dev=False)
         async with begun(app, "PUT", "/api/v1/config/door", TOKEN) as slow:
-            assert app._api.room.taken == len(CHUNK)
+            assert app.room.taken == len(CHUNK)
             await slow._send.send({"type": "http.disconnect"})
             await slow.done.wait()
-            assert app._api.room.taken == 0
+            assert app.room.taken == 0
 
 
 def test_a_body_over_its_limit_is_dropped_at_once_and_only_counted() -> None:

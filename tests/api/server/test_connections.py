@@ -15,7 +15,7 @@ import pytest
 import trio
 import trustme
 
-from config_manager.api.server import descriptors, listening
+from config_manager.api.server import connection, descriptors
 from config_manager.api.server.listening import serve
 from config_manager.api.server.tls import Certificate
 
@@ -115,7 +115,7 @@ async def test_where_everybody_is_being_answered_a_caller_is_told_to_come_back()
 async def test_answers_that_nobody_reads_have_a_limit_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(listening, "MOST_BYTES_SENDING", 20_000_000)
+    monkeypatch.setattr(connection, "MOST_BYTES_SENDING", 20_000_000)
     async with serving(App()) as port, AsyncExitStack() as stack:
         once = LARGE.replace(b"Host", b"Connection: close\r\nHost")
         streams = [await asks(stack, port, once) for _ in range(6)]

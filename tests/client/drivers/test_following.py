@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from config_manager.actors.mqtt.aiomqtt_transport import BrokerUnavailable, Message
+from config_manager.actors.mqtt.port import BrokerUnavailable, Message
 from config_manager.client import Applied, Fresh, follow, trust_init
 from config_manager.client.drivers import driver
 from config_manager.config import wire

@@ -8,7 +8,9 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport, Message, _Inbox
+from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
+from config_manager.actors.mqtt.arrivals import Arrivals
+from config_manager.actors.mqtt.port import Message
 from config_manager.client.drivers.asyncio_connection import Will, _make_client
 from config_manager.client.drivers.brokers import parse_addresses
 from config_manager.client.drivers.inbox import MOST_BYTES, PER_TOPIC, Inbox
@@ -86,7 +88,7 @@ def test_a_flood_leaves_the_newest_under_trio_too() -> None:
         assert isinstance(transport, AiomqttTransport)
         unread = transport._unread()
         assert isinstance(unread, Inbox)
-        inbox = _Inbox(unread)
+        inbox = Arrivals(unread)
         inbox.put_nowait(message("config", b"genuine"))
         for number in range(10_000):
             inbox.put_nowait(message("keepalive", b"%d" % number))
@@ -101,7 +103,7 @@ def test_a_flood_leaves_the_newest_under_trio_too() -> None:
 
 def test_who_waits_under_trio_is_given_what_comes() -> None:
     async def story() -> None:
-        inbox, read = _Inbox(Inbox()), list[bytes]()
+        inbox, read = Arrivals(Inbox()), list[bytes]()
 
         async def reader() -> None:
             async for one in inbox.read():

@@ -20,7 +20,7 @@ from config_manager.client.state.cache import Cache
 from config_manager.client.state.claim import Claim, Onlooker
 from config_manager.client.state.identity import load_identity
 from config_manager.client.testing import FakePublisher
-from config_manager.config.documents import Receipt
+from config_manager.config.documents.receipt import Receipt
 from config_manager.config.world import World
 from tests.kit import clients
 from tests.kit import documents as m

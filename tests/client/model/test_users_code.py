@@ -33,8 +33,9 @@ from config_manager.client.model import words
 from config_manager.client.model.freezing import freeze
 from config_manager.client.model.judging import DoesNotFit
 from config_manager.client.model.precedence import Layers
-from config_manager.client.model.words import MASK, Secrets
+from config_manager.client.model.words import Secrets
 from config_manager.client.testing import FakePublisher
+from config_manager.config.secret import MASK
 from tests.kit import documents as m
 from tests.kit.client_drivers import KITS, Kit
 from tests.kit.client_story import Settings, Story, disk_with, read_receipt

@@ -13,7 +13,7 @@ from nacl.signing import SigningKey
 from pydantic import BaseModel, SecretStr
 
 from config_manager.config import wire
-from config_manager.config.documents import Sealed, SealedValue
+from config_manager.config.documents.sealed import Sealed, SealedValue
 from config_manager.config.sealing import seal
 from config_manager.config.secret import Secret
 from tests.kit import documents as m

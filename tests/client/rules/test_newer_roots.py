@@ -16,7 +16,7 @@ from config_manager.client.rules.root_chain import RootChain, follow_on, pin
 from config_manager.client.rules.set_aside import ROOT_MAY_FOLLOW_S
 from config_manager.client.rules.subscriber import Subscriber
 from config_manager.config import wire
-from config_manager.config.documents import KeyRole
+from config_manager.config.documents.root import KeyRole
 from config_manager.config.names import Mark
 from config_manager.config.strict_json import MAX_INTEGER
 from config_manager.config.trust import Seen

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from config_manager.client.rules.pace import CLOCK_DRIFT, MAX_LAG_S, MOST_FORGIVEN, Pace
 from config_manager.client.rules.subscriber import Subscriber
 from config_manager.config import wire
-from config_manager.config.documents import Beacon
+from config_manager.config.documents.beacon import Beacon
 from config_manager.config.world import rfc3339
 from tests.kit import clients
 from tests.kit import documents as m

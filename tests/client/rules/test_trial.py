@@ -7,7 +7,7 @@ import pytest
 from config_manager.client.rules.kept import Kept, Version
 from config_manager.client.rules.trial import Phase, Trial
 from config_manager.config import wire
-from config_manager.config.documents import ConfigUpdate
+from config_manager.config.documents.config_update import ConfigUpdate
 from tests.kit import documents as m
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from config_manager.api.rest.conditions import absent, at_one_of
 from config_manager.config import wire
 from config_manager.config.audit import GENESIS, chain
-from config_manager.config.documents import ConfigUpdate
+from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.errors import (
     InvalidValues,
     NotFound,
@@ -25,10 +25,10 @@ from config_manager.config.errors import (
     TooLarge,
     UseSecrets,
 )
-from config_manager.config.secret import Secret
+from config_manager.config.secret import MASK, Secret
 from config_manager.config.wire import Envelope, Signature
 from config_manager.storage import state_codec
-from config_manager.storage.decisions.changes import MASK, merge_patch
+from config_manager.storage.decisions.changes import merge_patch
 from config_manager.storage.decisions.intents import (
     Delete,
     DeleteSecret,

@@ -10,7 +10,7 @@ from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
 from config_manager.config.catalogue import Catalogue
-from config_manager.config.documents import Sealed
+from config_manager.config.documents.sealed import Sealed
 from config_manager.config.enrolment import Enrolment
 from config_manager.config.errors import (
     ConfigManagerError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from config_manager.config.documents import Running
+from config_manager.config.documents.receipt import Running
 from config_manager.config.names import Epoch
 from config_manager.storage.decisions.drift import is_in_sync
 from config_manager.storage.state import ServiceState

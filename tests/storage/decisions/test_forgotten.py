@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from config_manager.config.documents import Receipt
+from config_manager.config.documents.receipt import Receipt
 from config_manager.storage.decisions.forgotten import (
     FORGOTTEN,
     MOST,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
-from config_manager.config.documents import ROLES
+from config_manager.config.documents.root import ROLES
 from config_manager.config.errors import DatabaseUnopenable, KeyFileUnsafe
 from config_manager.config.wire import keyid
 from config_manager.config.world import World

@@ -1,7 +1,25 @@
-"""What to do about what `/health` says; the words are those of actors/health.py, actors/storing/opening.py and
-actors/starting.py."""
+"""What doctor finds, and what to do about what `/health` says.
+
+The words of its reasons are those of actors/health.py, actors/storing/opening.py and actors/starting.py.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["ok", "note", "warning", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """level: how bad. check: a stable name. detail: what was seen. remedy: what to do, or empty."""
+
+    level: Severity
+    check: str
+    detail: str
+    remedy: str = ""
+
 
 _REMEDIES = {
     "keeps refusing": (
@@ -38,5 +56,5 @@ _REMEDIES = {
 
 
 def remedy(reason: str) -> str:
-    """Empty where there is nothing to add."""
+    """What to do about a reason of `/health`; empty if there is nothing to add."""
     return next((cure for words, cure in _REMEDIES.items() if words in reason), "")

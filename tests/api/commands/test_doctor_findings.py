@@ -10,8 +10,8 @@ import pytest
 
 from config_manager.actors.health import broker_reasons
 from config_manager.actors.views import BrokerView
-from config_manager.api.commands import doctor
-from config_manager.api.commands.doctor_remedies import remedy
+from config_manager.api.commands.doctor import ask_server
+from config_manager.api.commands.doctor_findings import remedy
 from config_manager.api.commands.remote import Server
 from config_manager.storage.decisions.vouching import Foreign
 
@@ -70,7 +70,7 @@ def test_each_reason_is_a_finding_of_its_own_whether_the_server_is_well_or_not(
     }  # fmt: skip
     monkeypatch.setattr(Server, "health", lambda _: health)
     monkeypatch.setattr(Server, "get", lambda *_, **__: {"services": []})
-    found = doctor._ask_server(Server("http://127.0.0.1:1", None))  # noqa: SLF001
+    found = ask_server(Server("http://127.0.0.1:1", None))
     said = {one.detail: one for one in found if one.check == "server" and one.level != "ok"}
     assert list(said) == reasons
     assert {one.level for one in said.values()} == {"warning" if ok else "failed"}

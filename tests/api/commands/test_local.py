@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from config_manager.api.commands.disk_errors import of_a_file, told_of
+from config_manager.api.commands.local import disk_explained, file_explained
 from config_manager.api.commands.trust import make_key
 from config_manager.config.errors import DataDirUnusable, DiskFailed, PortTaken
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
@@ -32,15 +32,15 @@ def test_it_is_2_without_a_database_3_with_one_and_always_one_line_with_the_path
 ) -> None:
     file = tmp_path / ".lock"
     start = f"CONFIG_MANAGER_DATA_DIR: {file}: {os.strerror(number)}; "
-    with pytest.raises(DataDirUnusable) as without, told_of(tmp_path):
+    with pytest.raises(DataDirUnusable) as without, disk_explained(tmp_path):
         raise failing(number, file)
-    with pytest.raises(DiskFailed), told_of(tmp_path, is_in_use=True):
+    with pytest.raises(DiskFailed), disk_explained(tmp_path, is_in_use=True):
         raise failing(number, file)
     (tmp_path / "config.db").touch()  # an empty one holds nothing
-    with pytest.raises(DataDirUnusable), told_of(tmp_path):
+    with pytest.raises(DataDirUnusable), disk_explained(tmp_path):
         raise failing(number, file)
     (tmp_path / "config.db").write_bytes(b"x")
-    with pytest.raises(DiskFailed) as beside, told_of(tmp_path):
+    with pytest.raises(DiskFailed) as beside, disk_explained(tmp_path):
         raise failing(number, file)
     for caught, code in ((without, 2), (beside, 3)):
         assert caught.value.description.exit_code == code
@@ -52,7 +52,10 @@ def test_it_is_2_without_a_database_3_with_one_and_always_one_line_with_the_path
 @pytest.mark.parametrize("error", [DatabaseUnavailable("SQLITE_IOERR"), DiskFull("SQLITE_FULL")])
 def test_what_the_database_says_names_its_file(tmp_path: Path, error: Exception) -> None:
     (tmp_path / "config.db").write_bytes(b"x")
-    with pytest.raises(DiskFailed, match=f"{tmp_path}/config.db: SQLITE_"), told_of(tmp_path):
+    with (
+        pytest.raises(DiskFailed, match=f"{tmp_path}/config.db: SQLITE_"),
+        disk_explained(tmp_path),
+    ):
         raise error
 
 
@@ -60,10 +63,10 @@ def test_it_is_found_in_the_groups_of_nurseries_but_what_we_said_ourselves_goes_
     tmp_path: Path,
 ) -> None:
     inner = ExceptionGroup("", [ValueError(), failing(errno.EIO, tmp_path)])
-    with pytest.raises(DataDirUnusable), told_of(tmp_path):
+    with pytest.raises(DataDirUnusable), disk_explained(tmp_path):
         raise ExceptionGroup("", [inner])
     said = ExceptionGroup("", [inner, PortTaken("taken")])
-    with pytest.raises(ExceptionGroup) as caught, told_of(tmp_path):
+    with pytest.raises(ExceptionGroup) as caught, disk_explained(tmp_path):
         raise said
     assert caught.value is said  # `main` tells it
 
@@ -79,14 +82,14 @@ def test_it_is_found_in_the_groups_of_nurseries_but_what_we_said_ourselves_goes_
     ],
 )
 def test_what_is_no_matter_of_a_disk_passes(tmp_path: Path, error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, told_of(tmp_path):
+    with pytest.raises(type(error)) as caught, disk_explained(tmp_path):
         raise error
     assert caught.value is error
-    assert not isinstance(error, OSError) or of_a_file(error) is None
+    assert not isinstance(error, OSError) or file_explained(error) is None
 
 
 def test_a_file_of_any_command_is_3(tmp_path: Path) -> None:
-    told = of_a_file(failing(errno.EACCES, tmp_path / "out"))
+    told = file_explained(failing(errno.EACCES, tmp_path / "out"))
     assert told is not None
     assert told.description.exit_code == 3
     assert told.detail.startswith(f"{tmp_path}/out: Permission denied; ")

@@ -1,0 +1,87 @@
+"""The options that commands share, and what a command gets for them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from config_manager.api.commands.output import Shown, end_without_reader, show_what_can_be_shown
+from config_manager.api.commands.remote import DEFAULT_URL, Server
+from config_manager.config.errors import SettingsInvalid
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
+AUDIT_REASON = click.option("--reason", help="Why, for the audit.")
+HISTORY_REASON = click.option("--reason", help="Why, for the history.")
+
+
+def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that asks a server. The command gets `server` and `as_json`, and
+    prints by itself."""
+
+    @click.option(
+        "--url",
+        default=DEFAULT_URL,
+        envvar="CONFIG_MANAGER_URL",
+        show_default=True,
+        show_envvar=True,
+        help="Where the server's REST listens.",
+    )
+    @click.option("--token-file", type=FILE, help="Holds the token. [CONFIG_MANAGER_TOKEN]")
+    @click.option(
+        "--ca-file",
+        type=FILE,
+        envvar="CONFIG_MANAGER_CA_FILE",
+        show_envvar=True,
+        help="The authority of an https server's certificate. [the system's]",
+    )
+    @click.option("--json", "as_json", is_flag=True, help="For programs.")
+    @functools.wraps(command)
+    def with_server(
+        *, url: str, token_file: Path | None, ca_file: Path | None, **options: Any
+    ) -> None:
+        show_what_can_be_shown()
+        try:
+            command(server=Server(url, read_token(token_file), ca_file=ca_file), **options)
+            sys.stdout.flush()
+        except BrokenPipeError:  # click would call that an error
+            end_without_reader()
+
+    return with_server
+
+
+def shows_an_answer(command: Callable[..., Shown]) -> Callable[..., None]:
+    """The same options, for a command that gets `server` and returns what is to be shown."""
+
+    @functools.wraps(command)
+    def and_shows_it(*, as_json: bool, **options: Any) -> None:
+        command(**options).show(as_json=as_json)
+
+    return asks_a_server(and_shows_it)
+
+
+@contextmanager
+def file_of(option: str, path: Path) -> Generator[None]:
+    """An error of a file that an option or argument names; raised as SettingsInvalid. option: may be empty."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingsInvalid(f"{option}{path}: {error.strerror or error}") from None
+
+
+def read_token(token_file: Path | None, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The file's token, else CONFIG_MANAGER_TOKEN, else none. Raises SettingsInvalid."""
+    if token_file is None:
+        return environment.get("CONFIG_MANAGER_TOKEN") or None
+    try:
+        with file_of("--token-file: ", token_file):
+            return token_file.read_text("ascii").strip()
+    except UnicodeDecodeError:
+        raise SettingsInvalid(f"--token-file: {token_file} holds no token") from None

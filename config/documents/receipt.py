@@ -1,0 +1,93 @@
+"""What an instance reports back, signed by its own key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from config_manager.config import strict_json
+from config_manager.config.documents.fields import Fields, members
+from config_manager.config.strict_json import JsonObject
+
+Stage = Literal[
+    "received", "deferred", "applied", "healthy", "refused", "restart-required", "poisoned"
+]
+Source = Literal["broker", "last-known-good", "defaults"]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What an instance runs."""
+
+    epoch_seq: int
+    revision: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The last configuration an instance was given, and how far it got with it. deaths: how often in
+    a row the service died within its bake time; readers of 0.1.0 don't know it."""
+
+    revision: int
+    stage: Stage
+    reason: str | None = None
+    deaths: int = 0
+
+    def to_object(self) -> JsonObject:
+        """As in a receipt: `deaths` is left out if there were none."""
+        said: JsonObject = {"revision": self.revision, "stage": self.stage, "reason": self.reason}
+        return {**said, "deaths": self.deaths} if self.deaths else said
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What an instance says it runs, signed by its own key; rising by (boot_seq, seq).
+
+    running: None while it runs on its model's defaults alone. source: where that came from.
+    overrides: the keys that its environment decides. gone: the will.
+    """
+
+    service: str
+    instance: str
+    boot_seq: int
+    seq: int
+    running: Running | None
+    last_attempt: Attempt | None
+    source: Source
+    freshness: str
+    overrides: tuple[str, ...]
+    schema: str
+    library: str
+    correlation_id: str | None
+    gone: bool
+    at: str
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return (self.boot_seq, self.seq)
+
+    def to_bytes(self) -> bytes:
+        running = self.running and members(self.running)
+        attempt = self.last_attempt and self.last_attempt.to_object()
+        return strict_json.dumps({**members(self), "running": running, "last_attempt": attempt})
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Receipt:
+        return Fields.parse(payload, cls).read(
+            cls, running=_running, last_attempt=_attempt, source=Fields.text
+        )
+
+
+def _running(fields: Fields, name: str) -> Running | None:
+    item = fields.inside(name)
+    return item.read(Running) if item else None
+
+
+def _attempt(fields: Fields, name: str) -> Attempt | None:
+    item = fields.inside(name)
+    return item.read(Attempt, stage=Fields.text, deaths=_deaths) if item else None
+
+
+def _deaths(attempt: Fields, name: str) -> int:
+    return attempt.integer(name) if attempt.present(name) else 0
