@@ -31,9 +31,9 @@ from bench.contenders import AUTH, PATH, SERVICE, Yard, values
 from bench.figures import Figure, at_most, median
 from config_manager.client.model.precedence import Layers
 from config_manager.client.rules import root_chain
-from config_manager.client.rules.instance import Instance
+from config_manager.client.rules.identity import Identity
+from config_manager.client.rules.instance import InstanceRules
 from config_manager.client.rules.todo import PublishReceipt, Swap, TrialPolicy
-from config_manager.client.state.identity import Identity
 from config_manager.config.names import InstanceName, ServiceName
 from config_manager.config.services.stt_worker import SttSettings
 from config_manager.config.world import World
@@ -46,7 +46,7 @@ _BEAT_S = 60
 class _Live:
     """One instance and its connection; the caller's selector says when there is something to read."""
 
-    def __init__(self, instance: Instance[SttSettings], port: int) -> None:
+    def __init__(self, instance: InstanceRules[SttSettings], port: int) -> None:
         self.revision = 0
         self._instance = instance
         self._unread: list[paho.MQTTMessage] = []
@@ -87,13 +87,15 @@ class _Live:
                     pass
 
 
-def _make(root: bytes, service: str, count: int, world: World) -> Iterator[Instance[SttSettings]]:
-    layers = Layers(SttSettings, "UNSET_", environment={})
+def _make(
+    root: bytes, service: str, count: int, world: World
+) -> Iterator[InstanceRules[SttSettings]]:
+    layers = Layers(SttSettings)
     chain = (root_chain.pin(root, world.clock.now()),)
     for number in range(count):
         name = InstanceName(f"live-{os.getpid()}-{number}")
         keys = (bytes(SigningKey.generate()), bytes(PrivateKey.generate()), os.urandom(32))
-        yield Instance(
+        yield InstanceRules(
             ServiceName(service),
             name,
             Identity(Path("nowhere"), name, chain, *keys),

@@ -135,7 +135,9 @@ class _Opening(AbstractAsyncContextManager["LiveConfig[M]"], Generic[M]):
         self._opened: AbstractAsyncContextManager[LiveConfig[M]]
 
     async def __aenter__(self) -> LiveConfig[M]:
-        if _runs_trio():
+        from config_manager.client.drivers.loops import runs_trio
+
+        if runs_trio():
             from config_manager.client.drivers import trio_driver
 
             self._opened = trio_driver.open_config(self._model, **self._given)
@@ -152,16 +154,6 @@ class _Opening(AbstractAsyncContextManager["LiveConfig[M]"], Generic[M]):
         traceback: TracebackType | None,
     ) -> bool | None:
         return await self._opened.__aexit__(kind, error, traceback)
-
-
-def _runs_trio() -> bool:
-    import sys
-
-    if "trio" not in sys.modules:
-        return False
-    import sniffio
-
-    return sniffio.current_async_library() == "trio"
 
 
 def __getattr__(name: str) -> Any:

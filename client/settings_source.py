@@ -3,9 +3,9 @@
     class Settings(BaseSettings):
         settings_customise_sources = delivered("stt-worker")
 
-Arguments → environment → `.env` → what was delivered last → secret files → defaults. Read once, when
-the class is instantiated, from the verified last-known-good file: no network. Something has to fetch
-it: `open_config`, or `config-manager client run` beside the service.
+Arguments → environment → `.env` → what was delivered last → secret files → defaults. What was delivered is
+read once, when the class is instantiated, from the verified last-known-good file, without a network. Another
+process has to fetch it: one with `open_config`, or `config-manager client run` beside the service.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
 )
 
-from config_manager.client.drivers import env_file
-from config_manager.client.drivers.env_file import Lines
-from config_manager.client.drivers.log import say, say_older_taken
-from config_manager.client.drivers.opening import default_state_dir
 from config_manager.client.model.guarded import attempt
 from config_manager.client.model.spelling import Key, delivered_names, taken_under
 from config_manager.client.rules.deliveries import Deliveries
+from config_manager.client.state import env_file
 from config_manager.client.state.cache import Cache, KeptBroken
 from config_manager.client.state.claim import Onlooker
+from config_manager.client.state.env_file import Lines
 from config_manager.client.state.identity import load_identity
-from config_manager.client.state.places import expanded
+from config_manager.client.state.log import say
+from config_manager.client.state.places import default_state_dir, expanded
 from config_manager.config import strict_json
 from config_manager.config.errors import SettingsInvalid, StartError
 from config_manager.config.names import parse_instance, parse_service
@@ -49,7 +48,10 @@ _OURS = frozenset({*_WHERE, "CONFIG_MANAGER_MQTT_URL", "CONFIG_MANAGER_ROOT"})
 def delivered(
     service: str, *, state_dir: Path | str | None = None, instance: str | None = None
 ) -> Any:
-    """For `settings_customise_sources`. None is "as the environment says", or the class's `env_file`."""
+    """For `settings_customise_sources`. None is "as the environment says", or as the class's `env_file` says.
+
+    Raises InvalidName for a service's name that is none.
+    """
     name = parse_service(service)
 
     def settings_customise_sources(
@@ -68,8 +70,8 @@ def delivered(
 
 
 class DeliveredSource(PydanticBaseSettingsSource):
-    """What was last delivered to a service and verified. Empty if nothing was, or if it can't be trusted:
-    the log says which, and the service starts all the same."""
+    """What was last delivered to a service, verified. It is empty if nothing was delivered, or if that can't
+    be trusted: the log says which, and the service starts all the same."""
 
     def __init__(
         self,
@@ -104,7 +106,7 @@ class DeliveredSource(PydanticBaseSettingsSource):
         return found
 
     def _as_its_type(self, field: str) -> Any:
-        """A strict model takes a date's text from JSON only, and this is read as Python's values."""
+        """A strict model takes a date's text only from JSON, but sources are read as Python values."""
         value, info = self._values[field], self.settings_cls.model_fields[field]
         is_strict = self.config.get("strict") or any(
             getattr(one, "strict", False) for one in info.metadata
@@ -133,8 +135,8 @@ class DeliveredSource(PydanticBaseSettingsSource):
 
 
 def _path(keys: tuple[Key, ...], state: Mapping[str, Any]) -> list[str] | None:
-    """Where a field's value goes: where a higher source put one, for it is not set under two keys; else
-    under the key that pydantic prefers. None: only into a list, which is nobody's to make."""
+    """Where a field's value goes: where a higher source put one, because two keys for one field clash; else
+    under the key that pydantic prefers. None: only into a list, which a source can't make."""
     paths = [list(key.path) if isinstance(key, AliasPath) else [key] for key in keys]
     passable = [[str(part) for part in path] for path in paths if not set(map(type, path)) - {str}]
     taken = (path for path in passable if len(path) == 1 and path[0] in state)
@@ -150,7 +152,7 @@ def _put(found: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _our_lines(settings_cls: type[BaseSettings], dotenv: PydanticBaseSettingsSource) -> Lines:
-    """Our variables in the class's own `.env`, taken out: to the class they would be unknown ones."""
+    """The client's variables in the class's own `.env`, taken out: the class would not know them."""
     theirs: Mapping[str, str | None] = getattr(dotenv, "env_vars", {})
 
     def is_ours(name: str) -> bool:
@@ -165,7 +167,7 @@ def _our_lines(settings_cls: type[BaseSettings], dotenv: PydanticBaseSettingsSou
 
 
 def _read_again(dotenv: Any) -> Lines:
-    """Without the environment's values filled in. A pipe can't be read again: nothing of ours is there."""
+    """Without the environment's values filled in. A pipe can't be read again, and holds none of ours."""
     if all(os.environ.get(name) for name in _WHERE):
         return {}
     try:
@@ -190,8 +192,7 @@ def _read(directory: Path, service: str, instance: str | None, world: World) -> 
     if kept is None or kept.to_start_with is None:
         return {}
     update, _ = kept.to_start_with
-    if cache.is_the_one_before is not None:
-        say_older_taken(service, kept.to_start_with, cache.is_the_one_before)
+    cache.say_if_older(kept)
     # what the server only filled in is the server's default: the service has its own
     values = {k: v for k, v in update.config.items() if k not in update.defaulted}
     own_name = parse_instance(instance) if instance else identity.instance

@@ -34,13 +34,16 @@ _STATE = click.option(
 _SERVICE = click.option(
     "--service", required=True, help="The service to follow, such as stt-worker."
 )
+_INSTANCE = click.option(
+    "--instance", metavar="NAME", help="This instance's name. [made by trust init]"
+)
 
 
 def _or_in_env_file(context: click.Context, option: click.Parameter, value: str | None) -> str:
     """A variable of ours that the environment does not have may stand in `.env`."""
     if value:
         return value
-    from config_manager.client.drivers import env_file
+    from config_manager.client.state import env_file
 
     said = env_file.ours_in({}, env_file.read(env_file.USUAL, is_named=False))
     found = said.get(str(cast("click.Option", option).envvar))
@@ -106,7 +109,7 @@ def trust_init(state: Path, root: Path) -> None:
     help="mqtt://[user[:password]@]host:port or mqtts://…; all are used. none: is offline. "
     "The variable may stand in .env. [required]",
 )
-@click.option("--instance", metavar="NAME", help="This instance's name. [made by trust init]")
+@_INSTANCE
 @click.option(
     "--render",
     "templates",
@@ -199,7 +202,7 @@ def run(
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     help="Holds the one-time token of `devices token`; - asks for it, or reads standard input.",
 )
-@click.option("--instance", metavar="NAME", help="This instance's name. [made by trust init]")
+@_INSTANCE
 @click.option(
     "--ca-file",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
-from config_manager.client.state.identity import Identity
+from config_manager.client.rules.identity import Identity
 from config_manager.config.enrolment import Enrolment
 from config_manager.config.errors import (
     ServerSays,

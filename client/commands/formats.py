@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from string import Template
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from config_manager.client.model.overrides import env_prefix
 from config_manager.config import strict_json
@@ -65,7 +66,8 @@ def _as_text(value: Any) -> str:
 
 def _without_null(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _without_null(v) for k, v in value.items() if v is not None}
+        pairs = cast("JsonObject", value).items()
+        return {k: _without_null(v) for k, v in pairs if v is not None}
     if isinstance(value, list):
-        return [_without_null(item) for item in value if item is not None]
+        return [_without_null(item) for item in cast("Sequence[Any]", value) if item is not None]
     return value

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, assert_never
@@ -25,7 +25,6 @@ from config_manager.config.world import World
 
 
 def log_to_stderr() -> None:
-
     guard_stderr()
     logging.basicConfig(level=logging.INFO, handlers=[JsonLines(sys.stderr)])
 
@@ -89,7 +88,7 @@ def until_the_end(function: Any, *arguments: Any) -> Any:
 
 
 @asynccontextmanager
-async def _until_signalled() -> AsyncIterator[trio.CancelScope]:
+async def _until_signalled() -> AsyncGenerator[trio.CancelScope]:
     """The body, cancelled by SIGTERM or SIGINT, or by cancelling the scope."""
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
@@ -139,5 +138,5 @@ def to_line(service: str, event: News) -> dict[str, Any]:
             return {"event": "stale", "reason": reason}
         case Fresh():
             return {"event": "fresh"}
-        case _ as unreachable:
+        case _ as unreachable:  # an event that is no news must not pass for any
             assert_never(unreachable)

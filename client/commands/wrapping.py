@@ -13,14 +13,15 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from config_manager.client.commands.formats import fill_in, to_environment
-from config_manager.client.drivers.log import say
 from config_manager.client.rules.events import Applied
+from config_manager.client.state.log import say
 from config_manager.config.errors import SettingsInvalid
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World
@@ -41,7 +42,7 @@ class Wrapped:
     """
 
     command: Sequence[str]
-    templates: Mapping[Path, Path] = field(default_factory=dict)
+    templates: Mapping[Path, Path] = field(default_factory=dict[Path, Path])
     on_change: signal.Signals | None = None
     prefix: str | None = None
     secrets: bool = False
@@ -75,6 +76,7 @@ def _is_loaders(name: str) -> bool:
 class _Child:
     def __init__(self, service: str, wrapped: Wrapped, world: World) -> None:
         self._service = service
+        self._say = partial(say, service=service)
         self._wrapped = wrapped
         self._world = world
         self._process: trio.Process | None = None
@@ -112,7 +114,7 @@ class _Child:
             with trio.move_on_after(_STOP_WITHIN_S):
                 await self._process.wait()
             if self._process.returncode is None:
-                say(logging.WARNING, "command killed", service=self._service)
+                self._say(logging.WARNING, "command killed")
                 self._process.kill()
                 await self._process.wait()
 
@@ -123,22 +125,12 @@ class _Child:
         except SettingsInvalid as error:
             if self._process is None:
                 raise
-            say(
-                logging.ERROR,
-                "change not passed on",
-                service=self._service,
-                revision=revision,
-                detail=str(error),
-            )
+            detail = str(error)
+            self._say(logging.ERROR, "change not passed on", revision=revision, detail=detail)
             return
         if self._process is not None and wrapped.on_change is not None:
-            say(
-                logging.INFO,
-                "command signalled",
-                service=self._service,
-                revision=revision,
-                signal=wrapped.on_change.name,
-            )
+            name = wrapped.on_change.name
+            self._say(logging.INFO, "command signalled", revision=revision, signal=name)
             self._process.send_signal(wrapped.on_change)
             return
         self._restarting = True
@@ -147,7 +139,7 @@ class _Child:
             await self._start(config)
         finally:
             self._restarting = False
-        say(logging.INFO, "command started", service=self._service, revision=revision)
+        self._say(logging.INFO, "command started", revision=revision)
 
     def _render(self, config: JsonObject) -> None:
         """All files or none, but for a disk that fails between them. Raises SettingsInvalid."""
@@ -167,7 +159,7 @@ class _Child:
         settings = to_environment(self._service, config, self._wrapped.prefix)
         # who may write a setting must not get to choose what the command loads or finds
         for name in [n for n in settings if n in os.environ or _is_loaders(n)]:
-            say(logging.WARNING, "setting not passed on", service=self._service, variable=name)
+            self._say(logging.WARNING, "setting not passed on", variable=name)
             del settings[name]
         try:
             self._process = await trio.lowlevel.open_process(

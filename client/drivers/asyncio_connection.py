@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -49,7 +49,7 @@ Connect = Callable[[BrokerAddress, str, Will], AbstractAsyncContextManager[Async
 @asynccontextmanager
 async def connect_with_aiomqtt(
     address: BrokerAddress, client_id: str, will: Will
-) -> AsyncIterator[AsyncioConnection]:
+) -> AsyncGenerator[AsyncioConnection]:
     """Protocol 5, else 3.1.1. Raises BrokerUnavailable."""
     import aiomqtt
 
@@ -67,7 +67,7 @@ async def connect_with_aiomqtt(
                 async with asyncio.timeout(_GOODBYE_S):
                     await client.__aexit__(None, None, None)
         finally:  # also if that was cancelled
-            client._client._sock_close()  # noqa: SLF001
+            client._client._sock_close()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 async def _connect(
@@ -147,8 +147,7 @@ class _AiomqttConnection:
 
         try:
             async for message in self._client.messages:
-                payload = message.payload
-                yield str(message.topic), payload if isinstance(payload, bytes) else b""
+                yield str(message.topic), message.payload
         except (aiomqtt.MqttError, OSError) as error:
             raise self._broken(error) from error
         raise BrokerUnavailable("the connection was closed")

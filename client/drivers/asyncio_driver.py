@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any, NoReturn, TypeVar, Unpack, cast
+from typing import Any, TypeVar, Unpack, cast
 
 from pydantic import BaseModel
 
@@ -21,14 +21,19 @@ from config_manager.client.drivers.asyncio_connection import (
     Will,
     connect_with_aiomqtt,
 )
-from config_manager.client.drivers.background import Outcome, Work, Worker, run_in
-from config_manager.client.drivers.brokers import parse_addresses
-from config_manager.client.drivers.callbacks import check_runs
-from config_manager.client.drivers.driver import FAREWELL_S, TICK_S, Apply, Driver
-from config_manager.client.drivers.live_config import LiveConfig
-from config_manager.client.drivers.log import say
-from config_manager.client.drivers.opening import OptionArguments, Options, Prepared, prepare
-from config_manager.client.rules.todo import Change
+from config_manager.client.drivers.background import Worker
+from config_manager.client.drivers.driver import FAREWELL_S, Driver, Listener
+from config_manager.client.drivers.live_config import LiveConfig, LiveState
+from config_manager.client.drivers.opening import (
+    Apply,
+    OptionArguments,
+    Options,
+    Prepared,
+    parse_addresses,
+    prepare,
+)
+from config_manager.client.rules.todo import Change, PublishReceipt
+from config_manager.client.state.log import say
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.world import World
@@ -44,9 +49,6 @@ END_WITHIN_S = 3.0
 class AsyncioConfig(LiveConfig[M]):
     """What `open_config` gives under asyncio."""
 
-    def __init__(self, prepared: Prepared[M]) -> None:
-        super().__init__(prepared.instance, asyncio.Event)
-
 
 @asynccontextmanager
 async def open_config(
@@ -56,29 +58,16 @@ async def open_config(
     connect: Connect | None = None,
     world: World | None = None,
     **options: Unpack[OptionArguments],
-) -> AsyncIterator[AsyncioConfig[M]]:
-    """A service's typed, live configuration. options: see `opening.Options`.
-
-    apply: asked before a change (`Change`); may be async and slow; raising refuses it. Raises
-    SettingsInvalid, InvalidName, KeyFileUnsafe, RootRefused; NothingDelivered with `require=True`;
-    with `on_stale="stop"` the block is cancelled later, and ConfigurationStale raised from it.
-
-        async with open_config(SttSettings, service="stt-worker") as config:
-            use(config.current)
-            async for change in config.changes():
-                use(change.new)
-    """
-    if apply is not None:
-        check_runs(apply, "apply")
-    world = world or World()
-    prepared = prepare(model, Options(**options), asks=apply is not None, world=world)
+) -> AsyncGenerator[AsyncioConfig[M]]:
+    """`config_manager.client.open_config` under asyncio. connect: the seam for tests."""
+    prepared = prepare(model, Options(**options), apply=apply, world=world)
     with prepared.disk_thread() as disk:
         addresses = parse_addresses(prepared.mqtt_url)
-        config = AsyncioConfig(prepared)
-        driver = _Driver(prepared, config, apply, connect or connect_with_aiomqtt, disk, world)
-        config._released = driver.retry_soon  # noqa: SLF001  the two are one thing, in public and private
+        state = LiveState(prepared.instance, asyncio.Event)
+        driver = _Driver(prepared, state, disk, connect or connect_with_aiomqtt)
+        state.released = driver.retry_soon
         await driver.start()
-        tasks = [asyncio.create_task(driver.tick(), name="config-manager tick")]
+        tasks = [asyncio.create_task(driver.judge(), name="config-manager judge")]
         tasks += [
             asyncio.create_task(
                 driver.stay_connected(address, f"{prepared.client_id}-{number}"),
@@ -89,19 +78,19 @@ async def open_config(
         try:
             async with _watched(driver, tasks):
                 await driver.wait_until_open()
-                yield config
+                yield AsyncioConfig(state)
         finally:
             try:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(FAREWELL_S):
                         await driver.end()
             finally:  # also if the caller is cancelled once more
-                config._close()  # noqa: SLF001
+                state.close()
                 await driver.stop(tasks)
 
 
 @asynccontextmanager
-async def _watched(driver: _Driver[Any], tasks: list[asyncio.Task[Any]]) -> AsyncIterator[None]:
+async def _watched(driver: _Driver[Any], tasks: list[asyncio.Task[Any]]) -> AsyncGenerator[None]:
     """The body. If a task of the driver fails, the body is cancelled, and raises that failure."""
     body = asyncio.current_task()
     assert body is not None
@@ -128,7 +117,7 @@ async def _watched(driver: _Driver[Any], tasks: list[asyncio.Task[Any]]) -> Asyn
 @contextmanager
 def _cancelling(
     body: asyncio.Task[Any], driver: _Driver[Any], tasks: list[asyncio.Task[Any]]
-) -> Iterator[list[BaseException]]:
+) -> Generator[list[BaseException]]:
     """Cancel the body, once, when a task fails; gives the failures."""
     failed: list[BaseException] = []
 
@@ -177,22 +166,15 @@ async def _ended(
 
 
 class _Driver(Driver[M]):
-    """Under asyncio: a task per broker, one that ticks, and one for each call of the callback."""
+    """Under asyncio: a task per broker, one that judges, and one for each call of the callback."""
 
     def __init__(
-        self,
-        prepared: Prepared[M],
-        config: AsyncioConfig[M],
-        apply: Apply[M] | None,
-        connect: Connect,
-        disk: Worker,
-        world: World,
+        self, prepared: Prepared[M], listener: Listener[M], disk: Worker, connect: Connect
     ) -> None:
-        super().__init__(prepared, config, apply, disk, world)
+        super().__init__(prepared, listener, disk)
         self.watch: Callable[[asyncio.Task[Any]], None] = lambda _: None
         """the failure of such a task ends the body"""
         self._connect = connect
-        self._due = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
         self._stops = False
 
@@ -210,13 +192,10 @@ class _Driver(Driver[M]):
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def _at_most(self, seconds: float, wait: Callable[[], Awaitable[None]]) -> None:
+    async def _until(self, time: float, wait: Callable[[], Awaitable[None]]) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(time):
                 await wait()
-
-    async def _on_disk(self, work: Work) -> Outcome:
-        return await run_in(self._disk, work)
 
     def _start_call(self, change: Change[M]) -> None:
         call = asyncio.create_task(self._call(change), name="config-manager apply")
@@ -224,60 +203,30 @@ class _Driver(Driver[M]):
         call.add_done_callback(self._calls.discard)
         self.watch(call)
 
-    async def _call(self, change: Change[M]) -> None:
-        error: BaseException | None = None
-        try:
-            await self._ask(change)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as raised:
-            if self._stops and isinstance(raised, asyncio.CancelledError):
-                raise
-            error = raised  # also a cancellation of something that it waited for
-        await self._step(lambda: self._instance.called(error, _now()))
+    def _ends_the_call(self, error: BaseException) -> bool:
+        # a cancellation may also be that of something that the callback waited for
+        is_ours = self._stops and isinstance(error, asyncio.CancelledError)
+        return is_ours or isinstance(error, KeyboardInterrupt | SystemExit)
 
     def _stop_the_service(self, error: ConfigurationStale) -> None:
         raise error  # out of a task that is watched
 
     def has_failed(self, error: BaseException) -> None:
-        self._listener._fail(error)  # noqa: SLF001
+        self._listener.fail(error)
 
     # ── tasks ──────────────────────────────────────────────────────────────────────────────────
-
-    async def tick(self) -> NoReturn:
-        while True:
-            await self._step(lambda: self._instance.tick(_now(), self._world.clock.now()))
-            await self._keep_what_waits()
-            await self._count_as_newest()
-            wakes_at = _now() + TICK_S
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(min(wakes_at, self._instance.due or wakes_at)):
-                    await self._due.wait()
-            if self._due.is_set():  # outside the timeout: what was decided is done to its end
-                self._due.clear()
-                await self._step(lambda: self._instance.retry(_now()))
-
-    def retry_soon(self) -> None:
-        """Nobody holds the configuration any more."""
-        self._due.set()
 
     async def stop(self, tasks: list[asyncio.Task[Any]]) -> None:
         self._stops = True
         left, calls = await _ended(tasks), await _ended(self._calls, again_s=END_WITHIN_S / 2)
+        service, detail = self._instance.service, f"it was left alone after {END_WITHIN_S:g} s"
         for task in (*left, *calls):
-            say(
-                logging.ERROR,
-                "did not end",
-                service=self._instance.service,
-                task=task.get_name(),
-                detail=f"it was left alone after {END_WITHIN_S:g} s",
-            )
+            say(logging.ERROR, "did not end", service=service, task=task.get_name(), detail=detail)
 
-    async def _connect_once(self, address: BrokerAddress, client_id: str) -> bool:
-        worked = False
-        try:
-            last_will = self._instance.receipt(gone=True)
-            will = Will(last_will.topic, last_will.payload)
+    async def _converse(self, address: BrokerAddress, client_id: str, gone: PublishReceipt) -> None:
+        will = Will(gone.topic, gone.payload)
+        # it times out if the reading is ended, so that a new will says the new number
+        with suppress(TimeoutError):
             async with self._connect(address, client_id, will) as connection:
                 await self._begin(address, connection.subscribe)
                 sending = asyncio.create_task(self._send_until_lost(connection, client_id))
@@ -288,31 +237,13 @@ class _Driver(Driver[M]):
                     ):
                         self._readings[client_id] = partial(_end_now, reading)
                         async for topic, payload in messages:
-                            worked = True
-                            await self._arrived(topic, payload)
+                            await self._arrived(client_id, topic, payload)
                 finally:
-                    self._readings.pop(client_id, None)
                     await _ended([sending])
-        except TimeoutError:  # the reading was ended, so that a new will says the new number
-            pass
-        except BrokerUnavailable as error:
-            say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
-        return worked
 
     async def _send_until_lost(self, connection: AsyncioConnection, client_id: str) -> None:
         with suppress(BrokerUnavailable):  # the reader of the same connection notices, and says so
             await self._send_receipts(connection.publish, client_id)
-
-    async def _arrived(self, topic: str, payload: bytes) -> None:
-        before = self._instance.due
-        await self._step(
-            lambda: self._instance.receive(topic, payload, self._world.clock.now(), _now())
-        )
-        if before is None and self._instance.due is not None:
-            self._due.set()  # the ticking task sleeps longer than that
-
-    async def _lost(self) -> None:
-        await self._step(lambda: self._instance.disconnected(_now()))
 
 
 def _end_now(reading: asyncio.Timeout) -> None:

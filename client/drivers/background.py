@@ -7,22 +7,23 @@ threads are daemons: one that is stuck in a sick disk keeps no process from endi
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakSet
+
+from config_manager.client.drivers.loops import waker
 
 _ENDS_WITHIN_S = 1.0
 """A thread that has nothing to do ends at once; a machine that is very busy may take its time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Result:
     """What came of some work: a value, or what it raised. A future takes no StopIteration."""
 
     value: Any = None
@@ -30,7 +31,7 @@ class Outcome:
 
 
 Work = Callable[[], object]
-Done = Callable[[Outcome], object]
+Done = Callable[[Result], object]
 
 
 class Worker:
@@ -89,15 +90,15 @@ class Worker:
                     self._news.wait()
                 work, done = self._waiting.popleft()
                 self._is_busy = self._is_at_work = True
-            outcome = _outcome_of(work)
+            result = _result_of(work)
             if (
                 os.getpid() != self._pid
             ):  # the work forked, and this is the child: it ends as it wants
-                raise outcome.error or SystemExit(0)
+                raise result.error or SystemExit(0)
             self._is_at_work = False
-            done(outcome)
+            done(result)
             self.done += 1
-            del work, done, outcome  # they hold what the caller holds
+            del work, done, result  # they hold what the caller holds
 
 
 _workers: WeakSet[Worker] = WeakSet()
@@ -113,57 +114,37 @@ def work_done() -> int | None:
     return sum(one.done for one in workers) if all(one.is_idle for one in workers) else None
 
 
-def _outcome_of(work: Work) -> Outcome:
+def _result_of(work: Work) -> Result:
     try:
-        return Outcome(work())
+        return Result(work())
     except BaseException as error:  # noqa: BLE001  whatever it is, it is the asker's
-        return Outcome(error=error)
+        return Result(error=error)
 
 
-async def run_in(worker: Worker, work: Work) -> Outcome:
-    """Under asyncio: what came of it. Cancelled, it leaves the work to itself."""
-    return await _awaited(lambda done: worker.submit(work, done))
+async def run_in(worker: Worker, work: Work) -> Result:
+    """What came of it, under asyncio or Trio. Cancelled, it leaves the work to itself."""
+    return await _awaited(partial(worker.submit, work))
 
 
-async def run_alone(work: Work, name: str) -> Outcome:
-    """Under asyncio, in a thread for this alone. Raises RuntimeError while the interpreter ends."""
+async def run_alone(work: Work, name: str) -> Result:
+    """The same in a thread for this alone. Raises RuntimeError while the interpreter ends."""
 
     def start(done: Done) -> None:
         threading.Thread(
-            target=lambda: done(_outcome_of(work)), name=f"config-manager {name}", daemon=True
+            target=lambda: done(_result_of(work)), name=f"config-manager {name}", daemon=True
         ).start()
 
     return await _awaited(start)
 
 
-async def _awaited(start: Callable[[Done], None]) -> Outcome:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Outcome] = loop.create_future()
+async def _awaited(start: Callable[[Done], None]) -> Result:
+    wake, woken = waker()
+    results: list[Result] = []
 
-    def settle(outcome: Outcome) -> None:
-        if not future.done():
-            future.set_result(outcome)
-
-    def done(outcome: Outcome) -> None:
-        with suppress(RuntimeError):  # the loop has ended: nobody waits
-            loop.call_soon_threadsafe(settle, outcome)
+    def done(result: Result) -> None:
+        results.append(result)
+        wake()
 
     start(done)
-    return await future
-
-
-async def run_under_trio(worker: Worker, work: Work) -> Outcome:
-    """Under Trio: what came of it. Cancelled, it leaves the work to itself."""
-    import trio
-
-    token, finished = trio.lowlevel.current_trio_token(), trio.Event()
-    outcomes: list[Outcome] = []
-
-    def done(outcome: Outcome) -> None:
-        outcomes.append(outcome)
-        with suppress(trio.RunFinishedError):  # nobody waits
-            token.run_sync_soon(finished.set)
-
-    worker.submit(work, done)
-    await finished.wait()
-    return outcomes[0]
+    await woken()
+    return results[0]

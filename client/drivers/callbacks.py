@@ -13,12 +13,8 @@ from typing import Any
 
 def check_plain(callback: Callable[..., Any], role: str) -> None:
     """Raises TypeError for a callback that a program without an event loop can't run."""
-    own_call = getattr(type(callback), "__call__", None)  # noqa: B004  its class's, which may be async
-    for function in (callback, own_call):
-        if inspect.iscoroutinefunction(function):
-            raise TypeError(
-                f"{role}: a plain function, because there is no event loop of yours here"
-            )
+    if any(inspect.iscoroutinefunction(function) for function in _called(callback)):
+        raise TypeError(f"{role}: a plain function, because there is no event loop of yours here")
     check_runs(callback, role)
 
 
@@ -26,10 +22,14 @@ def check_runs(callback: Callable[..., Any], role: str) -> None:
     """Raises TypeError for what is no callback, or a generator, of which a call runs nothing."""
     if not callable(callback):
         raise TypeError(f"{role}: expected a function, not {type(callback).__name__}")
-    own_call = getattr(type(callback), "__call__", None)  # noqa: B004
-    for function in (callback, own_call):
+    for function in _called(callback):
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"{role}: a function without yield, because a generator is never run")
+
+
+def _called(callback: Callable[..., Any]) -> tuple[object, object]:
+    """The callback, and its class's `__call__`, which may be async when the object is not."""
+    return callback, getattr(type(callback), "__call__", None)  # noqa: B004
 
 
 def check_answer(answer: object, role: str) -> None:

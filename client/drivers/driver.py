@@ -1,7 +1,7 @@
 """What both drivers do alike: what `instance` says, in its order.
 
-The subclasses are `actor` (Trio) and `aio` (asyncio). Each runs the tasks, reads the brokers and asks the
-service's callback in the way of its own event loop.
+The subclasses run under Trio (`trio_driver`) and asyncio (`asyncio_driver`). Each runs the tasks, reads the
+brokers and asks the service's callback in the way of its own event loop.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ from __future__ import annotations
 import inspect
 import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any, Generic, NoReturn, Protocol, TypeVar, assert_never
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from config_manager.client.drivers.background import Outcome, Work, Worker
+from config_manager.actors.mqtt.port import BrokerUnavailable
+from config_manager.client.drivers.background import Result, Worker, run_in
 from config_manager.client.drivers.callbacks import check_answer
-from config_manager.client.drivers.live_config import LoopEvent, Wakeup
-from config_manager.client.drivers.log import OnceAMinute, say, say_event
+from config_manager.client.drivers.event_log import OnceAMinute, say_event
+from config_manager.client.drivers.loops import LoopEvent, Wakeup
 from config_manager.client.drivers.opening import ABSENT_GRACE_S, Prepared
 from config_manager.client.rules.events import Event
 from config_manager.client.rules.todo import (
@@ -27,24 +29,22 @@ from config_manager.client.rules.todo import (
     Change,
     Do,
     Keep,
+    KeepOutcome,
     KeepRoot,
     PublishReceipt,
     Swap,
     Tell,
     TooStale,
-    Written,
 )
+from config_manager.client.state.log import say
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
-from config_manager.config.world import World, backoff_s
+from config_manager.config.world import backoff_s
 
 M = TypeVar("M", bound=BaseModel)
 
-Apply = Callable[[Change[M]], Awaitable[None] | None]
-"""The service's say in a change: return to accept, raise to refuse, raise NotNow to be asked again."""
-
-TICK_S = 1.0
 FAREWELL_S = 1.0
+_TICK_S = 1.0
 _BACKOFF_S = 0.5
 _BACKOFF_LIMIT_S = 30.0
 _KEEP_RETRY_S = 1.0
@@ -53,36 +53,35 @@ _KEEP_RETRY_S = 1.0
 class Listener(Protocol[M]):
     """Hears what the driver finds out."""
 
-    def _tell(self, event: Event) -> None: ...
+    def tell(self, event: Event) -> None: ...
 
-    def _swap(self, values: M, change: Change[M] | None) -> None: ...
+    def swap(self, values: M, change: Change[M] | None) -> None: ...
 
-    def _fail(self, error: BaseException) -> None: ...
+    def fail(self, error: BaseException) -> None: ...
 
 
 class Driver(ABC, Generic[M]):
     """Does what the instance says, in order."""
 
-    def __init__(
-        self,
-        prepared: Prepared[M],
-        listener: Listener[M],
-        apply: Apply[M] | None,
-        disk: Worker,
-        world: World,
-    ) -> None:
+    def __init__(self, prepared: Prepared[M], listener: Listener[M], disk: Worker) -> None:
         self._prepared = prepared
         self._instance = prepared.instance
         self._listener = listener
-        self._apply = apply
+        self._apply = prepared.apply
         self._disk = disk
-        self._world = world
+        self._world = prepared.world
         self._once_a_minute = OnceAMinute(prepared.service)
         self._turn = self._new_lock()
+        self._asked: deque[tuple[Callable[[], list[Do[M]]], LoopEvent]] = deque()
+        """decisions that the judge has yet to make, and who waits for each"""
+        self._is_released = False
+        self._news = Wakeup(self._new_event)
         self._first = self._new_event()
         self._next_boot: int | None = None
         self._readings: dict[str, Callable[[], None]] = {}
         """client id → what ends the reading of its connection"""
+        self._heard_from = set[str]()
+        """the client ids whose connection brought a message"""
         self._receipt = prepared.instance.receipt()
         self._new_receipt = Wakeup(self._new_event)
         self._at_brokers: dict[str, PublishReceipt] = {}
@@ -106,28 +105,25 @@ class Driver(ABC, Generic[M]):
     async def _sleep(self, seconds: float) -> None: ...
 
     @abstractmethod
-    async def _at_most(self, seconds: float, wait: Callable[[], Awaitable[None]]) -> None:
-        """Await it, and cancel it after so many seconds."""
-
-    @abstractmethod
-    async def _on_disk(self, work: Work) -> Outcome:
-        """What comes of this in the disk's thread. Cancelled, it leaves the work to itself."""
+    async def _until(self, time: float, wait: Callable[[], Awaitable[None]]) -> None:
+        """Await it, and cancel it at that time."""
 
     @abstractmethod
     def _start_call(self, change: Change[M]) -> None:
-        """Start a task that asks the callback, and gives `called` its answer."""
+        """Start `_call` in a task of its own."""
+
+    @abstractmethod
+    def _ends_the_call(self, error: BaseException) -> bool:
+        """Whether what came out of a callback is no answer, but ends its task."""
 
     @abstractmethod
     def _stop_the_service(self, error: ConfigurationStale) -> None:
         """The block that the service runs in ends, and raises this."""
 
     @abstractmethod
-    async def _connect_once(self, address: BrokerAddress, client_id: str) -> bool:
-        """Read from this broker until the connection breaks. Whether any message came."""
-
-    @abstractmethod
-    async def _lost(self) -> None:
-        """A connection broke: the instance is told."""
+    async def _converse(self, address: BrokerAddress, client_id: str, gone: PublishReceipt) -> None:
+        """Connect, and read until the connection breaks (BrokerUnavailable) or its reading is ended.
+        gone: the broker's to say if the connection breaks without a word."""
 
     # ── decisions ──────────────────────────────────────────────────────────────────────────────
 
@@ -141,7 +137,8 @@ class Driver(ABC, Generic[M]):
         """Until the service may run: on the first start ever until something is delivered, or known not to
         be there. Raises NothingDelivered."""
         if self._instance.source == "defaults":
-            await self._at_most(self._prepared.options.wait_s, self._wait_for_first)
+            until = self._now() + self._prepared.options.wait_s
+            await self._until(until, self._wait_for_first)
             self._prepared.check_required()
         self._instance.opened()
 
@@ -149,6 +146,8 @@ class Driver(ABC, Generic[M]):
         await self._first.wait()
         if self._instance.source == "defaults":  # not there; or the snapshot is a second old
             await self._sleep(ABSENT_GRACE_S)
+        async with self._turn:
+            pass  # what came meanwhile may still be on its way to the disk, before it is current
 
     async def end(self) -> None:
         """Say that the service leaves on purpose, on disk and to the brokers. A disk that takes nothing, or
@@ -162,6 +161,43 @@ class Driver(ABC, Generic[M]):
         while any(there is not self._receipt for there in self._at_brokers.values()):
             await self._acknowledged.wait()
 
+    async def judge(self) -> NoReturn:
+        """Decide on everything that happens, one after the other, and on what time brings."""
+        next_tick = self._now()
+        while True:
+            wakes_at = min(next_tick, self._instance.due or next_tick)
+            await self._until(wakes_at, self._wait_for_news)
+            now = self._now()
+            # outside the wait, which may be cancelled: what was decided is done to its end
+            if self._is_released:
+                self._is_released = False
+                await self._step(lambda: self._instance.retry(self._now()))
+            elif self._asked:
+                decide, is_done = self._asked.popleft()
+                await self._step(decide)
+                is_done.set()
+            if now >= wakes_at:  # also if messages never pause: time must not depend on them
+                await self._step(lambda: self._instance.tick(self._now(), self._world.clock.now()))
+                await self._keep_what_waits()
+                await self._count_as_newest()
+                next_tick = now + _TICK_S
+
+    async def _wait_for_news(self) -> None:
+        while not (self._asked or self._is_released):
+            await self._news.wait()
+
+    def retry_soon(self) -> None:
+        """Nobody holds the configuration any more."""
+        self._is_released = True
+        self._news.wake()
+
+    async def _judged(self, decide: Callable[[], list[Do[M]]]) -> None:
+        """Let the judge decide, and wait until that is done. Cancelled, it is done all the same."""
+        is_done = self._new_event()
+        self._asked.append((decide, is_done))
+        self._news.wake()
+        await is_done.wait()
+
     async def _step(self, decide: Callable[[], list[Do[M]]]) -> None:
         await self._perform(decide)
         if self._instance.source == "broker" or self._instance.nothing_to_wait_for:
@@ -171,37 +207,25 @@ class Driver(ABC, Generic[M]):
         """One decision and what follows from it, before the next: receipts are numbered as they are made.
         patient: wait until the disk takes it; a start must not wait for that."""
         async with self._turn:
-            is_late = False
+            is_late = False  # other receipts were shown meanwhile: one in hand has to be made anew
             for do in decide():
-                if isinstance(do, Keep | KeepRoot):
-                    written = await self._write(do, patient=patient)
-                    if patient and not written.is_done:
-                        return  # the service leaves, and what follows needs it
-                    is_late |= written.was_delayed
-                else:
-                    self._do(do, is_late=is_late)
-
-    def _do(
-        self,
-        do: Call[M] | Swap[M] | Tell | PublishReceipt | TooStale,
-        *,
-        is_late: bool,
-    ) -> None:
-        """is_late: other receipts were shown meanwhile, so that this one has to be made anew."""
-        match do:
-            case Call(change):
-                self._start_call(change)
-            case Swap(effective, change):
-                self._listener._swap(effective.values, change)  # noqa: SLF001
-            case Tell(event):
-                say_event(self._instance.service, event)
-                self._listener._tell(event)  # noqa: SLF001
-            case PublishReceipt():
-                self._show(self._instance.receipt() if is_late else do)
-            case TooStale(reason, policy):
-                self._too_stale(reason, policy)
-            case _ as unreachable:
-                assert_never(unreachable)
+                match do:
+                    case Keep() | KeepRoot():
+                        written = await self._write(do, patient=patient)
+                        if patient and not written.is_done:
+                            return  # the service leaves, and what follows needs it
+                        is_late |= written.was_delayed
+                    case Call(change):
+                        self._start_call(change)
+                    case Swap(effective, change):
+                        self._listener.swap(effective.values, change)
+                    case Tell(event):
+                        say_event(self._instance.service, event)
+                        self._listener.tell(event)
+                    case PublishReceipt():
+                        self._show(self._instance.receipt() if is_late else do)
+                    case TooStale(reason, policy):
+                        self._too_stale(reason, policy)
 
     def _too_stale(self, reason: str, policy: str) -> None:
         level = logging.INFO if policy == "report" else logging.WARNING
@@ -211,18 +235,25 @@ class Driver(ABC, Generic[M]):
             detail = f"{service}: stale ({reason}) for longer than max_stale_s allows"
             self._stop_the_service(ConfigurationStale(detail))
 
-    async def _ask(self, change: Change[M]) -> None:
-        """Ask the service's callback; raises what it raises."""
+    async def _call(self, change: Change[M]) -> None:
+        """Ask the service's callback, and hand in its answer."""
         assert self._apply is not None
-        answer = self._apply(change)
-        if inspect.isawaitable(answer):
-            await answer
-        else:
-            check_answer(answer, "apply")
+        error: BaseException | None = None
+        try:
+            answer = self._apply(change)
+            if inspect.isawaitable(answer):
+                await answer
+            else:
+                check_answer(answer, "apply")
+        except BaseException as raised:
+            if self._ends_the_call(raised):
+                raise
+            error = raised
+        await self._judged(lambda: self._instance.called(error, self._now()))
 
     # ── the disk ───────────────────────────────────────────────────────────────────────────────
 
-    async def _write(self, do: Keep | KeepRoot, *, patient: bool) -> Written:
+    async def _write(self, do: Keep | KeepRoot, *, patient: bool) -> KeepOutcome:
         """Durable before it is applied: a full disk delays a change, it never loses a mark."""
         prepared, kept = self._prepared, do.kept if isinstance(do, Keep) else None
         write = (
@@ -231,7 +262,7 @@ class Driver(ABC, Generic[M]):
             else partial(prepared.keep_root, do.link)
         )
         has_said, began_at = False, self._now()
-        while (error := (await self._on_disk(write)).error) is not None:
+        while (error := (await run_in(self._disk, write)).error) is not None:
             if not isinstance(error, OSError):
                 raise error
             self._once_a_minute.cannot_keep(error, self._now())
@@ -243,7 +274,7 @@ class Driver(ABC, Generic[M]):
             await self._sleep(_KEEP_RETRY_S)
         if has_said:
             self._instance.was_delayed(self._now() - began_at)
-        return Written(error is None, has_said)
+        return KeepOutcome(error is None, has_said)
 
     async def _keep_what_waits(self) -> None:
         """The process that wrote the file may have ended."""
@@ -262,18 +293,24 @@ class Driver(ABC, Generic[M]):
         elif self._disk.is_idle:
             self._disk.submit(self._prepared.boots.take_next_if_overtaken, self._note_boot)
 
-    def _note_boot(self, outcome: Outcome) -> None:
-        self._next_boot = outcome.value
+    def _note_boot(self, result: Result) -> None:
+        self._next_boot = result.value
 
     # ── brokers ────────────────────────────────────────────────────────────────────────────────
 
     async def stay_connected(self, address: BrokerAddress, client_id: str) -> NoReturn:
         failures = 0
         while True:
-            worked = await self._connect_once(address, client_id)
-            await self._lost()
+            self._heard_from.discard(client_id)
+            try:
+                await self._converse(address, client_id, self._instance.receipt(gone=True))
+            except BrokerUnavailable as error:
+                say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
+            finally:
+                self._readings.pop(client_id, None)
+            await self._judged(lambda: self._instance.disconnected(self._now()))
             # a broker that drops the client at once does not work
-            failures = 0 if worked else failures + 1
+            failures = 0 if client_id in self._heard_from else failures + 1
             pause = backoff_s(failures, first_s=_BACKOFF_S, longest_s=_BACKOFF_LIMIT_S)
             await self._sleep(pause * self._world.randomness.fraction())
 
@@ -285,6 +322,11 @@ class Driver(ABC, Generic[M]):
         say(logging.INFO, "connected", broker=str(address))
         # made afresh: the last will that this broker may hold has a higher number
         await self._step(lambda: [self._instance.receipt()])
+
+    async def _arrived(self, client_id: str, topic: str, payload: bytes) -> None:
+        self._heard_from.add(client_id)
+        clock = self._world.clock
+        await self._judged(lambda: self._instance.receive(topic, payload, clock.now(), self._now()))
 
     def _show(self, receipt: PublishReceipt) -> None:
         if self._leaves:  # the farewell is the last word

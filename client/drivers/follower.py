@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import trio
 from pydantic import BaseModel, ConfigDict
 
-from config_manager.client.drivers.live_config import Wakeup
+from config_manager.client.drivers.loops import Wakeup
 from config_manager.client.rules.events import Applied, Event, News
 from config_manager.client.rules.todo import Change
 from config_manager.config.secret import Secret
@@ -23,6 +23,29 @@ class Anything(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
+class Delivered:
+    """What a driver finds out, kept for a `Follower`."""
+
+    def __init__(self, secrets: Callable[[], Mapping[str, Secret]]) -> None:
+        self.secrets = secrets
+        self.running: Applied | None = None
+        self.unread: deque[News] = deque(maxlen=_UNREAD_EVENTS)
+        self.news = Wakeup(trio.Event)
+
+    def tell(self, event: Event) -> None:
+        if isinstance(event, Applied):
+            self.running = event
+        if isinstance(event, News):
+            self.unread.append(event)
+            self.news.wake()
+
+    def swap(self, values: Anything, change: Change[Anything] | None) -> None:
+        """What runs is what was delivered, as it was delivered."""
+
+    def fail(self, error: BaseException) -> None:
+        """The block raises it."""
+
+
 class Follower:
     """An async iterator of events, and the configuration that runs.
 
@@ -30,15 +53,15 @@ class Follower:
     are dropped, never the newest.
     """
 
-    def __init__(
-        self, service: str, instance: str, secrets: Callable[[], Mapping[str, Secret]] = dict
-    ) -> None:
+    def __init__(self, service: str, instance: str, delivered: Delivered) -> None:
         self.service = service
         self.instance = instance
-        self.running: Applied | None = None
-        self._secrets = secrets
-        self._unread: deque[News] = deque(maxlen=_UNREAD_EVENTS)
-        self._news = Wakeup(trio.Event)
+        self._delivered = delivered
+
+    @property
+    def running(self) -> Applied | None:
+        """What was applied last; None while nothing ever was."""
+        return self._delivered.running
 
     @property
     def current(self) -> JsonObject | None:
@@ -48,26 +71,13 @@ class Follower:
     @property
     def secrets(self) -> Mapping[str, Secret]:
         """What was delivered sealed with the running configuration."""
-        return self._secrets()
+        return self._delivered.secrets()
 
     def __aiter__(self) -> AsyncIterator[News]:
         return self
 
     async def __anext__(self) -> News:
-        while not self._unread:
-            await self._news.wait()
+        while not self._delivered.unread:
+            await self._delivered.news.wait()
         await trio.lowlevel.checkpoint_if_cancelled()
-        return self._unread.popleft()
-
-    def _tell(self, event: Event) -> None:
-        if isinstance(event, Applied):
-            self.running = event
-        if isinstance(event, News):
-            self._unread.append(event)
-            self._news.wake()
-
-    def _swap(self, values: Anything, change: Change[Anything] | None) -> None:
-        """`current` is what was delivered, as it was delivered."""
-
-    def _fail(self, error: BaseException) -> None:
-        """The block raises it."""
+        return self._delivered.unread.popleft()

@@ -15,42 +15,48 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypedDict, TypeVar, get_args
+from typing import Generic, TypedDict, TypeVar, cast, get_args
 
 from pydantic import BaseModel
 
-from config_manager.client.drivers import env_file
 from config_manager.client.drivers.background import Worker
-from config_manager.client.drivers.log import say, say_older_taken
+from config_manager.client.drivers.callbacks import check_runs
+from config_manager.client.drivers.misspelt import say_unknown
 from config_manager.client.model.judging import DoesNotFit
-from config_manager.client.model.misspelt import say_unknown
-from config_manager.client.model.overrides import prefix_of
+from config_manager.client.model.overrides import prefix_of, read_overrides
 from config_manager.client.model.precedence import Layers
-from config_manager.client.rules.instance import Instance
+from config_manager.client.model.validating import has_own_sources
+from config_manager.client.rules.identity import Identity
+from config_manager.client.rules.instance import InstanceRules
 from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.root_chain import Link
-from config_manager.client.rules.todo import BAKE_S, OnStale, TrialPolicy
+from config_manager.client.rules.todo import BAKE_S, Change, OnStale, TrialPolicy
+from config_manager.client.state import env_file
 from config_manager.client.state.boots import Boots
 from config_manager.client.state.cache import Cache, KeptBroken
 from config_manager.client.state.claim import Claim
 from config_manager.client.state.identity import (
-    Identity,
     is_pinned,
     keep_root,
     load_identity,
     trust_init,
 )
-from config_manager.client.state.places import expanded, home
+from config_manager.client.state.log import say
+from config_manager.client.state.places import default_state_dir, expanded
+from config_manager.config.brokers import Auto, BrokerAddress, parse_mqtt_urls
 from config_manager.config.errors import NothingDelivered, SettingsInvalid
 from config_manager.config.names import InstanceName, ServiceName, parse_instance, parse_service
 from config_manager.config.world import World
 
 M = TypeVar("M", bound=BaseModel)
+
+Apply = Callable[[Change[M]], Awaitable[None] | None]
+"""The service's say in a change: return to accept, raise to refuse, raise NotNow to be asked again."""
 
 DEFAULT_MQTT_URL = "mqtt://localhost:1883"
 
@@ -146,10 +152,12 @@ class Prepared(Generic[M]):
     """Everything a driver needs; nothing was started yet."""
 
     options: Options
+    apply: Apply[M] | None
+    world: World
     service: ServiceName
     name: InstanceName
     identity: Identity
-    instance: Instance[M]
+    instance: InstanceRules[M]
     cache: Cache
     keep_root: Callable[[Link], None]
     mqtt_url: str
@@ -160,7 +168,7 @@ class Prepared(Generic[M]):
     boots: Boots
 
     @contextmanager
-    def disk_thread(self) -> Iterator[Worker]:
+    def disk_thread(self) -> Generator[Worker]:
         """The thread that writes. The claim ends after its last write: until then no other process may."""
         with ExitStack() as unless_it_starts:
             unless_it_starts.callback(self.claim.close)
@@ -189,14 +197,17 @@ def prepare(
     model: type[M],
     options: Options,
     *,
-    asks: bool,
-    world: World,
+    apply: Apply[M] | None = None,
+    world: World | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Prepared[M]:
-    """asks: there is a callback. Raises SettingsInvalid, InvalidName, KeyFileUnsafe, RootRefused.
+    """Raises SettingsInvalid, InvalidName, KeyFileUnsafe, RootRefused; TypeError for what is no callback.
 
     What is returned holds a claim, which is its user's to close.
     """
+    if apply is not None:
+        check_runs(apply, "apply")
+    world = world or World()
     options.check(model)
     service = _service_of(model, options)
     lines = env_file.read_for(model, options.env_file)
@@ -205,7 +216,9 @@ def prepare(
     identity = _identity(state_dir, options, said, world)
     named = options.instance or said.get("CONFIG_MANAGER_INSTANCE")
     name = parse_instance(named) if named else identity.instance
-    layers = _layers(model, service, options.prefix, environment, lines)
+    prefix = prefix_of(model, service) if options.prefix is None else options.prefix
+    layers = read_layers(model, prefix, environment=environment, env_file=lines)
+    say_unknown(model, prefix, environment, lines)
     claim = Claim(state_dir, service)
     with ExitStack() as unless_all_goes_well:
         unless_all_goes_well.callback(claim.close)
@@ -213,10 +226,10 @@ def prepare(
         cache = Cache(state_dir, service, identity.file_key, identity.roots, world, claim)
         kept, broken = _load(cache)
         boots = Boots(state_dir / f"{service}.boot", claim, world)
-        if cache.is_the_one_before is not None and broken is None and kept is not None:
-            say_older_taken(service, kept.to_start_with, cache.is_the_one_before)
+        if broken is None and kept is not None:
+            cache.say_if_older(kept)
         with _in_words(model):
-            instance = Instance(
+            instance = InstanceRules(
                 service,
                 name,
                 identity,
@@ -224,18 +237,20 @@ def prepare(
                 kept,
                 policy=_policy(model, options),
                 boot_seq=boots.number,
-                asks=asks,
+                asks=apply is not None,
                 requires=options.require,
                 world=world,
             )
         prepared = Prepared(
             options,
+            apply,
+            world,
             service,
             name,
             identity,
             instance,
             cache,
-            partial(_keep_root, state_dir, world),
+            partial(keep_root, state_dir, world=world),
             options.mqtt_url or said.get("CONFIG_MANAGER_MQTT_URL") or DEFAULT_MQTT_URL,
             _client_id(service, name, world),
             kept is not None and kept.to_start_with is not None,
@@ -247,28 +262,26 @@ def prepare(
     return prepared
 
 
-def _layers(
+def read_layers(
     model: type[M],
-    service: ServiceName,
-    prefix: str | None,
+    prefix: str,
+    *,
     environment: Mapping[str, str],
-    lines: env_file.Lines,
+    env_file: Mapping[str, str | None] | None = None,
 ) -> Layers[M]:
-    if prefix is None:
-        prefix = prefix_of(model, service)
-    layers = Layers(model, prefix, environment=environment, env_file=lines)
-    say_unknown(model, prefix, environment, lines)
-    return layers
+    """A model, and what this process was started with instead of what is delivered. Raises SettingsInvalid,
+    naming the variable, if an override does not fit its key."""
+    if not has_own_sources(model):
+        return Layers(model, read_overrides(model, prefix, environment, env_file or {}))
+    from config_manager.client.drivers.own_sources import read_own  # it needs pydantic-settings
+
+    return Layers(model, *read_own(model, prefix, environment, env_file or {}))
 
 
 def _claim(claim: Claim, service: str) -> None:
     if not claim.take() and not claim.is_barred:
-        say(
-            logging.INFO,
-            "kept file shared",
-            service=service,
-            detail="another process of this service writes it; this one reads it until that ends",
-        )
+        detail = "another process of this service writes it; this one reads it until that ends"
+        say(logging.INFO, "kept file shared", service=service, detail=detail)
 
 
 def _policy(model: type[BaseModel], options: Options) -> TrialPolicy:
@@ -281,19 +294,18 @@ def _policy(model: type[BaseModel], options: Options) -> TrialPolicy:
 
 
 @contextmanager
-def _in_words(model: type[BaseModel]) -> Iterator[None]:
+def _in_words(model: type[BaseModel]) -> Generator[None]:
     """A model that does not fit its own defaults and overrides is SettingsInvalid."""
     try:
         yield
     except DoesNotFit as error:
+        why = f"its own defaults and overrides do not fit together: {error}"
         if error.only_lacks:
-            raise SettingsInvalid(
-                f"{model.__name__}: {error}; give it a default, or open it with require=True, which "
-                "waits for what is delivered"
-            ) from None
-        raise SettingsInvalid(
-            f"{model.__name__}: its own defaults and overrides do not fit together: {error}"
-        ) from None
+            why = (
+                f"{error}; give it a default, or open it with require=True, which waits for what is "
+                "delivered"
+            )
+        raise SettingsInvalid(f"{model.__name__}: {why}") from None
 
 
 def _client_id(service: ServiceName, name: InstanceName, world: World) -> str:
@@ -312,17 +324,6 @@ def _service_of(model: type[BaseModel], options: Options) -> ServiceName:
     return parse_service(service)
 
 
-def default_state_dir(environment: Mapping[str, str]) -> str:
-    """Raises SettingsInvalid if it would be in a home directory and there is none."""
-    if named := environment.get("CONFIG_MANAGER_STATE_DIR"):
-        return str(expanded(named))
-    if listed := environment.get("STATE_DIRECTORY"):
-        return listed.split(":")[0]  # systemd lists several
-    if base := environment.get("XDG_STATE_HOME"):
-        return f"{expanded(base)}/config-manager"
-    return str(home(environment) / ".local" / "state" / "config-manager")
-
-
 def _identity(
     state_dir: Path, options: Options, environment: Mapping[str, str], world: World
 ) -> Identity:
@@ -331,10 +332,6 @@ def _identity(
     if root and not is_pinned(state_dir, world):
         return trust_init(state_dir, expanded(root), world)
     return load_identity(state_dir, world)
-
-
-def _keep_root(state_dir: Path, world: World, link: Link) -> None:
-    keep_root(state_dir, link, world)
 
 
 def _load(cache: Cache) -> tuple[Kept | None, str | None]:
@@ -346,10 +343,22 @@ def _load(cache: Cache) -> tuple[Kept | None, str | None]:
         return None, str(error)
 
 
+def parse_addresses(mqtt_url: str) -> list[BrokerAddress]:
+    """The brokers that a client is told of; none for `none:`. Raises SettingsInvalid, also for `auto:`, which
+    is the server's."""
+    places = parse_mqtt_urls(mqtt_url)
+    if any(isinstance(place, Auto) for place in places):
+        raise SettingsInvalid(
+            "auto: is for the server; give its mqtt_url, such as mqtt://localhost"
+        )
+    return [place for place in places if isinstance(place, BrokerAddress)]
+
+
 def _marked_restart_required(model: type[BaseModel]) -> frozenset[str]:
-    marked = set[str]()
-    for key, field in model.model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("x-restart-required"):
-            marked.add(key)
-    return frozenset(marked)
+    def is_marked(extra: object) -> bool:
+        return isinstance(extra, dict) and bool(
+            cast("dict[str, object]", extra).get("x-restart-required")
+        )
+
+    fields = model.model_fields.items()
+    return frozenset(key for key, field in fields if is_marked(field.json_schema_extra))

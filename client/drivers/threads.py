@@ -9,13 +9,12 @@ import os
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from weakref import WeakSet
 
 from pydantic import BaseModel
@@ -24,16 +23,16 @@ from config_manager.client.drivers.asyncio_connection import Connect
 from config_manager.client.drivers.asyncio_driver import END_WITHIN_S, AsyncioConfig, open_config
 from config_manager.client.drivers.background import Worker, run_in
 from config_manager.client.drivers.callbacks import check_answer, check_plain
-from config_manager.client.drivers.listener import Listener
-from config_manager.client.drivers.log import say
+from config_manager.client.drivers.live_config import OpenConfig
+from config_manager.client.drivers.on_change import OnChange
 from config_manager.client.model.validating import complete
 from config_manager.client.model.words import Secrets
 from config_manager.client.rules.todo import Change
+from config_manager.client.state.log import say
 from config_manager.config.errors import ConfigManagerError
 
 if TYPE_CHECKING:
     from config_manager.client.drivers.opening import OptionArguments
-    from config_manager.client.model.precedence import Explanation
     from config_manager.config.world import World
 
 M = TypeVar("M", bound=BaseModel)
@@ -45,7 +44,7 @@ _LISTENERS_END_WITHIN_S = 1.0
 _LOOK_S = 5.0
 
 
-class Config(Generic[M]):
+class Config(OpenConfig[M]):
     """A service's typed, live configuration, for programs without an event loop.
 
     apply: asked before a change, in a thread of its own; if it raises, the change is refused, and if it
@@ -71,12 +70,14 @@ class Config(Generic[M]):
         world: World | None = None,
         **options: Unpack[OptionArguments],
     ) -> None:
+        super().__init__(None)
         complete(model, frames_up=1)
         if apply is not None:
             check_plain(apply, "apply")
         self._model = model
         self._options = options
-        self._seams: dict[str, Any] = {"connect": connect, "world": world}
+        self._connect = connect
+        self._world = world
         self._apply = apply
         self._callbacks: list[Callable[[Change[M]], None]] = []
         self._thread: threading.Thread | None = None
@@ -84,14 +85,14 @@ class Config(Generic[M]):
 
     def _begin_anew(self) -> None:
         # a fork may happen at any moment, in any thread: what the child looks at must hold no lock
-        self._live_config: AsyncioConfig[M] | None = None
+        self._followed = None
         self._pid = os.getpid()
         self._opened: Future[None] = Future()
         self._closes = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._living: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
-        self._listeners: list[Listener[M]] = []
+        self._listeners: list[OnChange[M]] = []
         self._registering = threading.Lock()
 
     def open(self) -> Self:
@@ -161,49 +162,6 @@ class Config(Generic[M]):
         if error is None and self._failure is not None:
             raise self._failure
 
-    # ── as in the other drivers ────────────────────────────────────────────────────────────────
-
-    @property
-    def current(self) -> M:
-        """The configuration to run with. After `on_stale="stop"`, or if the driver failed, this raises
-        ConfigurationStale; after a fork ForkedAway."""
-        return self._config.current
-
-    def explain(self, key: str) -> Explanation:
-        """Where a key's value comes from, since when, and what it shadows; KeyError for no key."""
-        return self._config.explain(key)
-
-    @property
-    def source(self) -> Literal["broker", "last-known-good", "defaults"]:
-        """Where the current configuration came from; `defaults`: nothing was ever delivered."""
-        return self._config.source
-
-    @property
-    def freshness(self) -> str:
-        """`fresh`, `stale (reason)`, `clock-unknown`, or `unknown` while it is too early to say.
-        `stale (ended)` once it is closed, `stale (forked)` in a child of the process that opened it."""
-        return self._config.freshness
-
-    @property
-    def service(self) -> str:
-        """Whose configuration it is."""
-        return self._config.service
-
-    @property
-    def instance(self) -> str:
-        """This instance's name, as receipts and `config-manager status` show it."""
-        return self._config.instance
-
-    @property
-    def overrides(self) -> tuple[str, ...]:
-        """The keys that environment or `.env` decide, whatever an operator sets."""
-        return self._config.overrides
-
-    @property
-    def refusals(self) -> Counter[str]:
-        """How many messages were refused, by reason."""
-        return self._config.refusals
-
     def on_change(self, callback: Callable[[Change[M]], None]) -> None:
         """Call this after each change, in a thread of its own; an exception in it is logged and changes
         nothing. Past 256 changes that it has not taken yet the oldest are dropped."""
@@ -213,26 +171,25 @@ class Config(Generic[M]):
             return
         with self._registering:
             self._callbacks.append(callback)
-            if self._live_config is not None and not self._closes.is_set():
-                self._listeners.append(Listener(callback, self._hidden))
+            if self._followed is not None and not self._closes.is_set():
+                self._listeners.append(OnChange(callback, self._hidden))
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold(self) -> Generator[None]:
         """While this block runs nothing changes: the middle of a sentence is no time for it.
 
         What `apply` is being asked about just then becomes current after the block.
         """
-        hold = self._config.hold()
-        self._do(hold.__enter__)
+        state = self._state
+        self._do(state.hold)
         try:
             yield
         finally:
-            self._do(lambda: hold.__exit__(None, None, None))
+            self._do(state.unhold)
 
-    def _do(self, step: Callable[[], object]) -> None:
+    def _do(self, step: Callable[[], None]) -> None:
         """In the loop's thread, and back when it is done; here if there is no loop any more."""
-        if self._is_forked_away:
-            self._config._check_followed()  # noqa: SLF001
+        self._state.check_here()
         assert self._loop is not None
         done: Future[None] = Future()
 
@@ -247,19 +204,11 @@ class Config(Generic[M]):
     # ── the thread ─────────────────────────────────────────────────────────────────────────────
 
     @property
-    def _config(self) -> AsyncioConfig[M]:
-        if self._live_config is None:
-            raise RuntimeError(
-                "not open: use it inside `with Config(…) as config:`, or after open()"
-            )
-        return self._live_config
-
-    @property
     def _is_forked_away(self) -> bool:
         return self._thread is not None and self._pid != os.getpid()
 
     def _hidden(self) -> Secrets:
-        return self._config._instance.effective.hidden  # noqa: SLF001
+        return self._state.instance.effective.hidden
 
     def _run(self) -> None:
         # named, because a process that imported trio-asyncio gets another one from asyncio.run()
@@ -267,11 +216,11 @@ class Config(Generic[M]):
         try:
             loop.run_until_complete(self._live())
         except BaseException as error:
-            if self._live_config is None:
+            if self._followed is None:
                 self._opened.set_exception(error)
                 return
             self._failure = error
-            self._live_config._fail(error)  # noqa: SLF001
+            self._followed.fail(error)
             if not isinstance(error, ConfigManagerError):
                 raise
         finally:
@@ -296,13 +245,17 @@ class Config(Generic[M]):
         telling: asyncio.Task[None] | None = None
         try:
             async with open_config(
-                self._model, apply=apply, **self._seams, **self._options
+                self._model,
+                apply=apply,
+                connect=self._connect,
+                world=self._world,
+                **self._options,
             ) as config:
                 telling = asyncio.create_task(self._tell_listeners(config))
                 await asyncio.sleep(0)  # it listens before anything can change
                 with self._registering:
-                    self._listeners = [Listener(one, self._hidden) for one in self._callbacks]
-                    self._live_config = config
+                    self._listeners = [OnChange(one, self._hidden) for one in self._callbacks]
+                    self._followed = config._state  # noqa: SLF001  one of its own kind
                 self._opened.set_result(None)
                 while True:
                     await asyncio.sleep(_LOOK_S)
@@ -315,13 +268,12 @@ class Config(Generic[M]):
                 await telling  # the configuration is closed, and with it what this reads
 
     async def _apply_in(self, asks: Worker, change: Change[M]) -> None:
-        outcome = await run_in(asks, partial(self._ask, change))
-        if isinstance(outcome.error, Exception) and not isinstance(outcome.error, StopIteration):
-            raise outcome.error
-        if (
-            outcome.error is not None
-        ):  # what a coroutine can't raise, or what would end the driver's thread
-            raise RuntimeError(_why_not(outcome.error)) from outcome.error
+        result = await run_in(asks, partial(self._ask, change))
+        if isinstance(result.error, Exception) and not isinstance(result.error, StopIteration):
+            raise result.error
+        if result.error is not None:
+            # what a coroutine can't raise, or what would end the driver's thread
+            raise RuntimeError(_why_not(result.error)) from result.error
 
     def _ask(self, change: Change[M]) -> None:
         assert self._apply is not None

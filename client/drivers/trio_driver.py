@@ -7,68 +7,43 @@ broker reads. One task judges, keeps and swaps, so that everything has one order
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import (
-    TYPE_CHECKING,
-    NamedTuple,
-    NoReturn,
-    TypeAlias,
     TypeVar,
     Unpack,
-    assert_never,
     cast,
 )
 
 import trio
 from pydantic import BaseModel
 
-from config_manager.client.drivers.background import Outcome, Work, Worker, run_under_trio
-from config_manager.client.drivers.callbacks import check_runs
-from config_manager.client.drivers.driver import FAREWELL_S, TICK_S, Apply, Driver, Listener
-from config_manager.client.drivers.follower import Anything, Follower
-from config_manager.client.drivers.live_config import LiveConfig
-from config_manager.client.drivers.log import say
-from config_manager.client.drivers.opening import OptionArguments, Options, Prepared, prepare
+from config_manager.actors.mqtt.port import Message, Transport, broken_as_itself
+from config_manager.client.drivers.background import Worker
+from config_manager.client.drivers.driver import FAREWELL_S, Driver, Listener
+from config_manager.client.drivers.follower import Anything, Delivered, Follower
+from config_manager.client.drivers.live_config import LiveConfig, LiveState
+from config_manager.client.drivers.opening import (
+    Apply,
+    OptionArguments,
+    Options,
+    Prepared,
+    parse_addresses,
+    prepare,
+)
 from config_manager.client.model.words import leaves_of
-from config_manager.client.rules.todo import Change
+from config_manager.client.rules.todo import Change, PublishReceipt
+from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import ConfigurationStale
 from config_manager.config.world import World
 
-if TYPE_CHECKING:  # at run time they would bring a broker client into every importing service
-    from config_manager.actors.mqtt.port import Message, Transport
-    from config_manager.config.brokers import BrokerAddress
-
 M = TypeVar("M", bound=BaseModel)
 
-_Messages: TypeAlias = "AsyncGenerator[Message, None]"
+_Messages = AsyncGenerator[Message, None]
 
-_INBOX = 64
-
-
-class _Lost(NamedTuple):
-    """A connection broke."""
-
-
-class _Arrived(NamedTuple):
-    topic: str
-    payload: bytes
-
-
-class _Called(NamedTuple):
-    """The callback returned, or raised."""
-
-    error: BaseException | None
-
-
-class _Released(NamedTuple):
-    """Nobody holds the configuration any more."""
-
-
-_News = _Arrived | _Lost | _Called | _Released
+_ENDS = (KeyboardInterrupt, SystemExit, trio.Cancelled)
 
 
 @asynccontextmanager
@@ -80,7 +55,7 @@ async def follow(
     instance: str | None = None,
     transport: Transport | None = None,
     world: World | None = None,
-) -> AsyncIterator[Follower]:
+) -> AsyncGenerator[Follower]:
     """Follow one service, whatever its settings look like, until the block ends.
 
     mqtt_url: comma-separated; `none:` runs on the last-known-good file alone. Raises InvalidName,
@@ -91,7 +66,6 @@ async def follow(
             async for event in follower:
                 ...
     """
-    world = world or World()
     options = Options(
         service=service,
         state_dir=state_dir,
@@ -100,19 +74,14 @@ async def follow(
         env_file=None,
         bake_s=0,
     )
-    prepared = prepare(Anything, options, asks=False, world=world)
-    follower = Follower(
-        prepared.service, prepared.name, lambda: prepared.instance.effective.secrets
-    )
-    async with _driving(prepared, follower, None, transport, world):
-        yield follower
+    prepared = prepare(Anything, options, world=world)
+    delivered = Delivered(lambda: prepared.instance.effective.secrets)
+    async with _driving(prepared, delivered, transport):
+        yield Follower(prepared.service, prepared.name, delivered)
 
 
 class TrioConfig(LiveConfig[M]):
     """What `open_config` gives under Trio."""
-
-    def __init__(self, prepared: Prepared[M]) -> None:
-        super().__init__(prepared.instance, trio.Event)
 
 
 @asynccontextmanager
@@ -123,46 +92,27 @@ async def open_config(
     transport: Transport | None = None,
     world: World | None = None,
     **options: Unpack[OptionArguments],
-) -> AsyncIterator[TrioConfig[M]]:
-    """A service's typed, live configuration. options: see `Options`.
-
-    apply: asked before a change (`Change`); may be async and slow; raising refuses it. Raises
-    SettingsInvalid, InvalidName, KeyFileUnsafe, RootRefused; NothingDelivered with `require=True`;
-    ConfigurationStale later, with `on_stale="stop"`.
-
-        async with open_config(SttSettings, service="stt-worker") as config:
-            use(config.current)
-            async for change in config.changes():
-                use(change.new)
-    """
-    if apply is not None:
-        check_runs(apply, "apply")
-    world = world or World()
-    prepared = prepare(model, Options(**options), asks=apply is not None, world=world)
-    config = TrioConfig(prepared)
-    async with _driving(prepared, config, apply, transport, world) as driver:
-        config._released = driver.retry_soon  # noqa: SLF001  the two are one thing, in public and private
+) -> AsyncGenerator[TrioConfig[M]]:
+    """`config_manager.client.open_config` under Trio. transport: the seam for tests."""
+    prepared = prepare(model, Options(**options), apply=apply, world=world)
+    state = LiveState(prepared.instance, trio.Event)
+    async with _driving(prepared, state, transport) as driver:
+        state.released = driver.retry_soon
         await driver.wait_until_open()
         try:
-            yield config
+            yield TrioConfig(state)
         finally:
-            config._close()  # noqa: SLF001
+            state.close()
 
 
 @asynccontextmanager
 async def _driving(
-    prepared: Prepared[M],
-    listener: Listener[M],
-    apply: Apply[M] | None,
-    transport: Transport | None,
-    world: World,
-) -> AsyncIterator[_Driver[M]]:
-    from config_manager.client.drivers.brokers import parse_addresses
-
+    prepared: Prepared[M], listener: Listener[M], transport: Transport | None
+) -> AsyncGenerator[_Driver[M]]:
     raised: Exception | None = None
     with _one_failure_as_itself(), prepared.disk_thread() as disk:
         addresses = parse_addresses(prepared.mqtt_url)
-        driver = _Driver(prepared, listener, apply, disk, world)
+        driver = _Driver(prepared, listener, disk)
         await driver.start()
         if addresses:
             transport = transport or _default_transport()
@@ -184,35 +134,25 @@ async def _driving(
 
 
 @contextmanager
-def _one_failure_as_itself() -> Iterator[None]:
+def _one_failure_as_itself() -> Generator[None]:
     """What ended the background passes without the groups that nurseries put around it."""
     try:
         yield
     except BaseExceptionGroup as group:
-        only: BaseException = group
-        while isinstance(only, BaseExceptionGroup) and len(only.exceptions) == 1:
-            only = only.exceptions[0]
-        if only is group or isinstance(only, BaseExceptionGroup):
+        failures = leaves_of(group)
+        if len(failures) > 1:
             raise
-        raise only from None
+        raise failures[0] from None
 
 
 class _Driver(Driver[M]):
     """Under Trio: one task per broker reads, one task judges."""
 
-    def __init__(
-        self,
-        prepared: Prepared[M],
-        listener: Listener[M],
-        apply: Apply[M] | None,
-        disk: Worker,
-        world: World,
-    ) -> None:
-        super().__init__(prepared, listener, apply, disk, world)
+    def __init__(self, prepared: Prepared[M], listener: Listener[M], disk: Worker) -> None:
+        super().__init__(prepared, listener, disk)
         self._scope = trio.CancelScope(shield=True)  # it ends after the body, whatever is cancelled
         self._nursery: trio.Nursery
         self._transport: Transport | None = None
-        self._inbox, self._news = trio.open_memory_channel[_News](_INBOX)
         self._stale: ConfigurationStale | None = None
         self._stops = trio.Event()
 
@@ -230,33 +170,21 @@ class _Driver(Driver[M]):
     async def _sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
 
-    async def _at_most(self, seconds: float, wait: Callable[[], Awaitable[None]]) -> None:
-        with trio.move_on_after(seconds):
+    async def _until(self, time: float, wait: Callable[[], Awaitable[None]]) -> None:
+        with trio.move_on_at(time):
             await wait()
-
-    async def _on_disk(self, work: Work) -> Outcome:
-        return await run_under_trio(self._disk, work)
 
     def _start_call(self, change: Change[M]) -> None:
         self._nursery.start_soon(self._call, change)
 
-    async def _call(self, change: Change[M]) -> None:
-        error: BaseException | None = None
-        try:
-            await self._ask(change)
-        except (KeyboardInterrupt, SystemExit, trio.Cancelled):
-            raise
-        except BaseExceptionGroup as raised:
-            if raised.subgroup((KeyboardInterrupt, SystemExit, trio.Cancelled)) is not None:
-                raise
-            error = raised
-        except BaseException as raised:  # noqa: BLE001  the service refuses; it says why
-            error = raised
-        await self._inbox.send(_Called(error))
+    def _ends_the_call(self, error: BaseException) -> bool:
+        if isinstance(error, BaseExceptionGroup):
+            return cast("BaseExceptionGroup[BaseException]", error).subgroup(_ENDS) is not None
+        return isinstance(error, _ENDS)
 
     def _stop_the_service(self, error: ConfigurationStale) -> None:
         self._stale = error
-        self._listener._fail(error)  # noqa: SLF001
+        self._listener.fail(error)
         self._stops.set()
 
     async def stop_the_service(self) -> None:
@@ -280,82 +208,33 @@ class _Driver(Driver[M]):
         with self._scope:
             try:
                 async with trio.open_nursery() as self._nursery:
-                    self._nursery.start_soon(self._judge)
+                    self._nursery.start_soon(self.judge)
                     for number, address in enumerate(addresses):
                         own_id = f"{client_id}-{number}"
                         self._nursery.start_soon(self.stay_connected, address, own_id)
                     task_status.started()
             except Exception as error:
-                self._listener._fail(leaves_of(error)[0])  # noqa: SLF001
+                self._listener.fail(leaves_of(error)[0])
                 raise
 
     def stop(self) -> None:
         self._scope.cancel()
 
-    def retry_soon(self) -> None:
-        """Nobody holds the configuration any more. If the inbox is full, the next tick applies what
-        waited."""
-        with suppress(trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
-            self._inbox.send_nowait(_Released())
-
-    async def _judge(self) -> NoReturn:
-        instance = self._instance
-        await self._step(lambda: instance.tick(trio.current_time(), self._world.clock.now()))
-        next_tick = trio.current_time() + TICK_S
-        while True:
-            news: _News | None = None
-            wakes_at = min(next_tick, instance.due or next_tick)
-            with trio.move_on_at(wakes_at):
-                news = await self._news.receive()
-            now, wall_now = trio.current_time(), self._world.clock.now()
-            match news:
-                case _Arrived(topic, payload):
-                    await self._step(partial(instance.receive, topic, payload, wall_now, now))
-                case _Lost():
-                    await self._step(partial(instance.disconnected, now))
-                case _Called(error):
-                    await self._step(partial(instance.called, error, now))
-                case _Released():
-                    await self._step(partial(instance.retry, now))
-                case None:
-                    pass
-                case _ as unreachable:
-                    assert_never(unreachable)
-            if now >= wakes_at:  # also if messages never pause: time must not depend on them
-                await self._step(partial(instance.tick, now, wall_now))
-                await self._keep_what_waits()
-                await self._count_as_newest()
-                next_tick = now + TICK_S
-
-    async def _connect_once(self, address: BrokerAddress, client_id: str) -> bool:
-        from config_manager.actors.mqtt.port import BrokerUnavailable, Message, broken_as_itself
-
+    async def _converse(self, address: BrokerAddress, client_id: str, gone: PublishReceipt) -> None:
         assert self._transport is not None
-        connect, worked = self._transport.connect, False
-        try:
-            last_will = self._instance.receipt(gone=True)
-            will = Message(last_will.topic, last_will.payload, retained=True)
-            with broken_as_itself():
-                async with (
-                    connect(address, client_id=client_id, will=will) as connection,
-                    trio.open_nursery() as nursery,
-                ):
-                    self._readings[client_id] = nursery.cancel_scope.cancel
-                    await self._begin(address, connection.subscribe)
-                    publish = partial(connection.publish, qos=1, retain=True)
-                    nursery.start_soon(self._send_receipts, publish, client_id)
-                    async with aclosing(cast("_Messages", connection.messages())) as messages:
-                        async for message in messages:
-                            worked = True
-                            await self._inbox.send(_Arrived(message.topic, message.payload))
-        except BrokerUnavailable as error:
-            say(logging.WARNING, "broker unavailable", broker=str(address), error=str(error))
-        finally:
-            self._readings.pop(client_id, None)
-        return worked
-
-    async def _lost(self) -> None:
-        await self._inbox.send(_Lost())
+        will = Message(gone.topic, gone.payload, retained=True)
+        with broken_as_itself():
+            async with (
+                self._transport.connect(address, client_id=client_id, will=will) as connection,
+                trio.open_nursery() as nursery,
+            ):
+                self._readings[client_id] = nursery.cancel_scope.cancel
+                await self._begin(address, connection.subscribe)
+                publish = partial(connection.publish, qos=1, retain=True)
+                nursery.start_soon(self._send_receipts, publish, client_id)
+                async with aclosing(cast("_Messages", connection.messages())) as messages:
+                    async for message in messages:
+                        await self._arrived(client_id, message.topic, message.payload)
 
 
 def _default_transport() -> Transport:

@@ -1,6 +1,6 @@
 """What a service's model has against values that are not merged yet, by key.
 
-Only what it says of a key counts: that another value is missing, or that the whole does not fit
+Only what the model says of a key counts. That another value is missing, or that the whole does not fit
 together, is judged once all layers are there.
 """
 
@@ -35,45 +35,37 @@ class Complaint(NamedTuple):
         return f"{self.words}; write JSON, such as {self.wants}" if self.wants else self.words
 
 
-class Complaints:
-    """Asks one model."""
-
-    def __init__(self, model: type[BaseModel]) -> None:
-        self._model = model
-        self._validator = Validator(model)
-
-    def about(self, given: JsonObject) -> dict[str | None, Complaint]:
-        """By the fields' own names; None: code of the model's raised, and nobody knows for which."""
-        hidden = Secrets(
-            text for text in given.values() if isinstance(text, str) and len(text) >= _LONG
-        )
-        try:
-            with judging(self._model, hidden):
-                return self._by_key(given, hidden)
-        except DoesNotFit as unfit:
-            keys: frozenset[str | None] = unfit.keys or frozenset({None})
-            return {key: Complaint(str(unfit).removeprefix(f"{key}: ")) for key in keys}
-
-    def _by_key(self, given: JsonObject, hidden: Secrets) -> dict[str | None, Complaint]:
-        try:
-            self._validator.read(given)
-        except ValidationError as error:
-            wrong: dict[str | None, set[str]] = {}
-            for item in error.errors(include_url=False, include_context=False, include_input=False):
-                if item["loc"] and item["type"] != "missing":
-                    key = place_of(item, self._model)[0]
-                    wrong.setdefault(key, set()).add(item["type"])
-            return {
-                key: Complaint(
-                    hidden.without(in_words(error, self._model, of=key)), example_for(types)
-                )
-                for key, types in wrong.items()
-                if key is not None
-            }
-        return {}
+def complaints_about(given: JsonObject, model: type[BaseModel]) -> dict[str | None, Complaint]:
+    """By the fields' own names; None: code of the model's raised, and nobody knows for which."""
+    hidden = Secrets(
+        text for text in given.values() if isinstance(text, str) and len(text) >= _LONG
+    )
+    try:
+        with judging(model, hidden):
+            return _by_key(given, model, hidden)
+    except DoesNotFit as unfit:
+        keys: frozenset[str | None] = unfit.keys or frozenset({None})
+        return {key: Complaint(str(unfit).removeprefix(f"{key}: ")) for key in keys}
 
 
-def example_for(error_types: set[Any]) -> str | None:
+def _by_key(
+    given: JsonObject, model: type[BaseModel], hidden: Secrets
+) -> dict[str | None, Complaint]:
+    try:
+        Validator(model).read(given)
+    except ValidationError as error:
+        wrong: dict[str, set[str]] = {}
+        for item in error.errors(include_url=False, include_context=False, include_input=False):
+            if item["loc"] and item["type"] != "missing":
+                wrong.setdefault(place_of(item, model)[0], set()).add(item["type"])
+        return {
+            key: Complaint(hidden.without(in_words(error, model, of=key)), _example_for(types))
+            for key, types in wrong.items()
+        }
+    return {}
+
+
+def _example_for(error_types: set[Any]) -> str | None:
     """JSON of the kind that is wanted, if an error says that a list or an object is."""
     if error_types & _LISTS:
         return '["a","b"]'

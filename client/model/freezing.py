@@ -1,26 +1,24 @@
 """What is delivered is immutable, and stays an instance of the service's own class.
 
 Two tasks that look at `current` must see the same, so no code may assign to a delivered model or to a
-model within it. The class is the user's: no subclass stands in for it, so that registries, unions, own
-`__hash__` and `__slots__`, and validators that assign work as they do without the client. Instead a delivered
-instance is marked, and its class refuses to assign to marked instances; every other instance of the
-class is as it was. A copy, pickled or not, is marked too.
+model within it. The class is the user's: no subclass stands in for it, so registries, unions, own
+`__hash__` and `__slots__`, and validators that assign work as they do without the client. Instead a
+delivered instance is marked, and its class refuses to assign to marked instances. Every other instance of
+the class is as it was. A copy, pickled or not, is marked too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakSet
 
 from pydantic import BaseModel
 from pydantic_core import ValidationError
 
 from config_manager.client.model.guarded import attempt
-from config_manager.client.model.parts import parts_of
-
-M = TypeVar("M", bound=BaseModel)
+from config_manager.client.model.values import M, parts_of
 
 _FIELDS_SET = "__pydantic_fields_set__"
 

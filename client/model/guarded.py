@@ -1,6 +1,7 @@
-"""Asking code of the user's for an answer that may also be a raised anything.
+"""Asks code of the user's, which may raise anything, for an answer.
 
-What was raised is not told: `judging` is the way in where an operator has to read it.
+What was raised is not told. Where an operator has to read it, use `judging`. `signal` and `threading` are
+here to tell Ctrl-C from an exit of the user's own code; nothing is waited for.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from types import CodeType
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 
@@ -27,11 +28,11 @@ def attempt(ask: Callable[[], T], otherwise: T) -> T:
 
 
 def ends_the_program(error: BaseException) -> bool:
-    """Ctrl-C, or what a signal's handler raises. Python runs handlers in the main thread only, whatever runs
-    there, so that an exit in another thread is that thread's own.
+    """Whether it is Ctrl-C, or what a signal's handler raised. Python runs handlers in the main thread
+    only, so an exit in another thread is that thread's own.
 
-    A SystemExit of the user's own code (argparse in a validator, say) is an error of that code: it would
-    end a whole fleet, and each start again.
+    A SystemExit of the user's own code (argparse in a validator, say) is an error of that code: otherwise
+    it would end a whole fleet, and again at each start.
     """
     if threading.current_thread() is not threading.main_thread():
         return False
@@ -45,9 +46,9 @@ def _is_a_handlers(error: BaseException) -> bool:
     return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
-def _code_of(handler: Any) -> CodeType | None:
+def _code_of(handler: object) -> CodeType | None:
     while isinstance(handler, partial):
-        handler = handler.func
+        handler = cast("partial[object]", handler).func
     own_call = getattr(type(handler), "__call__", None)  # noqa: B004  an object may be a handler
     for function in (handler, getattr(handler, "__func__", None), own_call):
         code = getattr(function, "__code__", None)

@@ -1,15 +1,14 @@
-"""The guarded way into the model, for what it raises has to be said to an operator: in a refusal that names
-the key and holds no value. `guarded.attempt` is the one for a question to which there is another answer.
+"""Runs a model's own code, and says to an operator what it raised: which key is wrong, and never the value.
 
 Validators, `model_post_init`, factories, `__eq__`, `__deepcopy__`, `__str__`, and whatever they call,
 may raise anything. None of it may end a driver: what does not fit is refused as `model`, and what runs
-goes on.
+goes on. For a question to which there is another answer, use `guarded.attempt`.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from types import CodeType
 from typing import Any, get_args
@@ -26,8 +25,10 @@ from config_manager.client.model.words import MOST_READ, Secrets, name_of, spelt
 
 
 class DoesNotFit(ValueError):
-    """The values are not what the service's own model takes; the message names each key. only_lacks:
-    nothing is wrong but that there is no value for some. keys: the top-level ones that are wrong."""
+    """The values are not what the service's own model takes; the message names each key.
+
+    only_lacks: nothing is wrong but that some keys have no value. keys: the top-level ones that are wrong.
+    """
 
     def __init__(
         self, words: str, *, only_lacks: bool = False, keys: frozenset[str] = frozenset()
@@ -38,8 +39,8 @@ class DoesNotFit(ValueError):
 
 
 @contextmanager
-def judging(model: type[BaseModel], secrets: Secrets) -> Iterator[None]:
-    """Around code of the user's: whatever it raises is DoesNotFit.
+def judging(model: type[BaseModel], secrets: Secrets) -> Generator[None]:
+    """Around code of the user's: raises DoesNotFit for whatever that raises.
 
     Of an exception that is no ValidationError only the type is said: its words may hold values.
     """
@@ -54,19 +55,18 @@ def judging(model: type[BaseModel], secrets: Secrets) -> Iterator[None]:
 
 
 def _does_not_fit(error: BaseException, model: type[BaseModel], secrets: Secrets) -> DoesNotFit:
-    is_told = attempt(lambda: isinstance(error, ValidationError), False)
-    if is_told and isinstance(error, ValidationError):
-        unfit = attempt(
-            lambda: _invalid(error, model, secrets), None
-        )  # it calls anybody's `__str__`
-        if unfit is not None:
-            return unfit
+    unfit = attempt(lambda: _invalid(error, model, secrets), None)  # it calls anybody's `__str__`
+    if unfit is not None:
+        return unfit
     key = attempt(lambda: _key_at_fault(error, model), None)
     name = name_of(error)
     return DoesNotFit(f"{key}: {name}" if key else name, keys=frozenset({key} if key else ()))
 
 
-def _invalid(error: ValidationError, model: type[BaseModel], secrets: Secrets) -> DoesNotFit:
+def _invalid(error: BaseException, model: type[BaseModel], secrets: Secrets) -> DoesNotFit | None:
+    """None: it is no ValidationError."""
+    if not isinstance(error, ValidationError):
+        return None
     items = error.errors(include_url=False, include_context=False)
     return DoesNotFit(
         spelt(secrets.without(in_words(error, model))),
@@ -93,25 +93,22 @@ def _key_at_fault(error: BaseException, model: type[BaseModel]) -> str | None:
 def _keys_by_code(model: type[BaseModel]) -> dict[CodeType, str]:
     """Which field each function of the model's judges; one that judges several is left out."""
     found: dict[CodeType, set[str]] = {}
-
-    def note(function: Any, keys: Iterable[str]) -> None:
-        code = getattr(getattr(function, "__func__", function), "__code__", None)
-        if code is not None:
-            found.setdefault(code, set()).update(keys)
-
-    def note_all(judge: type[BaseModel], key: str | None) -> None:
-        for decorator in judge.__pydantic_decorators__.field_validators.values():
-            note(decorator.func, [key] if key else decorator.info.fields)
-        for name, field in judge.model_fields.items():
-            note(field.default_factory, [key or name])
-            for constraint in field.metadata:
-                note(getattr(constraint, "func", None), [key or name])
-
-    note_all(model, None)
+    judges: list[tuple[type[BaseModel], str | None]] = [(model, None)]
     for key, field in model.model_fields.items():
-        for inner in models_within(field.annotation):
-            if inner is not model:
-                note_all(inner, key)
+        inner = models_within(field.annotation)
+        judges += [(judge, key) for judge in inner if judge is not model]
+    for judge, outer in judges:
+        validators = judge.__pydantic_decorators__.field_validators.values()
+        judged: list[tuple[Any, Iterable[str]]] = [
+            (one.func, one.info.fields) for one in validators
+        ]
+        for name, field in judge.model_fields.items():
+            functions = (getattr(constraint, "func", None) for constraint in field.metadata)
+            judged += [(function, (name,)) for function in (field.default_factory, *functions)]
+        for function, keys in judged:
+            code = getattr(getattr(function, "__func__", function), "__code__", None)
+            if code is not None:
+                found.setdefault(code, set()).update([outer] if outer else keys)
     return {code: keys.pop() for code, keys in found.items() if len(keys) == 1 and "*" not in keys}
 
 

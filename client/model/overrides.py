@@ -1,7 +1,4 @@
-"""What the environment and `.env` say instead of what is delivered: text in, JSON values out.
-
-They are read once, at the start: the environment of a process does not change later.
-"""
+"""What the environment and `.env` say instead of what is delivered: text in, JSON values out."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from config_manager.client.model.complaints import Complaint, Complaints
+from config_manager.client.model.complaints import Complaint, complaints_about
 from config_manager.client.model.guarded import attempt
 from config_manager.client.model.validating import has_own_sources
 from config_manager.config import strict_json
@@ -24,7 +21,7 @@ Place = Literal["environment", ".env", "secret file"]
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """One key's value, from a variable: where it stands, its name, and the JSON value of its text."""
+    """One key's value from a variable: its place, its name, and the JSON value of its text."""
 
     place: Place
     name: str
@@ -46,23 +43,23 @@ def prefix_of(model: type[BaseModel], service: str) -> str:
 def read_overrides(
     model: type[BaseModel],
     prefix: str,
-    *,
     environment: Mapping[str, str],
-    env_file: Mapping[str, str | None] | None = None,
+    env_file: Mapping[str, str | None],
 ) -> dict[str, Override]:
-    """By key; the environment wins. Raises SettingsInvalid, naming the variable, where a text does not
-    fit its key."""
-    upper_environment = {name.upper(): value for name, value in environment.items()}
-    upper_file = {name.upper(): value for name, value in (env_file or {}).items()}
+    """By key; the environment wins. Raises SettingsInvalid, naming the variable, if a text does not fit
+    its key."""
+    said: dict[str, tuple[Place, str | None]] = {
+        name.upper(): (".env", text) for name, text in env_file.items()
+    }
+    said |= {name.upper(): ("environment", text) for name, text in environment.items()}
     found: dict[str, _Read] = {}
     for key, info in model.model_fields.items():
         name = (prefix + key).upper()
-        if (text := upper_environment.get(name)) is not None:
-            found[key] = _read("environment", name, text, info)
-        elif (text := upper_file.get(name)) is not None:
-            found[key] = _read(".env", name, text, info)
+        place, text = said.get(name, ("environment", None))
+        if text is not None:
+            found[key] = _read(place, name, text, info)
     if found:
-        _settle(found, Complaints(model))
+        _settle(found, model)
     return {key: Override(one.place, one.name, one.value) for key, one in found.items()}
 
 
@@ -86,12 +83,12 @@ _NOTHING = object()
 
 
 def check(overrides: Mapping[str, Override], model: type[BaseModel]) -> None:
-    """Raises SettingsInvalid, naming the variable, where the model does not take a value."""
+    """Raises SettingsInvalid, naming the variable, if the model does not take a value."""
     read = {
         key: _Read(one.place, one.name, [one.value], fits=False) for key, one in overrides.items()
     }
     if read:
-        _settle(read, Complaints(model))
+        _settle(read, model)
 
 
 def laid_over(below: JsonObject, above: JsonObject) -> JsonObject:
@@ -104,37 +101,39 @@ def laid_over(below: JsonObject, above: JsonObject) -> JsonObject:
     return merged
 
 
+@dataclass
 class _Read:
-    """A variable, and what its text may mean: the first meaning that the model takes is its value."""
+    """A variable, and what its text may mean: the first meaning that the model takes is its value.
 
-    def __init__(self, place: Place, name: str, meanings: list[Any], *, fits: bool) -> None:
-        self.place = place
-        self.name = name
-        self.fits = fits
-        """the field's type alone takes the first meaning"""
-        self._meanings = meanings
-        self._at = 0
-        self._complaints: list[Complaint] = []
+    fits: the field's type alone takes the first meaning.
+    """
+
+    place: Place
+    name: str
+    meanings: list[Any]
+    fits: bool
+    at: int = 0
+    complaints: list[Complaint] = field(default_factory=list[Complaint])
 
     @property
     def value(self) -> Any:
-        return self._meanings[self._at]
+        return self.meanings[self.at]
 
     def refused(self, complaint: Complaint) -> bool:
         """The model refused this meaning. Whether there is another."""
-        self._complaints.append(complaint)
-        if self._at + 1 < len(self._meanings):
-            self._at += 1
+        self.complaints.append(complaint)
+        if self.at + 1 < len(self.meanings):
+            self.at += 1
             return True
         if self.fits:
-            self._at = 0  # the model's own rules are against it: whoever merges the layers says so
+            self.at = 0  # the model's own rules are against it, and merging the layers says so
         return False
 
     @property
     def complaint(self) -> str:
         # of a text that is a list or an object, what is wrong within it says more
-        is_json = isinstance(self._meanings[-1], list | dict)
-        said = self._complaints[-1 if is_json else 0]
+        is_json = isinstance(self.meanings[-1], list | dict)
+        said = self.complaints[-1 if is_json else 0]
         return said.words if is_json else said.with_hint
 
 
@@ -144,7 +143,7 @@ def _read(place: Place, name: str, text: str, info: FieldInfo) -> _Read:
     adapter = attempt(lambda: _adapter(info), None)  # a reference that nobody resolved, say
     value = _NOTHING if adapter is None else attempt(lambda: _parsed(adapter, text), _NOTHING)
     if adapter is None or value is _NOTHING:
-        # its own validators may take it all the same: as text, or what it says in JSON
+        # its own validators may take it all the same: as text, or as JSON
         meanings = [text] if json_in(text) == text else [text, json_in(text)]
         return _Read(place, name, meanings, fits=False)
     spelled = _as_json(text, value, adapter)
@@ -154,14 +153,14 @@ def _read(place: Place, name: str, text: str, info: FieldInfo) -> _Read:
     return _Read(place, name, meanings, fits=True)
 
 
-def _settle(found: dict[str, _Read], model: Complaints) -> None:
+def _settle(found: dict[str, _Read], model: type[BaseModel]) -> None:
     """Choose each variable's meaning. Raises SettingsInvalid where the model takes none.
 
     A validator that runs before the type may want the text: `a,b` for a list, or `5 ` for a number.
     """
     settled = set[str]()
     while True:
-        complaints = model.about({key: one.value for key, one in found.items()})
+        complaints = complaints_about({key: one.value for key, one in found.items()}, model)
         asked = {key: complaint for key in found if (complaint := complaints.get(key)) is not None}
         if not asked and None in complaints:
             asked = {
@@ -179,9 +178,9 @@ def _settle(found: dict[str, _Read], model: Complaints) -> None:
             return
 
 
-def _is_cured_without(key: str, found: dict[str, _Read], model: Complaints) -> bool:
+def _is_cured_without(key: str, found: dict[str, _Read], model: type[BaseModel]) -> bool:
     others = {other: one.value for other, one in found.items() if other != key}
-    return None not in model.about(others)
+    return None not in complaints_about(others, model)
 
 
 def _adapter(info: FieldInfo) -> TypeAdapter[Any]:
@@ -210,7 +209,7 @@ def _as_json(text: str, value: Any, adapter: TypeAdapter[Any]) -> Any:
         candidate = attempt(spell, _NOTHING)
         if _same(_read_back(candidate, adapter), value, otherwise=False):
             return candidate
-    # a type whose values are equal to nothing but themselves, or that cannot be asked: NaN is neither
+    # the type's values may equal nothing but themselves, or can't be compared; NaN does neither
     for candidate in (text, json_in(text)):
         one, other = (_read_back(candidate, adapter) for _ in range(2))
         is_judged = one is _NOTHING or _same(one, other, otherwise=False)

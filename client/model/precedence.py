@@ -4,8 +4,8 @@ Pure: strings and documents in, an instance of the service's own model and an ac
 
     environment    STT_WORKER_VAD_THRESHOLD=0.6, the service's name and the key in capitals; it wins
     .env           the same names in a file
-    delivered      what an operator set; a key that the *server* only filled in is not taken from
-                   there: the service's own default stands, for it may be newer than the server
+    delivered      what an operator set. If only the *server* filled a key in, it is not taken: the
+                   service's own default stands, because it may be newer than the server
     secret file    in the `secrets_dir` of a `BaseSettings`; no other model has one
     default        the model's
 
@@ -18,22 +18,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from typing import Any, ForwardRef, Generic, Literal, TypeVar
+from typing import Any, ForwardRef, Generic, Literal
 
 from pydantic import BaseModel
 
 from config_manager.client.model.freezing import freeze
 from config_manager.client.model.guarded import attempt
 from config_manager.client.model.judging import judging
-from config_manager.client.model.overrides import Override, laid_over, read_overrides
+from config_manager.client.model.overrides import Override, laid_over
 from config_manager.client.model.type_walk import types_within
-from config_manager.client.model.validating import Validator, has_own_sources, keys_of, value_of
+from config_manager.client.model.validating import Validator, has_own_sources
+from config_manager.client.model.values import M, keys_of, value_of
 from config_manager.client.model.words import Secrets, secrets_in, texts_in
 from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.secret import MASK, Secret
 from config_manager.config.strict_json import JsonObject
-
-M = TypeVar("M", bound=BaseModel)
 
 _NO_VALUE = object()
 
@@ -74,36 +73,32 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class Effective(Generic[M]):
-    """What the service runs with, and why. Immutable."""
+class Merged(Generic[M]):
+    """What the service runs with, and why. Immutable.
+
+    held: equal to `values`, and never handed out: a caller can change a list in those. secrets: what was
+    delivered sealed for it, whether the model has a field for it or not. hidden: what no words of anybody
+    may hold. made_anew: keys whose value a factory makes anew each time, and what was given for each: JSON,
+    or None. following: keys whose factory takes the other values.
+    """
 
     values: M
     held: M
-    """equal to `values`, and never handed out: a caller can change a list in those"""
     explanations: Mapping[str, Explanation]
     update: ConfigUpdate | None
-    secrets: Mapping[str, Secret] = field(default_factory=dict)
-    """what was delivered sealed for it, whether the model has a field for it or not"""
+    secrets: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
     hidden: Secrets = field(default_factory=Secrets, repr=False)
-    """what no words of anybody may hold"""
-    made_anew: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """keys whose value a factory makes anew each time, and what was given for each: JSON, or None"""
+    made_anew: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
     following: frozenset[str] = frozenset()
-    """keys whose factory takes the other values"""
 
     @cached_property
     def overrides(self) -> tuple[str, ...]:
         """The keys that environment or .env decide, sorted: names, never values."""
-        return tuple(
-            sorted(
-                key
-                for key, why in self.explanations.items()
-                if why.origin in ("environment", ".env")
-            )
-        )
+        why = self.explanations
+        return tuple(sorted(key for key in why if why[key].origin in ("environment", ".env")))
 
-    def changed_since(self, old: Effective[M]) -> frozenset[str]:
-        """The keys whose value differs. What a factory makes anew each time counts if another was given."""
+    def changed_since(self, old: Merged[M]) -> frozenset[str]:
+        """The keys whose value differs. If a factory makes a value anew each time, what was given counts."""
         keys = {*keys_of(old.held), *keys_of(self.held)}
         anew = old.made_anew.keys() & self.made_anew.keys() & keys
         following = old.following & self.following
@@ -122,22 +117,16 @@ def _differ(old: BaseModel, new: BaseModel, key: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Layered:
-    """One configuration, by layer: the fields' own names → JSON values."""
+    """One configuration, by layer: the fields' own names → JSON values.
+
+    delivered: what an operator set. filled_in: what only the server filled in, its defaults: told of and
+    never run with. unsealed: secrets that were delivered sealed for this service.
+    """
 
     delivered: JsonObject
-    """what an operator set"""
     filled_in: JsonObject
-    """what only the server filled in: its defaults, told of and never run with"""
     unsealed: JsonObject
-    """secrets that were delivered sealed for this service"""
     update: ConfigUpdate | None
-
-    def under(self, beneath: JsonObject, above: JsonObject, *, deeply: bool) -> JsonObject:
-        """All layers as one, an upper one's value over a lower one's."""
-        layers = (beneath, self.delivered, self.unsealed, above)
-        if deeply:
-            return reduce(laid_over, layers)
-        return {key: value for layer in layers for key, value in layer.items()}
 
 
 class Layers(Generic[M]):
@@ -146,51 +135,42 @@ class Layers(Generic[M]):
     def __init__(
         self,
         model: type[M],
-        prefix: str,
-        *,
-        environment: Mapping[str, str],
-        env_file: Mapping[str, str | None] | None = None,
+        overrides: Mapping[str, Override] | None = None,
+        beneath: Mapping[str, Override] | None = None,
     ) -> None:
-        """Raises SettingsInvalid, naming the variable, if an override does not fit its key."""
+        """By key. overrides: of the environment and `.env`. beneath: of secret files."""
         self.model = model
         self._validator = Validator(model)
         self._has_own_sources = has_own_sources(model)
-        self._beneath: Mapping[str, Override] = {}
-        if self._has_own_sources:
-            from config_manager.client.model.own_sources import (
-                read_own,  # it needs pydantic-settings
-            )
-
-            self._overrides, self._beneath = read_own(
-                model, prefix, environment=environment, env_file=env_file
-            )
-        else:
-            self._overrides = read_overrides(
-                model, prefix, environment=environment, env_file=env_file
-            )
+        self._overrides = overrides or {}
+        self._beneath = beneath or {}
         self._secret_keys = {
             key for key, info in model.model_fields.items() if _holds_secrets(info.annotation)
         }
 
-    def effective(
+    def merge(
         self, update: ConfigUpdate | None, secrets: Mapping[str, Secret] | None = None
-    ) -> Effective[M]:
-        """Everything merged; update None: nothing was delivered yet. secrets: those of the update.
+    ) -> Merged[M]:
+        """All layers as one; update None: nothing was delivered yet. secrets: those of the update.
 
         Raises DoesNotFit, whatever the model's own code raises.
         """
         known = secrets or {}
         layered = self._layered(update, known)
-        overridden = {key: override.value for key, override in self._overrides.items()}
-        beneath = {key: one.value for key, one in self._beneath.items()}
-        given = layered.under(beneath, overridden, deeply=self._has_own_sources)
-        hidden = self._hidden(known, layered.delivered, overridden)
-        hidden += [text for value in beneath.values() for text in texts_in(value)]
+        above = {key: override.value for key, override in self._overrides.items()}
+        beneath = {key: override.value for key, override in self._beneath.items()}
+        layers = (beneath, layered.delivered, layered.unsealed, above)
+        given = reduce(laid_over if self._has_own_sources else dict[str, Any].__or__, layers)
+        # what may not be said of values that were not validated yet
+        hidden: list[str | bytes] = [one.reveal() for one in known.values()]
+        for layer in (layered.delivered, above):
+            hidden += texts_in([layer[key] for key in self._secret_keys & layer.keys()])
+        hidden += texts_in(beneath)
         with judging(self.model, Secrets(hidden)):
             held = self._validator.validate(given)
             # a caller can change a list in there; what can't be copied is shared
             values = freeze(attempt(lambda: held.model_copy(deep=True), held))
-            return Effective(
+            return Merged(
                 values,
                 held,
                 {key: self._explain(key, values, layered) for key in keys_of(values)},
@@ -201,51 +181,34 @@ class Layers(Generic[M]):
                 self._validator.following - given.keys(),
             )
 
-    def incomplete(self) -> Effective[M]:
-        """What stands in, never to be run with, until a model without defaults has its values."""
+    def incomplete(self) -> Merged[M]:
+        """Stands in, never to be run with, until a model without defaults has its values."""
         values = self._validator.incomplete()
         nothing = _Layered({}, {}, {}, None)
-        return Effective(
-            values,
-            values,
-            {key: self._explain(key, values, nothing) for key in self.model.model_fields},
-            None,
-        )
+        explanations = {key: self._explain(key, values, nothing) for key in self.model.model_fields}
+        return Merged(values, values, explanations, None)
 
     def _layered(self, update: ConfigUpdate | None, known: Mapping[str, Secret]) -> _Layered:
         config = update.config if update is not None else {}
         defaulted = update.defaulted if update is not None else ()
-        names = self._validator.names
-        named = {names.get(k, k): (k, v) for k, v in config.items() if self._takes(names.get(k, k))}
+        names, fields = self._validator.names, self.model.model_fields
+        named = {names.get(key, key): (key, value) for key, value in config.items()}
+        # a `BaseSettings` forbids what it does not know unless it says otherwise: that is meant for its
+        # variables, and an operator may set a key for a release to come
+        if self._has_own_sources and self.model.model_config.get("extra") != "allow":
+            named = {name: said for name, said in named.items() if name in fields}
+        unsealed = {names.get(key, key): secret.reveal() for key, secret in known.items()}
         return _Layered(
-            {name: v for name, (k, v) in named.items() if k not in defaulted},
-            {name: v for name, (k, v) in named.items() if k in defaulted},
-            {
-                names.get(k, k): one.reveal()
-                for k, one in known.items()
-                if names.get(k, k) in self.model.model_fields
-            },
+            {name: value for name, (key, value) in named.items() if key not in defaulted},
+            {name: value for name, (key, value) in named.items() if key in defaulted},
+            {name: value for name, value in unsealed.items() if name in fields},
             update,
         )
 
-    def _takes(self, key: str) -> bool:
-        """A `BaseSettings` forbids what it does not know unless it says otherwise: that is meant for its
-        variables, and an operator may set a key for a release to come."""
-        if not self._has_own_sources or self.model.model_config.get("extra") == "allow":
-            return True
-        return key in self.model.model_fields
-
-    def _hidden(self, known: Mapping[str, Secret], *layers: JsonObject) -> list[str | bytes]:
-        """What may not be said of values that were not validated yet."""
-        hidden: list[str | bytes] = [one.reveal() for one in known.values()]
-        for layer in layers:
-            for key in self._secret_keys & layer.keys():
-                hidden += texts_in(layer[key])
-        return hidden
-
     def _explain(self, key: str, values: M, layered: _Layered) -> Explanation:
         value = MASK if key in layered.unsealed else value_of(values, key)
-        update, secret = layered.update, self._is_secret(key, values)
+        is_secret = key in self._secret_keys or bool(secrets_in(value_of(values, key)))
+        update = layered.update
         revision, at, correlation_id = (
             (update.revision, update.issued_at, update.correlation_id)
             if update is not None
@@ -253,7 +216,7 @@ class Layers(Generic[M]):
         )
 
         def shown(layer: JsonObject) -> Any:
-            return MASK if secret and layer.get(key) is not None else layer.get(key)
+            return MASK if is_secret and layer.get(key) is not None else layer.get(key)
 
         if key in self._overrides:
             override = self._overrides[key]
@@ -267,9 +230,6 @@ class Layers(Generic[M]):
             file = self._beneath[key]
             return Explanation(key, MASK, file.place, file.name)
         return Explanation(key, value, "default", server_default=shown(layered.filled_in))
-
-    def _is_secret(self, key: str, values: M) -> bool:
-        return key in self._secret_keys or bool(secrets_in(value_of(values, key)))
 
 
 def _holds_secrets(annotation: Any) -> bool:

@@ -1,7 +1,7 @@
 """Words without the value that they quote: a validator's author may write anything.
 
-Both the value and the words may be as large as a configuration, and this runs in the service's event
-loop. So the words are cut first, and read once.
+The value and the words may each be as large as a configuration, and this runs in the service's event loop.
+So the words are cut first, and read once.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import re
 from bisect import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import is_dataclass
-from itertools import islice, takewhile
+from itertools import islice
+from posixpath import commonprefix
 
-from config_manager.client.model.parts import parts_of
+from config_manager.client.model.values import parts_of
 from config_manager.client.model.words import MOST_READ, masked
 
 _MOST_PARTS = 100_000
-"""Of a value. More can't be delivered in one configuration, but a validator may make more of it."""
+"""In a value. One configuration can't deliver more, but a validator may make more of it."""
 
 _MOST_TOKENS = 32
-"""Of a text that is looked up as a whole. A longer one is known by its head."""
+"""In a text that is looked up as a whole. A longer text is recognised by its head."""
 
 _TOKEN = re.compile(r"\w+|\W")
 
@@ -71,7 +72,7 @@ class _Quoted:
         read = words[:MOST_READ]
         starts = [found.start() for found in _TOKEN.finditer(read)]
         is_cut = len(words) > MOST_READ
-        # a text that the cut goes through is not to be known: it begins among the last few tokens, which
+        # a text that the cut goes through can't be recognised: it begins among the last few tokens, which
         # are left out, or all of its head is there
         count = max(len(starts) - (_MOST_TOKENS if is_cut else 0), 0)
         end = starts[count] if is_cut else len(read)
@@ -112,9 +113,4 @@ def _is_word(character: str) -> bool:
 def _agreeing(texts: list[str], words: str) -> int:
     """How many characters the words begin with of one of these texts, which are sorted."""
     near = bisect(texts, words)
-    return max(_same(text, words) for text in texts[max(near - 1, 0) : near + 1])
-
-
-def _same(one: str, other: str) -> int:
-    pairs = zip(one, other, strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return max(len(commonprefix([text, words])) for text in texts[max(near - 1, 0) : near + 1])

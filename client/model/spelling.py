@@ -1,4 +1,4 @@
-"""The names of a field: its own, those that pydantic takes it under, those that it is delivered under."""
+"""The names of a field: its own, those under which pydantic takes it, those under which it is delivered."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def delivered_names(model: type[BaseModel]) -> dict[str, str]:
     fields = model.model_fields
     for spell in (str, str.lower):
         for key, info in fields.items():
-            for name in map(spell, [*_aliases(info), key]):
+            aliases = [name for name in _aliases(info) if isinstance(name, str)]
+            for name in map(spell, [*aliases, key]):
                 if name not in fields:
                     named.setdefault(name, key)
     return named
@@ -31,7 +32,7 @@ def taken_under(model: type[BaseModel]) -> dict[str, tuple[Key, ...]]:
     by_name = next((word for word in said if word is not None), not by_alias)
     found: dict[str, tuple[Key, ...]] = {}
     for key, info in model.model_fields.items():
-        others = _validation_aliases(info) if by_alias else []
+        others = _aliases(info) if by_alias else []
         # a text first: a path leads into a value that others share
         keys: list[Key] = sorted(others, key=lambda other: not isinstance(other, str))
         if by_name or not keys:
@@ -40,12 +41,7 @@ def taken_under(model: type[BaseModel]) -> dict[str, tuple[Key, ...]]:
     return found
 
 
-def _aliases(info: FieldInfo) -> list[str]:
-    """Other names of a field, as they are spelt."""
-    return [name for name in _validation_aliases(info) if isinstance(name, str)]
-
-
-def _validation_aliases(info: FieldInfo) -> list[Key]:
+def _aliases(info: FieldInfo) -> list[Key]:
     alias = info.validation_alias
     if isinstance(alias, AliasChoices):
         return list(alias.choices)

@@ -12,7 +12,7 @@ from config_manager.client.model.guarded import attempt
 
 
 def types_within(annotation: Any) -> list[Any]:
-    """Each once, the type itself first."""
+    """Each once; the type itself comes first."""
     found: list[Any] = []
     waiting = [annotation]
     while waiting:
@@ -27,15 +27,15 @@ def types_within(annotation: Any) -> list[Any]:
 
 def models_within(annotation: Any) -> list[type[BaseModel]]:
     """The models among them."""
-    return [kind for kind in types_within(annotation) if is_model(kind)]
+    return [kind for kind in types_within(annotation) if _is_model(kind)]
 
 
-def is_model(kind: Any) -> bool:
+def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and not get_args(kind) and issubclass(kind, BaseModel)
 
 
 def _members(kind: Any) -> Iterable[Any]:
-    if is_model(kind):
+    if _is_model(kind):
         return [field.annotation for field in kind.model_fields.values()]
     if alias := getattr(kind, "__value__", None):  # a TypeAliasType
         return [alias]

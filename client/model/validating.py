@@ -1,28 +1,26 @@
 """A JSON object in, an instance of the service's own model out, by the model's own rules.
 
-The class itself is asked: no subclass, so that validators that assign, `__init_subclass__`,
-`__slots__` and unions of related models work as they do without us.
+The class itself is asked, and no subclass of it: validators that assign, `__init_subclass__`, `__slots__`
+and unions of related models work as they do without the client.
 """
 
 from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from config_manager.client.model.guarded import attempt
-from config_manager.client.model.plain import plain
 from config_manager.client.model.spelling import delivered_names, taken_under
 from config_manager.client.model.type_walk import models_within
+from config_manager.client.model.values import M, plain, value_of
 from config_manager.config import strict_json
 from config_manager.config.strict_json import JsonObject
-
-M = TypeVar("M", bound=BaseModel)
 
 _UNSPELT = object()
 
@@ -35,7 +33,11 @@ class Validator(Generic[M]):
         self.names = delivered_names(model)
         """other names under which a field may be delivered → its own"""
         # its fields go by their own names, as everything here spells them, whatever aliases they have
-        self._by_name = True if any(map(_has_alias, model.model_fields.values())) else None
+        has_alias = any(
+            info.alias is not None or info.validation_alias is not None
+            for info in model.model_fields.values()
+        )
+        self._by_name = True if has_alias else None
         self._spelt = {
             key: keys[0] for key, keys in taken_under(model).items() if isinstance(keys[0], str)
         }
@@ -44,37 +46,31 @@ class Validator(Generic[M]):
         self._judges_defaults = bool(model.model_config.get("validate_default")) or any(
             info.validate_default for info in model.model_fields.values()
         )
-        self._factories = {
-            key
-            for key, info in model.model_fields.items()
-            # one that takes the other values follows them
-            if info.default_factory is not None and not info.default_factory_takes_validated_data
-        }
-        self.following = frozenset(
-            key
-            for key, info in model.model_fields.items()
-            if info.default_factory_takes_validated_data
+        self.following = _keys_with(
+            model, lambda info: bool(info.default_factory_takes_validated_data)
         )
         """keys whose factory takes the other values"""
-        self._within = {
-            key
-            for key, info in model.model_fields.items()
-            if any(map(_has_factory, models_within(info.annotation)))
-        }
+        self._factories = _keys_with(model, _has_factory) - self.following
+        self._within = _keys_with(
+            model,
+            lambda info: any(
+                _keys_with(one, _has_factory) for one in models_within(info.annotation)
+            ),
+        )
         self._made: JsonObject = {}
         self._looked_at = set[str]()
 
     @property
-    def made_anew(self) -> set[str]:
-        """Keys whose value may be another each time though the same was given: a factory within it makes
-        a part, or what it makes can't be remembered."""
+    def made_anew(self) -> frozenset[str]:
+        """Keys whose value may differ each time though the same was given: a factory within it makes a part, or
+        what it makes can't be remembered."""
         return self._within | (self._looked_at - self._made.keys())
 
     def validate(self, given: JsonObject) -> M:
         """Raises whatever the model's own code raises. given: by the fields' own names.
 
-        A default factory that makes another value each time is asked once in a process: its keys would
-        change with every change.
+        A default factory that makes another value each time is asked once in a process. Otherwise its key
+        would change with every change.
         """
         made = {key: value for key, value in self._made.items() if key not in given}
         values = self.read({**made, **given})
@@ -86,19 +82,16 @@ class Validator(Generic[M]):
         return values
 
     def incomplete(self) -> M:
-        """An instance without any value, which stands for one until there is one."""
+        """An instance without any value."""
         empty = self.model.__new__(self.model)
-        for slot, content in (
-            ("__dict__", {}),
-            ("__pydantic_fields_set__", set[str]()),
-            ("__pydantic_extra__", None),
-            ("__pydantic_private__", None),
-        ):
-            object.__setattr__(empty, slot, content)
+        object.__setattr__(empty, "__dict__", {})
+        object.__setattr__(empty, "__pydantic_fields_set__", set[str]())
+        object.__setattr__(empty, "__pydantic_extra__", None)
+        object.__setattr__(empty, "__pydantic_private__", None)
         return empty
 
     def read(self, given: JsonObject) -> M:
-        """As `validate`, but nothing is remembered of what factories made."""
+        """As `validate`, but what factories made is not remembered."""
         # as JSON, so that a strict model takes "2026-01-01" for a date as it would from a file
         spelt = {self._spelt.get(key, key): value for key, value in given.items()}
         data = strict_json.dumps(spelt)
@@ -127,7 +120,7 @@ class Validator(Generic[M]):
         validate(self_instance=empty, by_name=self._by_name)
         return empty
 
-    def _made_anew(self, keys: set[str], given: JsonObject, values: M) -> JsonObject:
+    def _made_anew(self, keys: frozenset[str], given: JsonObject, values: M) -> JsonObject:
         """What factories made that they would not make again, as JSON that reads back as the same."""
         again = self.read(given)
         spelled: JsonObject = {}
@@ -146,9 +139,17 @@ class Validator(Generic[M]):
         }
 
 
-def complete(model: type[BaseModel], *, frames_up: int) -> None:
+def _keys_with(model: type[BaseModel], is_meant: Callable[[FieldInfo], bool]) -> frozenset[str]:
+    return frozenset(key for key, info in model.model_fields.items() if is_meant(info))
+
+
+def _has_factory(info: FieldInfo) -> bool:
+    return info.default_factory is not None
+
+
+def complete(model: object, *, frames_up: int) -> None:
     """Resolve a model's forward references as pydantic does at its first use: by what the caller's
-    function knows, too. frames_up: from who calls this to that function. Raises TypeError for what is
+    function knows, too. frames_up: from whatever calls this to that function. Raises TypeError if it is
     no model."""
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         given = (
@@ -162,32 +163,11 @@ def complete(model: type[BaseModel], *, frames_up: int) -> None:
         )
 
 
-def value_of(values: BaseModel, key: str, otherwise: Any = None) -> Any:
-    """A field's value, or an extra key's, without the model's own `__getattr__` and its warnings."""
-    held: Mapping[str, Any] = values.__dict__
-    if key in held:
-        return held[key]
-    return (values.__pydantic_extra__ or {}).get(key, otherwise)
-
-
-def keys_of(values: BaseModel) -> list[str]:
-    """The model's fields, and the extra keys that it took."""
-    return [*type(values).model_fields, *(values.__pydantic_extra__ or {})]
-
-
 def has_own_sources(model: type[BaseModel]) -> bool:
-    """Whether it is a `BaseSettings`; who never imported pydantic-settings has none."""
+    """Whether it is a `BaseSettings`. If pydantic-settings was never imported, nothing is one."""
     settings = sys.modules.get("pydantic_settings")
     return settings is not None and issubclass(model, settings.BaseSettings)
 
 
 def _same(one: BaseModel, other: BaseModel | None, key: str) -> bool:
     return other is not None and bool(value_of(one, key) == value_of(other, key))
-
-
-def _has_factory(model: type[BaseModel]) -> bool:
-    return any(info.default_factory is not None for info in model.model_fields.values())
-
-
-def _has_alias(info: FieldInfo) -> bool:
-    return info.alias is not None or info.validation_alias is not None

@@ -1,8 +1,7 @@
-"""Text that others wrote, made fit for receipts and log lines: it can be spelt, it is short, and it
-holds no secret.
+"""Text that others wrote, made fit for receipts and log lines: valid, short, and without secrets.
 
-The words of an exception are anybody's: a callback's, a validator's, a library's. They end up in a
-retained receipt that is signed but not encrypted, and in the service's log.
+Anybody may have written the words of an exception: a callback, a validator, a library. They end up in a
+retained receipt, which is signed but not encrypted, and in the service's log.
 """
 
 from __future__ import annotations
@@ -15,32 +14,33 @@ import traceback
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from typing import cast
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from pydantic import ValidationError
 
 from config_manager.client.model.guarded import attempt
-from config_manager.client.model.parts import parts_of
+from config_manager.client.model.values import is_secret, parts_of, revealed
 from config_manager.config.secret import MASK
 
 MOST_CHARACTERS = 500
-"""Of one reason: as much as an operator reads."""
+"""In one reason: as much as an operator reads."""
 
 MOST_READ = 20_000
-"""Characters of somebody's text that are looked at; the rest is left out before."""
+"""Characters of a text that are looked at; the rest is cut off first."""
 
 _MOST_MEMBERS = 5
-"""Of an exception group, whose words are said."""
+"""So many members of an exception group are quoted."""
 
 _WINDOW = 10
-"""Characters of a secret that are as good as the whole of it: pydantic, say, quotes the two ends."""
+"""So many characters of a secret count as the whole secret: pydantic, say, quotes its two ends."""
 
 _LEAST_OF_BASE64 = 4
-"""Characters of base64 without its edges: fewer would blot out words that are no secret."""
+"""Characters of base64 without its edges: with fewer, words that are no secret would be masked."""
 
 
 def spelt(words: object, *, at_most: int = MOST_CHARACTERS) -> str:
-    """`str(words)` as every JSON reader takes it, cut; whatever `__str__` does.
+    """`str(words)` as every JSON reader takes it, cut. It never raises, whatever `__str__` does.
 
     Surrogates (a file's name that is not UTF-8) and control characters become U+FFFD.
     """
@@ -56,7 +56,7 @@ def _is_unfit(character: str) -> bool:
 
 
 _TURNS = frozenset(["LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"])
-"""Characters that turn the direction of a line: it would read as another one."""
+"""Characters that turn the direction of a line, so that it would read as another one."""
 
 
 def _text_of(words: object) -> str:
@@ -89,11 +89,11 @@ class Secrets:
         return masked(text, hidden, MASK)
 
     def words_of(self, error: BaseException) -> str:
-        """What an exception says, for a receipt: its type, and its words without secrets. Of a group
-        what its members say."""
+        """What an exception says, for a receipt: its type, and its words without secrets. For a group, what its
+        members say."""
+        leaves, name = leaves_of(error), name_of(error)
         if isinstance(error, BaseExceptionGroup):
-            return spelt("; ".join(self.words_of(one) for one in leaves_of(error)[:_MOST_MEMBERS]))
-        name = name_of(error)
+            return spelt("; ".join(map(self.words_of, leaves[:_MOST_MEMBERS])))
         if isinstance(error, ValidationError):
             return spelt(self.without(f"{name}: {_in_short(error)}"))
         return spelt(self.without(f"{name}: {_text_of(error)}".removesuffix(": ")))
@@ -105,21 +105,20 @@ class Secrets:
 
 
 def name_of(error: BaseException) -> str:
-    """Its type's, if that can be asked."""
+    """The name of its type, if that can be asked for."""
     return spelt(attempt(lambda: type(error).__name__, "an exception"))
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:
-    """The exceptions in a group, and in the groups within; one that is no group alone."""
+    """The exceptions in a group and in the groups within it; of any other exception, that one alone."""
     leaves: list[BaseException] = []
     waiting = [error]
     while waiting:
-        one = waiting.pop(0)
-        members = one.exceptions if isinstance(one, BaseExceptionGroup) else None
-        if members is None:
-            leaves.append(one)
+        one = waiting.pop()
+        if isinstance(one, BaseExceptionGroup):
+            waiting += reversed(cast("BaseExceptionGroup[BaseException]", one).exceptions)
         else:
-            waiting[:0] = members
+            leaves.append(one)
     return leaves
 
 
@@ -134,8 +133,8 @@ def masked(text: str, hidden: bytes | bytearray, mask: str) -> str:
 
 
 class _Lot:
-    """Secrets that came together. What is made of them is made when something is first said, and only
-    once: each `Secrets` that they are merged into shares it."""
+    """Secrets that came together. Their pieces are made once, when something is first said: each `Secrets`
+    that they are merged into shares them."""
 
     def __init__(self, values: frozenset[str | bytes]) -> None:
         self._values = values
@@ -190,7 +189,7 @@ def _spellings(value: str | bytes) -> Iterator[str]:
 def _within_base64(raw: bytes) -> Iterator[str]:
     """As it stands in the base64 of something longer, such as `user:secret` in `Authorization: Basic`.
 
-    A character of base64 is six bits: those at the two ends hold bits of the neighbours, too.
+    A character of base64 is six bits. The characters at the two ends hold bits of the neighbours, too.
     """
     for before in range(3):
         encoded = base64.b64encode(bytes(before) + raw)
@@ -217,48 +216,35 @@ def _in_short(error: ValidationError) -> str:
 
 
 def secrets_in(value: object) -> list[str | bytes]:
-    """What the secrets in a configuration are: of pydantic's secret types, however deep."""
+    """What pydantic's secret types hold anywhere in there, however deep."""
     found: list[str | bytes] = []
-    _collect(value, found, set())
+    _collect(value, found, set(), within_secret=False)
     return found
 
 
 def texts_in(value: object) -> list[str | bytes]:
-    """Every text in a value, and its numbers as they are spelt."""
+    """Every text in a value, and its numbers as they are spelt. A secret type may hold a whole object."""
     found: list[str | bytes] = []
-    _collect_all(value, found, set())
+    _collect(value, found, set(), within_secret=True)
     return found
 
 
-def _collect(value: object, found: list[str | bytes], seen: set[int]) -> None:
-    if value is None or isinstance(value, str | bytes | int | float) or id(value) in seen:
+def _collect(
+    value: object, found: list[str | bytes], seen: set[int], *, within_secret: bool
+) -> None:
+    if value is None or isinstance(value, bool) or id(value) in seen:
+        return
+    if isinstance(value, str | bytes):
+        if within_secret:
+            found.append(value)
         return
     seen.add(id(value))
-    reveal = getattr(type(value), "get_secret_value", None)
-    if reveal is not None:
-        _collect_all(reveal(value), found, set())
+    if is_secret(value):
+        inside = seen if within_secret else set[int]()
+        _collect(revealed(value), found, inside, within_secret=True)
         return
-    for inner in _within(value) or ():
-        _collect(inner, found, seen)
-
-
-def _collect_all(secret: object, found: list[str | bytes], seen: set[int]) -> None:
-    """Every text in what a secret type holds, which may be a whole object; numbers as they are spelt."""
-    if secret is None or isinstance(secret, bool) or id(secret) in seen:
-        return
-    if isinstance(secret, str | bytes):
-        found.append(secret)
-        return
-    seen.add(id(secret))
-    within = _within(secret)
-    if within is None:
-        found.append(_text_of(secret))
-        return
-    for inner in within:
-        _collect_all(inner, found, seen)
-
-
-def _within(value: object) -> Iterable[object] | None:
-    """What a container, or a secret type, holds; None: it is neither."""
-    reveal = getattr(type(value), "get_secret_value", None)
-    return [reveal(value)] if reveal is not None else parts_of(value)
+    parts = parts_of(value)
+    if parts is None and within_secret:
+        found.append(_text_of(value))
+    for inner in parts or ():
+        _collect(inner, found, seen, within_secret=within_secret)

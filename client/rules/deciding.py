@@ -1,18 +1,18 @@
 """What a service makes of each configuration that is offered to it, sans I/O.
 
-It is applied if it fits the service's model, if its secrets are here, if nobody holds what runs, and if the
-callback accepts it. `Trial` says what becomes of the offer by this.
+A configuration is applied if it fits the service's model, if its secrets are here, if the service is not
+inside a `hold`, and if the callback accepts it. `Trial` says what becomes of the offer.
 """
 
 from __future__ import annotations
 
-from typing import Generic, Literal, TypeVar
-
-from pydantic import BaseModel
+from dataclasses import dataclass
+from typing import Generic, Literal
 
 from config_manager.client.model.guarded import attempt
 from config_manager.client.model.judging import DoesNotFit
-from config_manager.client.model.precedence import Effective, Layers
+from config_manager.client.model.precedence import Layers, Merged
+from config_manager.client.model.values import M
 from config_manager.client.model.words import name_of
 from config_manager.client.rules.deliveries import Deliveries
 from config_manager.client.rules.events import Applied, Refused
@@ -21,63 +21,54 @@ from config_manager.client.rules.receipts import Account
 from config_manager.client.rules.subscriber import Subscriber
 from config_manager.client.rules.todo import (
     Call,
-    Change,
     Do,
     Keep,
     Swap,
     Tell,
     TrialPolicy,
     asked_again_after,
+    change_between,
 )
 from config_manager.client.rules.trial import Trial, died_in_words
 from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.documents.receipt import Stage
 
-M = TypeVar("M", bound=BaseModel)
-
 NO_ANSWER_AFTER_S = 30.0
-"""A callback that takes longer is named to the operator."""
+"""If a callback takes longer, the operator is told."""
 
 NOT_ENROLLED = "this instance is not enrolled, see config-manager client enroll"
 
 
+@dataclass(eq=False)
 class Deciding(Generic[M]):
-    """Of one instance. Monotonic seconds."""
+    """The decisions of one instance. Monotonic seconds.
 
-    def __init__(
-        self,
-        subscriber: Subscriber,
-        deliveries: Deliveries,
-        layers: Layers[M],
-        account: Account[M],
-        policy: TrialPolicy,
-        *,
-        asks: bool,
-        is_enrolled: bool,
-    ) -> None:
-        """asks: there is a callback. is_enrolled: secrets that are named will come."""
-        self.is_open = False
-        self.is_enrolled = is_enrolled
-        self.holds = 0
-        self._subscriber = subscriber
-        self._deliveries = deliveries
-        self._layers = layers
-        self._account = account
-        self._policy = policy
-        self._asks = asks
-        self._candidate: Effective[M] | None = None
-        """fits the model; of what the callback is being asked about, else of the offer"""
-        self._asked_at: float | None = None
-        self._not_before: float | None = None
-        self._bakes_until: float | None = None
+    asks: there is a callback. is_enrolled: secrets that are named will come. is_open: the service runs.
+    holds: how often it is inside `hold`.
+    """
+
+    _subscriber: Subscriber
+    _deliveries: Deliveries
+    _layers: Layers[M]
+    _account: Account[M]
+    _policy: TrialPolicy
+    asks: bool
+    is_enrolled: bool
+    is_open: bool = False
+    holds: int = 0
+    _candidate: Merged[M] | None = None
+    """fits the model: what the callback is being asked about, else the offer"""
+    _asked_at: float | None = None
+    _not_before: float | None = None
+    _bakes_until: float | None = None
 
     # ── what happens ───────────────────────────────────────────────────────────────────────────
 
     def run_kept(self, kept: Version, now: float, *, bakes: bool) -> Refused | None:
-        """Start with it, unless it does not fit: then why."""
+        """Start with what was kept. If it does not fit, why."""
         update, _ = kept
         try:
-            effective = self._layers.effective(update, self._deliveries.values(update))
+            effective = self._layers.merge(update, self._deliveries.values(update))
         except DoesNotFit as error:
             self._attempted(update.revision, "refused", f"model: {error}")
             return Refused("model", f"what was kept no longer fits: {error}")
@@ -91,7 +82,7 @@ class Deciding(Generic[M]):
         return None
 
     def was_delayed(self, seconds: float) -> None:
-        """A bake time begins with what runs."""
+        """A bake time begins when what it is for really runs."""
         if self._bakes_until is not None:
             self._bakes_until += seconds
 
@@ -110,12 +101,12 @@ class Deciding(Generic[M]):
         return [*todo, *self._say_no_answer(now)]
 
     def is_withdrawn(self) -> None:
-        """The configuration was deleted. What the callback is being asked about goes on."""
+        """The configuration was deleted. What the callback is being asked about stays."""
         if self._trial.asked is None:
             self._candidate = None
 
     def go_on_under_root(self) -> None:
-        """What a newer root took away is not applied any more."""
+        """What a newer root took away is no longer applied."""
         candidate, trial = self._candidate, self._trial
         if candidate is not None and trial.asked is None and trial.offered is None:
             assert candidate.update is not None
@@ -124,7 +115,7 @@ class Deciding(Generic[M]):
             self._candidate = None
 
     def weigh(self, now: float) -> list[Do[M]]:
-        """A new offer: does it fit, may it be applied while running?"""
+        """Whether a new offer fits, and whether it may be applied while the service runs."""
         trial = self._trial
         if trial.offered is None or trial.asked is not None:
             return []
@@ -137,7 +128,7 @@ class Deciding(Generic[M]):
             self._attempted(update.revision, "deferred", "waiting for secrets")
             return [self._account.receipt()]
         try:
-            effective = self._layers.effective(update, secrets)
+            effective = self._layers.merge(update, secrets)
         except DoesNotFit as error:
             why = "" if secrets is not None else f" (its secrets are not delivered: {NOT_ENROLLED})"
             return self._turn_down("model", f"{error}{why}")
@@ -150,7 +141,7 @@ class Deciding(Generic[M]):
         return self.retry(now)
 
     def retry(self, now: float) -> list[Do[M]]:
-        """Apply the candidate, unless somebody holds, is being asked, or said `not now`."""
+        """Apply the candidate, unless the service is inside a `hold`, is being asked, or said `not now`."""
         candidate, trial = self._candidate, self._trial
         if trial.has_agreed and not self.holds:
             return self.called(None, now)
@@ -162,20 +153,21 @@ class Deciding(Generic[M]):
                 self._attempted(candidate.update.revision, "deferred", "the service is busy")
                 return [self._account.receipt()]
             return []
-        if self._asks:
+        if self.asks:
             self._asked_at = now
             keep = self.keep(trial.ask())
-            change = Change.between(self._account.effective, candidate, "broker")
+            change = change_between(self._account.effective, candidate)
             return [keep, self._account.receipt(), Call(change)]
         self._candidate = None
         return self._swap(candidate, now)
 
     def called(self, error: BaseException | None, now: float) -> list[Do[M]]:
-        """What the callback said: None (it runs the new one), NotNow, or what it raised."""
+        """What the callback said: None (it accepted), NotNow, or what it raised."""
         trial = self._trial
-        if error is None and self.holds:  # somebody began something while it was asked
+        if error is None and self.holds:  # the service began something while it was asked
             self._subscriber.trial = trial.agree()
             return []
+        todo: list[Do[M]]
         candidate, is_overtaken = self._candidate, trial.is_overtaken
         assert candidate is not None
         assert trial.asked is not None
@@ -195,7 +187,7 @@ class Deciding(Generic[M]):
         return [*todo, *self.weigh(now)] if is_overtaken else todo
 
     def keep(self, trial: Trial, *, with_newest: bool = False) -> Keep:
-        """What is to be on disk, once this becomes of the trial: see `Subscriber.decided`."""
+        """What must be on disk once the trial is this: see `Subscriber.decided`."""
         return Keep(self._subscriber.decided(trial, with_newest=with_newest))
 
     # ── inside ─────────────────────────────────────────────────────────────────────────────────
@@ -216,12 +208,12 @@ class Deciding(Generic[M]):
             self._attempted(trial.asked[0].revision, "deferred", why)
         return [self._account.receipt()]
 
-    def _swap(self, candidate: Effective[M], now: float) -> list[Do[M]]:
-        """The candidate becomes `current`. It is on disk before, but for one that the callback has accepted:
-        that is there as asked about."""
-        change = Change.between(self._account.effective, candidate, "broker")
+    def _swap(self, candidate: Merged[M], now: float) -> list[Do[M]]:
+        """The candidate becomes `current`. It is on disk before; one that the callback has accepted is there
+        already, as asked about."""
+        change = change_between(self._account.effective, candidate)
         bakes = self._policy.bake_s > 0
-        keep = self.keep(self._trial.run(bakes=bakes), with_newest=self._asks or not bakes)
+        keep = self.keep(self._trial.run(bakes=bakes), with_newest=self.asks or not bakes)
         runs = self._trial.runs
         assert runs is not None
         update, envelope = runs
@@ -233,21 +225,19 @@ class Deciding(Generic[M]):
         self._attempted(update.revision, "applied" if bakes else "healthy", why)
         told = Tell(Applied(update, envelope, "broker"))
         done: list[Do[M]] = [Swap(candidate, change), told, self._account.receipt()]
-        # it runs from now on: a death is one of it, no longer of the callback
-        return [*done, keep] if bakes and self._asks else [keep, *done]
+        # from now on a death counts against what runs, no longer against the callback
+        return [*done, keep] if bakes and self.asks else [keep, *done]
 
     def _turn_down(self, reason: Literal["model", "callback"], detail: str) -> list[Do[M]]:
         trial = self._trial
-        refused = trial.asked or trial.offered
-        assert refused is not None
-        revision = refused[0].revision
+        revision = trial.decides_on[0].revision
         self._attempted(revision, "refused", f"{reason}: {detail}")
         self._subscriber.refusals[reason] += 1
         told = Tell(Refused(reason, f"revision {revision}: {detail}"))
         return [self.keep(trial.refuse(), with_newest=True), told, self._account.receipt()]
 
     def _wait_for_restart(self, update: ConfigUpdate, keys: list[str]) -> list[Do[M]]:
-        """Kept as what the next start runs; until then everything stays as it is."""
+        """The next start runs it; until then everything stays as it is."""
         self._attempted(update.revision, "restart-required", f"restart to change {', '.join(keys)}")
         return [self.keep(self._trial.leave()), self._account.receipt()]
 

@@ -1,8 +1,8 @@
 """The secrets that were sealed to this instance, sans I/O.
 
-A configuration names its secrets and their versions; a sealed document brings the values. Both have
-to be here before either is applied, whichever comes first. The last few documents are kept, as they
-came: what runs may still be on the versions before.
+A configuration names its secrets and their versions, and a sealed document brings the values. Both must be
+here before either is applied, whichever comes first. The last few documents are kept as they came, because
+what runs may still need the versions before.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Deliveries:
         kept: Sequence[Envelope],
         roots: Sequence[Root],
     ) -> None:
-        """seal_key: the instance's X25519 key. kept: as `kept` was. roots: any that were trusted."""
+        """seal_key: the instance's X25519 key. kept: what `kept` was. roots: all that were ever trusted."""
         self.topic = wire.sealed_topic(service, instance)
         self._service = service
         self._instance = instance
@@ -67,11 +67,11 @@ class Deliveries:
         return self._delivered[0].sealed.mark if self._delivered else None
 
     def receive(self, payload: bytes, root: Root, now: float) -> bool:
-        """A message on `topic`. Whether it is news; raises Distrust. now: wall clock."""
+        """A message on `topic`. Returns whether it is news; raises Distrust. now: wall clock."""
         return self._take(self._judge(trust.open_envelope(payload), root, now), root)
 
     def values(self, update: ConfigUpdate) -> Mapping[str, Secret] | None:
-        """The secrets that a configuration names, in its versions; None where they are not here."""
+        """The secrets that a configuration names, in its versions; None if they are not here."""
         for one in self._delivered:
             if all(
                 name in one.values and one.sealed.secrets[name].version == version
@@ -96,7 +96,7 @@ class Deliveries:
         return _Delivered(sealed, envelope, values)
 
     def _take(self, new: _Delivered, root: Root) -> bool:
-        """Never back, but for what a key pushed forward that the root no longer lists."""
+        """Never back, unless a key that the root no longer lists had pushed the mark forward."""
         good = root.roles["config"].keyids
         highest = max(
             (

@@ -18,7 +18,7 @@ StaleReason: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """A configuration was accepted, and the service is to decide on it: see `Trial`."""
+    """A configuration was accepted, and the service decides on it: see `Trial`."""
 
     update: ConfigUpdate
     envelope: Envelope

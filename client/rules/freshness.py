@@ -1,8 +1,8 @@
 """How fresh what runs is, by what the publisher has proved of itself lately.
 
 It is fresh if a rising beacon was seen within its validity, as soon after the one before as it was made
-(`pace`), and if the snapshot that the beacon names lists exactly what the client holds. Age alone makes
-nothing stale.
+(`pace`), and if the snapshot that the beacon names lists exactly what the client holds. Age alone does not
+make it stale.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ FLOOR_WAIT_S = 15.0
 """How long a first start waits to hear how far the publisher has come."""
 
 WITHHELD_AFTER_S = 30.0
-"""How long the snapshot may name something else than the client holds: changes need time to travel."""
+"""How long the snapshot may differ from what the client holds: changes need time to travel."""
 
 MIN_BEACON_VALID_S = 30.0
-"""Beacons come every 10 s: two lost ones are no news, whatever `valid_s` says."""
+"""Beacons come every 10 s, and two may get lost whatever `valid_s` says."""
 
 CLOCK_TOLERANCE_S = 300.0
 
@@ -33,17 +33,18 @@ Status: TypeAlias = StaleReason | Literal["fresh"]
 
 
 class Freshness:
-    """Of one service's configuration. Verified beacons and snapshots in, Fresh and Stale out."""
+    """Of one service's configuration: verified beacons and snapshots in, Fresh and Stale out."""
 
     def __init__(self, service: str, kept: Kept | None) -> None:
         self.status: Status | None = None
         """as last said; None until there was something to say"""
         self.replayed_beacons = 0
-        self.beacon_order = kept.beacon_order if kept is not None else None
-        self.beacons_by = kept.beacons_by if kept is not None else {}
+        marks = kept or Kept(None, None)
+        self.beacon_order = marks.beacon_order
+        self.beacons_by = marks.beacons_by
         self._service = service
         self._began_empty = kept is None
-        self._lost_root = kept.root_version if kept is not None else 0
+        self._lost_root = marks.root_version
         self._snapshot: Signed[Snapshot] | None = None
         self._beacon: Signed[Beacon] | None = None
         self._beacon_at = 0.0
@@ -68,8 +69,8 @@ class Freshness:
 
     @property
     def clock_unknown(self) -> bool:
-        """The wall clock is behind what the publisher has signed by more than five minutes: dates
-        (`not_after`) can't be judged by it. A robot without a battery starts in 1970."""
+        """Whether the wall clock is more than five minutes behind what the publisher has signed. Then dates
+        (`not_after`) can't be judged by it: a robot without a battery starts in 1970."""
         if self._beacon is None or self._wall_ahead is None:
             return False
         try:
@@ -114,15 +115,14 @@ class Freshness:
             self._heard_at = now
 
     def hear_snapshot(self, signed: Signed[Snapshot]) -> bool:
-        """Take a verified snapshot, if it is the newest beacon's. From an older one there is nothing to
-        learn."""
+        """Take a verified snapshot, if the newest beacon names it. An older one says nothing about now."""
         if self._beacon is None or self._beacon.document.snapshot != signed.digest:
             return False
         self._snapshot = signed
         return True
 
     def go_on_under(self, root: Root) -> None:
-        """Drop what only keys vouched for that a newer root does not list."""
+        """Drop what only keys vouched for that the newer root does not list."""
         role = root.roles["beacon"]
         if self._beacon is None or not are_enough(self._beacon.signers, role):
             self._beacon = None
@@ -136,17 +136,11 @@ class Freshness:
     def judge(
         self, kept: Kept | None, root: Root, now: float, *, signer_revoked: bool
     ) -> list[Fresh | Stale]:
-        """What is to be said now; nothing if it was said already, or if it is too early to say."""
+        """What to say now: nothing if it was said already, or if it is too early to say."""
         differs = self._differs_from_snapshot(kept) or self._lacks_the_snapshot()
-        if not differs:
-            self._differs_since = None
-        elif self._differs_since is None:
-            self._differs_since = now
         lacks_a_root = self._lacks_a_root(root)
-        if not lacks_a_root:
-            self._behind_since = None
-        elif self._behind_since is None:
-            self._behind_since = now
+        self._differs_since = _since(self._differs_since, now) if differs else None
+        self._behind_since = _since(self._behind_since, now) if lacks_a_root else None
         stale = self._why_stale(kept, now, signer_revoked=signer_revoked)
         is_fresh = kept is not None and self._beacon is not None
         if stale is None and (differs or lacks_a_root or not is_fresh):
@@ -188,7 +182,7 @@ class Freshness:
         try:
             return parse_rfc3339(running[0].not_after) < now + self._wall_ahead
         except (ValueError, OverflowError):
-            return True  # a date that can't be read has passed: saying so is the safe side
+            return True  # a date that can't be read counts as passed: that is the safe side
 
     def _lacks_a_root(self, root: Root) -> bool:
         """A newer root is vouched for, or was trusted once, than the client was given."""
@@ -196,7 +190,7 @@ class Freshness:
         return max(wanted, self._lost_root) > root.version
 
     def _lacks_the_snapshot(self) -> bool:
-        """The newest beacon names a snapshot that did not come: somebody may hold it back."""
+        """The newest beacon names a snapshot that did not come: a broker may hold it back."""
         if self._beacon is None:
             return False
         return self._snapshot is None or self._snapshot.digest != self._beacon.document.snapshot
@@ -213,6 +207,11 @@ class Freshness:
         return seen is None or self.wanted != (seen.mark.revision, seen.digest)
 
 
+def _since(began: float | None, now: float) -> float:
+    """When what holds now began."""
+    return now if began is None else began
+
+
 class Overdue:
     """Whether what runs has been stale for too long. Monotonic seconds."""
 
@@ -226,8 +225,7 @@ class Overdue:
         if self._limit_s is None or status is None or status == "fresh":
             self._since, self._is_said = None, False
             return None
-        if self._since is None:
-            self._since = now
+        self._since = _since(self._since, now)
         if now - self._since < self._limit_s or self._is_said:
             return None
         self._is_said = True

@@ -3,36 +3,26 @@
     message ─→ verified, never back (subscriber) ─→ fits the service's own model ─→ kept on disk as a
     trial ─→ the gate is open ─→ the service's callback ─→ `current` ─→ bake time ─→ proved
 
-A driver (`actor` for Trio, `aio` for asyncio) does what `Do` says, in order, and tells what came of
-it. A refusal at any step leaves what runs untouched. Each step is said in a receipt.
+A driver does what `Do` says, in order, and tells what came of it. A refusal at any step leaves what runs
+untouched. Each step is told in a receipt.
 
 This module says in which order things happen, `deciding` what the service makes of an offer, `trial` what
-becomes of it, and `receipts` what is said of it.
+becomes of it, and `receipts` what is told of it.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Generic, Literal, TypeVar, assert_never
-
-from pydantic import BaseModel
+from typing import Generic, Literal
 
 from config_manager.client.model.judging import DoesNotFit
-from config_manager.client.model.precedence import Effective, Layers
+from config_manager.client.model.precedence import Layers, Merged
+from config_manager.client.model.values import M
+from config_manager.client.rules import events
 from config_manager.client.rules.deciding import Deciding
 from config_manager.client.rules.deliveries import Deliveries
-from config_manager.client.rules.events import (
-    Applied,
-    Deleted,
-    Event,
-    Fresh,
-    Offered,
-    Refused,
-    Resigned,
-    RootTrusted,
-    Stale,
-)
 from config_manager.client.rules.freshness import Overdue
+from config_manager.client.rules.identity import Identity
 from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.receipts import Account
 from config_manager.client.rules.root_chain import RootChain
@@ -48,20 +38,17 @@ from config_manager.client.rules.todo import (
     TrialPolicy,
 )
 from config_manager.client.rules.trial import died_in_words
-from config_manager.client.state.identity import Identity
 from config_manager.config import wire
 from config_manager.config.documents.receipt import Receipt
 from config_manager.config.names import InstanceName, ServiceName
 from config_manager.config.trust import Distrust
 from config_manager.config.world import World
 
-M = TypeVar("M", bound=BaseModel)
-
 _KEEP_BEACON_S = 300.0
 """How often the newest beacon's number goes to disk: after a restart, older ones prove nothing."""
 
 
-class Instance(Generic[M]):
+class InstanceRules(Generic[M]):
     """The rules of one service's instance. All times are monotonic seconds, but `wall_now`."""
 
     def __init__(
@@ -83,18 +70,11 @@ class Instance(Generic[M]):
         do not fit the model."""
         self.service = service
         self.instance = instance
-        self.subscriber = Subscriber(
-            service, instance, RootChain(identity.chain), kept, negotiates=True
-        )
-        self.deliveries = Deliveries(
-            service,
-            instance,
-            identity.seal_key,
-            kept.sealed if kept is not None else (),
-            identity.roots,
-        )
+        self.subscriber = Subscriber(service, instance, RootChain(identity.chain), kept)
+        sealed = kept.sealed if kept is not None else ()
+        self.deliveries = Deliveries(service, instance, identity.seal_key, sealed, identity.roots)
         try:
-            before_any = layers.effective(None)
+            before_any = layers.merge(None)
         except DoesNotFit as error:
             if not (requires and error.only_lacks):
                 raise
@@ -118,7 +98,7 @@ class Instance(Generic[M]):
     # ── what can be asked ──────────────────────────────────────────────────────────────────────
 
     @property
-    def effective(self) -> Effective[M]:
+    def effective(self) -> Merged[M]:
         return self._account.effective
 
     @property
@@ -171,7 +151,7 @@ class Instance(Generic[M]):
                 goes_on = trial.resume() if refused is None else trial.unfit()
                 todo.append(self._deciding.keep(goes_on))
             if refused is None:
-                todo.append(Tell(Applied(*first, "last-known-good", kept.signer_revoked)))
+                todo.append(Tell(events.Applied(*first, "last-known-good", kept.signer_revoked)))
                 break
             todo.append(Tell(refused))
         self.subscriber.trial = self.subscriber.trial.start_with(self._account.running)
@@ -187,7 +167,7 @@ class Instance(Generic[M]):
         self.subscriber.refusals["callback"] += 1
         if newest:
             self._account.attempted(newest.mark.revision, "poisoned", detail)
-        return [Tell(Refused("callback", detail))]
+        return [Tell(events.Refused("callback", detail))]
 
     def was_delayed(self, seconds: float) -> None:
         """The disk took nothing for so long. A bake time begins when what is on trial really runs."""
@@ -283,30 +263,28 @@ class Instance(Generic[M]):
             todo.append(Keep(self.subscriber.decided(self.subscriber.trial.end())))
         return [*todo, self.receipt(gone=True)]
 
-    def _on_events(self, events: list[Event], now: float) -> list[Do[M]]:
+    def _on_events(self, found: list[events.Event], now: float) -> list[Do[M]]:
         todo: list[Do[M]] = []
-        says_so = False
-        for event in events:
+        for event in found:
             match event:
-                case Offered():
+                case events.Offered():
                     todo += self._deciding.weigh(now)
-                case Deleted():
-                    self._deciding.is_withdrawn()
-                    todo += [*self._keep(), Tell(event)]
-                case Resigned():
-                    todo += [*self._keep(), Tell(event)]
-                case RootTrusted(link):
+                    continue
+                case events.RootTrusted(link):
                     # what a newer root took away is gone from disk, too
                     self._deciding.go_on_under_root()
-                    todo += [KeepRoot(link), *self._keep(), Tell(event)]
-                    says_so = True
-                case Stale() | Fresh():
-                    todo.append(Tell(event))
-                    says_so = True
-                case Applied() | Refused():
-                    todo.append(Tell(event))
-                case _ as unreachable:
-                    assert_never(unreachable)
+                    todo += [KeepRoot(link), *self._keep()]
+                case events.Deleted():
+                    self._deciding.is_withdrawn()
+                    todo += self._keep()
+                case events.Resigned():
+                    todo += self._keep()
+                case events.Applied() | events.Refused() | events.Stale() | events.Fresh():
+                    pass
+            todo.append(Tell(event))
+        says_so = any(
+            isinstance(event, events.RootTrusted | events.Stale | events.Fresh) for event in found
+        )
         return [*todo, self.receipt()] if says_so else todo
 
     def _keep(self) -> list[Do[M]]:

@@ -33,7 +33,7 @@ class Kept:
     trial: one that runs, or is about to, and has yet to live through its bake time; then `running`
     is the one before. trial_asked: the service is still being asked about it. trial_ended_well: the
     service stopped on purpose meanwhile. died: the one that the service died beside last, and how
-    often in a row. poison: the digest of one that it died of: not tried again until a newer one comes.
+    often in a row. poison: the digest of one that it died of: only a newer one is tried.
     seen: the highest ever accepted, tombstones included; None if no key of today vouches for any.
     beacon_order: the highest beacon, so that an old one proves nothing after a restart. Both stand
     as long as the keys that vouched for them: seen_by and beacons_by hold the highest of each key.
@@ -51,8 +51,8 @@ class Kept:
     trial_ended_well: bool = False
     died: Died | None = None
     poison: str | None = None
-    seen_by: Mapping[str, Seen] = field(default_factory=dict)
-    beacons_by: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    seen_by: Mapping[str, Seen] = field(default_factory=dict[str, Seen])
+    beacons_by: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     root_version: int = 0
     sealed: tuple[Envelope, ...] = ()
     tried_elsewhere: Version | None = None

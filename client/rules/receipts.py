@@ -6,13 +6,14 @@ import hashlib
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal
 
 from nacl.signing import SigningKey
 from pydantic import BaseModel
 
 from config_manager.client.model.guarded import attempt
-from config_manager.client.model.precedence import Effective
+from config_manager.client.model.precedence import Merged
+from config_manager.client.model.values import M
 from config_manager.client.model.words import Secrets, spelt
 from config_manager.client.rules.events import Source
 from config_manager.client.rules.kept import Kept, Version
@@ -23,17 +24,15 @@ from config_manager.config.documents.receipt import Attempt, Receipt, Running, S
 from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import World, rfc3339
 
-M = TypeVar("M", bound=BaseModel)
-
 
 class Account(Generic[M]):
-    """What an instance runs, and how far its last attempt to change that came; each receipt that it makes
+    """What an instance runs, and how far its last attempt to change that came. Each receipt that it makes
     counts as newer than the one before."""
 
     def __init__(
         self,
         subscriber: Subscriber,
-        effective: Effective[M],
+        effective: Merged[M],
         sign_key: bytes,
         boot_seq: int,
         world: World,
@@ -56,7 +55,7 @@ class Account(Generic[M]):
         """From now on receipts are of this start: those of an earlier number count no more."""
         self.boot_seq, self._seq = boot_seq, 0
 
-    def runs(self, effective: Effective[M], source: Source, version: Version) -> None:
+    def runs(self, effective: Merged[M], source: Source, version: Version) -> None:
         self.effective, self.source, self.running = effective, source, version
         self.correlation_id = version[0].correlation_id
 
@@ -65,15 +64,15 @@ class Account(Generic[M]):
         revision: int,
         stage: Stage,
         reason: str | None = None,
-        candidate: Effective[M] | None = None,
+        candidate: Merged[M] | None = None,
     ) -> None:
         """candidate: what is about to run."""
         said = None if reason is None else spelt(self.hidden(candidate).without(reason))
         deaths = self._subscriber.trial.deaths_of(revision)
         self.attempt = Attempt(revision, stage, said, deaths)
 
-    def hidden(self, candidate: Effective[M] | None) -> Secrets:
-        """What no words may hold: the secrets of what runs, and of what is about to."""
+    def hidden(self, candidate: Merged[M] | None) -> Secrets:
+        """What no words may hold: the secrets of what runs, and of what is about to run."""
         runs = self.effective.hidden
         return runs | candidate.hidden if candidate is not None else runs
 
@@ -103,8 +102,8 @@ class Account(Generic[M]):
         return self._signed(document)
 
     def cannot_keep(self, kept: Kept, error: OSError, shown: Receipt) -> PublishReceipt:
-        """What goes on while the disk does not take it: all as it was shown last, and why. Each later
-        receipt has to be made after this one."""
+        """While the disk does not take it: everything as it was shown last, and why. Each later receipt has to
+        be made after this one."""
         self._seq += 1
         revision = kept.seen.mark.revision if kept.seen is not None else 0
         why = spelt(f"cannot keep: {error.strerror or type(error).__name__}")
@@ -114,7 +113,7 @@ class Account(Generic[M]):
 
     def _signed(self, document: Receipt) -> PublishReceipt:
         payload = attempt(document.to_bytes, b"")
-        if not payload:  # no words may end a driver: it goes without them
+        if not payload:  # no words may end a driver: the receipt goes without them
             document = replace(document, last_attempt=None, overrides=(), correlation_id=None)
             payload = document.to_bytes()
         signed = self._signing_key.sign(wire.signed_bytes(wire.RECEIPT, payload)).signature
@@ -126,14 +125,14 @@ class Account(Generic[M]):
         return PublishReceipt(topic, envelope.to_bytes(), document)
 
     def _time(self) -> str:
-        """Now; a clock that is beside every calendar is at its beginning."""
+        """Now; a clock outside every calendar counts as being at its beginning."""
         return attempt(lambda: rfc3339(self._world.clock.now()), rfc3339(0))
 
 
 @cache
 def schema_digest(model: type[BaseModel]) -> str:
-    """SHA-256 (hex) of the model's JSON Schema: which settings this instance knows. Of a model that
-    has none, of the names and types of its fields."""
+    """SHA-256 (hex) of the model's JSON Schema: which settings this instance knows. If the model has no
+    schema, of the names and types of its fields."""
     said = attempt(lambda: strict_json.dumps(model.model_json_schema()), b"")
     if not said:
         kinds = {key: repr(info.annotation) for key, info in model.model_fields.items()}
@@ -143,7 +142,7 @@ def schema_digest(model: type[BaseModel]) -> str:
 
 @cache
 def library() -> str:
-    """What follows, and which version of it."""
+    """This library, and its version."""
     try:
         return f"config-manager-python {version('config-manager')}"
     except PackageNotFoundError:  # run from a copied tree

@@ -1,4 +1,4 @@
-"""Refused messages: each is counted, and few of a flood are said."""
+"""Refused messages: each is counted, and of a flood only some are said."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REMEMBERED = 256
 
 
 class Refusals:
-    """Of one subscriber. Monotonic seconds."""
+    """The refusals of one subscriber. Monotonic seconds."""
 
     def __init__(self) -> None:
         self.counts: Counter[Reason] = Counter()
@@ -26,7 +26,7 @@ class Refusals:
         self._recent: OrderedDict[tuple[str, bytes], None] = OrderedDict()
 
     def refuse(self, verdict: Distrust, topic: str, payload: bytes, now: float) -> list[Refused]:
-        """What is to be said of it: nothing if the same message was refused just before."""
+        """What to say of it: nothing if the same message was refused just before."""
         self.counts[verdict.reason] += 1
         key = _fingerprint(topic, payload)
         if key in self._recent:

@@ -2,12 +2,12 @@
 
     next     signed by enough root keys of the version before it, and of its own: trusted from now on
     ahead    its turn has not come: held, and judged once the version before it is trusted
-    known    the same content again: nothing
-    fork     a version that we hold, well signed, with other content: an equivocation
+    known    the same content again: nothing happens
+    fork     a version that is trusted here, well signed, with other content: an equivocation
     before   older than the one that was pinned: there is nothing to judge it by, and no need to
 
-Versions come in any order, from brokers that nobody need trust, so what is held is bounded. Whoever
-drives this has each version on disk before it acts on what that version says.
+Versions come in any order, from brokers that need not be trusted, so what is held is bounded. The driver
+has each version on disk before it acts on what that version says.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_HELD_BYTES = 1024 * 1024
 """Together. A root of one key a role has about 1.5 KB."""
 
 MAX_RIVALS = 4
-"""Candidates for one version: the newest stay, for an honest broker sends its own on each connect."""
+"""Candidates for one version: the newest stay, because an honest broker sends its own on each connect."""
 
 _BEFORE_ANY_DATE = float("-inf")
 _VERSION = re.compile(r"[1-9][0-9]{0,15}")
@@ -86,7 +86,7 @@ class RootChain:
         return max((v for v, link in self._links.items() if keyid in link.root.keys), default=None)
 
     def explained(self, verdict: Distrust) -> Distrust:
-        """With what became of the keys that the newest root does not list any more."""
+        """With what became of the keys that the newest root no longer lists."""
         last = {keyid: self.last_to_list(keyid) for keyid in sorted(verdict.strangers)}
         revoked = [
             f"root {version} was the last to list {keyid[:16]}: it is revoked"
@@ -153,7 +153,7 @@ class RootChain:
         )
 
     def _hold(self, version: int, data: bytes, now: float) -> None:
-        """Until its turn comes; raises Distrust for what can't be that version of any chain."""
+        """Until its turn comes. Raises Distrust if it can't be that version of any chain."""
         if version > self._newest.version + 1:
             trust.judge_root(data, None, now, topic=wire.root_topic(version))
         else:

@@ -1,9 +1,9 @@
 """Refused messages that a newer root might let in: kept, bounded, to be judged again then.
 
     overtaking      by a key that no root lists yet: the root may be on its way
-    fast-forwarded  well signed, but behind a mark: a thief's, perhaps, which falls with his key
+    fast-forwarded  well signed, but behind a mark: perhaps a thief's mark, which falls with the stolen key
 
-The refusal of an overtaking one is said a little later, and not at all where its root comes in time.
+The refusal of an overtaking message is said a little later, and not at all if its root comes in time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from config_manager.config.trust import Distrust
 ROOT_MAY_FOLLOW_S = 0.5
 """How long a message by an unknown key waits for its root before its refusal is said. Retained
 messages come in any order: on a connect, a configuration may be tenths of a second ahead of the
-root that lists its key, and that is no attack. Longer would hide a real one for longer."""
+root that lists its key, and that is no attack. A longer wait would hide a real attack for longer."""
 
 _FAST_FORWARDED = ("rolled-back", "equivocation")
 

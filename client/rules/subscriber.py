@@ -8,11 +8,11 @@ The rules, in the order they are met:
                far the publisher has come, at most 15 s: a broker can't begin with something old
     deletion   a signed tombstone; the running values stay. An empty message is refused
     fresh      see `freshness`
-    root       the chain of trust roots is walked (`root_chain`); what a message by a key that is
-               not known yet said is judged again when the root that lists it comes; a key that a
-               root no longer lists takes with it the marks for which it alone stood
+    root       the chain of trust roots is walked (`root_chain`). A message by an unknown key is judged
+               again when the root that lists the key comes. Once a root no longer lists a key, the
+               marks that only this key vouched for are undone
 
-What becomes of a configuration that is believed, `Trial` says. The driver writes each new root to disk,
+`Trial` says what becomes of a configuration that is believed. The driver writes each new root to disk,
 then `kept`, before it passes on Applied, Deleted, Resigned or RootTrusted.
 """
 
@@ -20,9 +20,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import cast
 
 from config_manager.client.rules.events import (
-    Applied,
     Deleted,
     Event,
     Offered,
@@ -49,16 +49,7 @@ _SET_ASIDE = 4
 class Subscriber:
     """One service's configuration, as one instance sees it. Never raises for what it receives."""
 
-    def __init__(
-        self,
-        service: str,
-        instance: str,
-        roots: RootChain,
-        kept: Kept | None,
-        *,
-        negotiates: bool = False,
-    ) -> None:
-        """negotiates: the service decides on each configuration; else it is applied as it comes."""
+    def __init__(self, service: str, instance: str, roots: RootChain, kept: Kept | None) -> None:
         self.service = service
         self.instance = instance
         self._roots = roots
@@ -66,7 +57,6 @@ class Subscriber:
         if kept is not None:
             self._lost_root = kept.root_version  # a file may be gone: see `_check_root`
             kept = kept.under(roots.newest)
-        self._negotiates = negotiates
         self._marks = kept
         self._sealed = kept.sealed if kept is not None else ()
         self.trial = Trial.of(kept)
@@ -101,7 +91,7 @@ class Subscriber:
 
     @property
     def signer_revoked(self) -> bool:
-        """What runs was signed by a key that is good no more; its publisher has to sign it anew."""
+        """Whether the key that signed what runs is no longer good: the publisher has to sign it anew."""
         runs = self.trial.runs
         if runs is None:
             return False
@@ -109,12 +99,12 @@ class Subscriber:
 
     @property
     def due(self) -> float | None:
-        """When `tick` has something to say, if that is before the next one; None: it has not."""
+        """When `tick` has something to say; None: it has nothing."""
         return self._aside.due
 
     @property
     def is_known_to_be_absent(self) -> bool:
-        """A verified snapshot, the newest, does not name this service."""
+        """Whether the newest snapshot, verified, does not name this service."""
         return self.freshness.snapshot is not None and self.freshness.wanted is None
 
     @property
@@ -152,27 +142,27 @@ class Subscriber:
         return events + self._judge_freshness(monotonic_now)
 
     def disconnected(self, monotonic_now: float) -> list[Event]:
-        """A connection broke: no reason to be stale yet. What it refused may be said again."""
+        """A connection broke: nothing is stale yet. What was refused may be said again."""
         self._refusals.forget()
         return self.tick(monotonic_now)
 
     def decided(self, trial: Trial, *, with_newest: bool = False) -> Kept:
-        """What the service made of an offer; what must be on disk then. with_newest: also the number of the
-        newest beacon, and of the newest root."""
+        """Take what the service made of an offer. Returns what must be on disk then. with_newest: also the
+        number of the newest beacon, and of the newest root."""
         self.trial = trial
         kept = self.kept if with_newest else self._marks
         assert kept is not None
         return trial.within(kept)
 
     def keep_sealed(self, sealed: tuple[Envelope, ...]) -> Kept | None:
-        """The instance's secrets, as they came, go with what is kept."""
+        """The instance's secrets are kept as they came."""
         self._sealed = sealed
         if self._marks is not None:
             self._marks = replace(self._marks, sealed=sealed)
         return self.kept
 
     def refuse(self, verdict: Distrust, topic: str, payload: bytes) -> list[Refused]:
-        """A message that somebody else judged: counted, and said as others are."""
+        """A message that was judged elsewhere: counted, and said as others are."""
         return self._refuse(self._roots.explained(verdict), topic, payload)
 
     def _note_time(self, monotonic_now: float, wall_now: float | None) -> None:
@@ -180,8 +170,8 @@ class Subscriber:
         self.freshness.note_time(monotonic_now, wall_now)
 
     def _judge_freshness(self, now: float) -> list[Event]:
-        is_revoked = self.signer_revoked
-        return [*self.freshness.judge(self.kept, self.root, now, signer_revoked=is_revoked)]
+        revoked = self.signer_revoked
+        return [*self.freshness.judge(self.kept, self.root, now, signer_revoked=revoked)]
 
     # ── configuration ──────────────────────────────────────────────────────────────────────────
 
@@ -249,7 +239,7 @@ class Subscriber:
             self.trial = self.trial.withdraw()
             return [Deleted(update)]
         if self.trial.runs_or_waits(envelope):
-            # newer than a mark that was undone, but no news: it runs
+            # newer than a mark that was undone, but it runs already
             self.trial = self.trial.resigned(envelope, self._merged)
             return [Resigned(envelope)]
         self.trial = self.trial.without_poison()
@@ -272,16 +262,13 @@ class Subscriber:
         if version[1].digest in self.trial.decided_on:
             return []
         self.trial = self.trial.offer(version)
-        if self._negotiates:
-            return [Offered(*version)]
-        self.trial = self.trial.run(bakes=False)
-        return [Applied(*version, "broker")]
+        return [Offered(*version)]
 
     def _merged(self, kept: Envelope, newer: Envelope) -> Envelope:
         return merged(kept, newer, self._roots.newest.roles["config"])
 
     def _is_good(self, envelope: Envelope) -> bool:
-        """Whether the newest root still lists enough of those who signed it, whatever the date."""
+        """Whether the newest root still lists enough of its signers, whatever the date."""
         return are_enough(envelope.signers, self._roots.newest.roles["config"])
 
     # ── how far the publisher has come ─────────────────────────────────────────────────────────
@@ -303,14 +290,14 @@ class Subscriber:
         if len(payload) > wire.MAX_ENVELOPE_BYTES:
             raise Distrust("too-large", f"keepalive of {len(payload)} bytes")
         try:
-            data: object = strict_json.loads_object(payload).get("data")
+            data = strict_json.loads_object(payload).get("data")
         except strict_json.NotStrictJson as error:
             raise Distrust("malformed", f"keepalive: {error}") from None
-        value: JsonObject = data if isinstance(data, dict) else {}
-        if value.get("beacon") is None:
+        said = cast("JsonObject", data).get("beacon") if isinstance(data, dict) else None
+        if said is None:
             return []  # a publisher that may not vouch for its database still says that it lives
         # no floor by itself: which revision is this service's stands in the snapshot that it names
-        beacon = trust.signed_beacon(value["beacon"], self._roots.newest, wall_now)
+        beacon = trust.signed_beacon(said, self._roots.newest, wall_now)
         self.freshness.hear_beacon(beacon, now)
         return []
 
@@ -330,7 +317,7 @@ class Subscriber:
         return events
 
     def _check_root(self) -> None:
-        """Nothing is judged by an older root than was trusted once; raises Distrust."""
+        """Nothing is judged by an older root than was trusted before; raises Distrust."""
         if self._roots.newest.version < self._lost_root:
             raise Distrust(
                 "unknown-key",
@@ -382,9 +369,8 @@ class Subscriber:
         overtakes = verdict.reason == "unknown-key" and (
             ours or topic in (wire.SNAPSHOT_TOPIC, wire.KEEPALIVE_TOPIC)
         )
-        if not (overtakes or (ours and is_fast_forwarded(verdict))):
-            return [*refused]
-        if self._aside.holds(topic, payload):
+        may_be_let_in = overtakes or (ours and is_fast_forwarded(verdict))
+        if not may_be_let_in or self._aside.holds(topic, payload):
             return [*refused]
         may_follow = verdict.strangers or self._roots.newest.version < self._lost_root
         waits = bool(refused and overtakes and may_follow)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
-
-from pydantic import BaseModel
+from typing import Generic, Literal, NamedTuple, TypeAlias
 
 from config_manager.client.model.guarded import attempt
-from config_manager.client.model.precedence import Effective
+from config_manager.client.model.precedence import Merged
+from config_manager.client.model.values import M
 from config_manager.client.model.words import leaves_of
 from config_manager.client.rules.events import Event, Source
 from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.root_chain import Link
 from config_manager.config.documents.receipt import Receipt
-
-M = TypeVar("M", bound=BaseModel)
 
 BAKE_S = 10.0
 """How long a service must live with a configuration before it is taken for good."""
@@ -29,8 +26,8 @@ class TrialPolicy:
     """How an instance takes changes. Times in seconds.
 
     bake_s: how long it must live with a change before that counts as proved; 0 proves at once.
-    restart_required: keys that only a restart changes. max_stale_s, on_stale: what to do once
-    nothing has proved for that long that what runs is what the publisher wants.
+    restart_required: keys that only a restart changes. max_stale_s, on_stale: what to do after nothing
+    has proved for so long that what runs is what the publisher wants.
     """
 
     bake_s: float = BAKE_S
@@ -70,17 +67,13 @@ class Change(Generic[M]):
     correlation_id: str | None
     source: Source
 
-    @classmethod
-    def between(cls, runs: Effective[M], new: Effective[M], source: Source) -> Change[M]:
-        update = new.update
-        return cls(
-            runs.values,
-            new.values,
-            new.changed_since(runs),
-            update.revision if update is not None else None,
-            update.correlation_id if update is not None else None,
-            source,
-        )
+
+def change_between(runs: Merged[M], new: Merged[M]) -> Change[M]:
+    """What the broker brought."""
+    update = new.update
+    assert update is not None
+    keys, revision = new.changed_since(runs), update.revision
+    return Change(runs.values, new.values, keys, revision, update.correlation_id, "broker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +101,7 @@ class Call(Generic[M]):
 class Swap(Generic[M]):
     """`current` is this from now on."""
 
-    effective: Effective[M]
+    effective: Merged[M]
     change: Change[M] | None
 
 
@@ -136,7 +129,7 @@ class TooStale:
     policy: OnStale
 
 
-class Written(NamedTuple):
+class KeepOutcome(NamedTuple):
     """What came of a Keep. was_delayed: a receipt has said so, and each later one has to be made anew."""
 
     is_done: bool

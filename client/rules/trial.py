@@ -7,8 +7,8 @@
        ↓                   │ refused         ↓                    ↓
      waits ←───────────────┴──(back to what it interrupted)──── waits: the next start runs it
 
-Whatever changes a trial is in this module. A transition that `_TABLE` does not have is a bug, and raises.
-What of it is on disk (`Kept`) decides what a start does after a death:
+Whatever changes a trial is in this module. A transition that `_TABLE` lacks is a bug, and raises. What is on
+disk (`Kept`) decides what a start does after a death:
 
     asked     asked again; the service runs what ran before
     bakes     tried again after the first death in a row. After the second the service runs what ran
@@ -30,7 +30,7 @@ DEATHS_THAT_POISON = 2
 
 
 class Phase(Enum):
-    """How far the trial has come that is open. A newer offer may be there beside it."""
+    """How far the open trial has come. A newer offer may be there beside it."""
 
     NOTHING = "nothing is open"
     ASKED = "the service's callback is being asked"
@@ -135,8 +135,15 @@ class Trial:
         return Phase.WAITS if self.trial_ended_well else Phase.BAKES
 
     @property
+    def decides_on(self) -> Version:
+        """What the service decides on: what its callback is asked about, else the offer."""
+        decided = self.asked or self.offered
+        assert decided is not None
+        return decided
+
+    @property
     def is_overtaken(self) -> bool:
-        """Whether a newer offer, or a deletion, came while the callback was asked; another signature is
+        """Whether a newer offer or a deletion came while the callback was asked. Another signature is
         neither."""
         return not is_same(self.offered, self.asked)
 
@@ -150,7 +157,7 @@ class Trial:
         return any(one is not None and one[1].digest == envelope.digest for one in known)
 
     def _by(self, step: str, new: Trial) -> Trial:
-        """This step is what leads from here to there; raises RuntimeError if the table lacks it."""
+        """The trial after this step; raises RuntimeError if the table lacks it."""
         if new.phase not in _TABLE[step].get(self.phase, ()):
             raise RuntimeError(f"{step}: from {self.phase.name} to {new.phase.name}")
         return new
@@ -176,8 +183,8 @@ class Trial:
     def resigned(
         self, envelope: Envelope, merge: Callable[[Envelope, Envelope], Envelope]
     ) -> Trial:
-        """Add this envelope's signatures wherever these very bytes are kept. So what runs survives the key
-        that signed it first. merge: what was kept and this one."""
+        """Add this envelope's signatures wherever the same bytes are kept, so that what runs outlives the key
+        that signed it first. merge: joins the kept envelope and this one."""
 
         def signed(one: Version | None) -> Version | None:
             if one is None or one[1].digest != envelope.digest:
@@ -197,8 +204,8 @@ class Trial:
         )
 
     def without_revoked(self, is_good: Callable[[Envelope], bool]) -> Trial:
-        """Without what is offered, or waits for a start, and whose signers a newer root does not list. It
-        may be offered again under another signature."""
+        """Without what is offered, or waits for a start, if a newer root does not list its signers. It may be
+        offered again under another signature."""
         trial = self
         if trial.offered is not None and not is_good(trial.offered[1]):
             left = trial.decided_on - {trial.offered[1].digest}
@@ -229,10 +236,8 @@ class Trial:
         return self._by("agree", replace(self, has_agreed=True))
 
     def run(self, *, bakes: bool) -> Trial:
-        """What was asked about, else the offer, runs. bakes: it has yet to live through its bake time."""
-        accepted = self.asked or self.offered
-        assert accepted is not None
-        accepted = self._newest_of(accepted)
+        """What is decided on runs. bakes: it has yet to live through its bake time."""
+        accepted = self._newest_of(self.decides_on)
         runs = replace(
             self._not_asked(),
             runs=accepted,
@@ -261,8 +266,8 @@ class Trial:
         return self._by("put off", goes_on)
 
     def refuse(self) -> Trial:
-        """What was asked about, else the offer, is refused by the service; what runs goes on."""
-        is_newest = is_same(self.offered, self.asked or self.offered)
+        """The service refuses what it decides on; what runs goes on."""
+        is_newest = is_same(self.offered, self.decides_on)
         return replace(self.put_off(), offered=None if is_newest else self.offered)
 
     def leave(self) -> Trial:
@@ -296,7 +301,7 @@ class Trial:
     # ── starts and ends ────────────────────────────────────────────────────────────────────────
 
     def start_with(self, runs: Version | None) -> Trial:
-        """What of that which was kept the service really runs: not each fits every release."""
+        """What the service really runs: not everything that was kept fits every release."""
         return replace(self, runs=runs)
 
     def resume(self) -> Trial:
@@ -304,11 +309,11 @@ class Trial:
         return self._by("resume", replace(self, trial_ended_well=False))
 
     def unfit(self) -> Trial:
-        """This release of the service can't run it: no death is laid to it, and it waits for another."""
+        """This release of the service can't run it. It waits for another, and no death counts against it."""
         return self._by("end", replace(self, trial_ended_well=True))
 
     def end(self) -> Trial:
-        """The service stops on purpose: what it tries may be tried again, and no row of deaths goes on."""
+        """The service stops on purpose. What it tries may be tried again, and a row of deaths ends."""
         if self.phase is Phase.ASKED:  # nobody has accepted it
             return self.put_off().end()
         ended = replace(
@@ -324,7 +329,7 @@ class Trial:
         return self.died if goes_on else None
 
     def _newest_of(self, decided: Version) -> Version:
-        """The same bytes under all the signatures that came for them since."""
+        """The same bytes, with all the signatures that have come for them since."""
         known = (self.offered, self.tried, self.proved, self.runs)
         return next((one for one in known if one is not None and is_same(one, decided)), decided)
 
@@ -333,9 +338,9 @@ def after_a_death(proved: Kept, tried: Kept, *, was_asked: bool) -> Kept:
     """What to keep after the service died of what it tried, or beside it: the client can't tell which.
     proved, tried: what was kept, without and with that.
 
-    An ordinary stop by a signal looks the same, so only the second death in a row is proof; and none is
-    if nothing ran before, for then the model's defaults are no better proved. If it was only asked about,
-    it is asked again.
+    An ordinary stop by a signal looks the same, so only the second death in a row is proof. If nothing ran
+    before, none is: the model's defaults are no better proved. If it was only asked about, it is asked
+    about again.
     """
     assert tried.trial is not None
     update, envelope = tried.trial

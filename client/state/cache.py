@@ -7,6 +7,7 @@ longer lists, still starts the service (`signer_revoked`): what it signed was ri
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from config_manager.client.rules.kept import Died, Kept
 from config_manager.client.rules.trial import after_a_death
 from config_manager.client.state.claim import Claim, Onlooker
+from config_manager.client.state.log import say
 from config_manager.config import strict_json, trust, wire
 from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.documents.root import Root
@@ -77,6 +79,19 @@ class Cache:
         """Why what was loaded is not the newest that was kept; None if it is."""
         why = self._file.newest_unread
         return None if why is None else f"{why}; this is the one before"
+
+    def say_if_older(self, kept: Kept) -> None:
+        """Log that what was loaded is not the newest that was kept, if it is not."""
+        if (why := self.is_the_one_before) is not None:
+            runs = kept.to_start_with
+            revision = runs[0].revision if runs is not None else None
+            say(
+                logging.WARNING,
+                "older kept file taken",
+                service=self._service,
+                revision=revision,
+                detail=why,
+            )
 
     @property
     def unwritten(self) -> Kept | None:

@@ -17,8 +17,8 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from config_manager.client.drivers.log import say
 from config_manager.client.state import places
+from config_manager.client.state.log import say
 from config_manager.config.files import open_lock
 
 _LOOKS = 50

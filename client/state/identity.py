@@ -23,14 +23,13 @@ import re
 import socket
 import stat
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from config_manager.client.rules import root_chain
+from config_manager.client.rules.identity import Identity
 from config_manager.client.rules.root_chain import Link
 from config_manager.client.state import places
 from config_manager.config import trust
-from config_manager.config.documents.root import Root
 from config_manager.config.errors import InvalidName, KeyFileUnsafe, RootRefused, SettingsInvalid
 from config_manager.config.names import InstanceName, parse_instance
 from config_manager.config.world import World
@@ -38,34 +37,6 @@ from config_manager.config.world import World
 _KEYS = ("sign", "seal", "file")
 _KEY_BYTES = 32
 _HOST_LENGTH = 48  # leaves room for the suffix within the 63 of a name
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What `trust init` made, and the roots that were trusted since. The keys are raw bytes and
-    never shown.
-
-    chain: from the pinned root to the newest. enrolled: the `service/instance` of each enrolment that
-    a server took. broken: why a kept root was left out, for the log.
-    """
-
-    state_dir: Path
-    instance: InstanceName
-    chain: tuple[Link, ...]
-    sign_key: bytes = field(repr=False)
-    seal_key: bytes = field(repr=False)
-    file_key: bytes = field(repr=False)
-    broken: str | None = None
-    enrolled: frozenset[str] = frozenset()
-
-    @property
-    def root(self) -> Root:
-        """The newest that is trusted."""
-        return self.chain[-1].root
-
-    @property
-    def roots(self) -> tuple[Root, ...]:
-        return tuple(link.root for link in self.chain)
 
 
 def trust_init(state_dir: Path, root_file: Path, world: World | None = None) -> Identity:

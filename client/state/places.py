@@ -24,6 +24,17 @@ def expanded(path: Path | str) -> Path:
         raise SettingsInvalid(f"{path}: {_us()} has no such home directory; write it out") from None
 
 
+def default_state_dir(environment: Mapping[str, str]) -> str:
+    """Raises SettingsInvalid if it would be in a home directory and there is none."""
+    if named := environment.get("CONFIG_MANAGER_STATE_DIR"):
+        return str(expanded(named))
+    if listed := environment.get("STATE_DIRECTORY"):
+        return listed.split(":")[0]  # systemd lists several
+    if base := environment.get("XDG_STATE_HOME"):
+        return f"{expanded(base)}/config-manager"
+    return str(home(environment) / ".local" / "state" / "config-manager")
+
+
 def home(environment: Mapping[str, str]) -> Path:
     """Raises SettingsInvalid if there is none, as for a container's user that is in no passwd."""
     if named := environment.get("HOME"):

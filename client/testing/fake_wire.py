@@ -1,46 +1,99 @@
 """The wire of the testing kit: between a fake publisher and the client, in place of a broker.
 
-One `Opened` for each configuration that is open, one line for each connection that it makes. A line
+One `OpenInstance` for each configuration that is open, one line for each connection that it makes. A line
 may be pushed to from any thread.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from config_manager.actors.mqtt.port import BrokerUnavailable
+from config_manager.client.drivers.loops import Wakeup, call_soon_here, checkpoint, event_class
 from config_manager.config import wire
 from config_manager.config.documents.receipt import Attempt
 
-if TYPE_CHECKING:
-    from config_manager.client.testing import FakePublisher
-
-SEALED_TOPICS = wire.SEALED_FILTER.partition("+")[0]
+_SEALED_TOPICS = wire.SEALED_FILTER.partition("+")[0]
 
 
-class Sent(NamedTuple):
+class WireMessage(NamedTuple):
     """A message as both drivers' connections give it."""
 
     topic: str
     payload: bytes
-    retained: bool = True
+
+
+class Wire:
+    """What is retained, and every connection to it. Messages arrive at once and in order, until `cut`.
+
+    take_receipt: called with what an instance publishes.
+    """
+
+    def __init__(self, take_receipt: Callable[[OpenInstance, bytes], None]) -> None:
+        self.take_receipt = take_receipt
+        self.is_reachable = True
+        self._retained: dict[str, bytes] = {}
+        self._lines: list[Line] = []
+        self._lock = threading.RLock()
+
+    def retain(self, topic: str, payload: bytes) -> None:
+        with self._lock:
+            self._retained[topic] = payload
+            self.push(WireMessage(topic, payload))
+
+    def push(self, message: WireMessage) -> None:
+        with self._lock:
+            for line in self._lines:
+                if line.takes(message.topic):
+                    line.push(message)
+
+    def cut(self) -> None:
+        self.is_reachable = False
+        with self._lock:
+            for line in self._lines:
+                line.push(None)
+
+    @contextmanager
+    def attached(self, line: Line) -> Generator[Line]:
+        """A connection, while it lasts. Raises BrokerUnavailable while the wire is cut."""
+        if not self.is_reachable:
+            raise BrokerUnavailable("the fake publisher is disconnected")
+        with self._lock:
+            self._lines.append(line)
+            self._send_retained(line, "")
+        try:
+            yield line
+        finally:
+            with self._lock:
+                self._lines.remove(line)
+
+    def subscribed(self, line: Line, filters: tuple[str, ...]) -> None:
+        """From now on it is known whose secrets the line may be given."""
+        line.filters = filters
+        with self._lock:
+            self._send_retained(line, _SEALED_TOPICS)
+
+    def _send_retained(self, line: Line, beginning: str) -> None:
+        for topic, payload in self._retained.items():
+            if topic.startswith(beginning) and line.takes(topic):
+                line.push(WireMessage(topic, payload))
 
 
 @dataclass(eq=False)
-class Opened:
+class OpenInstance:
     """One open configuration. Not its name: two that share a state directory have the same.
 
     thread: the one whose event loop it runs in; None where that is its own. attempt: as in the newest
     receipt.
     """
 
-    publisher: FakePublisher
+    wire: Wire
     instance: str
     thread: int | None
     attempt: Attempt | None = None
@@ -54,144 +107,47 @@ class Opened:
         return f"revision {self.attempt.revision}: {self.attempt.stage}"
 
     @asynccontextmanager
-    async def connect(self, *_: object) -> AsyncIterator[AsyncioLine]:
-        from config_manager.actors.mqtt.port import BrokerUnavailable
-
-        line = AsyncioLine(self)
-        try:
-            self.publisher.attach(line)
-        except ConnectionError as error:
-            raise BrokerUnavailable(str(error)) from None
-        try:
+    async def connect(self, *_: object, **__: object) -> AsyncGenerator[Any]:
+        """In the place of a broker's connection, for either driver. Raises BrokerUnavailable."""
+        with self.wire.attached(Line(self)) as line:
             yield line
-        finally:
-            self.publisher.detach(line)
 
 
 class Line:
-    """One instance's connection to the publisher. push may be called from any thread."""
+    """One instance's connection to the publisher, as either driver takes it. push may be called from any
+    thread."""
 
-    def __init__(self) -> None:
-        self._filters: tuple[str, ...] = ()
-
-    def subscribed(self, filters: tuple[str, ...]) -> None:
-        self._filters = filters
+    def __init__(self, opened: OpenInstance) -> None:
+        self.filters: tuple[str, ...] = ()
+        self._opened = opened
+        self._call_soon = call_soon_here()
+        self._unread: deque[WireMessage | None] = deque()
+        self._news = Wakeup(event_class())
 
     def takes(self, topic: str) -> bool:
         """Whatever comes, as from a hostile broker, but for what is sealed to another."""
-        return not topic.startswith(SEALED_TOPICS) or topic in self._filters
+        return not topic.startswith(_SEALED_TOPICS) or topic in self.filters
 
-    def push(self, message: Sent) -> None:
-        raise NotImplementedError
+    def push(self, message: WireMessage | None) -> None:
+        """None: the connection is cut."""
+        self._call_soon(partial(self._take, message))
 
-    def cut(self) -> None:
-        raise NotImplementedError
+    def _take(self, message: WireMessage | None) -> None:
+        self._unread.append(message)
+        self._news.wake()
 
+    async def subscribe(self, *filters: str, **_: object) -> None:
+        self._opened.wire.subscribed(self, filters)
+        await checkpoint()
 
-class AsyncioLine(Line):
-    def __init__(self, opened: Opened) -> None:
-        super().__init__()
-        self._opened = opened
-        self._loop = asyncio.get_running_loop()
-        self._inbox: asyncio.Queue[Sent | None] = asyncio.Queue()
+    async def publish(self, topic: str, payload: bytes, **_: object) -> None:  # noqa: ARG002
+        await checkpoint()
+        self._opened.wire.take_receipt(self._opened, payload)
 
-    def push(self, message: Sent | None) -> None:
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._inbox.put_nowait, message)
-
-    def cut(self) -> None:
-        self.push(None)
-
-    async def subscribe(self, *filters: str) -> None:
-        self.subscribed(filters)
-        self._opened.publisher.send_sealed(self)
-        await asyncio.sleep(0)
-
-    async def publish(self, topic: str, payload: bytes) -> None:  # noqa: ARG002
-        await asyncio.sleep(0)
-        self._opened.publisher.take_receipt(self._opened, payload)
-
-    async def messages(self) -> AsyncIterator[tuple[str, bytes]]:
-        from config_manager.actors.mqtt.port import BrokerUnavailable
-
-        while (message := await self._inbox.get()) is not None:
-            yield message.topic, message.payload
-        raise BrokerUnavailable("the fake publisher disconnected")
-
-
-class TrioTransport:
-    def __init__(self, opened: Opened) -> None:
-        self._opened = opened
-
-    @asynccontextmanager
-    async def connect(self, *_: object, **__: object) -> AsyncIterator[Any]:
-        from config_manager.actors.mqtt.port import BrokerUnavailable
-
-        line = TrioLine(self._opened)
-        try:
-            self._opened.publisher.attach(line)
-        except ConnectionError as error:
-            raise BrokerUnavailable(str(error)) from None
-        try:
-            yield line
-        finally:
-            self._opened.publisher.detach(line)
-
-
-class TrioLine(Line):
-    def __init__(self, opened: Opened) -> None:
-        import trio
-
-        super().__init__()
-        self._opened = opened
-        self._token = trio.lowlevel.current_trio_token()
-        self._thread = threading.get_ident()
-        self._inbox, self._messages = trio.open_memory_channel[Sent](math.inf)
-
-    def push(self, message: Sent) -> None:
-        self._do(partial(self._send, message))
-
-    def cut(self) -> None:
-        self._do(self._inbox.close)
-
-    def _send(self, message: Sent) -> None:
-        import trio
-
-        with suppress(trio.ClosedResourceError, trio.BrokenResourceError):  # it was cut
-            self._inbox.send_nowait(message)
-
-    def _do(self, step: Callable[[], None]) -> None:
-        import trio
-
-        if threading.get_ident() == self._thread:
-            step()
-            return
-        with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(step)
-
-    async def subscribe(self, *filters: str, qos: int = 1) -> None:  # noqa: ARG002
-        import trio
-
-        self.subscribed(filters)
-        self._opened.publisher.send_sealed(self)
-        await trio.lowlevel.checkpoint()
-
-    async def publish(
-        self,
-        topic: str,  # noqa: ARG002
-        payload: bytes,
-        *,
-        qos: int = 1,  # noqa: ARG002
-        retain: bool = False,  # noqa: ARG002
-    ) -> None:
-        import trio
-
-        await trio.lowlevel.checkpoint()
-        self._opened.publisher.take_receipt(self._opened, payload)
-
-    async def messages(self) -> AsyncIterator[Sent]:
-        from config_manager.actors.mqtt.port import BrokerUnavailable
-
-        async for message in self._messages:
+    async def messages(self) -> AsyncIterator[WireMessage]:
+        while True:
+            while not self._unread:
+                await self._news.wait()
+            if (message := self._unread.popleft()) is None:
+                raise BrokerUnavailable("the fake publisher disconnected")
             yield message
-        raise BrokerUnavailable("the fake publisher disconnected")

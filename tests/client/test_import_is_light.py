@@ -41,8 +41,8 @@ from config_manager.client import Config
 class Settings(BaseModel): n: int = 0
 try: Config(Settings, service="x", state_dir="none", mqtt_url="none:").__enter__()
 except Exception as error: assert "trust init" in str(error)
-from config_manager.client.model.precedence import Layers
-Layers(Settings, "X_", environment={"X_N": "5"})
+from config_manager.client.drivers.opening import read_layers
+read_layers(Settings, "X_", environment={"X_N": "5"})
 """,
             (*SERVER, "pydantic_settings"),  # for who has a BaseSettings only
         ),

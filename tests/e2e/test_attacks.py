@@ -25,10 +25,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from config_manager.client.commands.running import to_line
 from config_manager.client.rules.events import Event, News
 from config_manager.client.rules.root_chain import RootChain, pin
-from config_manager.client.rules.subscriber import Subscriber
 from config_manager.client.state.identity import load_identity, trust_init
 from config_manager.config import wire
 from config_manager.config.world import parse_rfc3339, rfc3339
+from tests.kit.clients import Taker
 from tests.kit.documents import key_id
 from tests.kit.processes import COMMAND, MOSQUITTO, Broker, Process, Processes, workshop
 from tests.kit.publisher import LONG_AGO, Publisher, changed, signatures_of
@@ -619,7 +619,7 @@ class Later:
         self.now = 0.0
         self.publisher = Publisher(clock=lambda: self.wall + self.now)
         chain = RootChain([pin(self.publisher.root(**root))])
-        self._subscriber = Subscriber(self.publisher.service, "here", chain, None)
+        self._subscriber = Taker(self.publisher.service, "here", chain, None)
         self._subscriber.tick(0.0, self.wall)
         self.publisher.revision = 5
         self.gets(self.publisher.update(5))

@@ -11,7 +11,8 @@ import pytest
 from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey, SealedBox
 
-from config_manager.client.state.identity import Identity, load_identity
+from config_manager.client.rules.identity import Identity
+from config_manager.client.state.identity import load_identity
 from config_manager.config import trust, wire
 from config_manager.config.documents.sealed import Sealed
 from config_manager.config.sealing import open_sealed

@@ -13,7 +13,8 @@ import pytest
 import trio
 from nacl.signing import SigningKey
 
-from config_manager.client.state.identity import Identity, load_identity
+from config_manager.client.rules.identity import Identity
+from config_manager.client.state.identity import load_identity
 from config_manager.config import wire
 from config_manager.config.documents.receipt import Receipt, Running
 from tests.kit.asgi import Caller, on_disk

@@ -12,9 +12,10 @@ from typing import Any
 from nacl.signing import VerifyKey
 from pydantic import BaseModel, Field
 
-from config_manager.client.model.precedence import Effective, Layers
+from config_manager.client.drivers.opening import read_layers
+from config_manager.client.model.precedence import Merged
 from config_manager.client.rules.events import Event, Refused
-from config_manager.client.rules.instance import Instance
+from config_manager.client.rules.instance import InstanceRules
 from config_manager.client.rules.kept import Kept
 from config_manager.client.rules.todo import (
     Call,
@@ -76,18 +77,18 @@ class Story:
             identity = replace(identity, enrolled=frozenset({f"{m.SERVICE}/{identity.instance}"}))
         world = World(clock=self.clock, disk=self.disk)
         self._cache = Cache(Path("state"), m.SERVICE, identity.file_key, identity.roots, world)
-        self.instance: Instance[Any] = Instance(
+        self.instance: InstanceRules[Any] = InstanceRules(
             ServiceName(m.SERVICE),
             identity.instance,
             identity,
-            Layers(model, "STT_WORKER_", environment=environment or {}),
+            read_layers(model, "STT_WORKER_", environment=environment or {}),
             self._cache.load(),
             policy=TrialPolicy(**policy),
             boot_seq=boot_seq,
             asks=asks,
             world=world,
         )
-        self.current: Effective[Any] = self.instance.effective
+        self.current: Merged[Any] = self.instance.effective
         self._do(self.instance.start(self.now))
         if opened:
             self.instance.opened()

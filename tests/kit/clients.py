@@ -10,9 +10,11 @@ from typing import Any
 
 from nacl.signing import SigningKey
 
-from config_manager.client.rules.kept import Kept
+from config_manager.client.rules.events import Applied, Event
+from config_manager.client.rules.identity import Identity
+from config_manager.client.rules.kept import Kept, Version
 from config_manager.client.rules.root_chain import Link, RootChain
-from config_manager.client.state.identity import Identity
+from config_manager.client.rules.subscriber import Subscriber
 from config_manager.config import wire
 from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.documents.root import Root
@@ -100,3 +102,13 @@ def make_identity(instance: str = "robot-1") -> Identity:
 
 
 INSTANCE_KEY = SigningKey(b"s" * 32)
+
+
+class Taker(Subscriber):
+    """A subscriber whose service takes each configuration as it comes."""
+
+    def _offer(self, version: Version) -> list[Event]:
+        if not super()._offer(version):
+            return []
+        self.trial = self.trial.run(bakes=False)
+        return [Applied(*version, "broker")]

@@ -12,8 +12,8 @@ from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.mqtt.arrivals import Arrivals
 from config_manager.actors.mqtt.port import Message
 from config_manager.client.drivers.asyncio_connection import Will, _make_client
-from config_manager.client.drivers.brokers import parse_addresses
 from config_manager.client.drivers.inbox import MOST_BYTES, PER_TOPIC, Inbox
+from config_manager.client.drivers.opening import parse_addresses
 from config_manager.client.drivers.trio_driver import _default_transport
 
 

@@ -49,14 +49,12 @@ def opened(
     model: type[BaseModel] = Settings,
     environment: dict[str, str] | None = None,
     world: World | None = None,
-    asks: bool = False,
     **options: Any,
 ) -> Prepared[Any]:
     given: dict[str, Any] = {"service": m.SERVICE, "env_file": None, **options}
     return prepare(
         model,
         Options(state_dir=state, **given),
-        asks=asks,
         world=world or World(),
         environment=environment or {},
     )
@@ -188,7 +186,7 @@ def test_the_env_file_is_the_one_in_the_working_directory_unless_it_is_said(
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("STT_WORKER_N=1\n")
     options = Options(service=m.SERVICE, state_dir=state)
-    prepared = prepare(Settings, options, asks=False, world=World(), environment={})
+    prepared = prepare(Settings, options, world=World(), environment={})
     assert prepared.instance.effective.values.n == 1
     assert opened(state, env_file=None).instance.effective.values.n == 0
 

@@ -19,15 +19,15 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from config_manager.client.model.misspelt import say_unknown
-from config_manager.client.model.precedence import Layers
+from config_manager.client.drivers.misspelt import say_unknown
+from config_manager.client.drivers.opening import read_layers
 from config_manager.config.errors import SettingsInvalid
 
 SECRET = "hunter2-hunter2"
 
 
 def read(model: type[BaseModel], **variables: str) -> Any:
-    return Layers(model, "S_", environment=variables).effective(None).values
+    return read_layers(model, "S_", environment=variables).merge(None).values
 
 
 def refusal(model: type[BaseModel], **variables: str) -> str:
@@ -57,8 +57,8 @@ class Hosts(BaseModel):
 def test_a_text_that_only_the_models_own_validator_takes_is_taken() -> None:
     assert read(Hosts, S_HOSTS="a,b").hosts == ["a", "b"]
     assert read(Hosts, S_HOSTS='["a","b"]', S_PORT="5") == Hosts(hosts=["a", "b"], port=5)
-    layers = Layers(Hosts, "S_", environment={"S_HOSTS": "a,b"})
-    assert layers.effective(None).overrides == ("hosts",)
+    layers = read_layers(Hosts, "S_", environment={"S_HOSTS": "a,b"})
+    assert layers.merge(None).overrides == ("hosts",)
 
 
 def length(value: Any) -> Any:

@@ -34,10 +34,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from config_manager.client.drivers.opening import read_layers
 from config_manager.client.model import quoted
 from config_manager.client.model.judging import DoesNotFit
 from config_manager.client.model.overrides import env_prefix
-from config_manager.client.model.precedence import Effective, Layers
+from config_manager.client.model.precedence import Layers, Merged
 from config_manager.client.model.words import MOST_READ
 from config_manager.config.errors import SettingsInvalid
 from tests.kit import documents as m
@@ -57,14 +58,14 @@ class Settings(BaseModel):
 def layers(
     environment: dict[str, str] | None = None, env_file: dict[str, str | None] | None = None
 ) -> Layers[Settings]:
-    return Layers(Settings, "STT_WORKER_", environment=environment or {}, env_file=env_file)
+    return read_layers(Settings, "STT_WORKER_", environment=environment or {}, env_file=env_file)
 
 
 def delivered(*defaulted: str, **config: Any) -> Any:
     return m.make_update(7, config=config, defaulted=defaulted)
 
 
-def threshold(effective: Effective[Settings]) -> tuple[float, str]:
+def threshold(effective: Merged[Settings]) -> tuple[float, str]:
     why = effective.explanations["vad_threshold"]
     assert why.value == effective.values.vad_threshold
     return effective.values.vad_threshold, why.origin
@@ -95,34 +96,34 @@ def test_environment_beats_env_file_beats_delivered_beats_default(
     config: dict[str, Any],
     winner: tuple[float, str],
 ) -> None:
-    assert threshold(layers(environment, env_file).effective(delivered(**config))) == winner
+    assert threshold(layers(environment, env_file).merge(delivered(**config))) == winner
 
 
 def test_before_anything_was_delivered_overrides_and_defaults_stand() -> None:
-    assert threshold(layers().effective(None)) == (0.5, "default")
-    assert threshold(layers({NAME: "0.9"}).effective(None)) == (0.9, "environment")
+    assert threshold(layers().merge(None)) == (0.5, "default")
+    assert threshold(layers({NAME: "0.9"}).merge(None)) == (0.9, "environment")
 
 
 def test_a_key_that_only_the_server_filled_in_is_the_services_own_default() -> None:
-    effective = layers().effective(delivered("vad_threshold", vad_threshold=0.1, n=3))
+    effective = layers().merge(delivered("vad_threshold", vad_threshold=0.1, n=3))
     assert threshold(effective) == (0.5, "default")
     assert effective.explanations["vad_threshold"].server_default == 0.1
     assert (effective.values.n, effective.explanations["n"].server_default) == (3, None)
 
 
 def test_what_the_server_filled_in_need_not_even_fit() -> None:
-    assert threshold(layers().effective(delivered("vad_threshold", vad_threshold="x")))[0] == 0.5
+    assert threshold(layers().merge(delivered("vad_threshold", vad_threshold="x")))[0] == 0.5
 
 
 def test_a_key_the_model_does_not_know_is_passed_over() -> None:
-    effective = layers().effective(delivered(newer_than_this_service=1, n=2))
+    effective = layers().merge(delivered(newer_than_this_service=1, n=2))
     assert effective.values == Settings(n=2)
     assert set(effective.explanations) == {"whisper_model", "vad_threshold", "n"}
 
 
 def test_explain_says_value_origin_revision_and_when() -> None:
     update = delivered("whisper_model", vad_threshold=0.7, whisper_model="base", n=5)
-    explanations = layers({NAME: "0.9"}).effective(update).explanations
+    explanations = layers({NAME: "0.9"}).merge(update).explanations
     told = explanations["n"]
     assert (told.key, told.value, told.origin) == ("n", 5, "delivered")
     assert (told.revision, told.at, told.correlation_id) == (7, update.issued_at, "id-7")
@@ -135,46 +136,46 @@ def test_explain_says_value_origin_revision_and_when() -> None:
     assert str(explanations["whisper_model"]) == (
         "whisper_model = 'tiny': the model's default; nobody set it"
     )
-    in_file = layers(None, {NAME: "0.9"}).effective(None).explanations["vad_threshold"]
+    in_file = layers(None, {NAME: "0.9"}).merge(None).explanations["vad_threshold"]
     assert str(in_file) == f"vad_threshold = 0.9: from .env ({NAME})"
 
 
 def test_overrides_are_names_sorted_from_both_places() -> None:
     both = layers({"STT_WORKER_WHISPER_MODEL": "x"}, {"STT_WORKER_N": "1", NAME: "0.9"})
     expected = ("n", "vad_threshold", "whisper_model")
-    assert both.effective(delivered(n=3)).overrides == expected
-    assert layers().effective(delivered(n=3)).overrides == ()
+    assert both.merge(delivered(n=3)).overrides == expected
+    assert layers().merge(delivered(n=3)).overrides == ()
 
 
 def test_an_empty_prefix_takes_the_bare_key() -> None:
-    bare = Layers(Settings, "", environment={"VAD_THRESHOLD": "0.9"})
-    assert threshold(bare.effective(None)) == (0.9, "environment")
+    bare = read_layers(Settings, "", environment={"VAD_THRESHOLD": "0.9"})
+    assert threshold(bare.merge(None)) == (0.9, "environment")
     assert env_prefix("stt-worker") == "STT_WORKER_"
 
 
 def test_an_empty_text_is_a_value_not_an_absence() -> None:
-    assert layers({"STT_WORKER_WHISPER_MODEL": ""}).effective(None).values.whisper_model == ""
+    assert layers({"STT_WORKER_WHISPER_MODEL": ""}).merge(None).values.whisper_model == ""
 
 
 def test_the_environment_is_read_once() -> None:
     environment = {NAME: "0.9"}
     read = layers(environment)
     environment[NAME] = "0.1"
-    assert threshold(read.effective(None)) == (0.9, "environment")
+    assert threshold(read.merge(None)) == (0.9, "environment")
 
 
 # ── the copy that can't be changed ─────────────────────────────────────────────────────────────
 
 
 def test_current_is_the_callers_own_model_but_frozen() -> None:
-    values = layers().effective(delivered(n=3)).values
+    values = layers().merge(delivered(n=3)).values
     assert isinstance(values, Settings)
     assert (type(values).__name__, type(values).__doc__) == ("Settings", Settings.__doc__)
     with pytest.raises(ValidationError, match="frozen"):
         values.n = 4
     assert (values, Settings(n=3)) == (Settings(n=3), values)
     assert values != Settings(n=4)
-    assert hash(values) == hash(layers().effective(delivered(n=3)).values)
+    assert hash(values) == hash(layers().merge(delivered(n=3)).values)
     Settings().n = 4  # the caller's own class stays as he wrote it
 
 
@@ -183,7 +184,7 @@ def test_a_model_that_is_frozen_already_is_taken_as_it_is() -> None:
         model_config = ConfigDict(frozen=True)
         n: int = 0
 
-    values = Layers(Frozen, "X_", environment={}).effective(delivered(n=3)).values
+    values = read_layers(Frozen, "X_", environment={}).merge(delivered(n=3)).values
     assert type(values) is Frozen
 
 
@@ -199,7 +200,7 @@ def test_validators_and_methods_of_the_model_come_along() -> None:
         def tripled(self) -> int:
             return 3 * self.n
 
-    assert Layers(Clever, "X_", environment={}).effective(delivered(n=2)).values.tripled() == 12
+    assert read_layers(Clever, "X_", environment={}).merge(delivered(n=2)).values.tripled() == 12
 
 
 class Judging(BaseModel):
@@ -212,11 +213,11 @@ class Judging(BaseModel):
 
 
 def test_defaults_that_are_judged_need_be_no_json() -> None:
-    values = Layers(Judging, "S_", environment={}).effective(delivered(day="2026-02-01")).values
+    values = read_layers(Judging, "S_", environment={}).merge(delivered(day="2026-02-01")).values
     assert (values.where, values.day) == (pathlib.Path("models"), dt.date(2026, 2, 1))
     assert values.model_fields_set == {"day"}
     with pytest.raises(DoesNotFit, match="^day: "):  # as strict as its author wanted it
-        Layers(Judging, "S_", environment={}).effective(delivered(day=5, token="x"))
+        read_layers(Judging, "S_", environment={}).merge(delivered(day=5, token="x"))
 
 
 def test_a_validator_that_changes_what_it_gets_changes_nothing_that_was_delivered() -> None:
@@ -230,10 +231,10 @@ def test_a_validator_that_changes_what_it_gets_changes_nothing_that_was_delivere
             tags.append("mine")
             return tags
 
-    layers = Layers(Greedy, "S_", environment={})
+    layers = read_layers(Greedy, "S_", environment={})
     update = delivered(tags=["a"])
     for _ in range(2):
-        assert layers.effective(update).values.tags == ["a", "mine"]
+        assert layers.merge(update).values.tags == ["a", "mine"]
     assert update.config == {"tags": ["a"]}
 
 
@@ -302,8 +303,8 @@ def test_every_kind_of_field_is_read_from_a_variable(
 ) -> None:
     made = create_model("Made", x=(kind, None), __config__=ConfigDict(strict=strict))
     for environment, env_file in (({"S_X": text}, None), ({}, {"S_X": text})):
-        layered = Layers[Any](made, "S_", environment=environment, env_file=env_file)
-        read = layered.effective(None).values.x
+        layered: Layers[Any] = read_layers(made, "S_", environment=environment, env_file=env_file)
+        read = layered.merge(None).values.x
         assert read == value
         assert isinstance(read, type(value))
         # a model is an immutable one's, as the whole is; an int may be a ByteSize
@@ -327,7 +328,7 @@ def test_every_kind_of_field_is_read_from_a_variable(
 def test_a_variable_that_does_not_fit_stops_the_start_and_is_named(kind: Any, text: str) -> None:
     made = create_model("Made", x=(kind, None))
     with pytest.raises(SettingsInvalid, match="^S_X: "):
-        Layers(made, "S_", environment={"S_X": text})
+        read_layers(made, "S_", environment={"S_X": text})
 
 
 # ── what does not fit ──────────────────────────────────────────────────────────────────────────
@@ -387,7 +388,7 @@ UNFIT: list[tuple[Any, Any]] = [
 def test_what_does_not_fit_names_the_key_and_never_the_value(kind: Any, value: Any) -> None:
     made = create_model("Made", x=(kind, ...))
     with pytest.raises(DoesNotFit, match=r"^x[:.]") as caught:
-        Layers(made, "S_", environment={}).effective(delivered(x=value))
+        read_layers(made, "S_", environment={}).merge(delivered(x=value))
     assert SECRET not in str(caught.value)
 
 
@@ -403,7 +404,7 @@ def test_a_validators_own_words_are_passed_on_without_the_value(
     config: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(DoesNotFit) as caught:
-        Layers(Loose, "S_", environment={}).effective(delivered(**config))
+        read_layers(Loose, "S_", environment={}).merge(delivered(**config))
     assert str(caught.value) == said
 
 
@@ -428,7 +429,7 @@ class Wordy(BaseModel):
 
 def words_about(**config: Any) -> str:
     with pytest.raises(DoesNotFit) as caught:
-        Layers(Wordy, "S_", environment={}).effective(delivered(**config))
+        read_layers(Wordy, "S_", environment={}).merge(delivered(**config))
     return str(caught.value)
 
 
@@ -487,13 +488,13 @@ def test_no_more_errors_are_put_in_words_than_are_read(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(quoted, "without", without)
     with pytest.raises(DoesNotFit):
-        Layers(Many, "S_", environment={}).effective(delivered(numbers=[1] * 5_000))
+        read_layers(Many, "S_", environment={}).merge(delivered(numbers=[1] * 5_000))
     assert 1 <= len(asked) <= MOST_READ / 1_000 + 1
 
 
 def test_every_key_that_does_not_fit_is_named_at_once() -> None:
     with pytest.raises(DoesNotFit, match=r"^vad_threshold: .*; n: ") as caught:
-        layers().effective(delivered(vad_threshold=7777, n="4711"[:2] + "x"))
+        layers().merge(delivered(vad_threshold=7777, n="4711"[:2] + "x"))
     assert "7777" not in str(caught.value)
 
 
@@ -501,15 +502,15 @@ def test_a_required_key_that_nobody_gave_is_named() -> None:
     class Needy(BaseModel):
         url: str
 
-    needy = Layers(Needy, "S_", environment={})
+    needy = read_layers(Needy, "S_", environment={})
     with pytest.raises(DoesNotFit, match=r"^url: Field required$"):
-        needy.effective(None)
-    assert needy.effective(delivered(url="x")).values.url == "x"
+        needy.merge(None)
+    assert needy.merge(delivered(url="x")).values.url == "x"
 
 
 def test_an_override_saves_a_configuration_that_would_not_fit() -> None:
     """It shadows the bad value like any other."""
-    effective = layers({NAME: "0.9"}).effective(delivered(vad_threshold=7777))
+    effective = layers({NAME: "0.9"}).merge(delivered(vad_threshold=7777))
     assert threshold(effective) == (0.9, "environment")
 
 
@@ -532,7 +533,7 @@ def test_for_any_layers_the_winner_of_every_key_is_the_documented_one(
     anything: bool,
 ) -> None:
     fields: dict[str, Any] = {key: (int, -index) for index, key in enumerate(keys)}
-    read: Layers[Any] = Layers(
+    read: Layers[Any] = read_layers(
         create_model("Made", **fields),
         "S_",
         environment={f"S_{key.upper()}": str(value) for key, value in environment.items()},
@@ -540,7 +541,7 @@ def test_for_any_layers_the_winner_of_every_key_is_the_documented_one(
     )
     filled_in = {key: value for key, value in filled_in.items() if key not in set_by_operator}
     update = delivered(*filled_in, **set_by_operator, **filled_in) if anything else None
-    effective = read.effective(update)
+    effective = read.merge(update)
     layered: list[tuple[str, dict[str, int]]] = [
         ("environment", environment),
         (".env", env_file),
@@ -575,23 +576,23 @@ def test_a_field_with_an_alias_goes_by_its_own_name_too_and_is_explained(
     model: type[Aliased], names: tuple[str, str]
 ) -> None:
     update = m.make_update(6, config=dict(zip(names, ("base", 3), strict=True)))
-    delivered = Layers(model, "P_", environment={}).effective(update)
+    delivered = read_layers(model, "P_", environment={}).merge(update)
     assert (delivered.values.whisper_model, delivered.values.n) == ("base", 3)
     assert delivered.explanations["n"].origin == "delivered"
-    overridden = Layers(model, "P_", environment={"P_N": "4"}).effective(update)
+    overridden = read_layers(model, "P_", environment={"P_N": "4"}).merge(update)
     assert (overridden.values.whisper_model, overridden.values.n) == ("base", 4)
     assert overridden.explanations["n"].shadowed == 3
 
 
 def test_what_the_server_filled_in_under_an_alias_counts_as_not_delivered() -> None:
     update = m.make_update(6, config={"whisperModel": "base"}, defaulted=("whisperModel",))
-    effective = Layers(Aliased, "P_", environment={}).effective(update)
+    effective = read_layers(Aliased, "P_", environment={}).merge(update)
     assert effective.values.whisper_model == "tiny"
     assert effective.explanations["whisper_model"].server_default == "base"
 
 
 def test_current_may_be_sent_to_another_process() -> None:
-    current = Layers(Settings, "P_", environment={}).effective(None).values
+    current = read_layers(Settings, "P_", environment={}).merge(None).values
     received = pickle.loads(pickle.dumps(current))
     assert received == current
     assert isinstance(received, Settings)
@@ -617,8 +618,8 @@ class Speaking(BaseModel):
 def test_models_within_the_configuration_are_immutable_too() -> None:
     one = {"pitch": 2.0}
     delivered = {"voice": one, "voices": [one], "by_name": {"a": one}, "pair": [one]}
-    layers = Layers(Speaking, "", environment={})
-    values = layers.effective(m.make_update(1, config=delivered)).values
+    layers = read_layers(Speaking, "", environment={})
+    values = layers.merge(m.make_update(1, config=delivered)).values
     for voice in (values.voice, values.voices[0], values.by_name["a"], values.pair[0]):
         assert isinstance(voice, Voice)
         assert voice == Voice(pitch=2.0)
@@ -627,7 +628,7 @@ def test_models_within_the_configuration_are_immutable_too() -> None:
     assert values.model_dump(mode="json") == Speaking(**delivered).model_dump(mode="json")  # type: ignore[arg-type]
     assert pickle.loads(pickle.dumps(values)) == values
     with pytest.raises(ValidationError, match="frozen"):
-        layers.effective(None).values.voice.pitch = 3.0
+        layers.merge(None).values.voice.pitch = 3.0
     mine = Voice()
     mine.pitch = 3.0  # the service's own class is as it was
     assert Speaking().voice.pitch == 1.0

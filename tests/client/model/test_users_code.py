@@ -29,10 +29,10 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from config_manager.client import NotNow
+from config_manager.client.drivers.opening import read_layers
 from config_manager.client.model import words
 from config_manager.client.model.freezing import freeze
 from config_manager.client.model.judging import DoesNotFit
-from config_manager.client.model.precedence import Layers
 from config_manager.client.model.words import Secrets
 from config_manager.client.testing import FakePublisher
 from config_manager.config.secret import MASK
@@ -234,7 +234,7 @@ def test_the_key_is_named_and_only_the_errors_type_for_its_words_may_hold_values
     for kind in (fields_validator, before, after, wrapped, nested):
         model = kind(KeyError(SECRET))
         with pytest.raises(DoesNotFit) as caught:
-            Layers(model, "P_", environment={}).effective(m.make_update(6, config={"n": 6}))
+            read_layers(model, "P_", environment={}).merge(m.make_update(6, config={"n": 6}))
         key = "inner" if kind is nested else "n"
         assert str(caught.value) == f"{key}: KeyError"
 
@@ -372,7 +372,7 @@ class Assigning(BaseModel):
 
 
 def effective(model: type[BaseModel], **config: Any) -> Any:
-    return Layers(model, "P_", environment={}).effective(m.make_update(6, config=config)).values
+    return read_layers(model, "P_", environment={}).merge(m.make_update(6, config=config)).values
 
 
 def test_validators_that_assign_work_and_what_comes_out_is_immutable() -> None:
@@ -691,9 +691,9 @@ def test_secrets_are_hidden_in_whatever_structure_they_are() -> None:
 
 
 def test_explain_shows_no_secret_that_an_override_shadows() -> None:
-    layers = Layers(Guarded, "P_", environment={"P_PASSWORD": SECRET, "P_DEEP": "[]"})
+    layers = read_layers(Guarded, "P_", environment={"P_PASSWORD": SECRET, "P_DEEP": "[]"})
     update = m.make_update(6, config={"password": "hunter2plain", "deep": [{"a": "hunter3"}]})
-    explanations = layers.effective(update).explanations
+    explanations = layers.merge(update).explanations
     for key in ("password", "deep"):
         assert explanations[key].shadowed == MASK
         assert "hunter" not in f"{explanations[key]} {explanations[key]!r}"
@@ -739,7 +739,7 @@ def test_a_group_that_cannot_be_walked_or_is_very_deep_is_a_refusal() -> None:
 
 
 def test_no_words_begin_a_line_of_the_log_or_turn_one(caplog: pytest.LogCaptureFixture) -> None:
-    from config_manager.client.drivers.log import say
+    from config_manager.client.state.log import say
 
     say(logging.ERROR, "refused", detail="x\nERROR config_manager.client applied revision=99\r")
     assert [line for line in caplog.messages[0].split("\n") if line.startswith("ERROR")] == []

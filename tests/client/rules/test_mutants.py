@@ -18,8 +18,7 @@ from nacl.signing import SigningKey
 from pydantic import BaseModel, ConfigDict
 
 from config_manager.client.model.precedence import Layers
-from config_manager.client.rules.instance import Instance
-from config_manager.client.rules.subscriber import Subscriber
+from config_manager.client.rules.instance import InstanceRules
 from config_manager.client.rules.todo import Swap, TrialPolicy
 from config_manager.config import wire
 from config_manager.config.names import ServiceName
@@ -103,7 +102,7 @@ class Target:
 
     def __init__(self) -> None:
         self._kept = clients.make_kept(5)
-        self._layers = Layers(Model, "S_", environment={})
+        self._layers = Layers(Model)
         self.reasons: Counter[str] = Counter()
         self.accepted = 0
         self._renew()
@@ -111,7 +110,7 @@ class Target:
 
     def _renew(self) -> None:
         identity = clients.make_identity()
-        self._instance = Instance(
+        self._instance = InstanceRules(
             ServiceName(m.SERVICE), identity.instance, identity, self._layers, self._kept,
             policy=TrialPolicy(bake_s=0.0), boot_seq=1, asks=False, world=World(clock=clients.SetClock()),
         )  # fmt: skip
@@ -449,7 +448,7 @@ def test_a_subscriber_that_starts_with_nothing_believes_none_of_them_either() ->
     """No floor, no marks, no kept message: only signatures stand."""
     allowed = {wire.parse_envelope(one.payload).digest for one in MESSAGES if one.topic == m.TOPIC}
     for mutant in Mutator(SEED + 1).messages(MUTANTS // 4):
-        subscriber = Subscriber(m.SERVICE, "here", clients.make_chain(), None)
+        subscriber = clients.Taker(m.SERVICE, "here", clients.make_chain(), None)
         subscriber.receive(mutant.topic, mutant.payload, m.NOW, 0.0)
         subscriber.tick(15.0, m.NOW + 15)
         if subscriber.kept is not None:

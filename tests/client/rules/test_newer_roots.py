@@ -38,7 +38,7 @@ class Scene:
         chain = [pin(r.root(1))]
         for data in roots:
             chain.append(follow_on(chain[-1], data))
-        self.subscriber = Subscriber(m.SERVICE, "here", RootChain(chain), kept)
+        self.subscriber: Subscriber = clients.Taker(m.SERVICE, "here", RootChain(chain), kept)
         self.now = 0.0
         assert self.said(self.subscriber.tick(0.0, m.NOW)) in ([], ["stale signer-revoked"])
 
@@ -257,7 +257,7 @@ def test_a_newer_signature_is_kept_also_while_it_bakes_is_asked_about_or_was_put
     for waits in (asked, baking, lambda _: None):
         scene = running(5)
         scene.subscriber = Subscriber(
-            m.SERVICE, "here", RootChain([pin(r.root(1))]), clients.make_kept(5), negotiates=True
+            m.SERVICE, "here", RootChain([pin(r.root(1))]), clients.make_kept(5)
         )
         scene.gets(6)
         assert scene.subscriber.trial.offered is not None
@@ -288,7 +288,7 @@ def test_a_signature_that_does_not_hold_is_not_kept() -> None:
 def test_an_offer_whose_signer_is_revoked_is_withdrawn_and_may_come_again_signed_anew() -> None:
     scene = running(5)
     scene.subscriber = Subscriber(
-        m.SERVICE, "here", RootChain([pin(r.root(1))]), clients.make_kept(5), negotiates=True
+        m.SERVICE, "here", RootChain([pin(r.root(1))]), clients.make_kept(5)
     )
     assert scene.gets(6) == ["offered"]
     scene.trusts(2, REVOKED)
@@ -299,7 +299,7 @@ def test_an_offer_whose_signer_is_revoked_is_withdrawn_and_may_come_again_signed
 def test_what_waits_for_a_restart_is_withdrawn_with_its_signer() -> None:
     scene = running(5)
     scene.subscriber = Subscriber(
-        m.SERVICE, "here", RootChain([pin(r.root(1))]), clients.make_kept(5), negotiates=True
+        m.SERVICE, "here", RootChain([pin(r.root(1))]), clients.make_kept(5)
     )
     scene.gets(6)
     scene.subscriber.decided(scene.subscriber.trial.leave())

@@ -8,7 +8,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from config_manager.client.rules.pace import CLOCK_DRIFT, MAX_LAG_S, MOST_FORGIVEN, Pace
-from config_manager.client.rules.subscriber import Subscriber
 from config_manager.config import wire
 from config_manager.config.documents.beacon import Beacon
 from config_manager.config.world import rfc3339
@@ -49,7 +48,9 @@ class Client:
 
     def __init__(self) -> None:
         self.said: list[str | None] = []
-        self._subscriber = Subscriber(m.SERVICE, "here", clients.make_chain(), clients.make_kept(5))
+        self._subscriber = clients.Taker(
+            m.SERVICE, "here", clients.make_chain(), clients.make_kept(5)
+        )
         self._subscriber.receive(
             wire.SNAPSHOT_TOPIC, m.snapshot_bytes(SERVICES, 0, boot_seq=0), m.NOW, 0.0
         )

@@ -16,14 +16,14 @@ from tests.kit import documents as m
 
 
 def empty() -> Subscriber:
-    subscriber = Subscriber(m.SERVICE, "here", clients.make_chain(), None)
+    subscriber = clients.Taker(m.SERVICE, "here", clients.make_chain(), None)
     assert subscriber.tick(0.0, m.NOW) == []
     return subscriber
 
 
 def running(revision: int = 5) -> Subscriber:
     """A subscriber that was restarted with this revision in its file."""
-    subscriber = Subscriber(m.SERVICE, "here", clients.make_chain(), clients.make_kept(revision))
+    subscriber = clients.Taker(m.SERVICE, "here", clients.make_chain(), clients.make_kept(revision))
     assert subscriber.tick(0.0, m.NOW) == []
     return subscriber
 
@@ -103,7 +103,7 @@ def test_two_signatures_of_one_key_do_not_reach_a_threshold_of_two() -> None:
     root = m.make_root()
     role = root.roles["config"]
     two = {**root.roles, "config": type(role)((*role.keyids, "0" * 64), 2)}
-    subscriber = Subscriber(
+    subscriber = clients.Taker(
         m.SERVICE, "here", clients.make_chain(type(root)(1, root.issued_at, root.keys, two)), None
     )
     value = json.loads(m.update_bytes(6))

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from config_manager.client.rules.identity import Identity
 from config_manager.client.rules.root_chain import follow_on
 from config_manager.client.state.boots import Boots
 from config_manager.client.state.claim import Claim
 from config_manager.client.state.identity import (
-    Identity,
     keep_root,
     load_identity,
     note_enrolled,

@@ -13,11 +13,11 @@ from tempfile import TemporaryDirectory
 import pytest
 from pydantic_settings import BaseSettings
 
-from config_manager.client.drivers.opening import Options, default_state_dir, prepare
+from config_manager.client.drivers.opening import Options, prepare
 from config_manager.client.rules.root_chain import follow_on
 from config_manager.client.state.claim import Claim
 from config_manager.client.state.identity import keep_root, load_identity, trust_init
-from config_manager.client.state.places import expanded
+from config_manager.client.state.places import default_state_dir, expanded
 from config_manager.config.errors import KeyFileUnsafe, SettingsInvalid
 from config_manager.config.world import World
 from tests.kit import documents as m
@@ -233,7 +233,7 @@ def test_what_root_makes_in_a_services_directory_is_the_services(place: Path) ->
 
 def test_no_trust_root_says_how_to_name_one_and_where_it_comes_from(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid) as caught:
-        prepare(Settings, Options(service="a", state_dir=tmp_path), asks=False, world=World())
+        prepare(Settings, Options(service="a", state_dir=tmp_path), world=World())
     for named in (
         f"{tmp_path} holds no trust root",
         "CONFIG_MANAGER_ROOT",
@@ -389,7 +389,7 @@ def test_the_home_directory_is_meant_wherever_a_place_is_named(
         (Options(service="a", state_dir="~/a", root="~/root.json"), {}),
         (Options(service="a", state_dir="~/b"), {"CONFIG_MANAGER_ROOT": "~/root.json"}),
     ):
-        prepare(Settings, options, asks=False, world=World(), environment=environment)
+        prepare(Settings, options, world=World(), environment=environment)
     assert {path.name for path in tmp_path.iterdir()} == {"root.json", "a", "b"}
     with pytest.raises(SettingsInvalid, match="no such home directory"):
         expanded("~nobody-of-this-name/x")
@@ -408,21 +408,19 @@ def test_a_working_directory_that_is_gone_and_an_env_file_of_nobody_are_no_crash
 
         options = Options(service="a", state_dir=tmp_path)
         with pytest.raises(SettingsInvalid, match="holds no trust root"):
-            prepare(Settings, options, asks=False, world=World())
+            prepare(Settings, options, world=World())
     options = Options(service="a", state_dir=tmp_path, env_file="~nobody-of-this-name/.env")
     with pytest.raises(SettingsInvalid, match="no such home directory"):
-        prepare(Settings, options, asks=False, world=World())
+        prepare(Settings, options, world=World())
     for options in (
         Options(service="a", state_dir="state"),
         Options(service="a", state_dir="state", root="root.json"),
     ):
         with pytest.raises(SettingsInvalid, match=r"holds no trust root|root\.json can't be read"):
-            prepare(Settings, options, asks=False, world=World())
+            prepare(Settings, options, world=World())
 
 
 def test_an_empty_variable_names_no_root(tmp_path: Path) -> None:
     options = Options(service="a", state_dir=tmp_path)
     with pytest.raises(SettingsInvalid, match="holds no trust root"):
-        prepare(
-            Settings, options, asks=False, world=World(), environment={"CONFIG_MANAGER_ROOT": ""}
-        )
+        prepare(Settings, options, world=World(), environment={"CONFIG_MANAGER_ROOT": ""})

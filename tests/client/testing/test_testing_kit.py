@@ -318,7 +318,9 @@ def test_one_that_leaves_is_awaited_no_longer(run: Run) -> None:
             deliverer.start()
             while not asked.is_set():
                 await (trio.sleep(0.01) if run is under_trio else asyncio.sleep(0.01))
-        deliverer.join(5)
+        # not in the loop's own thread: one that stays open has yet to decide
+        in_thread = trio.to_thread.run_sync if run is under_trio else asyncio.to_thread
+        await in_thread(deliverer.join, 5)
         assert not deliverer.is_alive()
 
     def deliver_from_elsewhere(publisher: FakePublisher) -> None:

@@ -1,4 +1,4 @@
-"""Variables that are meant for the service and that no field of its has: most are misspelt."""
+"""Variables that are meant for the service though it has no such field: most are misspelt."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pydantic import BaseModel
 
-from config_manager.client.drivers.env_file import OURS, Lines
-from config_manager.client.drivers.log import say
 from config_manager.client.model.validating import has_own_sources
+from config_manager.client.state.env_file import OURS, Lines
+from config_manager.client.state.log import say
 
 # what Kubernetes and Docker tell of a service of that name
 _NEIGHBOURS = re.compile(
@@ -51,7 +51,9 @@ def _known(model: type[BaseModel], prefix: str) -> dict[str, bool]:
     """The names in capitals → whether more may follow."""
     if not has_own_sources(model):
         return {(prefix + key).upper(): False for key in model.model_fields}
-    from config_manager.client.model.own_sources import variable_names
+    from config_manager.client.drivers.own_sources import (
+        variable_names,  # it needs pydantic-settings
+    )
 
     delimiter = model.model_config.get("env_nested_delimiter") or ""
     known = [name.upper() for names in variable_names(model, prefix).values() for name in names]

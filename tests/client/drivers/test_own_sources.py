@@ -27,8 +27,9 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from config_manager.client.drivers.opening import read_layers
 from config_manager.client.model.overrides import prefix_of
-from config_manager.client.model.precedence import Effective, Layers
+from config_manager.client.model.precedence import Layers, Merged
 from config_manager.client.settings_source import delivered
 from config_manager.client.testing import FakePublisher
 from config_manager.config.errors import SettingsInvalid
@@ -74,10 +75,10 @@ def effective(
     *,
     lines: dict[str, str | None] | None = None,
     prefix: str | None = None,
-) -> Effective[Any]:
+) -> Merged[Any]:
     first = prefix_of(model, "stt-worker") if prefix is None else prefix
-    layers: Layers[Any] = Layers(model, first, environment=environment or {}, env_file=lines)
-    return layers.effective(m.make_update(7, config=config) if config is not None else None)
+    layers: Layers[Any] = read_layers(model, first, environment=environment or {}, env_file=lines)
+    return layers.merge(m.make_update(7, config=config) if config is not None else None)
 
 
 def refusal(model: type[BaseModel], environment: dict[str, str] | None = None) -> str:

@@ -20,8 +20,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from config_manager.client.drivers.log import say
 from config_manager.client.model.validating import has_own_sources
+from config_manager.client.state.log import say
 from config_manager.client.state.places import expanded
 from config_manager.config.errors import SettingsInvalid
 

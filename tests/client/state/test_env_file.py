@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config_manager.client.commands.client import client
-from config_manager.client.drivers.env_file import UNSAID, Lines, ours_in, read, read_for
 from config_manager.client.drivers.opening import Options, Prepared, prepare
+from config_manager.client.state.env_file import UNSAID, Lines, ours_in, read, read_for
 from config_manager.client.state.identity import trust_init
 from config_manager.config.errors import SettingsInvalid
 from config_manager.config.world import World
@@ -32,7 +32,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def opened(environment: dict[str, str] | None = None, **options: Any) -> Prepared[Any]:
     given = Options(service=m.SERVICE, **options)
-    return prepare(Settings, given, asks=False, world=World(), environment=environment or {})
+    return prepare(Settings, given, world=World(), environment=environment or {})
 
 
 # ── our own variables ──────────────────────────────────────────────────────────────────────────
@@ -231,7 +231,7 @@ def test_a_settings_class_that_names_no_file_has_none_unless_the_caller_names_on
     def n_and_state(model: type[BaseSettings], **said: Any) -> tuple[Any, Path]:
         options = Options(service=m.SERVICE, root="root.json", **said)
         at = {"XDG_STATE_HOME": str(here)}
-        prepared = prepare(model, options, asks=False, world=World(), environment=at)
+        prepared = prepare(model, options, world=World(), environment=at)
         return prepared.instance.effective.values.model_dump()["n"], prepared.identity.state_dir
 
     assert n_and_state(Silent) == (0, here / "config-manager")

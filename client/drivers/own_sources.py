@@ -1,13 +1,14 @@
 """The variables of a `BaseSettings`, read the way it reads them itself.
 
-pydantic-settings' own sources are asked, so that prefixes, aliases, nested delimiters and JSON lists are
-what their user knows. What comes first is ours: environment, `.env`, delivered, secret files, defaults.
-A source that is none of these can't be told from what an operator sets, so it is refused.
+pydantic-settings' own sources are asked, so that prefixes, aliases, nested delimiters and JSON lists work
+as their user knows them. The order is ours: environment, `.env`, delivered, secret files, defaults. A
+source that is none of these can't be told from what an operator sets, so it is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 from pydantic import AliasPath, BaseModel
@@ -23,8 +24,7 @@ from pydantic_settings import (
 )
 from pydantic_settings.sources.utils import parse_env_vars
 
-from config_manager.client.drivers.env_file import OURS, Lines
-from config_manager.client.model.complaints import Complaints
+from config_manager.client.model.complaints import complaints_about
 from config_manager.client.model.guarded import attempt
 from config_manager.client.model.judging import DoesNotFit, judging
 from config_manager.client.model.overrides import (
@@ -34,10 +34,11 @@ from config_manager.client.model.overrides import (
     laid_over,
     no_value_in_json,
 )
-from config_manager.client.model.plain import plain
 from config_manager.client.model.spelling import Key, taken_under
+from config_manager.client.model.values import plain
 from config_manager.client.model.words import Secrets
 from config_manager.client.settings_source import DeliveredSource
+from config_manager.client.state.env_file import OURS, Lines
 from config_manager.config import strict_json
 from config_manager.config.errors import SettingsInvalid
 
@@ -61,14 +62,13 @@ class Own(NamedTuple):
 def read_own(
     model: type[BaseModel],
     prefix: str,
-    *,
     environment: Mapping[str, str],
-    env_file: Lines | None = None,
+    env_file: Lines,
 ) -> Own:
     """By key. Raises SettingsInvalid: a variable does not fit, or a source can't be honoured."""
     above: dict[str, Override] = {}
     beneath: dict[str, Override] = {}
-    for source in reversed(_sources(model, prefix, environment, env_file or {})):
+    for source in reversed(_sources(model, prefix, environment, env_file)):
         layer = beneath if source.place == "secret file" else above
         for key, override in source.overrides().items():
             value = override.value
@@ -95,38 +95,33 @@ def _head(key: Key) -> str:
     return str(key.path[0]) if isinstance(key, AliasPath) else key
 
 
+@dataclass(frozen=True)
 class _Source:
-    """One of pydantic-settings' sources, and where it looks."""
+    """One of pydantic-settings' sources, and where it looks.
 
-    def __init__(
-        self,
-        model: type[BaseModel],
-        prefix: str,
-        place: Place,
-        source: PydanticBaseSettingsSource,
-        spelled: Mapping[str, str],
-    ) -> None:
-        """spelled: the names as the source compares them → as they are written there."""
-        self.place = place
-        self._model = model
-        self._names = variable_names(model, prefix)
-        self._source = source
-        self._spelled = spelled
+    names: see `variable_names`. spelled: the names as the source compares them → as they are written there.
+    """
+
+    model: type[BaseModel]
+    place: Place
+    source: PydanticBaseSettingsSource
+    names: Mapping[str, list[str]]
+    spelled: Mapping[str, str]
 
     def overrides(self) -> dict[str, Override]:
         data = self._data()
         found: dict[str, Override] = {}
         used = set[str]()
-        for key, keys in taken_under(self._model).items():
+        for key, keys in taken_under(self.model).items():
             used.update(map(_head, keys))
             values = (_at(one, data) for one in keys)
             value = next((one for one in values if one is not PydanticUndefined), PydanticUndefined)
             if value is not PydanticUndefined:
                 found[key] = self._override(self._name(key), value)
-        if self._model.model_config.get("extra") == "allow":
+        if self.model.model_config.get("extra") == "allow":
             for key in data.keys() - used:
                 if not key.upper().startswith(OURS):
-                    found[key] = self._override(self._spelled.get(key, key), data[key])
+                    found[key] = self._override(self.spelled.get(key, key), data[key])
         return found
 
     def _override(self, name: str, value: Any) -> Override:
@@ -137,27 +132,27 @@ class _Source:
 
     def _name(self, key: str) -> str:
         """The variable that is set; of several that make one value, all."""
-        held: Mapping[str, Any] = getattr(self._source, "env_vars", {})
-        delimiter = getattr(self._source, "env_nested_delimiter", None)
-        is_exact = getattr(self._source, "case_sensitive", False)
-        names = self._names[key]
+        held: Mapping[str, Any] = getattr(self.source, "env_vars", {})
+        delimiter = getattr(self.source, "env_nested_delimiter", None)
+        is_exact = getattr(self.source, "case_sensitive", False)
+        names = self.names[key]
         wanted = names if is_exact else [name.lower() for name in names]
         own = [name for name in wanted if held.get(name) is not None][:1]
         if delimiter:
             within = tuple(name + delimiter for name in wanted)
             own += [name for name in held if name.startswith(within)]
-        return ", ".join(self._spelled.get(name, name) for name in own) or names[0]
+        return ", ".join(self.spelled.get(name, name) for name in own) or names[0]
 
     def _data(self) -> dict[str, Any]:
-        said, data = _asked(lambda: dict(self._source()), self._model)
+        said, data = _asked(lambda: dict(self.source()), self.model)
         if said is None:
             return cast("dict[str, Any]", data)
-        for key, info in self._model.model_fields.items():
+        for key, info in self.model.model_fields.items():
             why_not = self._why_not(key, info)
             if why_not:
                 raise SettingsInvalid(f"{self._name(key)}: {why_not}")
         raise SettingsInvalid(
-            f"{self._model.__name__}: its {type(self._source).__name__} raised {said}"
+            f"{self.model.__name__}: its {type(self.source).__name__} raised {said}"
         )
 
     def _why_not(self, key: str, info: FieldInfo) -> str | None:
@@ -165,14 +160,14 @@ class _Source:
 
         def read() -> None:
             nonlocal text
-            text, _, is_complex = self._source.get_field_value(info, key)
-            self._source.prepare_field_value(key, info, text, is_complex)
+            text, _, is_complex = self.source.get_field_value(info, key)
+            self.source.prepare_field_value(key, info, text, is_complex)
 
-        said, _ = _asked(read, self._model)
+        said, _ = _asked(read, self.model)
         if said is None:
             return None
         if isinstance(text, str):
-            complaint = Complaints(self._model).about({key: text}).get(key)
+            complaint = complaints_about({key: text}, self.model).get(key)
             if complaint is not None and complaint.wants:
                 return complaint.with_hint
         if said == "JSONDecodeError":
@@ -191,7 +186,7 @@ def _asked(ask: Callable[[], Any], model: type[BaseModel]) -> tuple[str | None, 
 
 def _at(key: Key, data: dict[str, Any]) -> Any:
     if isinstance(key, AliasPath):
-        return key.search_dict_for_path(data)
+        return cast("Any", key).search_dict_for_path(data)
     return data.get(key, PydanticUndefined)
 
 
@@ -227,16 +222,18 @@ def _sources(
     )
     if said is not None:
         raise SettingsInvalid(f"{model.__name__}.settings_customise_sources raised {said}")
-    placed = [(_place_of(source, model), source) for source in chosen]
-    order = [_ORDER.index(place) for place, _ in placed if place is not None]
+    places: list[Place | Literal["delivered"] | None] = [
+        _place_of(source, model) for source in chosen
+    ]
+    order = [_ORDER.index(place) for place in places if place is not None]
     if order != sorted(order):
         raise SettingsInvalid(
             f"{model.__name__}.settings_customise_sources has another order than environment, .env, what "
             "was delivered, secret files; leave it to this one, or open a class without it"
         )
     return [
-        _Source(model, prefix, place, source, spelled.get(id(source), {}))
-        for place, source in placed
+        _Source(model, place, source, variable_names(model, prefix), spelled.get(id(source), {}))
+        for place, source in zip(places, chosen, strict=True)
         if place is not None and place != "delivered"
     ]
 

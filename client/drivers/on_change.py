@@ -10,19 +10,19 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
-from config_manager.client.drivers.background import Outcome, Worker
+from config_manager.client.drivers.background import Result, Worker
 from config_manager.client.drivers.callbacks import callback_name, check_answer
 from config_manager.client.drivers.live_config import UNREAD_CHANGES
-from config_manager.client.drivers.log import say
 from config_manager.client.model.words import Secrets
 from config_manager.client.rules.todo import Change
+from config_manager.client.state.log import say
 
 M = TypeVar("M", bound=BaseModel)
 
 _BUSY_AFTER_S = 30.0
 
 
-class Listener(Generic[M]):
+class OnChange(Generic[M]):
     """A callback with a thread of its own, so that it keeps no other one waiting."""
 
     def __init__(
@@ -49,13 +49,9 @@ class Listener(Generic[M]):
         self._began_at = time.monotonic()
         check_answer(self._callback(change), "on_change")
 
-    def _called(self, change: Change[M], outcome: Outcome) -> None:
+    def _called(self, change: Change[M], result: Result) -> None:
         self._began_at = None
-        if outcome.error is not None:  # one listener's bug is not the others'
+        if result.error is not None:  # one listener's bug is not the others'
             hidden = self._hidden() | Secrets.of(change.old, change.new)
-            say(
-                logging.ERROR,
-                "on_change failed",
-                callback=self._name,
-                detail=hidden.traceback_of(outcome.error),
-            )
+            detail = hidden.traceback_of(result.error)
+            say(logging.ERROR, "on_change failed", callback=self._name, detail=detail)
