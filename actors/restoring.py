@@ -27,7 +27,7 @@ from config_manager.storage.decisions.vouching import Judgement, Vouching, witho
 from config_manager.storage.keys.key_ring import KeyRing
 from config_manager.storage.keys.root_files import RootFiles
 from config_manager.storage.sql import rekeying
-from config_manager.storage.sql.sql_store import opened_snapshot
+from config_manager.storage.sql.snapshot import opened_snapshot
 from config_manager.storage.state import Commit, Committed
 from config_manager.storage.witness import Witness, lock_data_dir
 

@@ -30,6 +30,7 @@ from config_manager.config.sealed_file import derive_key
 from config_manager.config.settings import Settings
 from config_manager.config.world import World, rfc3339
 from config_manager.storage.decisions.changes import empty
+from config_manager.storage.decisions.schemas import new_versions
 from config_manager.storage.decisions.tokens import AcceptAdminToken, hash_of, make_token, tokens
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.keys.key_file import check_private, read_token
@@ -38,7 +39,8 @@ from config_manager.storage.keys.recovery import Recovery
 from config_manager.storage.keys.root_files import RootFiles
 from config_manager.storage.keys.secret_box import SecretBoxes
 from config_manager.storage.sql import rekeying
-from config_manager.storage.sql.sql_store import SqlStore, opened_snapshot
+from config_manager.storage.sql.snapshot import opened_snapshot
+from config_manager.storage.sql.sql_store import SqlStore
 from config_manager.storage.store import DatabaseUnavailable, Store
 from config_manager.storage.witness import Witness
 
@@ -169,16 +171,22 @@ def open_as_witnessed(
 
 def open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World, fresh: bool) -> SqlStore:
     """Raises DatabaseUnopenable, DatabaseUnavailable, OSError."""
-    path = keys.data_dir / "config.db"
-    return SqlStore.open(
+    path, at = keys.data_dir / "config.db", rfc3339(world.clock.now())
+    store = SqlStore.open(
         path,
         rekeying.settle(path, keys.db, keys.db_key),
         vouching=Vouching(keys.instance_key),
         epoch_id=world.randomness.uuid(),
-        catalogue=catalogue,
-        at=rfc3339(world.clock.now()),
+        at=at,
         fresh=fresh,
     )
+    try:
+        if versions := new_versions(store.schemas(), catalogue, at):
+            store.keep_schemas(versions)
+    except BaseException:
+        store.abandon()
+        raise
+    return store
 
 
 def open_trust(files: RootFiles, keys: KeyRing, world: World) -> TrustView:

@@ -47,7 +47,6 @@ def run(directory: Path, *, rounds: int) -> Iterator[Figure]:
         world.randomness.token(32),
         vouching=vouching,
         epoch_id=epoch,
-        catalogue=SAMPLE_CATALOGUE,
         at=rfc3339(now),
         fresh=True,
     )

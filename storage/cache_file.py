@@ -1,8 +1,8 @@
 """The server's last-known-good state, in `config.lkg`: a base, and behind it a record of each change since.
 
-So a change costs what it changed, not the size of all. The base is rewritten when the records behind it
-are a share of it, and whenever it is not certain that another one fits there. Base and records are one
-file, so they can't be mixed up, and the generation before it (`config.lkg.previous`) has its own.
+So a change costs what it changed, not the size of everything. The base is rewritten when the records behind it
+grow to a share of it, and whenever it is not certain that another record can follow. Base and records are one
+file, so they can't be mixed up; the generation before it (`config.lkg.previous`) has records of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from config_manager.storage.state import Committed
 _PURPOSE = "server-last-known-good"
 _MOST_BEHIND = 256 * 1024
 _SHARE_BEHIND = 0.25
-"""Records behind a base may have so many bytes, or so much of the base, whichever is more."""
+"""Records behind a base may have this many bytes, or this share of the base, whichever is more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class _Base:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Where the newest file ends, known to be whole. place: its last bytes; holds: what is read from it."""
+    """Where the newest file ends, known to be whole. place: its last bytes. holds: what is read from it."""
 
     size: int
     place: bytes
@@ -62,7 +62,7 @@ class CacheFile:
         self._end: _End | None = None
         self._left_out: str | None = None
         self.is_older: str | None = None
-        """why the last `load` took something older than what was kept last; None if it did not"""
+        """Why the last `load` took something older than what was kept last; None if it did not."""
 
     @classmethod
     def of(cls, keys: KeyRing, world: World) -> CacheFile:
@@ -70,14 +70,14 @@ class CacheFile:
         return cls(keys.data_dir / "config.lkg", keys.instance_key, world)
 
     def load(self) -> Committed:
-        """The newest state that verifies; raises SealBroken, or OSError if there is none."""
+        """The newest state that verifies. Raises SealBroken or OSError if there is none."""
         self._base = self._end = self._left_out = None
         committed, why = newest_of(self.path, self.previous, self._world, self._opened)
         self.is_older = why or self._left_out
         return committed
 
     def save(self, committed: Committed) -> None:
-        """Durable on return; raises OSError, and then what was kept before is still there."""
+        """Durable on return. Raises OSError; then what was kept before is still there."""
         if not self._wrote_behind(committed):
             self._end = None
             self._write_base(committed)
@@ -125,7 +125,7 @@ class CacheFile:
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
     def _wrote_behind(self, committed: Committed) -> bool:
-        """Whether what changed is durable as a record of its own; else a base is needed."""
+        """Whether what changed is durable as a record of its own; otherwise a base is needed."""
         base, end = self._base, self._end
         if base is None or end is None:
             return False
@@ -143,7 +143,7 @@ class CacheFile:
             return False
         try:
             self._world.disk.append(self.path, record, at=end.size)
-        except OSError:  # a part of it may be there: behind that nothing would be read
+        except OSError:  # a part of it may be there, and nothing behind that would be read
             return False
         self._end = _End(size, record[-PLACE_BYTES:], committed)
         return True
@@ -168,17 +168,17 @@ class CacheFile:
         self._base, self._end = _Base(begin, size), _End(size, place, committed)
 
     def _keep_newest(self) -> None:
-        """As the generation before, unless it is damaged: then that must not replace the good one."""
+        """Make the newest file the generation before, unless it is damaged: it must not replace a good one."""
         disk = self._world.disk
         if disk.exists(self.path):
             with suppress(OSError):
                 newest = disk.read(self.path)
                 if self._verifies(newest):
-                    # durable with the write after it; cut off between the two, it alone is there to read
+                    # durable with the write after it; if the power goes between the two, it alone is left
                     disk.rename(self.path, self.previous)
 
     def _verifies(self, newest: bytes) -> bool:
-        """Whether its base does; what is behind it, `load` takes as far as it is right."""
+        """Whether its base does. `load` takes the records behind it as far as they are right."""
         if not newest.startswith(MAGIC):
             return self._before_0_3.opened(newest) is not None
         base = self._base
@@ -190,7 +190,7 @@ class CacheFile:
 
 
 def kept_in_cache(keys: KeyRing, world: World) -> Committed | None:
-    """What was kept that our own key sealed; None if nothing verifies."""
+    """The state that is kept and that our own key sealed; None if nothing verifies."""
     try:
         return CacheFile.of(keys, world).load()
     except (OSError, SealBroken):

@@ -2,14 +2,14 @@
 
 A record is JSON: {"v": 1, "kind": "change", "at", "before": [revision, audit_seq, audit_head], "after":
 [epoch_seq, epoch_id, revision, audit_seq, audit_head], "services", "history", "audit", "registry", "secret",
-"forgotten", "idempotency", "reason"}; what a change has nothing of is left out. It holds what the
-database holds of a change, sealed secrets included: whoever keeps it encrypts it.
+"forgotten", "idempotency", "reason"}. Members that a change has nothing of are left out. A record holds what
+the database holds of a change, sealed secrets included: it has to be kept encrypted.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from typing import TypeVar
 
 import orjson
 
@@ -26,7 +26,6 @@ from config_manager.storage.state import (
     KeyChange,
     RegistryRow,
     SealedSecret,
-    ServiceState,
     rows_between,
     with_rows,
 )
@@ -34,10 +33,14 @@ from config_manager.storage.state_codec import decode_service, encode_service
 
 _VERSION = 1
 _KIND = "change"
+_BYTES = frozenset({"nonce", "ciphertext", "fingerprint", "answer"})
+"""Members that are bytes, and so in Base64."""
+
+R = TypeVar("R", SealedSecret, IdempotencyRecord, HistoryEntry)
 
 
 class RecordRefused(ValueError):
-    """A record that can't be applied here. Who reads records stops at it and never goes on behind it."""
+    """A record that can't be applied here. A reader of records stops at it, and reads nothing behind it."""
 
 
 class UnknownRecord(RecordRefused):
@@ -65,9 +68,9 @@ def encode(change: Commit) -> bytes:
         "history": [_history_to_object(row) for row in change.history] or None,
         "audit": change.audit and _audit_to_object(change.audit),
         "registry": [[row.kind, row.key, row.value] for row in change.registry] or None,
-        "secret": change.secret and _secret_to_object(change.secret),
+        "secret": change.secret and _to_object(change.secret),
         "forgotten": change.forgotten,
-        "idempotency": change.idempotency and _idempotency_to_object(change.idempotency),
+        "idempotency": change.idempotency and _to_object(change.idempotency),
         "reason": change.reason,
     }
     return strict_json.dumps({name: value for name, value in record.items() if value is not None})
@@ -95,8 +98,7 @@ def decode(record: bytes, before: Committed) -> Commit:
 
 
 def difference(before: Committed, after: Committed) -> Commit:
-    """A change that leads from one state to the other, with nothing of how it came to that: no history,
-    no audit row, no secret.
+    """A change that leads from one state to the other, without history, audit row or secret.
 
     What is the same object in both costs a comparison of two pointers. Raises NoDifference if a
     service is gone: no write does that.
@@ -133,7 +135,9 @@ def _change(value: JsonObject, before: Committed) -> Commit:
         revision=revision,
         audit_seq=audit_seq,
         audit_head=audit_head,
-        services=_with_services(before.services, services),
+        services={**before.services, **{state.service: state for state in services}}
+        if services
+        else before.services,
         registry=with_rows(before.registry, registry),
     )
     audit, secret = value.get("audit"), value.get("secret")
@@ -146,49 +150,24 @@ def _change(value: JsonObject, before: Committed) -> Commit:
         audit=audit and _audit_from_object(audit),
         reason=value.get("reason"),
         registry=registry,
-        secret=secret and _secret_from_object(secret),
+        secret=secret and _from_object(SealedSecret, secret),
         forgotten=forgotten and (forgotten[0], forgotten[1]),
-        idempotency=idempotency and _idempotency_from_object(idempotency),
+        idempotency=idempotency and _from_object(IdempotencyRecord, idempotency),
     )
 
 
-def _with_services(
-    before: Mapping[str, ServiceState], states: tuple[ServiceState, ...]
-) -> Mapping[str, ServiceState]:
-    return {**before, **{state.service: state for state in states}} if states else before
-
-
 def _history_to_object(row: HistoryRow) -> JsonObject:
-    entry = row.entry
-    return {
-        "service": row.service,
-        "revision": entry.revision,
-        "version": entry.version,
-        "epoch": [entry.epoch_seq, entry.config_epoch],
-        "at": entry.at,
-        "by": entry.by,
-        "action": entry.action,
-        "reason": entry.reason,
-        "correlation_id": entry.correlation_id,
-        "changes": [change.to_list() for change in entry.changes],
-    }
+    members = row.entry._asdict()
+    epoch = [members.pop("epoch_seq"), members.pop("config_epoch")]
+    changes = [change.to_list() for change in row.entry.changes]
+    return {"service": row.service, **members, "epoch": epoch, "changes": changes}
 
 
 def _history_from_object(value: JsonObject) -> HistoryRow:
     epoch_seq, config_epoch = value["epoch"]
-    entry = HistoryEntry(
-        revision=value["revision"],
-        version=value["version"],
-        config_epoch=config_epoch,
-        epoch_seq=epoch_seq,
-        at=value["at"],
-        by=value["by"],
-        action=value["action"],
-        reason=value["reason"],
-        correlation_id=value["correlation_id"],
-        changes=tuple(map(KeyChange.from_list, value["changes"])),
-    )
-    return HistoryRow(value["service"], entry)
+    changes = tuple(map(KeyChange.from_list, value["changes"]))
+    members = {**value, "epoch_seq": epoch_seq, "config_epoch": config_epoch, "changes": changes}
+    return HistoryRow(value["service"], _from_object(HistoryEntry, members))
 
 
 def _audit_to_object(row: AuditEntry) -> JsonObject:
@@ -200,47 +179,14 @@ def _audit_from_object(value: JsonObject) -> AuditEntry:
     return AuditEntry(value["seq"], value["revision"], value["body"].encode(), value["hash"])
 
 
-def _secret_to_object(secret: SealedSecret) -> JsonObject:
+def _to_object(row: SealedSecret | IdempotencyRecord) -> JsonObject:
     return {
-        "service": secret.service,
-        "name": secret.name,
-        "version": secret.version,
-        "key_id": secret.key_id,
-        "nonce": _base64(secret.nonce),
-        "ciphertext": _base64(secret.ciphertext),
-        "updated_at": secret.updated_at,
+        name: base64.b64encode(value).decode() if name in _BYTES else value
+        for name, value in row._asdict().items()
     }
 
 
-def _secret_from_object(value: JsonObject) -> SealedSecret:
-    return SealedSecret(
-        service=value["service"],
-        name=value["name"],
-        version=value["version"],
-        key_id=value["key_id"],
-        nonce=base64.b64decode(value["nonce"]),
-        ciphertext=base64.b64decode(value["ciphertext"]),
-        updated_at=value["updated_at"],
+def _from_object(kind: type[R], value: JsonObject) -> R:
+    return kind._make(
+        base64.b64decode(value[name]) if name in _BYTES else value[name] for name in kind._fields
     )
-
-
-def _idempotency_to_object(record: IdempotencyRecord) -> JsonObject:
-    return {
-        "key": record.key,
-        "fingerprint": _base64(record.fingerprint),
-        "answer": _base64(record.answer),
-        "at": record.at,
-    }
-
-
-def _idempotency_from_object(value: JsonObject) -> IdempotencyRecord:
-    return IdempotencyRecord(
-        key=value["key"],
-        fingerprint=base64.b64decode(value["fingerprint"]),
-        answer=base64.b64decode(value["answer"]),
-        at=value["at"],
-    )
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,57 +21,51 @@ from config_manager.storage.state import (
     HistoryQuery,
     HistoryRow,
     IdempotencyRecord,
+    SchemaVersion,
     SealedSecret,
     up_to_bytes,
 )
-from config_manager.storage.store import DatabaseUnavailable, Kept, KeptEntry
+from config_manager.storage.store import DatabaseUnavailable, Finish, KeptEntry, KeptState, Store
 
 
-class MemoryStore:
-    """The `Store` port without a disk. `fail_next` makes the next call fail, for drills."""
+class MemoryStore(Store):
+    """The `Store` port without a disk. fail_next: what the next call raises, for drills."""
 
     def __init__(self, epoch: Epoch, vouching: Vouching | None = None) -> None:
-        """vouching: seals the end of the audit; by default with a key that anybody knows."""
+        """vouching: seals the end of the audit; by default with a key that everybody knows."""
         self.vouching = vouching or Vouching(bytes(32))
         self._boot_seq = 0
         self._committed = empty(epoch)
-        self._staged: tuple[Commit, ...] = ()
         self._history: list[HistoryRow] = []
         self._audit: list[AuditEntry] = []
         self._secrets: dict[tuple[str, str, int], SealedSecret] = {}
         self._idempotency: dict[str, IdempotencyRecord] = {}
         self._confirmed: dict[str, int] = {}
+        self._schemas: list[SchemaVersion] = []
         self.fail_next: DatabaseUnavailable | None = None
 
-    def commit(self, changes: Sequence[Commit]) -> None:
-        self.stage(changes)
-        self.commit_staged()
-
-    def stage(self, changes: Sequence[Commit], *, wait: bool = True) -> None:  # noqa: ARG002  nobody else has it
+    def begin(self, changes: Sequence[Commit]) -> Finish:
         self._maybe_fail()
         before, ours = changes[0].before, self._committed
         if (before.revision, before.audit_head) != (ours.revision, ours.audit_head):
             raise RuntimeError(
                 f"the store is not at revision {before.revision}: somebody else wrote to it"
             )
-        self._staged = tuple(changes)
+        return lambda: self._keep(changes)
 
-    def commit_staged(self) -> None:
-        staged, self._staged = self._staged, ()
-        self._maybe_fail()
-        for change in staged:
+    def _keep(self, changes: Sequence[Commit]) -> None:
+        for change in changes:
             self._history += change.history
             if change.audit is not None:
                 self._audit.append(change.audit)
             if change.forgotten is not None:
-                gone = [place for place in self._secrets if place[:2] == change.forgotten]
-                for place in gone:
+                for place in [place for place in self._secrets if place[:2] == change.forgotten]:
                     del self._secrets[place]
             if change.secret is not None:
                 self._secrets[_place(change.secret)] = change.secret
             if change.idempotency is not None:
                 self._idempotency[change.idempotency.key] = change.idempotency
-        self._committed = staged[-1].after
+        self._committed = changes[-1].after
 
     def history(self, query: HistoryQuery) -> HistoryPage:
         self._maybe_fail()
@@ -84,7 +78,9 @@ class MemoryStore:
             and (query.until is None or row.entry.at <= query.until)
             and (query.key is None or any(c.key == query.key for c in row.entry.changes))
         ]
-        page = tuple(up_to_bytes(entries[: query.limit], _changes_size, query.most_bytes))
+        page = tuple(
+            up_to_bytes(entries[: query.limit], lambda e: len(_changes(e)), query.most_bytes)
+        )
         more = len(entries) > len(page)
         return HistoryPage(query.service, page, page[-1].revision if more else None)
 
@@ -128,6 +124,15 @@ class MemoryStore:
         self._maybe_fail()
         self._secrets |= {_place(s): s for s in sealed if _place(s) in self._secrets}
 
+    def schemas(self) -> Sequence[SchemaVersion]:
+        self._maybe_fail()
+        newest = {one.service: one for one in self._schemas}
+        return [newest[service] for service in sorted(newest)]
+
+    def keep_schemas(self, versions: Sequence[SchemaVersion]) -> None:
+        self._maybe_fail()
+        self._schemas += versions
+
     def audit(
         self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None
     ) -> Sequence[AuditEntry]:
@@ -140,7 +145,7 @@ class MemoryStore:
         return any(entry.hash == row_hash for entry in self._audit)
 
     @contextmanager
-    def snapshot(self) -> Iterator[MemorySnapshot]:
+    def snapshot(self) -> Generator[MemorySnapshot]:
         self._maybe_fail()
         now = self._committed
         seal = self.vouching.seal(now.audit_seq, now.audit_head, self._boot_seq)
@@ -196,31 +201,20 @@ class MemorySnapshot:
     def head(self) -> Head:
         return Head(self._committed.audit_seq, self._committed.audit_head, "the store's counter")
 
-    def kept(self) -> Kept:
-        return Kept(self._committed)
+    def kept(self) -> KeptState:
+        return KeptState(self._committed)
 
     def audit(self) -> Generator[AuditEntry]:
         yield from self._audit
 
     def history(self) -> Generator[KeptEntry]:
-        for service, e in ((row.service, row.entry) for row in self._history):
-            yield KeptEntry(
-                service,
-                e.revision,
-                e.version,
-                e.config_epoch,
-                e.epoch_seq,
-                e.at,
-                e.by,
-                e.action,
-                e.reason,
-                e.correlation_id,
-                orjson.dumps([change.to_list() for change in e.changes]),
-            )
+        for row in self._history:
+            *about, _ = row.entry
+            yield KeptEntry._make((row.service, *about, _changes(row.entry)))
 
 
-def _changes_size(entry: HistoryEntry) -> int:
-    return len(orjson.dumps([change.to_list() for change in entry.changes]))
+def _changes(entry: HistoryEntry) -> bytes:
+    return orjson.dumps([change.to_list() for change in entry.changes])
 
 
 def _place(sealed: SealedSecret) -> tuple[str, str, int]:

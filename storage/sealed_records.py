@@ -3,10 +3,10 @@
     config-manager records v1\\n ‖ id (16) ‖ record ‖ record ‖ …
     record = length (u32) ‖ check (8) ‖ nonce (24) ‖ XChaCha20-Poly1305, whose tag (16) is its end
 
-A record's associated data is the purpose and the 16 bytes before it: the tag of the record there, or the
-file's random id. So each opens in one place alone: not moved, repeated, behind one that was taken out, nor
-in another file. `check` is a keyed hash of the length in this place: without it, a length that was damaged
-could not be told from a record that a power cut left half.
+A record's associated data is the purpose and the 16 bytes before it: the tag of the record there, or the file's
+random id. So a record opens in one place alone: not moved or repeated, not behind a gap, not in another file.
+`check` is a keyed hash of the length in this place. Without it a damaged length could not be told from a record
+that a power cut left half.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from config_manager.config.sealed_file import derive_key
 
 MAGIC = b"config-manager records v1\n"
 PLACE_BYTES = crypto_aead_xchacha20poly1305_ietf_ABYTES
-"""How many of the bytes before a record say where it stands; a file's id is as long as a tag."""
+"""How many bytes before a record say where it stands. A file's id is as long as a tag."""
 NONCE_BYTES = crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
 _LENGTH_BYTES = 4
 _CHECK_BYTES = 8
@@ -37,15 +37,15 @@ _SEALING_BYTES = NONCE_BYTES + crypto_aead_xchacha20poly1305_ietf_ABYTES
 
 
 class Damaged(ValueError):
-    """A record that does not verify where it stands: altered, moved, or of another key."""
+    """A record that does not verify where it stands: altered, moved, or sealed under another key."""
 
 
 class Torn(ValueError):
-    """The last record is not whole: what a power cut leaves of one that was being written."""
+    """The last record is not whole: a power cut came while it was written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class OpenedRecord:
     """One record's content. end: where in the file the record ends."""
 
     content: bytes
@@ -53,7 +53,7 @@ class Sealed:
 
 
 class Seals:
-    """The keys of one purpose."""
+    """Seals and opens the records of one purpose."""
 
     def __init__(self, master: bytes, purpose: str) -> None:
         self._key = derive_key(master, purpose)
@@ -68,8 +68,8 @@ class Seals:
         )
         return length + self._check(length, place) + nonce + sealed
 
-    def opened(self, raw: bytes) -> Iterator[Sealed]:
-        """The records of a file, one by one. Raises Torn or Damaged if they end before the file does."""
+    def opened(self, raw: bytes) -> Iterator[OpenedRecord]:
+        """The records of a file, one by one. Raises Torn or Damaged where they end before the file does."""
         at = len(MAGIC) + PLACE_BYTES
         if not raw.startswith(MAGIC) or len(raw) < at:
             raise Damaged("no file of records")
@@ -77,7 +77,7 @@ class Seals:
             place = raw[at - PLACE_BYTES : at]
             body = at + _HEAD_BYTES
             length, check = raw[at : at + _LENGTH_BYTES], raw[at + _LENGTH_BYTES : body]
-            # some file systems leave zeros of what they had no time to write
+            # some file systems leave zeros for what they had no time to write
             if body > len(raw) or (not any(check) and not any(raw[at:])):
                 raise Torn(f"the record at byte {at} was not written whole")
             if not hmac.compare_digest(check, self._check(length, place)):
@@ -94,7 +94,7 @@ class Seals:
                 )
             except CryptoError:
                 raise Damaged(f"the record at byte {at} does not verify") from None
-            yield Sealed(content, end)
+            yield OpenedRecord(content, end)
             at = end
 
     def _check(self, length: bytes, place: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """What is committed: immutable values that readers share without a lock.
 
-The storing actor replaces one `Committed` by the next after each commit; whoever holds one sees
-the world as of one revision.
+After each commit the storing actor replaces one `Committed` by the next. A reader that holds one sees
+everything as of one revision.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
+from config_manager.config import strict_json
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
 
 Action = Literal["put", "patch", "delete", "epoch", "secret", "secret-delete", "restore"]
 
 Registry = Mapping[str, Mapping[str, JsonObject]]
-"""kind → key → what is kept; the rooms that own a kind read and write its objects."""
+"""kind → key → what is kept. The module that owns a kind reads and writes its objects."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class ServiceState:
 
 @dataclass(frozen=True)
 class Committed:
-    """Everything as of one commit. `services` includes deleted ones (their tombstones count).
+    """Everything as of one commit. services: deleted ones, too, as tombstones.
 
     audit_seq, audit_head: number and hash of the newest audit row. registry: what is not a
     configuration (tokens, devices, …), by kind and key.
@@ -69,7 +70,7 @@ class Committed:
         return Mark(self.epoch.seq, self.revision)
 
     def live(self, service: str) -> ServiceState | None:
-        """The service's state unless nobody wrote it or it was deleted."""
+        """The service's state, unless nobody wrote it or it was deleted."""
         state = self.services.get(service)
         return None if state is None or state.deleted else state
 
@@ -80,8 +81,8 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """One top-level key that a revision changed; None stands for "not there", but for those of `old`
-    and `new` that `nulls` names: there it is JSON's null."""
+    """One top-level key that a revision changed. None means that it was not there, unless `nulls` names this side
+    (`old`, `new`): then it is JSON's null."""
 
     key: str
     old: object
@@ -103,8 +104,21 @@ class KeyChange:
         return {**told, "nulls": list(self.nulls)} if self.nulls else told
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
+def changed_keys(old: JsonObject, new: JsonObject) -> tuple[KeyChange, ...]:
+    """The keys whose values differ as JSON: 1, 1.0 and true are three values."""
+    return tuple(
+        KeyChange(
+            key,
+            old.get(key),
+            new.get(key),
+            tuple(s for s, values in (("old", old), ("new", new)) if values.get(key, ...) is None),
+        )
+        for key in dict.fromkeys((*old, *new))
+        if key not in old or key not in new or not strict_json.same(old[key], new[key])
+    )
+
+
+class HistoryEntry(NamedTuple):
     revision: int
     version: int
     config_epoch: str
@@ -140,8 +154,7 @@ class HistoryQuery:
     most_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SealedSecret:
+class SealedSecret(NamedTuple):
     """A secret as it lies in the database: XChaCha20-Poly1305, see `storage.keys.secret_box`."""
 
     service: str
@@ -153,10 +166,9 @@ class SealedSecret:
     updated_at: str
 
 
-@dataclass(frozen=True, slots=True)
-class IdempotencyRecord:
-    """What an Idempotency-Key stands for; `fingerprint` covers the caller's whole request, under a
-    key: the request may hold a secret."""
+class IdempotencyRecord(NamedTuple):
+    """What an Idempotency-Key stands for. fingerprint: of the caller's whole request, under a key, because the
+    request may hold a secret. at: Unix seconds."""
 
     key: str
     fingerprint: bytes
@@ -166,8 +178,8 @@ class IdempotencyRecord:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One row of the chain: hash = SHA-256(previous hash as ASCII hex + body). seq: from 1, without
-    gaps. revision: the newest when it was written; several rows may share one."""
+    """One row of the chain: hash = SHA-256(previous hash as ASCII hex + body). seq: from 1, without gaps.
+    revision: the newest one when the row was written; several rows may share one."""
 
     seq: int
     revision: int
@@ -175,11 +187,22 @@ class AuditEntry:
     hash: str
 
 
+class SchemaVersion(NamedTuple):
+    """A version of a service's JSON Schema: from 1, without gaps. schema: JSON, with its members in order.
+    digest: its SHA-256 (hex). at: when it was first seen (RFC 3339)."""
+
+    service: str
+    version: int
+    digest: str
+    schema: str
+    at: str
+
+
 R = TypeVar("R")
 
 
 def up_to_bytes(rows: Iterable[R], size: Callable[[R], int], most_bytes: int | None) -> Iterator[R]:
-    """The rows up to the one with which their sizes reach this; never none of them."""
+    """The rows up to the one with which their sizes reach this: at least one, if there is one."""
     total = 0
     for row in rows:
         yield row
@@ -213,8 +236,8 @@ def with_rows(registry: Registry, rows: tuple[RegistryRow, ...]) -> Registry:
 
 
 def rows_between(before: Registry, after: Registry) -> tuple[RegistryRow, ...]:
-    """The rows with which the one becomes the other. What is the same object in both costs a comparison of
-    two pointers."""
+    """The rows that make the one into the other. What is the same object in both costs a comparison of two
+    pointers."""
     rows: list[RegistryRow] = []
     nothing: Mapping[str, JsonObject] = {}
     for kind in dict.fromkeys((*before, *after)):
@@ -242,8 +265,8 @@ class HistoryRow:
 class Commit:
     """One accepted write, ready to be stored: rows to add, and the state after it.
 
-    audit: None only for bookkeeping that nobody decided (a token's last use). secret: a version to
-    add. forgotten: (service, name) of a secret whose every version is removed.
+    audit: None only for bookkeeping that nobody decided (a token's last use). secret: a version to add.
+    forgotten: (service, name) of a secret of which every version is removed.
     """
 
     before: Committed
@@ -259,7 +282,7 @@ class Commit:
 
     @property
     def at(self) -> str | None:
-        """When it was decided (RFC 3339); None of what nobody decided."""
+        """When it was decided (RFC 3339); None for bookkeeping."""
         if self.history:
             return self.history[0].entry.at
         if self.audit is None:

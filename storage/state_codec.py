@@ -1,6 +1,6 @@
-"""Committed state as JSON and back: for the last-known-good cache, for records and for replayed answers.
+"""Committed state as JSON and back: for the last-known-good cache, for records and for repeated answers.
 
-A state is a sequence of pieces, so that nobody needs all of it in one: a head, then lists of services.
+A state is a sequence of pieces, so that it is never in memory as one text: a head, then lists of services.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import fields
+from typing import cast
 
 import orjson
 
@@ -22,25 +23,15 @@ _FORMAT = 3
 _FORMAT_IN_ONE_PIECE = 2
 """0.1.0 and 0.2.0"""
 _PIECE_BYTES = 64 * 1024
+_PLAIN = frozenset(f.name for f in fields(ServiceState)) - {"epoch", "payload", "digest"}
+"""Members of a service that are as they are in JSON."""
 
 
 def encode_service(state: ServiceState) -> JsonObject:
     """What the payload says of the service is not said beside it, as far as it is the same as JSON,
     the order of keys included."""
-    members: JsonObject = {
-        "service": state.service,
-        "revision": state.revision,
-        "version": state.version,
-        "epoch": [state.epoch.seq, state.epoch.id],
-        "stored": state.stored,
-        "effective": state.effective,
-        "defaulted": state.defaulted,
-        "secrets": dict(state.secrets),
-        "deleted": state.deleted,
-        "updated_at": state.updated_at,
-        "updated_by": state.updated_by,
-        "correlation_id": state.correlation_id,
-    }
+    members: JsonObject = {name: getattr(state, name) for name in _PLAIN}
+    members |= {"epoch": [state.epoch.seq, state.epoch.id], "secrets": dict(state.secrets)}
     told = _told_by(state.payload)
     if told is None:
         return {**members, "payload": base64.b64encode(state.payload).decode()}
@@ -58,22 +49,9 @@ def decode_service(value: JsonObject) -> ServiceState:
         value = {**told, **value}
     else:
         payload = base64.b64decode(value["payload"])
-    return ServiceState(
-        service=value["service"],
-        revision=value["revision"],
-        version=value["version"],
-        epoch=Epoch(*value["epoch"]),
-        stored=value["stored"],
-        effective=value["effective"],
-        defaulted=tuple(value["defaulted"]),
-        secrets=value["secrets"],
-        deleted=value["deleted"],
-        updated_at=value["updated_at"],
-        updated_by=value["updated_by"],
-        correlation_id=value["correlation_id"],
-        payload=payload,
-        digest=digest(payload),
-    )
+    members = {name: value[name] for name in _PLAIN}
+    members |= {"epoch": Epoch(*value["epoch"]), "defaulted": tuple(value["defaulted"])}
+    return ServiceState(**members, payload=payload, digest=digest(payload))
 
 
 def _told_by(payload: bytes) -> JsonObject | None:
@@ -126,9 +104,7 @@ def decode(pieces: Iterator[bytes]) -> Committed:
 
     Raises ValueError for another format, and if pieces are missing. The bytes must be trusted.
     """
-    head = json.loads(next(pieces, b"null"))
-    if not isinstance(head, dict) or head.get("format") != _FORMAT:
-        raise ValueError(f"format {_format_of(head)!r}, expected {_FORMAT}")
+    head = _of_format(_FORMAT, next(pieces, b"null"))
     services: list[ServiceState] = []
     while len(services) < head["services"]:
         piece = next(pieces, None)
@@ -141,14 +117,16 @@ def decode(pieces: Iterator[bytes]) -> Committed:
 def decode_whole(data: bytes) -> Committed:
     """What a version before 0.3.0 kept in one piece; raises ValueError for another format. The bytes
     must be trusted."""
-    value = json.loads(data)
-    if _format_of(value) != _FORMAT_IN_ONE_PIECE:
-        raise ValueError(f"format {_format_of(value)!r}, expected {_FORMAT_IN_ONE_PIECE}")
+    value = _of_format(_FORMAT_IN_ONE_PIECE, data)
     return _committed(value, [decode_service(item) for item in value["services"]])
 
 
-def _format_of(value: Any) -> object:
-    return value.get("format") if isinstance(value, dict) else None
+def _of_format(number: int, data: bytes) -> JsonObject:
+    value = json.loads(data)
+    found = cast("JsonObject", value).get("format") if isinstance(value, dict) else None
+    if found != number:
+        raise ValueError(f"format {found!r}, expected {number}")
+    return cast("JsonObject", value)
 
 
 def _committed(head: JsonObject, services: list[ServiceState]) -> Committed:

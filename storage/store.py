@@ -1,16 +1,16 @@
-"""The store port: what any store does, for the SQLCipher one and the one in memory alike.
+"""The store port: what any store does, the one in SQLCipher and the one in memory alike.
 
-All methods block. `history`, `audit`, `secret_versions` and `count_secrets` may be called from any thread,
-also beside another call. The others are called from one thread at a time, never two calls at once: the storing actor waits for the
-disk (`commit_staged`) in a worker thread and does the rest where it likes.
-Decisions are not made here: `storage.decisions.changes` makes them, pure, and hands over finished rows.
+All methods block, except `begin`, which is quick. `history`, `audit`, `secret_versions`, `count_secrets` and
+`snapshot` may be called from any thread, beside another call. The others are called one at a time, from
+whichever thread.
+A store decides nothing: the pure functions of `storage.decisions` do, and hand over finished rows.
 
-tests/storage/test_store_contract.py holds both implementations to the same words.
+tests/storage/test_store_contract.py holds both stores to the same words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -22,28 +22,28 @@ from config_manager.storage.state import (
     HistoryPage,
     HistoryQuery,
     IdempotencyRecord,
+    SchemaVersion,
     SealedSecret,
 )
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
-"""How long an Idempotency-Key stands for its answer: asked by who reads, deleted after by a store."""
+"""How long an Idempotency-Key stands for its answer. Readers ask for it; a store deletes what is older."""
+
+Finish = Callable[[], None]
+"""Blocks until what was begun is durable. Raises DiskFull or DatabaseUnavailable: then nothing of it is
+kept; or CommitUnsure."""
 
 
 class DatabaseUnavailable(Exception):
-    """The database opened once but can't be read or written now; nothing of the call was kept,
-    except that a failing COMMIT may have become durable: `load` again before judging."""
+    """The database opened once but can't be read or written now; nothing of the call was kept."""
 
 
 class CommitUnsure(DatabaseUnavailable):
-    """A COMMIT failed after everything was staged: it may have become durable all the same."""
+    """The commit failed at its last step and may be durable all the same: read again before judging."""
 
 
 class DiskFull(DatabaseUnavailable):
-    """No space left; the transaction was rolled back and the database is as it was."""
-
-
-class DatabaseBusy(DatabaseUnavailable):
-    """Another process holds the write lock; nothing was staged, and waiting may help."""
+    """No space left; the database is as it was before the call."""
 
 
 class KeptEntry(NamedTuple):
@@ -63,35 +63,27 @@ class KeptEntry(NamedTuple):
 
     @property
     def about(self) -> tuple[object, ...]:
-        """What `storage.decisions.replay.HistoryChain` takes of it beside its changes."""
-        return (
-            self.revision,
-            self.version,
-            self.epoch_seq,
-            self.at,
-            self.by,
-            self.action,
-            self.reason,
-            self.correlation_id,
-        )
+        """What `storage.decisions.replay.HistoryChain` takes beside its changes."""
+        _service, revision, version, _epoch_id, *others, _changes = self
+        return (revision, version, *others)
 
 
 class Odd(NamedTuple):
-    """A row that is nothing which a store ever wrote. table: empty if it is about a service."""
+    """A row that no store ever wrote. table: empty if it is about a service."""
 
     table: str
     key: str
 
 
-class Kept(NamedTuple):
-    """What is kept, and which rows of it are nothing that can be read."""
+class KeptState(NamedTuple):
+    """What is kept, without the odd rows, which can't be read."""
 
     committed: Committed
     odd: tuple[Odd, ...] = ()
 
 
 class StoreSnapshot(Protocol):
-    """All that is kept, as of one moment and past every cache. Every method raises DatabaseUnavailable."""
+    """Everything that is kept, at one moment and past every cache. Every method raises DatabaseUnavailable."""
 
     @property
     def head(self) -> Head:
@@ -100,49 +92,44 @@ class StoreSnapshot(Protocol):
 
     @property
     def seal(self) -> str | None:
-        """What was kept beside it and `boot_seq` with the last change; None if nothing ever was."""
+        """What the last change kept beside it and `boot_seq` (`Vouching.seal`); None if nothing ever did."""
         ...
 
     @property
     def boot_seq(self) -> int:
-        """Starts, as last noted; 0 if none ever were."""
+        """The number of starts, as last noted; 0 if none ever was."""
         ...
 
-    def kept(self) -> Kept:
-        """What can be read of it."""
+    def kept(self) -> KeptState:
+        """The newest state."""
         ...
 
     def audit(self) -> Generator[AuditEntry]:
-        """Every row, in order. To be closed, if it is not read to its end."""
+        """Every row, in order. To be closed if it is not read to its end."""
         ...
 
     def history(self) -> Generator[KeptEntry]:
-        """Every row as it is kept; those of one service in order of their revisions."""
+        """Every row as it is kept. Those of one service come in the order of their revisions."""
         ...
 
 
 class Store(Protocol):
-    def commit(self, changes: Sequence[Commit]) -> None:
-        """`stage` and `commit_staged`: all of `changes`, in order, durable, or none."""
-        ...
+    def begin(self, changes: Sequence[Commit]) -> Finish:
+        """Take up all of `changes`, in order, to be kept together or not at all; quick enough for an event
+        loop. Nobody sees them before the end of `Finish`, which has to be called next, in any thread.
 
-    def stage(self, changes: Sequence[Commit], *, wait: bool = True) -> None:
-        """Write all of `changes`, in order, into one open transaction; nobody sees them yet.
-
-        wait: up to 5 s for a write lock that another process holds; else DatabaseBusy at once.
-        Raises DiskFull or DatabaseUnavailable, and RuntimeError where the stored revision is not
-        the first change's `before`: somebody else wrote, which the data directory's lock forbids.
-        What raises has rolled back. Must be followed by `commit_staged`.
+        Raises as `Finish`, and RuntimeError (both do) if the store is not at the first change's `before`:
+        another process wrote to it, which the data directory's lock forbids.
         """
         ...
 
-    def commit_staged(self) -> None:
-        """Make what was staged durable. Raises DiskFull or DatabaseUnavailable: rolled back."""
-        ...
+    def commit(self, changes: Sequence[Commit]) -> None:
+        """`begin` and finish. Blocks; raises as they do."""
+        self.begin(changes)()
 
     def history(self, query: HistoryQuery) -> HistoryPage:
-        """A page of a service's history, newest first; empty for an unknown service. At least one
-        entry where there is one, whatever its size."""
+        """A page of a service's history, newest first; empty for an unknown service. It has at least one entry if
+        there is one, whatever its size."""
         ...
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
@@ -160,73 +147,80 @@ class Store(Protocol):
     def secret_versions(
         self, service: str | None = None, name: str | None = None
     ) -> Sequence[SealedSecret]:
-        """Every version that is kept, by service, name and version; all of them where no service
-        is named. Deleted secrets have none."""
+        """Every version that is kept, by service, name and version: of all services if none is named. Deleted
+        secrets have none."""
         ...
 
     def secrets_under_other_keys(
         self, key_id: str, *, after: tuple[str, str, int] = ("", "", 0), limit: int
     ) -> Sequence[SealedSecret]:
-        """At most `limit` versions that are not sealed under this key, in order of (service, name,
-        version), from beyond `after`."""
+        """At most `limit` versions that are not sealed under this key, in the order of (service, name, version),
+        behind `after`."""
         ...
 
     def count_secrets(self, key_id: str) -> tuple[int, int]:
-        """(versions sealed under this key, all versions)."""
+        """(Versions sealed under this key, all versions)."""
         ...
 
     def reseal(self, sealed: Sequence[SealedSecret]) -> None:
-        """Replace these versions' ciphertexts, all or none, durable; one that is not there any more
-        stays away. Raises DiskFull or DatabaseUnavailable."""
+        """Replace these versions' ciphertexts, all or none, durable. A version that is gone stays gone. Raises
+        DiskFull or DatabaseUnavailable."""
+        ...
+
+    def schemas(self) -> Sequence[SchemaVersion]:
+        """The newest version of each service's JSON Schema, by service."""
+        ...
+
+    def keep_schemas(self, versions: Sequence[SchemaVersion]) -> None:
+        """Keep these versions, all or none, durable. Raises DiskFull or DatabaseUnavailable."""
         ...
 
     def audit(
         self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None
     ) -> Sequence[AuditEntry]:
-        """The audit chain in order, from the row after this number; at most `limit` rows, and no
-        more after the one with which their bytes reach `most_bytes`."""
+        """The audit chain in order, from the row after this number: at most `limit` rows, and none after the one
+        with which their bytes reach `most_bytes`."""
         ...
 
     def has_audit_row(self, row_hash: str) -> bool:
-        """Whether some row of the audit has this hash; asked for at a broker's bidding, so it is cheap."""
+        """Whether some row of the audit has this hash. It is cheap, because any broker can make us ask."""
         ...
 
     def snapshot(self) -> AbstractContextManager[StoreSnapshot]:
-        """To read everything, from any thread, beside all other calls. Raises DatabaseUnavailable."""
+        """Read everything. Raises DatabaseUnavailable."""
         ...
 
     def note_boot(self, boot_seq: int) -> None:
-        """Note a start, durably; a lower number than is there changes nothing. Raises DiskFull or
+        """Note the number of starts, durably. A lower number than is there changes nothing. Raises DiskFull or
         DatabaseUnavailable."""
         ...
 
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
-        """Note in the outbox that a broker holds these (service, revision); older ones are kept."""
+        """Note in the outbox that a broker holds these (service, revision). A newer one that is noted stays."""
         ...
 
     def pending(self) -> Sequence[tuple[str, int]]:
-        """(service, revision) in the outbox that no broker was seen to hold."""
+        """(Service, revision) in the outbox that no broker was seen to hold."""
         ...
 
     def probe(self) -> None:
-        """Read something from the disk, past every cache, and see whether it still takes writes; raises
+        """Read something from the disk, past every cache, and see whether it still takes writes. Raises
         DatabaseUnavailable."""
         ...
 
     def try_writing(self) -> None:
-        """Whether a write could begin: a file may open and read, and take none. Changes nothing; raises
+        """See whether a write could begin: a file may open and read, and take no write. Changes nothing. Raises
         DatabaseUnavailable."""
         ...
 
     def verify(self) -> None:
-        """Read everything: takes as long as there is much. Raises DatabaseUnavailable where it
-        contradicts itself."""
+        """Read everything, which takes time. Raises DatabaseUnavailable if it contradicts itself."""
         ...
 
     def close(self) -> None:
-        """Release everything; further calls are errors. Never raises."""
+        """Release everything; any further call is an error. Never raises."""
         ...
 
     def abandon(self) -> None:
-        """`close` where the database is in doubt: nothing is written, what is on disk stays as it is."""
+        """`close` for a database in doubt: nothing is written, and what is on the disk stays as it is."""
         ...

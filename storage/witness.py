@@ -1,4 +1,4 @@
-"""The witness: who this instance is and how far it has come, beside the database, authenticated.
+"""The witness: which instance this is and how far it has come, beside the database, authenticated.
 
 A database that is behind its witness was rolled back; SQLCipher can't see that by itself.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import hmac
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -41,7 +41,7 @@ class Witness:
     def __init__(
         self, path: Path, key: bytes, world: World, record: _Record, *, is_missing: bool = False
     ) -> None:
-        """is_missing: there was no file; so this is a first start, or the file was lost."""
+        """is_missing: there was no file. Either this is a first start, or the file was lost."""
         self.is_missing = is_missing
         self._path = path
         self._key = key
@@ -52,8 +52,8 @@ class Witness:
 
     @classmethod
     def open(cls, path: Path, instance_key: bytes, world: World) -> Witness:
-        """Read it, or begin one in memory where there is none; raises DatabaseUnopenable, and OSError
-        where it can't be read: that says nothing about what is in it."""
+        """Read it, or begin one in memory if there is none. Raises DatabaseUnopenable, and OSError if it
+        can't be read, which says nothing about its content."""
         key = derive_key(instance_key, "instance-witness")
         try:
             data = world.disk.read(path)
@@ -90,7 +90,7 @@ class Witness:
 
     @property
     def is_first_start(self) -> bool:
-        """Until the first start is counted; from then on a database that is missing was removed."""
+        """Until the first start is counted. From then on a missing database was removed."""
         return self._boot_seq == 0
 
     @property
@@ -103,19 +103,19 @@ class Witness:
         return Head(self._record.audit_seq, self._record.audit_head, self._path.name)
 
     def boot(self, noted: int = 0) -> None:
-        """Count this start, durably, above `noted` starts that are known elsewhere. Raises OSError; it counts
-        all the same, and the next `advance` writes it."""
+        """Count this start, durably, above the `noted` starts that are known elsewhere. Raises OSError; the
+        start counts all the same, and the next `advance` writes it."""
         self.begin_above(max(noted, self._boot_seq))
         self._save(replace(self._record, boot_seq=self._boot_seq))
 
     def begin_above(self, boot_seq: int) -> int:
-        """This start counts above that one; the number that it counts as. The next `advance` writes it."""
+        """Count this start above that one, and answer its number. The next `advance` writes it."""
         self._boot_seq = max(self._boot_seq, boot_seq + 1)
         return self._boot_seq
 
     @property
     def is_due(self) -> bool:
-        """Whether `advance` has something to write, however far the database has come."""
+        """Whether `advance` has something to write even if the database has not moved."""
         return self._written.boot_seq != self._boot_seq
 
     def advance(self, mark: Mark, audit: tuple[int, str] = (0, GENESIS)) -> None:
@@ -130,7 +130,7 @@ class Witness:
             self._save(record)
 
     def begin_anew(self, mark: Mark, audit: tuple[int, str], boot_seq: int) -> None:
-        """From now on this is how far we are, whatever was known before, durably. Raises OSError."""
+        """Note this instead of whatever was known before, durably. Raises OSError."""
         self._boot_seq = boot_seq
         record = _Record(self.instance_id, boot_seq, mark.epoch_seq, mark.revision, *audit)
         self._save(record)
@@ -146,8 +146,8 @@ def _mac(key: bytes, record: JsonObject) -> bytes:
 
 
 @contextmanager
-def lock_data_dir(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory; raises DataDirInUse, OSError. The kernel lets go when the process ends."""
+def lock_data_dir(data_dir: Path) -> Generator[None]:
+    """Hold the data directory. Raises DataDirInUse, OSError. The kernel lets go when the process ends."""
     path = data_dir / LOCK
     descriptor = _open_lock(path)
     try:
@@ -164,8 +164,8 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
 
 
 def _open_lock(path: Path) -> int:
-    """On a file system that takes no writes it is opened for reading, which a lock is content with; the
-    directory stands in for a file that was never made. Raises OSError."""
+    """On a read-only file system the file is opened for reading, which is enough for a lock. The directory
+    stands in for a file that was never made. Raises OSError."""
     try:
         return open_lock(path)
     except OSError as error:

@@ -46,7 +46,6 @@ from config_manager.storage.keys.secret_box import SecretBox, SecretBoxes
 from config_manager.storage.state import Commit, SealedSecret
 from config_manager.storage.store import (
     CommitUnsure,
-    DatabaseBusy,
     DatabaseUnavailable,
     DiskFull,
     Store,
@@ -54,8 +53,6 @@ from config_manager.storage.store import (
 
 A = TypeVar("A")
 
-_STAGED_IN_PLACE = 64
-"""Services in a batch that is staged without leaving the event loop: 60 µs each."""
 
 _log = structlog.get_logger()
 
@@ -198,7 +195,8 @@ class Writer:
         try:
             if self._opening.store is None:  # a read in this very batch found it gone
                 raise DatabaseUnavailable("the database became unavailable")
-            await _commit(self._opening.store, [change for _, change in accepted])
+            finish = self._opening.store.begin([change for _, change in accepted])
+            await trio.to_thread.run_sync(finish)
         except DiskFull as error:
             _log.error("disk full", actor="storing", writes=len(accepted), error=str(error))
             self._opening.note_full()
@@ -273,33 +271,6 @@ def _reseal(
         store.reseal(done)
     last = page[-1]
     return Resealed(len(done), len(page) - len(done), (last.service, last.name, last.version))
-
-
-async def _commit(store: Store, changes: Sequence[Commit]) -> None:
-    """The disk is waited for in a thread; a few rows are staged right here.
-
-    In the thread each of their statements would give up the interpreter and queue for it again:
-    at 16 connections that cost two thirds of the PUTs per second (bench/). A lock that somebody
-    else holds (a backup, an operator's shell) is waited for in the thread too.
-    """
-    if not _staged_in_place(store, changes):
-        await trio.to_thread.run_sync(store.stage, changes)
-    try:
-        await trio.to_thread.run_sync(store.commit_staged)
-    except DiskFull:
-        raise
-    except DatabaseUnavailable as error:
-        raise CommitUnsure(str(error)) from error
-
-
-def _staged_in_place(store: Store, changes: Sequence[Commit]) -> bool:
-    if sum(len(change.services) for change in changes) > _STAGED_IN_PLACE:
-        return False
-    try:
-        store.stage(changes, wait=False)
-    except DatabaseBusy:
-        return False
-    return True
 
 
 def _log_committed(change: Commit, by: str, context: Context) -> None:

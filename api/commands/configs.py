@@ -15,6 +15,9 @@ from config_manager.api.commands.output import Shown, clean, table, to_json
 from config_manager.api.commands.remote import Server
 from config_manager.config.errors import Conflict, NotFound, ServerSays, SettingsInvalid
 from config_manager.config.secret import MASK
+from config_manager.storage.decisions import rollback
+from config_manager.storage.decisions.rollback import Step
+from config_manager.storage.state import changed_keys
 
 _PATH = ("api", "v1", "config")
 _CONFIG = "config revision"
@@ -276,10 +279,10 @@ def diff_config(server: Server, service: str, old: int | None, new: int | None) 
         if newest is None:
             raise NotFound(f"{service} has no history")
         # as of the revision before the newest: of nobody's, where that was the first
-        before = _undone(now, [newest])
+        before = rollback.undone(now, [newest])
     else:
-        before = _as_of(server, service, now, at, old)
-    after = now if new is None else _as_of(server, service, now, at, new)
+        before = rollback.as_of(service, now, at, old, _history(server, service))
+    after = now if new is None else rollback.as_of(service, now, at, new, _history(server, service))
     changes = _changes(before, after)
     value = {"service": service, "from": old, "to": new or at, "changes": changes}
     return Shown(value, _change_lines(before, after))
@@ -309,7 +312,7 @@ def rollback_config(
         server,
         service,
         now,
-        _as_of(server, service, now, at, revision),
+        rollback.as_of(service, now, at, revision, _history(server, service)),
         at,
         reason=reason or f"rollback to revision {revision}",
         wait=wait,
@@ -317,10 +320,22 @@ def rollback_config(
     )
 
 
-def _history(server: Server, service: str) -> Iterator[dict[str, Any]]:
+def _history(server: Server, service: str) -> Iterator[Step]:
     """Every entry, newest first, a page at a time."""
     for page in _pages(server, service, chain(_PAGES, repeat(_PAGES[-1]))):
-        yield from page["entries"]
+        yield from map(_step, page["entries"])
+
+
+def _step(entry: Mapping[str, Any]) -> Step:
+    before = {change["key"]: _before(change) for change in entry["changes"]}
+    return Step(entry["revision"], entry["action"] == "delete", before)
+
+
+def _before(change: Mapping[str, Any]) -> object:
+    """`masked`: a server from before 0.3 does not say whether the mask stands for something."""
+    was_there = change["old"] is not None or "old" in change.get("nulls", ())
+    is_secret = change.get("masked", MASK in (change["old"], change["new"]))
+    return change["old"] if was_there and not is_secret else rollback.NOT_THERE
 
 
 def _newest(
@@ -354,49 +369,8 @@ def _pages(
         before = str(page["next_before"])
 
 
-def _as_of(server: Server, service: str, now: Values, at: int, revision: int) -> Values:
-    """What was stored as of a revision, from what is stored now, at revision `at` (0: nothing).
-    Raises NotFound where nothing was."""
-    later: list[dict[str, Any]] = []
-    for entry in _history(server, service):
-        if entry["revision"] <= revision:
-            if entry["action"] == "delete":
-                raise NotFound(f"{service} was deleted as of revision {revision}")
-            return _undone(now, later)
-        if at == 0 or entry["revision"] <= at:  # else somebody wrote since we looked
-            later.append(entry)
-    raise NotFound(f"nobody had written {service} as of revision {revision}")
-
-
-def _undone(now: Values, entries: list[dict[str, Any]]) -> Values:
-    """The values before these entries, which are the newest, newest first."""
-    values = dict(now)
-    for entry in entries:
-        for change in entry["changes"]:
-            if not _was_there(change) or _is_secret(change):
-                values.pop(change["key"], None)
-            else:
-                values[change["key"]] = change["old"]
-    return values
-
-
-def _was_there(change: Mapping[str, Any]) -> bool:
-    return change["old"] is not None or "old" in change.get("nulls", ())
-
-
-def _is_secret(change: Mapping[str, Any]) -> bool:
-    """`masked`: a server from before 0.3 does not say whether the mask stands for something."""
-    masked: bool = change.get("masked", MASK in (change["old"], change["new"]))
-    return masked
-
-
 def _changes(before: Values, after: Values) -> list[dict[str, Any]]:
-    return [
-        {"key": key, "old": before.get(key), "new": after.get(key)}
-        for key in dict.fromkeys((*before, *after))
-        if (key in before) != (key in after)
-        or json.dumps(before[key]) != json.dumps(after[key])  # 1, 1.0 and true are three values
-    ]
+    return [{"key": c.key, "old": c.old, "new": c.new} for c in changed_keys(before, after)]
 
 
 def _change_lines(before: Values, after: Values) -> Iterator[str]:

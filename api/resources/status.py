@@ -17,6 +17,7 @@ from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiRespon
 from config_manager.api.rest.writing import ADMINISTRATION, administer
 from config_manager.config.documents.receipt import Running
 from config_manager.config.world import rfc3339
+from config_manager.storage.decisions.drift import is_in_sync
 from config_manager.storage.state import Committed
 
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────
@@ -112,18 +113,12 @@ def _instance(status: statuses.InstanceStatus, committed: Committed) -> Instance
     receipt = status.receipt
     wanted = committed.live(receipt.service)
     running = receipt.running
-    runs_wanted = (running is None and wanted is None) or (
-        running is not None
-        and wanted is not None
-        and (running.epoch_seq, running.revision, running.digest)
-        == (wanted.epoch.seq, wanted.revision, wanted.digest)
-    )
     attempt = receipt.last_attempt
     return InstanceAnswer.of(
         receipt,
         enrolled=status.verified,  # else all of this is what somebody claims
         wanted=wanted,
-        in_sync=runs_wanted and not status.gone,
+        in_sync=is_in_sync(wanted, running, gone=status.gone),
         since=rfc3339(status.since),
         received_at=rfc3339(status.received_at),
         last_attempt=None if attempt is None else attempt.to_object(),

@@ -1,9 +1,9 @@
 """`restore --accept`: an operator accepts what is kept, against witnesses that say otherwise. Pure.
 
-Every service gets a new revision in a new epoch, above all that anybody has seen. A configuration that was
-edited is put back as the audit says; access that the audit does not vouch for is gone. If the audit itself
-is not whole, there is nothing to put back from. Then the last-known-good cache is accepted, or the database
-as it lies if no cache verifies.
+Every service gets a new revision in a new epoch, above all that anybody has seen. An edited configuration is
+put back as the audit says; access that the audit does not vouch for is removed. If the audit itself is not
+whole, it can't say. Then the last-known-good cache is accepted, or the database as it lies if no cache
+verifies.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from config_manager.storage.state import (
 class Repair:
     """What is put right in the database before it is accepted.
 
-    mark, end: how far the counters are to say that it is, and number and hash of the audit's last row.
-    strangers: services of which nobody knows. odd: services whose newest state is not as it was written.
-    rows: registry rows (kind, key) that go. history: service → the version after which its history is
-    written anew from the audit.
+    mark, end: what the counters are set to: how far it is, and number and hash of the audit's last row.
+    strangers: services that nobody made. odd: services whose newest state is not as it was written. rows:
+    registry rows (kind, key) to remove. history: service → the version after which its history is written
+    anew from the audit.
     """
 
     mark: Mark
@@ -51,8 +51,8 @@ class Repair:
 @dataclass(frozen=True, slots=True)
 class Acceptance:
     """before: what is kept, after its repair. rows: of the registry, changed with it. put_back: what is again
-    as the audit says; let_go: what nobody vouches for. as_it_lies: the audit is not whole, and can't say
-    either. by_cache: then it is the cache that is accepted."""
+    as the audit says. let_go: what nobody vouches for, and is removed. as_it_lies: the audit is not whole, and
+    can't say. by_cache: then the cache is accepted."""
 
     before: Committed
     repair: Repair
@@ -64,8 +64,8 @@ class Acceptance:
 
 
 def weigh(judgement: Judgement, cached: Committed | None, here: Mark) -> Acceptance:
-    """What is to be accepted. cached: the last-known-good state, if it verifies. here: how far the data
-    directory is, by what is no nonsense."""
+    """What to accept. cached: the last-known-good state, if it verifies. here: how far the data directory is,
+    as far as that can be believed."""
     committed, foreign, end = judgement.committed, judgement.foreign, judgement.replay.end
     names = {one.key for one in foreign if not one.table}
     services, registry = _accepted_state(judgement, cached, names)
@@ -116,8 +116,8 @@ def weigh(judgement: Judgement, cached: Committed | None, here: Mark) -> Accepta
 def _accepted_state(
     judgement: Judgement, cached: Committed | None, names: AbstractSet[str]
 ) -> tuple[Mapping[str, ServiceState], Registry]:
-    """Services and registry. names: services that are not as they were written. A delivery is sealed anew, under
-    the new epoch."""
+    """Services and registry. names: services that are not as they were written. Deliveries are left out, to be
+    made anew under the new epoch."""
     committed, replay = judgement.committed, judgement.replay
     services: Mapping[str, ServiceState]
     if judgement.is_whole:
@@ -133,7 +133,7 @@ def _accepted_state(
 
 
 def _put_back(name: str, one: Expected, committed: Committed) -> ServiceState:
-    """As the audit says; only what a next revision goes by."""
+    """As the audit says, as far as the next revision needs it."""
     return ServiceState(
         service=name,
         revision=one.revision,
@@ -153,22 +153,17 @@ def _put_back(name: str, one: Expected, committed: Committed) -> ServiceState:
 
 
 def _with_retired(registry: Registry, replay: Replay) -> Registry:
-    """No number of a secret is used twice: the last one of each that is deleted is known from the rows."""
-    kept = {
-        key: row
-        for key, row in registry.get(secret_rows.RETIRED, {}).items()
-        if row.get("version") == _retired_version(replay, key)
+    """With the last version of each deleted secret, as the rows say: no number is used twice."""
+    kept = registry.get(secret_rows.RETIRED, {})
+    retired = {
+        secret_rows.key_of(service, name): {"version": version, "at": one.at}
+        for service, one in replay.services.items()
+        for name, version in one.retired.items()
     }
-    for service, one in replay.services.items():
-        for name, version in one.retired.items():
-            kept.setdefault(secret_rows.key_of(service, name), {"version": version, "at": one.at})
-    return {**registry, secret_rows.RETIRED: kept}
-
-
-def _retired_version(replay: Replay, key: str) -> int | None:
-    service, _, name = key.partition("/")
-    one = replay.services.get(service)
-    return None if one is None else one.retired.get(name)
+    for key, row in retired.items():
+        if key in kept and kept[key].get("version") == row["version"]:
+            retired[key] = kept[key]
+    return {**registry, secret_rows.RETIRED: retired}
 
 
 def accept(
@@ -198,14 +193,14 @@ def accept(
 
 
 def _as_written(what: Acceptance, judgement: Judgement) -> Mapping[str, JsonObject]:
-    """The values that the rows so far come to; what the new row changes is told from these."""
+    """The values that the rows so far lead to; the new row says what it changes from these."""
     replay = judgement.replay.services
     return {name: replay[name].stored if name in replay else {} for name in what.before.services}
 
 
 def _accepted(what: Acceptance, judgement: Judgement) -> JsonObject:
-    """What the row says of it. lay: from this row on the rows before it count as they lie. history: service →
-    (version, hash) of what can't be told from the rows, and counts as it lies."""
+    """What the row says of it. lay: from this row on, the rows before it count as they lie. history: service →
+    (version, hash) of history that can't be told from the rows, and counts as it lies."""
     foreign_history = {one.key for one in judgement.foreign if one.table == "history"}
     accepted: JsonObject = {
         "not_audited": [one.reason for one in judgement.not_audited],

@@ -31,6 +31,7 @@ from config_manager.storage.state import (
     RegistryRow,
     SealedSecret,
     ServiceState,
+    changed_keys,
     with_rows,
 )
 
@@ -199,7 +200,7 @@ class Revision:
         for name, state in states.items():
             live = self.before.live(name)
             old_values = {} if live is None else live.stored
-            changes[name] = _changed_keys(old_values, state.stored) if shown is None else (shown,)
+            changes[name] = changed_keys(old_values, state.stored) if shown is None else (shown,)
         rest: JsonObject = {
             "config_epoch": self.epoch.id,
             "digests": {name: state.digest for name, state in states.items()},
@@ -223,7 +224,7 @@ class Revision:
         more members of the audit row, from epoch, services and registry after it. Raises TooLarge.
         """
         states = {name: self._again(state) for name, state in self.before.services.items()}
-        changes = {name: _changed_keys(written[name], s.stored) for name, s in states.items()}
+        changes = {name: changed_keys(written[name], s.stored) for name, s in states.items()}
         after = replace(
             self.before,
             epoch=self.epoch,
@@ -299,23 +300,3 @@ class Revision:
             changes=changes,
         )
         return HistoryRow(state.service, entry)
-
-
-def _changed_keys(old_values: JsonObject, new_values: JsonObject) -> tuple[KeyChange, ...]:
-    keys = dict.fromkeys((*old_values, *new_values))
-    return tuple(
-        KeyChange(
-            key,
-            old_values.get(key),
-            new_values.get(key),
-            tuple(
-                side
-                for side, values in (("old", old_values), ("new", new_values))
-                if values.get(key, ...) is None
-            ),
-        )
-        for key in keys
-        if key not in old_values
-        or key not in new_values
-        or not strict_json.same(old_values[key], new_values[key])
-    )

@@ -1,8 +1,8 @@
 """Devices: instances that enrolled with keys of their own, and so may receive secrets.
 
-Registry kinds: `enrolment` (by the hash of its one-time token, until it is used), and by
-`service/instance` `device`, `delivery` (what it is to hold now) and `sent` (the newest version of each
-secret that it was ever sent: it may have kept it, whatever became of the delivery since).
+Registry kinds: `enrolment`, by the hash of its one-time token, until that is used. By `service/instance`: `device`,
+`delivery` (what it should hold now) and `sent` (the newest version of each secret that it was ever sent; it may
+still have it, whatever became of the delivery).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What one device is to hold: the exact payload that is signed, and which versions are in it. mac:
+    """What one device should hold: the exact payload that is signed, and which versions are in it. mac: proves
     that this server sealed it (`storage.decisions.vouching`); empty if an earlier version did."""
 
     payload: bytes
@@ -108,7 +108,7 @@ def enrolled(committed: Committed, service: str, instance: str) -> Device | None
 
 
 def sign_key_of(committed: Committed, service: str, instance: str) -> bytes | None:
-    """What an enrolled instance signs its receipts with; None if it is not enrolled."""
+    """The public key of an enrolled instance's receipts; None if it is not enrolled."""
     device = enrolled(committed, service, instance)
     return None if device is None else device.sign_public
 
@@ -119,8 +119,8 @@ def delivery(committed: Committed, device: Device) -> Delivery | None:
 
 
 def could_read(committed: Committed, device: Device) -> Mapping[str, int]:
-    """Secret → version, of what it was ever sent and nobody has set anew since. Deleted ones too:
-    what is gone here may still open a door elsewhere."""
+    """Secret → version, of what it was ever sent and nobody has set anew since. Deleted secrets too: they may
+    still open a door elsewhere."""
     state = committed.services.get(device.service)
     current: Mapping[str, int] = state.secrets if state is not None else {}
     return {
@@ -135,13 +135,13 @@ def _sent(committed: Committed, device: Device) -> Mapping[str, int]:
     versions = row.get("versions")
     if not isinstance(versions, dict):  # it is bookkeeping, and nothing vouches for it
         return {}
-    kept = cast("JsonObject", versions)
-    return {name: number for name, number in kept.items() if isinstance(number, int)}
+    sent = cast("Mapping[str, object]", versions)
+    return {name: number for name, number in sent.items() if isinstance(number, int)}
 
 
 @dataclass(frozen=True, slots=True)
 class AllowEnrolment:
-    """A one-time token for an instance (None: whichever comes) of a service. expires_at: RFC 3339."""
+    """A one-time token for an instance of a service (None: for any instance). expires_at: RFC 3339."""
 
     token_hash: str
     service: str
@@ -177,8 +177,8 @@ class AllowEnrolment:
 class Enrol:
     """An instance shows its token and its keys.
 
-    Refused with NotAuthenticated (token unknown, used or over; proof wrong), Forbidden (the token is
-    for another service or instance) or Conflict (the name is another device's).
+    Refused with NotAuthenticated (token unknown, used or expired; proof wrong), Forbidden (the token is for
+    another service or instance) or Conflict (another device has the name).
     """
 
     what: Enrolment
@@ -214,9 +214,9 @@ class Enrol:
         rows = (
             RegistryRow(ENROLMENT, what.token_sha256, None),
             device.to_row(),
-            # what was sealed to an earlier key opens with none of these
+            # what was sealed to an earlier key does not open with these
             RegistryRow(DELIVERY, key, None),
-            # nor was an earlier device of this name, whose secrets are marked, sent what this one is
+            # an earlier device of this name was sent other secrets, which are marked
             *((RegistryRow(SENT, key, None),) if held is None else ()),
         )
         details: dict[str, Any] = {
@@ -230,7 +230,7 @@ class Enrol:
 
 @dataclass(frozen=True, slots=True)
 class RevokeDevice:
-    """Nothing is delivered to it any more, and what it could read is marked to be changed.
+    """Deliver nothing to it any more, and mark what it could read to be changed.
 
     Answers the names of those secrets. Refused with NotFound.
     """
@@ -269,7 +269,7 @@ class RevokeDevice:
 
 @dataclass(frozen=True, slots=True)
 class KeepDelivery:
-    """Bookkeeping: what was sealed for a device, so that after a crash the same bytes go out."""
+    """Bookkeeping: keep what was sealed for a device, so that the same bytes go out after a crash."""
 
     device: Device
     made: Delivery

@@ -1,8 +1,8 @@
 """Instances that an operator forgot: what is kept so that their old receipts stay away.
 
-Registry kind `forgotten`, by `service/instance`. A broker that was away when the instance was forgotten
-still retains its receipt. When that is read, after a restart of the server too, it is told by this row
-from what an instance says that has come back.
+Registry kind `forgotten`, by `service/instance`. A broker that was away when the instance was forgotten still
+retains its receipt. When the server reads that receipt, perhaps after a restart, this row tells it from a receipt
+of an instance that came back.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from config_manager.storage.state import Committed, RegistryRow
 
 FORGOTTEN = "forgotten"
 MOST = 1_000
-"""Rows that are kept. They are in memory and in every cache file, and only matter while some broker is
-away."""
+"""Rows that are kept. They are in memory and in every cache file, and matter only while a broker is away."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
     """How far an instance had come when it was forgotten.
 
-    keyid, boot_seq, seq: of its newest receipt. until: when it was forgotten, or what its own clock
-    said last where that is ahead (Unix seconds).
+    keyid, boot_seq, seq: of its newest receipt. until (Unix seconds): when it was forgotten, or the last time
+    on its own clock if that is later.
     """
 
     keyid: str
@@ -34,16 +33,16 @@ class Forgotten:
     until: float
 
     def covers(self, receipt: Receipt, keyid: str, at: float, *, retained: bool) -> bool:
-        """Whether this was said by what was forgotten, and not by an instance that is back.
+        """Whether the forgotten instance said this, and not one that came back.
 
-        keyid, at: the receipt's signer and time. retained: as MQTT has it.
+        keyid, at: the receipt's signer and time. retained: MQTT's flag.
         """
         if not (retained or receipt.gone):
-            return False  # somebody says it right now
+            return False  # an instance says it right now
         is_its_own = keyid == self.keyid
         if is_its_own and receipt.gone and receipt.boot_seq == self.boot_seq:
-            return True  # a broker that noticed its end later than others
-        # a state put back from a backup counts from below, a new one has another key: both say it later
+            return True  # this broker noticed its end later than others
+        # with a state from a backup it counts from below, with a new one it has another key: both say it later
         is_older = not is_its_own or receipt.order <= (self.boot_seq, self.seq)
         return is_older and at <= self.until
 
@@ -60,7 +59,7 @@ def forgotten(committed: Committed, service: str, instance: str) -> Forgotten | 
 def newly_forgotten(
     rows: Mapping[str, JsonObject], before: Mapping[str, JsonObject]
 ) -> list[tuple[str, str]]:
-    """(service, instance) of each row that was not there before, or was another."""
+    """(service, instance) of each row that is new or has changed."""
     names = [key.partition("/") for key, row in rows.items() if before.get(key) != row]
     return [(service, instance) for service, _, instance in names]
 
@@ -68,7 +67,7 @@ def newly_forgotten(
 def rows_after(
     committed: Committed, service: str, instance: str, what: Forgotten
 ) -> tuple[RegistryRow, ...]:
-    """The row of an instance that is forgotten now; the oldest makes room."""
+    """The row of an instance that is forgotten now. The oldest rows make room."""
     key = key_of(service, instance)
     others = {k: row for k, row in committed.registered(FORGOTTEN).items() if k != key}
     oldest = sorted(others, key=lambda k: float(others[k]["until"]))

@@ -10,23 +10,23 @@ from config_manager.config.wire import digest
 from config_manager.storage.state import RegistryRow
 
 BOOKKEEPING = frozenset({"delivery", "sent"})
-"""Kinds that nobody decides on, and no row of the audit names. A delivery, which is signed, has a MAC."""
+"""Kinds that nobody decides on, so that no row of the audit names them. A delivery, which is signed, has a MAC."""
 _BOOKKEPT = {"token": frozenset({"last_used_at"})}
-"""Members that change without anybody deciding it."""
+"""Members that change without a decision."""
 
 Digests = Mapping[str, Mapping[str, str | None]]
 """kind → key → digest; None if the row was removed"""
 
 
 def row_digest(kind: str, value: JsonObject) -> str:
-    """SHA-256 (hex) of what was decided: members in order of their names, those that are null left out."""
+    """SHA-256 (hex) of what was decided: members in the order of their names, without those that are null."""
     apart = _BOOKKEPT.get(kind, frozenset())
     decided = {k: v for k, v in sorted(value.items()) if v is not None and k not in apart}
     return digest(strict_json.dumps(decided))
 
 
 def digests_of(rows: Iterable[RegistryRow]) -> dict[str, dict[str, str | None]]:
-    """Of the rows that were decided on; the last word on each counts."""
+    """The digests of the rows that were decided on. The last row of each key counts."""
     digests: dict[str, dict[str, str | None]] = {}
     for row in rows:
         if row.kind not in BOOKKEEPING:

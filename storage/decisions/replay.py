@@ -26,8 +26,8 @@ _OF_VALUES = frozenset({"put", "patch", "delete", "epoch"})
 
 
 class HistoryChain:
-    """A hash over the history of one service, oldest first: from the audit's rows and from the
-    history's own it must be the same."""
+    """A hash over the history of one service, oldest first. Worked out from the audit's rows and from the
+    history's own, it must be the same."""
 
     def __init__(self) -> None:
         self.value = b""
@@ -40,10 +40,13 @@ class HistoryChain:
 
 @dataclass(slots=True)
 class Expected:
-    """One service, as the rows say. row: the number of its newest one. digest: of its payload; None if
-    its newest row names none. retired: secret → the last version of one that is deleted. kept_secrets: of a
-    service that is deleted, as its newest row names them. history_before: the version up to which its
-    history was accepted as it lay, and can't be told from the rows."""
+    """One service, as the rows say.
+
+    row: the number of its newest one. digest: of its payload; None if its newest row names none. retired:
+    secret → last version, of those that are deleted. kept_secrets: of a deleted service, as its newest row
+    names them. history_before: up to this version its history was accepted as it lay (`restore --accept`),
+    and can't be told from the rows.
+    """
 
     row: int = 0
     revision: int = 0
@@ -61,7 +64,7 @@ class Expected:
     history_before: int = 0
 
     def change(self, action: str, changes: Sequence[Sequence[Any]], floor: int) -> None:
-        """What a row says of its values and secrets. floor: no version is as low as that any more."""
+        """Take what a row says of its values and secrets. floor: every new version is above it."""
         if action == _SECRET:
             name = changes[0][0]
             last = max(self.secrets.get(name, 0), self.retired.pop(name, 0), floor)
@@ -80,7 +83,7 @@ class Expected:
 
 
 class Replay:
-    """Takes the rows from the first one on. What is no row of ours is passed over: the chain tells."""
+    """Takes the rows from the first one on. Rows that are not ours are passed over: the chain tells of them."""
 
     def __init__(self) -> None:
         self.services: dict[str, Expected] = {}
@@ -112,7 +115,7 @@ class Replay:
 
     @property
     def is_silent(self) -> bool:
-        """No row vouches for some of it, because an earlier version wrote that."""
+        """No row vouches for some of it, because an earlier version of this server wrote that."""
         return (
             not self.names_digests
             or self.registry_is_silent
@@ -139,7 +142,7 @@ class Replay:
         self._take_registry(body, seq)
 
     def _take_accepted(self, accepted: JsonObject) -> None:
-        """The history that lay there when it was accepted as it lay."""
+        """The history of before, where it was accepted as it lay."""
         for service, (version, history) in accepted.get("history", {}).items():
             one = self.services.setdefault(service, Expected())
             one.version, one.history.value = version, bytes.fromhex(history)
@@ -169,10 +172,10 @@ class Replay:
         one.history.take(about, orjson.dumps(changes))
 
     def _take_registry(self, body: JsonObject, seq: int) -> None:
-        if body["action"] in (BEGIN, ACCEPT):  # they name all that there is
+        names_all = body["action"] in (BEGIN, ACCEPT)
+        if names_all:
             self.registry, self.registry_is_silent = {}, False
-        is_new = "registry" in body or "digests" in body or body["action"] in (BEGIN, ACCEPT)
-        self.names_digests = self.names_digests or is_new
+        self.names_digests |= names_all or "registry" in body or "digests" in body
         if "registry" in body:
             self.registry_row = seq
             for kind, rows in body["registry"].items():
@@ -188,8 +191,8 @@ class Replay:
 def history_in(
     rows: Iterable[AuditEntry], versions: Mapping[str, int], epochs: Mapping[int, str]
 ) -> Iterator[HistoryRow]:
-    """The history of these services, as the rows of the audit have it. versions: service → the version after
-    which. epochs: number → id."""
+    """The history of these services, as the audit's rows have it. versions: service → the version after which
+    it is wanted. epochs: number → id."""
     counted = Counter[str]()
     for row in rows:
         try:

@@ -6,8 +6,8 @@
     4  nothing lies under the old key: the new key's file takes its place, and the old key is gone
     5  that it is finished is committed
 
-Dead before 2, nothing has begun; the next rotation takes the new key up. Dead later, the next start
-goes on from wherever it stood: the rows say under which key they lie.
+If the process dies before 2, nothing has begun, and the next rotation takes the new key up. If it dies later, the
+next start resumes: the rows say under which key they lie.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _ROTATION = "rotation"
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """old, new: key ids. total: how many versions there were at its begin. Times are RFC 3339;
-    finished_at: None while it is under way. correlation_id: of the request that began it."""
+    """old, new: key ids. total: versions that were kept when it began. Times are RFC 3339; finished_at: None while
+    it is under way. correlation_id: of the request that began it."""
 
     old: str
     new: str
@@ -39,7 +39,7 @@ class Rotation:
 
 
 def newest(committed: Committed) -> Rotation | None:
-    """The rotation under way, else the last one; None where there never was one."""
+    """The rotation under way, or else the last one; None if there never was one."""
     row = committed.registered(KEY).get(_ROTATION)
     return None if row is None else Rotation(**{k: v for k, v in row.items() if v is not None})
 
@@ -67,7 +67,7 @@ class BeginRotation:
 
 @dataclass(frozen=True, slots=True)
 class FinishRotation:
-    """unreadable: versions that no key here opens; they lie under neither of the two."""
+    """unreadable: versions that neither of the two keys opens."""
 
     rotation: Rotation
     unreadable: int

@@ -1,8 +1,8 @@
 """What the registry keeps about secrets, by `service/name`; never a value.
 
-secret-mark      it should be set anew, and why: somebody who could read it was revoked
-secret-retired   the last version of one that was deleted, so that numbers are never used twice
-secret-floor     `accepted`: every version of before, here and in what was lost, is at most this one
+secret-mark      it should be set anew, and why: a device that could read it was revoked
+secret-retired   the last version of a deleted secret, so that no number is used twice
+secret-floor     `accepted`: every earlier version, here and in what was lost, is at most this one
 secrets-key      `rotation`: the change of the key that secrets are sealed under
 """
 
@@ -30,8 +30,8 @@ def marks(committed: Committed) -> Mapping[str, JsonObject]:
 
 
 def last_version(committed: Committed, service: str, name: str) -> int:
-    """The highest version this secret ever had, deleted ones included, or may have had in what an operator
-    gave up (`restore --accept`); 0 for one that never was."""
+    """The highest version that this secret ever had, deleted ones included, or may have had in what an operator
+    gave up (`restore --accept`); 0 if there never was one."""
     known = committed.services.get(service)
     none = {"version": 0}
     retired = committed.registered(RETIRED).get(key_of(service, name), none)
@@ -41,12 +41,12 @@ def last_version(committed: Committed, service: str, name: str) -> int:
 
 
 def floor_at(revision: int) -> RegistryRow:
-    """Each version is made by a revision of its own, so none is higher than all that were seen."""
+    """The row after `restore --accept`. Each version is made by a revision of its own, so none is above this one."""
     return RegistryRow(FLOOR, ACCEPTED, {"version": revision})
 
 
 def rows_after_set(committed: Committed, service: str, name: str) -> tuple[RegistryRow, ...]:
-    """A new value ends the mark, and its number is the service's to keep."""
+    """A new value ends the mark, and the service itself keeps its number."""
     key = key_of(service, name)
     return tuple(
         RegistryRow(kind, key, None)

@@ -1,4 +1,4 @@
-"""Tokens: made of 256 random bits, kept by name in the registry as a hash, never as the token."""
+"""Tokens: 256 random bits each. The registry keeps a hash of each by name, never the token."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PREFIX = "cfgmgr_"
 _TOKEN_BYTES = 32
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _RESERVED = frozenset({"anonymous", "dev", "settings", "admin", "bootstrap", "config-manager"})
-"""What stands in logs and audit for somebody else than a token that an operator made."""
+"""Names that logs and audit use for others than the tokens that operators make."""
 
 
 def make_token(randomness: Randomness) -> Secret:
@@ -89,7 +89,7 @@ def hash_of(token: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AcceptAdminToken:
-    """A token from the settings or the first start: for everything, under this name."""
+    """Accept a token from the settings or the first start: it may do everything, under this name."""
 
     name: str
     token_hash: str
@@ -102,9 +102,9 @@ class AcceptAdminToken:
 
 @dataclass(frozen=True, slots=True)
 class CreateToken:
-    """A new token under a name that is free. Its text never comes here. expires_at: RFC 3339.
+    """Make a token under a free name. Its text never comes here. expires_at: RFC 3339; None: never.
 
-    Refused with Conflict where the name is taken.
+    Refused with Conflict if the name is taken.
     """
 
     name: str
@@ -139,9 +139,9 @@ class CreateToken:
 
 @dataclass(frozen=True, slots=True)
 class RevokeToken:
-    """The token is unknown from now on.
+    """Make the token unknown from now on.
 
-    Refused with NotFound, and with Conflict where nobody would be left who may make tokens.
+    Refused with NotFound, and with Conflict if no token would be left that may make tokens.
     """
 
     name: str
@@ -169,7 +169,7 @@ def _may_make_tokens(token: Token, now: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class NoteTokenUses:
-    """When tokens were last used. uses: the token's hash → RFC 3339. Bookkeeping: not audited."""
+    """Note when tokens were last used. uses: the token's hash → RFC 3339. Bookkeeping: not audited."""
 
     uses: Mapping[str, str]
 

@@ -1,11 +1,11 @@
 """What is kept, compared with what the audit vouches for.
 
 The chain proves its own rows (`config.audit`). A thief with the database's key could leave the rows alone
-and edit the configurations, tokens and devices that they are about. The server would then sign what nobody
-wrote, or let in whom nobody let in. So each row names the digests of what it made (`storage.decisions.replay`), and
-the end of the chain is sealed under a key that is not the database's.
+and edit the configurations, tokens and devices that they are about. The server would then sign
+configurations that nobody wrote, and accept tokens that nobody made. So each row names the digests of what it
+made (`storage.decisions.replay`), and the end of the chain is sealed under a key that is not the database's.
 
-Rows of 0.1.0 and 0.2.0 name no digests. The first start vouches for what they made, once.
+Rows of 0.1.0 and 0.2.0 name no digests. The first start of a later version vouches for what they made, once.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from config_manager.storage.store import KeptEntry, StoreSnapshot
 R = TypeVar("R")
 
 _EVERY = 1_000
-"""Rows between two looks at whether anybody still waits."""
+"""Rows between two calls of `look_up`."""
 
 
 class Foreign(NamedTuple):
-    """Something that is kept, or is missing, for which the audit does not vouch. table: empty if it is
-    about a service. row: the newest row of the audit about it; 0 if there is none."""
+    """Something kept, or missing, for which the audit does not vouch. table: empty if it is about a service.
+    row: the newest row of the audit about it; 0 if there is none."""
 
     table: str
     key: str
@@ -65,9 +65,9 @@ class Foreign(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What was read, and what is to be thought of it.
+    """What was read, and whether to believe it.
 
-    verdict: of the chain. foreign: for what the audit does not vouch. is_silent: some of what is there was
+    verdict: on the chain. foreign: what the audit does not vouch for. is_silent: some of what is there was
     written by a version that named no digests. committed: what is kept. replay: what the rows say is there.
     history: service → a hash over its rows of history. lay: the hash over the audit's rows as they lie.
     """
@@ -82,12 +82,12 @@ class Judgement:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the audit can vouch for anything: its rows follow from each other, and its end is ours."""
+        """Whether the audit can vouch for anything: each row follows from the one before, and its end is ours."""
         return not any(one.table == "audit" for one in self.not_audited)
 
     @property
     def not_audited(self) -> tuple[Foreign, ...]:
-        """A chain that is broken vouches for nothing."""
+        """What is foreign, and first of all a broken chain: that vouches for nothing."""
         problem = self.verdict.problem
         if problem is None:
             return self.foreign
@@ -103,30 +103,30 @@ class Judgement:
 
 
 class Vouching:
-    """The key under which the end of the chain is sealed, and what else we keep and nobody decides."""
+    """The keys under which the end of the chain and the deliveries are sealed."""
 
     def __init__(self, instance_key: bytes) -> None:
         self._head = derive_key(instance_key, "audit-head")
         self._delivery = derive_key(instance_key, "deliveries")
 
     def seal(self, seq: int, row_hash: str, boot_seq: int) -> str:
-        """Of the newest row and the number of starts; kept beside them, so that nobody else can append a row
-        or count a start. HMAC-SHA256, hex."""
+        """The seal of the newest row and the number of starts (HMAC-SHA256, hex). It is kept beside them, so
+        that nobody else can append a row or count a start."""
         return _mac(self._head, [seq, row_hash, boot_seq])
 
     def is_sealed(self, snapshot: StoreSnapshot) -> bool:
-        """Whether its end was written by us."""
+        """Whether this server wrote its end."""
         expected = self.seal(snapshot.head.seq, snapshot.head.hash, snapshot.boot_seq)
         return snapshot.seal is not None and hmac.compare_digest(
             snapshot.seal.encode(), expected.encode()
         )
 
     def starts_in(self, snapshot: StoreSnapshot) -> int:
-        """How often this instance has started, as was noted there; 0 if that is not ours."""
+        """How often this instance has started, as noted there; 0 if this server did not note it."""
         return snapshot.boot_seq if self.is_sealed(snapshot) else 0
 
     def delivery_mac(self, key: str, delivery: Delivery) -> str:
-        """key: `service/instance`. HMAC-SHA256, hex."""
+        """HMAC-SHA256, hex. key: `service/instance`."""
         about = [key, delivery.payload.decode(), dict(delivery.versions), delivery.sign_keyid]
         return _mac(self._delivery, about)
 
@@ -139,13 +139,16 @@ class Vouching:
         contains: str | None = None,
         look_up: Callable[[], None] = lambda: None,
     ) -> Judgement:
-        """Read everything. known: rows that the audit must hold. cached: the last-known-good state, which is
-        all that vouches for what an earlier version wrote. contains: the hash of a row. look_up: called now
-        and then; what it raises ends this. Raises DatabaseUnavailable."""
+        """Read everything and judge it. Raises DatabaseUnavailable.
+
+        known: rows that the audit must hold. cached: the last-known-good state; nothing else vouches for what
+        an earlier version wrote. contains: the hash of a row that the audit must hold. look_up: called every
+        1,000 rows; what it raises ends this.
+        """
         head, (committed, odd), replay = snapshot.head, snapshot.kept(), Replay()
         check = ChainCheck(head, known, contains=contains)
         ours = None if cached is None or cached.audit_seq else cached
-        """the cache, once it is known to be of this very audit"""
+        """The cache, once it is known to belong to this very audit."""
         for row in _looking_up(snapshot.audit(), look_up):
             check.take(row.seq, row.revision, row.body, row.hash)
             replay.take(row)
@@ -177,8 +180,8 @@ class Vouching:
     def _foreign_end(
         self, snapshot: StoreSnapshot, replay: Replay, *, is_silent: bool, cached: Committed | None
     ) -> Iterator[Foreign]:
-        """What was never sealed has no row that names digests: both came with one version. So what seems
-        to come from an earlier one counts only as far as the cache has it."""
+        """Seals and digests came with one version, so an audit without a seal has no row that names digests.
+        What seems to come from an earlier version counts only as far as the cache has it."""
         head = snapshot.head
         if head.seq == 0:
             return  # nothing may be there at all
@@ -226,8 +229,8 @@ class Vouching:
             return False
 
     def begin(self, committed: Committed, cached: Committed, on: Occasion) -> Commit:
-        """Vouch for everything that is there, as it is. A delivery that the cache does not have is sealed
-        anew."""
+        """The change that vouches for everything that is there, as it is. A delivery that the cache does not
+        have is removed, and so made anew."""
         known = cached.registered(DELIVERY)
         deliveries = tuple(
             RegistryRow(
@@ -244,7 +247,7 @@ class Vouching:
 
 
 def everything_named(committed: Committed) -> JsonObject:
-    """The members of a row that vouches for all that is there."""
+    """The members of an audit row that vouches for all that is there."""
     rows = (
         RegistryRow(kind, key, value)
         for kind, of_kind in committed.registry.items()
@@ -263,11 +266,9 @@ def everything_named(committed: Committed) -> JsonObject:
 
 
 def without(committed: Committed, foreign: Iterable[Foreign]) -> Committed:
-    """What is left once nothing is taken from whom nobody knows: no service, token or device of his."""
-    services, registry = (
-        dict(committed.services),
-        {k: dict(v) for k, v in committed.registry.items()},
-    )
+    """The state without the foreign services, tokens and devices."""
+    services = dict(committed.services)
+    registry = {kind: dict(rows) for kind, rows in committed.registry.items()}
     for one in foreign:
         if not one.table:
             services.pop(one.key, None)
@@ -286,8 +287,8 @@ def _foreign_counters(committed: Committed, replay: Replay) -> Iterator[Foreign]
 
 
 def _foreign_to_cache(committed: Committed, cached: Committed, replay: Replay) -> Iterator[Foreign]:
-    """What an earlier version wrote, as far as its cache has it: what it did in its last second may be
-    missing there, and then a row of the audit came after the cache."""
+    """What an earlier version wrote differs from its cache. What it did in its last second may be missing in the
+    cache; then a row of the audit came after that."""
     for name, state in committed.services.items():
         kept, expected = cached.services.get(name), replay.services.get(name)
         if expected is None or expected.digest is not None or expected.row > cached.audit_seq:
@@ -317,7 +318,7 @@ def _foreign_services(services: Mapping[str, ServiceState], replay: Replay) -> I
 
 
 def _why_foreign(state: ServiceState, expected: Expected) -> str | None:
-    """The first thing of it that is not as it was written."""
+    """The first thing about it that is not as it was written."""
     if expected.digest not in (None, state.digest):
         return "its payload is not the one that was written"
     try:
@@ -348,7 +349,7 @@ def _why_foreign(state: ServiceState, expected: Expected) -> str | None:
 
 
 def _history(rows: Iterable[KeptEntry], replay: Replay) -> tuple[dict[str, bytes], set[str]]:
-    """The hash of each service's rows, and the services of which one names another epoch than there was."""
+    """The hash of each service's rows, and the services that have a row with the wrong epoch."""
     chains: dict[str, HistoryChain] = {}
     other_epochs: set[str] = set()
     for e in rows:
@@ -368,7 +369,7 @@ def _foreign_history(
 
 
 def _looking_up(rows: Generator[R], look_up: Callable[[], None]) -> Iterator[R]:
-    with closing(rows):  # before the snapshot is, that they come from
+    with closing(rows):  # before the snapshot that they come from is closed
         for number, row in enumerate(rows):
             if number % _EVERY == 0:
                 look_up()
@@ -376,7 +377,7 @@ def _looking_up(rows: Generator[R], look_up: Callable[[], None]) -> Iterator[R]:
 
 
 def _sorted(value: object) -> bytes:
-    """Equal if both are one JSON value: the order of members says nothing."""
+    """Equal for equal JSON values: the order of members does not count."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 

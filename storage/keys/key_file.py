@@ -1,12 +1,12 @@
-"""One key in a file: 64 hex digits, where nobody else can read or plant it, or no start.
+"""One key in a file: 64 hex digits. A server does not start if others could read or plant it.
 
-Ours lie in `<data>/keys`: 0600, and the directory 0700. A file that somebody else put there for us
-(systemd's LoadCredential, a secret mounted into a container, `--db-key-file`) may also be root's and
-readable by a group: systemd lets us in by an ACL, which shows as root:root 0440, Kubernetes by
-`fsGroup`, which shows as root:<our group> 0440. What everybody can read is refused there too.
+Our own files lie in `<data>/keys`: 0600, and the directory 0700. A given file (systemd's LoadCredential, a
+secret mounted into a container, `--db-key-file`) may also be root's and readable by a group. systemd lets us in
+by an ACL, which shows as root:root 0440; Kubernetes by `fsGroup`, which shows as root:<our group> 0440. A file
+that everybody can read is refused there too.
 
-A key changes through a second file beside it, `NAME.new`, which takes its place when nothing needs
-the old one any more; a death at any moment leaves one that can be read and one that can be taken up.
+A key changes through a second file beside it, `NAME.new`, which takes its place when nothing needs the old one
+any more. A death at any moment leaves one file that can be read and one that can be taken up.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from config_manager.config.world import World
 KEY_BYTES = 32
 _ROOT = 0
 _SOMEBODY_ELSES = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-"""What a file that others put there says to who writes beside it; anything else is the disk's doing."""
+"""What writing beside a given file ends in if that place is not ours; anything else is the disk's doing."""
 _MOST_BYTES = 4096
-"""A device or a mistake must not fill the memory."""
+"""Of a key file: a device, or a mistake, must not fill the memory."""
 
 
 class KeyFile:
     """A key, and its successor while it is being changed. It has no repr that shows one."""
 
     def __init__(self, path: Path, world: World, *, given: bool = False) -> None:
-        """given: somebody else put it there; else it is ours and lies in `keys/`."""
+        """given: somebody else put it there; otherwise it is our own and lies in `keys/`."""
         self.path = path
         self.successor = path.with_name(path.name + ".new")
         self._world = world
@@ -55,9 +55,9 @@ class KeyFile:
         return read_key(self.successor, self._world, given=self.given)
 
     def begin(self) -> bytes:
-        """The successor: what a change that was cut off has left, else a new one, durable on return.
+        """The successor: left by a change that was cut off, or else a new one, durable on return.
 
-        Raises Conflict where it is not ours to write there, and OSError where the disk fails.
+        Raises Conflict if that place is not ours to write, and OSError if the disk fails.
         """
         kept = self.read_successor()
         if kept is not None:
@@ -80,10 +80,10 @@ class KeyFile:
         return read_key(self.successor, self._world, given=self.given)
 
     def finish(self) -> bool:
-        """The successor takes the key's place; the old key is gone. Once nothing needs it.
+        """The successor takes the key's place, and the old key is gone. To be called once nothing needs it.
 
-        False where it can't be renamed there: then whoever puts the files there has to. Not durable
-        by itself: after a power cut it is as before, and is done again.
+        False if it can't be renamed there: then the operator who puts the files there has to. It is not
+        durable by itself: after a power cut it is as before, and is done again.
         """
         if self.path.is_symlink():
             return False
@@ -95,7 +95,7 @@ class KeyFile:
 
 
 def check_private(path: Path) -> None:
-    """Only we can reach it; raises KeyFileUnsafe. A key that others could read or plant is no key."""
+    """Raises KeyFileUnsafe if others can reach it."""
     status = path.stat()
     if stat.S_IMODE(status.st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
         mode = "700" if stat.S_ISDIR(status.st_mode) else "600"
@@ -104,8 +104,8 @@ def check_private(path: Path) -> None:
 
 
 def check_not_writable(directory: Path) -> None:
-    """Nobody else can exchange what lies in it; raises KeyFileUnsafe. The sticky bit keeps the others
-    from renaming what is not theirs."""
+    """Raises KeyFileUnsafe if others can exchange what lies in it. The sticky bit keeps them from renaming what
+    is not theirs."""
     status = directory.stat()
     if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
         raise KeyFileUnsafe(f"everybody can write to {directory}: run chmod 700 on it")
@@ -113,6 +113,7 @@ def check_not_writable(directory: Path) -> None:
 
 def read_key(path: Path, world: World, *, given: bool = False) -> bytes:
     """One key file; raises KeyFileUnsafe or DatabaseUnopenable."""
+    no_key = DatabaseUnopenable(f"the key file {path.name} does not hold 64 hex digits")
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -122,7 +123,7 @@ def read_key(path: Path, world: World, *, given: bool = False) -> bytes:
         else:
             _check_ours(path, status)
         if status.st_size > _MOST_BYTES:
-            raise DatabaseUnopenable(f"the key file {path.name} does not hold 64 hex digits")
+            raise no_key
         text = world.disk.read(path).decode("ascii").strip()
         key = bytes.fromhex(text)
     except FileNotFoundError:
@@ -134,11 +135,9 @@ def read_key(path: Path, world: World, *, given: bool = False) -> bytes:
             f"the key file {path.name} can't be read: {error.strerror or error}"
         ) from None
     except ValueError:
-        raise DatabaseUnopenable(
-            f"the key file {path.name} does not hold 64 hex digits"
-        ) from None  # whose message repeats them
+        raise no_key from None  # its own message repeats what is there
     if len(key) != KEY_BYTES or len(text) != 2 * KEY_BYTES:
-        raise DatabaseUnopenable(f"the key file {path.name} does not hold 64 hex digits")
+        raise no_key
     return key
 
 
@@ -165,13 +164,8 @@ def _check_ours(path: Path, status: os.stat_result) -> None:
 
 
 def _check_given(path: Path, status: os.stat_result) -> None:
-    """Root's and readable by our group will do where we are not root; see the module's words."""
-    try:
-        check_not_writable(path.resolve().parent)
-    except OSError as error:
-        raise DatabaseUnopenable(
-            f"the key file {path.name} can't be read: {error.strerror or error}"
-        ) from None
+    """Root's and readable by our group will do if we are not root. Raises KeyFileUnsafe, OSError."""
+    check_not_writable(path.resolve().parent)
     beyond_group_reading = stat.S_IMODE(status.st_mode) & ~(stat.S_IRWXU | stat.S_IRGRP)
     let_in_by_root = (
         status.st_uid == _ROOT != os.geteuid()
@@ -184,7 +178,7 @@ def _check_given(path: Path, status: os.stat_result) -> None:
 
 def _check_owner(path: Path, status: os.stat_result) -> None:
     ours = {os.geteuid(), _ROOT}
-    if os.geteuid() == _ROOT:  # who works on a service's directory: what is there is its owner's
+    if os.geteuid() == _ROOT:  # an operator who works on a service's directory
         ours.add(path.parent.stat().st_uid)
     if status.st_uid not in ours:
         raise KeyFileUnsafe(f"{path.name} belongs to another user: run chown on it")

@@ -1,5 +1,5 @@
-"""Every key of an instance: made at the first start, read from `<data>/keys` or from where they are
-given (`storage.keys.key_file` says what is safe)."""
+"""Every key of an instance: made at the first start, then read from `<data>/keys`, or from where they are given.
+`storage.keys.key_file` says which files are safe."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class KeyRing:
 
     db, secrets: the files of the two keys that are changed through a successor.
 
-    A role may have several keys over time: `config.key` is the first, later ones carry the first 16
-    digits of their id (`config-0123456789abcdef.key`). Which one signs is the trust root's to say. The root's own may
-    be elsewhere, offline.
+    A role may have several keys over time. `config.key` is the first; later ones carry the first 16 digits of
+    their id (`config-0123456789abcdef.key`). The trust root says which one signs. The root's own keys may be
+    elsewhere, offline.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class KeyRing:
         self.secrets = files["secrets"]
         self.db_key = self.db.read()
         self.secrets_key = self.secrets.read()
-        self._instance = files["instance"]
-        self.instance_key = self._instance.read()
+        self.instance_key = files["instance"].read()
+        self._files = files
         self._places = places
         self._seeds = dict(seeds)
 
@@ -55,19 +55,19 @@ class KeyRing:
         return f"KeyRing({str(self.directory)!r})"
 
     def holds(self, key_id: str) -> bool:
-        """Whether we can sign configurations or beacons with this key."""
+        """Whether configurations or beacons can be signed with this key here."""
         return key_id in self._seeds
 
     def seed(self, key_id: str) -> bytes:
-        """Raises KeyError where the key is not here."""
+        """The Ed25519 seed. Raises KeyError if the key is not here."""
         return self._seeds[key_id]
 
     def publics(self, role: str, world: World) -> list[bytes]:
-        """The raw public keys of a role whose seeds are here, its first one first."""
+        """The raw public keys of a role whose seeds are here, the first one first."""
         return [_public(seed) for seed in _read(self._places.of_role(role), world)]
 
     def add(self, role: str, world: World) -> bytes:
-        """A new key for a role, on disk before anybody relies on it; its public key. Raises OSError."""
+        """Make a new key for a role, durable on return, and answer its public key. Raises OSError."""
         seed = world.randomness.token(KEY_BYTES)
         public = _public(seed)
         world.disk.write_atomic(self._later(role, public), seed.hex().encode())
@@ -76,40 +76,38 @@ class KeyRing:
         return public
 
     def drop(self, role: str, public: bytes) -> None:
-        """A key that `add` made and that nothing relies on after all."""
+        """Forget a key that `add` made and nothing relies on after all."""
         self._seeds.pop(keyid(public), None)
-        with suppress(OSError):  # one that stays is of no use to anybody
+        with suppress(OSError):  # a file that stays is of no use to anybody
             self._later(role, public).unlink(missing_ok=True)
 
     def _later(self, role: str, public: bytes) -> Path:
         return self.directory / f"{role}-{keyid(public)[:16]}.key"
 
     def root_seeds(self, world: World) -> dict[str, bytes]:
-        """Key id → seed of each root key that is here now: read when they are needed and not kept, so
-        that who takes them offline has taken them from the running service, too."""
+        """Key id → seed of each root key that is here now. They are read when needed and not kept: taking the
+        files offline takes the keys from the running service, too."""
         return {keyid(_public(seed)): seed for seed in _read(self._places.of_role("root"), world)}
 
     def contents(self, world: World) -> dict[str, bytes]:
-        """File name → key, of every key that is here now, successors included. For whoever seals or
-        restores them all."""
-        named = {"db.key": self.db, "secrets.key": self.secrets, "instance.key": self._instance}
-        found = {name: file.read() for name, file in named.items()}
-        for name, file in named.items():
-            successor = file.read_successor()
-            if successor is not None:
-                found[f"{name}.new"] = successor
+        """File name → key, of every key that is here now, successors included."""
+        found: dict[str, bytes] = {}
+        for name, file in self._files.items():
+            found[f"{name}.key"] = file.read()
+            if (successor := file.read_successor()) is not None:
+                found[f"{name}.key.new"] = successor
         for role in ROLES:
             for path, given in self._places.of_role(role):
                 found[path.name] = read_key(path, world, given=given)
         return found
 
     def root_files(self) -> list[Path]:
-        """Where the root keys lie that are here."""
+        """The files of the root keys that are here."""
         return [path for path, _ in self._places.of_role("root")]
 
     @classmethod
     def of(cls, settings: Settings, world: World) -> KeyRing:
-        """`open`, where the settings say that they are."""
+        """`open`, with the places that the settings name."""
         return cls.open(
             settings.data_dir,
             world,
@@ -126,11 +124,11 @@ class KeyRing:
         db_key_file: Path | None = None,
         credentials_dir: Path | None = None,
     ) -> KeyRing:
-        """Read the keys, or make them where nothing was ever kept under them.
+        """Read the keys, or make them if nothing was ever kept under them.
 
-        credentials_dir: key files that lie there (`db.key`, `secrets.key`, …) are used instead of
-        those in `keys/`, which then aren't made. Raises KeyFileUnsafe where others can read one,
-        DatabaseUnopenable where one is missing beside data that needs it, or is not 64 hex digits.
+        credentials_dir: key files that lie there (`db.key`, `secrets.key`, …) are used instead of those in
+        `keys/`, which then aren't made. Raises KeyFileUnsafe if others can read one. Raises DatabaseUnopenable
+        if one is missing beside data that needs it, or is not 64 hex digits.
         """
         places = _Places(data_dir, credentials_dir)
         places.check()
@@ -143,11 +141,8 @@ class KeyRing:
                 key_file.make()
             return key_file
 
-        files = {
-            "db": file("db", db_key_file),
-            "secrets": file("secrets"),
-            "instance": file("instance"),
-        }
+        files = {"db": file("db", db_key_file)}
+        files |= {name: file(name) for name in ("secrets", "instance")}
         seeds: dict[str, bytes] = {}
         for role in ROLES:
             if not places.of_role(role) and (fresh or role != "root"):  # that may be offline
@@ -159,7 +154,7 @@ class KeyRing:
 
 
 class _Places:
-    """Where key files lie: those that are given win over ours."""
+    """Where key files lie: a given one wins over our own."""
 
     def __init__(self, data_dir: Path, given: Path | None) -> None:
         self.data_dir = data_dir
@@ -167,12 +162,12 @@ class _Places:
         self._given = given
 
     def check(self) -> None:
-        """Makes `keys/` where it is missing; raises KeyFileUnsafe where others reach into it."""
+        """Make `keys/` if it is missing. Raises KeyFileUnsafe if others reach into it."""
         check_not_writable(self.data_dir)
         make_directory(self.directory)
         check_private(self.directory)
         for path in self.directory.iterdir():
-            if path.exists():  # a link that leads nowhere is said to be missing, by who wants it
+            if path.exists():  # a link that leads nowhere: reading it says that it is missing
                 check_private(path)
 
     def of(self, name: str) -> tuple[Path, bool]:

@@ -1,10 +1,10 @@
 """The way back when the keys are lost: every key, sealed to one that a person keeps.
 
-`<data>/recovery.sealed` lies beside the data and goes into backups; it is worth nothing without the
-recovery key, which is shown once and kept by nobody here. Sealing needs only its public half
-(libsodium's sealed boxes: X25519, XSalsa20-Poly1305), so whenever keys change they are sealed anew.
-The public half is authenticated by the instance's key: who can write beside the data, but not read
-`keys/`, can't have the keys sealed to himself.
+`<data>/recovery.sealed` lies beside the data and goes into backups. It is worth nothing without the recovery
+key, which is shown once and not kept here. Sealing needs only its public half (libsodium's sealed boxes:
+X25519, XSalsa20-Poly1305), so keys are sealed anew whenever they change. The public half is authenticated by
+the instance's key: a thief who can write beside the data, but not read `keys/`, can't have the keys sealed to
+a key of their own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from config_manager.storage.keys.key_ring import KeyRing
 
 FILE = "recovery.sealed"
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-"""Crockford's base 32: nothing in it is taken for something else when it is read aloud or typed."""
+"""Crockford's base 32: no two digits are taken for each other when read aloud or typed."""
 _READ_AS = str.maketrans(
     {"O": "0", "I": "1", "L": "1", "-": None, " ": None, "\n": None, "\r": None}
 )
@@ -41,7 +41,7 @@ _CHECK_DIGITS = 4
 
 
 class _Record(NamedTuple):
-    """recovery.sealed. of: what was sealed, so that it is seen whether keys have changed since."""
+    """recovery.sealed. of: a fingerprint of the sealed keys, which tells whether keys have changed since."""
 
     public: bytes
     mac: bytes
@@ -62,17 +62,17 @@ class Recovery:
         return self._world.disk.exists(self.path)
 
     def begin(self) -> Secret:
-        """A new recovery key, to be shown once; one from before opens nothing that is sealed from now
-        on. Raises OSError."""
+        """Make a new recovery key, to be shown once. An earlier one opens nothing that is sealed from now on.
+        Raises OSError."""
         private = PrivateKey(self._world.randomness.token(KEY_BYTES))
         public = private.public_key.encode()
         self._seal(public, self._mac(public))
         return Secret(_in_words(private.encode()))
 
     def refresh(self) -> None:
-        """Seal anew where keys have changed since; nothing where no recovery key was ever made.
+        """Seal anew if keys have changed since. Does nothing if no recovery key was ever made.
 
-        Raises OSError, and RecoveryRefused where the file was altered or is of other keys.
+        Raises OSError, and RecoveryRefused if the file was altered or belongs to other keys.
         """
         if not self.exists:
             return
@@ -123,8 +123,8 @@ def open_sealed(data: bytes, recovery_key: str) -> Mapping[str, bytes]:
 
 
 def put_back(contents: Mapping[str, bytes], directory: Path, world: World) -> list[str]:
-    """Write the key files that are missing (0600); their names. Raises Conflict where one is there
-    and holds another key (then none is written), OSError, DatabaseUnopenable for a strange name."""
+    """Write the key files that are missing (0600), and answer their names. Raises Conflict if one is there and
+    holds another key (then none is written), DatabaseUnopenable for a strange name, and OSError."""
     missing: list[str] = []
     for name, key in contents.items():
         if Path(name).name != name or ".key" not in name:
@@ -154,7 +154,7 @@ def _parse(data: bytes) -> _Record:
 
 
 def _fingerprint(contents: Mapping[str, bytes]) -> str:
-    """Says nothing of the keys, which are random: a hash of names and keys."""
+    """A hash of names and keys. It says nothing of the keys, which are random."""
     digest = hashlib.sha256(b"recovery fingerprint")
     for name, key in sorted(contents.items()):
         digest.update(strict_json.dumps([name, key.hex()]))
@@ -175,7 +175,7 @@ def _in_words(key: bytes) -> str:
 
 
 def _from_words(text: str) -> bytes:
-    """The inverse; raises RecoveryRefused for what was mistyped."""
+    """The inverse. Raises RecoveryRefused for a key that was mistyped."""
     digits = text.upper().translate(_READ_AS)
     number = 0
     try:

@@ -1,9 +1,8 @@
 """The trust root's versions on disk, byte for byte as they are retained.
 
-trust/roots/<n>.json  every version; trust/root.json is the current one again, for people to hand on.
-A new version is staged beside them first, so that a disk that is full says so before anybody was told;
-then it is moved into `roots/`, from where it counts. A death before `root.json` follows is caught up at
-the next start.
+trust/roots/<n>.json is every version; trust/root.json is the current one again, for people to hand on. A new
+version is staged beside them first, so that a full disk is noticed before anybody was told. Then it is moved
+into `roots/`, and counts. If the process dies before `root.json` follows, the next start catches up.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from config_manager.config.world import World
 
 _BEFORE_ANY_DATE = float("-inf")
 _MODE = 0o755
-"""Who may not write into it reads it: operators hand `root.json` on."""
+"""Readable by everybody: operators hand `root.json` on."""
 
 
 class RootFiles:
@@ -33,8 +32,8 @@ class RootFiles:
         self._world = world
 
     def load(self) -> tuple[Root, dict[int, bytes]] | None:
-        """The current version and the bytes of each, verified from the first to the last; None
-        before the first start. Raises RootRefused."""
+        """The current version and the bytes of each, verified from the first to the last. None before the first
+        start. Raises RootRefused."""
         disk = self._world.disk
         if not disk.exists(self._current):
             return None
@@ -65,12 +64,12 @@ class RootFiles:
         return root, roots
 
     def keep(self, version: int, data: bytes) -> None:
-        """The first version, durable on return. Raises OSError; then there is none yet."""
+        """Keep the first version, durable on return. Raises OSError; then there is none yet."""
         self._keep(self._path(version), data)
         self._keep(self._current, data)
 
     def stage(self, data: bytes) -> None:
-        """Durable beside the others, where nobody reads it. Raises OSError."""
+        """Write it durably beside the others, where nobody reads it. Raises OSError."""
         self._keep(self._staged, data)
 
     def unstage(self) -> None:
@@ -78,20 +77,22 @@ class RootFiles:
             self._staged.unlink(missing_ok=True)
 
     def adopt(self, version: int, data: bytes) -> None:
-        """What is staged is this version from now on. Raises OSError where it isn't."""
+        """The staged root is this version from now on. Raises OSError; then it is not."""
         self._world.disk.rename(self._staged, self._path(version))
         sync(self._all)
         self._catch_up(self._current, data)
 
     def load_pending(self) -> bytes | None:
-        """What waits for signatures."""
+        """The root that waits for signatures, if there is one."""
         disk = self._world.disk
         return disk.read(self._pending) if disk.exists(self._pending) else None
 
     def keep_pending(self, data: bytes | None) -> None:
-        """None: nothing waits any more. data: as it was staged. Raises OSError."""
+        """data: as it was staged; None: nothing waits any more. Raises OSError."""
         if data is None:
-            with suppress(OSError):  # one that is behind the current version counts for nothing
+            with suppress(
+                OSError
+            ):  # a file that stays is behind the current version, and does not count
                 self._pending.unlink(missing_ok=True)
         else:
             self._world.disk.rename(self._staged, self._pending)
@@ -101,7 +102,7 @@ class RootFiles:
         return self._all / f"{version}.json"
 
     def _catch_up(self, path: Path, data: bytes) -> None:
-        """A file that says again what another one says: a disk that takes no writes stops nobody."""
+        """Write a copy of another file; a disk that takes no writes does not matter."""
         with suppress(OSError):
             self._keep(path, data)
 

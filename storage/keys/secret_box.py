@@ -1,7 +1,7 @@
 """Secrets at rest: XChaCha20-Poly1305 under a key of their own, inside the encrypted database.
 
-The associated data binds a ciphertext to its service, name, version and key id, so that a row moved
-elsewhere does not open (draft-irtf-cfrg-xchacha; libsodium).
+The associated data binds a ciphertext to its service, name, version and key id: a row that was moved elsewhere
+does not open (draft-irtf-cfrg-xchacha; libsodium).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from config_manager.storage.state import Committed, SealedSecret
 
 
 def key_id_of(key: bytes) -> str:
-    """Says nothing of the key, which is random."""
+    """A hash, which says nothing of the key, because that is random."""
     return hashlib.sha256(b"secrets key id" + key).hexdigest()[:16]
 
 
@@ -47,7 +47,7 @@ class SecretBox:
         return SealedSecret(service, name, version, self.key_id, nonce, ciphertext, at)
 
     def open(self, sealed: SealedSecret) -> Secret:
-        """Raises nacl.exceptions.CryptoError where the row was altered, moved or is another key's."""
+        """Raises nacl.exceptions.CryptoError if the row was altered or moved, or is another key's."""
         if len(sealed.ciphertext) < crypto_aead_xchacha20poly1305_ietf_ABYTES:
             raise CryptoError("cut short")  # PyNaCl would raise ValueError
         data = crypto_aead_xchacha20poly1305_ietf_decrypt(
@@ -60,10 +60,10 @@ class SecretBox:
 
 
 class SecretBoxes:
-    """The keys that secrets may lie under: one, or two while it is being rotated."""
+    """The keys that secrets may lie under: one, or two during a rotation."""
 
     def __init__(self, key: bytes, randomness: Randomness, *, successor: bytes | None) -> None:
-        """key: what seals unless the registry names another that is here."""
+        """key: seals unless the registry names another key that is here."""
         self._randomness = randomness
         self._boxes: dict[str, SecretBox] = {}
         self._own = self.add(key)
@@ -74,25 +74,25 @@ class SecretBoxes:
         return key_id in self._boxes
 
     def add(self, key: bytes) -> str:
-        """Opens with this key, too, from now on; its id."""
+        """Open with this key, too, from now on; answers its id."""
         box = SecretBox(key, self._randomness)
         self._boxes[box.key_id] = box
         return box.key_id
 
     def keep_only(self, key_id: str) -> None:
-        """Forget the others. Raises KeyError where this one is not here."""
+        """Forget the others. Raises KeyError if this one is not here."""
         self._boxes = {key_id: self._boxes[key_id]}
         self._own = key_id
 
     def sealing(self, committed: Committed) -> SecretBox:
-        """What seals now: the key that the newest rotation named, from its commit on."""
+        """The key that seals now: from its commit on, the one that the newest rotation named."""
         rotation = newest(committed)
         if rotation is not None and rotation.new in self._boxes:
             return self._boxes[rotation.new]
         return self._boxes[self._own]
 
     def open(self, sealed: SealedSecret) -> Secret:
-        """Raises nacl.exceptions.CryptoError as `SecretBox.open`, and where the key is not here."""
+        """Raises nacl.exceptions.CryptoError as `SecretBox.open`, and if the key is not here."""
         box = self._boxes.get(sealed.key_id)
         if box is None:
             raise CryptoError("another key's")

@@ -1,52 +1,53 @@
 """Opening SQLCipher so that it neither lies nor leaks, and its errors in our words.
 
-What is undone here was measured with sqlcipher3 0.6.4 (SQLCipher 4.19, SQLite 3.53): a file of
-0 bytes opens with any key; native errors go to stderr; `ATTACH … KEY ''` writes plaintext; a
-passphrase costs 100 ms where a raw key costs 2.
+What is undone here was measured with sqlcipher3 0.6.4 (SQLCipher 4.19, SQLite 3.53). A file of 0 bytes opens
+with any key; native errors go to stderr; `ATTACH … KEY ''` writes plaintext; a passphrase costs 100 ms, a raw
+key 2 ms.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
-
-import sqlcipher3 as sqlite
+from typing import TYPE_CHECKING
 
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.storage.sql.database_file import files_of, log_of
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
 
-Connection = Any  # sqlcipher3 has no type stubs
+if TYPE_CHECKING:  # sqlcipher3 has no types of its own; it is sqlite3 and a key
+    import sqlite3 as sqlite
+
+    class SqlConnection(sqlite.Connection):
+        """A connection that has a key."""
+
+        def set_key(self, key: bytes) -> None: ...
+        def reset_key(self, key: bytes) -> None: ...
+else:
+    import sqlcipher3 as sqlite
+
+    SqlConnection = sqlite.Connection
+
 Error = sqlite.Error
 
 _PAGE_CACHE_KIB = 4096
 _BUSY_MS = 5000
 _SALT_BYTES = 16
-"""What any file of ours begins with. One of a single byte counts as empty with SQLite, and so would
-open with any key."""
-
-_SQLITE_BUSY = 5
-_SQLITE_READONLY = 8
-_SQLITE_CORRUPT = 11
-_SQLITE_FULL = 13
-_SQLITE_NOTADB = 26
-_SQLITE_AUTH_ATTACH = 24  # sqlite3_set_authorizer's action code SQLITE_ATTACH
-_SQLITE_DENY = 1
-_SQLITE_OK = 0
+"""At the beginning of each of our files. A file of a single byte counts as empty with SQLite, and so would open
+with any key."""
 
 
 def connect(
     path: Path, key: bytes, *, read_only: bool = False, is_alone: bool = False
-) -> Connection:
+) -> SqlConnection:
     """An open connection, the key checked against the file; usable from any one thread at a time.
 
-    is_alone: with read_only, nobody else uses it, and no file of its own may be left beside it.
-    The file must exist. Raises DatabaseUnopenable (wrong key, not a database) or
-    DatabaseUnavailable (there, but can't be read now).
+    is_alone: with read_only, nobody else uses the file, and nothing may be left beside it. The file must
+    exist. Raises DatabaseUnopenable (wrong key, not a database) or DatabaseUnavailable (it is there, but
+    can't be read now).
     """
     mode = "rw"
     if read_only:
@@ -59,6 +60,7 @@ def connect(
         connection = sqlite.connect(
             f"file:{_uri_path(path)}?mode={mode}",
             uri=True,
+            factory=SqlConnection,
             check_same_thread=False,
             isolation_level=None,
             cached_statements=256,
@@ -82,15 +84,15 @@ def connect(
 
 
 def _is_at_rest(path: Path, *, is_alone: bool) -> bool:
-    """Nothing is in its log, and its directory takes no index of one, or is to be left as it is: without
-    that SQLite opens nothing but what it is told that nobody changes."""
+    """Whether its log is empty, and the log's index can't or must not be made beside it. Without an index SQLite
+    opens only a file that nobody changes, and has to be told so."""
     log = log_of(path)
     has_log = log.exists() and not (is_alone and log.stat().st_size == 0)
     return not has_log and (is_alone or not os.access(path.parent, os.W_OK))
 
 
 def _demand_writable(path: Path) -> None:
-    """Looked at first: SQLite would open it for reading, and make a log that takes no writes either."""
+    """SQLite itself would open it for reading, and make a log that takes no writes either."""
     for file in files_of(path):
         if file.exists() and not os.access(file, os.W_OK):
             raise DatabaseUnavailable(_not_writable(file, "it is read-only, or somebody else's"))
@@ -103,21 +105,27 @@ def _not_writable(path: Path, why: object) -> str:
     )
 
 
-def waits_for_locks(connection: Connection, waits: bool) -> None:
-    """Whether a lock that somebody else holds is waited for (5 s) or an error at once."""
+def waits_for_locks(connection: SqlConnection, waits: bool) -> None:
+    """Whether another process's lock is waited for (5 s), or is an error at once."""
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS if waits else 0}")
 
 
 def is_busy(error: Exception) -> bool:
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF == _SQLITE_BUSY
+    """Whether another process holds the lock."""
+    return _code(error) == sqlite.SQLITE_BUSY
 
 
-def try_writing(connection: Connection, path: Path) -> None:
-    """Begin a write of nothing and take it back: in WAL mode a lock, and no page. A lock that somebody
-    else holds is no answer, and waited for only where the connection does.
+def _code(error: Exception) -> int:
+    """SQLite's primary result code; 0 if the error has none."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
-    Raises DatabaseUnavailable where the file opened, but only for reading: SQLite does that without a
-    word, and makes of BEGIN IMMEDIATE a transaction that reads.
+
+def try_writing(connection: SqlConnection, path: Path) -> None:
+    """Begin a write of nothing and take it back: in WAL mode that takes a lock and writes no page. It passes if
+    another process holds the lock, which is waited for only if the connection waits for locks.
+
+    Raises DatabaseUnavailable if the file opened for reading only. SQLite does that silently, and makes
+    BEGIN IMMEDIATE a transaction that reads.
     """
     with translated(path):
         try:
@@ -140,14 +148,11 @@ def raw_key(key: bytes) -> bytes:
 def create(path: Path, key: bytes) -> None:
     """Make the file (0600) with its first page, so that `connect` finds a database there."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    connection = connect(path, key)
-    try:
+    with closing(connect(path, key)) as connection:
         migrate(connection, path)
-    finally:
-        connection.close()
 
 
-def migrate(connection: Connection, path: Path) -> None:
+def migrate(connection: SqlConnection, path: Path) -> None:
     """Run the migrations that the file has not seen, each in a transaction of its own."""
     with translated(path):
         (seen,) = connection.execute("PRAGMA user_version").fetchone()
@@ -160,59 +165,64 @@ def migrate(connection: Connection, path: Path) -> None:
 
 
 def integrity_problems(path: Path, key: bytes) -> list[str]:
-    """What both checks find, each missing what the other sees; on a connection of their own."""
+    """What two checks find, each of which misses what the other sees. They need a fresh connection."""
     with translated(path):
-        connection = connect(path, key)
-        try:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        finally:
-            connection.close()
-        connection = connect(path, key)
-        try:
+        checkpoint(path, key)
+        with closing(connect(path, key)) as connection:
             return [
                 problem
                 for check in ("PRAGMA cipher_integrity_check", "PRAGMA integrity_check")
                 for problem in _found(connection, check)
             ]
-        finally:
-            connection.close()
 
 
-def _found(connection: Connection, check: str) -> list[str]:
+def checkpoint(path: Path, key: bytes) -> bool:
+    """Everything from the log into the one file; False if somebody else has it open."""
+    with translated(path), closing(connect(path, key)) as connection:
+        (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
+
+
+def _found(connection: SqlConnection, check: str) -> list[str]:
     try:
         return [row[0] for row in connection.execute(check) if row[0] != "ok"]
     except sqlite.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF != _SQLITE_CORRUPT:
+        if _code(error) != sqlite.SQLITE_CORRUPT:
             raise
         return [str(error)]  # a page so bad that the check itself can't go on
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Generator[None]:
     """SQLite's errors as ours."""
     try:
         yield
     except sqlite.Error as error:
-        code = getattr(error, "sqlite_errorcode", None) or 0
+        code = _code(error)
         name = getattr(error, "sqlite_errorname", None) or type(error).__name__
-        if code & 0xFF == _SQLITE_NOTADB or "not a database" in str(error):
+        if code == sqlite.SQLITE_NOTADB or "not a database" in str(error):
             raise DatabaseUnopenable(
                 f"{path.name} does not open with this key: wrong key, or not our database; "
                 "nothing was changed"
             ) from error
-        if code & 0xFF == _SQLITE_FULL or "is full" in str(error):
+        if code == sqlite.SQLITE_FULL or "is full" in str(error):
             raise DiskFull(f"{name}: {error}") from error
-        if code & 0xFF == _SQLITE_READONLY or "readonly database" in str(error):
+        if code == sqlite.SQLITE_READONLY or "readonly database" in str(error):
             raise DatabaseUnavailable(_not_writable(path, error)) from error
         if isinstance(error, sqlite.ProgrammingError):
-            raise  # ours: a misuse, not the disk's doing
+            raise  # a misuse of ours, not the disk's doing
         raise DatabaseUnavailable(f"{name}: {error}") from error
     except OSError as error:
         raise DatabaseUnavailable(f"{path.name}: {error.strerror or error}") from error
 
 
+def nonsense(path: Path, error: Exception) -> DatabaseUnavailable:
+    """For rows that don't parse: pages of two states, put together, pass every check of SQLCipher's."""
+    return DatabaseUnavailable(f"{path.name} holds what was never written to it: {error}")
+
+
 def _deny_attach(action: int, *_: object) -> int:
-    return _SQLITE_DENY if action == _SQLITE_AUTH_ATTACH else _SQLITE_OK
+    return sqlite.SQLITE_DENY if action == sqlite.SQLITE_ATTACH else sqlite.SQLITE_OK
 
 
 def _uri_path(path: Path) -> str:

@@ -1,10 +1,10 @@
 """The database's files beside SQLite's own view of them: watched, and their log kept while in doubt.
 
-SQLite goes on from its page cache and acknowledges into files that somebody cut, exchanged or removed
-meanwhile. And whoever closes the last connection has the log (`-wal`) written into the file and
-deleted: into a damaged or foreign one, that makes a loss that could be repaired one for good. There is
-a switch against it, which sqlcipher3 does not reach; but SQLite asks for an exclusive lock first, and a
-lock of an open file description refuses it that, within one process too.
+SQLite goes on from its page cache, and acknowledges writes into files that were cut, exchanged or removed
+meanwhile. And closing the last connection writes the log (`-wal`) into the file and deletes it. If that file is
+damaged or foreign, a loss that could be repaired becomes final. sqlcipher3 does not offer SQLite's switch against
+it. But SQLite asks for an exclusive lock first, and a lock of an open file description refuses that, even within
+one process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from config_manager.storage.store import DatabaseUnavailable
 _SALT_BYTES = 16
 """SQLCipher keeps the salt in the clear at the front; it never changes while the file lives."""
 _SHARED_FIRST = 0x4000_0002
-"""The first byte that readers lock (SQLite's os.h, "Locking"): who has the log written locks them all."""
+"""The first byte that readers lock (SQLite's os.h, "Locking"). Writing the log into the file locks all of them."""
 
 
 def files_of(path: Path) -> tuple[Path, Path, Path]:
@@ -42,11 +42,11 @@ class _Stat(NamedTuple):
 
 
 class DatabaseFile:
-    """One for each store, and one descriptor for all stores of a file in this process: closing any
+    """One for each store. All stores of a file in this process share one descriptor, because closing any
     descriptor of a file drops every POSIX lock that SQLite holds on it."""
 
     _descriptors: ClassVar[dict[tuple[int, int], list[int]]] = {}
-    """(device, inode) → descriptor, how many hold it"""
+    """(device, inode) → descriptor, number of holders"""
 
     def __init__(self, path: Path) -> None:
         """Raises OSError."""
@@ -75,11 +75,11 @@ class DatabaseFile:
     # ── the log ────────────────────────────────────────────────────────────────────────────────
 
     def keep_log(self) -> None:
-        """Who closes the last connection leaves the log as it is."""
+        """From now on, closing the last connection leaves the log as it is."""
         self._lock(fcntl.F_RDLCK)
 
     def let_log_go(self) -> None:
-        """The database is sound: who closes the last connection may put the log into it."""
+        """The database is sound: closing the last connection may put the log into it."""
         self._lock(fcntl.F_UNLCK)
 
     def _lock(self, kind: int) -> None:
@@ -90,7 +90,7 @@ class DatabaseFile:
     # ── who writes ─────────────────────────────────────────────────────────────────────────────
 
     def note(self) -> None:
-        """What is there now is our own doing. Raises DatabaseUnavailable where it can't be."""
+        """Note what is there now as our own doing. Raises DatabaseUnavailable if it can't be."""
         try:
             now = self._stats()
         except OSError as error:
@@ -101,7 +101,7 @@ class DatabaseFile:
         self._left = now
 
     def check(self) -> None:
-        """Everything is as we left it: 10 µs, so before every commit. Raises DatabaseUnavailable."""
+        """Raises DatabaseUnavailable unless everything is as we left it. Takes 10 µs, so before every commit."""
         try:
             now = self._stats()
             salt = os.pread(self._descriptor, _SALT_BYTES, 0)
@@ -129,8 +129,8 @@ def _stat(path: Path) -> _Stat:
 
 
 def _say(before: _Stat, after: _Stat | None) -> str | None:
-    """What was done to a file. That the log grew is no harm: what another connection wrote is told by
-    the counters and by the audit."""
+    """What was done to a file. A log may grow: what another connection wrote is noticed by the counters and the
+    audit."""
     if after is None:
         return "was removed"
     if before.inode != after.inode:

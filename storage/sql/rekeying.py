@@ -6,14 +6,15 @@
     4  a TRUNCATE checkpoint puts the new pages over the old ones; the WAL is empty
     5  the new key's file takes the old one's place
 
-Dead before the commit in 3, the database opens with the old key; after it, with the new one: the
-file alone would still open with the old key until 4 is done, but not with its WAL. So whoever opens
-tries the new key first, then the old one. Doing it again goes on from wherever it stood.
+If the process dies before the commit in 3, the database opens with the old key; after it, with the new one. (Until
+4 is done the file alone would still open with the old key, but not with its WAL.) So opening tries the new key
+first, then the old one. Doing it again resumes wherever it stood.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from config_manager.config.errors import Conflict, DatabaseUnopenable
@@ -23,12 +24,12 @@ from config_manager.storage.sql.database import translated
 
 
 def rekey(path: Path, file: KeyFile, *, new_key_is_there: Callable[[], None]) -> bool:
-    """Put the database under a new key; whether the key's file could be exchanged, too.
+    """Put the database under a new key. Answers whether the key's file could be exchanged, too.
 
-    Nobody else may have it open. new_key_is_there: called before anything depends on the new key.
-    Raises DatabaseUnopenable where neither key opens it or it is damaged, Conflict where a new key
-    can't be written or is the old one; then nothing changed. Raises DatabaseUnavailable and OSError where
-    the disk fails: then it can be done again.
+    Nobody else may have it open. new_key_is_there: called before anything depends on the new key. Raises
+    DatabaseUnopenable if neither key opens it or it is damaged, and Conflict if a new key can't be written or
+    is the old one: then nothing changed. Raises DatabaseUnavailable and OSError if the disk fails: then it can
+    be done again.
     """
     old, new = file.read(), file.begin()
     if new == old:
@@ -36,21 +37,17 @@ def rekey(path: Path, file: KeyFile, *, new_key_is_there: Callable[[], None]) ->
     new_key_is_there()
     if opening_key(path, (new, old)) == old:
         _check_sound(path, old)
-        with translated(path):
-            connection = database.connect(path, old)
-            try:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                connection.reset_key(database.raw_key(new))
-            finally:
-                connection.close()
+        with translated(path), closing(database.connect(path, old)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.reset_key(database.raw_key(new))
     complete(path, new)
     _check_sound(path, new)
     return file.finish()
 
 
 def settle(path: Path, file: KeyFile, old: bytes) -> bytes:
-    """The key that opens the database, at a start; finishes a change that was cut off after its
-    commit. old: the key as its file has it. Raises DatabaseUnopenable, DatabaseUnavailable."""
+    """The key that opens the database, at a start. Finishes a change that was cut off after its commit. old: the
+    key in its file. Raises DatabaseUnopenable, DatabaseUnavailable."""
     new = file.read_successor()
     if new is None or new == old or not _has_pages(path):
         return old
@@ -62,15 +59,14 @@ def settle(path: Path, file: KeyFile, old: bytes) -> bytes:
 
 
 def key_now(path: Path, file: KeyFile, old: bytes) -> bytes:
-    """As `settle`, and nothing is changed: a change that was cut off stays as it is."""
+    """As `settle`, but changes nothing: a change that was cut off stays as it is."""
     new = file.read_successor()
     return old if new is None else opening_key(path, (new, old), read_only=True)
 
 
 def opening_key(path: Path, keys: Sequence[bytes], *, read_only: bool = False) -> bytes:
-    """The first of these keys that opens the database; raises DatabaseUnopenable for none, and
-    DatabaseUnavailable if the disk lets nobody know. read_only: nobody else uses it, and nothing of it is
-    changed."""
+    """The first of these keys that opens the database. Raises DatabaseUnopenable if none does, and
+    DatabaseUnavailable if the disk fails. read_only: nobody else uses the file, and nothing is changed."""
     error: DatabaseUnopenable | None = None
     for key in keys:
         try:
@@ -83,14 +79,9 @@ def opening_key(path: Path, keys: Sequence[bytes], *, read_only: bool = False) -
 
 
 def complete(path: Path, key: bytes) -> None:
-    """Everything into the one file: until then the old pages are still in it."""
-    with translated(path):
-        connection = database.connect(path, key)
-        try:
-            (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        finally:
-            connection.close()
-    if busy:
+    """Everything into the one file: until then the old pages are still in it. Raises DatabaseUnopenable if it is
+    open elsewhere."""
+    if not database.checkpoint(path, key):
         raise DatabaseUnopenable(f"{path.name} is open elsewhere; stop that and try again")
 
 

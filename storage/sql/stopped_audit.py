@@ -1,8 +1,8 @@
-"""The audit of a data directory whose server is stopped, and what else there knows its end."""
+"""The audit of a data directory whose server is stopped, and what else there knows how it ends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from config_manager.config.world import World
 from config_manager.storage.cache_file import kept_in_cache
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.keys.key_ring import KeyRing
-from config_manager.storage.sql.sql_store import opened_snapshot
+from config_manager.storage.sql.snapshot import opened_snapshot
 from config_manager.storage.state import Committed
 from config_manager.storage.store import DatabaseUnavailable, StoreSnapshot
 from config_manager.storage.witness import Witness, lock_data_dir
@@ -21,7 +21,7 @@ from config_manager.storage.witness import Witness, lock_data_dir
 
 @dataclass(frozen=True, slots=True)
 class StoppedAudit:
-    """snapshot: of what is kept; its head is by the database's own counters. known: rows that others know.
+    """snapshot: of what is kept; its head comes from the database's own counters. known: rows that others know.
     cached: the last-known-good state, if it verifies."""
 
     snapshot: StoreSnapshot
@@ -33,10 +33,10 @@ class StoppedAudit:
 @contextmanager
 def stopped_audit(
     data_dir: Path, world: World, *, db_key_file: Path | None = None
-) -> Iterator[StoppedAudit]:
-    """Nothing is changed. Raises DataDirInUse, DatabaseUnopenable, KeyFileUnsafe."""
+) -> Generator[StoppedAudit]:
+    """Changes nothing. Raises DataDirInUse, DatabaseUnopenable, KeyFileUnsafe."""
     path = data_dir / "config.db"
-    if not path.exists() or path.stat().st_size == 0:  # any key would open an empty one
+    if not path.exists() or path.stat().st_size == 0:  # before anything is made there
         raise DatabaseUnopenable(f"there is no database in {data_dir}")
     try:
         with lock_data_dir(data_dir):

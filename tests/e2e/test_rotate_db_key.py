@@ -18,7 +18,7 @@ from config_manager.storage.sql import database, rekeying
 from config_manager.storage.sql.sql_store import SqlStore
 from tests.kit.dying import dies
 from tests.kit.processes import COMMAND, Processes
-from tests.kit.stores import CATALOGUE, committed_in
+from tests.kit.stores import committed_in
 
 BIG_ROWS = 3_000
 """of 4 kB: enough that writing all of it anew takes a while"""
@@ -180,7 +180,6 @@ def test_killed_at_any_line_the_next_start_opens_it_and_the_next_run_completes_i
             key,
             vouching=Vouching(keys.instance_key),
             epoch_id="x",
-            catalogue=CATALOGUE,
             at="x",
             fresh=False,
         )

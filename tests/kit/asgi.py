@@ -23,7 +23,7 @@ from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.keys.key_ring import KeyRing
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.sql import database
-from config_manager.storage.sql.database import Connection
+from config_manager.storage.sql.database import SqlConnection
 from config_manager.storage.store import Store
 
 TOKEN = "a-token"
@@ -133,7 +133,7 @@ async def on_disk(data: Path) -> AsyncIterator[System]:
 
 
 @contextmanager
-def with_the_key(data: Path, *, read_only: bool = True) -> Iterator[Connection]:
+def with_the_key(data: Path, *, read_only: bool = True) -> Iterator[SqlConnection]:
     """The data directory's database as somebody sees it who has its key, and leaves no other trace."""
     key = bytes.fromhex((data / "keys" / "db.key").read_text())
     with closing(database.connect(data / "config.db", key, read_only=read_only)) as connection:

@@ -38,7 +38,7 @@ from config_manager.storage import witness
 from config_manager.storage.decisions import secret_rotation
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.keys import key_file, key_ring, recovery
-from config_manager.storage.sql import rekeying, sql_store
+from config_manager.storage.sql import rekeying, rows, sql_store
 
 
 class Work(NamedTuple):
@@ -121,7 +121,7 @@ def accept(data_dir: Path) -> None:
 def _in(*modules: Any, functions: tuple[str, ...] = ()) -> Callable[[CodeType], bool]:
     """Code of these modules, and of functions with these names in any of ours that stores."""
     files = {module.__file__ for module in modules}
-    stores = {module.__file__ for module in (writer, sql_store, restoring, witness, caching)}
+    stores = {module.__file__ for module in (writer, sql_store, rows, restoring, witness, caching)}
     return lambda code: (
         code.co_filename in files or (code.co_name in functions and code.co_filename in stores)
     )
@@ -135,7 +135,14 @@ WORKS = {
             secrets_rotating,
             secret_rotation,
             key_file,
-            functions=("reseal", "_reseal", "_overwritten", "stage", "commit_staged"),
+            functions=(
+                "reseal",
+                "_reseal",
+                "overwritten",
+                "_transaction",
+                "_stage",
+                "_commit_staged",
+            ),
         ),
     ),
     "accept": Work(
@@ -143,7 +150,14 @@ WORKS = {
         _in(
             functions=(
                 "_keep",
-                *("repair", "stage", "_insert", "commit_staged", "note_boot"),
+                *(
+                    "repair",
+                    "_transaction",
+                    "_stage",
+                    "insert_change",
+                    "_commit_staged",
+                    "note_boot",
+                ),
                 *("begin_anew", "_save", "save", "close", "_close"),
             )
         ),

@@ -174,7 +174,6 @@ def open_sql(path: Path, *, key: bytes = DB_KEY, fresh: bool = True) -> SqlStore
         key,
         vouching=VOUCHING,
         epoch_id=FIRST_EPOCH.id,
-        catalogue=CATALOGUE,
         at=rfc3339(START),
         fresh=fresh,
     )

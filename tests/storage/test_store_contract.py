@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from config_manager.config.catalogue import Catalogue, ServiceSettings
 from config_manager.config.errors import RevisionConflict
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.secret import Secret
@@ -25,6 +26,7 @@ from config_manager.storage.decisions.intents import (
     Put,
     SetSecret,
 )
+from config_manager.storage.decisions.schemas import new_versions
 from config_manager.storage.decisions.terms import Precondition
 from config_manager.storage.keys.secret_box import SecretBox
 from config_manager.storage.memory_store import MemoryStore
@@ -210,6 +212,14 @@ def test_every_version_is_kept_until_the_secret_is_deleted_and_its_number_goes_o
     assert m.committed_in(hand.store).registered("secret-retired") == {}
 
 
+def test_one_version_of_a_secret_is_found_by_its_number(hand: Hand) -> None:
+    for value in ("one", "two"):
+        hand.write(SetSecret(service="door", name="pin", value=Secret(value)))
+    one, two = hand.store.secret_versions("door", "pin")
+    assert [hand.store.secret("door", "pin", number) for number in (1, 2, 3)] == [one, two, None]
+    assert hand.store.secret("door", "other", 1) is None
+
+
 def test_a_secret_that_is_deleted_and_set_in_one_batch_is_the_new_one(hand: Hand) -> None:
     hand.write(SetSecret(service="door", name="pin", value=Secret("1")))
     hand.batch(
@@ -237,14 +247,14 @@ def test_what_is_sealed_under_other_keys_comes_in_pages_and_is_sealed_anew(hand:
     assert [(s.service, s.version) for s in page] == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
     rest = hand.store.secrets_under_other_keys(new_box.key_id, after=("b", "s", 1), limit=10)
     assert [(s.service, s.version) for s in rest] == [("b", 2), ("c", 1), ("c", 2)]
-    gone = replace(page[0], version=9)
+    gone = page[0]._replace(version=9)
     before = m.committed_in(hand.store)
     hand.store.reseal(
         [
             new_box.seal(s.service, s.name, s.version, hand.box.open(s), s.updated_at)
             for s in page[:2]
         ]
-        + [replace(gone, key_id=new_box.key_id)]
+        + [gone._replace(key_id=new_box.key_id)]
     )
     assert hand.store.count_secrets(new_box.key_id) == (2, 6)
     assert m.committed_in(hand.store) == before
@@ -293,17 +303,17 @@ def test_a_batch_is_committed_whole_and_in_order(hand: Hand) -> None:
     assert [e.revision for e in hand.store.history(HistoryQuery("a")).entries] == [4, 2, 1]
 
 
-def test_nobody_sees_what_is_staged_until_it_is_committed(hand: Hand) -> None:
+def test_nobody_sees_what_is_begun_until_it_is_finished(hand: Hand) -> None:
     store = hand.store
     before = m.committed_in(store)
     decision = hand.decide(before, SetSecret(service="door", name="pin", value=Secret("1")))
     change = replace(decision.change, idempotency=m.record("k", m.START))
-    store.stage([change])
+    finish = store.begin([change])
     assert m.committed_in(store) == before
     assert store.history(HistoryQuery("door")).entries == ()
     assert store.idempotency("k", since=0) is None
     assert (list(store.secrets("door")), list(store.audit()), list(store.pending())) == ([], [], [])
-    store.commit_staged()
+    finish()
     assert m.committed_in(store) == change.after
     assert store.idempotency("k", since=0) == change.idempotency
     assert len(store.secrets("door")) == len(store.audit()) == len(store.pending()) == 1
@@ -494,6 +504,38 @@ def test_a_key_used_again_after_its_day_stands_for_the_new_request(hand: Hand) -
     later = m.START + 2 * DAY_S
     remember(hand, "k", later, b"new")
     assert hand.store.idempotency("k", since=later - DAY_S) == m.record("k", later, b"new")
+
+
+# ── schemas ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Louder(m.DoorSettings):
+    bass: int = 0
+
+
+class Window(ServiceSettings):
+    SERVICE: ClassVar[str] = "window"
+
+
+def test_a_models_schema_is_kept_once_and_again_when_it_changes(kind: Kind) -> None:
+    """By whatever store: which number a version bears is no store's to say."""
+    store, found = kind.store, list[list[tuple[str, int, str]]]()
+    days: list[list[type[ServiceSettings]]]
+    days = [[m.DoorSettings], [m.DoorSettings], [Louder], [Window], [Louder]]
+    for day, models in enumerate(days):
+        store.keep_schemas(new_versions(store.schemas(), Catalogue(models), str(day)))
+        store = kind.reopen()
+        found.append([(one.service, one.version, one.at) for one in store.schemas()])
+    assert found == [
+        [("door", 1, "0")],
+        [("door", 1, "0")],
+        [("door", 2, "2")],
+        [("door", 2, "2"), ("window", 1, "3")],
+        [("door", 2, "2"), ("window", 1, "3")],
+    ]
+    door, _ = store.schemas()
+    assert door.digest == digest(door.schema.encode())
+    assert list(json.loads(door.schema)["properties"]) == ["bass", "greeting", "pin", "volume"]
 
 
 # ── the outbox ─────────────────────────────────────────────────────────────────────────────────

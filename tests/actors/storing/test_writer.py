@@ -27,7 +27,7 @@ from config_manager.config.settings import Settings
 from config_manager.config.world import SystemDisk, World
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.state import Commit, HistoryPage, HistoryQuery, SealedSecret
-from config_manager.storage.store import DatabaseUnavailable, DiskFull
+from config_manager.storage.store import CommitUnsure, DatabaseUnavailable, DiskFull, Finish
 from tests.kit.asgi import TOKEN, Answer, Caller, on_disk, running, with_the_key
 from tests.kit.desk import MemoryBroker
 
@@ -43,12 +43,17 @@ class FailingStore(MemoryStore):
         self.fails: DatabaseUnavailable | None = None
         self.durable_first = False
 
-    def commit_staged(self) -> None:
-        error, self.fails = self.fails, None
-        if error is None or self.durable_first:
-            super().commit_staged()
-        if error is not None:
-            raise error
+    def begin(self, changes: Sequence[Commit]) -> Finish:
+        keep = super().begin(changes)
+
+        def finish() -> None:
+            error, self.fails = self.fails, None
+            if error is None or self.durable_first:
+                keep()
+            if error is not None:
+                raise error
+
+        return finish
 
 
 async def test_a_commit_that_fails_may_have_become_durable_and_the_caller_is_told(
@@ -62,7 +67,7 @@ async def test_a_commit_that_fails_may_have_become_durable_and_the_caller_is_tol
 
     async with running(tmp_path, make) as system:
         rest = Caller(system)
-        stores[0].fails, stores[0].durable_first = DatabaseUnavailable("EIO"), True
+        stores[0].fails, stores[0].durable_first = CommitUnsure("EIO"), True
         key = {"Idempotency-Key": "once"}
         told = await rest.ask("PUT", DOOR, {"open": True}, headers=key)
         assert told.status == 503
@@ -440,11 +445,9 @@ class OneCallAtATime(MemoryStore):
     def probe(self) -> None:
         self._in_turn("probe", super().probe)
 
-    def stage(self, changes: Sequence[Commit], *, wait: bool = True) -> None:
-        self._in_turn("stage", lambda: MemoryStore.stage(self, changes, wait=wait))
-
-    def commit_staged(self) -> None:
-        self._in_turn("commit", super().commit_staged)
+    def begin(self, changes: Sequence[Commit]) -> Finish:
+        finish = self._in_turn("begin", lambda: MemoryStore.begin(self, changes))
+        return lambda: self._in_turn("commit", finish)
 
     async def is_waiting(self) -> None:
         with trio.fail_after(10):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +157,7 @@ async def test_a_version_that_was_altered_keeps_the_old_key_until_it_is_deleted(
         await fill(rest, 2)
         old = key_in(tmp_path)
         (one, _) = store.secret_versions()
-        store.reseal([replace(one, ciphertext=bytes(len(one.ciphertext)))])
+        store.reseal([one._replace(ciphertext=bytes(len(one.ciphertext)))])
         await rest.ask("POST", ROTATE)
         blocked = await until(rest, "blocked")
         assert (blocked["done"], blocked["unreadable"]) == (1, 1)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,8 @@ from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.sql.sql_store import SqlStore
-from config_manager.storage.state import Committed, RegistryRow
-from config_manager.storage.store import DatabaseUnavailable, DiskFull
+from config_manager.storage.state import Commit, Committed, RegistryRow
+from config_manager.storage.store import DatabaseUnavailable, DiskFull, Finish
 from tests.kit.asgi import TOKEN, Answer, Caller
 from tests.kit.stores import committed_in
 
@@ -53,14 +52,18 @@ class Watched(MemoryStore):
         self.committing = threading.Event()
         self.refuse: DatabaseUnavailable | None = None
 
-    def commit_staged(self) -> None:
-        self.committing.set()
-        if not self.may_commit.wait(10):
-            raise AssertionError("held up for 10 s")
-        if self.refuse is not None:
-            self._staged = ()
-            raise self.refuse
-        super().commit_staged()
+    def begin(self, changes: Sequence[Commit]) -> Finish:
+        keep = super().begin(changes)
+
+        def finish() -> None:
+            self.committing.set()
+            if not self.may_commit.wait(10):
+                raise AssertionError("held up for 10 s")
+            if self.refuse is not None:
+                raise self.refuse
+            keep()
+
+        return finish
 
 
 class House:
@@ -243,7 +246,6 @@ async def test_where_sqlcipher_refuses_the_audit_row_nothing_is_shown(tmp_path: 
                 keys.db_key,
                 vouching=Vouching(keys.instance_key),
                 epoch_id=world.randomness.uuid(),
-                catalogue=catalogue,
                 at="2027-01-15T08:00:00.000Z",
                 fresh=not stores,
             )
@@ -264,7 +266,7 @@ async def test_a_row_that_was_altered_is_said_to_be_and_the_service_goes_on(hous
     await house.set()
     (place,) = house.store._secrets
     sealed = house.store._secrets[place]
-    house.store._secrets[place] = replace(sealed, ciphertext=bytes(len(sealed.ciphertext)))
+    house.store._secrets[place] = sealed._replace(ciphertext=bytes(len(sealed.ciphertext)))
     before = house.audited()
     answer = await house.reveal()
     assert (answer.status, answer.json["type"]) == (409, "/problems/secret-unreadable")

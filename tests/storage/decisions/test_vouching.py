@@ -45,7 +45,7 @@ from config_manager.storage.decisions.tokens import (
 from config_manager.storage.decisions.vouching import Judgement, Vouching, without
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.sql import database
-from config_manager.storage.sql.database import Connection
+from config_manager.storage.sql.database import SqlConnection
 from config_manager.storage.sql.sql_store import SqlStore
 from config_manager.storage.state import AuditEntry, Committed, HistoryQuery
 from config_manager.storage.store import Store
@@ -112,7 +112,7 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 
 
 @pytest.fixture
-def stranger(store: SqlStore, tmp_path: Path) -> Iterator[Connection]:
+def stranger(store: SqlStore, tmp_path: Path) -> Iterator[SqlConnection]:
     """Somebody with the database's key, and no other."""
     with closing(database.connect(tmp_path / "config.db", m.DB_KEY)) as connection:
         yield connection
@@ -221,7 +221,7 @@ WHICH = {
 CELLS = [(table, column) for table, columns in EDITS.items() for column in columns]
 
 
-def test_the_list_of_cells_is_whole(stranger: Connection) -> None:
+def test_the_list_of_cells_is_whole(stranger: SqlConnection) -> None:
     not_judged = {
         "counters": {"one", "boot_seq"},  # brokers know better
         "outbox": {"service", "revision", "confirmed_revision"},  # a join; for who looks into it
@@ -233,7 +233,7 @@ def test_the_list_of_cells_is_whole(stranger: Connection) -> None:
 
 @pytest.mark.parametrize(("table", "column"), CELLS)
 def test_each_cell_that_is_edited_is_found(
-    store: SqlStore, stranger: Connection, table: str, column: str
+    store: SqlStore, stranger: SqlConnection, table: str, column: str
 ) -> None:
     where = WHICH[table]
     ((old,),) = stranger.execute(f"SELECT {column} FROM {table} WHERE {where}").fetchall()
@@ -249,7 +249,7 @@ def test_each_cell_that_is_edited_is_found(
 @pytest.mark.parametrize("service", ["door", "gone", "b"])
 @pytest.mark.parametrize("table", ["configurations", "outbox", "history"])
 def test_a_row_that_is_removed_is_found(
-    store: SqlStore, stranger: Connection, table: str, service: str
+    store: SqlStore, stranger: SqlConnection, table: str, service: str
 ) -> None:
     stranger.execute(f"DELETE FROM {table} WHERE service = ?", (service,))
     wanted = f"not-audited: {'history ' if table == 'history' else ''}{service}"
@@ -257,7 +257,7 @@ def test_a_row_that_is_removed_is_found(
 
 
 def test_the_secrets_of_a_deleted_service_are_vouched_for(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     stranger.execute("UPDATE configurations SET secrets = '{\"key\":7}' WHERE service = 'gone'")
     assert reasons(store) == ["not-audited: gone"]
@@ -273,7 +273,7 @@ KINDS = [
 
 @pytest.mark.parametrize(("kind", "key"), KINDS)
 def test_a_registry_row_that_is_edited_is_found(
-    store: SqlStore, stranger: Connection, kind: str, key: str
+    store: SqlStore, stranger: SqlConnection, kind: str, key: str
 ) -> None:
     ((value,),) = stranger.execute(
         "SELECT value FROM registry WHERE kind = ?  AND key = ?", (kind, key)
@@ -293,7 +293,7 @@ def test_a_registry_row_that_is_edited_is_found(
 
 @pytest.mark.parametrize(("kind", "key"), KINDS[:3])
 def test_a_registry_row_that_is_removed_or_comes_from_nowhere_is_found(
-    store: SqlStore, stranger: Connection, kind: str, key: str
+    store: SqlStore, stranger: SqlConnection, kind: str, key: str
 ) -> None:
     stranger.execute("UPDATE registry SET key = 'mallory' WHERE kind = ? AND key = ?", (kind, key))
     assert reasons(store) == [
@@ -303,13 +303,13 @@ def test_a_registry_row_that_is_removed_or_comes_from_nowhere_is_found(
 
 
 def test_a_delivery_of_another_device_is_not_ours_there(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     stranger.execute("UPDATE registry SET key = 'door/eve' WHERE kind = 'delivery'")
     assert reasons(store) == ["not-audited: registry delivery/door/eve"]
 
 
-def test_what_nobody_decides_may_change(store: SqlStore, stranger: Connection) -> None:
+def test_what_nobody_decides_may_change(store: SqlStore, stranger: SqlConnection) -> None:
     stranger.execute(
         "UPDATE registry SET value = json_set(value, '$.last_used_at', '2031-01-01T00:00:00.000Z')"
         " WHERE kind = 'token'"
@@ -318,7 +318,7 @@ def test_what_nobody_decides_may_change(store: SqlStore, stranger: Connection) -
 
 
 def test_a_row_that_somebody_appends_with_every_hash_right_moves_an_end_that_is_sealed(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     before = m.committed_in(store)
     forged = m.decide(before, Put(service="door", values={"volume": 9}), by="ada").change
@@ -327,7 +327,6 @@ def test_a_row_that_somebody_appends_with_every_hash_right_moves_an_end_that_is_
         m.DB_KEY,
         vouching=Vouching(b"m" * 32),
         epoch_id="x",
-        catalogue=m.CATALOGUE,
         at=AT,
         fresh=False,
     )
@@ -341,7 +340,7 @@ def test_a_row_that_somebody_appends_with_every_hash_right_moves_an_end_that_is_
     assert reasons(store) == [f"not-audited: audit {before.audit_seq + 1}"]
 
 
-def test_a_seal_that_is_taken_away_is_missed(store: SqlStore, stranger: Connection) -> None:
+def test_a_seal_that_is_taken_away_is_missed(store: SqlStore, stranger: SqlConnection) -> None:
     stranger.execute("UPDATE counters SET audit_seal = NULL")
     assert reasons(store) == [f"not-audited: audit {m.committed_in(store).audit_seq}"]
 
@@ -367,7 +366,7 @@ def test_who_no_longer_waits_ends_it(store: SqlStore) -> None:
 # ── what an earlier version wrote ──────────────────────────────────────────────────────────────
 
 
-def forget_digests(stranger: Connection) -> None:
+def forget_digests(stranger: SqlConnection) -> None:
     """The database as 0.2.0 would have written it: rows that name no digests, and no seal."""
     from config_manager.config import strict_json
     from config_manager.config.audit import GENESIS, chain
@@ -385,7 +384,7 @@ def forget_digests(stranger: Connection) -> None:
 
 
 def test_an_earlier_version_named_nothing_and_one_row_begins_to_vouch_for_all(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     forget_digests(stranger)
     before = m.committed_in(store)
@@ -407,7 +406,7 @@ def test_an_earlier_version_named_nothing_and_one_row_begins_to_vouch_for_all(
 
 
 def test_what_an_earlier_version_wrote_is_compared_with_its_rows_as_far_as_they_say(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     forget_digests(stranger)
     before = m.committed_in(store)
@@ -419,7 +418,7 @@ def test_what_an_earlier_version_wrote_is_compared_with_its_rows_as_far_as_they_
 
 @pytest.mark.parametrize("before", ["a configuration", "a token"])
 def test_what_is_written_before_anybody_vouches_makes_nothing_of_the_earlier_version_foreign(
-    store: SqlStore, stranger: Connection, before: str
+    store: SqlStore, stranger: SqlConnection, before: str
 ) -> None:
     """The row that begins may not have come to the disk at the first start, and others did."""
     forget_digests(stranger)
@@ -435,7 +434,7 @@ def test_what_is_written_before_anybody_vouches_makes_nothing_of_the_earlier_ver
 
 
 def test_an_earlier_versions_delivery_that_is_none_is_not_vouched_for(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     forget_digests(stranger)
     cached = m.committed_in(store)
@@ -446,7 +445,7 @@ def test_an_earlier_versions_delivery_that_is_none_is_not_vouched_for(
 
 
 def test_an_earlier_versions_token_or_payload_is_vouched_for_as_its_cache_has_it(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     forget_digests(stranger)
     cached = m.committed_in(store)
@@ -468,7 +467,7 @@ def test_an_earlier_versions_token_or_payload_is_vouched_for_as_its_cache_has_it
 
 
 def test_a_chain_that_pretends_to_be_an_earlier_versions_must_hold_the_caches_own_row(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     cached = m.committed_in(store)
     forget_digests(stranger)
@@ -484,7 +483,7 @@ def test_a_chain_that_pretends_to_be_an_earlier_versions_must_hold_the_caches_ow
 
 
 def test_a_service_of_rows_that_were_not_accepted_is_expected_no_more(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     cached = m.committed_in(store)
     forged = m.decide(cached, Put(service="evil", values={"x": "EVIL"})).change
@@ -501,7 +500,7 @@ def test_a_service_of_rows_that_were_not_accepted_is_expected_no_more(
     assert reasons(store) == []
 
 
-def test_the_row_that_accepts_is_judged_itself(store: SqlStore, stranger: Connection) -> None:
+def test_the_row_that_accepts_is_judged_itself(store: SqlStore, stranger: SqlConnection) -> None:
     stranger.execute(BROKEN["a row edited"])
     accept(store)
     row = m.committed_in(store).audit_seq
@@ -518,7 +517,7 @@ def test_the_row_that_accepts_is_judged_itself(store: SqlStore, stranger: Connec
     ],
 )
 def test_what_no_digest_tells_apart_is_read_all_the_same(
-    store: SqlStore, stranger: Connection, statement: str
+    store: SqlStore, stranger: SqlConnection, statement: str
 ) -> None:
     stranger.execute(statement)
     assert reasons(store) == []
@@ -528,7 +527,7 @@ def test_what_no_digest_tells_apart_is_read_all_the_same(
 
 
 def test_nothing_may_be_there_without_a_row_of_the_audit(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     for table in ("audit", "history", "configurations", "outbox"):
         stranger.execute(f"DELETE FROM {table}")
@@ -542,7 +541,7 @@ def test_nothing_may_be_there_without_a_row_of_the_audit(
 
 
 def test_rows_that_were_accepted_as_they_lay_are_held_to_that(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     stranger.execute(BROKEN["a row edited"])
     accept(store)
@@ -554,7 +553,7 @@ def test_rows_that_were_accepted_as_they_lay_are_held_to_that(
 
 
 def test_rows_before_one_that_accepted_a_whole_audit_are_not_forgiven_anything(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     accept(store)
     stranger.execute(BROKEN["a row edited"])
@@ -562,7 +561,7 @@ def test_rows_before_one_that_accepted_a_whole_audit_are_not_forgiven_anything(
 
 
 def test_where_the_audit_is_not_whole_the_cache_is_accepted(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     cached = m.committed_in(store)
     stranger.execute("UPDATE configurations SET stored = '{\"volume\":9}' WHERE service = 'door'")
@@ -594,7 +593,7 @@ def test_where_the_audit_is_not_whole_the_cache_is_accepted(
     ],
 )
 def test_whatever_was_written_there_can_be_accepted_and_gone_on_from(
-    store: SqlStore, stranger: Connection, statement: str
+    store: SqlStore, stranger: SqlConnection, statement: str
 ) -> None:
     stranger.execute(statement)
     accept(store)
@@ -605,7 +604,7 @@ def test_whatever_was_written_there_can_be_accepted_and_gone_on_from(
 
 
 def test_a_deleted_secrets_number_that_somebody_edited_is_put_back(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     stranger.execute(
         "UPDATE registry SET value = json_set(value, '$.version', 0) WHERE kind = 'secret-retired'"
@@ -676,7 +675,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("statement", FOREIGN.values(), ids=FOREIGN)
 def test_what_the_audit_does_not_vouch_for_is_put_back_as_it_says(
-    store: SqlStore, stranger: Connection, statement: str
+    store: SqlStore, stranger: SqlConnection, statement: str
 ) -> None:
     before = m.committed_in(store).services["door"]
     entries = store.history(HistoryQuery("door")).entries
@@ -694,7 +693,9 @@ def test_what_the_audit_does_not_vouch_for_is_put_back_as_it_says(
     assert reasons(store) == []
 
 
-def test_a_service_and_a_token_from_nowhere_are_gone(store: SqlStore, stranger: Connection) -> None:
+def test_a_service_and_a_token_from_nowhere_are_gone(
+    store: SqlStore, stranger: SqlConnection
+) -> None:
     for table in ("configurations", "outbox", "history"):
         stranger.execute(f"CREATE TEMP TABLE t AS SELECT * FROM {table} WHERE service = 'a'")
         stranger.execute("UPDATE t SET service = 'mallory'")
@@ -723,7 +724,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("statement", BROKEN.values(), ids=BROKEN)
 def test_without_a_whole_audit_it_is_accepted_as_it_lies_and_vouched_for_from_then_on(
-    store: SqlStore, stranger: Connection, statement: str
+    store: SqlStore, stranger: SqlConnection, statement: str
 ) -> None:
     stranger.execute("UPDATE configurations SET stored = '{\"volume\":9}' WHERE service = 'door'")
     stranger.execute(statement)
@@ -751,7 +752,7 @@ def test_without_a_whole_audit_it_is_accepted_as_it_lies_and_vouched_for_from_th
     ],
 )
 def test_numbers_that_somebody_wrote_are_not_gone_on_from(
-    store: SqlStore, stranger: Connection, statement: str
+    store: SqlStore, stranger: SqlConnection, statement: str
 ) -> None:
     before = m.committed_in(store)
     stranger.execute(statement)
@@ -781,7 +782,7 @@ def test_no_version_of_a_secret_is_used_again_that_what_was_given_up_may_have_us
 
 
 def test_an_epoch_that_somebody_wrote_in_advance_is_in_nobodys_way(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     for _ in range(2):
         next_one = m.committed_in(store).epoch.seq + 1
@@ -794,7 +795,7 @@ def test_an_epoch_that_somebody_wrote_in_advance_is_in_nobodys_way(
 
 @pytest.mark.parametrize("value", ["[]", "{}", "7", '"read"'])
 def test_a_token_that_is_none_is_named_and_gone(
-    store: SqlStore, stranger: Connection, value: str
+    store: SqlStore, stranger: SqlConnection, value: str
 ) -> None:
     stranger.execute("UPDATE registry SET value = ? WHERE key = 'eve'", (value,))
     assert reasons(store) == ["not-audited: registry token/eve"]
@@ -804,7 +805,7 @@ def test_a_token_that_is_none_is_named_and_gone(
 
 
 def test_history_that_was_accepted_as_it_lay_is_accepted_so_again(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     """What the audit lost then, it can't put back later."""
     edited = "UPDATE history SET by = ? WHERE service = 'door' AND revision = 2"
@@ -821,7 +822,7 @@ def test_history_that_was_accepted_as_it_lay_is_accepted_so_again(
 
 
 def test_history_that_was_accepted_with_holes_is_no_reason_not_to_open_it_again(
-    store: SqlStore, stranger: Connection
+    store: SqlStore, stranger: SqlConnection
 ) -> None:
     stranger.execute("DELETE FROM audit WHERE seq = 9")
     stranger.execute("DELETE FROM history WHERE service = 'door' AND revision = 2")

@@ -19,7 +19,7 @@ from config_manager.storage.decisions.changes import Occasion
 from config_manager.storage.decisions.intents import Patch, Put, SetSecret
 from config_manager.storage.decisions.tokens import AcceptAdminToken, Token
 from config_manager.storage.sql import database
-from config_manager.storage.sql.database import Connection
+from config_manager.storage.sql.database import SqlConnection
 from config_manager.storage.state import HistoryQuery
 from config_manager.storage.store import DatabaseUnavailable, DiskFull
 from tests.kit import stores as m
@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def connection(path: Path) -> Iterator[Connection]:
+def connection(path: Path) -> Iterator[SqlConnection]:
     connection = database.connect(path, DB_KEY)
     yield connection
     connection.close()
@@ -190,7 +190,7 @@ def test_a_pragma_is_really_set_on_the_connection_that_writes(
 
 
 def test_what_does_not_fit_into_memory_never_spills_to_a_plain_temporary_file(
-    connection: Connection,
+    connection: SqlConnection,
 ) -> None:
     options = {row[0] for row in connection.execute("PRAGMA compile_options")}
     assert options & {"TEMP_STORE=2", "TEMP_STORE=3"}
@@ -198,7 +198,7 @@ def test_what_does_not_fit_into_memory_never_spills_to_a_plain_temporary_file(
 
 
 @pytest.mark.parametrize("key_clause", ["KEY ''", "KEY 'other'", ""])
-def test_attach_is_denied(path: Path, connection: Connection, key_clause: str) -> None:
+def test_attach_is_denied(path: Path, connection: SqlConnection, key_clause: str) -> None:
     """`ATTACH … KEY ''` would write plain text."""
     other = path.with_name("leak.db")
     with pytest.raises(sqlcipher3.DatabaseError, match="not authorized"):
@@ -229,7 +229,7 @@ def test_a_read_only_connection_reads_and_writes_nothing(path: Path) -> None:
 # ── migrations ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_migrating_again_changes_nothing(path: Path, connection: Connection) -> None:
+def test_migrating_again_changes_nothing(path: Path, connection: SqlConnection) -> None:
     schema = "SELECT name, sql FROM sqlite_schema ORDER BY name"
     before = connection.execute(schema).fetchall()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -244,7 +244,7 @@ def test_migrations_are_numbered_without_a_gap() -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_every_table_checks_its_types(connection: Connection) -> None:
+def test_every_table_checks_its_types(connection: SqlConnection) -> None:
     tables = connection.execute(
         "SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite%'"
     ).fetchall()
@@ -290,7 +290,7 @@ def test_a_database_of_the_second_version_knows_what_it_had_delivered(tmp_path: 
 
 
 def test_a_row_of_the_audit_is_found_by_its_hash_without_reading_the_others(
-    connection: Connection,
+    connection: SqlConnection,
 ) -> None:
     plan = connection.execute("EXPLAIN QUERY PLAN SELECT 1 FROM audit WHERE hash = 'ab'")
     assert "audit_by_hash" in plan.fetchone()[3]
@@ -359,7 +359,7 @@ def test_checking_with_a_wrong_key_or_no_file_says_so(path: Path) -> None:
 # ── errors in our words ────────────────────────────────────────────────────────────────────────
 
 
-def test_a_full_disk_is_told_from_one_that_is_gone(path: Path, connection: Connection) -> None:
+def test_a_full_disk_is_told_from_one_that_is_gone(path: Path, connection: SqlConnection) -> None:
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(DiskFull), database.translated(path):

@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config_manager.config.catalogue import Catalogue
 from config_manager.config.errors import DatabaseUnopenable, Refusal, RevisionConflict
 from config_manager.config.secret import Secret
 from config_manager.config.world import rfc3339
@@ -27,7 +26,7 @@ from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.sql import database
 from config_manager.storage.sql.sql_store import SqlStore
 from config_manager.storage.state import Commit, HistoryQuery
-from config_manager.storage.store import DatabaseBusy, DatabaseUnavailable, DiskFull, Odd, Store
+from config_manager.storage.store import DatabaseUnavailable, DiskFull, Odd, Store
 from tests.kit import stores as m
 from tests.kit.stores import DB_KEY, Hand
 
@@ -148,21 +147,21 @@ def test_a_batch_whose_last_write_can_not_be_stored_leaves_none_of_it(
     hand.write(Put(service="c", values={}))
 
 
-def test_others_see_nothing_of_what_is_staged(hand: Hand, path: Path, store: SqlStore) -> None:
+def test_others_see_nothing_of_what_is_begun(hand: Hand, path: Path, store: SqlStore) -> None:
     change = hand.decide(m.committed_in(store), Put(service="a", values={})).change
-    store.stage([change])
+    finish = store.begin([change])
     assert read_elsewhere(path, "SELECT revision FROM counters") == [(0,)]
     assert read_elsewhere(path, "SELECT * FROM outbox") == []
-    store.commit_staged()
+    finish()
     assert read_elsewhere(path, "SELECT revision FROM counters") == [(1,)]
     assert len(read_elsewhere(path, "SELECT * FROM outbox")) == 1
 
 
-def test_what_is_staged_and_never_committed_is_gone(hand: Hand, path: Path) -> None:
+def test_what_is_begun_and_never_finished_is_gone(hand: Hand, path: Path) -> None:
     hand.write(Put(service="a", values={"x": 1}))
     twin = m.open_sql(path, fresh=False)
     committed = m.committed_in(twin)
-    twin.stage([m.decide(committed, Put(service="a", values={"x": 2})).change])
+    twin.begin([m.decide(committed, Put(service="a", values={"x": 2})).change])
     twin.close()
     assert m.committed_in(hand.store) == committed
     hand.write(Put(service="a", values={"x": 3}))
@@ -318,10 +317,12 @@ def test_a_file_that_comes_back_as_it_was_is_written_again(path: Path, hand: Han
         lambda store: store.history(HistoryQuery("a")),
         lambda store: store.idempotency("key", since=0),
         lambda store: store.secrets("a"),
+        lambda store: store.secret_versions("a"),
+        lambda store: store.count_secrets("key"),
         lambda store: store.probe(),
         lambda store: m.committed_in(store),
     ],
-    ids=["history", "idempotency", "secrets", "probe", "load"],
+    ids=["history", "idempotency", "secrets", "versions", "count", "probe", "load"],
 )
 def test_a_first_page_that_is_damaged_while_open_is_no_wrong_key(
     path: Path, use: Callable[[SqlStore], object]
@@ -362,25 +363,25 @@ def test_an_open_store_holds_its_locks_though_others_open_and_close_the_file(
     """Closing any descriptor of a file drops the process's POSIX locks on it; SQLite knows of its
     own connections, so a probe in the middle of a transaction must not cost the lock."""
     change = hand.decide(m.committed_in(store), Put(service="a", values={})).change
-    store.stage([change])
+    finish = store.begin([change])
     store.probe()
     with closing(database.connect(path, DB_KEY)) as stranger:
         stranger.execute("PRAGMA busy_timeout = 0")
         with pytest.raises(Exception, match="locked"):
             stranger.execute("BEGIN IMMEDIATE")
-    store.commit_staged()
+    finish()
 
 
-def test_a_store_that_is_not_to_wait_says_at_once_that_somebody_holds_the_lock(
+def test_somebody_elses_lock_is_waited_for_in_finish_alone(
     hand: Hand, path: Path, store: SqlStore
 ) -> None:
     change = hand.decide(m.committed_in(store), Put(service="a", values={})).change
     with closing(database.connect(path, DB_KEY)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
-        with pytest.raises(DatabaseBusy, match="locked"):
-            store.stage([change], wait=False)
+        finish = store.begin([change])
+        assert not store._writer.in_transaction
         stranger.execute("ROLLBACK")
-    store.commit([change])
+    finish()
     assert m.committed_in(store).revision == 1
 
 
@@ -444,25 +445,6 @@ def test_idempotency_rows_older_than_a_day_are_swept_by_the_next(hand: Hand, pat
     assert read_elsewhere(path, "SELECT key FROM idempotency ORDER BY at") == [("edge",), ("new",)]
 
 
-def test_a_models_schema_is_noted_once_and_again_when_it_changes(path: Path) -> None:
-    class Louder(m.DoorSettings):
-        bass: int = 0
-
-    found = list[object]()
-    for catalogue in (m.CATALOGUE, m.CATALOGUE, Catalogue([Louder]), Catalogue([Louder])):
-        SqlStore.open(
-            path,
-            DB_KEY,
-            vouching=m.VOUCHING,
-            epoch_id=m.FIRST_EPOCH.id,
-            catalogue=catalogue,
-            at=rfc3339(m.START),
-            fresh=True,
-        ).close()
-        found.append(read_elsewhere(path, "SELECT max(version), count(*) FROM schemas"))
-    assert found == [[(1, 1)], [(1, 1)], [(2, 2)], [(2, 2)]]
-
-
 def test_the_first_epoch_is_the_one_of_the_first_start(path: Path) -> None:
     first = m.open_sql(path)
     first.close()
@@ -471,7 +453,6 @@ def test_the_first_epoch_is_the_one_of_the_first_start(path: Path) -> None:
         DB_KEY,
         vouching=m.VOUCHING,
         epoch_id="00000000-0000-4000-8000-00000000ffff",
-        catalogue=m.CATALOGUE,
         at=rfc3339(m.START + 9),
         fresh=False,
     )
@@ -615,11 +596,13 @@ def test_a_page_is_read_beside_a_transaction_and_shows_what_was_committed(hand: 
     store = hand.store
     assert isinstance(store, SqlStore)
     hand.write(Put(service="a", values={"k": 1}))
-    store.stage([hand.decide(m.committed_in(store), Put(service="a", values={"k": 2})).change])
+    finish = store.begin(
+        [hand.decide(m.committed_in(store), Put(service="a", values={"k": 2})).change]
+    )
     with ThreadPoolExecutor(1) as reader:
         assert len(reader.submit(store.history, HistoryQuery("a")).result(10).entries) == 1
         assert len(reader.submit(store.audit).result(10)) == 1
-        store.commit_staged()
+        finish()
         assert len(reader.submit(store.history, HistoryQuery("a")).result(10).entries) == 2
 
 

@@ -1,0 +1,198 @@
+"""The half of the SQL store that reads.
+
+One connection reads for the writer. Another is for pages of history and audit, which may be large and are
+read beside the writer (WAL). Each sees what was committed when it began.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from config_manager.config.errors import DatabaseUnopenable
+from config_manager.storage.sql.database import SqlConnection, nonsense, translated
+from config_manager.storage.sql.rows import ENTRY, SEALED, audit_rows, history_entry
+from config_manager.storage.sql.snapshot import SqlSnapshot, opened_snapshot
+from config_manager.storage.state import (
+    AuditEntry,
+    HistoryPage,
+    HistoryQuery,
+    IdempotencyRecord,
+    SchemaVersion,
+    SealedSecret,
+    up_to_bytes,
+)
+from config_manager.storage.store import DatabaseUnavailable
+
+
+class SqlReads:
+    """What the `Store` port reads, on two connections that write nothing."""
+
+    def __init__(
+        self, path: Path, key: bytes, *, reader: SqlConnection, pages: SqlConnection
+    ) -> None:
+        self._path = path
+        self._key = key
+        self._reader = reader
+        self._pages: SqlConnection | None = pages
+        self._reading_page = threading.Lock()
+
+    # ── beside the writer ──────────────────────────────────────────────────────────────────────
+
+    def history(self, query: HistoryQuery) -> HistoryPage:
+        where = ["h.service = ?"]
+        values: list[str | int] = [query.service]
+        joined = ""
+        for clause, value in (
+            ("h.revision < ?", query.before),
+            ("h.at >= ?", query.since),
+            ("h.at <= ?", query.until),
+        ):
+            if value is not None:
+                where.append(clause)
+                values.append(value)
+        if query.key is not None:
+            joined = "JOIN history_keys k USING (service, revision)"
+            where.append("k.key = ?")
+            values.append(query.key)
+        sql = (
+            f"SELECT {ENTRY} FROM history h {joined} WHERE {' AND '.join(where)}"  # noqa: S608  no caller's text in it
+            " ORDER BY h.revision DESC LIMIT ?"
+        )
+        with (
+            self._translated(),
+            self._page() as pages,
+            closing(pages.execute(sql, (*values, query.limit + 1))) as cursor,
+        ):
+            rows = list(up_to_bytes(cursor, lambda row: len(row[-1].encode()), query.most_bytes))
+            more = len(rows) > query.limit or cursor.fetchone() is not None
+        try:
+            entries = tuple(history_entry(row) for row in rows[: query.limit])
+        except (ValueError, TypeError, LookupError) as error:
+            raise nonsense(self._path, error) from error
+        return HistoryPage(query.service, entries, entries[-1].revision if more else None)
+
+    def audit(
+        self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None
+    ) -> Sequence[AuditEntry]:
+        with (
+            self._translated(),
+            self._page() as pages,
+            closing(audit_rows(pages, after, limit)) as rows,
+        ):
+            return list(up_to_bytes(rows, lambda row: len(row.body), most_bytes))
+
+    def secret_versions(
+        self, service: str | None = None, name: str | None = None
+    ) -> Sequence[SealedSecret]:
+        with self._translated(), self._page() as pages:
+            rows = pages.execute(
+                f"SELECT {SEALED} FROM secrets"  # noqa: S608  a constant
+                " WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR name = ?2)"
+                " ORDER BY service, name, version",
+                (service, name),
+            ).fetchall()
+        return list(map(SealedSecret._make, rows))
+
+    def count_secrets(self, key_id: str) -> tuple[int, int]:
+        with self._translated(), self._page() as pages:
+            under, every = pages.execute(
+                "SELECT count(*) FILTER (WHERE key_id = ?), count(*) FROM secrets", (key_id,)
+            ).fetchone()
+        return under, every
+
+    @contextmanager
+    def snapshot(self) -> Generator[SqlSnapshot]:
+        """On a connection of its own: nobody waits for who reads everything."""
+        with (
+            self._translated(),
+            opened_snapshot(self._path, self._key, is_alone=False) as snapshot,
+        ):
+            yield snapshot
+
+    # ── for the writer ─────────────────────────────────────────────────────────────────────────
+
+    def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
+        found = self._rows(
+            "SELECT key, fingerprint, answer, at FROM idempotency WHERE key = ? AND at >= ?",
+            (key, since),
+        )
+        return IdempotencyRecord._make(found[0]) if found else None
+
+    def secret(self, service: str, name: str, version: int) -> SealedSecret | None:
+        found = self._rows(
+            f"SELECT {SEALED} FROM secrets WHERE (service, name, version) = (?, ?, ?)",  # noqa: S608  a constant
+            (service, name, version),
+        )
+        return SealedSecret._make(found[0]) if found else None
+
+    def secrets(self, service: str) -> Sequence[SealedSecret]:
+        rows = self._rows(
+            "SELECT service, name, max(version), key_id, nonce, ciphertext, updated_at"
+            " FROM secrets WHERE service = ? GROUP BY name ORDER BY name",
+            (service,),
+        )
+        return list(map(SealedSecret._make, rows))
+
+    def secrets_under_other_keys(
+        self, key_id: str, *, after: tuple[str, str, int] = ("", "", 0), limit: int
+    ) -> Sequence[SealedSecret]:
+        rows = self._rows(
+            f"SELECT {SEALED} FROM secrets"  # noqa: S608  a constant
+            " WHERE (service, name, version) > (?, ?, ?) AND key_id <> ?"
+            " ORDER BY service, name, version LIMIT ?",
+            (*after, key_id, limit),
+        )
+        return list(map(SealedSecret._make, rows))
+
+    def schemas(self) -> Sequence[SchemaVersion]:
+        rows = self._rows(
+            "SELECT service, max(version), digest, schema, at FROM schemas"
+            " GROUP BY service ORDER BY service"
+        )
+        return list(map(SchemaVersion._make, rows))
+
+    def has_audit_row(self, row_hash: str) -> bool:
+        return bool(self._rows("SELECT 1 FROM audit WHERE hash = ?", (row_hash,)))
+
+    def pending(self) -> Sequence[tuple[str, int]]:
+        return self._rows(
+            "SELECT service, revision FROM outbox WHERE confirmed_revision < revision"
+        )
+
+    def verify(self) -> None:
+        """Raises DatabaseUnavailable if a page does not belong to the others."""
+        ((found,),) = self._rows("PRAGMA integrity_check(1)")
+        if found != "ok":
+            raise DatabaseUnavailable(f"{self._path.name} contradicts itself: {found[:120]}")
+
+    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with self._translated():
+            return self._reader.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _translated(self) -> Generator[None]:
+        """What opened with this key before and now does not read as a database was damaged since."""
+        try:
+            with translated(self._path):
+                yield
+        except DatabaseUnopenable as error:
+            raise DatabaseUnavailable(error.detail) from error
+
+    @contextmanager
+    def _page(self) -> Generator[SqlConnection]:
+        """The connection for pages, in one thread at a time; closing the store waits for it."""
+        with self._reading_page:
+            if self._pages is None:
+                raise DatabaseUnavailable(f"{self._path.name} was closed meanwhile")
+            yield self._pages
+
+    def _close_reading(self) -> None:
+        with self._reading_page:
+            pages, self._pages = self._pages, None
+        if pages is not None:
+            pages.close()
+        self._reader.close()
