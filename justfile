@@ -63,6 +63,7 @@ wheel:
     python -m zipfile -l dist/config_manager-*.whl
 
 # the pages as a site in build/docs/html: every link is checked, and nothing is loaded from outside
+[group('work')]
 docs to="build/docs" of=".":
     @sphinx-build -M html "$2" "$1" -c docs --fail-on-warning --keep-going --quiet
     @echo "$1/html/index.html"

@@ -252,7 +252,7 @@ _NOTICE = "secrets-key"
 def _put_in_place(file: KeyFile) -> str:
     return (
         f"secrets lie under the key in {file.successor.name}, but {file.path.name} is not ours to "
-        "replace: whoever puts them there puts the new one in the place of the old one"
+        "replace: put the new one in the place of the old one where both come from"
     )
 
 

@@ -90,7 +90,7 @@ class Opening:
 
     # ── for others ─────────────────────────────────────────────────────────────────────────────
 
-    def open_store(self) -> Store:
+    def demand_store(self) -> Store:
         """Raises ReadOnly."""
         if self.store is None:
             raise self.refusal()

@@ -51,13 +51,13 @@ class Reading:
     ) -> Sequence[SealedSecret]:
         """Every version that is kept, sealed; of one service, of one name, or of all."""
         return await self._page(
-            self._opening.open_store, lambda s: s.secret_versions(service, name), context
+            self._opening.demand_store, lambda s: s.secret_versions(service, name), context
         )
 
     async def count_secrets(self, key_id: str, context: Context) -> tuple[int, int]:
         """(versions sealed under this key, all versions)."""
         return await self._page(
-            self._opening.open_store, lambda s: s.count_secrets(key_id), context
+            self._opening.demand_store, lambda s: s.count_secrets(key_id), context
         )
 
     def _store_with_history(self) -> Store:
