@@ -1,8 +1,8 @@
 """`client run … -- COMMAND`: a program that knows nothing of us runs with its settings.
 
 It gets them in its environment, or in files rendered from templates; when they change it is
-restarted, or sent a signal. It starts as soon as there is a configuration: at once from the
-last-known-good file. Its exit is ours; signals that ask us to stop are passed on to it.
+restarted, or sent a signal. It starts as soon as there is a configuration: at once if one was kept. Its exit
+code becomes that of `client run`, which stops it when a signal asks `client run` to stop.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Wrapped:
 async def wrap(follower: Follower, wrapped: Wrapped, world: World) -> int:
     """Run the command until it ends by itself, or this is cancelled. Returns its exit code.
 
-    Raises SettingsInvalid where a template does not fit at its first start, or the command can't be
-    started; a later configuration that does not fit a template leaves it as it is.
+    Raises SettingsInvalid if a template does not fit at the first start, or the command can't be started.
+    A later configuration that does not fit a template is logged, and not passed on.
     """
     child = _Child(follower.service, wrapped, world)
     try:
@@ -157,7 +157,7 @@ class _Child:
 
     async def _start(self, config: JsonObject) -> None:
         settings = to_environment(self._service, config, self._wrapped.prefix)
-        # who may write a setting must not get to choose what the command loads or finds
+        # the right to write a setting is not the right to choose what the command loads or finds
         for name in [n for n in settings if n in os.environ or _is_loaders(n)]:
             self._say(logging.WARNING, "setting not passed on", variable=name)
             del settings[name]

@@ -1,6 +1,6 @@
 """Following one service under asyncio: the same rules (`instance`), one aiomqtt connection a broker.
 
-This module imports neither Trio nor trio-asyncio: that one changes `asyncio.run()` for the whole process.
+This module imports neither Trio nor trio-asyncio: trio-asyncio changes `asyncio.run()` for the process.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ async def _ended(
     further time; a caller's callback may have something to clean up.
 
     Once is not enough: `asyncio.wait_for` of Python 3.11 loses a cancellation that comes as what it
-    waits for is done (python/cpython#86296), and aiomqtt waits by it. Whoever cancels the caller
-    meanwhile is obeyed afterwards.
+    waits for is done (python/cpython#86296), and aiomqtt waits by it. If the caller is cancelled meanwhile,
+    this raises CancelledError at the end.
     """
     left = {task for task in tasks if not task.done()}
     gives_up_at = _now() + END_WITHIN_S

@@ -1,8 +1,8 @@
 """Threads of our own for what blocks: the disk, a broker's name, a caller's callback.
 
-The loop's default executor is the service's: a service that keeps it full would keep a change waiting,
-and it takes no work once the interpreter begins to end, which is when a program says goodbye. These
-threads are daemons: one that is stuck in a sick disk keeps no process from ending.
+The loop's default executor belongs to the service. If the service keeps it full, a change would wait; and it
+takes no work once the interpreter begins to end, when the farewell is still to be said. These threads are
+daemons: a thread that hangs in a sick disk keeps no process from ending.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from weakref import WeakSet
 from config_manager.client.drivers.loops import waker
 
 _ENDS_WITHIN_S = 1.0
-"""A thread that has nothing to do ends at once; a machine that is very busy may take its time."""
+"""An idle thread ends at once, but on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What both drivers do alike: what `instance` says, in its order.
+"""What both drivers do alike: carry out what the rules (`rules.instance`) decide, in that order.
 
 The subclasses run under Trio (`trio_driver`) and asyncio (`asyncio_driver`). Each runs the tasks, reads the
 brokers and asks the service's callback in the way of its own event loop.
@@ -150,8 +150,8 @@ class Driver(ABC, Generic[M]):
             pass  # what came meanwhile may still be on its way to the disk, before it is current
 
     async def end(self) -> None:
-        """Say that the service leaves on purpose, on disk and to the brokers. A disk that takes nothing, or
-        hangs, keeps no broker from hearing it."""
+        """Say that the service leaves on purpose, on disk and to the brokers. The brokers hear it even if the disk
+        is full or hangs."""
         todo = self._instance.end()
         for do in todo:
             if isinstance(do, PublishReceipt):
@@ -254,7 +254,7 @@ class Driver(ABC, Generic[M]):
     # ── the disk ───────────────────────────────────────────────────────────────────────────────
 
     async def _write(self, do: Keep | KeepRoot, *, patient: bool) -> KeepOutcome:
-        """Durable before it is applied: a full disk delays a change, it never loses a mark."""
+        """Make it durable, before it is applied: a full disk delays a change and never loses a mark."""
         prepared, kept = self._prepared, do.kept if isinstance(do, Keep) else None
         write = (
             partial(prepared.cache.keep, do.kept)
@@ -283,8 +283,8 @@ class Driver(ABC, Generic[M]):
                 await self._write(Keep(kept), patient=False)
 
     async def _count_as_newest(self) -> None:
-        """Another process that started since has a higher number. The disk is asked when it is idle, and
-        is not waited for: it may hang."""
+        """Take a new number if another process has started since. The disk is asked if it is idle, and is not
+        waited for, because it may hang."""
         number, self._next_boot = self._next_boot, None
         if number is not None:
             await self._step(lambda: self._instance.starts_anew(number))

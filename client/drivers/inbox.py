@@ -1,9 +1,9 @@
 """What a client has received and not judged yet, bounded, under asyncio and Trio: the newest wins.
 
-aiomqtt reads its socket whether anybody is done with the message before or not, so a broker, or
-whoever writes to it, could fill this process's memory while a disk or a loop is slow. Of one topic
-only the newest matter, for a configuration replaces the one before and a beacon rises; a few of them
-are kept, so that one message of junk does not push out the genuine one before it.
+aiomqtt reads its socket however many messages wait. So a broker, or a client that publishes to it, could
+fill this process's memory while a disk or a loop is slow. Of one topic only the newest messages matter: a
+configuration replaces the one before, and a beacon rises. A few of them are kept, so that one message of
+junk does not push out the genuine one before it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Following one service under Trio: brokers in, verified configuration out.
 
 The client starts from the last-known-good file, before any network. It stays connected to every broker
-that it was given, and merges what they say: it doesn't matter which of them is honest or up. One task per
-broker reads. One task judges, keeps and swaps, so that everything has one order. `instance` decides.
+that it was given and merges what they say: one honest broker that is up is enough. One task per broker
+reads. One task judges, keeps and swaps, so that everything has one order. `rules.instance` decides.
 """
 
 from __future__ import annotations

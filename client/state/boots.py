@@ -1,8 +1,8 @@
 """A start's number: an instance's receipts rise by it, so that those of a later start count as newer.
 
-Several processes may share a state directory, and they are one instance for the operator: the one that
-writes the kept file. It takes a new number whenever another process has started since, for the numbers
-of that one are higher, and its farewell would be the last word of them all.
+Several processes may share a state directory. The operator sees them as one instance: the process that writes
+the kept file. If another process has started since, its numbers are higher, and its farewell would count as
+the newest receipt. So the process that writes then takes a new number.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Boots:
         return self.number
 
     def _take_next(self) -> int:
-        # either alone would do: the clock where the file is lost or the disk full, which is no reason
-        # not to start, and the file where the clock was set back
+        # the clock if the file is lost or the disk is full: the service starts all the same;
+        # the file if the clock was set back
         number = max(1, int(self._world.clock.now()))
         with self._world.disk.lock(self._path.parent):  # two that start at once have two numbers
             before = self._last()

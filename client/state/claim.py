@@ -1,9 +1,9 @@
 """Which process of a service writes its last-known-good file: one at a time, by a lock on a file.
 
-Two that overlap for some seconds at a rolling restart, or the workers of one server, are no mistake:
-each follows the brokers for itself. But one file can't tell what two of them live with: a trial that
-the other is living through would look like one that it died of. So the first to come writes, the
-others only read, and when it ends, however it ends, another takes over.
+Several processes may run one service: two overlap at a rolling restart, and a server has workers. Each follows
+the brokers for itself. But one file can't record the trials of two processes: a trial that another process
+lives through would look like one that killed it. So the first process writes, and the others only read. When
+the first ends, however it ends, another takes over.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from config_manager.config.files import open_lock
 
 _LOOKS = 50
 _LOOK_S = 0.001
-"""Who only looks has the lock for some microseconds: no reason to go without it."""
+"""An `Onlooker` has the lock for some microseconds: `take` looks again so often, so long apart."""
 
 
 class Claim:
-    """Held until `close`, or the end of the process: the kernel sees to that. A forked child has none
-    of its parent's, and does not keep them when that ends."""
+    """Held until `close` or the end of the process. A forked child does not have its parent's claim, nor keep
+    it when the parent ends."""
 
     def __init__(
         self, state_dir: Path, service: str, pause: Callable[[float], None] = time.sleep
@@ -38,11 +38,12 @@ class Claim:
         self._descriptor: int | None = None
         self.is_held = False
         self.is_barred = False
-        """The file is there, and not for us to open: nobody knows whether another process writes."""
+        """The file exists and can't be opened: whether another process writes is unknown."""
         _claims.add(self)
 
     def take(self) -> bool:
-        """Whether it is ours now; waits for nobody who has it. Where files can't be locked, everybody has it."""
+        """Whether this process has it now; does not wait for another that has it. If files can't be locked, every
+        process has it."""
         if not self.is_held:
             self.is_held = self._try()
         return self.is_held
@@ -91,7 +92,7 @@ class Claim:
 
 
 class Onlooker:
-    """Knows whether anybody has the claim, and never has it: nothing is made or kept by looking."""
+    """Reads the claim without taking it; makes no file."""
 
     is_held = False
 
@@ -120,7 +121,7 @@ def _is_there(path: Path, error: OSError) -> bool:
 
 
 def _is_only_looked_at(descriptor: int) -> bool:
-    """Whether nobody has it for himself. Looking shares the lock, for a moment."""
+    """Whether no process has the claim. Looking shares the lock, for a moment."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         fcntl.flock(descriptor, fcntl.LOCK_UN)

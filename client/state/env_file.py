@@ -3,8 +3,8 @@
 It holds the service's own variables and ours (`CONFIG_MANAGER_…`), and is read once, at the start.
 Nobody else in the client asks the environment for a variable of ours.
 
-Who writes the file need not be who set the environment. So nothing of that is filled into ours, which
-name a broker to speak to, and they move no state directory that the environment names.
+The file and the environment may be written by different people. So no variable of the environment is filled
+into ours, which name a broker to speak to, and ours move no state directory that the environment names.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def ours_in(environment: Mapping[str, str], lines: Lines) -> dict[str, str]:
 
 
 def read_for(model: type[BaseModel], option: Path | str | None) -> dict[str, str | None]:
-    """What `.env` holds. option: the file that the caller named, None for none, UNSAID where he did not say.
+    """What `.env` holds. option: the file that the caller named, None for none, UNSAID if they named none.
 
     A `BaseSettings` names its own files, or none, and their encoding; the caller's word beats its own.
     Raises SettingsInvalid for a file that can't be read.

@@ -42,7 +42,7 @@ _HOST_LENGTH = 48  # leaves room for the suffix within the 63 of a name
 def trust_init(state_dir: Path, root_file: Path, world: World | None = None) -> Identity:
     """Pin the root and make the instance's keys; again with the same root, nothing changes.
 
-    A root that follows the newest one trusted here is trusted too: for who brings it by hand. Raises
+    A root that follows the newest one trusted here is trusted too, so that it may be brought by hand. Raises
     RootRefused (does not verify, or belongs to another chain), SettingsInvalid, KeyFileUnsafe.
     """
     world = world or World()
@@ -212,7 +212,7 @@ def _make_within(directory: Path, world: World) -> None:
 
 
 def _create_once(path: Path, data: bytes, world: World) -> None:
-    """What is there, by an earlier start or by another process, stays: also where nobody may write."""
+    """Does nothing if the file exists: made by an earlier start, or by another process."""
     if not world.disk.exists(path):
         with suppress(FileExistsError):
             world.disk.create(path, data)

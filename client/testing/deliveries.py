@@ -1,4 +1,4 @@
-"""Who decides on what is delivered, and what came of it."""
+"""Deliveries: which instances are open, and what each made of a revision."""
 
 from __future__ import annotations
 
