@@ -156,6 +156,16 @@ async def test_a_name_that_is_none_is_refused_as_that_if_it_is_the_first_thing_t
     assert await ask({"service": "BAD", "more": 1}) == "/problems/invalid-values"
 
 
+@pytest.mark.parametrize("path", ["/api/v1/devices/enroll", "/api/v1/tokens"])
+async def test_of_many_unknown_members_only_some_are_named(rest: Caller, path: str) -> None:
+    body = {f"{number:x}": 0 for number in range(1_500)}
+    answer = await rest.ask("POST", path, body)  # the first one takes no token
+    pointers = [error["pointer"] for error in answer.json["errors"]]
+    assert pointers[:64] == [f"/{number:x}" for number in range(64)]
+    assert len(pointers) <= 64 + 6
+    assert len(answer.body) < len(json.dumps(body))
+
+
 def test_a_refused_body_is_not_in_what_is_raised() -> None:
     body = json.dumps({"service": 1, "name": 2, "value": "sk-distinctive"}).encode()
     headers = [(b"content-type", b"application/json")]
