@@ -52,6 +52,10 @@ def about(description: str) -> Any:
     return Field(description=description)
 
 
+HIDDEN: Any = Field(repr=False)
+"""In an `Annotated`: the member is a secret, which no repr of the model shows."""
+
+
 Time = Annotated[str, WithJsonSchema({**TEXT, "format": "date-time"})]
 Name = Annotated[str, WithJsonSchema(NAME)]
 Values = Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas/Values"})]
