@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from config_manager.actors.messages import Write
 from config_manager.api.rest.conditions import (
@@ -23,7 +23,6 @@ from config_manager.api.rest.models import (
     SeveralWrong,
     Time,
     Values,
-    as_object,
     read,
 )
 from config_manager.api.rest.operations import operation, undescribed
@@ -89,9 +88,11 @@ class ConfigList(Answer):
 
 
 def _parse_services(value: Any) -> dict[str, JsonObject]:
+    if not isinstance(value, dict):
+        raise ValueError("expected an object: service → its values")  # noqa: TRY004  a reader's
     services: dict[str, JsonObject] = {}
     wrong: list[FieldError] = []
-    for name, values in as_object(value, "expected an object: service → its values").items():
+    for name, values in cast("JsonObject", value).items():
         if isinstance(values, dict):
             services[parse_service(name)] = values
         else:

@@ -1,4 +1,4 @@
-"""The API described to those who ask: the OpenAPI document, and what each problem's type means."""
+"""The API's own description: the OpenAPI document, and what each problem's type means."""
 
 from __future__ import annotations
 

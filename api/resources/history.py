@@ -91,9 +91,7 @@ async def get_history(request: ApiRequest, api: Api) -> ApiResponse:
     # as of now: what was plain when it was written may have become a secret since
     secrets = secret_keys_of(api.system.view.committed, service, api.system.catalogue)
     entries = [_entry(entry, secrets) for entry in page.entries]
-    return json_response(
-        HistoryAnswer(service=service, entries=entries, next_before=page.next_before)
-    )
+    return json_response(HistoryAnswer.of(page, entries=entries))
 
 
 def _entry(entry: HistoryEntry, secrets: frozenset[str]) -> EntryAnswer:

@@ -1,4 +1,4 @@
-"""Secrets over REST: in; named and counted; out only to a caller who says why, once that is on record."""
+"""Secrets over REST: stored, named and counted. A value is shown only after the audit has who asked and why."""
 
 from __future__ import annotations
 

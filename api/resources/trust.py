@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
@@ -30,6 +30,7 @@ from config_manager.config import wire
 from config_manager.config.durations import parse_duration
 from config_manager.config.errors import MalformedRequest, NotFound
 from config_manager.config.roots import Needs
+from config_manager.config.trust import RoleName
 
 _MAX_DIGITS = 9
 _PUBLIC_BYTES = 32
@@ -68,20 +69,16 @@ class RootEnvelope(Body):
     signatures: Annotated[list[_RootSignature], Field(min_length=1, max_length=4)]
 
 
-def _parse_overlap(value: Any) -> float:
-    return 0.0 if value in ("0", "0s") else parse_duration(str(value))
-
-
 class RotateRequest(Body):
     """overlap: in seconds."""
 
     REFUSED: ClassVar[str] = "the root was not changed"
 
-    role: Literal["root", "config", "beacon"]
+    role: RoleName
     overlap: Annotated[
         float,
         Reader(
-            _parse_overlap,
+            lambda value: 0.0 if value in ("0", "0s") else parse_duration(str(value)),
             {
                 "type": "string",
                 "pattern": "^(0|[1-9][0-9]{0,2}[smhdw])$",
@@ -155,7 +152,7 @@ class PendingAnswer(Answer):
     how: str
 
 
-class PendingRoot(Answer):
+class PendingRootAnswer(Answer):
     pending: PendingAnswer | None
 
 
@@ -213,12 +210,14 @@ async def trust_root_version(request: ApiRequest, api: Api) -> ApiResponse:
     return ApiResponse(200, root)
 
 
-@operation("The root version that waits for signatures, and whose", answers={200: PendingRoot})
+@operation(
+    "The root version that waits for signatures, and whose", answers={200: PendingRootAnswer}
+)
 async def pending_root(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     pending = api.system.trust.pending
     shown = None if pending is None else _pending(pending.envelope, pending.needs)
-    return json_response(PendingRoot(pending=shown))
+    return json_response(PendingRootAnswer(pending=shown))
 
 
 @_changes_root(

@@ -47,7 +47,8 @@ def authenticate(request: ApiRequest, api: Api) -> None:
     """Find out who asks, and what they may do; raises NotAuthenticated."""
     given = request.header(b"authorization")
     if given is None:
-        if api.dev and is_loopback(request.client_host or "") and _loopback_host(request):
+        host = request.header(b"host") or ""
+        if api.dev and is_loopback(request.client_host or "") and _LOOPBACK_HOST.fullmatch(host):
             request.grant = DEV
             return
         raise NotAuthenticated(
@@ -104,10 +105,6 @@ def guard_dev(request: ApiRequest) -> None:
             raise Forbidden("--dev takes no requests from other sites' pages")
         if name == b"origin" and not _is_own_origin(value.decode("latin-1"), request):
             raise Forbidden("--dev takes no requests from other origins")
-
-
-def _loopback_host(request: ApiRequest) -> bool:
-    return _LOOPBACK_HOST.fullmatch(request.header(b"host") or "") is not None
 
 
 def _is_own_origin(origin: str, request: ApiRequest) -> bool:

@@ -9,7 +9,7 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self, TypeVar, cast, get_args
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, core_schema
@@ -174,12 +174,6 @@ def _expected(model: type[Body], error: ErrorDetails) -> str:
 def text(value: Any, expected: str = "expected text") -> str:
     if isinstance(value, str):
         return value
-    raise ValueError(expected)
-
-
-def as_object(value: Any, expected: str) -> JsonObject:
-    if isinstance(value, dict):
-        return cast("JsonObject", value)
     raise ValueError(expected)
 
 

@@ -13,7 +13,7 @@ from pydantic_core import core_schema
 
 from config_manager.api.rest.models import INTEGER, KEY, NO_NUL, TEXT
 from config_manager.api.rest.operations import Operation, Route
-from config_manager.api.rest.parameters import INSTANCE, SERVICE, Parameter
+from config_manager.api.rest.parameters import INSTANCE, SERVICE
 from config_manager.api.rest.problems import Problem
 from config_manager.config.strict_json import JsonObject
 
@@ -98,7 +98,7 @@ def _operation(route: Route, described: Operation, schemas: Schemas) -> JsonObje
         "responses": responses,
     }
     if parameters:
-        found["parameters"] = [_parameter(one) for one in parameters]
+        found["parameters"] = parameters
     if described.body is not None:
         content = {described.media_type: {"schema": schemas[described.body]}}
         found["requestBody"] = {"required": True, "content": content}
@@ -131,21 +131,18 @@ def _problems(route: Route, *, has_parameters: bool) -> set[int]:
     return problems
 
 
-def _parameters(route: Route) -> list[Parameter]:
-    in_path: list[Parameter] = [
-        one for one in (SERVICE, INSTANCE) if "{" + one.name + "}" in route.path.split("/")
+def _parameters(route: Route) -> list[JsonObject]:
+    in_path = [one for one in (SERVICE, INSTANCE) if f"{{{one.name}}}" in route.path.split("/")]
+    return [
+        {
+            "name": one.name,
+            "in": one.is_in,
+            **({"required": True} if one.is_in == "path" else {}),
+            "schema": one.schema,
+            "description": one.description,
+        }
+        for one in (*in_path, *route.operation.takes)
     ]
-    return [*in_path, *route.operation.takes]
-
-
-def _parameter(parameter: Parameter) -> JsonObject:
-    return {
-        "name": parameter.name,
-        "in": parameter.is_in,
-        **({"required": True} if parameter.is_in == "path" else {}),
-        "schema": parameter.schema,
-        "description": parameter.description,
-    }
 
 
 def _in_camel_case(name: str) -> str:

@@ -93,9 +93,11 @@ class WriteTerms(NamedTuple):
 def write_terms_of(request: ApiRequest) -> WriteTerms:
     """Raises MalformedRequest."""
     request.allow_query()
-    wait_s = _wait_s(request)
+    wait, timeout_s = _WAIT.of(request), _TIMEOUT.of(request)
+    wait_s = _DEFAULT_WAIT_S if timeout_s is None else timeout_s
     reason, idempotency = REASON.of(request), _idempotency(request)
-    return WriteTerms(Terms(request.by, reason, idempotency, bool(_DRY_RUN.of(request))), wait_s)
+    terms = Terms(request.by, reason, idempotency, bool(_DRY_RUN.of(request)))
+    return WriteTerms(terms, None if wait is None else wait_s)
 
 
 class KeyChangeAnswer(Answer):
@@ -183,10 +185,3 @@ def _idempotency(request: ApiRequest) -> Idempotency | None:
     )
     fingerprint = hashlib.sha256("\n".join(told_apart).encode() + b"\n" + request.body).digest()
     return Idempotency(f"{request.by} {key}", fingerprint)
-
-
-def _wait_s(request: ApiRequest) -> float | None:
-    wait, timeout_s = _WAIT.of(request), _TIMEOUT.of(request)
-    if wait is None:
-        return None
-    return _DEFAULT_WAIT_S if timeout_s is None else timeout_s

@@ -17,7 +17,7 @@ from config_manager.api.rest.limits import DRAIN_BYTES
 from config_manager.api.rest.request import Api, ApiRequest, writes_limited_to
 from config_manager.api.server.arriving import ArrivingBody, Room
 from config_manager.api.server.asgi_request import QUART_METHODS, asked_of
-from config_manager.api.server.pipeline import Answer, admit, answer
+from config_manager.api.server.pipeline import HttpAnswer, admit, answer
 from config_manager.api.server.routes import ROUTES
 
 Scope = dict[str, Any]
@@ -118,7 +118,7 @@ async def _answer_directly(
 
 async def _answer_unless_left(api: Api, asked: ApiRequest, receive: Receive, send: Send) -> None:
     """Stop answering when the caller leaves: nobody would read it."""
-    answered: list[Answer] = []
+    answered: list[HttpAnswer] = []
     async with trio.open_nursery() as nursery:
 
         async def look() -> None:
@@ -133,7 +133,7 @@ async def _answer_unless_left(api: Api, asked: ApiRequest, receive: Receive, sen
         await _send(send, given)
 
 
-async def _send(send: Send, given: Answer) -> None:
+async def _send(send: Send, given: HttpAnswer) -> None:
     start = {"type": "http.response.start", "status": given.status, "headers": given.headers}
     await send(start)
     await send({"type": "http.response.body", "body": given.body})

@@ -48,7 +48,7 @@ class Shared:
         self.config.keep_alive_max_requests = 10**12
         self.config.h11_max_incomplete_size = MAX_HEAD_BYTES
         self.context = WorkerContext(None)
-        self.connections = Crowd[Connection](most)
+        self.connections = Crowd[HttpConnection](most)
         self.bytes_sending = 0
         self.stopping = trio.Event()
 
@@ -61,7 +61,7 @@ class Shared:
         return bool(going)
 
 
-class Connection:
+class HttpConnection:
     """One connection; reading and sending each have one movable deadline."""
 
     def __init__(self, shared: Shared, stream: trio.SocketStream) -> None:

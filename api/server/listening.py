@@ -24,7 +24,7 @@ from config_manager.api.rest.limits import MOST_TURNED_AWAY, STOP_WITHIN_S, TURN
 from config_manager.api.rest.problems import PROBLEM_JSON, problem
 from config_manager.api.server import descriptors
 from config_manager.api.server.app import AsgiApp
-from config_manager.api.server.connection import RECEIVE_BYTES, Connection, Shared
+from config_manager.api.server.connection import RECEIVE_BYTES, HttpConnection, Shared
 from config_manager.api.server.tls import Certificate
 from config_manager.config.errors import Busy, PortTaken, SettingsInvalid
 
@@ -108,7 +108,7 @@ class _Server:
         if self.shared.connections.is_full and not self.shared.make_room():
             await self._turn_away(stream)
             return
-        connection = Connection(self.shared, stream)
+        connection = HttpConnection(self.shared, stream)
         self.shared.connections.add(connection)
         try:
             await connection.run()

@@ -39,7 +39,7 @@ _NO_BODY = 0, ""
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-class Answer(NamedTuple):
+class HttpAnswer(NamedTuple):
     """What goes out: status, every header, body."""
 
     status: int
@@ -88,7 +88,7 @@ def _admit(request: ApiRequest, api: Api) -> tuple[int, str]:
     return MAX_BODY_BYTES, request.by
 
 
-async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None) -> Answer:
+async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None) -> HttpAnswer:
     """Answer a request, which is admitted first if it was not yet. unkept: why its body was not kept.
     Never raises but Cancelled."""
     started = trio.current_time()
@@ -134,7 +134,7 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
         *(request.standing.headers if request.standing else ()),
         *response.headers,
     ]
-    return Answer(response.status, headers, b"" if request.method == "HEAD" else response.body)
+    return HttpAnswer(response.status, headers, b"" if request.method == "HEAD" else response.body)
 
 
 async def _respond(request: ApiRequest, api: Api, unkept: Refusal | None) -> ApiResponse:

@@ -14,7 +14,7 @@ from config_manager.api.rest.limits import DRAIN_BYTES
 from config_manager.api.rest.request import Api
 from config_manager.api.server.arriving import ArrivingBody, Room
 from config_manager.api.server.asgi_request import QUART_METHODS, asked_of
-from config_manager.api.server.pipeline import Answer, admit, answer
+from config_manager.api.server.pipeline import HttpAnswer, admit, answer
 
 
 def make_quart(api: Api, room: Room) -> QuartTrio:
@@ -49,7 +49,7 @@ def make_quart(api: Api, room: Room) -> QuartTrio:
     return quart
 
 
-def _as_quart(result: Answer) -> Response:
+def _as_quart(result: HttpAnswer) -> Response:
     response = Response(result.body, status=result.status)
     response.headers.clear()
     for name, value in result.headers:

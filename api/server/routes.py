@@ -1,4 +1,4 @@
-"""Every route, in one table: who may call what. A new call is one line here, and its handler's module."""
+"""Every route, and what its caller must be allowed. A new call is one line here, and its handler's module."""
 
 from __future__ import annotations
 
