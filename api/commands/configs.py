@@ -16,8 +16,7 @@ from config_manager.api.commands.remote import Server
 from config_manager.config.errors import Conflict, NotFound, ServerSays, SettingsInvalid
 from config_manager.config.secret import MASK
 from config_manager.storage.decisions import rollback
-from config_manager.storage.decisions.rollback import Step
-from config_manager.storage.state import changed_keys
+from config_manager.storage.decisions.rollback import Step, Values
 
 _PATH = ("api", "v1", "config")
 _CONFIG = "config revision"
@@ -27,8 +26,6 @@ _HISTORY = "entries next_before"
 _SHOWN = 60
 """Characters of a value in a table."""
 _NOT_FOUND = 404
-
-Values = dict[str, Any]
 
 _WAIT = click.option(
     "--wait",
@@ -370,6 +367,8 @@ def _pages(
 
 
 def _changes(before: Values, after: Values) -> list[dict[str, Any]]:
+    from config_manager.storage.state import changed_keys  # brings orjson
+
     return [{"key": c.key, "old": c.old, "new": c.new} for c in changed_keys(before, after)]
 
 
