@@ -111,8 +111,8 @@ def _shortly(value: object) -> str:
 
 
 class AuditReport(NamedTuple):
-    """against: the heads that the rows were compared with, in words. not_audited: what is kept and the
-    audit does not vouch for."""
+    """against: the heads that the rows were compared with, in words. not_audited: what is kept although no
+    row of the audit vouches for it."""
 
     verdict: ChainVerdict
     against: str

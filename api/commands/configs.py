@@ -187,7 +187,7 @@ def _put(
     wait: float | None,
     dry_run: bool,
 ) -> Shown:
-    """What a service becomes, if it still is at revision `at`."""
+    """Replace a service's values if it is still at revision `at`, and show what changed."""
     query = {
         "reason": reason,
         "wait": "confirmed" if wait is not None else None,
@@ -275,7 +275,7 @@ def diff_config(server: Server, service: str, old: int | None, new: int | None) 
         newest = next(_history(server, service), None)
         if newest is None:
             raise NotFound(f"{service} has no history")
-        # as of the revision before the newest: of nobody's, where that was the first
+        # none if the newest revision was the service's first
         before = rollback.undone(now, [newest])
     else:
         before = rollback.as_of(service, now, at, old, _history(server, service))
@@ -338,7 +338,7 @@ def _before(change: Mapping[str, Any]) -> object:
 def _newest(
     server: Server, service: str, limit: int, only: Mapping[str, str | None]
 ) -> dict[str, Any]:
-    """So many entries as one answer: the server sends fewer at once where they are large."""
+    """So many entries as one answer: the server sends fewer at once if they are large."""
     entries: list[Any] = []
 
     def left() -> Iterator[int]:
