@@ -129,11 +129,14 @@ class EpochRequest(Body):
     ] = None
 
 
-class EpochAnswer(WriteAnswer):
+class _Epoch(Answer):
     config_epoch: str
     epoch_seq: int
     revision: int
     services: list[Name]
+
+
+class EpochAnswer(WriteAnswer, _Epoch): ...
 
 
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────
@@ -165,7 +168,7 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
         if _VIEW.of(request) == "stored":
             stored = _config_response(_existing(api, committed, service, stored=True))
             return _unless_known(request, service, stored, committed)
-    # what a service that nobody wrote, or that was deleted, shows depends on the epoch
+    # the answer for a service without values (never written, or deleted) depends on the epoch
     key = committed.live(service) or committed.epoch
     cached = api.bodies.get(service)
     if cached is not None and cached[0] is key:
@@ -307,7 +310,7 @@ def _unless_known(
 ) -> ApiResponse:
     """304 if the reader has it already. Raises RevisionConflict if it wants another revision.
 
-    What nobody has written is always shown: its defaults and epoch may change under revision 0.
+    A service that nobody has written is always sent in full: under revision 0 its defaults and epoch may change.
     """
     state = committed.live(service)
     revision = state.revision if state else 0

@@ -53,7 +53,7 @@ _SIGNATURE_BYTES = 64
 
 
 class EnrolmentTokenRequest(Body):
-    """instance: None for whichever comes. expires: in seconds from now."""
+    """instance: None lets any instance of the service enrol. expires: in seconds from now."""
 
     REFUSED: ClassVar[str] = "nothing was done"
 
@@ -175,7 +175,7 @@ async def enrol(request: ApiRequest, api: Api) -> ApiResponse:
         device = await api.system.storing.ask(write, request.context)
     except NotAuthenticated as refused:
         raise login_failed(request, api, refused.detail) from None
-    # what was claimed in its name before
+    # drop what others claimed in this instance's name before it enrolled
     api.system.statuses.start_over(body.service, body.instance)
     return json_response(EnrolledDevice.of(device, secrets=[]), 201)
 

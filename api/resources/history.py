@@ -110,7 +110,7 @@ def _entry(entry: HistoryEntry, secrets: frozenset[str]) -> JsonObject:
 
 
 def _change(change: state.KeyChange, *, is_secret: bool) -> JsonObject:
-    """masked: only beside a mask, because a plain value may be the same text."""
+    """The answer has `masked` if a value is the mask, because a plain value may be the same text."""
     shown = change.to_object()
     if is_secret:
         shown = {"key": change.key, "old": _masked(change.old), "new": _masked(change.new)}

@@ -68,8 +68,8 @@ Values = Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas
 class Answer(BaseModel):
     """What a call answers. A member with a default is left out unless it was given.
 
-    Members stand in the order of the bases from the last to the first, then of the class itself. OpenAPI
-    calls a model as its class, without `Answer` at the end.
+    Members stand in the order of the bases from the last to the first, then of the class itself. In OpenAPI
+    a model bears its class's name, without `Answer` at the end.
     """
 
     model_config = ConfigDict(
@@ -78,7 +78,7 @@ class Answer(BaseModel):
 
     @classmethod
     def of(cls, thing: object, **others: Any) -> Self:
-        """Each required member that is not among the others is the thing's attribute of that name."""
+        """An answer about a thing. A required member that `others` does not give is the thing's attribute of that name."""
         names = [name for name, one in cls.model_fields.items() if one.is_required()]
         own = {name: getattr(thing, name) for name in names if name not in others}
         return cls.model_validate({**own, **others})
@@ -88,7 +88,7 @@ class Answer(BaseModel):
 
 
 class SeveralWrong(ValueError):
-    """Several things wrong within one member; pointers from there on."""
+    """Several things are wrong within one member; the pointers begin there."""
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ def read(request: ApiRequest, model: type[B]) -> B:
         if not unknown:
             return body
         refusal = _refusal(model, unknown, [])
-    raise refusal  # without the other in its context: that one knows the values
+    raise refusal  # out here, so that its context is not the ValidationError, which holds the values
 
 
 def _refusal(
@@ -194,7 +194,7 @@ def text(value: Any, expected: str = "expected text") -> str:
 
 
 def in_base64(encoded: str, size: int) -> bytes:
-    """Exactly so many bytes."""
+    """`size` bytes from base64. Raises ValueError."""
     try:
         data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):

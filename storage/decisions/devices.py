@@ -119,8 +119,8 @@ def delivery(committed: Committed, device: Device) -> Delivery | None:
 
 
 def could_read(committed: Committed, device: Device) -> Mapping[str, int]:
-    """Secret → version, of what it was ever sent and nobody has set anew since. Deleted secrets too: they may
-    still open a door elsewhere."""
+    """Secret → version of everything that it was sent and that nobody has set anew since. Deleted secrets are
+    among them: they may still be valid elsewhere."""
     state = committed.services.get(device.service)
     current: Mapping[str, int] = state.secrets if state is not None else {}
     return {
