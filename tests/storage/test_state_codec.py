@@ -50,6 +50,13 @@ states = st.builds(
 ).map(lambda state: replace(state, digest=wire.digest(state.payload)))
 
 
+@given(states)
+def test_a_service_has_its_members_in_one_order(state: ServiceState) -> None:
+    before_the_payload = "service revision version epoch stored effective defaulted secrets deleted"
+    about = "updated_at updated_by correlation_id payload"
+    assert list(state_codec.encode_service(state)) == f"{before_the_payload} {about}".split()
+
+
 def with_payload(state: ServiceState, differing: dict[str, Any]) -> ServiceState:
     """Its payload says what it is, but for what `differing` names."""
     update = ConfigUpdate(
