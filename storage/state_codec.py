@@ -23,8 +23,10 @@ _FORMAT = 3
 _FORMAT_IN_ONE_PIECE = 2
 """0.1.0 and 0.2.0"""
 _PIECE_BYTES = 64 * 1024
-_PLAIN = frozenset(f.name for f in fields(ServiceState)) - {"epoch", "payload", "digest"}
-"""Members of a service that are as they are in JSON."""
+_PLAIN = tuple(
+    one.name for one in fields(ServiceState) if one.name not in ("epoch", "payload", "digest")
+)
+"""Members of a service that are as they are in JSON; in order, so that the same state is the same bytes."""
 
 
 def encode_service(state: ServiceState) -> JsonObject:
