@@ -9,6 +9,7 @@ from config_manager.actors.messages import Write
 from config_manager.api.rest.auth import login_failed
 from config_manager.api.rest.models import (
     DURATION,
+    HIDDEN,
     KEY_32,
     NAME,
     SIGNATURE,
@@ -80,7 +81,7 @@ class EnrolmentToken(Answer):
     service: Name
     instance: Name | None
     expires_at: Time
-    token: Annotated[str, about("shown this once; only its hash is kept")]
+    token: Annotated[str, about("shown this once; only its hash is kept"), HIDDEN]
 
 
 def _key(description: str, is_usable: Callable[[bytes], bool]) -> Reader:
@@ -96,7 +97,7 @@ def _key(description: str, is_usable: Callable[[bytes], bool]) -> Reader:
 class EnrolmentRequest(Body):
     REFUSED: ClassVar[str] = "nothing was done"
 
-    token: str
+    token: Annotated[str, HIDDEN]
     service: Service
     instance: Instance
     sign_public: Annotated[bytes, _key("Ed25519, 32 bytes in base64", can_sign)]

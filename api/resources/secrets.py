@@ -10,6 +10,7 @@ from pydantic import WithJsonSchema
 
 from config_manager.actors.messages import Write
 from config_manager.api.rest.models import (
+    HIDDEN,
     KEY,
     NAME,
     NO_NUL,
@@ -147,7 +148,7 @@ class RevealRequest(Body):
 class SecretValue(_OneSecret):
     version: int
     updated_at: Time
-    value: str
+    value: Annotated[str, HIDDEN]
 
 
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ from pydantic import WithJsonSchema
 
 from config_manager.api.rest.models import (
     DURATION,
+    HIDDEN,
     NAME,
     TEXT,
     Answer,
@@ -118,7 +119,7 @@ class _Token(Answer):
 
 
 class MadeToken(_Token):
-    token: Annotated[str, about("shown this once; only its hash is kept")]
+    token: Annotated[str, about("shown this once; only its hash is kept"), HIDDEN]
 
 
 class ListedToken(_Token):

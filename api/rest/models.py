@@ -9,6 +9,7 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -26,6 +27,9 @@ from config_manager.config.names import (
 from config_manager.config.strict_json import JsonObject
 
 B = TypeVar("B", bound="Body")
+
+_MOST_UNKNOWN = 64
+"""Unknown members of a body that a refusal names: it must not be many times as large as the body."""
 
 # ── schemas ────────────────────────────────────────────────────────────────────────────────────
 
@@ -46,6 +50,10 @@ DURATION: JsonObject = {"type": "string", "pattern": "^[1-9][0-9]{0,2}[smhdw]$"}
 def about(description: str) -> Any:
     """In an `Annotated`: what OpenAPI says of a member."""
     return Field(description=description)
+
+
+HIDDEN: Any = Field(repr=False)
+"""In an `Annotated`: the member is a secret, which no repr of the model shows."""
 
 
 Time = Annotated[str, WithJsonSchema({**TEXT, "format": "date-time"})]
@@ -129,35 +137,43 @@ class Body(BaseModel):
 
 def read(request: ApiRequest, model: type[B]) -> B:
     """The body. Raises UnsupportedMediaType, MalformedRequest, and InvalidValues, which names every wrong
-    member."""
+    member, and up to 64 unknown ones."""
     given = request.json_object()
-    required = [name for name, one in model.model_fields.items() if one.is_required()]
+    known = model.model_fields
+    required = [name for name, one in known.items() if one.is_required()]
+    unknown = list(islice((name for name in given if name not in known), _MOST_UNKNOWN))
+    values = {name: value for name, value in given.items() if name in known}
+    refusal: InvalidName | InvalidValues
     try:
-        return model.model_validate({**dict.fromkeys(required), **given})
+        body = model.model_validate({**dict.fromkeys(required), **values})
     except ValidationError as error:
-        refusal = _refusal(model, error)
+        refusal = _refusal(model, unknown, error.errors(include_url=False, include_input=False))
+    else:
+        if not unknown:
+            return body
+        refusal = _refusal(model, unknown, [])
     raise refusal  # out here, so that its context is not the ValidationError, which holds the values
 
 
-def _refusal(model: type[Body], error: ValidationError) -> InvalidName | InvalidValues:
-    unknown: list[FieldError] = []
+def _refusal(
+    model: type[Body], unknown: Sequence[str], errors: Sequence[ErrorDetails]
+) -> InvalidName | InvalidValues:
+    said = f"unknown; known: {', '.join(model.model_fields)}"
+    strange = [FieldError(pointer(name), said) for name in unknown]
     wrong: list[FieldError] = []
     first_name: InvalidName | None = None
-    for one in error.errors(include_url=False, include_input=False):
-        at = pointer(str(one["loc"][0]))
-        if one["type"] == "extra_forbidden":
-            unknown.append(FieldError(at, f"unknown; known: {', '.join(model.model_fields)}"))
-            continue
-        match one.get("ctx", {}).get("error"):
+    for found in errors:
+        at = pointer(str(found["loc"][0]))
+        match found.get("ctx", {}).get("error"):
             case _WrongName(error=wrong_name):
                 first_name = first_name or (None if wrong else wrong_name)
-            case SeveralWrong(errors=errors):
-                wrong += [FieldError(at + e.pointer, e.detail) for e in errors]
+            case SeveralWrong(errors=inner):
+                wrong += [FieldError(at + e.pointer, e.detail) for e in inner]
             case reason:
-                wrong.append(FieldError(at, str(reason or _expected(model, one))))
-    if first_name is not None and not unknown:
+                wrong.append(FieldError(at, str(reason or _expected(model, found))))
+    if first_name is not None and not strange:
         return first_name
-    return InvalidValues(model.REFUSED, [*unknown, *wrong])
+    return InvalidValues(model.REFUSED, [*strange, *wrong])
 
 
 def _expected(model: type[Body], error: ErrorDetails) -> str:
