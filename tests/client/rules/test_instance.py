@@ -1,4 +1,4 @@
-"""An instance's rules, each as a story (see `story`)."""
+"""An instance's rules, each as a story (`tests.kit.client_story`)."""
 
 from __future__ import annotations
 
