@@ -323,12 +323,8 @@ class SlowToRead(MemoryStore):
 
 
 async def test_a_long_page_of_history_is_read_while_the_event_loop_goes_on(tmp_path: Path) -> None:
-    stores: list[SlowToRead] = []
+    stores, make = made_with(SlowToRead)
     told: list[Answer] = []
-
-    def make(epoch: Epoch) -> SlowToRead:
-        stores.append(SlowToRead(epoch))
-        return stores[-1]
 
     async def read(rest: Caller) -> None:
         told.append(await rest.ask("GET", f"{DOOR}/history"))
