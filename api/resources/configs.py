@@ -129,11 +129,14 @@ class EpochRequest(Body):
     ] = None
 
 
-class EpochAnswer(WriteAnswer):
+class _Epoch(Answer):
     config_epoch: str
     epoch_seq: int
     revision: int
     services: list[Name]
+
+
+class EpochAnswer(WriteAnswer, _Epoch): ...
 
 
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────

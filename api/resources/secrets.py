@@ -59,32 +59,40 @@ class SecretRequest(Body):
     ]
 
 
+# Members stand in the order in which earlier versions answered them.
+
+
 class _OneSecret(Answer):
     service: Name
     name: str
 
 
-class _Written(_OneSecret):
+class _Set(_OneSecret):
+    version: int
     revision: int
     updated_at: Time
 
 
-class SecretAnswer(WriteAnswer, _Written):
-    version: int
+class SecretAnswer(WriteAnswer, _Set): ...
 
 
-class SecretDeleted(WriteAnswer, _Written):
+class _Deleted(_OneSecret):
     deleted: Literal[True]
-
-
-class _Age(Answer):
+    revision: int
     updated_at: Time
-    age_s: Annotated[int, about("since it was set, in seconds")]
 
 
-class SecretEntry(_Age, _OneSecret):
+class SecretDeleted(WriteAnswer, _Deleted): ...
+
+
+_AgeS = Annotated[int, about("since it was set, in seconds")]
+
+
+class SecretEntry(_OneSecret):
     version: Annotated[int, about("the newest")]
     kept: Annotated[int, about("how many versions are kept")]
+    updated_at: Time
+    age_s: _AgeS
     rotate: Annotated[Mapping[str, Any] | None, about("why it should be set anew, if it should")]
 
 
@@ -92,8 +100,10 @@ class SecretList(Answer):
     secrets: list[SecretEntry]
 
 
-class SecretVersion(_Age):
+class SecretVersion(Answer):
     version: int
+    updated_at: Time
+    age_s: _AgeS
 
 
 class SecretVersions(SecretEntry):

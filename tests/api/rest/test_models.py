@@ -106,6 +106,50 @@ async def test_every_answer_has_the_members_of_its_model_and_no_others(
             jsonschema.Draft202012Validator(whole).validate(answer.json), (method, target)
 
 
+IN_ORDER: list[tuple[str, str, Any, str]] = [
+    (
+        "POST",
+        "/api/v1/config/epoch",
+        {"services": {"a": {"x": 1}}},
+        "config_epoch epoch_seq revision services correlation_id propagation",
+    ),
+    (
+        "POST",
+        "/api/v1/config/epoch?dry_run=true",
+        {"services": {"a": {"x": 1}}},
+        "config_epoch epoch_seq revision services dry_run",
+    ),
+    (
+        "POST",
+        SECRETS,
+        {"service": "a", "name": "pin", "value": "1"},
+        "service name version revision updated_at correlation_id propagation",
+    ),
+    ("GET", SECRETS + "/a/pin", None, "service name version kept updated_at age_s rotate versions"),
+    (
+        "DELETE",
+        SECRETS + "/a/pin",
+        None,
+        "service name deleted revision updated_at correlation_id propagation",
+    ),
+    (
+        "DELETE",
+        A,
+        None,
+        "service deleted version revision config_epoch epoch_seq updated_at updated_by "
+        "correlation_id propagation",
+    ),
+]
+
+
+async def test_members_stand_in_the_order_of_earlier_versions(rest: Caller) -> None:
+    for method, target, body, members in IN_ORDER:
+        answer = await rest.ask(method, target, body)
+        assert list(answer.json) == members.split(), (method, target)
+        for version in answer.json.get("versions", ()):
+            assert list(version) == ["version", "updated_at", "age_s"]
+
+
 def closed(schema: Any) -> Any:
     """Without members that it does not name."""
     if isinstance(schema, dict):
