@@ -136,8 +136,10 @@ IN_ORDER: list[tuple[str, str, Any, str]] = [
         "DELETE",
         A,
         None,
-        "service deleted version revision config_epoch epoch_seq updated_at updated_by "
-        "correlation_id propagation",
+        (
+            "service deleted version revision config_epoch epoch_seq updated_at updated_by "
+            "correlation_id propagation"
+        ),
     ),
 ]
 
