@@ -1,7 +1,7 @@
 """The seams to the world: wall clock, randomness, disk. All of them are passed in.
 
 Monotonic time needs no seam: it is Trio's clock, which tests replace with a MockClock.
-The broker's seam is `actors.mqtt.aiomqtt_transport.Transport`.
+The broker's seam is `actors.mqtt.port.Transport`.
 """
 
 from __future__ import annotations

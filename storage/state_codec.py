@@ -23,13 +23,15 @@ _FORMAT = 3
 _FORMAT_IN_ONE_PIECE = 2
 """0.1.0 and 0.2.0"""
 _PIECE_BYTES = 64 * 1024
-_MEMBERS = tuple(f.name for f in fields(ServiceState) if f.name not in ("payload", "digest"))
-"""Of a service, in this order: the same state is always the same bytes."""
+_PLAIN = tuple(
+    one.name for one in fields(ServiceState) if one.name not in ("epoch", "payload", "digest")
+)
+"""Members of a service that are as they are in JSON; in order, so that the same state is the same bytes."""
 
 
 def encode_service(state: ServiceState) -> JsonObject:
     """A service's members. What its payload says in the same JSON, with keys in the same order, is left out."""
-    members: JsonObject = {name: getattr(state, name) for name in _MEMBERS}
+    members: JsonObject = {name: getattr(state, name) for name in _PLAIN}
     members |= {"epoch": [state.epoch.seq, state.epoch.id], "secrets": dict(state.secrets)}
     told = _told_by(state.payload)
     if told is None:
@@ -48,7 +50,7 @@ def decode_service(value: JsonObject) -> ServiceState:
         value = {**told, **value}
     else:
         payload = base64.b64decode(value["payload"])
-    members = {name: value[name] for name in _MEMBERS}
+    members = {name: value[name] for name in _PLAIN}
     members |= {"epoch": Epoch(*value["epoch"]), "defaulted": tuple(value["defaulted"])}
     return ServiceState(**members, payload=payload, digest=digest(payload))
 

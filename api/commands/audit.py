@@ -170,14 +170,14 @@ def verify(
     if (file is None) != (root is None):
         raise SettingsInvalid("--file and --root go together: an export, and who may sign it")
     if data_dir is not None:
-        judgement = _judge_stopped(data_dir, db_key_file, contains)
+        report = _judge_stopped(data_dir, db_key_file, contains)
     elif file is not None and root is not None:
-        judgement = _judge_export(file, root, contains)
+        report = _judge_export(file, root, contains)
     else:
-        judgement = _ask_for_report(server, contains)
-    verdict, against, not_audited = judgement
+        report = _ask_for_report(server, contains)
+    verdict, against, not_audited = report
     value = {"ok": verdict.ok, **asdict(verdict), "against": against, "not_audited": not_audited}
-    return Shown(value, judgement.lines(), judgement.error())
+    return Shown(value, report.lines(), report.error())
 
 
 def _ask_for_report(server: Server, contains: str | None) -> AuditReport:

@@ -147,9 +147,8 @@ async def allow_enrolment(request: ApiRequest, api: Api) -> ApiResponse:
     world = api.system.world
     token = make_token(world.randomness)
     expires_at = rfc3339(world.clock.now() + body.expires)
-    what = AllowEnrolment(
-        hash_of(token.reveal().encode()), body.service, body.instance, expires_at, request.by
-    )
+    token_hash = hash_of(token.reveal().encode())
+    what = AllowEnrolment(token_hash, body.service, body.instance, expires_at)
     await administer(request, api, what)
     shown_once = token.reveal()  # to the caller who asked for it, now and never again
     answer = EnrolmentToken.of(body, expires_at=expires_at, token=shown_once)

@@ -160,7 +160,6 @@ async def create_token(request: ApiRequest, api: Api) -> ApiResponse:
         role=body.role,
         services=body.services,
         expires_at=None if body.expires is None else rfc3339(world.clock.now() + body.expires),
-        by=request.by,
     )
     made = await administer(request, api, what)
     # to the caller who asked for it, now and never again

@@ -1,6 +1,6 @@
 """Limits on how often: counted in windows, in bounded memory, and said in the standard's headers.
 
-The headers are those of draft-ietf-httpapi-ratelimit-headers-10: `RateLimit-RateLimit` says what is
+The headers are those of draft-ietf-httpapi-ratelimit-headers-10: `RateLimit-Policy` says what is
 allowed (`q` in `w` seconds), `RateLimit` what is left (`r`) and for how long (`t` seconds).
 """
 

@@ -73,7 +73,7 @@ async def connect_with_aiomqtt(
 async def _connect(
     address: BrokerAddress, client_id: str, will: Will
 ) -> tuple[aiomqtt.Client, PacketLimit]:
-    """Protocol 5 first, each time: a broker that was slow once is none that knows no better."""
+    """Protocol 5 first, each time: a broker that was slow once may know it all the same."""
     import aiomqtt
 
     for version in (aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311):

@@ -101,7 +101,7 @@ class Options:
     on_stale: OnStale = "report"
 
     def check(self, model: type[BaseModel]) -> None:
-        """Raises SettingsInvalid for what would be taken in silence and do nothing, or something else."""
+        """Raises SettingsInvalid for an option that would have no effect, or another one than its caller expects."""
         if isinstance(self.restart_required, str):
             raise SettingsInvalid(
                 f"restart_required: a collection of keys: {{{self.restart_required!r}}}"

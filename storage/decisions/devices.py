@@ -147,7 +147,6 @@ class AllowEnrolment:
     service: str
     instance: str | None
     expires_at: str
-    by: str
 
     def decide(self, before: Committed, on: Occasion) -> Decided[None]:
         over = tuple(
@@ -162,7 +161,7 @@ class AllowEnrolment:
                 "service": self.service,
                 "instance": self.instance,
                 "expires_at": self.expires_at,
-                "created_by": self.by,
+                "created_by": on.by,
             },
         )
         details: dict[str, Any] = {
