@@ -76,7 +76,7 @@ class Keeper:
             self._cache.available = False
             why = error.strerror or str(error)
             notice = f"the last-known-good cache can't be written: {why}"
-            if self._view.notices.get("cache") != notice:  # else each retry would say it again
+            if self._view.notices.get("cache") != notice:  # so that a retry does not log it again
                 log.warning("cache not written", error=why)
             self._view.notices["cache"] = notice
             return False

@@ -50,7 +50,7 @@ class RefusedCall:
 _Who = tuple[str, str | None]
 """A caller: whose token, or `anonymous` and from where."""
 _Refusals = dict[RefusedCall, tuple[int, str]]
-"""How often each came, and the newest request's id."""
+"""How often each refusal came, and the newest request's id."""
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Callers:
         return self._refusals[who]
 
     async def news(self) -> None:
-        """Until there is something to write."""
+        """Wait until there is something to write."""
         await self._news.wait()
 
     async def write(self, write: WriteDown) -> None:

@@ -45,10 +45,10 @@ class Deliverer:
     """their keys are invalid: nothing can be sealed to them"""
 
     async def make_good(self) -> bool:
-        """Whether everything is as it should be; if not, try again later."""
+        """Deliver what is missing. Returns whether everything is as it should be; if not, call it again later."""
         committed = self.view.committed
         if not self.view.publishable or self.believed.changing:
-            return True  # a change of that wakes us
+            return True  # a change of these wakes us
         good = True
         for device in devices(committed):
             if device.revoked_at is not None:
@@ -64,8 +64,8 @@ class Deliverer:
         return good
 
     async def _ask_for(self, device: Device) -> bool:
-        """Whether that is settled: a commit follows, which wakes us, or the device's key is unusable. If not,
-        trying again may help."""
+        """Ask storing for it. Returns whether that is settled: either a commit follows, which wakes us, or the device's
+        key is unusable. If not, trying again may help."""
         try:
             await self.storing.ask(Write(Deliver(device), _TERMS), self._context())
         except (Gone, Full, Refusal) as error:

@@ -95,8 +95,8 @@ class ForgetInstance:
         )
 
     def _unanswered_s(self, known: InstanceStatus, committed: Committed, now: float) -> float:
-        """For how long at least it could have answered the newest change of its service; 0 if it has answered,
-        or could not."""
+        """For how many seconds at least it has left the newest change of its service unanswered; 0 if it has
+        answered, or could not."""
         wanted = committed.live(self.service)
         running, attempt = known.receipt.running, known.receipt.last_attempt
         answered = max(one.revision if one is not None else 0 for one in (running, attempt))

@@ -45,8 +45,8 @@ class Retained:
     claims: list[Mark] = field(default_factory=list[Mark])
     boot_seq: int = 0
 
-    def sign(self, mark: Mark) -> None:
-        """Our keys signed this."""
+    def note_signed(self, mark: Mark) -> None:
+        """Note a mark that our keys signed."""
         self.mark = max(self.mark, mark)
         self.revision = max(self.revision, mark.revision)
 
@@ -146,7 +146,7 @@ class _Reader:
                 envelope = trust.open_envelope(message.payload)
                 root = self._found.root
                 body = trust.verify(envelope, wire.CONFIG_UPDATE, "config", root, now)
-                self._found.sign(trust.parse_verified(body, ConfigUpdate.parse).mark)
+                self._found.note_signed(trust.parse_verified(body, ConfigUpdate.parse).mark)
         elif len(self._roots) < _MOST_ROOTS and len(message.payload) <= wire.MAX_ENVELOPE_BYTES:
             self._roots[message.topic] = message.payload
 
@@ -164,8 +164,8 @@ class _Reader:
         found, now = self._found, self._world.clock.now()
         with suppress(Distrust, ValueError):
             snapshot, _ = trust.judge_snapshot(self._snapshot, found.root, now)
-            found.sign(Mark(snapshot.epoch_seq, snapshot.revision))
+            found.note_signed(Mark(snapshot.epoch_seq, snapshot.revision))
             value = strict_json.loads_object(self._snapshot).get("beacon")
             beacon = trust.judge_beacon(value, found.root, now)
-            found.sign(Mark(beacon.epoch_seq, beacon.revision))
+            found.note_signed(Mark(beacon.epoch_seq, beacon.revision))
             found.boot_seq = max(found.boot_seq, beacon.boot_seq)

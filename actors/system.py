@@ -109,7 +109,7 @@ async def running_system(
     open_store: OpenStore | None = None,
 ) -> AsyncGenerator[System]:
     """The whole service but HTTP. Raises StartError (config.errors) if it can't start, and OSError and
-    DatabaseUnavailable for the disk, which callers word by the settings (`api.commands.disk_errors`).
+    DatabaseUnavailable for the disk, which callers word by the settings (`api.commands.local.disk_explained`).
 
     open_store: where the data lives; SQLCipher in the data directory unless something else is given.
     """

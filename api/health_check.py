@@ -49,7 +49,7 @@ def _ask(settings: Settings) -> tuple[int, str]:
 
 def _any_certificate() -> ssl.SSLContext:
     """The certificate names the server as others call it, not as this host does. No token is sent, and
-    all that the answer is believed is that the server lives."""
+    the answer says no more than that the server lives."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -63,7 +63,7 @@ class ChainVerdict:
 
 
 class _Named(NamedTuple):
-    """What a row's bytes say of it; None where they say nothing."""
+    """What a row's bytes say of it; None if they say nothing."""
 
     seq: int | None = None
     previous: str | None = None

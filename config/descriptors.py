@@ -1,4 +1,4 @@
-"""Standard output and error as descriptors that take bytes without waiting, each kind in its way.
+"""Standard output and error, written to without ever waiting: a pipe, a terminal, a socket, a file.
 
 `O_NONBLOCK` on a descriptor that we were given would also change it for those who share it: the shell,
 other programs of a pipeline. So a pipe or a terminal is opened anew for us alone, and each call to a
@@ -140,7 +140,7 @@ class _Pipe(_Polled):
 
 
 class _Socket(_Polled):
-    """Such as journald's."""
+    """A socket, such as journald's."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

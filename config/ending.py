@@ -21,7 +21,7 @@ class _Ending:
         self._heeded = False
 
     def begin(self) -> None:
-        """Until Trio's receiver takes over: nothing has begun that would have to be ended."""
+        """From now on, until Trio's receiver takes over, a signal ends the process at once: nothing has begun yet."""
         for number in SIGNALS:
             signal.signal(number, self._at_once)
 

@@ -56,7 +56,7 @@ def replacing(
 def creating(
     path: Path, *, mode: int = 0o600, for_directorys_owner: bool = False
 ) -> AbstractContextManager[IO[bytes]]:
-    """As `replacing`, where nothing has that name: of several at once one wins, the others get
+    """As `replacing`, for a name that is free. Of several at once one wins, the others get
     FileExistsError. On a file system without links only holders of the directory's `locked` can
     rely on that.
     """
@@ -135,7 +135,7 @@ def _opened(path: Path | str, flags: int, directory: int | None = None) -> Gener
 
 @contextmanager
 def named(path: Path) -> Generator[None]:
-    """An OSError out of the block names the file, for whoever has to look after it."""
+    """An OSError out of the block names the file, for the operator."""
     try:
         yield
     except OSError as error:

@@ -74,7 +74,7 @@ def is_list(value: object) -> TypeGuard[list[Any]]:
 
 
 def dumps(value: Any) -> bytes:
-    """Compact UTF-8 JSON of a value from `loads` or of our own."""
+    """Compact UTF-8 JSON of a value from `loads`, or of one that we made."""
     return orjson.dumps(value)
 
 

@@ -161,7 +161,7 @@ def verified(
 
 
 def _say_place(keyid: str, root: Root) -> str:
-    """What a key may do instead: the reason why it does not count here."""
+    """What else a key may sign, in words: why it does not count here."""
     roles = [name for name, role in root.roles.items() if keyid in role.keyids]
     may = f"is the {' and '.join(roles)} key there" if roles else "is not listed there"
     return f"key {keyid[:16]} {may}"

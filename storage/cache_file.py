@@ -125,7 +125,7 @@ class CacheFile:
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
     def _wrote_behind(self, committed: Committed) -> bool:
-        """Whether what changed is durable as a record of its own; otherwise a base is needed."""
+        """Append what changed as a record. Returns whether that is durable; if not, a base is needed."""
         base, end = self._base, self._end
         if base is None or end is None:
             return False
@@ -143,7 +143,7 @@ class CacheFile:
             return False
         try:
             self._world.disk.append(self.path, record, at=end.size)
-        except OSError:  # a part of it may be there, and nothing behind that would be read
+        except OSError:  # a part of the record may be there, and no reader gets past that
             return False
         self._end = _End(size, record[-PLACE_BYTES:], committed)
         return True

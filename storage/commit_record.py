@@ -1,8 +1,8 @@
-"""One commit as a record and back: what is appended where writing everything again costs too much. Pure.
+"""One commit as a record and back. It is appended if writing everything again would cost too much. Pure.
 
 A record is JSON: {"v": 1, "kind": "change", "at", "before": [revision, audit_seq, audit_head], "after":
 [epoch_seq, epoch_id, revision, audit_seq, audit_head], "services", "history", "audit", "registry", "secret",
-"forgotten", "idempotency", "reason"}. Members that a change has nothing of are left out. A record holds what
+"forgotten", "idempotency", "reason"}. Members that would be empty are left out. A record holds what
 the database holds of a change, sealed secrets included: it has to be kept encrypted.
 """
 

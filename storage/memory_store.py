@@ -32,7 +32,7 @@ class MemoryStore(Store):
     """The `Store` port without a disk. fail_next: what the next call raises, for drills."""
 
     def __init__(self, epoch: Epoch, vouching: Vouching | None = None) -> None:
-        """vouching: seals the end of the audit; by default with a key that everybody knows."""
+        """vouching: seals the end of the audit; by default under a fixed key."""
         self.vouching = vouching or Vouching(bytes(32))
         self._boot_seq = 0
         self._committed = empty(epoch)

@@ -69,7 +69,7 @@ class Seals:
         return length + self._check(length, place) + nonce + sealed
 
     def opened(self, raw: bytes) -> Iterator[OpenedRecord]:
-        """The records of a file, one by one. Raises Torn or Damaged where they end before the file does."""
+        """The records of a file, one by one. Raises Torn or Damaged if they end before the file does."""
         at = len(MAGIC) + PLACE_BYTES
         if not raw.startswith(MAGIC) or len(raw) < at:
             raise Damaged("no file of records")

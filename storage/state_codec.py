@@ -30,8 +30,7 @@ _PLAIN = tuple(
 
 
 def encode_service(state: ServiceState) -> JsonObject:
-    """What the payload says of the service is not said beside it, as far as it is the same as JSON,
-    the order of keys included."""
+    """A service's members. What its payload says in the same JSON, with keys in the same order, is left out."""
     members: JsonObject = {name: getattr(state, name) for name in _PLAIN}
     members |= {"epoch": [state.epoch.seq, state.epoch.id], "secrets": dict(state.secrets)}
     told = _told_by(state.payload)
@@ -57,7 +56,7 @@ def decode_service(value: JsonObject) -> ServiceState:
 
 
 def _told_by(payload: bytes) -> JsonObject | None:
-    """The members of a service that its payload holds, or lets guess; None if it is no update."""
+    """The members of a service that follow from its payload; None if the payload is no update."""
     try:
         update = orjson.loads(payload)
         config, defaulted = update["config"], update["defaulted"]

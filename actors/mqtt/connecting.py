@@ -70,7 +70,7 @@ class Connecting:
                 self._close()
 
     def take_over(self) -> None:
-        """Do now what the thread wanted of the loop."""
+        """Do what the thread asked of the loop."""
         self._client._loop = self._loop  # noqa: SLF001
         self._gate.open()
 
@@ -111,7 +111,7 @@ class _Gate:
         self._waiting.append(partial(callback, *args))
 
     def remove_reader(self, _: int) -> bool:
-        return False  # none was added
+        return False  # no reader was added
 
     remove_writer = remove_reader
 

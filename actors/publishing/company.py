@@ -22,7 +22,7 @@ _OWN = 16
 
 
 class Company:
-    """On one broker. Knows our own keepalives from those of others."""
+    """What is known of other config-managers on one broker. It tells our own keepalives from theirs."""
 
     def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
         self._clock = clock
@@ -31,16 +31,16 @@ class Company:
         self._listen_until = 0.0
 
     def sends(self, keepalive: bytes) -> None:
-        """We send it."""
+        """Note a keepalive that we send."""
         self._own.append(keepalive)
 
     def keepalive(self, payload: bytes) -> None:
-        """One came."""
+        """Note a keepalive that came from the broker, our own or another's."""
         if payload not in self._own:
             self._alive_until = self._clock() + _ALIVE_S
 
     def health(self, payload: bytes, *, retained: bool) -> None:
-        """Another one's health came."""
+        """Note that the health of another config-manager came."""
         if _event(payload) in (None, *_LAST_WORDS):
             return
         if retained:
@@ -54,7 +54,7 @@ class Company:
 
     @property
     def may_be_there(self) -> bool:
-        """Also while it is too early to tell."""
+        """As `is_there`, and also True while it is too early to tell."""
         return self._clock() < max(self._alive_until, self._listen_until)
 
 

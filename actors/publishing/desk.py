@@ -24,7 +24,7 @@ from config_manager.storage.state import ServiceState
 
 @dataclass(frozen=True)
 class Desk:
-    """Of one broker.
+    """What the publisher of one broker works with.
 
     view, believed: what is to be published, and which keys sign it. outlet: all other documents. broker_view,
     confirmations: where others see what the broker holds. sign, judge, note_confirmed: ask signing and

@@ -14,7 +14,7 @@ from config_manager.storage.state import ServiceState
 
 
 class Holding:
-    """Across connections."""
+    """What one broker holds; kept across connections."""
 
     def __init__(
         self,
@@ -28,8 +28,8 @@ class Holding:
         self._news: dict[str, int] = {}
 
     def confirm(self, state: ServiceState) -> None:
-        """It was read back; the log has a line for each new revision. While another client writes there as
-        well, a read-back counts for nothing: it may be overwritten by now."""
+        """Note that a state was read back, and log each new revision. While another client writes to its topic, a
+        read-back counts for nothing: it may be overwritten by now."""
         if wire.config_topic(state.service) in self._broker.contested:
             return
         if self._broker.holds.get(state.service) != state.revision:
@@ -38,11 +38,11 @@ class Holding:
         self._confirmations.note(self._broker, state.service, state.revision)
 
     def lost(self, service: str) -> None:
-        """Another client wrote there: until ours is read back again, the broker holds nothing of ours."""
+        """Another client wrote to the service's topic: until ours is read back, the broker does not hold it."""
         self._broker.holds.pop(service, None)
 
     async def tell_storing(self) -> None:
-        """What was read back since the last call: for the outbox, together and at leisure."""
+        """Tell storing what was read back since the last call, all at once, so that the outbox forgets it."""
         news, self._news = self._news, {}
         if news:
             with suppress(Gone, Full):

@@ -22,7 +22,8 @@ class Instances:
         self._desk = desk
         self._connection = connection
         self._repairs = repairs
-        self._forgotten: Mapping[str, JsonObject] = {}  # rows of what was emptied here, or is read
+        # rows of what was emptied here, or is emptied once it is read
+        self._forgotten: Mapping[str, JsonObject] = {}
         self._emptied: set[str] = set()  # status topics whose empty message comes back to us
 
     async def read(self) -> None:

@@ -16,7 +16,7 @@ _READ_LATE = 16
 
 
 class Outlet:
-    """Written by the actors that make documents, read by the broker's publisher."""
+    """The documents for one broker: other actors write them here, and its publisher reads them."""
 
     def __init__(self, view: CommittedView) -> None:
         """view: says whether anything but health may be sent now; call `wake` when that changes."""
@@ -40,7 +40,7 @@ class Outlet:
         self.mark(topic)
 
     def was_wanted(self, topic: str, payload: bytes) -> bool:
-        """Whether the broker should have held it just before: it is read back late."""
+        """Whether this payload was wanted until just now, so that it may be read back late."""
         return wire.digest(payload) in self._earlier.get(topic, ())
 
     def withdraw(self, topic: str) -> None:
@@ -57,12 +57,12 @@ class Outlet:
             self.wake()
 
     def mark(self, *topics: str) -> None:
-        """These documents are not (any more) on the broker as they should be."""
+        """Send these documents again: the broker does not hold them as it should."""
         self._dirty.update(dict.fromkeys(topics))
         self.wake()
 
     def begin(self) -> None:
-        """A connection begins: the broker may hold nothing of it any more."""
+        """A connection begins. The broker may have lost everything, so everything is sent again."""
         self._on_the_way.clear()
         self.mark(*self.retained)
 
@@ -95,7 +95,7 @@ class Outlet:
 
     @property
     def leaves_health(self) -> bool:
-        """Whether the health is left to another config-manager, or it is too early to tell."""
+        """Whether we leave the health to another config-manager, also while it is too early to tell."""
         return not self._view.publishable and self.company.may_be_there
 
     def may_send(self, topic: str) -> bool:
@@ -105,16 +105,16 @@ class Outlet:
         return topic == wire.HEALTH_TOPIC and not self.leaves_health
 
     def handed(self, topic: str, payload: bytes) -> None:
-        """It is on its way."""
+        """Note that it was sent."""
         self._on_the_way[topic] = payload
 
     def answered(self, topic: str) -> None:
-        """The broker acknowledged it, or refused it."""
+        """Note that the broker acknowledged or refused it."""
         self._on_the_way.pop(topic, None)
         self.wake()
 
     def note_held(self, topic: str) -> None:
-        """It was read back as it should be."""
+        """Note that it was read back as it should be."""
         self._held.add(topic)
         self.wake()
 
@@ -135,7 +135,7 @@ class Outlet:
         self._changed = trio.Event()
 
     def _next_retained(self) -> str | None:
-        """One at a time of each topic."""
+        """The topic of the next document to send. Of one topic only one is on its way at a time."""
         topics = self._dirty if self._view.publishable else (wire.HEALTH_TOPIC,)
         return next(
             (

@@ -67,7 +67,7 @@ class _Trouble:
 
 
 class BrokerRefusals:
-    """Of one broker, by topic."""
+    """What one broker refuses, by topic."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class BrokerRefusals:
         return [topic for topic, trouble in self._troubles.items() if now >= trouble.again_at]
 
     def handed(self, topic: str, content: str, size: int) -> None:
-        """It is on its way."""
+        """Note that it was sent."""
         self._in_flight[topic] = (content, size)
         if (trouble := self._troubles.get(topic)) is not None:
             trouble.again_at = inf

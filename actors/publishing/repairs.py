@@ -8,11 +8,11 @@ import trio
 
 CLEAR_INTERVAL_S = 1.0
 _MOST = 10_000
-"""Topics of what is not ours to keep that are remembered; forgotten with each watch."""
+"""Topics that are remembered at once. Each watch forgets those whose pause is over."""
 
 
 class Repairs:
-    """On one connection, by topic."""
+    """The repairs on one connection, by topic."""
 
     def __init__(self, interval_s: Callable[[str], float]) -> None:
         """interval_s: until the next repair of a topic, after one that is made now."""
@@ -21,7 +21,7 @@ class Repairs:
         self._due: dict[str, Callable[[], None]] = {}
 
     def do(self, topic: str, repair: Callable[[], None], *, at_once: bool = False) -> None:
-        """Now, or with a later watch if this topic was repaired just before. at_once: now in any case."""
+        """Repair now, or with a later watch if this topic was repaired just before. at_once: now in any case."""
         now = trio.current_time()
         if at_once or now >= self._not_before.get(topic, 0.0):
             self._not_before[topic] = now + self._interval_s(topic)
@@ -31,7 +31,7 @@ class Repairs:
             self._due[topic] = repair
 
     def may_clear(self, topic: str) -> bool:
-        """Whether a topic that we want empty may be emptied now; counts as done. At most once a second."""
+        """Whether a topic that we want empty may be emptied now: at most once a second. True counts as done."""
         now = trio.current_time()
         may = now >= self._not_before.get(topic, 0.0) and len(self._not_before) < _MOST
         if may:

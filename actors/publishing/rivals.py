@@ -27,7 +27,7 @@ _ECHOES = 16
 
 
 class Echoes:
-    """What this process sent a moment ago, on any way to a broker: it is ours when it comes back, even if
+    """What this process sent a moment ago, on any way to a broker. If it comes back, it is our own, even if
     something newer is wanted by then."""
 
     def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
@@ -51,7 +51,7 @@ class _Contest:
 
 
 class Rivals:
-    """Of one broker, by topic, across connections. For topics of ours only."""
+    """Other writers of our topics on one broker, kept across connections."""
 
     def __init__(
         self,

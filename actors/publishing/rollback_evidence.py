@@ -21,7 +21,7 @@ from config_manager.config.wire import Envelope
 
 
 class RollbackEvidence:
-    """Of one broker, across connections. It remembers what storing was asked about, because a hostile
+    """What one broker shows, kept across connections. It remembers what storing was asked about, because a hostile
     broker may play old documents back."""
 
     def __init__(
@@ -43,11 +43,11 @@ class RollbackEvidence:
         self._has_read_starts = False
 
     def has_read_starts(self) -> None:
-        """Once everything retained was read: what comes later tells nothing of earlier starts."""
+        """Everything retained was read: a beacon that comes later tells nothing of earlier starts."""
         self._has_read_starts = True
 
     def borne_out(self, seen: Witnessed) -> None:
-        """Storing found that our data has it."""
+        """Storing found that our data has what was seen, so it is no evidence."""
         self._known_heads.add(seen.audit_head)
 
     def own_configuration(self, payload: bytes) -> Envelope | None:
@@ -61,8 +61,8 @@ class RollbackEvidence:
         return envelope
 
     def in_configuration(self, envelope: Envelope) -> Witnessed | None:
-        """A configuration that our keys signed. Its writer may have died before it told its snapshot; the
-        furthest one tells for all."""
+        """What a configuration that our keys signed shows. Only the furthest one counts. The server that wrote it may
+        have died before it published a snapshot of it."""
         with suppress(Distrust):
             mark = trust.parse_verified(envelope.payload, ConfigUpdate.parse).mark
             if mark > max(self._view.committed.mark, self._furthest):
@@ -71,7 +71,7 @@ class RollbackEvidence:
         return None
 
     def in_document(self, message: Message) -> Witnessed | None:
-        """Any other document that we did not send."""
+        """What any other document shows that we did not send."""
         if message.topic == wire.SNAPSHOT_TOPIC:
             return self._in_snapshot(message)
         return self._in_root(message)
@@ -92,7 +92,7 @@ class RollbackEvidence:
             seen = replace(seen, audit_head=beacon.audit_head, audit_epoch=beacon.epoch_seq)
             if beacon.root_version > root.version and not believed.changing:
                 seen = replace(seen, beyond=f"a beacon made under root {beacon.root_version}")
-            # only of before this process: a twin that runs would never be outdone
+            # only a beacon from before this start: a running twin would count up with us for ever
             is_earlier = message.retained and not self._has_read_starts
             if is_earlier and beacon.boot_seq >= self._boot_seq():
                 seen = replace(seen, boot_seq=beacon.boot_seq)
@@ -120,7 +120,7 @@ class RollbackEvidence:
 
 
 def is_signed_for(ours: Envelope, topic: str) -> bool:
-    """Whether a configuration of ours lies where we once put it: only there is it ours to clear."""
+    """Whether a configuration of ours lies on the topic that it was signed for: only there may we clear it."""
     with suppress(Distrust):
         return trust.parse_verified(ours.payload, ConfigUpdate.parse).topic == topic
     return False

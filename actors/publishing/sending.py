@@ -72,7 +72,7 @@ class Sending:
         return not self._alone and len(self.in_flight) < self._window
 
     def wake(self) -> None:
-        """There may be something to do."""
+        """Look again: there may be something to send."""
         self._work.set()
         self._work = trio.Event()
 
@@ -139,7 +139,7 @@ class Sending:
         return min(offers, key=lambda one: self._desk.refusals.breaks(one.topic))
 
     def _is_wanted(self, offer: Offer) -> bool:
-        """If not, something newer is offered anyway."""
+        """Whether it is still wanted. If not, something newer will be offered."""
         desk = self._desk
         if offer.state is None:
             return desk.outlet.retained.get(offer.topic) is offer.payload
@@ -166,8 +166,8 @@ class Sending:
             self._published(offer.state)
 
     def _tries_before(self, offer: Offer) -> int:
-        """How often in a row it was acknowledged and not given back. For a document everything that was sent
-        under its topic counts: a snapshot changes faster than it can be found missing."""
+        """How often in a row it was acknowledged and not given back. For a document, everything sent under its topic
+        counts: a snapshot changes faster than a missing one is noticed."""
         before = self.awaited.get(offer.topic)
         if before is None or (offer.state is not None and before.content != offer.content):
             return 0

@@ -206,7 +206,7 @@ class Session:
             self._on_unwanted(state, message)
 
     def _on_unwanted(self, state: ServiceState, message: Message) -> None:
-        """Something else lies where this state should."""
+        """A topic holds something other than the state that should be there."""
         desk, topic, service = self._desk, message.topic, state.service
         foreign = self._note_rival(message)
         if foreign:
@@ -230,7 +230,7 @@ class Session:
             outlet.note_held(topic)
             return
         if outlet.was_wanted(topic, message.payload):
-            self._awaited.pop(topic, None)  # what is sent there is given back, be it late
+            self._awaited.pop(topic, None)  # what we send there comes back, perhaps late
         else:
             self._note_rival(message)
             if topic == wire.HEALTH_TOPIC:
@@ -238,7 +238,7 @@ class Session:
         self._repair(topic, lambda: outlet.mark(topic))
 
     def _let_go(self, topic: str) -> None:
-        """It was read back as it should be, or is not wanted there any more."""
+        """Stop waiting for it: it was read back as it should be, or is not wanted there any more."""
         self._awaited.pop(topic, None)
         self._desk.refusals.forget(topic)
 

@@ -50,7 +50,7 @@ WHAT_TO_DO = (
 class Opening:
     """What the storing actor and the reading beside it share, across lives.
 
-    Callers of `go_read_only`, `weigh` and `kept_house` hold the turn.
+    Callers of `go_read_only`, `weigh` and `best_effort` hold the turn.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Opening:
         begin_above: Callable[[int], int],
         world: World,
     ) -> None:
-        """vouching: what makes a row ours. begin_above: told of a start that somebody else knows of;
-        answers the one that this counts as from then on."""
+        """vouching: tells which rows this server wrote. begin_above: given the number of a start that others know of, it
+        answers the number that this start has from then on."""
         self.view = view
         self.store: Store | None = None
         self.unfit: Store | None = None
@@ -81,7 +81,7 @@ class Opening:
         self._suspended: list[Store] = []
         self._witnesses = Witnesses(view.committed)
         self._cached: Committed | None = None
-        """at a start; what is in memory says more, later"""
+        """what the cache held at the start; later what is in memory says more"""
         self._started = False
         self._failure: Exception | None = None
         self._vouched_for: Committed | None = None
@@ -97,13 +97,13 @@ class Opening:
         return self.store
 
     def refusal(self) -> ReadOnly:
-        """What a refused write is told: about the disk, or about a database that is refused."""
+        """The refusal of a write, which tells about the disk, or about the database that was refused."""
         if self.unfit is None:
             return ReadOnly(WHAT_TO_DO)
         return ReadOnly(f"nothing is written: {self.view.reasons[0]}; see `reasons` in GET /health")
 
     def note_full(self) -> None:
-        """Until a commit succeeds: reads and small writes may go on, so the mode stays normal."""
+        """Note that the disk is full, until a commit succeeds. Reads and small writes may go on, so the mode stays normal."""
         self.view.notices[DISK_FULL] = (
             "the disk is full: the last write was refused; free some space (a write that succeeds ends "
             "this notice)"
@@ -112,7 +112,7 @@ class Opening:
     def go_read_only(self, error: Exception) -> None:
         self._failure = error
         reason = f"database: {error}"
-        # what it began with says more than what a later attempt to open it finds
+        # the first reason says more than what a later attempt to open it finds
         reasons = tuple(dict.fromkeys((*self.view.reasons[:1], reason)))
         if reasons != self.view.reasons:
             _log.error("database unavailable", error=str(error))
@@ -120,7 +120,7 @@ class Opening:
         self.view.reasons = reasons
         self.view.wake()
         if self.store is not None:
-            # not closed: it holds what is known of the files, until they can be read again
+            # not closed: it knows how the files should be, until they can be read again
             self._suspended.append(self.store)
             self.store = None
 
@@ -137,10 +137,9 @@ class Opening:
     ) -> None:
         """Open the database before anything runs, or go on read-only from what was kept.
 
-        witnessed: how far this instance has come; audited: a row of its audit. A database that is
-        behind the one, or has not the other, was rolled back or rewritten. Raises
-        DatabaseUnopenable (exit 3) if nothing that verifies is left to go on from, or what the disk
-        said, if that is all.
+        witnessed: how far this instance has come; audited: a row of its audit. A database that is behind
+        the first, or lacks the second, was rolled back or rewritten. Raises DatabaseUnopenable (exit 3) if
+        nothing that verifies is left to go on from; or the DatabaseUnavailable, if only the disk is at fault.
         """
         committed = self._cached = await trio.to_thread.run_sync(kept)
         self._witnesses.at_start(witnessed, audited, committed)
@@ -152,7 +151,7 @@ class Opening:
         if committed is None:
             nothing_to_restore = witnessed == Mark(0, 0) or isinstance(self._failure, DiskFull)
             if isinstance(self._failure, DatabaseUnavailable) and nothing_to_restore:
-                raise self._failure  # of the disk alone
+                raise self._failure  # only the disk is at fault
             what_helps = (
                 "see `config-manager audit verify --data-dir`, then accept what is here (config-manager "
                 "restore --accept) or restore a backup"
@@ -167,7 +166,7 @@ class Opening:
         self.view.replace(committed)
 
     async def begin_life(self) -> None:
-        """A life that crashed has closed the store."""
+        """Open the store again if a life before this one crashed and closed it."""
         if self.store is None and not self._is_foreign:
             await self._try_open()
 
@@ -207,7 +206,7 @@ class Opening:
             name = PurePath(str(error.filename)).name if error.filename is not None else "a file"
             raise DatabaseUnavailable(f"{name}: {error.strerror or error}") from error
         try:
-            if self._started:  # it became unavailable, or was changed, under our hands
+            if self._started:  # it became unavailable, or changed, while we had it open
                 store.try_writing()
                 store.verify()
             with store.snapshot() as snapshot:
@@ -247,10 +246,10 @@ class Opening:
         return False
 
     def _refuse_foreign(self, judgement: Judgement, contradiction: str | None) -> None:
-        """Another hand wrote to it. Nothing is published any more; without a cache, what is ours in it is
-        shown."""
+        """Somebody else wrote to it. Nothing is published any more. If there is no cache, readers get what this server
+        wrote of it."""
         self._is_foreign, foreign = True, judgement.not_audited
-        if judgement.is_whole:  # else nothing vouches for anything
+        if judgement.is_whole:  # else nothing in it is proved to be ours
             self._vouched_for = without(judgement.committed, foreign)
         self.view.publishable = False
         names = [one.reason for one in foreign]
@@ -274,8 +273,7 @@ class Opening:
         )
 
     async def _begin_to_vouch(self, store: Store) -> None:
-        """For what an earlier version wrote, which named no digests. The cache has said that it is what we
-        knew."""
+        """Vouch for what an earlier version wrote, whose audit rows name no digests. It was compared with the cache."""
         assert self._cached is not None
         now, correlation_id = self._world.clock.now(), self._world.randomness.uuid()
         on = Occasion("config-manager", None, now, correlation_id)
@@ -297,7 +295,7 @@ class Opening:
         """Probe an open store, reopen a closed one; the disk has no other way to tell us."""
         structlog.contextvars.bind_contextvars(actor="storing")
         while True:
-            if self._is_foreign:  # nobody mends that while we hold the data directory
+            if self._is_foreign:  # nobody can mend that while we hold the data directory
                 await trio.sleep_forever()
             elif self.store is None:
                 # each attempt reads all of a database that is refused
@@ -345,8 +343,8 @@ class Opening:
             await self._note_boot(boot_seq)
 
     async def _count_late(self) -> None:
-        """This start was counted while the database could not be read: perhaps too low, if instance.json
-        was lost."""
+        """Count this start again: its number was chosen while the database could not be read. If instance.json was
+        lost, it may be too low."""
         if self._start_to_note <= self.starts_noted:
             self._start_to_note = self._begin_above(self.starts_noted)
         await self._note_boot(self._start_to_note)
@@ -354,11 +352,11 @@ class Opening:
 
     async def _note_boot(self, boot_seq: int) -> None:
         self._start_to_note = boot_seq
-        if await self.kept_house(lambda store: store.note_boot(boot_seq)):
+        if await self.best_effort(lambda store: store.note_boot(boot_seq)):
             self._start_to_note = 0
 
-    async def kept_house(self, work: Callable[[Store], None]) -> bool:
-        """Whether the store did what nobody waits for."""
+    async def best_effort(self, work: Callable[[Store], None]) -> bool:
+        """Do some work on the store that no caller waits for. Returns whether it was done."""
         if self.store is None:
             return False
         try:
@@ -381,7 +379,7 @@ class Opening:
                 await trio.to_thread.run_sync(store.close)
 
     async def _let_go(self) -> None:
-        """Of every store that was given up or refused."""
+        """Release every store that was given up or refused."""
         stores = (*self._suspended, self.unfit)
         self._suspended, self.unfit = [], None
         await _abandon(*stores)
@@ -394,7 +392,8 @@ async def _abandon(*stores: Store | None) -> None:
 
 
 def _progress(rows: int) -> Callable[[], None]:
-    """A long audit takes 20 µs a row: an operator who waits for a start is told, and one who stops it is heard."""
+    """Called while an audit is read, which takes 20 µs a row: logs that it goes on, and ends it if the start is
+    cancelled."""
     next_line = time.monotonic() + _PROGRESS_S
 
     def look_up() -> None:

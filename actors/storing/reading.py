@@ -80,8 +80,8 @@ class Reading:
                     raise self._opening.refusal() from None
 
     async def judge(self, contains: str | None, context: Context) -> Judgement:
-        """Every row of the audit, against the end that this server holds in memory and against all that is
-        kept. contains: see `Vouching.judge`. One at a time, because each takes a core, and beside the pages."""
+        """Compares every row of the audit with the end that this server holds in memory, and everything kept with the
+        rows. contains: see `Vouching.judge`. One at a time, because each takes a core, and beside the pages."""
         with trio.fail_at(context.deadline):
             async with self._judging:
                 return await self._judge(contains)

@@ -13,7 +13,7 @@ from config_manager.storage.store import Store
 
 
 class Witnesses:
-    """All that is known, and what in a store contradicts it."""
+    """Everything that others know, and how a store contradicts it."""
 
     def __init__(self, known: Committed) -> None:
         self._known = known
@@ -26,7 +26,7 @@ class Witnesses:
         """hash of a row that we signed → who knows it, and the epoch then"""
         self._beyond: str | None = None
         self.accepted_epoch = 0
-        """the newest with which an operator accepted what was kept"""
+        """the newest epoch in which an operator accepted what was kept (`restore`)"""
 
     def at_start(self, mark: Mark, audited: Head, kept: Committed | None) -> None:
         """What instance.json and the cache say. kept: None if no cache verifies."""
@@ -56,11 +56,11 @@ class Witnesses:
             self._rows_elsewhere[witnessed.audit_head] = (witnessed.where, witnessed.audit_epoch)
 
     def contradiction(self, store: Store, committed: Committed) -> str | None:
-        """Where this database says otherwise, and how. Blocks; raises DatabaseUnavailable."""
+        """How this database contradicts what others know; None if it does not. Blocks; raises DatabaseUnavailable."""
         if (why := self._beyond or self.behind(committed)) is not None:
             return why
         for row_hash, (where, epoch) in list(self._rows_elsewhere.items()):
-            # who accepted what was here has let go of what was known elsewhere before
+            # an operator that accepted what is here (`restore`) gave up what was known elsewhere before
             if epoch >= self.accepted_epoch and not store.has_audit_row(row_hash):
                 return f"{where} knows a row of its audit that is not here ({row_hash[:16]}…)"
             del self._rows_elsewhere[row_hash]
@@ -84,7 +84,7 @@ class Witnesses:
 
 
 def _otherwise(committed: Committed, known: Committed) -> str | None:
-    """Which service is older here than it is known, or another one, and how."""
+    """Which service is older in the database than somebody knows it, or has other content, in words; else None."""
     for name, state in known.services.items():
         held = committed.services.get(name)
         if held is None or held.mark < state.mark:

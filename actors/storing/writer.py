@@ -98,7 +98,7 @@ class Writer:
         self._world = world
 
     async def administer_at_start(self, what: Decidable[Any], correlation_id: str) -> bool:
-        """Keep what the settings say about access, before anybody can ask. False while read-only: then nothing
+        """Write what the settings say about access, before any request. False if the mode is read-only: then nothing
         was done. Raises DatabaseUnopenable if the database can't be written."""
         async with self._opening.turn:
             store = self._opening.store
@@ -144,7 +144,9 @@ class Writer:
         self, jobs: Sequence[tuple[Any, Context]]
     ) -> Sequence[Outcome[Any]]:
         kept: dict[int, Outcome[Any]] = {}
-        for index, (request, _) in enumerate(jobs):  # first: it may say what the writes begin from
+        for index, (request, _) in enumerate(
+            jobs
+        ):  # these first: they may change what the writes are decided on
             if isinstance(request, Witnessed | Confirmed | ResealSecrets):
                 kept[index] = await self._keep_house(request)
         store = self._opening.store
@@ -221,7 +223,7 @@ class Writer:
                 _log_committed(change, request.terms.by, context)
             return
         for index, outcome in enumerate(outcomes):
-            # a replay of a write of this very batch goes down with it
+            # also the repetition of a write in this batch, which was answered from it
             if isinstance(outcome, Value) and isinstance(jobs[index][0], Write):
                 outcomes[index] = Error(refusal)
 
@@ -233,13 +235,13 @@ class Writer:
                 await self._opening.weigh(request)
             case Confirmed(revisions):
                 # for an operator who looks into the outbox after a crash; the next read-back says it again
-                await self._opening.kept_house(lambda store: store.mark_confirmed(revisions))
+                await self._opening.best_effort(lambda store: store.mark_confirmed(revisions))
             case ResealSecrets():
                 return await self._reseal(request)
         return Value(None)
 
     async def _reseal(self, request: ResealSecrets) -> Outcome[Resealed | None]:
-        """Under the key that seals as of what is committed: this batch is decided later."""
+        """Seal under the key that is committed now: the writes of this batch are decided later."""
         store = self._opening.store
         if store is None:
             return Error(self._opening.refusal())

@@ -110,9 +110,9 @@ def _shortly(value: object) -> str:
 # ── verify ─────────────────────────────────────────────────────────────────────────────────────
 
 
-class Judgement(NamedTuple):
-    """against: the heads that the rows were compared with, in words. not_audited: what is kept and the
-    audit does not vouch for."""
+class AuditReport(NamedTuple):
+    """against: the heads that the rows were compared with, in words. not_audited: what is kept although no
+    row of the audit vouches for it."""
 
     verdict: ChainVerdict
     against: str
@@ -170,27 +170,27 @@ def verify(
     if (file is None) != (root is None):
         raise SettingsInvalid("--file and --root go together: an export, and who may sign it")
     if data_dir is not None:
-        judgement = _judge_stopped(data_dir, db_key_file, contains)
+        report = _judge_stopped(data_dir, db_key_file, contains)
     elif file is not None and root is not None:
-        judgement = _judge_export(file, root, contains)
+        report = _judge_export(file, root, contains)
     else:
-        judgement = _ask_for_judgement(server, contains)
-    verdict, against, not_audited = judgement
+        report = _ask_for_report(server, contains)
+    verdict, against, not_audited = report
     value = {"ok": verdict.ok, **asdict(verdict), "against": against, "not_audited": not_audited}
-    return Shown(value, judgement.lines(), judgement.error())
+    return Shown(value, report.lines(), report.error())
 
 
-def _ask_for_judgement(server: Server, contains: str | None) -> Judgement:
+def _ask_for_report(server: Server, contains: str | None) -> AuditReport:
     answer = server.get(*_PATH, "verify", holds="rows head problem", contains=contains)
     problem = answer["problem"] and AuditFault(**answer["problem"])
-    return Judgement(
+    return AuditReport(
         ChainVerdict(answer["rows"], answer["head"], problem),
         "the head that the server's beacons sign",
         answer.get("not_audited", []),  # a server of 0.2.0 says nothing of it
     )
 
 
-def _judge_stopped(data_dir: Path, db_key_file: Path | None, contains: str | None) -> Judgement:
+def _judge_stopped(data_dir: Path, db_key_file: Path | None, contains: str | None) -> AuditReport:
     from config_manager.config.world import World
     from config_manager.storage.sql.stopped_audit import stopped_audit
 
@@ -203,10 +203,10 @@ def _judge_stopped(data_dir: Path, db_key_file: Path | None, contains: str | Non
         )
         known = [head.where for head in (kept.snapshot.head, *kept.known)]
     verdict = replace(judged.verdict, problem=judged.problem)
-    return Judgement(verdict, " and ".join(known), [one.to_object() for one in judged.foreign])
+    return AuditReport(verdict, " and ".join(known), [one.to_object() for one in judged.foreign])
 
 
-def _judge_export(file: Path, root_file: Path, contains: str | None) -> Judgement:
+def _judge_export(file: Path, root_file: Path, contains: str | None) -> AuditReport:
     root = _read_root(root_file)
     with file_of("--file: ", file), file.open("rb") as lines:
         export = _signed_end(lines.readline(), root)
@@ -214,7 +214,7 @@ def _judge_export(file: Path, root_file: Path, contains: str | None) -> Judgemen
         for number, line in enumerate(lines, 2):
             check.take(*_row_in(line, number))
     by, at = clean(export.exported_by), clean(export.exported_at)
-    return Judgement(check.finish(), f"what was signed when {by} exported it at {at}", [])
+    return AuditReport(check.finish(), f"what was signed when {by} exported it at {at}", [])
 
 
 def _read_root(file: Path) -> Root:

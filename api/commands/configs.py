@@ -16,8 +16,7 @@ from config_manager.api.commands.remote import Server
 from config_manager.config.errors import Conflict, NotFound, ServerSays, SettingsInvalid
 from config_manager.config.secret import MASK
 from config_manager.storage.decisions import rollback
-from config_manager.storage.decisions.rollback import Step
-from config_manager.storage.state import changed_keys
+from config_manager.storage.decisions.rollback import Step, Values
 
 _PATH = ("api", "v1", "config")
 _CONFIG = "config revision"
@@ -27,8 +26,6 @@ _HISTORY = "entries next_before"
 _SHOWN = 60
 """Characters of a value in a table."""
 _NOT_FOUND = 404
-
-Values = dict[str, Any]
 
 _WAIT = click.option(
     "--wait",
@@ -190,7 +187,7 @@ def _put(
     wait: float | None,
     dry_run: bool,
 ) -> Shown:
-    """What a service becomes, if it still is at revision `at`."""
+    """Replace a service's values if it is still at revision `at`, and show what changed."""
     query = {
         "reason": reason,
         "wait": "confirmed" if wait is not None else None,
@@ -278,7 +275,7 @@ def diff_config(server: Server, service: str, old: int | None, new: int | None) 
         newest = next(_history(server, service), None)
         if newest is None:
             raise NotFound(f"{service} has no history")
-        # as of the revision before the newest: of nobody's, where that was the first
+        # none if the newest revision was the service's first
         before = rollback.undone(now, [newest])
     else:
         before = rollback.as_of(service, now, at, old, _history(server, service))
@@ -341,7 +338,7 @@ def _before(change: Mapping[str, Any]) -> object:
 def _newest(
     server: Server, service: str, limit: int, only: Mapping[str, str | None]
 ) -> dict[str, Any]:
-    """So many entries as one answer: the server sends fewer at once where they are large."""
+    """So many entries as one answer: the server sends fewer at once if they are large."""
     entries: list[Any] = []
 
     def left() -> Iterator[int]:
@@ -370,6 +367,8 @@ def _pages(
 
 
 def _changes(before: Values, after: Values) -> list[dict[str, Any]]:
+    from config_manager.storage.state import changed_keys  # brings orjson
+
     return [{"key": c.key, "old": c.old, "new": c.new} for c in changed_keys(before, after)]
 
 

@@ -73,7 +73,7 @@ def _say_where(settings: Settings, token: Path) -> None:
         f"{settings.data_dir} is ready: config-manager serve --data-dir {settings.data_dir}\n"
         f"  trust root for your services  {settings.data_dir / 'trust' / 'root.json'}"
     )
-    if token.exists():  # else one was given
+    if token.exists():  # otherwise a token was given
         click.echo(f"  admin token                   {token}")
 
 

@@ -1,4 +1,4 @@
-"""`config-manager devices`: which instances may receive secrets, and which are there no more."""
+"""`config-manager devices`: instances are enrolled, listed, revoked and forgotten."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEADER = ("SERVICE", "INSTANCE", "KEY", "ENROLLED", "BY", "SECRETS", "REVOKED")
 
 @click.group()
 def devices() -> None:
-    """Let instances in, so that they receive their service's secrets; and out again.
+    """Enrol instances, so that they receive their service's secrets; revoke or forget them.
 
     An instance that will not come back is forgotten, enrolled or not: it leaves `status` and the brokers.
 

@@ -76,7 +76,7 @@ async def _try_limits(address: BrokerAddress, ours: Connection) -> list[Finding]
     findings = await _try_big(address, run + "big")
     waiting = list(topics)
 
-    async def publish() -> None:  # at QoS 1: what was published at QoS 0 no limit holds back
+    async def publish() -> None:  # at QoS 1, because no limit holds back what is published at QoS 0
         while waiting:
             await ours.publish(waiting.pop(), b"1", qos=1, retain=True)
 

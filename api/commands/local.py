@@ -140,7 +140,7 @@ def has_database(data_dir: Path) -> bool:
 
 
 def file_explained(error: OSError) -> StartError | None:
-    """An error of any other file, for any command; None if it is not about a file."""
+    """The error of ours for an OSError about a file; None if it is about something else."""
     if not is_of_a_disk(error):
         return None
     path = "the file" if error.filename is None else str(error.filename)

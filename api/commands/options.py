@@ -23,8 +23,8 @@ HISTORY_REASON = click.option("--reason", help="Why, for the history.")
 
 
 def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that asks a server. The command gets `server` and `as_json`, and
-    prints by itself."""
+    """Adds the options of every command that asks a server. The command gets `server` and `as_json`, and prints
+    by itself."""
 
     @click.option(
         "--url",
@@ -42,7 +42,7 @@ def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
         show_envvar=True,
         help="The authority of an https server's certificate. [the system's]",
     )
-    @click.option("--json", "as_json", is_flag=True, help="For programs.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
     @functools.wraps(command)
     def with_server(
         *, url: str, token_file: Path | None, ca_file: Path | None, **options: Any

@@ -66,7 +66,7 @@ def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[
 
 
 def age(seconds: float) -> str:
-    """`90 s`, `3 d`. Less than nothing is nothing: the server's clock may be ahead of ours."""
+    """`90 s`, `3 d`. A negative age counts as 0: the server's clock may be ahead of ours."""
     unit_s, unit = next((unit_s, unit) for limit, unit_s, unit in _UNTIL if seconds < limit)
     return f"{int(max(0.0, seconds) // unit_s)} {unit}"
 

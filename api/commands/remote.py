@@ -143,8 +143,8 @@ class Server:
             ) from None
 
     def _told(self, content: bytes, holds: str) -> Any:
-        """The JSON of an answer. A member that it should have and has not is ServerUnreachable,
-        also when it is looked for later: another program has the port."""
+        """The JSON of an answer. If a member is missing, now or when the command looks for it, this raises
+        ServerUnreachable: another program has the port."""
         another = ServerUnreachable(
             f"what answers at {self.url} is no config-manager; --url says where one is"
         )

@@ -27,9 +27,9 @@ _HEADER = ("SERVICE", "INSTANCE", "WANTED", "RUNNING", "SINCE", "FRESH", "WHY NO
 def status(server: Server, as_json: bool, service: str | None, watch: bool) -> None:
     """Show what each instance says it runs, beside what it should run.
 
-    Instances report over MQTT; one that never did is not here. WHY NOT says what keeps an instance
-    from running what is wanted: it refused it, it is gone, its own environment decides a key. One that
-    is gone stays here until it is back, or is forgotten.
+    Instances report over MQTT; one that never did is not listed. WHY NOT says what keeps an instance from
+    running what is wanted: it refused that, or is gone, or its own environment decides a key. An instance
+    that is gone stays listed until it is back, or is forgotten.
 
     \b
       config-manager status

@@ -116,8 +116,8 @@ async def get_audit(request: ApiRequest, api: Api) -> ApiResponse:
     takes=(_CONTAINS,),
 )
 async def verify_audit(request: ApiRequest, api: Api) -> ApiResponse:
-    """Checks every row against the head that this server holds in memory, which its beacons sign; and all
-    that is kept against the rows."""
+    """Compares every row with the head that this server holds in memory and its beacons sign. Then compares
+    everything that is kept with the rows."""
     request.allow_query()
     contains = _CONTAINS.of(request)
     context = Context(request.correlation_id, trio.current_time() + VERIFY_WITHIN_S)

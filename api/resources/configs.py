@@ -168,7 +168,7 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
         if _VIEW.of(request) == "stored":
             stored = _config_response(_existing(api, committed, service, stored=True))
             return _unless_known(request, service, stored, committed)
-    # what a service that nobody wrote, or that was deleted, shows depends on the epoch
+    # the answer for a service without values (never written, or deleted) depends on the epoch
     key = committed.live(service) or committed.epoch
     cached = api.bodies.get(service)
     if cached is not None and cached[0] is key:
@@ -188,9 +188,9 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
 async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     values = request.json_object()
-    how = write_terms_of(request)
+    write_terms = write_terms_of(request)
     put = Put(service=service, values=values, preconditions=preconditions_of(request))
-    return await _write(request, api, put, how)
+    return await _write(request, api, put, write_terms)
 
 
 @operation(
@@ -204,9 +204,9 @@ async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
 async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     patch = request.json_object(MERGE_PATCH)
-    how = write_terms_of(request)
+    write_terms = write_terms_of(request)
     merge = Patch(service=service, patch=patch, preconditions=preconditions_of(request))
-    return await _write(request, api, merge, how)
+    return await _write(request, api, merge, write_terms)
 
 
 @operation(
@@ -217,14 +217,14 @@ async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
 )
 async def delete_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
-    how = write_terms_of(request)
+    write_terms = write_terms_of(request)
     delete = Delete(service=service, preconditions=preconditions_of(request))
-    written = await api.system.storing.ask(Write(delete, how.terms), request.context)
+    written = await api.system.storing.ask(Write(delete, write_terms.terms), request.context)
     state = written.state
     answer = DeletedAnswer.of(
         state, deleted=True, config_epoch=state.epoch.id, epoch_seq=state.epoch.seq
     )
-    return json_response(await with_outcome(answer, api, [state], how, written.changes))
+    return json_response(await with_outcome(answer, api, [state], write_terms, written.changes))
 
 
 @operation(
@@ -238,22 +238,24 @@ async def new_epoch(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, EpochRequest)
     for service in body.services:
         request.grant.require("write", service)
-    how = write_terms_of(request)
-    terms = how.terms
+    write_terms = write_terms_of(request)
+    terms = write_terms.terms
     if body.reason is not None:
         terms = replace(terms, reason=body.reason)
     epoch = NewEpoch(services=body.services)
     written = await api.system.storing.ask(Write(epoch, terms), request.context)
     answer = EpochAnswer.of(written, services=[state.service for state in written.services])
-    return json_response(await with_outcome(answer, api, written.services, how))
+    return json_response(await with_outcome(answer, api, written.services, write_terms))
 
 
-async def _write(request: ApiRequest, api: Api, what: Put | Patch, how: WriteTerms) -> ApiResponse:
-    written = await api.system.storing.ask(Write(what, how.terms), request.context)
+async def _write(
+    request: ApiRequest, api: Api, what: Put | Patch, write_terms: WriteTerms
+) -> ApiResponse:
+    written = await api.system.storing.ask(Write(what, write_terms.terms), request.context)
     state = written.state
     answer = _view(api, state.service, state)
-    answer |= await outcome_of(api, [state], how, written.changes)
-    if how.terms.dry_run:
+    answer |= await outcome_of(api, [state], write_terms, written.changes)
+    if write_terms.terms.dry_run:
         return json_response(answer)
     return _config_response(answer, 201 if written.first else 200)
 
@@ -310,7 +312,7 @@ def _unless_known(
 ) -> ApiResponse:
     """304 if the reader has it already. Raises RevisionConflict if it wants another revision.
 
-    What nobody has written is always shown: its defaults and epoch may change under revision 0.
+    A service that nobody has written is always sent in full: under revision 0 its defaults and epoch may change.
     """
     state = committed.live(service)
     revision = state.revision if state else 0

@@ -9,6 +9,7 @@ from config_manager.actors.messages import Write
 from config_manager.api.rest.auth import login_failed
 from config_manager.api.rest.models import (
     DURATION,
+    HIDDEN,
     KEY_32,
     NAME,
     SIGNATURE,
@@ -52,7 +53,7 @@ _SIGNATURE_BYTES = 64
 
 
 class EnrolmentTokenRequest(Body):
-    """instance: None for whichever comes. expires: in seconds from now."""
+    """instance: None lets any instance of the service enrol. expires: in seconds from now."""
 
     REFUSED: ClassVar[str] = "nothing was done"
 
@@ -80,7 +81,7 @@ class EnrolmentToken(Answer):
     service: Name
     instance: Name | None
     expires_at: Time
-    token: Annotated[str, about("shown this once; only its hash is kept")]
+    token: Annotated[str, about("shown this once; only its hash is kept"), HIDDEN]
 
 
 def _key(description: str, is_usable: Callable[[bytes], bool]) -> Reader:
@@ -96,7 +97,7 @@ def _key(description: str, is_usable: Callable[[bytes], bool]) -> Reader:
 class EnrolmentRequest(Body):
     REFUSED: ClassVar[str] = "nothing was done"
 
-    token: str
+    token: Annotated[str, HIDDEN]
     service: Service
     instance: Instance
     sign_public: Annotated[bytes, _key("Ed25519, 32 bytes in base64", can_sign)]
@@ -146,9 +147,8 @@ async def allow_enrolment(request: ApiRequest, api: Api) -> ApiResponse:
     world = api.system.world
     token = make_token(world.randomness)
     expires_at = rfc3339(world.clock.now() + body.expires)
-    what = AllowEnrolment(
-        hash_of(token.reveal().encode()), body.service, body.instance, expires_at, request.by
-    )
+    token_hash = hash_of(token.reveal().encode())
+    what = AllowEnrolment(token_hash, body.service, body.instance, expires_at)
     await administer(request, api, what)
     shown_once = token.reveal()  # to the caller who asked for it, now and never again
     answer = EnrolmentToken.of(body, expires_at=expires_at, token=shown_once)
@@ -174,7 +174,7 @@ async def enrol(request: ApiRequest, api: Api) -> ApiResponse:
         device = await api.system.storing.ask(write, request.context)
     except NotAuthenticated as refused:
         raise login_failed(request, api, refused.detail) from None
-    # what was claimed in its name before
+    # drop what others claimed in this instance's name before it enrolled
     api.system.statuses.start_over(body.service, body.instance)
     return json_response(EnrolledDevice.of(device, secrets=[]), 201)
 

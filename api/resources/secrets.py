@@ -10,6 +10,7 @@ from pydantic import WithJsonSchema
 
 from config_manager.actors.messages import Write
 from config_manager.api.rest.models import (
+    HIDDEN,
     KEY,
     NAME,
     NO_NUL,
@@ -147,7 +148,7 @@ class RevealRequest(Body):
 class SecretValue(_OneSecret):
     version: int
     updated_at: Time
-    value: str
+    value: Annotated[str, HIDDEN]
 
 
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────
@@ -167,15 +168,15 @@ async def set_secret(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, SecretRequest)
     service = parse_service(body.service)
     request.grant.require("secrets", service)
-    how = write_terms_of(request)
+    write_terms = write_terms_of(request)
     change = SetSecret(service=service, name=body.name, value=body.value)
-    written = await api.system.storing.ask(Write(change, how.terms), request.context)
+    written = await api.system.storing.ask(Write(change, write_terms.terms), request.context)
     state = written.state
     answer = SecretAnswer.of(
         state, service=service, name=body.name, version=state.secrets[body.name]
     )
-    answer = await with_outcome(answer, api, [state], how)
-    return json_response(answer, 200 if how.terms.dry_run else 201)
+    answer = await with_outcome(answer, api, [state], write_terms)
+    return json_response(answer, 200 if write_terms.terms.dry_run else 201)
 
 
 @operation(
@@ -241,12 +242,12 @@ async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
 )
 async def delete_secret(request: ApiRequest, api: Api) -> ApiResponse:
     service, name = SERVICE.of(request), _NAME.of(request)
-    how = write_terms_of(request)
+    write_terms = write_terms_of(request)
     change = DeleteSecret(service=service, name=name)
-    written = await api.system.storing.ask(Write(change, how.terms), request.context)
+    written = await api.system.storing.ask(Write(change, write_terms.terms), request.context)
     state = written.state
     answer = SecretDeleted.of(state, service=service, name=name, deleted=True)
-    return json_response(await with_outcome(answer, api, [state], how))
+    return json_response(await with_outcome(answer, api, [state], write_terms))
 
 
 def _entry(api: Api, kept: Sequence[SealedSecret]) -> SecretEntry:

@@ -9,6 +9,7 @@ from pydantic import WithJsonSchema
 
 from config_manager.api.rest.models import (
     DURATION,
+    HIDDEN,
     NAME,
     TEXT,
     Answer,
@@ -118,7 +119,7 @@ class _Token(Answer):
 
 
 class MadeToken(_Token):
-    token: Annotated[str, about("shown this once; only its hash is kept")]
+    token: Annotated[str, about("shown this once; only its hash is kept"), HIDDEN]
 
 
 class ListedToken(_Token):
@@ -159,7 +160,6 @@ async def create_token(request: ApiRequest, api: Api) -> ApiResponse:
         role=body.role,
         services=body.services,
         expires_at=None if body.expires is None else rfc3339(world.clock.now() + body.expires),
-        by=request.by,
     )
     made = await administer(request, api, what)
     # to the caller who asked for it, now and never again

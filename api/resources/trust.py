@@ -62,7 +62,7 @@ class _RootSignature(Body):
 
 
 class RootEnvelope(Body):
-    """Described, and never read as this: its own bytes are what was signed."""
+    """For the description alone: a root is sent as its own bytes, which are what was signed."""
 
     payloadType: Annotated[str, WithJsonSchema({**TEXT, "const": wire.ROOT})]  # noqa: N815
     payload: Annotated[str, WithJsonSchema({**TEXT, "pattern": "^([A-Za-z0-9+/]{4})*$"})]

@@ -57,8 +57,8 @@ def preconditions_of(request: ApiRequest) -> tuple[Precondition, ...]:
 
 
 def at_one_of(if_match: str) -> Precondition:
-    """One of these tags has to be what is there (13.1.1). A tag that is not one of ours never is: what was
-    written then would not be what the caller made sure of."""
+    """One of these tags must be the current ETag (13.1.1). A tag that this server never made matches nothing, so
+    the write is refused."""
     tags = [tag.strip() for tag in if_match.split(",")]
     revisions = frozenset(
         int(found["revision"]) for tag in tags if (found := _REVISION.fullmatch(tag))
@@ -67,7 +67,7 @@ def at_one_of(if_match: str) -> Precondition:
 
 
 def absent(if_none_match: str) -> Precondition:
-    """Only `*` means something to a writer here: nobody has written it yet (13.1.2)."""
+    """A writer's If-None-Match: `*` holds if nobody has written the service yet (13.1.2); any tag never holds."""
     return ABSENT if if_none_match == "*" else Precondition()
 
 
@@ -75,12 +75,12 @@ def absent(if_none_match: str) -> Precondition:
 
 
 def is_known(request: ApiRequest, tag: str) -> bool:
-    """Whether If-None-Match names what is there; W/ makes no difference to a reader (13.1.2)."""
+    """Whether If-None-Match names the current ETag; W/ makes no difference to a reader (13.1.2)."""
     return _names(request, b"if-none-match", tag, weakly=True)
 
 
 def is_other(request: ApiRequest, tag: str) -> str | None:
-    """The If-Match that does not name what is there, if there is one (13.1.1)."""
+    """The request's If-Match if it does not name the current ETag, else None (13.1.1)."""
     given = _every(request, b"if-match")
     if given is None or _names(request, b"if-match", tag, weakly=False):
         return None
@@ -97,6 +97,6 @@ def _names(request: ApiRequest, header: bytes, tag: str, *, weakly: bool) -> boo
 
 
 def _every(request: ApiRequest, header: bytes) -> str | None:
-    """Lines of one name are one list."""
+    """A header's value, its lines joined to one list; None if the header is absent."""
     lines = [value.decode("latin-1") for name, value in request.headers if name == header]
     return ", ".join(lines).strip() if lines else None

@@ -9,6 +9,7 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -26,6 +27,9 @@ from config_manager.config.names import (
 from config_manager.config.strict_json import JsonObject
 
 B = TypeVar("B", bound="Body")
+
+_MOST_UNKNOWN = 64
+"""Unknown members of a body that a refusal names: it must not be many times as large as the body."""
 
 # ── schemas ────────────────────────────────────────────────────────────────────────────────────
 
@@ -48,6 +52,10 @@ def about(description: str) -> Any:
     return Field(description=description)
 
 
+HIDDEN: Any = Field(repr=False)
+"""In an `Annotated`: the member is a secret, which no repr of the model shows."""
+
+
 Time = Annotated[str, WithJsonSchema({**TEXT, "format": "date-time"})]
 Name = Annotated[str, WithJsonSchema(NAME)]
 Values = Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas/Values"})]
@@ -60,8 +68,8 @@ Values = Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas
 class Answer(BaseModel):
     """What a call answers. A member with a default is left out unless it was given.
 
-    Members stand in the order of the bases from the last to the first, then of the class itself. OpenAPI
-    calls a model as its class, without `Answer` at the end.
+    Members stand in the order of the bases from the last to the first, then of the class itself. In OpenAPI
+    a model bears its class's name, without `Answer` at the end.
     """
 
     model_config = ConfigDict(
@@ -70,7 +78,7 @@ class Answer(BaseModel):
 
     @classmethod
     def of(cls, thing: object, **others: Any) -> Self:
-        """Each required member that is not among the others is the thing's attribute of that name."""
+        """An answer about a thing. A required member that `others` does not give is the thing's attribute of that name."""
         names = [name for name, one in cls.model_fields.items() if one.is_required()]
         own = {name: getattr(thing, name) for name in names if name not in others}
         return cls.model_validate({**own, **others})
@@ -80,7 +88,7 @@ class Answer(BaseModel):
 
 
 class SeveralWrong(ValueError):
-    """Several things wrong within one member; pointers from there on."""
+    """Several things are wrong within one member; the pointers begin there."""
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
         super().__init__()
@@ -129,35 +137,43 @@ class Body(BaseModel):
 
 def read(request: ApiRequest, model: type[B]) -> B:
     """The body. Raises UnsupportedMediaType, MalformedRequest, and InvalidValues, which names every wrong
-    member."""
+    member, and up to 64 unknown ones."""
     given = request.json_object()
-    required = [name for name, one in model.model_fields.items() if one.is_required()]
+    known = model.model_fields
+    required = [name for name, one in known.items() if one.is_required()]
+    unknown = list(islice((name for name in given if name not in known), _MOST_UNKNOWN))
+    values = {name: value for name, value in given.items() if name in known}
+    refusal: InvalidName | InvalidValues
     try:
-        return model.model_validate({**dict.fromkeys(required), **given})
+        body = model.model_validate({**dict.fromkeys(required), **values})
     except ValidationError as error:
-        refusal = _refusal(model, error)
-    raise refusal  # without the other in its context: that one knows the values
+        refusal = _refusal(model, unknown, error.errors(include_url=False, include_input=False))
+    else:
+        if not unknown:
+            return body
+        refusal = _refusal(model, unknown, [])
+    raise refusal  # out here, so that its context is not the ValidationError, which holds the values
 
 
-def _refusal(model: type[Body], error: ValidationError) -> InvalidName | InvalidValues:
-    unknown: list[FieldError] = []
+def _refusal(
+    model: type[Body], unknown: Sequence[str], errors: Sequence[ErrorDetails]
+) -> InvalidName | InvalidValues:
+    said = f"unknown; known: {', '.join(model.model_fields)}"
+    strange = [FieldError(pointer(name), said) for name in unknown]
     wrong: list[FieldError] = []
     first_name: InvalidName | None = None
-    for one in error.errors(include_url=False, include_input=False):
-        at = pointer(str(one["loc"][0]))
-        if one["type"] == "extra_forbidden":
-            unknown.append(FieldError(at, f"unknown; known: {', '.join(model.model_fields)}"))
-            continue
-        match one.get("ctx", {}).get("error"):
+    for found in errors:
+        at = pointer(str(found["loc"][0]))
+        match found.get("ctx", {}).get("error"):
             case _WrongName(error=wrong_name):
                 first_name = first_name or (None if wrong else wrong_name)
-            case SeveralWrong(errors=errors):
-                wrong += [FieldError(at + e.pointer, e.detail) for e in errors]
+            case SeveralWrong(errors=inner):
+                wrong += [FieldError(at + e.pointer, e.detail) for e in inner]
             case reason:
-                wrong.append(FieldError(at, str(reason or _expected(model, one))))
-    if first_name is not None and not unknown:
+                wrong.append(FieldError(at, str(reason or _expected(model, found))))
+    if first_name is not None and not strange:
         return first_name
-    return InvalidValues(model.REFUSED, [*unknown, *wrong])
+    return InvalidValues(model.REFUSED, [*strange, *wrong])
 
 
 def _expected(model: type[Body], error: ErrorDetails) -> str:
@@ -178,7 +194,7 @@ def text(value: Any, expected: str = "expected text") -> str:
 
 
 def in_base64(encoded: str, size: int) -> bytes:
-    """Exactly so many bytes."""
+    """`size` bytes from base64. Raises ValueError."""
     try:
         data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):

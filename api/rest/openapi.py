@@ -117,7 +117,7 @@ def _answer(status: int, model: Any, schemas: Schemas) -> JsonObject:
 
 
 def _problems(route: Route, *, has_parameters: bool) -> set[int]:
-    """The statuses of refusals. 403 is also for a stranger in --dev."""
+    """The statuses of refusals. 403 is always among them: --dev answers it to pages of other sites, and to proxies."""
     described = route.operation
     problems = {403, *described.problems}
     if route.needs is not None:

@@ -1,4 +1,4 @@
-"""What a handler serves, said once beside it: `api.server.pipeline` calls it, `api.rest.openapi` describes it.
+"""A handler with its description beside it: `api.server.pipeline` calls it, `api.rest.openapi` describes it.
 
     @operation("Every token", answers={200: Tokens})
     async def list_tokens(request: ApiRequest, api: Api) -> ApiResponse: ...

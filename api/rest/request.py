@@ -174,6 +174,6 @@ class ApiResponse:
 def json_response(
     value: Any, status: int = 200, headers: tuple[tuple[bytes, bytes], ...] = ()
 ) -> ApiResponse:
-    """Of a model those members that were given; of anything else what it is."""
+    """An answer in JSON. Members of a model that were not given are left out."""
     shown = value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
     return ApiResponse(status, strict_json.dumps(shown), headers)

@@ -128,11 +128,11 @@ async def with_outcome(
     answer: W,
     api: Api,
     states: Sequence[ServiceState],
-    how: WriteTerms,
+    write_terms: WriteTerms,
     changes: Sequence[KeyChange] | None = None,
 ) -> W:
     """The answer with how the write went."""
-    outcome = WriteAnswer.model_validate(await outcome_of(api, states, how, changes))
+    outcome = WriteAnswer.model_validate(await outcome_of(api, states, write_terms, changes))
     return answer.model_copy(
         update={name: value for name, value in outcome if name in outcome.model_fields_set}
     )
@@ -141,15 +141,17 @@ async def with_outcome(
 async def outcome_of(
     api: Api,
     states: Sequence[ServiceState],
-    how: WriteTerms,
+    write_terms: WriteTerms,
     changes: Sequence[KeyChange] | None = None,
 ) -> JsonObject:
     """The members of a `WriteAnswer`: `confirmed` if the caller waits and a broker holds all of it in time,
     else `pending`. Of a dry run it has the changes, if they are given."""
-    if how.terms.dry_run:
+    if write_terms.terms.dry_run:
         shown = {} if changes is None else {"changes": [one.to_object() for one in changes]}
         return {"dry_run": True, **shown}
-    confirmed = how.wait_s is not None and await _are_confirmed(api, states, how.wait_s)
+    confirmed = write_terms.wait_s is not None and await _are_confirmed(
+        api, states, write_terms.wait_s
+    )
     return {
         "correlation_id": states[0].correlation_id,
         "propagation": "confirmed" if confirmed else "pending",

@@ -84,9 +84,9 @@ def _quart_around(api: Api, room: Room) -> AsgiApp:
 
 def _is_hot(scope: Scope) -> bool:
     path: bytes = scope["raw_path"]
-    if not path.startswith(b"/"):  # `http://host/path`, `*`: Quart trips over some
+    if not path.startswith(b"/"):  # `http://host/path`, `*`: Quart fails on some of these
         return True
-    if scope["method"] not in QUART_METHODS:  # it would answer before it has read the body
+    if scope["method"] not in QUART_METHODS:  # Quart would answer before it has read the body
         return True
     if scope["method"] == "GET":
         return path.startswith(_HOT_PREFIX) or path in _HOT_PATHS

@@ -53,7 +53,7 @@ class Shared:
         self.stopping = trio.Event()
 
     def make_room(self, *, of_slow_readers: bool = False) -> bool:
-        """Close the connections that are in the way of others. Returns whether there was one."""
+        """Close connections, so that others get in (`Crowd.in_the_way`). Returns whether there was one to close."""
         only = "read" if of_slow_readers else None
         going = self.connections.in_the_way(trio.current_time(), only=only)
         for connection in going:

@@ -149,8 +149,8 @@ class LeanH11(H11Protocol):
 
 
 def _refuse_doubtful(request: h11.Request) -> None:
-    """Raises RemoteProtocolError for what another reader in front of us may have taken for another
-    request, so that what follows it on the connection is not what either of us thinks.
+    """Raises RemoteProtocolError for a request that a proxy in front of us may have read in another way. Then
+    the two would disagree where the next request on the connection begins (request smuggling).
 
     RFC 9112, 6.1: Content-Length beside Transfer-Encoding, and Transfer-Encoding in HTTP/1.0. A version
     that is none of ours is no HTTP/1 message. h11 itself refuses lengths that differ, codings other

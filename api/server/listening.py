@@ -22,7 +22,7 @@ import trio
 
 from config_manager.api.rest.limits import MOST_TURNED_AWAY, STOP_WITHIN_S, TURN_AWAY_WITHIN_S
 from config_manager.api.rest.problems import PROBLEM_JSON, problem
-from config_manager.api.server import descriptors
+from config_manager.api.server import file_limits
 from config_manager.api.server.app import AsgiApp
 from config_manager.api.server.connection import RECEIVE_BYTES, HttpConnection, Shared
 from config_manager.api.server.tls import Certificate
@@ -48,9 +48,9 @@ async def serve(
 
     Raises PortTaken, or SettingsInvalid if the host is not ours to bind.
     """
-    descriptors.raise_limit()
+    file_limits.raise_limit()
     listeners = await _listen(host, port)
-    shared = Shared(app, certificate, descriptors.most_connections())
+    shared = Shared(app, certificate, file_limits.most_connections())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_Server(shared).run, listeners)
         task_status.started(listeners[0].socket.getsockname()[1])

@@ -67,7 +67,7 @@ def _admit(request: ApiRequest, api: Api) -> tuple[int, str]:
     try:
         found = find(request.raw_path)
         request.route = found.routes.get(method)
-    finally:  # a stranger in --dev is told so, whatever the path
+    finally:  # --dev refuses what comes from elsewhere, whatever its path
         if api.dev:
             guard_dev(request)
     request.params = found.params
@@ -163,8 +163,8 @@ def _count_write(request: ApiRequest, writes: Limiter) -> None:
 
 
 def _note_refusal(request: ApiRequest, api: Api, error: ConfigManagerError) -> None:
-    """Note it for the audit. A caller without any token (in the header, or in a body, where it was counted)
-    has tried nothing: that is only logged."""
+    """Note it for the audit. A caller that sent no token, neither in the header nor in the body, has not tried to
+    get in: that is only logged. (A token in a body has set `standing`.)"""
     known = request.grant is not ANYBODY
     if not known and request.header(b"authorization") is None and request.standing is None:
         return
@@ -179,7 +179,7 @@ def _note_refusal(request: ApiRequest, api: Api, error: ConfigManagerError) -> N
 
 
 def _call(request: ApiRequest) -> str:
-    """The method and the route's own words: a path is the caller's, and may be anything."""
+    """Method and route. The path itself is not told: the caller chose it, and it may be anything."""
     route = request.route
     return "unknown" if route is None else f"{route.method} {route.path}"
 

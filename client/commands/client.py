@@ -271,10 +271,10 @@ def _read_token(token_file: Path) -> Secret:
 def get(state: Path, service: str, form: str, prefix: str | None) -> None:
     """Print the configuration that a start would begin with, without any network.
 
-    That is the one last applied, but one that a running process has still to prove itself with, or
-    died of, is not it: then, and where another has not proved itself yet, stderr says so.
+    That is the one last applied. If a running process has still to prove itself with that, or one died
+    of it, it is the one before. In both cases, and if it has not proved itself yet, stderr says so.
 
-    Exit 6 where none was kept yet, 5 where the kept file does not verify.
+    Exit 6 if none was kept yet, 5 if the kept file does not verify.
 
     \b
       config-manager client get --state ./state --service stt-worker | jq -r .whisper_model
@@ -317,7 +317,7 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
 
 
 def _remark(kept: Kept) -> str | None:
-    """What else there is than the configuration to start with; None where there is nothing."""
+    """What is kept beside the configuration to start with, or its doubt, in words; None if there is none."""
     if kept.tried_elsewhere is not None:
         return f"a running process has yet to prove itself with revision {kept.tried_elsewhere[0].revision}"
     if kept.trial is not None:

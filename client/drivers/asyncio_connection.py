@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from config_manager.actors.mqtt.connecting import Connecting, client_options
 from config_manager.actors.mqtt.packet_limit import PacketLimit, plainly
 from config_manager.actors.mqtt.port import BrokerUnavailable
-from config_manager.client.drivers.background import run_alone
+from config_manager.client.drivers.background import run_in_own_thread
 from config_manager.client.drivers.inbox import Inbox
 from config_manager.config.brokers import BrokerAddress
 
@@ -73,7 +73,7 @@ async def connect_with_aiomqtt(
 async def _connect(
     address: BrokerAddress, client_id: str, will: Will
 ) -> tuple[aiomqtt.Client, PacketLimit]:
-    """Protocol 5 first, each time: a broker that was slow once is none that knows no better."""
+    """Protocol 5 first, each time: a broker that was slow once may know it all the same."""
     import aiomqtt
 
     for version in (aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311):
@@ -93,7 +93,7 @@ async def _connect(
 async def _connect_or_clean_up(client: Any) -> None:
     connecting = Connecting(client, asyncio.get_running_loop())
     try:
-        blocked = await run_alone(connecting.block, "connecting")
+        blocked = await run_in_own_thread(connecting.block, "connecting")
         if blocked.error is not None:
             raise blocked.error
         connecting.take_over()

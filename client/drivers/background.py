@@ -126,7 +126,7 @@ async def run_in(worker: Worker, work: Work) -> Result:
     return await _awaited(partial(worker.submit, work))
 
 
-async def run_alone(work: Work, name: str) -> Result:
+async def run_in_own_thread(work: Work, name: str) -> Result:
     """The same in a thread for this alone. Raises RuntimeError while the interpreter ends."""
 
     def start(done: Done) -> None:

@@ -28,7 +28,7 @@ def check_runs(callback: Callable[..., Any], role: str) -> None:
 
 
 def _called(callback: Callable[..., Any]) -> tuple[object, object]:
-    """The callback, and its class's `__call__`, which may be async when the object is not."""
+    """The callback, and its class's `__call__`, which may be async although the object is not a coroutine function."""
     return callback, getattr(type(callback), "__call__", None)  # noqa: B004
 
 

@@ -117,7 +117,7 @@ class Driver(ABC, Generic[M]):
 
     @abstractmethod
     def _ends_the_call(self, error: BaseException) -> bool:
-        """Whether what came out of a callback is no answer, but ends its task."""
+        """Whether an exception out of a callback is no answer of it, but ends its task."""
 
     @abstractmethod
     def _stop_the_service(self, error: ConfigurationStale) -> None:
@@ -137,7 +137,7 @@ class Driver(ABC, Generic[M]):
         await self._perform(lambda: self._instance.start(self._now()), patient=False)
 
     async def wait_until_open(self) -> None:
-        """Until the service may run: on the first start ever until something is delivered, or known not to
+        """Wait until the service may run. On the first start ever, that is when something is delivered, or known not to
         be there. Raises NothingDelivered."""
         if self._instance.source == "defaults":
             until = self._now() + self._prepared.options.wait_s
@@ -190,7 +190,7 @@ class Driver(ABC, Generic[M]):
             await self._news.wait()
 
     def retry_soon(self) -> None:
-        """Nobody holds the configuration any more."""
+        """Apply what waited, now that nobody holds the configuration any more."""
         self._is_released = True
         self._news.wake()
 
@@ -316,7 +316,7 @@ class Driver(ABC, Generic[M]):
             finally:
                 self._readings.pop(client_id, None)
             await self._judged(lambda: self._instance.disconnected(self._now()))
-            # a broker that drops the client at once does not work
+            # a broker that drops the client at once counts as broken
             failures = 0 if client_id in self._heard_from else failures + 1
             pause = backoff_s(failures, first_s=_BACKOFF_S, longest_s=_BACKOFF_LIMIT_S)
             await self._sleep(pause * self._world.randomness.fraction())

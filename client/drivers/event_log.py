@@ -49,11 +49,11 @@ def say_event(service: str, event: Event) -> None:
         case Fresh():
             say(logging.INFO, "fresh", service=service)
         case Offered():
-            pass  # what comes of it is said
+            pass  # not said: what comes of it is
 
 
 class OnceAMinute:
-    """What goes on being wrong, said at once and then once a minute."""
+    """Logs a trouble that lasts: at once, and then once a minute."""
 
     def __init__(self, service: str) -> None:
         self._service = service

@@ -40,10 +40,10 @@ class Delivered:
             self.news.wake()
 
     def swap(self, values: Anything, change: Change[Anything] | None) -> None:
-        """What runs is what was delivered, as it was delivered."""
+        """Nothing to do: `tell` has kept what was delivered, and there is no model."""
 
     def fail(self, error: BaseException) -> None:
-        """The block raises it."""
+        """Nothing to do: the block raises the error."""
 
 
 class Follower:

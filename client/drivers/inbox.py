@@ -33,7 +33,7 @@ class _Message(Protocol):
 class Inbox(asyncio.Queue[Any]):
     """aiomqtt's queue; what no longer fits is forgotten, the oldest first.
 
-    Each step takes the same time however much waits: a flood must not be slower to forget than to send.
+    Each step takes the same time however much waits: forgetting a flood must not take longer than sending it.
     """
 
     def _init(self, maxsize: int) -> None:  # noqa: ARG002  asyncio's own signature

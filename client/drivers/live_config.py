@@ -1,4 +1,4 @@
-"""What a service holds in its hand: the same for Trio, asyncio and threads."""
+"""A service's open configuration: the same for Trio, asyncio and threads."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ class LiveConfig(OpenConfig[M]):
 
     @contextmanager
     def hold(self) -> Generator[None]:
-        """While this block runs nothing changes: the middle of a sentence is no time for it."""
+        """While this block runs, `current` does not change: for work that a change must not interrupt."""
         self._state.hold()
         try:
             yield

@@ -1,4 +1,4 @@
-"""Variables that are meant for the service though it has no such field: most are misspelt."""
+"""Variables that seem meant for the service although it has no such field: most are misspelt."""
 
 from __future__ import annotations
 

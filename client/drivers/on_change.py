@@ -38,7 +38,7 @@ class OnChange(Generic[M]):
         self.worker.submit(partial(self._call, change), partial(self._called, change))
 
     def complain(self) -> None:
-        """Once for each call that takes very long."""
+        """Log, once, that a call takes very long."""
         began_at = self._began_at
         if began_at is not None and time.monotonic() - began_at > _BUSY_AFTER_S:
             self._began_at = None

@@ -101,7 +101,7 @@ class Options:
     on_stale: OnStale = "report"
 
     def check(self, model: type[BaseModel]) -> None:
-        """Raises SettingsInvalid for what would be taken in silence and do nothing, or something else."""
+        """Raises SettingsInvalid for an option that would have no effect, or another one than its caller expects."""
         if isinstance(self.restart_required, str):
             raise SettingsInvalid(
                 f"restart_required: a collection of keys: {{{self.restart_required!r}}}"
@@ -216,9 +216,7 @@ def prepare(
     identity = _identity(state_dir, options, said, world)
     named = options.instance or said.get("CONFIG_MANAGER_INSTANCE")
     name = parse_instance(named) if named else identity.instance
-    prefix = prefix_of(model, service) if options.prefix is None else options.prefix
-    layers = read_layers(model, prefix, environment=environment, env_file=lines)
-    say_unknown(model, prefix, environment, lines)
+    layers = _layers(model, service, options.prefix, environment, lines)
     claim = Claim(state_dir, service)
     with ExitStack() as unless_all_goes_well:
         unless_all_goes_well.callback(claim.close)
@@ -226,8 +224,6 @@ def prepare(
         cache = Cache(state_dir, service, identity.file_key, identity.roots, world, claim)
         kept, broken = _load(cache)
         boots = Boots(state_dir / f"{service}.boot", claim, world)
-        if broken is None and kept is not None:
-            cache.say_if_older(kept)
         with _in_words(model):
             instance = InstanceRules(
                 service,
@@ -260,6 +256,20 @@ def prepare(
         )
         unless_all_goes_well.pop_all()
     return prepared
+
+
+def _layers(
+    model: type[M],
+    service: ServiceName,
+    prefix: str | None,
+    environment: Mapping[str, str],
+    lines: Mapping[str, str | None],
+) -> Layers[M]:
+    if prefix is None:
+        prefix = prefix_of(model, service)
+    layers = read_layers(model, prefix, environment=environment, env_file=lines)
+    say_unknown(model, prefix, environment, lines)
+    return layers
 
 
 def read_layers(
@@ -335,12 +345,16 @@ def _identity(
 
 
 def _load(cache: Cache) -> tuple[Kept | None, str | None]:
+    """What was kept, and why it can't be read."""
     try:
-        return cache.load(), None
+        kept = cache.load()
     except KeptBroken as error:
         return error.marks, str(error)
     except OSError as error:  # a sick disk costs the service what was kept, not its start
         return None, str(error)
+    if kept is not None:
+        cache.say_if_older(kept)
+    return kept, None
 
 
 def parse_addresses(mqtt_url: str) -> list[BrokerAddress]:

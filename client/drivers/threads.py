@@ -176,7 +176,7 @@ class Config(OpenConfig[M]):
 
     @contextmanager
     def hold(self) -> Generator[None]:
-        """While this block runs nothing changes: the middle of a sentence is no time for it.
+        """While this block runs, `current` does not change: for work that a change must not interrupt.
 
         What `apply` is being asked about just then becomes current after the block.
         """

@@ -36,7 +36,7 @@ class Complaint(NamedTuple):
 
 
 def complaints_about(given: JsonObject, model: type[BaseModel]) -> dict[str | None, Complaint]:
-    """By the fields' own names; None: code of the model's raised, and nobody knows for which."""
+    """By the fields' own names; None: the model's own code raised, and it is unknown for which field."""
     hidden = Secrets(
         text for text in given.values() if isinstance(text, str) and len(text) >= _LONG
     )

@@ -1,6 +1,6 @@
 """Asks code of the user's, which may raise anything, for an answer.
 
-What was raised is not told. Where an operator has to read it, use `judging`. `signal` and `threading` are
+What was raised is not told. If an operator has to read it, use `judging`. `signal` and `threading` are
 here to tell Ctrl-C from an exit of the user's own code; nothing is waited for.
 """
 

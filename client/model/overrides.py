@@ -154,7 +154,7 @@ def _read(place: Place, name: str, text: str, info: FieldInfo) -> _Read:
 
 
 def _settle(found: dict[str, _Read], model: type[BaseModel]) -> None:
-    """Choose each variable's meaning. Raises SettingsInvalid where the model takes none.
+    """Choose each variable's meaning. Raises SettingsInvalid if the model takes none of them.
 
     A validator that runs before the type may want the text: `a,b` for a list, or `5 ` for a number.
     """

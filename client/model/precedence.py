@@ -182,7 +182,7 @@ class Layers(Generic[M]):
             )
 
     def incomplete(self) -> Merged[M]:
-        """Stands in, never to be run with, until a model without defaults has its values."""
+        """A placeholder, never to be run with, until a model without defaults has its values."""
         values = self._validator.incomplete()
         nothing = _Layered({}, {}, {}, None)
         explanations = {key: self._explain(key, values, nothing) for key in self.model.model_fields}

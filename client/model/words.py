@@ -133,8 +133,8 @@ def masked(text: str, hidden: bytes | bytearray, mask: str) -> str:
 
 
 class _Lot:
-    """Secrets that came together. Their pieces are made once, when something is first said: each `Secrets`
-    that they are merged into shares them."""
+    """Secrets that came together. Their pieces are made once, when the first text is masked, and shared by each
+    `Secrets` that they are merged into."""
 
     def __init__(self, values: frozenset[str | bytes]) -> None:
         self._values = values

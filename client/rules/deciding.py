@@ -65,7 +65,7 @@ class Deciding(Generic[M]):
     # ── what happens ───────────────────────────────────────────────────────────────────────────
 
     def run_kept(self, kept: Version, now: float, *, bakes: bool) -> Refused | None:
-        """Start with what was kept. If it does not fit, why."""
+        """Start with what was kept. Returns why it does not fit, else None."""
         update, _ = kept
         try:
             effective = self._layers.merge(update, self._deliveries.values(update))

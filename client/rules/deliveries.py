@@ -96,7 +96,7 @@ class Deliveries:
         return _Delivered(sealed, envelope, values)
 
     def _take(self, new: _Delivered, root: Root) -> bool:
-        """Never back, unless a key that the root no longer lists had pushed the mark forward."""
+        """Take a document. The mark never goes back, unless a key that the root no longer lists had pushed it forward."""
         good = root.roles["config"].keyids
         highest = max(
             (

@@ -154,7 +154,7 @@ class Freshness:
     def _why_stale(
         self, kept: Kept | None, now: float, *, signer_revoked: bool
     ) -> tuple[StaleReason, float] | None:
-        """Why, and since when."""
+        """Why what runs is stale, and since when."""
         assert self._started_at is not None
         if self._is_expired(kept, now):
             return "expired", now
@@ -208,7 +208,7 @@ class Freshness:
 
 
 def _since(began: float | None, now: float) -> float:
-    """When what holds now began."""
+    """When the present reason began."""
     return now if began is None else began
 
 

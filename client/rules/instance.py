@@ -199,7 +199,7 @@ class InstanceRules(Generic[M]):
             is_news = self.deliveries.receive(payload, self.subscriber.root, wall_now)
         except Distrust as verdict:
             if verdict.reason == "unknown-key":
-                self._sealed_aside = payload  # its root may follow
+                self._sealed_aside = payload  # the root that lists its key may follow
             refused = self.subscriber.refuse(verdict, self.deliveries.topic, payload)
             return [Tell(event) for event in refused]
         if not is_news:

@@ -86,7 +86,7 @@ Rising = TypeVar("Rising", Seen, tuple[int, int])
 def left_by(
     by_key: Mapping[str, Rising], highest: Rising | None, role: KeyRole
 ) -> tuple[Mapping[str, Rising], Rising | None]:
-    """The marks by key, and the one that stands, once only this role's keys count."""
+    """The marks by key, and the mark that stands, if only this role's keys count."""
     left = {key: mark for key, mark in by_key.items() if key in role.keyids}
     if len(left) == len(by_key):
         return by_key, highest

@@ -113,7 +113,7 @@ class Account(Generic[M]):
 
     def _signed(self, document: Receipt) -> PublishReceipt:
         payload = attempt(document.to_bytes, b"")
-        if not payload:  # no words may end a driver: the receipt goes without them
+        if not payload:  # what a text raises must not end the driver: the receipt goes without it
             document = replace(document, last_attempt=None, overrides=(), correlation_id=None)
             payload = document.to_bytes()
         signed = self._signing_key.sign(wire.signed_bytes(wire.RECEIPT, payload)).signature

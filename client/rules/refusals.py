@@ -38,7 +38,7 @@ class Refusals:
         return [Refused.by(verdict)] if self._may_say(verdict.reason, now) else []
 
     def pardon(self, one: Aside) -> None:
-        """It was not refused after all; unless that was said already."""
+        """Take a refusal back, unless it was said already."""
         if one.is_unsaid:
             self.counts[one.verdict.reason] -= 1
         self._recent.pop(_fingerprint(one.topic, one.payload), None)

@@ -125,7 +125,7 @@ class RootChain:
                         yield link
 
     def _judge(self, version: int, data: bytes, now: float) -> Link | None:
-        if version <= self._newest.version:  # a rival was first
+        if version <= self._newest.version:  # another candidate for this version came first
             self._recognise(version, data, now)
             return None
         root = trust.judge_root(data, self._newest, now, topic=wire.root_topic(version))
@@ -134,7 +134,7 @@ class RootChain:
         return link
 
     def _recognise(self, version: int, data: bytes, now: float) -> None:
-        """Nothing, if it is known; raises Distrust, also for a fork."""
+        """Return if it is known already. Raises Distrust for anything else, also for a fork."""
         link = self._links.get(version)
         if link is None:
             return
@@ -153,7 +153,7 @@ class RootChain:
         )
 
     def _hold(self, version: int, data: bytes, now: float) -> None:
-        """Until its turn comes. Raises Distrust if it can't be that version of any chain."""
+        """Keep it until its turn comes. Raises Distrust if it can't be that version of any chain."""
         if version > self._newest.version + 1:
             trust.judge_root(data, None, now, topic=wire.root_topic(version))
         else:

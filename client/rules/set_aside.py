@@ -57,7 +57,7 @@ class SetAside:
         return any(one.topic == topic and one.payload == payload for one in self._messages)
 
     def add(self, new: Aside, *, at_most: int) -> list[Distrust]:
-        """Of its topic and kind the newest stay. Refusals to say now, of those that had to go."""
+        """Set a message aside; the newest of its topic and kind stay. Returns the refusals of those that had to go."""
         self._messages.append(new)
         alike = [
             one
@@ -69,16 +69,16 @@ class SetAside:
         return [one.verdict for one in gone if one.is_unsaid]
 
     def put_back(self, one: Aside) -> None:
-        """It is still refused."""
+        """Set it aside again: it is still refused."""
         self._messages.append(one)
 
     def take_all(self) -> list[Aside]:
-        """To be judged again."""
+        """Take everything out, to be judged again."""
         taken, self._messages = self._messages, []
         return taken
 
     def say(self, now: float) -> list[Distrust]:
-        """Refusals whose root had time to come."""
+        """The refusals to say now: their roots have had time to come."""
         late = [
             one
             for one in self._messages

@@ -162,7 +162,7 @@ class Subscriber:
         return self.kept
 
     def refuse(self, verdict: Distrust, topic: str, payload: bytes) -> list[Refused]:
-        """A message that was judged elsewhere: counted, and said as others are."""
+        """Count a message that another judge refused, and say so as for others."""
         return self._refuse(self._roots.explained(verdict), topic, payload)
 
     def _note_time(self, monotonic_now: float, wall_now: float | None) -> None:
@@ -296,7 +296,7 @@ class Subscriber:
         said = cast("JsonObject", data).get("beacon") if isinstance(data, dict) else None
         if said is None:
             return []  # a publisher that may not vouch for its database still says that it lives
-        # no floor by itself: which revision is this service's stands in the snapshot that it names
+        # a beacon is no floor by itself: this service's revision stands in the snapshot that it names
         beacon = trust.signed_beacon(said, self._roots.newest, wall_now)
         self.freshness.hear_beacon(beacon, now)
         return []
@@ -326,7 +326,7 @@ class Subscriber:
             )
 
     def _go_on_under(self, root: Root) -> None:
-        """What a newer root takes away: what was said by keys that it does not list."""
+        """Drop what was said by keys that a newer root does not list."""
         self.freshness.go_on_under(root)
         if self._held is not None and not self._is_good(self._held.envelope):
             self._held = None
@@ -337,7 +337,7 @@ class Subscriber:
             self._first_start |= self._marks.seen != seen
 
     def _judge_again(self, wall_now: float) -> list[Event]:
-        """What was refused under the root before. Of several configurations only the highest."""
+        """Judge again what was refused under the root before; of several configurations only the highest."""
         events: list[Event] = []
         accepted: list[tuple[Accepted, Aside]] = []
         for one in sorted(self._aside.take_all(), key=lambda one: one.topic != wire.SNAPSHOT_TOPIC):

@@ -288,7 +288,7 @@ class Trial:
             self,
             proved=lived,
             tried=None if is_same(self.tried, lived) else self.tried,
-            # what a newer one that is being asked about may be put off for
+            # what the trial goes back to if the newer one is put off
             interrupted=(None, False) if is_same(before[0], lived) else before,
             died=None if has_died else self.died,
             signer_revoked=False,

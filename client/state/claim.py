@@ -78,7 +78,7 @@ class Claim:
         return False
 
     def _say_barred(self, error: OSError) -> None:
-        """Once: it is tried again all the time."""
+        """Log it once, because it is tried again all the time."""
         if self.is_barred:
             return
         self.is_barred = True
@@ -103,7 +103,7 @@ class Onlooker:
         """Whether it could be taken."""
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as error:  # nobody ever did, or nobody can
+        except OSError as error:  # nobody ever took the claim, or nobody can
             return not _is_there(self._path, error)
         try:
             return _is_only_looked_at(descriptor)

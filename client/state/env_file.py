@@ -110,7 +110,7 @@ def read(path: Path | str, encoding: str = "utf-8", *, is_named: bool) -> dict[s
 
 
 def _parsed(text: str, file: Path) -> dict[str, str | None]:
-    """`${NAME}` becomes a variable's value in the service's own; in ours it stays what it is, or a line of
+    """In the service's own variables `${NAME}` becomes a variable's value. In ours it stays what it is: else a line of
     the file would send any secret of the environment to a broker of its choice."""
     from dotenv import dotenv_values
 

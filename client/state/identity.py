@@ -64,7 +64,7 @@ def trust_init(state_dir: Path, root_file: Path, world: World | None = None) -> 
 
 
 def is_pinned(state_dir: Path, world: World) -> bool:
-    """Whether it holds a root already; raises SettingsInvalid where that can't be found out."""
+    """Whether it holds a root already; raises SettingsInvalid if that can't be found out."""
     pinned = _pinned_path(state_dir)
     try:
         return world.disk.exists(pinned)
@@ -83,7 +83,7 @@ def load_identity(state_dir: Path, world: World | None = None) -> Identity:
     except OSError as error:
         raise places.unreadable(pinned_path, state_dir, error) from None
     try:
-        # pinned is pinned: a date that passed since, or a clock that lost its battery, must not
+        # a pinned root stays trusted: a date that passed since, or a clock that lost its battery, must not
         # keep a service from starting with what it has
         pinned = root_chain.pin(data)
     except trust.Distrust as verdict:
@@ -142,7 +142,7 @@ def keep_root(state_dir: Path, link: Link, world: World) -> None:
 
 
 def _load_chain(state_dir: Path, pinned: Link, world: World) -> tuple[tuple[Link, ...], str | None]:
-    """As far as it verifies; the brokers have the rest. And why it ends early, where it does."""
+    """The chain as far as it verifies (the brokers have the rest), and why it ends early, else None."""
     chain = [pinned]
     while True:
         path = _root_path(state_dir, chain[-1].root.version + 1)

@@ -33,5 +33,5 @@ def _log_line(level: int, event: str, text: str, extra: dict[str, Any] | None) -
 
 
 def _on_one_line(value: Any) -> str:
-    """Nobody's words begin a line of their own, but a traceback, whose lines are set off."""
+    """A text whose further lines (of a traceback) are indented, so that none of them looks like a line of the log."""
     return str(value).replace("\r", "\\r").rstrip("\n").replace("\n", "\n    ")

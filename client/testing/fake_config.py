@@ -1,4 +1,4 @@
-"""The testing kit's `Config`: everything is the real one's but where its messages come from."""
+"""The testing kit's `Config`: everything but the source of its messages is the real one's."""
 
 from __future__ import annotations
 

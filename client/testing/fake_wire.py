@@ -89,7 +89,7 @@ class Wire:
 class OpenInstance:
     """One open configuration. Not its name: two that share a state directory have the same.
 
-    thread: the one whose event loop it runs in; None where that is its own. attempt: as in the newest
+    thread: the one whose event loop it runs in; None if that is its own. attempt: as in the newest
     receipt.
     """
 

@@ -1,7 +1,7 @@
 """Reading a signed payload field by field, and what is wrong with one that does not fit its type.
 
 Writers serialise a document once and sign those bytes. Readers parse only bytes whose signature they
-checked (`config.trust`). They ignore fields they don't know, except where `critical` names one.
+checked (`config.trust`). They ignore fields they don't know, unless `critical` names one.
 """
 
 from __future__ import annotations

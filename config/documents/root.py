@@ -61,7 +61,7 @@ def _keys(fields: Fields, name: str) -> dict[str, RootKey]:
     for key_id, item in fields.object(name).items():
         key = Fields.of(item, f"{name}.{key_id[:16]}")
         if key.text("keytype") != "ed25519":
-            continue  # a key type we can't check is a key we don't have
+            continue  # leave out a key whose type this version can't check
         keys[key_id] = key.read(RootKey, public=Fields.base64)
         public = keys[key_id].public
         if len(public) != _PUBLIC_KEY_BYTES:

@@ -50,9 +50,9 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """before: what is kept, after its repair. rows: of the registry, changed with it. put_back: what is again
-    as the audit says. let_go: what nobody vouches for, and is removed. as_it_lies: the audit is not whole, and
-    can't say. by_cache: then the cache is accepted."""
+    """before: what is kept, after its repair. rows: of the registry, changed with it. put_back: what is restored
+    from the audit. let_go: what nobody vouches for, and is removed. as_it_lies: the audit is not whole, so it can't
+    tell what to restore. by_cache: in that case the cache is accepted, else the database as it is."""
 
     before: Committed
     repair: Repair

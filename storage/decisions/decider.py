@@ -25,6 +25,8 @@ class Stored(StoredSecrets, Protocol):
 
 
 class Decider:
+    """Decides one batch. It is also the `StoredSecrets` of its decisions."""
+
     def __init__(self, tools: Tools, committed: Committed, stored: Stored) -> None:
         """committed: what the first write is decided on."""
         self._tools = tools

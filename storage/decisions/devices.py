@@ -119,8 +119,8 @@ def delivery(committed: Committed, device: Device) -> Delivery | None:
 
 
 def could_read(committed: Committed, device: Device) -> Mapping[str, int]:
-    """Secret → version, of what it was ever sent and nobody has set anew since. Deleted secrets too: they may
-    still open a door elsewhere."""
+    """Secret → version of everything that it was sent and that nobody has set anew since. Deleted secrets are
+    among them: they may still be valid elsewhere."""
     state = committed.services.get(device.service)
     current: Mapping[str, int] = state.secrets if state is not None else {}
     return {
@@ -147,7 +147,6 @@ class AllowEnrolment:
     service: str
     instance: str | None
     expires_at: str
-    by: str
 
     def decide(self, before: Committed, on: Occasion) -> Decided[None]:
         over = tuple(
@@ -162,7 +161,7 @@ class AllowEnrolment:
                 "service": self.service,
                 "instance": self.instance,
                 "expires_at": self.expires_at,
-                "created_by": self.by,
+                "created_by": on.by,
             },
         )
         details: dict[str, Any] = {

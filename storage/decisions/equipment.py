@@ -29,11 +29,11 @@ class SealForDevice(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The same for every decision.
+    """What is the same for every decision.
 
     new_id: makes an epoch's id. seal: with the key that seals as of this state. open: raises SecretUnreadable.
-    delivery_mac: of a delivery to this `service/instance`. keyed: an HMAC; a request may hold a secret, and what is
-    kept of it to recognise its repetition must not let anybody try guesses.
+    delivery_mac: of a delivery to this `service/instance`. keyed: an HMAC for fingerprints of requests. A request may
+    hold a secret, and a fingerprint without a key could be compared with guesses.
     """
 
     catalogue: Catalogue

@@ -38,11 +38,12 @@ class Forgotten:
         keyid, at: the receipt's signer and time. retained: MQTT's flag.
         """
         if not (retained or receipt.gone):
-            return False  # an instance says it right now
+            return False  # a message that was just published: the instance is back
         is_its_own = keyid == self.keyid
         if is_its_own and receipt.gone and receipt.boot_seq == self.boot_seq:
             return True  # this broker noticed its end later than others
-        # with a state from a backup it counts from below, with a new one it has another key: both say it later
+        # an instance that is back may count from a lower number (state from a backup) or have another key (new
+        # state): then its receipt has a later time
         is_older = not is_its_own or receipt.order <= (self.boot_seq, self.seq)
         return is_older and at <= self.until
 

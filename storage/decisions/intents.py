@@ -1,4 +1,4 @@
-"""What a caller wants written to configurations and their secrets, and what each of it comes to."""
+"""The writes to configurations and their secrets that a caller can ask for. Each decides what it changes."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def _checked(
     _refuse_secrets(values, secret_keys)
     stored = {key: value for key, value in values.items() if key not in secret_keys}
     catalogue.check(service, stored)
-    check_keys(stored)  # after the model, which tells all that is wrong with all the keys
+    check_keys(stored)  # after the model, which names every wrong key at once
     return stored
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from config_manager.config import strict_json
 from config_manager.config.strict_json import JsonObject
@@ -14,9 +14,6 @@ BOOKKEEPING = frozenset({"delivery", "sent"})
 _BOOKKEPT = {"token": frozenset({"last_used_at"})}
 """Members that change without a decision."""
 
-Digests = Mapping[str, Mapping[str, str | None]]
-"""kind → key → digest; None if the row was removed"""
-
 
 def row_digest(kind: str, value: JsonObject) -> str:
     """SHA-256 (hex) of what was decided: members in the order of their names, without those that are null."""
@@ -26,7 +23,7 @@ def row_digest(kind: str, value: JsonObject) -> str:
 
 
 def digests_of(rows: Iterable[RegistryRow]) -> dict[str, dict[str, str | None]]:
-    """The digests of the rows that were decided on. The last row of each key counts."""
+    """kind → key → digest of the rows that were decided on; None if a row was removed. The last row of a key counts."""
     digests: dict[str, dict[str, str | None]] = {}
     for row in rows:
         if row.kind not in BOOKKEEPING:

@@ -60,7 +60,7 @@ class Repeats:
 
 
 def _encode(answer: object) -> bytes:
-    """Without payload bytes, which nobody is answered."""
+    """The answer as JSON, without the payload bytes, which no answer shows."""
     match answer:
         case Written(state, first, _):
             states, epoch = (state,), None

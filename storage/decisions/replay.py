@@ -83,7 +83,7 @@ class Expected:
 
 
 class Replay:
-    """Takes the rows from the first one on. Rows that are not ours are passed over: the chain tells of them."""
+    """Takes the rows from the first one on. It skips rows that this server did not write; `ChainCheck` reports them."""
 
     def __init__(self) -> None:
         self.services: dict[str, Expected] = {}
@@ -94,9 +94,9 @@ class Replay:
         self.epoch_seq = 1
         self.revision = 0
         self.accepted_epoch = 0
-        """the newest with which an operator accepted what was kept"""
+        """the newest epoch in which an operator accepted what was kept (`restore`)"""
         self.secret_floor = 0
-        """versions of secrets up to which may be in what was given up then"""
+        """what was given up then may have secrets up to this version"""
         self.names_digests = False
         """some row was written by a version that names digests"""
         self.registry_is_silent = False
@@ -115,7 +115,7 @@ class Replay:
 
     @property
     def is_silent(self) -> bool:
-        """No row vouches for some of it, because an earlier version of this server wrote that."""
+        """Whether no row vouches for some of it, because an earlier version of this server wrote that."""
         return (
             not self.names_digests
             or self.registry_is_silent
@@ -142,7 +142,7 @@ class Replay:
         self._take_registry(body, seq)
 
     def _take_accepted(self, accepted: JsonObject) -> None:
-        """The history of before, where it was accepted as it lay."""
+        """Take over the history before a `restore`, if it was accepted as it was stored."""
         for service, (version, history) in accepted.get("history", {}).items():
             one = self.services.setdefault(service, Expected())
             one.version, one.history.value = version, bytes.fromhex(history)

@@ -7,10 +7,11 @@ back. Secrets are in none of these values: a change of one takes its key out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from config_manager.config.errors import NotFound
-from config_manager.config.strict_json import JsonObject
+
+Values = dict[str, Any]  # not `strict_json.JsonObject`: commands import this module, and no orjson
 
 NOT_THERE: Final = object()
 """Stands for the value of a key that was not there, or is a secret."""
@@ -24,7 +25,7 @@ class Step(NamedTuple):
     before: Mapping[str, object]
 
 
-def undone(now: JsonObject, steps: Iterable[Step]) -> JsonObject:
+def undone(now: Values, steps: Iterable[Step]) -> Values:
     """The values before these steps. steps: the newest ones, newest first."""
     values = dict(now)
     for step in steps:
@@ -36,9 +37,7 @@ def undone(now: JsonObject, steps: Iterable[Step]) -> JsonObject:
     return values
 
 
-def as_of(
-    service: str, now: JsonObject, at: int, revision: int, history: Iterable[Step]
-) -> JsonObject:
+def as_of(service: str, now: Values, at: int, revision: int, history: Iterable[Step]) -> Values:
     """The values at a revision. now: the values at revision `at` (0: of a service that is not there).
 
     history: newest first, read only as far back as needed. It may begin with steps that are newer than `at`.

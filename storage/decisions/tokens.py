@@ -112,7 +112,6 @@ class CreateToken:
     role: Role
     services: tuple[str, ...]
     expires_at: str | None
-    by: str
 
     def decide(self, before: Committed, on: Occasion) -> Decided[Token]:
         if self.name in before.registered(KIND):
@@ -125,7 +124,7 @@ class CreateToken:
             self.role,
             self.services,
             on.at,
-            self.by,
+            on.by,
             self.expires_at,
         )
         details: dict[str, Any] = {

@@ -87,7 +87,7 @@ class Judgement:
 
     @property
     def not_audited(self) -> tuple[Foreign, ...]:
-        """What is foreign, and first of all a broken chain: that vouches for nothing."""
+        """Everything foreign. A broken chain comes first, because it vouches for nothing."""
         problem = self.verdict.problem
         if problem is None:
             return self.foreign
@@ -180,11 +180,11 @@ class Vouching:
     def _foreign_end(
         self, snapshot: StoreSnapshot, replay: Replay, *, is_silent: bool, cached: Committed | None
     ) -> Iterator[Foreign]:
-        """Seals and digests came with one version, so an audit without a seal has no row that names digests.
-        What seems to come from an earlier version counts only as far as the cache has it."""
+        """Whether the end of the audit is ours. Seals and digests came with the same version, so an audit without a seal
+        has no row that names digests. What seems to be of an earlier version must also be in the cache."""
         head = snapshot.head
         if head.seq == 0:
-            return  # nothing may be there at all
+            return  # an empty audit has no end
         if snapshot.seal is None and not replay.names_digests:
             is_ours = cached is not None
             why = "an earlier version wrote it, and there is no last-known-good cache of it"
@@ -287,8 +287,8 @@ def _foreign_counters(committed: Committed, replay: Replay) -> Iterator[Foreign]
 
 
 def _foreign_to_cache(committed: Committed, cached: Committed, replay: Replay) -> Iterator[Foreign]:
-    """What an earlier version wrote differs from its cache. What it did in its last second may be missing in the
-    cache; then a row of the audit came after that."""
+    """What an earlier version wrote and its cache has otherwise. The cache may lack what it did in its last second:
+    then a row of the audit is newer than the cache."""
     for name, state in committed.services.items():
         kept, expected = cached.services.get(name), replay.services.get(name)
         if expected is None or expected.digest is not None or expected.row > cached.audit_seq:
@@ -318,7 +318,7 @@ def _foreign_services(services: Mapping[str, ServiceState], replay: Replay) -> I
 
 
 def _why_foreign(state: ServiceState, expected: Expected) -> str | None:
-    """The first thing about it that is not as it was written."""
+    """The first thing about it that is not as it was written, in words; None if all is."""
     if expected.digest not in (None, state.digest):
         return "its payload is not the one that was written"
     try:

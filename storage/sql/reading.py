@@ -106,7 +106,7 @@ class SqlReads:
 
     @contextmanager
     def snapshot(self) -> Generator[SqlSnapshot]:
-        """On a connection of its own: nobody waits for who reads everything."""
+        """On a connection of its own, so that nobody waits for a caller that reads everything."""
         with (
             self._translated(),
             opened_snapshot(self._path, self._key, is_alone=False) as snapshot,

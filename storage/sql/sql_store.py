@@ -243,9 +243,9 @@ class SqlStore(SqlReads, Store):
     # ── whether it still can ───────────────────────────────────────────────────────────────────
 
     def probe(self) -> None:
-        """A fresh connection, because an open one answers from its page cache, and writes into a file
-        that could not be opened for it any more. That needs descriptors; where the process has none left,
-        an open one without its cache must do: the database is not to blame for it."""
+        """By a fresh connection: an open one answers from its page cache, and writes into a file that could not be
+        opened any more. If the process has no descriptor left for that, which is not the database's fault, an open
+        connection is asked without its cache."""
         self._file.check()
         try:
             self._look_afresh()

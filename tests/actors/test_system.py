@@ -26,19 +26,17 @@ from config_manager.storage.decisions.terms import Terms
 from tests.kit.processes import MOSQUITTO, free_port
 
 ACTORS = (
-    *(
-        "signing",
-        "storing",
-        "callers",
-        "caching",
-        "broker",
-        "publishing",
-        "secrets-rotating",
-        "trusting",
-        "delivering",
-        "beaconing",
-        "health",
-    ),
+    "signing",
+    "storing",
+    "callers",
+    "caching",
+    "broker",
+    "publishing",
+    "secrets-rotating",
+    "trusting",
+    "delivering",
+    "beaconing",
+    "health",
 )
 
 

@@ -1,5 +1,5 @@
 """What takes a file's place is whole, and follows nobody's links: root writes where others plant them.
-What makes a file is alone in that, and who waits for a directory does not wait for ever."""
+What makes a file is alone in that, and a process that waits for a directory does not wait for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the torture can still plant its bugs, said at once to who changes what they are planted in."""
+"""Whether the torture can still plant its bugs, said at once when somebody changes what they are planted in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is cancelled ends: kept neither by what blocks while connecting, nor by a cancellation that asyncio
+"""A task that is cancelled ends: neither what blocks while connecting keeps it, nor a cancellation that asyncio
 loses."""
 
 from __future__ import annotations

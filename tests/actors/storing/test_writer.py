@@ -33,6 +33,18 @@ from tests.kit.desk import MemoryBroker
 
 DOOR = "/api/v1/config/door"
 T = TypeVar("T")
+S = TypeVar("S", bound=MemoryStore)
+
+
+def made_with(kind: Callable[[Epoch], S]) -> tuple[list[S], Callable[[Epoch], S]]:
+    """The stores that a system opens, and what opens them."""
+    stores: list[S] = []
+
+    def make(epoch: Epoch) -> S:
+        stores.append(kind(epoch))
+        return stores[-1]
+
+    return stores, make
 
 
 class FailingStore(MemoryStore):
@@ -59,12 +71,7 @@ class FailingStore(MemoryStore):
 async def test_a_commit_that_fails_may_have_become_durable_and_the_caller_is_told(
     tmp_path: Path,
 ) -> None:
-    stores: list[FailingStore] = []
-
-    def make(epoch: Epoch) -> FailingStore:
-        stores.append(FailingStore(epoch))
-        return stores[-1]
-
+    stores, make = made_with(FailingStore)
     async with running(tmp_path, make) as system:
         rest = Caller(system)
         stores[0].fails, stores[0].durable_first = CommitUnsure("EIO"), True
@@ -82,12 +89,7 @@ async def test_a_commit_that_fails_may_have_become_durable_and_the_caller_is_tol
 
 
 async def test_a_full_disk_wrote_nothing_and_says_so(tmp_path: Path) -> None:
-    stores: list[FailingStore] = []
-
-    def make(epoch: Epoch) -> FailingStore:
-        stores.append(FailingStore(epoch))
-        return stores[-1]
-
+    stores, make = made_with(FailingStore)
     async with running(tmp_path, make) as system:
         rest = Caller(system)
         stores[0].fails = DiskFull("SQLITE_FULL")
@@ -321,12 +323,8 @@ class SlowToRead(MemoryStore):
 
 
 async def test_a_long_page_of_history_is_read_while_the_event_loop_goes_on(tmp_path: Path) -> None:
-    stores: list[SlowToRead] = []
+    stores, make = made_with(SlowToRead)
     told: list[Answer] = []
-
-    def make(epoch: Epoch) -> SlowToRead:
-        stores.append(SlowToRead(epoch))
-        return stores[-1]
 
     async def read(rest: Caller) -> None:
         told.append(await rest.ask("GET", f"{DOOR}/history"))
@@ -346,12 +344,7 @@ async def test_a_long_page_of_history_is_read_while_the_event_loop_goes_on(tmp_p
     "target", [f"{DOOR}/history", "/api/v1/secrets", "/api/v1/secrets/door/pin"]
 )
 async def test_a_write_does_not_wait_for_who_reads(tmp_path: Path, target: str) -> None:
-    stores: list[SlowToRead] = []
-
-    def make(epoch: Epoch) -> SlowToRead:
-        stores.append(SlowToRead(epoch))
-        return stores[-1]
-
+    stores, make = made_with(SlowToRead)
     async with running(tmp_path, make) as system:
         rest = Caller(system)
         await rest.ask("PUT", DOOR, {"open": True})
@@ -372,12 +365,7 @@ async def test_nothing_is_read_for_who_has_left(tmp_path: Path) -> None:
             asked.append(query)
             return super().history(query)
 
-    stores: list[Noting] = []
-
-    def make(epoch: Epoch) -> Noting:
-        stores.append(Noting(epoch))
-        return stores[-1]
-
+    stores, make = made_with(Noting)
     async with running(tmp_path, make) as system:
         rest = Caller(system)
         await rest.ask("PUT", DOOR, {"open": True})
@@ -398,12 +386,7 @@ async def test_nothing_is_read_for_who_has_left(tmp_path: Path) -> None:
 async def test_a_page_that_can_not_be_read_makes_it_read_only_and_it_recovers(
     tmp_path: Path,
 ) -> None:
-    stores: list[MemoryStore] = []
-
-    def make(epoch: Epoch) -> MemoryStore:
-        stores.append(MemoryStore(epoch))
-        return stores[-1]
-
+    stores, make = made_with(MemoryStore)
     async with running(tmp_path, make) as system:
         rest = Caller(system)
         await rest.ask("PUT", DOOR, {"open": True})
@@ -458,12 +441,7 @@ class OneCallAtATime(MemoryStore):
 async def one_at_a_time(
     directory: Path, waits_in: str
 ) -> AsyncIterator[tuple[System, OneCallAtATime]]:
-    stores: list[OneCallAtATime] = []
-
-    def make(epoch: Epoch) -> OneCallAtATime:
-        stores.append(OneCallAtATime(epoch))
-        return stores[-1]
-
+    stores, make = made_with(OneCallAtATime)
     async with running(directory, make) as system:
         (store,) = stores
         store.waits_in = waits_in

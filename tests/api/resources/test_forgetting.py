@@ -134,7 +134,7 @@ async def test_an_enrolled_instance_stays_enrolled(desk: Desk) -> None:
     storing, view = desk.system.storing, desk.system.view
     await storing.ask(
         Write(
-            AllowEnrolment("ab" * 32, "stt-worker", None, "2100-01-01T00:00:00Z", "ada"),
+            AllowEnrolment("ab" * 32, "stt-worker", None, "2100-01-01T00:00:00Z"),
             Terms("ada"),
         ),
         Context("allow"),

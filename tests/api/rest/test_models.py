@@ -15,8 +15,11 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
+from nacl.signing import SigningKey
 
-from config_manager.api.resources.secrets import SecretRequest
+from config_manager.api.resources.devices import EnrolmentRequest, EnrolmentToken
+from config_manager.api.resources.secrets import SecretRequest, SecretValue
+from config_manager.api.resources.tokens import MadeToken
 from config_manager.api.rest.models import read
 from config_manager.api.rest.openapi import openapi
 from config_manager.api.rest.request import ApiRequest
@@ -200,6 +203,35 @@ async def test_a_name_that_is_none_is_refused_as_that_if_it_is_the_first_thing_t
     assert await ask({"service": "BAD", "expires": "soon"}) == "/problems/invalid-name"
     assert await ask({"service": 1, "instance": "BAD"}) == "/problems/invalid-values"
     assert await ask({"service": "BAD", "more": 1}) == "/problems/invalid-values"
+
+
+@pytest.mark.parametrize("path", ["/api/v1/devices/enroll", "/api/v1/tokens"])
+async def test_of_many_unknown_members_only_some_are_named(rest: Caller, path: str) -> None:
+    body = {f"{number:x}": 0 for number in range(1_500)}
+    answer = await rest.ask("POST", path, body)  # the first one takes no token
+    pointers = [error["pointer"] for error in answer.json["errors"]]
+    assert pointers[:64] == [f"/{number:x}" for number in range(64)]
+    assert len(pointers) <= 64 + 6
+    assert len(answer.body) < len(json.dumps(body))
+
+
+def test_a_secret_is_not_in_the_repr_of_its_model() -> None:
+    secret = "cfgmgr_distinctive"
+    names = {"service": "a", "instance": "k", "name": "ci", "updated_at": "now", "version": 1}
+    times = {"created_at": "now", "expires_at": "then"}
+    usable = base64.b64encode(SigningKey(bytes(32)).verify_key.encode()).decode()
+    proof = base64.b64encode(bytes(64)).decode()
+    keys = {"sign_public": usable, "seal_public": KEY, "proof": proof}
+    token = {**names, **times, "role": "read", "services": ["*"], "token": secret}
+    asked = {"token": secret, "service": "a", "instance": "k", **keys}
+    shown = [
+        SecretValue.model_validate({**names, "value": secret}),
+        MadeToken.model_validate(token),
+        EnrolmentToken.model_validate(token),
+        EnrolmentRequest.model_validate(asked),
+    ]
+    assert [repr(model) for model in shown if secret in repr(model)] == []
+    assert all(secret in json.dumps(model.model_dump(), default=repr) for model in shown)
 
 
 def test_a_refused_body_is_not_in_what_is_raised() -> None:

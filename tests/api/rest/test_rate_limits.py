@@ -1,4 +1,4 @@
-"""Limits: the counting alone, then over REST: who has a valid token is never refused for others."""
+"""Limits: the counting alone, then over REST: a caller with a valid token is never refused because of others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies are kept only of who may send them, and only while there is room for all of them."""
+"""A body is kept only if its caller may send it, and only while there is room for all of them."""
 
 from __future__ import annotations
 

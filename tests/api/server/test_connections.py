@@ -15,7 +15,7 @@ import pytest
 import trio
 import trustme
 
-from config_manager.api.server import connection, descriptors
+from config_manager.api.server import connection, file_limits
 from config_manager.api.server.listening import serve
 from config_manager.api.server.tls import Certificate
 
@@ -44,7 +44,7 @@ class App:
 
 @pytest.fixture(autouse=True)
 def _little_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(descriptors, "most_connections", lambda: ROOM)
+    monkeypatch.setattr(file_limits, "most_connections", lambda: ROOM)
 
 
 @asynccontextmanager
@@ -165,7 +165,7 @@ def test_some_descriptors_are_left_to_the_database(
 ) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, 20_000))
-    assert descriptors.most_connections() == room
+    assert file_limits.most_connections() == room
 
 
 @pytest.mark.parametrize(
@@ -185,5 +185,5 @@ def test_the_soft_limit_is_raised_as_far_as_it_helps(
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: given)
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
-    descriptors.raise_limit()
+    file_limits.raise_limit()
     assert asked == ([] if wanted is None else [wanted])

@@ -1,4 +1,4 @@
-"""Who is closed when another connection needs room: decided without a socket."""
+"""Which connection is closed when another one needs room: decided without a socket."""
 
 from __future__ import annotations
 

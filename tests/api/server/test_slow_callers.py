@@ -1,4 +1,4 @@
-"""Who sends or reads slowly is cut in bounded time, and costs nobody else anything. Time is virtual."""
+"""A caller that sends or reads slowly is cut in bounded time, and costs nobody else anything. Time is virtual."""
 
 from __future__ import annotations
 

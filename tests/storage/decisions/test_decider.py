@@ -100,7 +100,7 @@ def test_what_may_be_answered_only_once_is_not_answered_again() -> None:
     batch = Batch()
     for name in ("root", "ci"):
         once = Idempotency(f"ada {name}", b"request")
-        create = CreateToken(name, name, "admin", ("*",), None, "ada")
+        create = CreateToken(name, name, "admin", ("*",), None)
         batch.decide(create, once)
         with pytest.raises(Conflict, match="this was done"):
             batch.decide(create, once)

@@ -63,7 +63,7 @@ def done(state: Committed, what: Decidable[Any], now: float = NOW) -> Committed:
 
 
 def allowed(instance: str | None = None, service: str = "door") -> Committed:
-    what = AllowEnrolment(TOKEN, service, instance, rfc3339(NOW + 3600), "ada")
+    what = AllowEnrolment(TOKEN, service, instance, rfc3339(NOW + 3600))
     return done(m.empty(), what)
 
 
@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_refused(
 
 
 def again(state: Committed) -> Committed:
-    return done(state, AllowEnrolment(TOKEN, "door", None, rfc3339(NOW + 3600), "ada"))
+    return done(state, AllowEnrolment(TOKEN, "door", None, rfc3339(NOW + 3600)))
 
 
 def test_a_name_stays_with_its_key_until_it_is_revoked() -> None:
@@ -182,7 +182,7 @@ def test_a_new_device_of_a_revoked_ones_name_was_sent_nothing() -> None:
 
 def test_tokens_that_nobody_used_in_time_are_forgotten_with_the_next() -> None:
     state = allowed()
-    late = AllowEnrolment("cd" * 32, "door", None, rfc3339(NOW + 9000), "ada")
+    late = AllowEnrolment("cd" * 32, "door", None, rfc3339(NOW + 9000))
     assert set(done(state, late, NOW + 4000).registered("enrolment")) == {"cd" * 32}
 
 

@@ -37,7 +37,7 @@ def done(state: Committed, *all_of_it: Decidable[Any]) -> Committed:
 
 
 def made(name: str = "ci", role: str = "write", **fields: Any) -> CreateToken:
-    values: dict[str, Any] = {"services": ("*",), "expires_at": None, "by": "ada"}
+    values: dict[str, Any] = {"services": ("*",), "expires_at": None}
     return CreateToken(
         name=name,
         token_hash=hash_of(name.encode()),
@@ -67,7 +67,7 @@ def test_a_token_is_256_random_bits_behind_a_prefix_that_scanners_know() -> None
 def test_what_is_kept_and_audited_of_a_token_is_its_hash_and_its_terms() -> None:
     text = "cfgmgr_secret"
     what = made(services=("tts-*",), expires_at=rfc3339(START + 60))
-    what = CreateToken("ci", hash_of(text.encode()), "write", what.services, what.expires_at, "ada")
+    what = CreateToken("ci", hash_of(text.encode()), "write", what.services, what.expires_at)
     after = change(empty(), what)
     token = tokens(after.after)["ci"]
     assert (token.role, token.services, token.created_by) == ("write", ("tts-*",), "ada")
@@ -121,7 +121,7 @@ def test_a_use_is_noted_by_hash_without_an_audit_row_and_revives_nothing() -> No
     assert tokens(noted.after)["bootstrap"].last_used_at is None
     revoked = done(state, RevokeToken("ci"))
     assert "ci" not in tokens(done(revoked, NoteTokenUses(uses)))
-    again = done(revoked, CreateToken("ci", hash_of(b"new"), "read", ("*",), None, "ada"))
+    again = done(revoked, CreateToken("ci", hash_of(b"new"), "read", ("*",), None))
     assert tokens(done(again, NoteTokenUses(uses)))["ci"].last_used_at is None
 
 

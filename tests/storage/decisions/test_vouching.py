@@ -73,11 +73,11 @@ def fill(store: Store) -> None:
     """Something of every kind."""
     hand = Hand(store)
     administer(store, AcceptAdminToken("bootstrap", "a" * 64))
-    administer(store, CreateToken("eve", "b" * 64, "read", ("*",), None, "ada"))
-    administer(store, CreateToken("bob", "c" * 64, "write", ("door",), None, "ada"))
+    administer(store, CreateToken("eve", "b" * 64, "read", ("*",), None))
+    administer(store, CreateToken("bob", "c" * 64, "write", ("door",), None))
     administer(store, RevokeToken("bob"))
     administer(store, NoteTokenUses({"b" * 64: AT}))
-    administer(store, AllowEnrolment("d" * 64, "door", None, "2030-01-01T00:00:00.000Z", "ada"))
+    administer(store, AllowEnrolment("d" * 64, "door", None, "2030-01-01T00:00:00.000Z"))
     administer(store, _Enrolled())
     hand.write(Put(service="door", values={"volume": 3, "greeting": None}), reason="because")
     hand.write(Patch(service="door", patch={"volume": 4}))
@@ -423,7 +423,7 @@ def test_what_is_written_before_anybody_vouches_makes_nothing_of_the_earlier_ver
     """The row that begins may not have come to the disk at the first start, and others did."""
     forget_digests(stranger)
     if before == "a token":
-        administer(store, CreateToken("later", "e" * 64, "read", ("*",), None, "ada"))
+        administer(store, CreateToken("later", "e" * 64, "read", ("*",), None))
     else:
         Hand(store).write(Put(service="door", values={"volume": 1}))
     judgement = judged(store, m.committed_in(store))

@@ -1,4 +1,4 @@
-"""The recovery key: what it opens, who else doesn't, and that it keeps up with the keys."""
+"""The recovery key: what it opens, what no other key opens, and that it keeps up with the keys."""
 
 from __future__ import annotations
 
