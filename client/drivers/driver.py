@@ -48,6 +48,9 @@ _TICK_S = 1.0
 _BACKOFF_S = 0.5
 _BACKOFF_LIMIT_S = 30.0
 _KEEP_RETRY_S = 1.0
+_MOST_AHEAD = 4
+"""Decisions that may wait while a broker's next message is read. Messages that came together are judged one
+right after the other: a configuration, and the snapshot that proves it fresh."""
 
 
 class Listener(Protocol[M]):
@@ -193,10 +196,14 @@ class Driver(ABC, Generic[M]):
 
     async def _judged(self, decide: Callable[[], list[Do[M]]]) -> None:
         """Let the judge decide, and wait until that is done. Cancelled, it is done all the same."""
+        await self._ask(decide).wait()
+
+    def _ask(self, decide: Callable[[], list[Do[M]]]) -> LoopEvent:
+        """Let the judge decide when its turn comes. What is given back is set once that is done."""
         is_done = self._new_event()
         self._asked.append((decide, is_done))
         self._news.wake()
-        await is_done.wait()
+        return is_done
 
     async def _step(self, decide: Callable[[], list[Do[M]]]) -> None:
         await self._perform(decide)
@@ -326,7 +333,11 @@ class Driver(ABC, Generic[M]):
     async def _arrived(self, client_id: str, topic: str, payload: bytes) -> None:
         self._heard_from.add(client_id)
         clock = self._world.clock
-        await self._judged(lambda: self._instance.receive(topic, payload, clock.now(), self._now()))
+        is_done = self._ask(
+            lambda: self._instance.receive(topic, payload, clock.now(), self._now())
+        )
+        if len(self._asked) > _MOST_AHEAD:
+            await is_done.wait()
 
     def _show(self, receipt: PublishReceipt) -> None:
         if self._leaves:  # the farewell is the last word

@@ -133,6 +133,13 @@ def test_threads_too() -> None:
         assert not publisher.deliver_and_wait(volume=9).applied
 
 
+def test_what_came_with_a_change_is_judged_before_anybody_hears_of_the_change() -> None:
+    publisher = FakePublisher("voice")
+    with publisher.open_in_threads(Voice, first_wait_s=0) as config:
+        assert publisher.deliver_and_wait(volume=0.9).applied
+        assert config.freshness == "fresh"  # by the snapshot that came right behind it
+
+
 def test_an_option_that_the_client_does_not_have_is_none_of_the_kits() -> None:
     publisher = FakePublisher("voice")
     with (
