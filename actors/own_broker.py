@@ -216,7 +216,7 @@ def _command(folder: Path, port: int, world: World) -> list[str]:
         except OSError as error:
             if not _takes_no_writes(error):
                 raise
-            return bundled  # it needs no file
+            return bundled  # this one needs no file
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", *command] if setpriv else command
 

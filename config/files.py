@@ -250,7 +250,7 @@ def _link(name: str, final: str, directory: int) -> None:
         if error.errno not in _NO_LINKS:
             raise
     else:
-        with suppress(OSError):  # it would be swept
+        with suppress(OSError):  # a later `sweep` would remove it
             os.unlink(name, dir_fd=directory)
         return
     with suppress(FileNotFoundError):

@@ -98,7 +98,8 @@ class Worker:
             self._is_at_work = False
             done(result)
             self.done += 1
-            del work, done, result  # they hold what the caller holds
+            # while this thread waits, these would keep the caller's objects alive
+            del work, done, result
 
 
 _workers: WeakSet[Worker] = WeakSet()

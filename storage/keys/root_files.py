@@ -73,7 +73,7 @@ class RootFiles:
         self._keep(self._staged, data)
 
     def unstage(self) -> None:
-        with suppress(OSError):  # nobody reads it
+        with suppress(OSError):  # a staged file that stays is read by nobody
             self._staged.unlink(missing_ok=True)
 
     def adopt(self, version: int, data: bytes) -> None:
