@@ -210,9 +210,8 @@ def _command(folder: Path, port: int, world: World) -> list[str]:
     command = [mosquitto, "-c", str(conf)]
     if not (world.disk.exists(conf) and world.disk.read(conf) == text.encode()):
         try:
-            world.disk.write_atomic(
-                conf, text.encode()
-            )  # not needed if it is there: the disk may be full
+            # not needed if it is there: the disk may be full
+            world.disk.write_atomic(conf, text.encode())
         except OSError as error:
             if not _takes_no_writes(error):
                 raise

@@ -238,9 +238,8 @@ async def accept_tokens(
         path = keys.directory / "admin.token"
         if not world.disk.exists(path):  # the file is there if a start died before the commit
             token = make_token(world.randomness)
-            world.disk.write_atomic(
-                path, token.reveal().encode() + b"\n"
-            )  # readable by its owner alone
+            # readable by its owner alone
+            world.disk.write_atomic(path, token.reveal().encode() + b"\n")
         check_private(path)
         await accept("admin", world.disk.read(path).decode().strip())
 

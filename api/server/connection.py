@@ -231,7 +231,6 @@ class HttpConnection:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     if isinstance(self._stream, trio.SocketStream):
                         await self._stream.send_eof()
-            with trio.move_on_after(
-                _CLOSE_WITHIN_S
-            ):  # TLS says goodbye, unless the peer does not read
+            # TLS says goodbye, unless the peer does not read
+            with trio.move_on_after(_CLOSE_WITHIN_S):
                 await self._stream.aclose()

@@ -90,9 +90,8 @@ class RootFiles:
     def keep_pending(self, data: bytes | None) -> None:
         """data: as it was staged; None: nothing waits any more. Raises OSError."""
         if data is None:
-            with suppress(
-                OSError
-            ):  # a file that stays is behind the current version, and does not count
+            # a file that stays is behind the current version, and does not count
+            with suppress(OSError):
                 self._pending.unlink(missing_ok=True)
         else:
             self._world.disk.rename(self._staged, self._pending)

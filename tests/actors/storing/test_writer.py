@@ -512,9 +512,8 @@ async def test_of_two_writes_that_waited_together_the_second_is_decided_on_the_f
         async with trio.open_nursery() as nursery:
             await store.is_waiting()
             nursery.start_soon(rest.ask, "PUT", DOOR, {"begun": 1})
-            await (
-                trio.testing.wait_all_tasks_blocked()
-            )  # this one is in hand, the others wait for it
+            # this one is in hand, the others wait for it
+            await trio.testing.wait_all_tasks_blocked()
             for name in ("one", "two"):
                 nursery.start_soon(patch, rest, {name: 1})
             await trio.testing.wait_all_tasks_blocked()
