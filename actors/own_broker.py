@@ -210,13 +210,12 @@ def _command(folder: Path, port: int, world: World) -> list[str]:
     command = [mosquitto, "-c", str(conf)]
     if not (world.disk.exists(conf) and world.disk.read(conf) == text.encode()):
         try:
-            world.disk.write_atomic(
-                conf, text.encode()
-            )  # not needed if it is there: the disk may be full
+            # not needed if it is there: the disk may be full
+            world.disk.write_atomic(conf, text.encode())
         except OSError as error:
             if not _takes_no_writes(error):
                 raise
-            return bundled  # it needs no file
+            return bundled  # this one needs no file
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", *command] if setpriv else command
 

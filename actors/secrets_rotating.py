@@ -102,7 +102,7 @@ class SecretsRotation:
                 if under_way(self.view.committed) is None:
                     await self._begin(request, context)
         finally:
-            self._wanted.set()  # also where the outcome is unknown
+            self._wanted.set()  # also if the outcome is unknown
 
     async def _begin(self, request: RotateSecretsKey, context: Context) -> None:
         terms = request.terms
@@ -230,7 +230,8 @@ class SecretsRotation:
                 return
             try:
                 self.recovery.refresh()
-            except (OSError, RecoveryRefused) as error:  # it has the new key, as the successor
+            except (OSError, RecoveryRefused) as error:
+                # the copy from before has the new key already, as the successor
                 structlog.get_logger().error("recovery not sealed", error=str(error))
         if rotation.new in self.boxes:
             self.boxes.keep_only(rotation.new)

@@ -234,13 +234,12 @@ async def accept_tokens(
         await accept("bootstrap", settings.bootstrap_token.get_secret_value())
     elif (given := settings.credentials_dir) is not None and (given / "admin.token").exists():
         await accept("bootstrap", read_token(given / "admin.token", world))
-    elif not known and view.mode == "normal":  # else nothing is written
+    elif not known and view.mode == "normal":  # in read-only mode nothing is written
         path = keys.directory / "admin.token"
-        if not world.disk.exists(path):  # it is there if a start died before the commit
+        if not world.disk.exists(path):  # the file is there if a start died before the commit
             token = make_token(world.randomness)
-            world.disk.write_atomic(
-                path, token.reveal().encode() + b"\n"
-            )  # readable by its owner alone
+            # readable by its owner alone
+            world.disk.write_atomic(path, token.reveal().encode() + b"\n")
         check_private(path)
         await accept("admin", world.disk.read(path).decode().strip())
 

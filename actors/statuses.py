@@ -174,7 +174,7 @@ class StatusBoard:
         key = (service, instance)
         what, held = self._forgotten(*key), self._statuses.get(key)
         if what is None or self._dropped.get(key) == what:
-            return  # what is held was said after that
+            return  # what the board holds was said after the instance was forgotten
         self._dropped[key] = what
         if held is not None and what.covers(held.receipt, held.keyid, held.at, retained=True):
             self._drop(key)

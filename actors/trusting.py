@@ -149,7 +149,7 @@ class Trusting:
             structlog.get_logger().error("root not changed", error=error.detail)
             raise DiskRefused(f"nothing was changed: {error.detail}") from None
         except (OutcomeUnknown, DeadlineExceeded):
-            raise  # it may be committed, and then relies on its key
+            raise  # the change may be committed, and then needs its key
         except Refusal:
             self._drop_keys()
             raise

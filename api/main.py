@@ -175,7 +175,7 @@ def serve(**flags: Any) -> None:
 
 def main() -> NoReturn:
     """The console script: errors become exit codes here, and nowhere else."""
-    begin()  # again, for a caller that came past `api/start.py`
+    begin()  # again, for a caller that did not come through `api/start.py`
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:

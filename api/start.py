@@ -32,7 +32,7 @@ def main() -> NoReturn:
     begin()
     try:
         from config_manager.api.main import main as command
-    except KeyboardInterrupt:  # as main() does
+    except KeyboardInterrupt:  # the same exit code as from main()
         sys.exit(130)
     command()
 

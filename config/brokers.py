@@ -132,7 +132,7 @@ def _parse_mqtt_url(text: str, hint: str) -> BrokerAddress | Auto | Nothing:
 def _check_host(url: SplitResult, problem: SettingsInvalid) -> None:
     host = url.hostname or ""
     try:
-        host.encode("idna")  # as looking it up does
+        host.encode("idna")  # as looking up the name does
     except UnicodeError:
         if "@" in url.query:  # the host may be part of a password
             raise problem from None

@@ -117,10 +117,8 @@ def _give_to_owner_above(descriptor: int, path: Path) -> None:
 
 def sync(directory: Path) -> None:
     """Make new and renamed files in it durable, as far as we may and the disk will."""
-    with (
-        suppress(OSError),
-        _opened(directory, _DIRECTORY) as descriptor,
-    ):  # we may not be allowed to read it
+    # we may not be allowed to read it
+    with suppress(OSError), _opened(directory, _DIRECTORY) as descriptor:
         os.fsync(descriptor)
 
 
@@ -190,9 +188,8 @@ def locked(directory: Path) -> Generator[None]:
         _wait_for_lock(descriptor)
         yield
     finally:
-        with suppress(
-            OSError
-        ):  # explicitly, because a child that was forked meanwhile has it as well
+        # explicitly, because a child that was forked meanwhile has it as well
+        with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
@@ -250,7 +247,7 @@ def _link(name: str, final: str, directory: int) -> None:
         if error.errno not in _NO_LINKS:
             raise
     else:
-        with suppress(OSError):  # it would be swept
+        with suppress(OSError):  # a later `sweep` would remove it
             os.unlink(name, dir_fd=directory)
         return
     with suppress(FileNotFoundError):

@@ -9,7 +9,7 @@ import ipaddress
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches it."""
     address = _address(host)
-    # of names, every other one may lead anywhere
+    # any other name may lead anywhere
     return host == "localhost" if address is None else address.is_loopback
 
 

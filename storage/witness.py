@@ -65,7 +65,8 @@ class Witness:
         try:
             value = strict_json.loads_object(data)
             mac = bytes.fromhex(value.pop("mac"))
-            record = _Record(**value)  # one from before the audit was noted has two fields less
+            # a record of a version that noted no audit has two fields less
+            record = _Record(**value)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DatabaseUnopenable(f"{path.name} is damaged; restore it from a backup") from None
         if not hmac.compare_digest(mac, _mac(key, value)):

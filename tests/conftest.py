@@ -5,9 +5,8 @@ import signal
 
 import pytest
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # as a shell's `&` has it, and each child then
+# as a shell's `&` has it, and each child then
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # curl, schemathesis and other tools that tests start would ask the environment's proxy for our servers

@@ -182,9 +182,8 @@ async def _leave(client: Any, loop: asyncio.AbstractEventLoop) -> None:
         ):
             await _awaited(loop, client.__aexit__(None, None, None))
     finally:
-        with suppress(
-            Exception
-        ):  # aiomqtt leaves the socket of a broken connection to the collector
+        # aiomqtt leaves the socket of a broken connection to the collector
+        with suppress(Exception):
             client._client._sock_close()  # noqa: SLF001
 
 

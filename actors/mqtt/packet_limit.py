@@ -120,7 +120,7 @@ class PacketLimit:
             self._say_lost(*given)
             lost = self._client._disconnected  # noqa: SLF001
             if lost.done() and not lost.cancelled():
-                self._lost = lost.exception()  # else asyncio warns if nothing awaits it any more
+                self._lost = lost.exception()  # asyncio warns about an exception that nobody takes
             return
         # aiomqtt would wait for its timeout
         from aiomqtt import MqttError

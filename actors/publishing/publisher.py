@@ -125,4 +125,4 @@ class Publisher:
         if view.state == "connected":
             view.since = trio.current_time()
         view.state, view.last_error = "disconnected", error
-        view.holds.clear()  # what it held it may have lost; we look again
+        view.holds.clear()  # the broker may lose everything meanwhile: the next session looks again

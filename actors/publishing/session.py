@@ -287,7 +287,7 @@ class Session:
         try:
             key_id = self._desk.believed.key_for("config")
         except KeyError:
-            return True  # it can't be replaced
+            return True  # no key is here that could replace its signature
         return any(one.keyid == key_id for one in envelope.signatures)
 
     # ── what never came ────────────────────────────────────────────────────────────────────────

@@ -144,9 +144,8 @@ class Writer:
         self, jobs: Sequence[tuple[Any, Context]]
     ) -> Sequence[Outcome[Any]]:
         kept: dict[int, Outcome[Any]] = {}
-        for index, (request, _) in enumerate(
-            jobs
-        ):  # these first: they may change what the writes are decided on
+        # these first: they may change what the writes are decided on
+        for index, (request, _) in enumerate(jobs):
             if isinstance(request, Witnessed | Confirmed | ResealSecrets):
                 kept[index] = await self._keep_house(request)
         store = self._opening.store

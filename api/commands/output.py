@@ -32,9 +32,8 @@ class Shown(NamedTuple):
         if as_json:
             print_json(self.value)
         else:
-            for line in list(
-                self.lines
-            ):  # all of them before the first is printed: making them may fail
+            # all of them before the first is printed: making them may fail
+            for line in list(self.lines):
                 click.echo(line)
         if self.error is not None:
             raise self.error

@@ -116,7 +116,7 @@ def _instance(status: statuses.InstanceStatus, committed: Committed) -> Instance
     attempt = receipt.last_attempt
     return InstanceAnswer.of(
         receipt,
-        enrolled=status.verified,  # else all of this is what somebody claims
+        enrolled=status.verified,  # if not, the receipt is only a claim
         wanted=wanted,
         in_sync=is_in_sync(wanted, running, gone=status.gone),
         since=rfc3339(status.since),

@@ -85,7 +85,7 @@ class HttpConnection:
         """When it became idle, or began to close, or when the request that is arriving began to."""
         self._ends: tuple[tuple[str, int], tuple[str, int]] | None = None
         """The peer's address and port, and ours."""
-        with suppress(OSError):  # it left before we looked
+        with suppress(OSError):  # the peer has left already
             peer, here = self._socket.getpeername(), self._socket.getsockname()
             self._ends = peer[:2], here[:2]
         self.address = address_key(self._ends[0][0] if self._ends else None)
@@ -231,7 +231,6 @@ class HttpConnection:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     if isinstance(self._stream, trio.SocketStream):
                         await self._stream.send_eof()
-            with trio.move_on_after(
-                _CLOSE_WITHIN_S
-            ):  # TLS says goodbye, unless the peer does not read
+            # TLS says goodbye, unless the peer does not read
+            with trio.move_on_after(_CLOSE_WITHIN_S):
                 await self._stream.aclose()

@@ -19,9 +19,8 @@ from config_manager.api.server.pipeline import HttpAnswer, admit, answer
 
 def make_quart(api: Api, room: Room) -> QuartTrio:
     """The application. Takes a while the first time; best called in a thread."""
-    here = str(
-        Path(__file__).parent
-    )  # given, because Flask can't find a namespace package's folder
+    # given, because Flask can't find a namespace package's folder
+    here = str(Path(__file__).parent)
     quart = QuartTrio(__name__, static_folder=None, root_path=here, instance_path=here)
     quart.config["MAX_CONTENT_LENGTH"] = None  # counted while it is read
     quart.config["PROVIDE_AUTOMATIC_OPTIONS"] = False

@@ -43,7 +43,7 @@ def enrol(
     Raises SettingsInvalid (url, file), ServerUnreachable, ServerSays (refused; says why).
     """
     enrolment = Enrolment(
-        hashlib.sha256(token.reveal().encode()).hexdigest(),  # what the proof is about
+        hashlib.sha256(token.reveal().encode()).hexdigest(),  # the proof covers the token's hash
         service,
         instance,
         SigningKey(identity.sign_key).verify_key.encode(),

@@ -105,7 +105,8 @@ async def _watched(driver: _Driver[Any], tasks: list[asyncio.Task[Any]]) -> Asyn
                 raise
     if not failed:
         return
-    with suppress(asyncio.CancelledError):  # it may not be delivered yet, and must not be later
+    # a cancellation that is not delivered yet is taken here: it must not come after the block
+    with suppress(asyncio.CancelledError):
         await asyncio.sleep(0)
     if body.uncancel() > cancelled_before:  # somebody else cancelled too: that goes on
         raise asyncio.CancelledError
@@ -247,7 +248,7 @@ class _Driver(Driver[M]):
 
 
 def _end_now(reading: asyncio.Timeout) -> None:
-    with suppress(RuntimeError):  # it ends already
+    with suppress(RuntimeError):  # the reading is ending already
         reading.reschedule(_now())
 
 

@@ -91,14 +91,14 @@ class Worker:
                 work, done = self._waiting.popleft()
                 self._is_busy = self._is_at_work = True
             result = _result_of(work)
-            if (
-                os.getpid() != self._pid
-            ):  # the work forked, and this is the child: it ends as it wants
+            # the work forked, and this is the child: it ends as it wants
+            if os.getpid() != self._pid:
                 raise result.error or SystemExit(0)
             self._is_at_work = False
             done(result)
             self.done += 1
-            del work, done, result  # they hold what the caller holds
+            # while this thread waits, these would keep the caller's objects alive
+            del work, done, result
 
 
 _workers: WeakSet[Worker] = WeakSet()

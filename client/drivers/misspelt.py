@@ -51,9 +51,8 @@ def _known(model: type[BaseModel], prefix: str) -> dict[str, bool]:
     """The names in capitals → whether more may follow."""
     if not has_own_sources(model):
         return {(prefix + key).upper(): False for key in model.model_fields}
-    from config_manager.client.drivers.own_sources import (
-        variable_names,  # it needs pydantic-settings
-    )
+    # it needs pydantic-settings, which is here then
+    from config_manager.client.drivers.own_sources import variable_names
 
     delimiter = model.model_config.get("env_nested_delimiter") or ""
     known = [name.upper() for names in variable_names(model, prefix).values() for name in names]

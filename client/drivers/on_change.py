@@ -51,7 +51,7 @@ class OnChange(Generic[M]):
 
     def _called(self, change: Change[M], result: Result) -> None:
         self._began_at = None
-        if result.error is not None:  # one listener's bug is not the others'
+        if result.error is not None:  # logged alone: the other listeners go on
             hidden = self._hidden() | Secrets.of(change.old, change.new)
             detail = hidden.traceback_of(result.error)
             say(logging.ERROR, "on_change failed", callback=self._name, detail=detail)

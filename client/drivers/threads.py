@@ -103,7 +103,7 @@ class Config(OpenConfig[M]):
         """
         if self._thread is not None and not self._is_forked_away:
             raise RuntimeError("a Config is opened once; make another")
-        self._begin_anew()  # also if it was made before a fork, and is opened after it
+        self._begin_anew()  # also if it was made before a fork, and is opened after that
         self._thread = threading.Thread(
             target=self._run, name=f"config-manager {self._model.__name__}", daemon=True
         )
@@ -124,7 +124,7 @@ class Config(OpenConfig[M]):
         self._closes.set()
         loop, living = self._loop, self._living
         if loop is not None and living is not None and self._thread.is_alive():
-            with suppress(RuntimeError):  # it has ended meanwhile
+            with suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(living.cancel)
         self._thread.join(_STOP_WITHIN_S)
         if self._thread.is_alive():
@@ -197,7 +197,7 @@ class Config(OpenConfig[M]):
             step()
             done.set_result(None)
 
-        with suppress(RuntimeError, TimeoutError):  # it has ended: nothing changes any more
+        with suppress(RuntimeError, TimeoutError):  # the loop has ended: nothing changes any more
             self._loop.call_soon_threadsafe(run)
             done.result(_STOP_WITHIN_S)
 
@@ -252,7 +252,7 @@ class Config(OpenConfig[M]):
                 **self._options,
             ) as config:
                 telling = asyncio.create_task(self._tell_listeners(config))
-                await asyncio.sleep(0)  # it listens before anything can change
+                await asyncio.sleep(0)  # so that the task listens before anything can change
                 with self._registering:
                     self._listeners = [OnChange(one, self._hidden) for one in self._callbacks]
                     self._followed = config._state  # noqa: SLF001  one of its own kind
@@ -317,7 +317,7 @@ def _close_at_exit(config: Config[Any]) -> None:
     global _registered_in  # noqa: PLW0603  one handler for all, in each process
     if _registered_in != os.getpid():
         _registered_in = os.getpid()
-        _open.clear()  # of the parent's
+        _open.clear()  # those are the parent's
         atexit.register(_close_all)
         if "multiprocessing.process" in sys.modules:
             from multiprocessing import parent_process

@@ -150,7 +150,8 @@ class _Driver(Driver[M]):
 
     def __init__(self, prepared: Prepared[M], listener: Listener[M], disk: Worker) -> None:
         super().__init__(prepared, listener, disk)
-        self._scope = trio.CancelScope(shield=True)  # it ends after the body, whatever is cancelled
+        # the background ends after the body, whatever is cancelled
+        self._scope = trio.CancelScope(shield=True)
         self._nursery: trio.Nursery
         self._transport: Transport | None = None
         self._stale: ConfigurationStale | None = None

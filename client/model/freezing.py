@@ -88,7 +88,7 @@ def _mark(values: BaseModel) -> None:
 def _is_marked(values: BaseModel) -> bool:
     try:
         names = object.__getattribute__(values, _FIELDS_SET)
-    except AttributeError:  # it is being made
+    except AttributeError:  # the instance is still being made
         return False
     return type(names) is _Mark and names.marks(values)
 

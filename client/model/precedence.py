@@ -161,7 +161,7 @@ class Layers(Generic[M]):
         beneath = {key: override.value for key, override in self._beneath.items()}
         layers = (beneath, layered.delivered, layered.unsealed, above)
         given = reduce(laid_over if self._has_own_sources else dict[str, Any].__or__, layers)
-        # what may not be said of values that were not validated yet
+        # values that no error may quote: they were not validated yet
         hidden: list[str | bytes] = [one.reveal() for one in known.values()]
         for layer in (layered.delivered, above):
             hidden += texts_in([layer[key] for key in self._secret_keys & layer.keys()])

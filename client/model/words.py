@@ -164,7 +164,8 @@ def _spellings(value: str | bytes) -> Iterator[str]:
     if not text:
         return
     raw = value if isinstance(value, bytes) else text.encode(errors="replace")
-    password = attempt(lambda: urlsplit(text).password, None)  # of a connection's URL
+    # a secret may be the URL of a connection, with a password in it
+    password = attempt(lambda: urlsplit(text).password, None)
     if password:
         yield from (password, unquote(password))
     yield from (

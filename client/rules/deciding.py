@@ -203,7 +203,7 @@ class Deciding(Generic[M]):
         self._asked_at = None
         trial = self._trial
         assert trial.asked is not None
-        if not trial.has_agreed:  # else it waits for a hold
+        if not trial.has_agreed:  # if it has agreed, the change waits for a hold to end
             why = f"the callback has not answered for {NO_ANSWER_AFTER_S:g} s"
             self._attempted(trial.asked[0].revision, "deferred", why)
         return [self._account.receipt()]

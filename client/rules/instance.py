@@ -141,7 +141,7 @@ class InstanceRules(Generic[M]):
             return [Swap(self.effective, None)]
         todo = self._say_poison(kept)
         if kept.poison is not None or (kept.died is not None and kept.trial is None):
-            todo.append(Keep(kept))  # what it died of is no trial any more
+            todo.append(Keep(kept))  # on disk, too, what the service died of is no trial any more
         for first in (kept.trial, kept.running):
             if first is None:
                 continue
@@ -207,7 +207,7 @@ class InstanceRules(Generic[M]):
         self._deciding.is_enrolled = True
         kept, running = self.subscriber.keep_sealed(self.deliveries.kept), self._account.running
         if running is not None and running[0].secrets and not self.effective.secrets:
-            # it was enrolled while it ran
+            # the instance was enrolled while it ran
             self.subscriber.trial = self.subscriber.trial.offer_again()
         return [*([Keep(kept)] if kept is not None else []), *self._deciding.weigh(now)]
 

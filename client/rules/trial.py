@@ -314,7 +314,7 @@ class Trial:
 
     def end(self) -> Trial:
         """The service stops on purpose. What it tries may be tried again, and a row of deaths ends."""
-        if self.phase is Phase.ASKED:  # nobody has accepted it
+        if self.phase is Phase.ASKED:  # the callback has not accepted what it is asked about
             return self.put_off().end()
         ended = replace(
             self._not_asked(),

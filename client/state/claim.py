@@ -59,7 +59,7 @@ class Claim:
             try:
                 self._descriptor = open_lock(self._path)
             except OSError as error:
-                if not _is_there(self._path, error):  # nobody writes in a directory like that
+                if not _is_there(self._path, error):  # no process can write in that directory
                     return True
                 self._say_barred(error)
                 return False

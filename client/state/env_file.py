@@ -115,7 +115,7 @@ def _parsed(text: str, file: Path) -> dict[str, str | None]:
     from dotenv import dotenv_values
 
     lines = dotenv_values(stream=io.StringIO(text))
-    if OURS not in text.upper():  # it says twice what it can't parse
+    if OURS not in text.upper():  # parsing twice would log twice what can't be parsed
         return lines
     for name, value in dotenv_values(stream=io.StringIO(text), interpolate=False).items():
         if name.upper().startswith(OURS):
@@ -149,7 +149,7 @@ def _higher_up(file: Path, depth: int) -> Path:
         return file
     try:
         here = Path.cwd()
-    except FileNotFoundError:  # it was removed
+    except FileNotFoundError:  # the working directory was removed
         return file
     above = (parent / file for parent in islice(here.parents, depth))
     return next((other for other in above if other.exists()), file)

@@ -69,7 +69,7 @@ def helps_against(place: Path) -> str:
     """What to do about a file or directory that this process may not use."""
     try:
         return _locked(place) or f"{_whose(place)}: chown it, or run as that user"
-    except OSError as error:  # it was taken away meanwhile
+    except OSError as error:  # the file was removed meanwhile
         return f"{place}: {error.strerror}"
 
 
@@ -104,7 +104,7 @@ def _why(paths: Sequence[Path], state_dir: Path, error: OSError, *, writes: bool
         return f"{error.strerror or error}: {_another_directory()}"
     if locked := _locked(place):
         return locked
-    # what lies above is nobody's to give away
+    # directories above the state directory must not change their owner
     is_ours = state_dir.absolute() in (place, *place.parents)
     helps = "chown it, run as that user, or " if is_ours else ""
     return f"{_whose(place)}: {helps}{_another_directory()}"

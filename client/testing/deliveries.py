@@ -85,7 +85,7 @@ class Deliveries:
         # of real time: a loop whose clock leaps would be through with it before a disk has written
         timer = threading.Timer(within_s, wake)
         timer.daemon = True
-        with self._lock:  # nobody is heard before this is here to listen
+        with self._lock:  # no receipt is taken before the delivery is listed here
             delivery = Delivery(publish(), wake)
             self._under_way.append(delivery)
         timer.start()

@@ -133,7 +133,7 @@ def could_read(committed: Committed, device: Device) -> Mapping[str, int]:
 def _sent(committed: Committed, device: Device) -> Mapping[str, int]:
     row = committed.registered(SENT).get(key_of(device.service, device.instance), {})
     versions = row.get("versions")
-    if not isinstance(versions, dict):  # it is bookkeeping, and nothing vouches for it
+    if not isinstance(versions, dict):  # the row is bookkeeping: nothing vouches for its form
         return {}
     sent = cast("Mapping[str, object]", versions)
     return {name: number for name, number in sent.items() if isinstance(number, int)}

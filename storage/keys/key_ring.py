@@ -145,7 +145,8 @@ class KeyRing:
         files |= {name: file(name) for name in ("secrets", "instance")}
         seeds: dict[str, bytes] = {}
         for role in ROLES:
-            if not places.of_role(role) and (fresh or role != "root"):  # that may be offline
+            # the root's key may be offline
+            if not places.of_role(role) and (fresh or role != "root"):
                 file(role).read()
             for seed in _read(places.of_role(role), world):
                 if role != "root":

@@ -73,7 +73,7 @@ class RootFiles:
         self._keep(self._staged, data)
 
     def unstage(self) -> None:
-        with suppress(OSError):  # nobody reads it
+        with suppress(OSError):  # a staged file that stays is read by nobody
             self._staged.unlink(missing_ok=True)
 
     def adopt(self, version: int, data: bytes) -> None:
@@ -90,9 +90,8 @@ class RootFiles:
     def keep_pending(self, data: bytes | None) -> None:
         """data: as it was staged; None: nothing waits any more. Raises OSError."""
         if data is None:
-            with suppress(
-                OSError
-            ):  # a file that stays is behind the current version, and does not count
+            # a file that stays is behind the current version, and does not count
+            with suppress(OSError):
                 self._pending.unlink(missing_ok=True)
         else:
             self._world.disk.rename(self._staged, self._pending)

@@ -235,7 +235,7 @@ class SqlStore(SqlReads, Store):
             except BaseException:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
-                    with suppress(DatabaseUnavailable):  # what failed says more
+                    with suppress(DatabaseUnavailable):  # the first error says more
                         # a large one may have left pages in the log, which nobody reads
                         self._file.note()
                 raise

@@ -542,9 +542,8 @@ async def test_a_retained_beacon_of_a_later_start_is_told_once_and_only_before_w
         broker.tells(wire.SNAPSHOT_TOPIC, snapshot(committed, boot_seq=20))  # a twin
         await trio.sleep(10)
         broker.breaks_and_forgets()
-        broker.retained[wire.SNAPSHOT_TOPIC] = snapshot(
-            committed, boot_seq=30
-        )  # it was there meanwhile
+        # it was there meanwhile
+        broker.retained[wire.SNAPSHOT_TOPIC] = snapshot(committed, boot_seq=30)
         broker.away = False
         await trio.sleep(70)
         assert desk.boot_seq == 8, "who is outdone by a twin that runs would never come to an end"

@@ -727,9 +727,8 @@ async def test_a_broker_that_is_down_for_long_is_asked_at_most_every_30_s(it: Ki
         await it.sleep(300)
         early = len(it.a.client_ids)
         await it.sleep(300)
-        assert (
-            300 / 30 <= len(it.a.client_ids) - early <= 300 / 30 * 4
-        )  # jitter: half of it on average
+        # jitter: half of it on average
+        assert 300 / 30 <= len(it.a.client_ids) - early <= 300 / 30 * 4
         it.a.is_up = True
         it.a.configures(6)
         await it.until(lambda: config.current.n == 6, within=31)

@@ -137,9 +137,8 @@ def test_a_batch_whose_last_write_can_not_be_stored_leaves_none_of_it(
     before = m.committed_in(store)
     first = hand.decide(before, Put(service="a", values={})).change
     last = hand.decide(first.after, Put(service="b", values={})).change
-    broken = Commit(
-        last.before, last.after, last.services, last.history, first.audit, None
-    )  # its audit row is there already
+    # its audit row is there already
+    broken = Commit(last.before, last.after, last.services, last.history, first.audit, None)
     with pytest.raises(DatabaseUnavailable):
         store.commit([first, broken])
     assert m.committed_in(store) == before
