@@ -303,7 +303,9 @@ async def test_what_is_suspected_has_its_turn_by_itself_though_there_is_always_s
     broker = SlowBroker(most)
     desk = Desk(services(aaa=30_000, **SMALL), broker)
     async with desk.actor.running():
-        for number in range(300):  # more than it takes meanwhile
+        # more than it takes meanwhile, for 120 s: the fifteen that were on their way beside it at the first break
+        # may have their turns before it, one each 5 s
+        for number in range(600):
             desk.view.replace(services(**dict.fromkeys(SMALL, number), aaa=30_000))
             desk.outlet.set_retained(ROOT, b"root %d" % number)
             await trio.sleep(0.2)
