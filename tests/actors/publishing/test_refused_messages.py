@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -301,12 +302,15 @@ async def test_what_is_suspected_has_its_turn_by_itself_though_there_is_always_s
     autojump_clock: MockClock, most: int
 ) -> None:
     broker = SlowBroker(most)
-    desk = Desk(services(aaa=30_000, **SMALL), broker)
+    first = services(aaa=30_000, **SMALL)
+    desk = Desk(first, broker)
     async with desk.actor.running():
         # more than it takes meanwhile, for 120 s: the fifteen that were on their way beside it at the first break
         # may have their turns before it, one each 5 s
         for number in range(600):
-            desk.view.replace(services(**dict.fromkeys(SMALL, number), aaa=30_000))
+            newer = services(**dict.fromkeys(SMALL, number), aaa=30_000)
+            unchanged = {"aaa": first.services["aaa"]}
+            desk.view.replace(replace(newer, services={**newer.services, **unchanged}))
             desk.outlet.set_retained(ROOT, b"root %d" % number)
             await trio.sleep(0.2)
         assert desk.broker_view.set_aside.keys() == {"aaa"}
