@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, repeat
 from typing import IO, Any, cast
 
@@ -200,7 +200,7 @@ def _put(
     ).value
 
     def lines() -> Iterator[str]:
-        yield from _change_lines(before, after)
+        yield from _change_lines(_changes(before, after), before, after)
         if dry_run:
             yield f"nothing was changed: {service} stays at revision {at}"
         else:
@@ -282,7 +282,7 @@ def diff_config(server: Server, service: str, old: int | None, new: int | None) 
     after = now if new is None else rollback.as_of(service, now, at, new, _history(server, service))
     changes = _changes(before, after)
     value = {"service": service, "from": old, "to": new or at, "changes": changes}
-    return Shown(value, _change_lines(before, after))
+    return Shown(value, _change_lines(changes, before, after))
 
 
 @click.command("rollback")
@@ -372,8 +372,9 @@ def _changes(before: Values, after: Values) -> list[dict[str, Any]]:
     return [{"key": c.key, "old": c.old, "new": c.new} for c in changed_keys(before, after)]
 
 
-def _change_lines(before: Values, after: Values) -> Iterator[str]:
-    changes = _changes(before, after)
+def _change_lines(
+    changes: Sequence[Mapping[str, Any]], before: Values, after: Values
+) -> Iterator[str]:
     for change in changes:
         key = change["key"]
         if key in before:

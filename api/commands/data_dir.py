@@ -205,7 +205,7 @@ def rotate_db_key(settings: Settings) -> None:
             if not rekeying.rekey(database, keys.db, new_key_is_there=recovery.refresh):
                 raise Conflict(
                     f"the database is under the key in {keys.db.successor}, but it can't take the place "
-                    f"of {keys.db.path}: whoever puts them there has to; until then both are needed"
+                    f"of {keys.db.path}: put it there by hand; until then both are needed"
                 )
             recovery.refresh()
     click.echo(

@@ -171,7 +171,7 @@ def look_at_data(data_dir: Path) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "keys beside the data",
-            f"{len(here)} key files lie in {keys.name}/: whoever takes the whole directory reads "
+            f"{len(here)} key files lie in {keys.name}/: a thief of the whole directory reads "
             "everything; without keys/ it is worth nothing",
             "move them: --db-key-file, systemd's LoadCredential; leave keys/ out of backups",
         )
@@ -179,7 +179,7 @@ def look_at_data(data_dir: Path) -> Iterator[Finding]:
         yield Finding(
             "note",
             "root key",
-            "lies here: whoever takes it can name new publishers",
+            "lies here: a thief of it can name new publishers",
             "config-manager trust export-root --to DIR, and keep DIR offline",
         )
     has_admin_token = (keys / "admin.token").exists()

@@ -71,7 +71,7 @@ def on_a_data_dir(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def import_structlog_alone() -> None:
-    """structlog imports rich where that is installed (amqtt brings it): 0.2 s of every start, for
+    """structlog imports rich if that is installed (amqtt brings it): 0.2 s of every start, for
     tracebacks that show local variables, which must never be printed here."""
     absent = sys.modules.setdefault("rich", None) is None  # type: ignore[arg-type]
     import structlog as _  # noqa: F401

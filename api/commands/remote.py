@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from config_manager.api.commands.output import clean
 from config_manager.config.errors import ServerSays, ServerUnreachable, SettingsInvalid
-from config_manager.config.this_machine import is_this_machine
+from config_manager.config.http_opener import opener_for
 
 DEFAULT_URL = "http://127.0.0.1:8081"
 _TIMEOUT_S = 30.0
@@ -60,16 +59,7 @@ class Server:
         self.url = url.rstrip("/")
         self._token = token
         self._timeout_s = timeout_s
-        handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
-        if parts.scheme == "https":
-            try:
-                context = ssl.create_default_context(cafile=ca_file)
-            except OSError as error:
-                raise SettingsInvalid(f"--ca-file {ca_file}: {error.strerror or error}") from None
-            handlers.append(urllib.request.HTTPSHandler(context=context))
-        if is_this_machine(parts.hostname or ""):
-            handlers.append(urllib.request.ProxyHandler({}))
-        self._opener = urllib.request.build_opener(*handlers)
+        self._opener = opener_for(parts, ca_file, _NoRedirects())
 
     def get(self, *path: str, holds: str = "", **query: str | None) -> Any:
         """The JSON at a path of these segments. holds, raises: as `ask`."""

@@ -207,11 +207,11 @@ def delete(server: Server, service: str, name: str, reason: str | None, yes: boo
     """Delete every version of a secret; the service's next revision no longer names it."""
     if not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError("say --yes where nobody can be asked")
+            raise click.UsageError("say --yes if nobody can be asked")
         click.confirm(f"delete every version of {service}/{name}? It can't be undone", abort=True)
     answer = server.delete(*_PATH, service, name, holds="revision", reason=reason)
     line = (
-        f"{service}/{name} is deleted (revision {answer['revision']}); whoever has read it still "
+        f"{service}/{name} is deleted (revision {answer['revision']}); anybody who has read it still "
         "knows it: make it worthless where it was used"
     )
     return Shown(answer, [line])

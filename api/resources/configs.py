@@ -318,7 +318,7 @@ def _unless_known(
     revision = state.revision if state else 0
     tag = f'"{revision}"'
     if (wanted := is_other(request, tag)) is not None:
-        raise RevisionConflict(service, wanted[:64], revision)
+        raise RevisionConflict(service, wanted, revision)
     if revision and is_known(request, tag):
         return ApiResponse(304, b"", response.headers)
     return response

@@ -11,6 +11,7 @@ from pydantic import WithJsonSchema
 from config_manager.actors.messages import Write
 from config_manager.api.rest.models import (
     HIDDEN,
+    INTEGER,
     KEY,
     NAME,
     NO_NUL,
@@ -43,7 +44,7 @@ from config_manager.storage.decisions.secret_values import RevealSecret
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.state import SealedSecret
 
-_MAX_VERSION = 2**53 - 1
+_MAX_VERSION: int = INTEGER["maximum"]
 
 
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────

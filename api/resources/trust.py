@@ -29,11 +29,11 @@ from config_manager.api.rest.writing import ADMINISTRATION, terms_of
 from config_manager.config import wire
 from config_manager.config.durations import parse_duration
 from config_manager.config.errors import MalformedRequest, NotFound
+from config_manager.config.public_keys import KEY_BYTES
 from config_manager.config.roots import Needs
 from config_manager.config.trust import RoleName
 
 _MAX_DIGITS = 9
-_PUBLIC_BYTES = 32
 _DEFAULT_OVERLAP_S = 86_400.0
 _HOW_TO_SIGN = (
     "sign `envelope` where those keys are kept (config-manager trust sign --key KEY "
@@ -90,7 +90,7 @@ class RotateRequest(Body):
 
 def _parse_public(value: Any) -> bytes:
     try:
-        return in_base64(value if isinstance(value, str) else "", _PUBLIC_BYTES)
+        return in_base64(value if isinstance(value, str) else "", KEY_BYTES)
     except ValueError:
         raise ValueError("expected an Ed25519 public key: 32 bytes in base64") from None
 

@@ -80,11 +80,11 @@ def is_known(request: ApiRequest, tag: str) -> bool:
 
 
 def is_other(request: ApiRequest, tag: str) -> str | None:
-    """The request's If-Match if it does not name the current ETag, else None (13.1.1)."""
+    """The request's If-Match, as a refusal repeats it, if it does not name the current ETag; else None (13.1.1)."""
     given = _every(request, b"if-match")
     if given is None or _names(request, b"if-match", tag, weakly=False):
         return None
-    return given
+    return given[:_LONGEST_QUOTED]
 
 
 def _names(request: ApiRequest, header: bytes, tag: str, *, weakly: bool) -> bool:

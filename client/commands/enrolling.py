@@ -6,7 +6,6 @@ import base64
 import hashlib
 import http.client
 import json
-import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -22,8 +21,8 @@ from config_manager.config.errors import (
     ServerUnreachable,
     SettingsInvalid,
 )
+from config_manager.config.http_opener import opener_for
 from config_manager.config.secret import Secret
-from config_manager.config.this_machine import is_this_machine
 
 _TIMEOUT_S = 30.0
 _PATH = "/api/v1/devices/enroll"
@@ -64,15 +63,7 @@ def _post(url: str, body: dict[str, str], ca_file: Path | None) -> dict[str, obj
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         raise SettingsInvalid("--url: expected http://host:port or https://host:port")
-    handlers: list[urllib.request.BaseHandler] = []
-    if parts.scheme == "https":
-        try:
-            context = ssl.create_default_context(cafile=ca_file)
-        except OSError as error:
-            raise SettingsInvalid(f"--ca-file {ca_file}: {error.strerror or error}") from None
-        handlers.append(urllib.request.HTTPSHandler(context=context))
-    if is_this_machine(parts.hostname):
-        handlers.append(urllib.request.ProxyHandler({}))
+    opener = opener_for(parts, ca_file)
     request = urllib.request.Request(  # noqa: S310  http(s), see above
         url.rstrip("/") + _PATH,
         data=json.dumps(body).encode(),
@@ -80,7 +71,6 @@ def _post(url: str, body: dict[str, str], ca_file: Path | None) -> dict[str, obj
         method="POST",
     )
     try:
-        opener = urllib.request.build_opener(*handlers)
         with opener.open(request, timeout=_TIMEOUT_S) as response:
             value: dict[str, object] = json.loads(response.read())
             return value

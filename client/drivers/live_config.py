@@ -57,7 +57,7 @@ class LiveState(Generic[M]):
         self.current: M = instance.effective.values
         self.is_forked_away = False
         self.released: Callable[[], None] = lambda: None
-        """called when nobody holds any more: the driver applies what waited"""
+        """called when the last `hold` ends: the driver then applies what waited"""
         self._readers: WeakSet[Changes[M]] = WeakSet()
         self._news = Wakeup(new_event)
         self._has_ended = False

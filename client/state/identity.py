@@ -10,9 +10,9 @@ keys/file.key        what the last-known-good files are sealed under
 <service>.lkg        `config_manager.client.state.cache`; with <service>.lock, `config_manager.client.state.claim`
 .lock                locked while something of this is made or changed
 
-Several processes may start at once where nothing is yet. Each file is made only where there is none,
-and what counts is what is read afterwards: so they all have the same keys, whoever made them. One that
-dies in between leaves files that the next goes on with.
+Several processes may start at once in an empty directory. Each makes a file only if there is none, and
+uses what it reads afterwards. So they all have the same keys. If one dies in between, the next goes on with
+the files that it left.
 """
 
 from __future__ import annotations

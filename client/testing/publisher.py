@@ -153,10 +153,10 @@ class FakePublisher:
     async def deliver(self, within_s: float = _WITHIN_S, /, **values: Any) -> Outcome:
         """`publish`, and wait until each instance that is open has decided.
 
-        Of several the outcome is that of one that did not apply it, if there is such a one.
-        within_s: seconds of real time, whatever clock the loop has; the only argument without a name,
-        because any name may be a setting's. Raises ValueError as `publish`, NobodyListens if nobody
-        can decide, and TimeoutError, which says who has not and how far each came.
+        If several are open, the outcome is that of one that did not apply it, if there is one.
+        within_s: seconds of real time, whatever clock the loop has. It is the only argument without a
+        name, because a setting may have any name. Raises ValueError as `publish`; NobodyListens if no
+        instance can decide; TimeoutError, which names the instances that have not, and how far each came.
         """
         publish = self._to_deliver(values)
         wake, woken = waker()

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 from config_manager.config import strict_json
 from config_manager.config.documents.fields import Fields, NotADocument, members
+from config_manager.config.public_keys import KEY_BYTES
 from config_manager.config.wire import keyid
 
 ROLES = ("root", "config", "beacon")
-_PUBLIC_KEY_BYTES = 32
-"""Ed25519 (RFC 8032)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def _keys(fields: Fields, name: str) -> dict[str, RootKey]:
             continue  # leave out a key whose type this version can't check
         keys[key_id] = key.read(RootKey, public=Fields.base64)
         public = keys[key_id].public
-        if len(public) != _PUBLIC_KEY_BYTES:
+        if len(public) != KEY_BYTES:
             raise NotADocument(f"{name}: public is not 32 bytes")
         if keyid(public) != key_id:
             raise NotADocument(f"{name}: {key_id[:16]} is not the digest of its key")

@@ -64,7 +64,7 @@ class KeyFile:
             return kept
         if self.path.is_symlink():
             raise Conflict(
-                f"{self.path.name} is a link: whoever mounts it there puts the next key beside it as "
+                f"{self.path.name} is a link: put the next key beside it, where it is mounted, as "
                 f"{self.successor.name}, 64 hex digits, and this goes on from that"
             )
         try:
@@ -74,8 +74,8 @@ class KeyFile:
                 raise
             raise Conflict(
                 f"{self.successor.name} can't be written beside {self.path.name} "
-                f"({error.strerror or error}): whoever puts the key there puts the next one beside "
-                "it under that name, 64 hex digits, and this goes on from that"
+                f"({error.strerror or error}): put the next key beside it under that "
+                "name, 64 hex digits, and this goes on from that"
             ) from None
         return read_key(self.successor, self._world, given=self.given)
 

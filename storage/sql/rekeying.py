@@ -66,7 +66,7 @@ def key_now(path: Path, file: KeyFile, old: bytes) -> bytes:
 
 def opening_key(path: Path, keys: Sequence[bytes], *, read_only: bool = False) -> bytes:
     """The first of these keys that opens the database. Raises DatabaseUnopenable if none does, and
-    DatabaseUnavailable if the disk fails. read_only: nobody else uses the file, and nothing is changed."""
+    DatabaseUnavailable if the disk fails. read_only: no other process has the file open, and nothing is changed."""
     error: DatabaseUnopenable | None = None
     for key in keys:
         try:
