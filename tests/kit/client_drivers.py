@@ -47,6 +47,14 @@ class Broker(MemoryBroker):
         self.acknowledges = True
         self.failure: Exception | None = None
 
+    def answers(self, client_id: str) -> None:
+        """A client connects; raises what it hears if this broker lets nobody in."""
+        self.client_ids.append(client_id)
+        if self.failure is not None:
+            raise self.failure
+        if not self.is_up:
+            raise BrokerUnavailable("connection refused")
+
     def says(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
         super().takes(topic, payload, retain=retain)
 
@@ -99,8 +107,6 @@ class Kit(ABC):
     """A driver, its loop, its brokers, its state directory."""
 
     name: str
-    gone_wrong: type[Exception]
-    """What a connection raises once it broke."""
 
     def __init__(self, directory: Path) -> None:
         (directory / "root.json").write_bytes(m.root_bytes())
@@ -182,7 +188,6 @@ def told(story: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]
 
 class TrioKit(Kit):
     name = "trio"
-    gone_wrong = BrokerUnavailable
 
     def open_config(self, **options: Any) -> AbstractAsyncContextManager[LiveConfig[Any]]:
         return trio_driver.open_config(**options, transport=self)
@@ -195,18 +200,11 @@ class TrioKit(Kit):
         assert will.retained, "who comes later has to learn it too"
         await trio.lowlevel.checkpoint()
         broker = self.brokers[address.host]
-        broker.client_ids.append(client_id)
-        if broker.failure is not None:
-            raise broker.failure
-        if not broker.is_up:
-            raise BrokerUnavailable("connection refused")
+        broker.answers(client_id)
         send, receive = trio.open_memory_channel[Any](100_000)
-        session = Session(broker, (will.topic, will.payload), send.send_nowait, trio.Event())
-        broker.sessions.append(session)
-        try:
+        said = will.topic, will.payload
+        with Session(broker, said, send.send_nowait, trio.Event()) as session:
             yield _TrioConnection(broker, session, receive)
-        finally:
-            session.leaves()
 
     def run(self, story: Callable[[], Coroutine[Any, Any, T]]) -> T:
         self._clock = trio.testing.MockClock()
@@ -291,7 +289,6 @@ class _TrioConnection:
 
 class AioKit(Kit):
     name = "asyncio"
-    gone_wrong = BrokerUnavailable
 
     def open_config(self, **options: Any) -> AbstractAsyncContextManager[LiveConfig[Any]]:
         return asyncio_driver.open_config(**options, connect=self.connect)
@@ -302,18 +299,11 @@ class AioKit(Kit):
     ) -> AsyncIterator[asyncio_connection.AsyncioConnection]:
         await asyncio.sleep(0)
         broker = self.brokers[address.host]
-        broker.client_ids.append(client_id)
-        if broker.failure is not None:
-            raise broker.failure
-        if not broker.is_up:
-            raise BrokerUnavailable("connection refused")
+        broker.answers(client_id)
         queue = asyncio.Queue[Any]()
-        session = Session(broker, (will.topic, will.payload), queue.put_nowait, asyncio.Event())
-        broker.sessions.append(session)
-        try:
+        said = will.topic, will.payload
+        with Session(broker, said, queue.put_nowait, asyncio.Event()) as session:
             yield _AioConnection(broker, session, queue)
-        finally:
-            session.leaves()
 
     def run(self, story: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async def main() -> T:

@@ -87,12 +87,8 @@ class MemoryBroker(memory_broker.MemoryBroker):
             else:
                 send.send_nowait(Message(item[0], item[1], retained=item[2]))
 
-        self._session = Session(self, None, put, trio.Event())
-        self.sessions.append(self._session)
-        try:
+        with Session(self, None, put, trio.Event()) as self._session:
             yield self
-        finally:
-            self._session.leaves()
 
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False

@@ -7,7 +7,7 @@ odd broker overrides what is odd.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 
 class Event(Protocol):
@@ -32,6 +32,13 @@ class Session:
         self.put = put
         self.lost = lost
         self.filters: tuple[str, ...] = ()
+
+    def __enter__(self) -> Self:
+        self.broker.sessions.append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leaves()
 
     def subscribe(self, filters: Sequence[str]) -> None:
         """Gives what is retained, in the order of the filters, as Mosquitto does."""
