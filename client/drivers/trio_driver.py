@@ -118,6 +118,7 @@ async def _driving(
             transport = transport or _default_transport()
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run, transport, addresses, prepared.client_id)
+            driver.outlive_the_body()
             nursery.start_soon(driver.stop_the_service)
             try:
                 yield driver
@@ -150,8 +151,7 @@ class _Driver(Driver[M]):
 
     def __init__(self, prepared: Prepared[M], listener: Listener[M], disk: Worker) -> None:
         super().__init__(prepared, listener, disk)
-        # the background ends after the body, whatever is cancelled
-        self._scope = trio.CancelScope(shield=True)
+        self._scope = trio.CancelScope()
         self._nursery: trio.Nursery
         self._transport: Transport | None = None
         self._stale: ConfigurationStale | None = None
@@ -217,6 +217,11 @@ class _Driver(Driver[M]):
             except Exception as error:
                 self._listener.fail(leaves_of(error)[0])
                 raise
+
+    def outlive_the_body(self) -> None:
+        """From here on the background ends by `stop` alone, whatever is cancelled. Not earlier: what is shielded while
+        it starts does not end if the caller is cancelled in that moment."""
+        self._scope.shield = True
 
     def stop(self) -> None:
         self._scope.cancel()

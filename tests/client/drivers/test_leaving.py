@@ -137,6 +137,57 @@ def test_whoever_loses_patience_while_it_ends_is_obeyed_and_nothing_is_left(
     run_asyncio(story())
 
 
+class CancelsAt(trio.abc.Instrument):
+    """Cancels at that step of all tasks."""
+
+    def __init__(self, scope: trio.CancelScope, step: int) -> None:
+        self.scope = scope
+        self.left = step
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+        self.left -= 1
+        if self.left == 0:
+            self.scope.cancel()
+
+
+@pytest.mark.timeout(30)
+def test_cancelled_at_any_step_of_its_start_it_ends_under_trio(options: dict[str, Any]) -> None:
+    """Also between the start of what is shielded and its first step."""
+    options |= {"mqtt_url": "none:", "first_wait_s": 0.0}
+
+    async def cancelled_at(step: int) -> bool:
+        with trio.CancelScope() as scope:
+            trio.lowlevel.add_instrument(CancelsAt(scope, step))
+            async with trio_driver.open_config(Settings, **options):
+                pass
+        return scope.cancelled_caught
+
+    caught = [trio.run(cancelled_at, step) for step in range(1, 40)]
+    assert caught[0]
+    assert not caught[-1]  # it had ended: the sweep met each step
+
+
+@pytest.mark.timeout(30)
+def test_cancelled_at_any_pass_of_its_start_it_ends_under_asyncio(options: dict[str, Any]) -> None:
+    options |= {"mqtt_url": "none:", "first_wait_s": 0.0}
+
+    async def once() -> None:
+        async with asyncio_driver.open_config(Settings, **options):
+            pass
+
+    async def cancelled_at(number: int) -> bool:
+        task = asyncio.create_task(once())
+        for _ in range(number):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return task.cancelled()
+
+    caught = [run_asyncio(cancelled_at(number)) for number in range(1, 40)]
+    assert any(caught)
+
+
 class HungDisk(SystemDisk):
     """Takes a write and never returns, until it is let go."""
 
