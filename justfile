@@ -38,7 +38,7 @@ lint:
 # the whole suite, on real Mosquitto and SQLCipher
 [group('check')]
 test *args:
-    @pytest -m "not torture" -n 3 --dist loadscope --no-loadscope-reorder "$@"
+    @pytest -m "not torture" -n 4 --dist loadscope --no-loadscope-reorder "$@"
 
 # processes that get killed; `./just torture --short` is the form CI runs
 [group('check')]
