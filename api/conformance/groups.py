@@ -1,0 +1,77 @@
+"""Every group of cases: what it is about, where docs/wire.md says what is right, and its scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from config_manager.api.conformance import vectors
+from config_manager.api.conformance.cases import Case
+from config_manager.api.conformance.freshness import FRESHNESS
+from config_manager.api.conformance.receipts import RECEIPTS
+from config_manager.api.conformance.stories import KEYS, RESTARTS, START, Scene, Story, attacks
+from config_manager.config.errors import SettingsInvalid
+
+
+@dataclass(frozen=True)
+class Group:
+    """section: the heading of docs/wire.md. scenes: at a time, in Unix seconds. waits: they take half a minute
+    each, and nearly no work."""
+
+    name: str
+    about: str
+    section: str
+    scenes: Callable[[float], tuple[Scene, ...]]
+    waits: bool = False
+
+    def case(self, story: Story) -> Case:
+        return Case(self.name, story.name, story.expected)
+
+    def cases(self, now: float) -> Iterator[Case]:
+        for scene in self.scenes(now):
+            yield from map(self.case, scene.stories)
+
+
+def _always(scenes: tuple[Scene, ...]) -> Callable[[float], tuple[Scene, ...]]:
+    return lambda _: scenes
+
+
+def _attacks(name: str, about: str, section: str) -> Group:
+    return Group(name, about, section, _always(attacks(name)))
+
+
+_TRUST = "Whom to believe"
+_DOCUMENTS = "Documents"
+_FRESH = "Fresh is not the same as valid"
+
+GROUPS = (
+    Group("start", "the client starts, and applies what is good", _TRUST, _always(START)),
+    _attacks("signers", "who signed a configuration", "Envelopes"),
+    _attacks("contents", "what was signed", _TRUST),
+    _attacks("order", "a configuration never goes back", _TRUST),
+    _attacks("numbers", "integers that readers take differently", "Envelopes"),
+    _attacks("bytes", "messages that are no documents, or too large", _TRUST),
+    _attacks("beacons", "who may vouch for the publisher", _FRESH),
+    _attacks("roots", "who may change whom to believe", _TRUST),
+    _attacks("thresholds", "where two keys have to sign", _TRUST),
+    Group("keys", "keys that come and go", _TRUST, _always(KEYS)),
+    Group("restarts", "what survives stops, kills and a broker that is gone", _TRUST, _always(RESTARTS)),
+    Group("updates", "configurations of docs/vectors.json", _TRUST, vectors.update_scenes),
+    Group("root-versions", "root versions of docs/vectors.json", _TRUST, vectors.root_scenes),
+    Group("freshness", "fresh or stale, in real time", _FRESH, _always(FRESHNESS), waits=True),
+    Group("receipts", "what an instance says of itself", _DOCUMENTS, _always(RECEIPTS)),
+)  # fmt: skip
+
+
+def chosen(only: Iterable[str], but: Iterable[str]) -> tuple[Group, ...]:
+    """The groups of these names, or all of them, without those. Raises SettingsInvalid for a name that is
+    none, and if nothing is left."""
+    only, but = tuple(only), tuple(but)
+    names = [group.name for group in GROUPS]
+    for name in (*only, *but):
+        if name not in names:
+            raise SettingsInvalid(f"no group {name!r}; there are {', '.join(names)}")
+    found = tuple(g for g in GROUPS if (not only or g.name in only) and g.name not in but)
+    if not found:
+        raise SettingsInvalid("no group is left to be played")
+    return found
