@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from config_manager.api.conformance.publisher import Publisher, changed, signatures_of
 from config_manager.client.testing.signed_documents import key_id
@@ -20,7 +20,8 @@ FARTHEST = 2**53 - 1
 _TOO_LARGE = 300_000
 
 
-class Attack(NamedTuple):
+@dataclass(frozen=True)
+class Attack:
     """reason: of its refusal. topic: the configuration's own if None."""
 
     name: str
@@ -127,16 +128,10 @@ _CONTENTS = (
         "wrong-type",
         lambda p: p.signed(p.payload(_next(p)), kind=wire.SNAPSHOT).to_bytes(),
     ),
-    Attack(
-        "a genuine snapshot in a configuration's place", "wrong-type", lambda p: p.snapshot()
-    ),
+    Attack("a genuine snapshot in a configuration's place", "wrong-type", lambda p: p.snapshot()),
     Attack("a genuine root in a configuration's place", "wrong-type", lambda p: p.root()),
-    Attack(
-        "another type's signature under a configuration's label", "bad-signature", _relabelled
-    ),
-    Attack(
-        "no type at all", "malformed", lambda p: changed(p.update(_next(p)), payloadType=7)
-    ),
+    Attack("another type's signature under a configuration's label", "bad-signature", _relabelled),
+    Attack("no type at all", "malformed", lambda p: changed(p.update(_next(p)), payloadType=7)),
     Attack(
         "another service's message",
         "wrong-service",
@@ -229,9 +224,7 @@ _BEACONS = (
         lambda p: p.keepalive(by=p.stranger),
         wire.KEEPALIVE_TOPIC,
     ),
-    Attack(
-        "a keepalive that is no JSON", "malformed", lambda _: b"alive!", wire.KEEPALIVE_TOPIC
-    ),
+    Attack("a keepalive that is no JSON", "malformed", lambda _: b"alive!", wire.KEEPALIVE_TOPIC),
     Attack(
         "a keepalive too large",
         "too-large",

@@ -34,7 +34,7 @@ class Result:
         return not self.passed and self.skipped is None
 
 
-class Unmet(Exception):  # noqa: N818  a verdict, not a fault of ours
+class Unmet(Exception):
     """A client did not do what the case expects; `got` says what it did instead."""
 
     def __init__(self, got: str) -> None:

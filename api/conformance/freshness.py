@@ -97,7 +97,8 @@ async def _one_beacon_again_and_again(rig: Rig) -> None:
 
 async def _slow_replay(rig: Rig) -> None:
     """Recorded a second apart, given out 20 s apart: the second counts still, the third is 38 s behind."""
-    recorded_at = iter(rfc3339(rig.publisher.now() + n) for n in range(1, 100))
+    began = rig.publisher.now()
+    recorded_at = iter(rfc3339(began + n) for n in range(1, 100))
     await _is_stale(
         rig,
         "no-beacon",

@@ -129,7 +129,7 @@ class Publisher:
 
     def _beacon(self, snapshot: Envelope, by: SigningKey | None, **fields: Any) -> Envelope:
         self._seq += 1
-        given = {
+        given: dict[str, Any] = {
             "seq": self._seq,
             "revision": self.revision,
             "issued_at": rfc3339(self.now()),

@@ -18,7 +18,7 @@ from config_manager.api.conformance.client_process import ClientProcess, Command
 from config_manager.api.conformance.publisher import Publisher
 from config_manager.config import wire
 from config_manager.config.documents.config_update import ConfigUpdate
-from config_manager.config.world import World
+from config_manager.config.world import Disk, World
 
 INSTANCE = "kitchen"
 FIRST_REVISION = 5
@@ -42,6 +42,7 @@ class Rig:
         mqtt_url: str,
         connection: Connection,
         nursery: trio.Nursery,
+        disk: Disk,
     ) -> None:
         self.publisher = publisher
         self.mqtt_url = mqtt_url
@@ -55,6 +56,7 @@ class Rig:
         self._directory = directory
         self._connection = connection
         self._nursery = nursery
+        self._disk = disk
         self._client: ClientProcess | None = None
         self._states = 0
         self._news = trio.Event()
@@ -93,8 +95,8 @@ class Rig:
         await self.kill()
         self._states += 1
         self.permitted.start_anew()
-        Path(self.places.root).write_bytes(self.publisher.root())
-        Path(self.places.state).mkdir(mode=0o700, parents=True)
+        self._disk.write_atomic(Path(self.places.root), self.publisher.root(), mode=0o644)
+        self._disk.make_directory(Path(self.places.state))
         await self._command.set_up(self.places)
 
     async def start(self, *, mqtt_url: str | None = None) -> None:
@@ -265,7 +267,7 @@ async def rigged(
     ):
         await connection.subscribe(wire.status_topic(publisher.service, INSTANCE))
         url = f"mqtt://127.0.0.1:{broker.address.port}"
-        rig = Rig(command, publisher, directory, url, connection, nursery)
+        rig = Rig(command, publisher, directory, url, connection, nursery, world.disk)
         nursery.start_soon(rig.hear)
         try:
             yield rig

@@ -51,7 +51,10 @@ async def play(
                     nursery.start_soon(one, *arguments)
                 else:
                     await one(*arguments)
-    return [*started, *(result for found in results.values() for scene in found for result in scene)]
+    return [
+        *started,
+        *(result for found in results.values() for scene in found for result in scene),
+    ]
 
 
 async def _in_a_rig(
@@ -62,15 +65,15 @@ async def _in_a_rig(
     async with rigged(command, scene.publisher(), directory, world) as rig:
         try:
             return await _Playing(group, scene, rig).results()
-        except _NotStarted as failed:
-            raise SettingsInvalid(_why_not_started(command, rig, failed, directory)) from None
+        except _NotStarted:
+            raise SettingsInvalid(_why_not_started(command, rig, directory)) from None
 
 
 class _NotStarted(Exception):
     """The client ended before it had ever applied anything."""
 
 
-def _why_not_started(command: Command, rig: Rig, failed: _NotStarted, directory: Path) -> str:
+def _why_not_started(command: Command, rig: Rig, directory: Path) -> str:
     said = (directory / "stderr.log").read_text(errors="replace").strip().splitlines()
     last = said[-1] if said else "it said nothing on standard error"
     return f"{command.run[0]} ended ({rig.exit_code}) and had applied nothing: {last}"

@@ -21,6 +21,7 @@ import paho.mqtt.client as paho
 import pytest
 from nacl.signing import SigningKey
 from paho.mqtt.enums import CallbackAPIVersion
+from tests.kit.publisher import LONG_AGO, Publisher, changed, signatures_of
 
 from config_manager.client.commands.running import to_line
 from config_manager.client.rules.events import Event, News
@@ -31,7 +32,6 @@ from config_manager.config.world import parse_rfc3339, rfc3339
 from tests.kit.clients import Taker
 from tests.kit.documents import key_id
 from tests.kit.processes import COMMAND, MOSQUITTO, Broker, Process, Processes, workshop
-from tests.kit.publisher import LONG_AGO, Publisher, changed, signatures_of
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 

@@ -12,9 +12,8 @@ from nacl.signing import SigningKey
 
 from config_manager.client.testing import signed_documents
 from config_manager.client.testing.signed_documents import (
-    EPOCH,
-    key_id,
     keepalive_message,
+    key_id,
     sign,
     snapshot_message,
 )
@@ -25,6 +24,8 @@ from config_manager.config.documents.receipt import Attempt, Receipt, Running
 from config_manager.config.documents.root import Root
 from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.wire import Envelope
+
+__all__ = ["key_id", "sign"]  # from here too, for who makes documents here
 
 STEADY = settings(deadline=None, derandomize=True, max_examples=100)
 """The same examples in every run, however slow the machine."""
