@@ -10,6 +10,7 @@ from config_manager.api.conformance.cases import Case
 from config_manager.api.conformance.freshness import FRESHNESS
 from config_manager.api.conformance.receipts import RECEIPTS
 from config_manager.api.conformance.stories import KEYS, RESTARTS, START, Scene, Story, attacks
+from config_manager.api.conformance.timelines import timeline_scenes
 from config_manager.config.errors import SettingsInvalid
 
 
@@ -41,25 +42,27 @@ def _attacks(name: str, about: str, section: str) -> Group:
 
 
 _TRUST = "Whom to believe"
-_DOCUMENTS = "Documents"
+_CONFIG = "Configurations"
 _FRESH = "Fresh is not the same as valid"
 
 GROUPS = (
-    Group("start", "the client starts, and applies what is good", _TRUST, _always(START)),
+    Group("start", "the client starts, and applies what is good", "Topics", _always(START)),
     _attacks("signers", "who signed a configuration", "Envelopes"),
-    _attacks("contents", "what was signed", _TRUST),
-    _attacks("order", "a configuration never goes back", _TRUST),
-    _attacks("numbers", "integers that readers take differently", "Envelopes"),
-    _attacks("bytes", "messages that are no documents, or too large", _TRUST),
+    _attacks("contents", "what was signed", _CONFIG),
+    _attacks("order", "a configuration never goes back", _CONFIG),
+    _attacks("numbers", "integers that readers take differently", "JSON and encodings"),
+    _attacks("bytes", "messages that are no documents, or too large", _CONFIG),
     _attacks("beacons", "who may vouch for the publisher", _FRESH),
     _attacks("roots", "who may change whom to believe", _TRUST),
     _attacks("thresholds", "where two keys have to sign", _TRUST),
     Group("keys", "keys that come and go", _TRUST, _always(KEYS)),
-    Group("restarts", "what survives stops, kills and a broker that is gone", _TRUST, _always(RESTARTS)),
-    Group("updates", "configurations of docs/vectors.json", _TRUST, vectors.update_scenes),
+    Group("restarts", "what survives stops, kills and a broker that is gone", "What to keep on disk, and when", _always(RESTARTS)),
+    Group("updates", "configurations of docs/vectors.json", _CONFIG, vectors.update_scenes),
     Group("root-versions", "root versions of docs/vectors.json", _TRUST, vectors.root_scenes),
-    Group("freshness", "fresh or stale, in real time", _FRESH, _always(FRESHNESS), waits=True),
-    Group("receipts", "what an instance says of itself", _DOCUMENTS, _always(RECEIPTS)),
+    Group("proofs", "beacons of docs/vectors.json", _FRESH, vectors.beacon_scenes),
+    Group("timelines", "timelines of docs/vectors.json, in real time", _FRESH, timeline_scenes, waits=True),
+    Group("freshness", "what else is fresh or stale", _FRESH, _always(FRESHNESS), waits=True),
+    Group("receipts", "what an instance says of itself", "Receipts", _always(RECEIPTS)),
 )  # fmt: skip
 
 

@@ -117,10 +117,10 @@ class Publisher:
         that this snapshot names, else a configuration as `payload` makes it."""
         return keepalive_message(self._beacon(self._snapshot(revision, names), by, **beacon))
 
-    def empty_snapshot(self) -> bytes:
+    def empty_snapshot(self, **beacon: Any) -> bytes:
         """Of a publisher that has no configuration for the service: no floor for a first start."""
         envelope = make_snapshot({}, self.revision, self.beacon_key)
-        return snapshot_message(envelope, self._beacon(envelope, None))
+        return snapshot_message(envelope, self._beacon(envelope, None, **beacon))
 
     def _snapshot(self, revision: int | None, names: bytes | None) -> Envelope:
         number = self.revision if revision is None else revision

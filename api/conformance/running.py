@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from config_manager.api.conformance.stories import Scene, Story
 from config_manager.config.errors import SettingsInvalid
 from config_manager.config.world import World
 
+_AT_ONCE = 2
+"""Clients that work at the same time; those that only wait come on top."""
+
 Tell = Callable[[Result], None]
 
 
@@ -29,42 +33,48 @@ async def play(
     """
     start, now = GROUPS[0], world.clock.now()
     (first,) = start.scenes(now)
-    started = await _in_a_rig(command, start, first, directory / start.name, world)
+    place = directory / start.name
+    started = await _in_a_rig(command, start, first, place, world, nullcontext())
     tell(started[0])
     if not started[0].passed:
         return started
-    others = [group for group in groups if group is not start]
-    results = {group.name: list[list[Result]]() for group in others}
-    async with trio.open_nursery() as nursery:
-
-        async def one(group: Group, scene: Scene, place: Path, at: int) -> None:
-            found = await _in_a_rig(command, group, scene, place, world)
-            results[group.name][at] = found
-            for result in found:
-                tell(result)
-
-        for group in sorted(others, key=lambda group: not group.waits):
-            for at, scene in enumerate(group.scenes(now)):
-                results[group.name].append([])
-                arguments = (group, scene, directory / f"{group.name}-{at + 1}", at)
-                if group.waits:
-                    nursery.start_soon(one, *arguments)
-                else:
-                    await one(*arguments)
-    return [
-        *started,
-        *(result for found in results.values() for scene in found for result in scene),
+    scenes = [
+        (group, scene, directory / f"{group.name}-{number}")
+        for group in groups
+        if group is not start
+        for number, scene in enumerate(group.scenes(now), 1)
     ]
+    found: dict[Path, list[Result]] = {}
+    works, begins = trio.CapacityLimiter(_AT_ONCE), trio.CapacityLimiter(_AT_ONCE)
+
+    async def one(group: Group, scene: Scene, place: Path) -> None:
+        # who waits for half a minute stands in nobody's way, but starting a client is work
+        whole, beginning = (nullcontext(), begins) if group.waits else (works, nullcontext())
+        async with whole:
+            found[place] = await _in_a_rig(command, group, scene, place, world, beginning)
+        for result in found[place]:
+            tell(result)
+
+    async with trio.open_nursery() as nursery:
+        for arguments in scenes:
+            nursery.start_soon(one, *arguments)
+    return [*started, *(result for _, _, place in scenes for result in found[place])]
 
 
 async def _in_a_rig(
-    command: Command, group: Group, scene: Scene, directory: Path, world: World
+    command: Command,
+    group: Group,
+    scene: Scene,
+    directory: Path,
+    world: World,
+    beginning: AbstractAsyncContextManager[None],
 ) -> list[Result]:
+    """beginning: around each start of a new client."""
     if all(story.why_skipped for story in scene.stories):
         return [_skipped(group, story) for story in scene.stories]
     async with rigged(command, scene.publisher(), directory, world) as rig:
         try:
-            return await _Playing(group, scene, rig).results()
+            return await _Playing(group, scene, rig, beginning).results()
         except _NotStarted:
             raise SettingsInvalid(_why_not_started(command, rig, directory)) from None
 
@@ -86,8 +96,11 @@ def _skipped(group: Group, story: Story) -> Result:
 class _Playing:
     """One scene."""
 
-    def __init__(self, group: Group, scene: Scene, rig: Rig) -> None:
+    def __init__(
+        self, group: Group, scene: Scene, rig: Rig, beginning: AbstractAsyncContextManager[None]
+    ) -> None:
         self._group = group
+        self._beginning = beginning
         self._scene = scene
         self._rig = rig
         self._results: list[Result] = []
@@ -121,7 +134,8 @@ class _Playing:
 
     async def _begin(self) -> None:
         try:
-            await self._scene.begin(self._rig)
+            async with self._beginning:
+                await self._scene.begin(self._rig)
         except Unmet as unmet:
             raise Unmet(f"it did not begin well: {unmet.got}") from None
         self._rig.new_case()
