@@ -60,7 +60,7 @@ class Rig:
         self._client: ClientProcess | None = None
         self._states = 0
         self._news = trio.Event()
-        self._mark = 0
+        self._mark = self._case_began = 0
         self._asked_for: list[Line] = []
         self._unanswered = 0
         self._refuses_aloud = False
@@ -68,15 +68,20 @@ class Rig:
     # ── a case ─────────────────────────────────────────────────────────────────────────────────
 
     def new_case(self) -> None:
-        self._mark = len(self.lines)
+        self._mark = self._case_began = len(self.lines)
         self._asked_for.clear()
         self.sent.clear()
         self.unsafe = None
 
     @property
     def said(self) -> tuple[Line, ...]:
-        """By the client, in this case."""
+        """By the client, in this part of the case."""
         return tuple(self.lines[self._mark :])
+
+    @property
+    def told(self) -> tuple[Line, ...]:
+        """By the client, in the whole case."""
+        return tuple(self.lines[self._case_began :])
 
     def since(self, line: Line | None = None) -> None:
         """Forget what was said up to here (or up to that line): the next part of a case begins."""
@@ -191,7 +196,7 @@ class Rig:
         return await self.until(lambda: any(one.retained for one in self.heard), REFUSED_S)
 
     async def line(self, *events: str, within_s: float = APPLIED_S, **fields: Any) -> Line:
-        """The first such line of this case."""
+        """The first such line of this part of the case."""
 
         def found() -> Line | None:
             for line in self.said:
@@ -208,7 +213,7 @@ class Rig:
     @property
     def got(self) -> str:
         """What the client did in this case, in words, but for what only shows that it listens."""
-        words = in_words(line for line in self.said if line not in self._asked_for)
+        words = in_words(line for line in self.told if line not in self._asked_for)
         if self.has_ended:
             return f"{words}; it ended ({self.exit_code})"
         return words

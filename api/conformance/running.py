@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -24,6 +25,30 @@ _AT_ONCE = 2
 Tell = Callable[[Result], None]
 
 
+class _Session(NamedTuple):
+    """What one client is given. cases: of the scene's stories."""
+
+    scene: Scene
+    cases: tuple[Case, ...]
+    waits: bool
+    place: Path
+
+
+def _sessions(groups: Sequence[Group], directory: Path, now: float) -> list[_Session]:
+    sessions: list[_Session] = []
+    for group in groups:
+        for number, scene in enumerate(group.scenes(now), 1):
+            cases = tuple(map(group.case, scene.stories))
+            before = sessions[-1] if sessions else None
+            if before is not None and before.scene.leaves_no_trace and scene.leaves_no_trace:
+                both = replace(scene, stories=before.scene.stories + scene.stories)
+                sessions[-1] = before._replace(scene=both, cases=before.cases + cases)
+            else:
+                place = directory / f"{group.name}-{number}"
+                sessions.append(_Session(scene, cases, group.waits, place))
+    return sessions
+
+
 async def play(
     command: Command, groups: Sequence[Group], directory: Path, world: World, tell: Tell
 ) -> list[Result]:
@@ -31,94 +56,88 @@ async def play(
 
     The first group is always played, and first of all. Raises SettingsInvalid if the client does not start.
     """
-    start, now = GROUPS[0], world.clock.now()
-    (first,) = start.scenes(now)
-    place = directory / start.name
-    started = await _in_a_rig(command, start, first, place, world, nullcontext())
-    tell(started[0])
-    if not started[0].passed:
-        return started
-    scenes = [
-        (group, scene, directory / f"{group.name}-{number}")
-        for group in groups
-        if group is not start
-        for number, scene in enumerate(group.scenes(now), 1)
-    ]
-    found: dict[Path, list[Result]] = {}
+    first, *others = GROUPS
+    now = world.clock.now()
+    found: dict[int, list[Result]] = {}
     works, begins = trio.CapacityLimiter(_AT_ONCE), trio.CapacityLimiter(_AT_ONCE)
 
-    async def one(group: Group, scene: Scene, place: Path) -> None:
+    async def one(number: int, session: _Session) -> None:
         # who waits for half a minute stands in nobody's way, but starting a client is work
-        whole, beginning = (nullcontext(), begins) if group.waits else (works, nullcontext())
+        whole, beginning = (nullcontext(), begins) if session.waits else (works, nullcontext())
         async with whole:
-            found[place] = await _in_a_rig(command, group, scene, place, world, beginning)
-        for result in found[place]:
+            found[number] = await _played(command, session, world, beginning)
+        for result in found[number]:
             tell(result)
 
-    async with trio.open_nursery() as nursery:
-        for arguments in scenes:
-            nursery.start_soon(one, *arguments)
-    return [*started, *(result for _, _, place in scenes for result in found[place])]
+    (start,) = _sessions([first], directory, now)
+    await one(0, start)
+    if found[0][0].passed:
+        sessions = _sessions([group for group in others if group in groups], directory, now)
+        async with trio.open_nursery() as nursery:
+            for number, session in enumerate(sessions, 1):
+                nursery.start_soon(one, number, session)
+    return [result for number in sorted(found) for result in found[number]]
 
 
-async def _in_a_rig(
+async def _played(
     command: Command,
-    group: Group,
-    scene: Scene,
-    directory: Path,
+    session: _Session,
     world: World,
     beginning: AbstractAsyncContextManager[None],
 ) -> list[Result]:
     """beginning: around each start of a new client."""
-    if all(story.why_skipped for story in scene.stories):
-        return [_skipped(group, story) for story in scene.stories]
-    async with rigged(command, scene.publisher(), directory, world) as rig:
+    if all(story.why_skipped for story in session.scene.stories):
+        return [
+            _skipped(case, story)
+            for case, story in zip(session.cases, session.scene.stories, strict=True)
+        ]
+    async with rigged(command, session.scene.publisher(), session.place, world) as rig:
         try:
-            return await _Playing(group, scene, rig, beginning).results()
+            return await _Playing(session, rig, beginning).results()
         except _NotStarted:
-            raise SettingsInvalid(_why_not_started(command, rig, directory)) from None
+            raise SettingsInvalid(_why_not_started(command, rig, session.place)) from None
 
 
 class _NotStarted(Exception):
     """The client ended before it had ever applied anything."""
 
 
-def _why_not_started(command: Command, rig: Rig, directory: Path) -> str:
-    said = (directory / "stderr.log").read_text(errors="replace").strip().splitlines()
+def _why_not_started(command: Command, rig: Rig, place: Path) -> str:
+    said = (place / "stderr.log").read_text(errors="replace").strip().splitlines()
     last = said[-1] if said else "it said nothing on standard error"
     return f"{command.run[0]} ended ({rig.exit_code}) and had applied nothing: {last}"
 
 
-def _skipped(group: Group, story: Story) -> Result:
-    return Result(group.case(story), passed=False, got="", skipped=story.why_skipped)
+def _skipped(case: Case, story: Story) -> Result:
+    return Result(case, passed=False, got="", skipped=story.why_skipped)
 
 
 class _Playing:
     """One scene."""
 
     def __init__(
-        self, group: Group, scene: Scene, rig: Rig, beginning: AbstractAsyncContextManager[None]
+        self, session: _Session, rig: Rig, beginning: AbstractAsyncContextManager[None]
     ) -> None:
-        self._group = group
+        self._session = session
+        self._scene = session.scene
         self._beginning = beginning
-        self._scene = scene
         self._rig = rig
         self._results: list[Result] = []
         self._begun_at: int | None = None
         """The first result of the client that runs; None: it has to begin anew."""
 
     async def results(self) -> list[Result]:
-        for story in self._scene.stories:
+        for case, story in zip(self._session.cases, self._scene.stories, strict=True):
             if story.why_skipped is not None:
-                self._results.append(_skipped(self._group, story))
+                self._results.append(_skipped(case, story))
             else:
-                self._results.append(await self._one(story))
+                self._results.append(await self._one(case, story))
                 if self._results[-1].failed:
                     self._begun_at = None
         await self._end()
         return self._results
 
-    async def _one(self, story: Story) -> Result:
+    async def _one(self, case: Case, story: Story) -> Result:
         rig = self._rig
         rig.new_case()
         try:
@@ -127,10 +146,10 @@ class _Playing:
                 await self._begin()
             await story.play(rig)
         except Unmet as unmet:
-            if self._group is GROUPS[0] and rig.has_ended:
+            if case.group == GROUPS[0].name and rig.has_ended:
                 raise _NotStarted from None
-            return self._result(self._group.case(story), unmet.got, passed=False)
-        return self._result(self._group.case(story), rig.got, passed=rig.unsafe is None)
+            return self._result(case, unmet.got, passed=False)
+        return self._result(case, rig.got, passed=rig.unsafe is None)
 
     async def _begin(self) -> None:
         try:
@@ -142,7 +161,7 @@ class _Playing:
 
     def _result(self, case: Case, got: str, *, passed: bool) -> Result:
         rig = self._rig
-        return Result(case, passed, got, rig.unsafe, tuple(rig.sent), rig.said)
+        return Result(case, passed, got, rig.unsafe, tuple(rig.sent), rig.told)
 
     async def _end(self) -> None:
         """What does not listen refuses nothing."""

@@ -34,13 +34,15 @@ async def _nothing(_: Rig) -> None:
 class Scene:
     """Stories that share a client. Each finds it as the one before left it; after a failure it begins anew.
 
-    at_the_end: what proves that the client listened to all of them, if they don't themselves.
+    at_the_end: what proves that the client listened to all of them, if they don't themselves. leaves_no_trace:
+    the scene after it may go on with its client.
     """
 
     stories: tuple[Story, ...]
     publisher: Callable[[], Publisher] = Publisher
     begin: Play = Rig.begin
     at_the_end: Play = _nothing
+    leaves_no_trace: bool = False
 
 
 def alone(name: str, expected: str, play: Play, begin: Play = Rig.begin) -> Scene:
@@ -61,8 +63,9 @@ def _scene_of_attacks(group: str) -> Scene:
     stories = tuple(
         Story(one.name, f"refused ({one.reason})", partial(_refused, one)) for one in ATTACKS[group]
     )
-    factory = partial(BothSign if group == "thresholds" else Publisher, "stt-worker")
-    return Scene(stories, factory)
+    if group == "thresholds":
+        return Scene(stories, partial(BothSign, "stt-worker"))
+    return Scene(stories, leaves_no_trace=True)
 
 
 # ── keys that come and go ──────────────────────────────────────────────────────────────────────
