@@ -64,10 +64,13 @@ class Rig:
         self._asked_for: list[Line] = []
         self._unanswered = 0
         self._refuses_aloud = False
+        self._about_freshness = True
 
     # ── a case ─────────────────────────────────────────────────────────────────────────────────
 
-    def new_case(self) -> None:
+    def new_case(self, *, about_freshness: bool = True) -> None:
+        """about_freshness: else what the client says of that is left out of `got`."""
+        self._about_freshness = about_freshness
         self._mark = self._case_began = len(self.lines)
         self._asked_for.clear()
         self.sent.clear()
@@ -213,7 +216,12 @@ class Rig:
     @property
     def got(self) -> str:
         """What the client did in this case, in words, but for what only shows that it listens."""
-        words = in_words(line for line in self.told if line not in self._asked_for)
+        words = in_words(
+            line
+            for line in self.told
+            if line not in self._asked_for
+            and (self._about_freshness or line.get("event") not in ("fresh", "stale"))
+        )
         if self.has_ended:
             return f"{words}; it ended ({self.exit_code})"
         return words

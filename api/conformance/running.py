@@ -139,11 +139,12 @@ class _Playing:
 
     async def _one(self, case: Case, story: Story) -> Result:
         rig = self._rig
-        rig.new_case()
+        about_freshness = "fresh" in case.expected or "stale" in case.expected
         try:
             if self._begun_at is None or rig.has_ended:
                 self._begun_at = len(self._results)
                 await self._begin()
+            rig.new_case(about_freshness=about_freshness)
             await story.play(rig)
         except Unmet as unmet:
             if case.group == GROUPS[0].name and rig.has_ended:
@@ -152,12 +153,12 @@ class _Playing:
         return self._result(case, rig.got, passed=rig.unsafe is None)
 
     async def _begin(self) -> None:
+        self._rig.new_case()
         try:
             async with self._beginning:
                 await self._scene.begin(self._rig)
         except Unmet as unmet:
             raise Unmet(f"it did not begin well: {unmet.got}") from None
-        self._rig.new_case()
 
     def _result(self, case: Case, got: str, *, passed: bool) -> Result:
         rig = self._rig
