@@ -42,6 +42,10 @@ class Unmet(Exception):
         self.got = got
 
 
+class Deaf(Unmet):
+    """It did not apply what is good either: perhaps it does not listen at all."""
+
+
 class Permitted:
     """What a client may apply: what its publisher signed for it, and never less than before."""
 

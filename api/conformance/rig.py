@@ -13,7 +13,7 @@ from nacl.signing import SigningKey
 from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.mqtt.port import Connection, Message
 from config_manager.actors.own_broker import any_free_port, own_broker
-from config_manager.api.conformance.cases import Line, Permitted, Unmet, in_words
+from config_manager.api.conformance.cases import Deaf, Line, Permitted, Unmet, in_words
 from config_manager.api.conformance.client_process import ClientProcess, Command, Places
 from config_manager.api.conformance.publisher import Publisher
 from config_manager.config import wire
@@ -259,7 +259,7 @@ class Rig:
             self._asked_for.append(await self.applied(revision))
         except Unmet:
             ended = f"; it ended ({self.exit_code})" if self.has_ended else ""
-            raise Unmet(f"{before}; then not the next good one{ended}") from None
+            raise Deaf(f"{before}; then not the next good one{ended}") from None
 
     def is_silent_about(self, *events: str) -> None:
         """Nothing of that kind was said in this case so far."""

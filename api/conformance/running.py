@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import trio
 
-from config_manager.api.conformance.cases import Case, Result, Unmet
+from config_manager.api.conformance.cases import Case, Deaf, Result, Unmet
 from config_manager.api.conformance.client_process import Command
 from config_manager.api.conformance.groups import GROUPS, Group
 from config_manager.api.conformance.rig import Rig, rigged
@@ -21,6 +21,9 @@ from config_manager.config.world import World
 
 _AT_ONCE = 2
 """Clients that work at the same time; those that only wait come on top."""
+
+_DEAF = 3
+"""Cases in a row in which a client did not listen; then the rest of a scene is not worth waiting for."""
 
 Tell = Callable[[Result], None]
 
@@ -123,6 +126,7 @@ class _Playing:
         self._beginning = beginning
         self._rig = rig
         self._results: list[Result] = []
+        self._deaf = 0
         self._begun_at: int | None = None
         """The first result of the client that runs; None: it has to begin anew."""
 
@@ -139,6 +143,9 @@ class _Playing:
 
     async def _one(self, case: Case, story: Story) -> Result:
         rig = self._rig
+        if self._deaf == _DEAF:
+            rig.new_case()
+            return self._result(case, "not played: it no longer listened", passed=False)
         about_freshness = "fresh" in case.expected or "stale" in case.expected
         try:
             if self._begun_at is None or rig.has_ended:
@@ -146,7 +153,9 @@ class _Playing:
                 await self._begin()
             rig.new_case(about_freshness=about_freshness)
             await story.play(rig)
+            self._deaf = 0
         except Unmet as unmet:
+            self._deaf = self._deaf + 1 if isinstance(unmet, Deaf) else 0
             if case.group == GROUPS[0].name and rig.has_ended:
                 raise _NotStarted from None
             return self._result(case, unmet.got, passed=False)
@@ -158,7 +167,7 @@ class _Playing:
             async with self._beginning:
                 await self._scene.begin(self._rig)
         except Unmet as unmet:
-            raise Unmet(f"it did not begin well: {unmet.got}") from None
+            raise Deaf(f"it did not begin well: {unmet.got}") from None
 
     def _result(self, case: Case, got: str, *, passed: bool) -> Result:
         rig = self._rig
