@@ -33,7 +33,10 @@ class RowAnswer(Answer):
     seq: int
     revision: int
     hash: Annotated[str, about("SHA-256 of the hash before (hex) and the body")]
-    body: Annotated[str, about("JSON, exactly as it was hashed")]
+    body: Annotated[
+        str,
+        about("JSON, exactly as it was hashed; `client` in it: the address that it was asked from"),
+    ]
 
 
 class AuditAnswer(Answer):

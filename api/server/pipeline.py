@@ -109,7 +109,6 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
         response = problem(shown, request.correlation_id)
         told["error"] = shown.description.name
         if isinstance(shown, NotAuthenticated | Forbidden | TooManyRequests):
-            told["client"] = request.client_host
             _note_refusal(request, api, shown)
     log_request(
         actor="rest",
@@ -120,6 +119,7 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
         status=response.status,
         duration_ms=round((trio.current_time() - started) * 1000, 3),
         by=request.by,
+        client=request.client_host,
         **told,
     )
     content = [
