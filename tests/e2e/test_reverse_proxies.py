@@ -56,6 +56,7 @@ class House:
             )
             for name in ("site", "path")
         )
+        self.server.put("door", {}).raise_for_status()
 
     def caller(self, address: str, url: str | None = None, token: str = TOKEN) -> httpx.Client:
         """Somebody at this address, who keeps their connections."""
@@ -90,7 +91,7 @@ def test_log_and_audit_show_the_caller_and_not_who_it_says_it_is(house: House) -
         "Forwarded": "for=198.51.100.1",
     }
     written = house.caller(ADA).put(DOOR, json={"a": 1}, headers=spoofed)
-    assert written.status_code in (200, 201)
+    assert written.status_code == 200
     row = next(row for row in reversed(house.audited()) if row["action"] == "put")
     assert (row["client"], row["correlation_id"]) == (ADA, written.json()["correlation_id"])
     page = house.caller(ADA).get("/docs", headers=spoofed).text
@@ -112,7 +113,7 @@ def test_one_who_guesses_tokens_locks_out_nobody_else_behind_the_same_proxy(hous
     ]
     assert [a.status_code for a in answers] == [401] * FAILED_LOGINS + [429] * (60 - FAILED_LOGINS)
     assert house.caller(BOB, token="a-guess").get(DOOR).status_code == 401
-    assert house.caller(EVE).get(DOOR).status_code in (200, 404), "a valid token gets in"
+    assert house.caller(EVE).get(DOOR).status_code == 200, "a valid token gets in"
     refused = house.server.process.line(
         lambda line: line.get("status") == 429 and line.get("client") == EVE
     )
@@ -133,7 +134,8 @@ def test_under_a_path_it_finds_itself_and_commands_find_it(house: House) -> None
     assert f"curl -X PUT {house.url_at_path}/api/v1" in page.text
     at = f"{house.url_at_path}/docs"
     links = {urljoin(at, link) for link in re.findall(r'href="([^"]+)"', page.text)}
-    leading = {link for link in links if link.startswith("https:")}
+    leading = {link for link in links if link.startswith(house.url_at_path)}
+    assert {link for link in links - leading if not link.startswith("data:")} == set()
     assert len(leading) > 5
     assert {link: caller.get(link).status_code for link in leading} == dict.fromkeys(leading, 200)
     (described,) = caller.get("/openapi.json").json()["servers"]
@@ -171,18 +173,14 @@ def test_a_body_that_is_too_large_is_refused_in_our_words(house: House) -> None:
     assert caller.put(DOOR, content=fits, headers=json_type).status_code == 200
 
 
-def test_a_body_that_the_proxy_does_not_let_through_changes_nothing(house: House) -> None:
-    before = house.server.health()["revision"]
-    content = b'{"a": "' + b"x" * 4 * MAX_BODY_BYTES + b'"}'
-    try:
-        answer = house.caller(ADA).put(
-            DOOR, content=content, headers={"Content-Type": "application/json"}
-        )
-    except httpx.TransportError:
-        pass  # it hung up while the body came
-    else:
-        assert answer.status_code == 413
-    assert house.server.health()["revision"] == before
+def test_a_body_of_many_times_that_size_is_refused_too_and_the_next_request_is_answered(
+    house: House,
+) -> None:
+    caller = house.caller(ADA)
+    content = b'{"a": "' + b"x" * 6 * MAX_BODY_BYTES + b'"}'
+    refused = caller.put(DOOR, content=content, headers={"Content-Type": "application/json"})
+    assert refused.status_code == 413  # nginx says so itself
+    assert caller.put(DOOR, json={"a": 1}).status_code == 200
 
 
 def test_thousands_of_requests_over_kept_connections_and_not_one_fails(house: House) -> None:

@@ -35,8 +35,8 @@ class Setting:
         for theirs, ours in (
             ("/etc/ssl/config.example.org", str(self.directory / "site")),
             ("127.0.0.1:8081", f"127.0.0.1:{self.upstream}"),
-            ("listen 443 ", f"listen 127.0.0.1:{self.port} "),
-            ("bind :443 ", f"bind 127.0.0.1:{self.port} "),
+            ("listen 443", f"listen 127.0.0.1:{self.port}"),
+            ("bind :443", f"bind 127.0.0.1:{self.port}"),
             ("config.example.org {", f"{NAME}:{self.port} {{"),
             ("config.example.org", NAME),
         ):
@@ -68,10 +68,10 @@ def in_nginx(setting: Setting, servers: str) -> str:
 def _caddy(setting: Setting) -> list[str]:
     site = _PAGE.block("config.example.org {")
     if setting.at_path:
-        head, body, _ = site.partition("\trequest_body {")
+        head, body, _ = site.partition("\treverse_proxy ")
         assert body
         site = head + _PAGE.block("handle_path /config/*") + "}\n"
-    own = "{\n\tadmin off\n\tauto_https disable_redirects\n\tpersist_config off\n\tdefault_bind 127.0.0.1\n}\n"
+    own = "{\n\tadmin off\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n}\n"
     file = _write(setting, "Caddyfile", own + setting.fitted(site))
     return ["caddy", "run", "--config", file, "--adapter", "caddyfile"]
 
@@ -118,7 +118,8 @@ def start(processes: Processes, argv: list[str], setting: Setting) -> Process:
     process = processes.start([program, *argv[1:]], env=home, cwd=setting.directory)
 
     def listens() -> bool:
-        assert process.alive, process.text
+        if not process.alive:
+            raise RuntimeError("\n".join(process.text))
         return answers(setting.port)
 
     eventually(listens, within=10, what=f"{argv[0]} listens")
