@@ -204,13 +204,16 @@ def test_while_the_server_restarts_the_proxy_says_so_and_then_all_is_well(house:
     assert caller.put(DOOR, json={"a": 3}).status_code == 200
     house.server.stop()
     assert caller.put(DOOR, json={"a": 4}).status_code in (502, 503)
+    house.server.flags += ("--public-url", "https://config.example.org/config/")
     house.server.start()
+    assert house.server.ready["public_url"] == "https://config.example.org/config"
     eventually(
         lambda: caller.put(DOOR, json={"a": 5}).status_code == 200,
         within=10,
         what="the proxy reaches the server again",
     )
     assert {caller.put(DOOR, json={"n": n}).status_code for n in range(100)} == {200}
+    assert "curl -X PUT https://config.example.org/config/api" in caller.get("/docs").text
     # nobody asked while it was away: the proxy keeps connections that lead nowhere any more
     house.server.stop()
     house.server.start()
