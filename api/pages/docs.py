@@ -20,8 +20,8 @@ _HEADERS = ((b"content-security-policy", _CSP), *NO_STORE)
 
 @undescribed
 async def page(request: ApiRequest, api: Api) -> ApiResponse:
-    base = escape(str(request.base_url(api))).encode()
-    shown = _page(api.routes).replace(b"<!-- base -->", base)
+    base = api.proxies.base_url(request.peer, request.scheme, request.headers)
+    shown = _page(api.routes).replace(b"<!-- base -->", escape(str(base)).encode())
     return ApiResponse(200, shown, _HEADERS, b"text/html; charset=utf-8")
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from config_manager.actors.actor import Context
 from config_manager.actors.system import System
-from config_manager.api.rest.forwarded import ReverseProxies, base_url_of
+from config_manager.api.rest.forwarded import ReverseProxies
 from config_manager.api.rest.limits import FAILED_LOGINS, MOST_ADDRESSES, MOST_WRITERS
 from config_manager.api.rest.rate_limits import Limiter, RateLimit, Standing
 from config_manager.api.rest.token_index import TokenIndex
@@ -27,7 +27,6 @@ from config_manager.config.errors import (
     MalformedRequest,
     UnsupportedMediaType,
 )
-from config_manager.config.reverse_proxies import BaseUrl
 from config_manager.config.strict_json import JsonObject
 
 if TYPE_CHECKING:
@@ -67,8 +66,8 @@ def writes_limited_to(per_minute: int) -> Limiter:
 
 @dataclass
 class ApiRequest:
-    """One request. headers: lower-case names, as they came. client_host: the caller's address. scheme: of the
-    connection. is_proxied: a trusted proxy is at its other end (`api.rest.forwarded`).
+    """One request. headers: lower-case names, as they came. client_host: the caller's address. peer, scheme: of
+    the connection; at its other end may be a proxy (`api.rest.forwarded`).
 
     The pipeline fills in the rest, from `correlation_id` on. admitted: it has been through `admit`.
     route: what is asked, found once. params: the path's. grant: who asks. token_hash: of the caller's
@@ -82,8 +81,8 @@ class ApiRequest:
     headers: Sequence[tuple[bytes, bytes]]
     client_host: str | None
     body: bytes = b""
+    peer: str | None = None
     scheme: str = "http"
-    is_proxied: bool = False
     correlation_id: str = ""
     deadline: float = float("inf")
     admitted: bool = False
@@ -97,12 +96,6 @@ class ApiRequest:
     @property
     def by(self) -> str:
         return self.grant.name
-
-    def base_url(self, api: Api) -> BaseUrl:
-        """Where the caller finds us."""
-        return base_url_of(
-            self.scheme, self.headers, api.proxies.public_url, is_proxied=self.is_proxied
-        )
 
     @property
     def context(self) -> Context:

@@ -8,7 +8,6 @@ import structlog
 
 from config_manager.api.rest.forwarded import caller_of
 from config_manager.api.rest.request import Api, ApiRequest
-from config_manager.config.reverse_proxies import address_of
 
 QUART_METHODS = ("GET", "PUT", "PATCH", "DELETE", "POST", "OPTIONS", "TRACE")
 """What Quart's router knows; it refuses others by itself."""
@@ -18,8 +17,7 @@ def asked_of(scope: Any, api: Api) -> ApiRequest:
     """The request without its body."""
     client, headers, proxies = scope["client"], scope["headers"], api.proxies
     peer = client[0] if client else None
-    is_proxied = peer is not None and address_of(peer) in proxies.trusted
-    if peer and not is_proxied and not api.dev and proxies.is_news(peer, headers):
+    if peer is not None and not api.dev and proxies.is_news(peer, headers):
         structlog.get_logger().warning(
             "X-Forwarded-For ignored",
             actor="rest",
@@ -32,8 +30,8 @@ def asked_of(scope: Any, api: Api) -> ApiRequest:
         scope["query_string"],
         headers,
         caller_of(peer, headers, proxies.trusted),
+        peer=peer,
         scheme=scope.get("scheme", "http"),
-        is_proxied=is_proxied,
     )
 
 

@@ -29,7 +29,7 @@ from tests.kit.processes import (
     workshop,
 )
 
-pytestmark = [pytest.mark.torture, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.torture, pytest.mark.timeout(300)]
 
 DOOR = "/api/v1/config/door"
 ADA, BOB, EVE = "127.0.0.2", "127.0.0.3", "127.0.0.4"
