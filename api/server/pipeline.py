@@ -170,7 +170,7 @@ def _note_refusal(request: ApiRequest, api: Api, error: ConfigManagerError) -> N
         return
     refusal = RefusedCall(
         by=request.by,
-        client=None if known else address_key(request.client_host),
+        client=request.client_host if known else address_key(request.client_host),
         call=_call(request),
         service=request.params.get("service", "")[:64] or None,
         error=error.description.name,
