@@ -1,0 +1,26 @@
+"""What Schemathesis has to know of values beside the document: the rules that it tells only in words,
+because generators of clients make nothing usable of a schema that contains itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import schemathesis
+
+from config_manager.api.rest.models import NO_NUL
+
+_VALUE = {"$ref": "#/components/schemas/Value"}
+_LARGEST = 2**53 - 1
+
+
+@schemathesis.hook
+def before_load_schema(context: Any, raw_schema: dict[str, Any]) -> None:
+    value = raw_schema["components"]["schemas"]["Value"]
+    assert set(value) == {"description"}
+    value["anyOf"] = [
+        {"type": ["null", "boolean"]},
+        {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST},
+        NO_NUL,
+        {"type": "array", "items": _VALUE},
+        {"type": "object", "propertyNames": NO_NUL, "additionalProperties": _VALUE},
+    ]
