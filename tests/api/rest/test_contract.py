@@ -339,16 +339,15 @@ async def test_a_traceparent_is_passed_on_and_made_where_there_is_none(rest: Cal
 async def test_every_405_allows_exactly_the_methods_that_work_there(rest: Caller) -> None:
     for path in sorted({route.path for route in ROUTES}):
         filled = path.format(service="door", name="pin", instance="front", version="1")
-        here = {route.method for route in ROUTES if route.path == path}
-        wrong = next(verb for verb in ("PUT", "PATCH", "DELETE", "POST") if verb not in here)
-        told = [await rest.ask(method, filled, {}) for method in (wrong, "OPTIONS")]
-        allowed = told[0].headers["allow"]
-        assert [(one.status, one.headers["allow"]) for one in told] == [(405, allowed)] * 2, path
+        told = await rest.ask("OPTIONS", filled)
+        assert told.status == 405
+        allowed = told.headers["allow"].split(", ")
         for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE", "POST"):
             answer = await rest.ask(method, filled, {} if method[0] == "P" else None)
             reserved = path.startswith(EPOCH) and answer.status == 400
             works = answer.status != 405 and not reserved
-            assert works == (method in allowed.split(", ")), (path, method, allowed, answer)
+            assert works == (method in allowed), (path, method, allowed, answer)
+            assert answer.status != 405 or answer.headers["allow"] == told.headers["allow"]
 
 
 EPOCH = "/api/v1/config/epoch"
