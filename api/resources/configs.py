@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from config_manager.actors.messages import Write
 from config_manager.api.rest.conditions import (
@@ -16,6 +16,7 @@ from config_manager.api.rest.conditions import (
 from config_manager.api.rest.models import (
     NAME,
     NO_NUL,
+    Always,
     Answer,
     Body,
     EpochId,
@@ -68,7 +69,7 @@ class _Shown(Answer):
 
 class _Deleted(Answer):
     service: Name
-    deleted: Literal[True]
+    deleted: Always
 
 
 class _Stamp(Answer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from config_manager.actors.messages import Write
 from config_manager.api.rest.auth import login_failed
@@ -13,6 +13,7 @@ from config_manager.api.rest.models import (
     KEY_32,
     NAME,
     SIGNATURE,
+    Always,
     Answer,
     Body,
     Instance,
@@ -139,7 +140,7 @@ class RevokedDevice(Answer):
 
     service: Name
     instance: Name
-    revoked: Literal[True]
+    revoked: Always
     secrets: Annotated[list[str], about("that are to be set anew")]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import WithJsonSchema
 
@@ -15,6 +15,7 @@ from config_manager.api.rest.models import (
     KEY,
     NAME,
     NO_NUL,
+    Always,
     Answer,
     Body,
     Name,
@@ -88,7 +89,7 @@ class SecretAnswer(WriteAnswer, _Set):
 
 
 class _Deleted(_OneSecret):
-    deleted: Literal[True]
+    deleted: Always
     revision: Revision
     updated_at: Time
 

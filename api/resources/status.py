@@ -4,13 +4,13 @@ forget an instance that will not come back."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from config_manager.actors import statuses
 from config_manager.actors.forgetting import ForgetInstance
-from config_manager.api.rest.models import Answer, Digest, Name, Revision, Time, about
+from config_manager.api.rest.models import Always, Answer, Digest, Name, Revision, Time, about
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import INSTANCE, SERVICE, service_in_query
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
@@ -86,7 +86,7 @@ class ForgottenInstance(Answer):
 
     service: Name
     instance: Name
-    forgotten: Literal[True]
+    forgotten: Always
     away: Annotated[
         list[str],
         about(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import WithJsonSchema
 
@@ -12,6 +12,7 @@ from config_manager.api.rest.models import (
     HIDDEN,
     NAME,
     TEXT,
+    Always,
     Answer,
     Body,
     Reader,
@@ -154,7 +155,7 @@ class RevokedToken(Answer):
 
     name: str
     role: _Role
-    revoked: Literal[True]
+    revoked: Always
 
 
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, core_schema
@@ -58,6 +58,8 @@ HIDDEN: Any = Field(repr=False)
 
 Time = Annotated[str, WithJsonSchema({**TEXT, "format": "date-time"})]
 Name = Annotated[str, WithJsonSchema(NAME)]
+Always = Annotated[Literal[True], WithJsonSchema({"type": "boolean", "description": "always true"})]
+"""A constant only for us: openapi-generator's clients refuse an answer that has a constant boolean."""
 
 # members that many answers have, told once
 Revision = Annotated[int, about("the change's number: every accepted write takes the next one")]
