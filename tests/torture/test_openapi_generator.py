@@ -100,7 +100,9 @@ def test_the_generated_client_does_a_day_s_work(url: str, prefix: str) -> None:
         read = me.config.get_config_with_http_info(service)
         assert read.data.config == {"open": False, **values}
 
-        etag = read.headers["etag"]  # as it is spelled on the wire: this client keeps a plain dictionary
+        etag = read.headers[
+            "etag"
+        ]  # as it is spelled on the wire: this client keeps a plain dictionary
         newer = me.config.put_config(service, {"open": True}, if_match=etag)
         late = me.problem(me.config.put_config, service, {"open": False}, if_match=etag)
         assert (late.status, late.current_revision) == (412, newer.revision)

@@ -361,15 +361,14 @@ async def test_epoch_is_posted_to_and_nothing_else_works_there(rest: Caller) -> 
     assert nothing.json["detail"] == "POST is not for this"
 
 
-@pytest.mark.parametrize(
-    "path", ["config/search", "config/BAD", "status/a/B", "trust/roots/x", "config/a%2Fb/history"]
-)
-async def test_a_name_that_nothing_can_have_is_that_whatever_the_method(
-    rest: Caller, path: str
-) -> None:
-    for method in ("GET", "POST", "OPTIONS", "DELETE"):
-        answer = await rest.ask(method, f"/api/v1/{path}", None)
-        assert (answer.status, "allow" in answer.headers) == (400, False), (method, answer.json)
+async def test_a_name_that_nothing_can_have_is_that_whatever_the_method(rest: Caller) -> None:
+    for path in (
+        *("config/search", "config/BAD", "config/a%2Fb/history"),
+        *("status/a/B", "trust/roots/x"),
+    ):
+        for method in ("GET", "POST", "OPTIONS", "DELETE"):
+            answer = await rest.ask(method, f"/api/v1/{path}")
+            assert (answer.status, "allow" in answer.headers) == (400, False), (method, path)
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
