@@ -15,9 +15,11 @@ _LARGEST = 2**53 - 1
 
 @schemathesis.hook
 def before_load_schema(context: Any, raw_schema: dict[str, Any]) -> None:
-    value = raw_schema["components"]["schemas"]["Value"]
-    assert set(value) == {"description"}
-    value["anyOf"] = [
+    schemas = raw_schema["components"]["schemas"]
+    assert set(schemas["Value"]) == {"description"}
+    assert schemas["Values"]["additionalProperties"] == {}
+    schemas["Values"]["additionalProperties"] = _VALUE
+    schemas["Value"]["anyOf"] = [
         {"type": ["null", "boolean"]},
         {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST},
         NO_NUL,

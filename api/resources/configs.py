@@ -19,6 +19,7 @@ from config_manager.api.rest.models import (
     Always,
     Answer,
     Body,
+    Effective,
     EpochId,
     EpochSeq,
     Name,
@@ -61,9 +62,7 @@ _UpdatedAt = Annotated[Time | None, about("null: nobody has written it")]
 
 class _Shown(Answer):
     service: Name
-    config: Annotated[
-        dict[str, Any], about("its values by key, defaults filled in; secrets are `********`")
-    ]
+    config: Effective
     defaulted: Annotated[list[str], about("the keys that nobody has set")]
 
 

@@ -80,6 +80,16 @@ KeyId = Annotated[str, about("SHA-256, in hex, of the raw public key")]
 
 Values = Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas/Values"})]
 """A service's values, by key."""
+Effective = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"$ref": "#/components/schemas/Value"},
+            "description": "its values by key, defaults filled in; secrets are `********`",
+        }
+    ),
+]
 
 
 # ── answers ────────────────────────────────────────────────────────────────────────────────────

@@ -69,7 +69,7 @@ class ExplanationAnswer(Answer):
     type: _Type
     title: _Title
     status: _Status
-    meaning: Annotated[str, about("when it happens, and what to do if it is always the same")]
+    meaning: Annotated[str, about("the same in more words, if there are more to say")]
 
 
 def problem_type(name: str) -> str:
