@@ -8,9 +8,9 @@ from typing import Any
 import schemathesis
 
 from config_manager.api.rest.models import NO_NUL
+from config_manager.config.strict_json import MAX_INTEGER
 
 _VALUE = {"$ref": "#/components/schemas/Value"}
-_LARGEST = 2**53 - 1
 
 
 @schemathesis.hook
@@ -21,7 +21,7 @@ def before_load_schema(context: Any, raw_schema: dict[str, Any]) -> None:
     schemas["Values"]["additionalProperties"] = _VALUE
     schemas["Value"]["anyOf"] = [
         {"type": ["null", "boolean"]},
-        {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST},
+        {"type": "number", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER},
         NO_NUL,
         {"type": "array", "items": _VALUE},
         {"type": "object", "propertyNames": NO_NUL, "additionalProperties": _VALUE},
