@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -37,6 +39,9 @@ class Ran(NamedTuple):
 @pytest.fixture(scope="module")
 def page(module_shop: tuple[Processes, Path]) -> Iterator[Ran]:
     """Every block of the page, in order, in one shell, and what the shell started is left running."""
+    for tool in ("bash", "curl", "jq"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
     processes, directory = module_shop
     text = Page("rest.md")
     text.write(directory)
@@ -44,12 +49,11 @@ def page(module_shop: tuple[Processes, Path]) -> Iterator[Ran]:
     blocks = [block for language, block in text.blocks if language == "bash"]
     script = "\n".join([*blocks, """echo '{"event": "the end of the page"}'; wait"""])
     assert "http://127.0.0.1:8081" in script
-    binaries = str(Path(sys.executable).parent)
     process = processes.start(
         ["bash", "-e", "-o", "pipefail", "-c", script.replace("http://127.0.0.1:8081", url)],
         cwd=directory,
         env={
-            "PATH": f"{binaries}:/usr/bin:/bin",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "CONFIG_MANAGER_BIND": url.removeprefix("http://"),
         },
     )
