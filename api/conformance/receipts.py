@@ -61,15 +61,23 @@ async def _what_runs(rig: Rig) -> None:
         raise Unmet(f"freshness {receipt.freshness!r}")
 
 
-async def _retained(rig: Rig) -> None:
-    if not await rig.is_retained(wire.status_topic(rig.publisher.service, INSTANCE)):
+async def _kept(rig: Rig) -> Receipt:
+    """As who comes later finds it on the broker."""
+    found = await rig.retained(wire.status_topic(rig.publisher.service, INSTANCE))
+    if not found:
         raise Unmet("no retained receipt")
+    return _read(found)[0]
+
+
+async def _retained(rig: Rig) -> None:
+    if not _says_what_runs(rig)(await _kept(rig)):
+        raise Unmet("the retained receipt does not say what runs")
 
 
 async def _rising(rig: Rig) -> None:
     await rig.goes_on()
     await _until_one(rig, "what runs", _says_what_runs(rig))
-    orders = [receipt.order for receipt, _ in _all(rig) if not receipt.gone]
+    orders = [_read(one.payload)[0].order for one in rig.heard if one.payload and not one.retained]
     if orders != sorted(set(orders)):
         raise Unmet(f"(boot_seq, seq) {orders}")
 
@@ -81,6 +89,8 @@ def _starts_again(end: Play) -> Play:
         before = await _until_one(rig, "what runs", _says_what_runs(rig))
         await end(rig)
         await _until_one(rig, "gone", lambda receipt: receipt.gone)
+        if not (await _kept(rig)).gone:
+            raise Unmet("the retained receipt does not say that it is gone")
         await rig.start()
         after = await _until_one(rig, "what runs", _says_what_runs(rig))
         if after.boot_seq <= before.boot_seq:

@@ -192,11 +192,16 @@ class Rig:
         self._news.set()
         self._news = trio.Event()
 
-    async def is_retained(self, topic: str) -> bool:
-        """Whether the broker has kept a message there."""
-        self.heard.clear()
-        await self._connection.subscribe(topic)
-        return await self.until(lambda: any(one.retained for one in self.heard), REFUSED_S)
+    async def retained(self, topic: str) -> bytes | None:
+        """What the broker has kept there; None: nothing."""
+        known = len(self.heard)
+
+        def found() -> list[Message]:
+            return [one for one in self.heard[known:] if one.retained]
+
+        await self._connection.subscribe(topic)  # again: what is kept comes once more
+        await self.until(lambda: bool(found()), REFUSED_S, ends_with_client=False)
+        return found()[0].payload if found() else None
 
     async def line(self, *events: str, within_s: float = APPLIED_S, **fields: Any) -> Line:
         """The first such line of this part of the case."""

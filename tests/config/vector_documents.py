@@ -142,7 +142,7 @@ REFUSAL = replace(
     RECEIPT,
     seq=10,
     last_attempt=Attempt(8, "refused", "model: vad_threshold: expected 0 to 1"),
-    freshness="stale (withheld)",
+    freshness="fresh",
     correlation_id="req-3",
     at="2026-01-02T03:06:00.000Z",
 )
