@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,7 +134,34 @@ def _played(
             report.keep(result, keep)
 
     command = Command(tuple(client), tuple(setup))
-    return run_alone(lambda: play(command, groups, directory.absolute(), world, tell))
+    results = run_alone(
+        lambda: _unless_stopped(lambda: play(command, groups, directory.absolute(), world, tell))
+    )
+    if results is None:
+        raise click.Abort
+    return results
+
+
+async def _unless_stopped(
+    work: Callable[[], Awaitable[list[Result]]],
+) -> list[Result] | None:
+    """None: a signal said to stop; clients and brokers are gone by then."""
+    import trio
+
+    from config_manager.config.ending import SIGNALS
+
+    results: list[Result] | None = None
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def stop_on_signal() -> None:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(stop_on_signal)
+            results = await work()
+            nursery.cancel_scope.cancel()
+    return results
 
 
 def _progress(cases: int) -> Callable[[Result], None]:

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from config_manager.api.commands.conformance import conformance
 from config_manager.config.errors import SettingsInvalid
 from tests.kit import wrong_client
-from tests.kit.conformance import Kit
+from tests.kit.conformance import OURS, SETUP, Kit
 from tests.kit.pages import Page
-from tests.kit.processes import MOSQUITTO, Processes
+from tests.kit.processes import COMMAND, MOSQUITTO, Processes, descendants, eventually
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 
@@ -102,6 +102,25 @@ def test_the_pages_walk_through(tmp_path: Path) -> None:
     shown = Page("conformance.md").block("order: a configuration never goes back")
     assert shown.strip() in done.stdout
     assert done.stdout.strip().endswith("6 passed, 0 failed (0 unsafe), 0 not played")
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(120)
+def test_stopped_half_way_it_leaves_no_process_behind(shop: tuple[Processes, Path]) -> None:
+    processes, _ = shop
+    process = processes.start([COMMAND, "conformance", "--setup", SETUP, "--", *OURS])
+    many = 6  # brokers and clients
+    eventually(lambda: len(descendants(process.pid)) > many, within=60, what="it is at work")
+    below = descendants(process.pid)
+    assert process.terminate(within=30) == 130
+    eventually(lambda: not any(map(is_alive, below)), within=10, what="what it started is gone")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
 
 
 # ── command lines ──────────────────────────────────────────────────────────────────────────────
