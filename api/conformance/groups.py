@@ -67,14 +67,15 @@ GROUPS = (
 
 
 def chosen(only: Iterable[str], but: Iterable[str]) -> tuple[Group, ...]:
-    """The groups of these names, or all of them, without those. Raises SettingsInvalid for a name that is
-    none, and if nothing is left."""
+    """The groups of these names, or all of them, without those; always the first, which shows that the client starts.
+    Raises SettingsInvalid for a name that is none, and if nothing else is left."""
     only, but = tuple(only), tuple(but)
     names = [group.name for group in GROUPS]
     for name in (*only, *but):
         if name not in names:
             raise SettingsInvalid(f"no group {name!r}; there are {', '.join(names)}")
-    found = tuple(g for g in GROUPS if (not only or g.name in only) and g.name not in but)
-    if not found:
+    first, *others = GROUPS
+    found = [g for g in others if (not only or g.name in only) and g.name not in but]
+    if not found and first.name not in only:
         raise SettingsInvalid("no group is left to be played")
-    return found
+    return (first, *found)

@@ -234,15 +234,15 @@ class Rig:
     async def applied(self, revision: int, **fields: Any) -> Line:
         return await self.line("applied", revision=revision, **fields)
 
-    async def refusal(self) -> None:
-        """Wait for the first of this case; it need not come."""
+    async def refusal(self, *instead: str) -> None:
+        """Wait for the first of this part of the case, or for one of those events; it need not come."""
         never = not self._refuses_aloud and self._unanswered >= _SILENT_AFTER
         try:
-            await self.line("refused", within_s=_SILENT_S if never else REFUSED_S)
+            line = await self.line("refused", *instead, within_s=_SILENT_S if never else REFUSED_S)
         except Unmet:
             self._unanswered += 1
         else:
-            self._refuses_aloud = True
+            self._refuses_aloud = self._refuses_aloud or line.get("event") == "refused"
 
     async def refuses(self, reason: str) -> None:
         """Nothing else is said first, and that is the reason."""

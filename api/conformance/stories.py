@@ -54,7 +54,7 @@ def alone(name: str, expected: str, play: Play, begin: Play = Rig.begin) -> Scen
 
 async def _refused(attack: Attack, rig: Rig) -> None:
     await rig.send(attack.message(rig.publisher), attack.topic)
-    await rig.refusal()
+    await rig.refusal("applied", "deleted")
     await rig.goes_on()
     rig.refused_for(attack.reason)
 

@@ -93,7 +93,8 @@ def test_a_client_is_told_its_places_wherever_it_wants_them() -> None:
 
 
 def test_groups_are_chosen_by_name() -> None:
-    assert [group.name for group in chosen(("order", "bytes"), ())] == ["order", "bytes"]
+    assert [group.name for group in chosen(("bytes", "order"), ())] == ["start", "order", "bytes"]
+    assert [group.name for group in chosen(("start",), ())] == ["start"]
     assert "freshness" not in [group.name for group in chosen((), ("freshness",))]
     for only, but in ((("none",), ()), ((), ("none",)), (("order",), ("order",))):
         with pytest.raises(SettingsInvalid):
