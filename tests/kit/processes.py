@@ -102,7 +102,8 @@ class Process:
         self._news = threading.Condition()
         self._ended = 0
         clean = {k: v for k, v in os.environ.items() if not k.startswith("CONFIG_MANAGER_")}
-        strict = {"PYTHONWARNINGS": "error"} if COMMAND in argv else {}
+        ours = COMMAND in argv or any(one.startswith("config_manager.") for one in argv)
+        strict = {"PYTHONWARNINGS": "error"} if ours else {}
         self.popen = subprocess.Popen(
             argv,
             stdout=subprocess.PIPE,
