@@ -15,7 +15,7 @@ from config_manager.config.strict_json import JsonObject
 
 T = TypeVar("T")
 _DIGITS = re.compile(r"[0-9]{1,16}")
-"""2^53, the largest integer anywhere in the API, has 16."""
+"""2^53 - 1, the largest integer anywhere in the API, has 16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def one_of(name: str, description: str, *texts: str) -> Query[str]:
         return text
 
     schema = {"const": texts[0]} if len(texts) == 1 else {"enum": list(texts)}
-    return Query(name, description, schema, parse)
+    return Query(name, description, {"type": "string", **schema}, parse)
 
 
 def flag(name: str, description: str) -> Query[bool]:
