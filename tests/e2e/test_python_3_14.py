@@ -25,7 +25,7 @@ def test_trio_asyncio_alone_does_not_even_import_there() -> None:
 
 
 @pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
-def test_server_service_and_doctor_meet_at_a_broker(shop: tuple[Processes, Path]) -> None:
+def test_server_and_service_meet_at_a_broker(shop: tuple[Processes, Path]) -> None:
     processes, directory = shop
     broker = processes.broker(directory / "broker")
     server = processes.server(directory / "data", broker.url)
@@ -35,14 +35,30 @@ def test_server_service_and_doctor_meet_at_a_broker(shop: tuple[Processes, Path]
     processes.pin(state, server.data_dir / "trust" / "root.json")
     service = processes.follow(state, "stt-worker", broker.url)
     assert service.event("applied")["config"]["whisper_model"] == "base.en"
-    code, doctor = processes.run(
-        *("doctor", "--url", server.url, "--mqtt-url", broker.url, "--json"),
-        env={"CONFIG_MANAGER_TOKEN": TOKEN},
-    )
-    assert code == 0, doctor.text
-    levels = {one["level"] for one in json.loads("\n".join(doctor.text))["findings"]}
-    assert "failed" not in levels
     assert (service.terminate(), server.stop()) == (0, 0)
     said = "\n".join((*server.process.text, *service.text))
     assert "Traceback" not in said
     assert "Exception ignored" not in said
+
+
+@pytest.mark.torture
+@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+def test_doctor_tries_a_broker_which_goes_and_comes_back_to_the_server(
+    shop: tuple[Processes, Path],
+) -> None:
+    processes, directory = shop
+    broker = processes.broker(directory / "broker")
+    server = processes.server(directory / "data", broker.url)
+    code, doctor = processes.run(
+        *("doctor", "--url", server.url, "--mqtt-url", broker.url, "--json"),
+        env={"CONFIG_MANAGER_TOKEN": TOKEN},
+        within=60,
+    )
+    assert code == 0, doctor.text
+    levels = {one["level"] for one in json.loads("\n".join(doctor.text))["findings"]}
+    assert "failed" not in levels
+    broker.kill()
+    server.put("stt-worker", {"whisper_model": "tiny.en"})
+    broker.start()
+    server.wait_outbox_empty(within=20)
+    assert server.stop() == 0
