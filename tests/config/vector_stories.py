@@ -26,6 +26,7 @@ from tests.config.vector_documents import (
     envelope,
     sign,
 )
+from tests.config.vector_edges import beacon_edges
 
 Message = dict[str, str]
 
@@ -95,6 +96,8 @@ def beacon_cases() -> list[dict[str, Any]]:
         case("a snapshot's message without beacon", retained(), reason="malformed", **on_snapshot),
         case("beside another snapshot than it names", retained(beacon=_beacon(snapshot="0" * 64)),
              reason="malformed", **on_snapshot),
+        *(case(name, message, reason=reason, **how)
+          for name, message, reason, how in beacon_edges()),
     ]  # fmt: skip
 
 

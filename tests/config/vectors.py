@@ -45,6 +45,7 @@ from tests.config.vector_documents import (
     sealing,
     sign,
 )
+from tests.config.vector_edges import root_edges, sealed_edges, update_edges
 from tests.config.vector_stories import (
     beacon_cases,
     marks,
@@ -169,6 +170,7 @@ def cases() -> list[dict[str, Any]]:
         ),
         *(case(name, message, reason, **how) for name, message, reason, how in odd_updates()),
         case("behind a thief's mark, while his key is listed", old_key, "rolled-back", **BEHIND_A_THIEF),
+        *(case(name, message, reason, **how) for name, message, reason, how in update_edges()),
     ]  # fmt: skip
 
 
@@ -256,6 +258,7 @@ def root_cases() -> list[dict[str, Any]]:
         case("a role is missing", "root", 2,
              signed(replace(ROOT_2, roles=no_beacon), "root"), "malformed"),
         case("another kind of document", "root", 2, document("sealed")["envelope"], "wrong-type"),
+        *(case(*edge, **how) for *edge, how in root_edges()),
     ]  # fmt: skip
 
 
@@ -311,6 +314,7 @@ def sealed_cases() -> list[dict[str, Any]]:
         case("one bit of the payload", flipped("sealed", "payload"), "bad-signature"),
         case("another kind of document", signed(SEALED, kind=wire.CONFIG_UPDATE), "wrong-type"),
         case("not JSON", "{", "malformed"),
+        *(case(name, message, reason, **how) for name, message, reason, how in sealed_edges()),
     ]  # fmt: skip
 
 
