@@ -22,7 +22,9 @@ from config_manager.config.wire import Envelope, Signature
 
 KEYS = {
     name: SigningKey(bytes([n]) * 32)
-    for n, name in enumerate(("root", "config", "beacon", "instance", "root-2", "config-2"), 1)
+    for n, name in enumerate(
+        ("root", "config", "beacon", "instance", "root-2", "config-2", "beacon-2"), 1
+    )
 }
 SEAL_KEY = PrivateKey(bytes([0x11]) * 32)
 OTHER_SEAL_KEY = PrivateKey(bytes([0x12]) * 32)
