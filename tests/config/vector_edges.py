@@ -57,7 +57,7 @@ def update_edges() -> Iterator[Edge]:
     yield "by a key whose not_after is no time", good, "unknown-key", {"under": "root-dateless"}
     for name, message, reason in _json_edges(good):
         yield name, message, reason, {}
-    for name, fields in {
+    odd_fields: dict[str, dict[str, Any]] = {
         "previous is a number": {"previous": 1},
         "config is a list": {"config": []},
         "config_epoch is a number": {"config_epoch": 1},
@@ -66,7 +66,8 @@ def update_edges() -> Iterator[Edge]:
         "defaulted is null": {"defaulted": None},
         "a number in defaulted": {"defaulted": [1]},
         "a number in critical": {"critical": [1]},
-    }.items():
+    }
+    for name, fields in odd_fields.items():
         yield name, with_fields(**fields), "malformed", {}
     for odd in ("constructor", "n", "payload"):
         yield f"critical names {odd!r}", with_fields(critical=[odd]), "unsupported-critical", {}

@@ -259,7 +259,7 @@ def root_cases() -> list[dict[str, Any]]:
         case("a role is missing", "root", 2,
              signed(replace(ROOT_2, roles=no_beacon), "root"), "malformed"),
         case("another kind of document", "root", 2, document("sealed")["envelope"], "wrong-type"),
-        *(case(*edge, **how) for *edge, how in root_edges()),
+        *(case(*edge[:5], **edge[5]) for edge in root_edges()),
     ]  # fmt: skip
 
 
