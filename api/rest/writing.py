@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import trio
 
 from config_manager.actors.messages import Write
-from config_manager.api.rest.models import NO_NUL, Answer, about
+from config_manager.api.rest.models import NO_NUL, Answer, CorrelationId, about
 from config_manager.api.rest.parameters import Header, Query, flag, one_of
 from config_manager.api.rest.request import Api, ApiRequest
 from config_manager.config.errors import MalformedRequest
@@ -66,7 +66,7 @@ ADMINISTRATION = (REASON, IDEMPOTENCY_KEY)
 
 def terms_of(request: ApiRequest) -> Terms:
     """Who asks, why and under which key; raises MalformedRequest."""
-    return Terms(request.by, REASON.of(request), _idempotency(request))
+    return Terms(request.by, REASON.of(request), _idempotency(request), client=request.client_host)
 
 
 async def administer(request: ApiRequest, api: Api, what: Decidable[A]) -> A:
@@ -96,12 +96,15 @@ def write_terms_of(request: ApiRequest) -> WriteTerms:
     wait, timeout_s = _WAIT.of(request), _TIMEOUT.of(request)
     wait_s = _DEFAULT_WAIT_S if timeout_s is None else timeout_s
     reason, idempotency = REASON.of(request), _idempotency(request)
-    terms = Terms(request.by, reason, idempotency, bool(_DRY_RUN.of(request)))
+    dry_run = bool(_DRY_RUN.of(request))
+    terms = Terms(request.by, reason, idempotency, dry_run, request.client_host)
     return WriteTerms(terms, None if wait is None else wait_s)
 
 
 class KeyChangeAnswer(Answer):
-    key: str
+    """A key whose value changed, or would change."""
+
+    key: Annotated[str, about("of the values, or a secret's name")]
     old: Annotated[Any, about("null: it was not there, unless `nulls` says otherwise")]
     new: Annotated[Any, about("null: it is not there, unless `nulls` says otherwise")]
     nulls: Annotated[
@@ -115,10 +118,15 @@ class KeyChangeAnswer(Answer):
 class WriteAnswer(Answer):
     """What an answer says of how a write went; of a dry run, what would change."""
 
-    correlation_id: str = ""
-    propagation: Literal["pending", "confirmed"] = "pending"
-    dry_run: bool = False
-    changes: Sequence[KeyChangeAnswer] = ()
+    correlation_id: CorrelationId = ""
+    propagation: Annotated[
+        Literal["pending", "confirmed"],
+        about("confirmed: a broker gave back what was published; pending: not yet"),
+    ] = "pending"
+    dry_run: Annotated[bool, about("true: nothing was changed; left out otherwise")] = False
+    changes: Annotated[
+        Sequence[KeyChangeAnswer], about("of a dry run: what would change, of one service")
+    ] = ()
 
 
 W = TypeVar("W", bound=WriteAnswer)
