@@ -295,4 +295,10 @@ def beacon_edges() -> Iterator[Edge]:
         on_snapshot,
     )
     yield "a service with three values", retained(router=[1, "0" * 64, 1]), "malformed", on_snapshot
+    yield (
+        "a service whose revision is text",
+        retained(router=["1", "0" * 64]),
+        "malformed",
+        on_snapshot,
+    )
     yield "a service whose digest has no form", retained(router=[1, "new"]), None, on_snapshot

@@ -63,10 +63,17 @@ def messages() -> dict[str, Message]:
         "beacon 12, issued at 11 s": alone(_SEVEN, 12, 11),
         "beacon 13, issued at 21 s": alone(_SEVEN, 13, 21),
         "beacon 16, issued at 50 s": alone(_SEVEN, 16, 50),
-        "snapshot 7, beacon 2^53 - 1, issued at 1 s": with_snapshot(_SEVEN, 2**53 - 1, 1),
-        "snapshot 7, beacon 1, signed by beacon-2, issued at 33 s": with_snapshot(
-            _SEVEN, 1, 33, by="beacon-2"
+        "snapshot 7, beacon 2^53 - 1, issued at 1 s, valid for 60 s": with_snapshot(
+            _SEVEN, 2**53 - 1, 1, valid_s=60
         ),
+        "snapshot 7, beacon 1, signed by beacon-2, issued at 2 s": with_snapshot(
+            _SEVEN, 1, 2, by="beacon-2"
+        ),
+        "beacon 1 of snapshot 7, signed by beacon-2, valid for 60 s": alone(
+            _SEVEN, 1, 3, by="beacon-2", valid_s=60
+        ),
+        "snapshot 7, beacon 11, valid for 10 s": with_snapshot(_SEVEN, 11, 1, valid_s=10),
+        "snapshot 9, beacon 31": with_snapshot(revision_of(9), 31, 21),
         "root 2, with another key for beacons": {"topic": wire.root_topic(2), "message": root},
     }
 
@@ -146,12 +153,34 @@ def timelines() -> list[dict[str, Any]]:
               step(57, freshness="fresh"),
               step(59, says=[stale("no-beacon")], freshness="stale (no-beacon)"),
               step(62, "beacon 16, issued at 50 s", says=[FRESH], freshness="fresh")),
+        story("a beacon that is valid for 10 s: 30 s",
+              step(1, "snapshot 7, beacon 11, valid for 10 s", says=[FRESH], freshness="fresh"),
+              step(30, freshness="fresh"),
+              step(32, says=[stale("no-beacon")], freshness="stale (no-beacon)")),
         story("the beacon's key is revoked: its mark goes with it, and it is heard no more",
-              step(1, "snapshot 7, beacon 2^53 - 1, issued at 1 s", says=[FRESH],
+              step(10, "snapshot 7, beacon 2^53 - 1, issued at 1 s, valid for 60 s", says=[FRESH],
                    freshness="fresh"),
-              step(2, "root 2, with another key for beacons", freshness="fresh", trusts=2),
-              step(3, "beacon 21 of snapshot 7", says=[refused("unknown-key")], freshness="fresh"),
-              step(32, says=[stale("no-beacon")], freshness="stale (no-beacon)"),
-              step(33, "snapshot 7, beacon 1, signed by beacon-2, issued at 33 s", says=[FRESH],
+              step(12, "root 2, with another key for beacons", freshness="fresh", trusts=2),
+              step(13, "beacon 21 of snapshot 7", says=[refused("unknown-key")],
+                   freshness="fresh"),
+              step(39, freshness="fresh"),
+              step(41, says=[stale("no-beacon")], freshness="stale (no-beacon)"),
+              # it would lag behind the beacon before; but that is none any more
+              step(42, "snapshot 7, beacon 1, signed by beacon-2, issued at 2 s", says=[FRESH],
                    freshness="fresh")),
+        story("the beacon's key is revoked: its snapshot has to come anew", first,
+              step(2, "root 2, with another key for beacons", freshness="fresh", trusts=2),
+              step(3, "beacon 1 of snapshot 7, signed by beacon-2, valid for 60 s",
+                   freshness="fresh"),
+              step(35, says=[stale("withheld")], freshness="stale (withheld)")),
+        story("a mark that falls makes the snapshot the floor",
+              step(1, "snapshot 8, beacon 21", freshness="unknown"),
+              step(2, "root 4", says=[stale("signer-revoked")], freshness=revoked, trusts=4),
+              step(3, "revision 6, signed by config-2", says=[refused("rolled-back")],
+                   freshness=revoked), trusted="root-3"),
+        story("the first start: no floor once one was taken",
+              step(1, "snapshot 7, beacon 11", freshness="unknown"),
+              step(2, "revision 7", says=[applied(7), FRESH], freshness="fresh"),
+              step(3, "snapshot 9, beacon 31", freshness="fresh"),
+              step(4, "revision 8", says=[applied(8)], freshness="fresh"), **nothing),
     ]  # fmt: skip
