@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -60,7 +60,7 @@ class Connection(Protocol):
         """Retained messages follow as ordinary ones."""
         ...
 
-    def messages(self) -> AsyncIterator[Message]:
+    def messages(self) -> AsyncGenerator[Message]:
         """What arrives, until the connection breaks (BrokerUnavailable). Must be read always."""
         ...
 

@@ -7,7 +7,7 @@ configuration, goes to a topic that no service has.
 from __future__ import annotations
 
 import secrets
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 
 import trio
 
@@ -185,11 +185,11 @@ async def _reaches(writer: Connection, reader: Connection, topic: str) -> bool:
 async def _burst(connection: Connection, until: bytes | None = None) -> list[Message]:
     """What arrives until it has been quiet for half a second, or this payload came."""
     found: list[Message] = []
-    messages = connection.messages()
-    with trio.move_on_after(_ANSWER_WITHIN_S) as waiting:
-        async for message in messages:
-            found.append(message)
-            waiting.deadline = trio.current_time() + _QUIET_S
-            if message.payload == until:
-                break
+    async with aclosing(connection.messages()) as messages:
+        with trio.move_on_after(_ANSWER_WITHIN_S) as waiting:
+            async for message in messages:
+                found.append(message)
+                waiting.deadline = trio.current_time() + _QUIET_S
+                if message.payload == until:
+                    break
     return found
