@@ -81,8 +81,8 @@ class Deliveries:
         return None if update.secrets else {}
 
     def _judge(self, envelope: Envelope, root: Root, now: float) -> _Delivered:
-        payload = trust.verify(envelope, wire.SEALED, "config", root, now)
-        sealed = trust.parse_verified(payload, Sealed.parse)
+        envelope = trust.verified(envelope, wire.SEALED, "config", root, now)
+        sealed = trust.parse_verified(envelope.payload, Sealed.parse)
         if (sealed.service, sealed.instance) != (self._service, self._instance):
             raise Distrust(
                 "wrong-service",

@@ -146,6 +146,7 @@ class RootChain:
             trust.judge_root(data, before.root, now, topic=wire.root_topic(version))
         else:
             trust.verify(envelope, wire.ROOT, "root", link.root, now)
+            trust.judge_root(data, None, now, topic=wire.root_topic(version))
         raise Distrust(
             "equivocation",
             f"root {version} forks: {envelope.digest[:16]} is signed as well as "

@@ -64,7 +64,7 @@ class Subscriber:
         self._refusals = Refusals()
         self._topic = wire.config_topic(service)
         self._waits_for_floor = kept is None
-        self._first_start = kept is None
+        self._first_start = kept is None or kept.seen is None
         self._held: Accepted | None = None
         self._aside = SetAside()
         self._now = 0.0

@@ -18,6 +18,7 @@ from config_manager.client.rules.pace import Pace
 from config_manager.client.rules.root_chain import RootChain
 from config_manager.client.rules.subscriber import Subscriber
 from config_manager.client.rules.todo import Call, Do, Tell, TrialPolicy
+from config_manager.client.state.cache import Cache
 from config_manager.config.documents.beacon import Beacon
 from config_manager.config.documents.root import KeyRole
 from config_manager.config.names import InstanceName, ServiceName
@@ -71,19 +72,24 @@ class Told:
         instance = InstanceName(story["instance"])
         identity = Identity(
             Path("state"), instance, tuple(chain(story["trusted"])),
-            b"s" * 32, b"e" * 32, b"f" * 32,
+            b"s" * 32, bytes.fromhex(VECTORS["seal"]["private_hex"]), b"f" * 32,
         )  # fmt: skip
-        kept = story["kept"]
+        world = World(clock=clock, disk=clients.MemoryDisk())
+        cache = Cache(
+            identity.state_dir, story["service"], identity.file_key, identity.roots, world
+        )
+        if (kept := story["kept"]) is not None:
+            cache.keep(clients.make_kept(0, MESSAGES[kept]["message"].encode()))
         self.rules: InstanceRules[Anything] = InstanceRules(
             ServiceName(story["service"]),
             instance,
             identity,
             read_layers(Anything, "", environment={}),
-            None if kept is None else clients.make_kept(0, MESSAGES[kept]["message"].encode()),
+            cache.load(),
             policy=TrialPolicy(bake_s=0),
             boot_seq=1,
             asks=True,
-            world=World(clock=clock, disk=clients.MemoryDisk()),
+            world=world,
         )
         self._do(self.rules.start(0.0))
         self.said.clear()  # it runs what was kept

@@ -161,8 +161,8 @@ def test_a_value_can_be_sealed_from_the_page_alone(case: dict[str, Any]) -> None
 def test_sealed_secrets_are_judged_as_the_page_says(case: dict[str, Any]) -> None:
     before: tuple[Envelope, ...] = ()
     if case["kept"] is not None:
-        assert case["kept"] == {"epoch_seq": 1, "revision": 7}
         before = (wire.parse_envelope(DOCUMENTS[case["before"]]["envelope"].encode()),)
+        assert Sealed.parse(before[0].payload).mark == Mark(**case["kept"])
     roots = [link.root for link in chain(case["under"])]
     held = Deliveries(case["service"], case["instance"], SEAL_PRIVATE, before, roots)
     assert held.topic == case["topic"]

@@ -22,7 +22,9 @@ from config_manager.config.wire import Envelope, Signature
 
 KEYS = {
     name: SigningKey(bytes([n]) * 32)
-    for n, name in enumerate(("root", "config", "beacon", "instance", "root-2", "config-2"), 1)
+    for n, name in enumerate(
+        ("root", "config", "beacon", "instance", "root-2", "config-2", "beacon-2"), 1
+    )
 }
 SEAL_KEY = PrivateKey(bytes([0x11]) * 32)
 OTHER_SEAL_KEY = PrivateKey(bytes([0x12]) * 32)
@@ -69,6 +71,11 @@ DATED = replace(
 )
 DATED_2 = roots.rotated(
     DATED, "root", keyid("root"), public("root-2"), at="2026-01-05T00:00:00.000Z", old_until=None
+)
+
+DATELESS = replace(
+    ROOT,
+    keys={**ROOT.keys, keyid("config"): replace(ROOT.keys[keyid("config")], not_after="soon")},
 )
 
 UPDATE = ConfigUpdate(
@@ -155,9 +162,15 @@ def ephemeral(name: str, version: int) -> PrivateKey:
 
 
 def sealing(
-    sealed: Sealed, name: str, version: int, value: str, to: PrivateKey = SEAL_KEY
+    sealed: Sealed,
+    name: str,
+    version: int,
+    value: str,
+    to: PrivateKey = SEAL_KEY,
+    *,
+    changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """crypto_box_seal, step by step, as the page says it."""
+    """crypto_box_seal, step by step, as the page says it. changes: odd members inside."""
     sender = ephemeral(name, version)
     inside = {
         "service": sealed.service,
@@ -167,6 +180,7 @@ def sealing(
         "epoch_seq": sealed.epoch_seq,
         "revision": sealed.revision,
         "value": value,
+        **(changes or {}),
     }
     plaintext = strict_json.dumps(inside)
     sender_public, to_public = bytes(sender.public_key), bytes(to.public_key)
@@ -206,6 +220,7 @@ def make_sealed(
 
 
 SEALED = make_sealed()
+STOLEN_SEALED = make_sealed(2**53 - 1)
 SEALED_TOPIC = wire.sealed_topic(SERVICE, INSTANCE)
 STATUS_TOPIC = wire.status_topic(SERVICE, INSTANCE)
 
@@ -216,10 +231,12 @@ DOCUMENTS: dict[str, tuple[str, bytes, tuple[str, ...], str, str | None]] = {
     "root-4": (wire.ROOT, ROOT_4.to_bytes(), ("root", "root-2"), wire.root_topic(4), None),
     "root-dated": (wire.ROOT, DATED.to_bytes(), ("root",), wire.root_topic(1), None),
     "root-dated-2": (wire.ROOT, DATED_2.to_bytes(), ("root", "root-2"), wire.root_topic(2), None),
+    "root-dateless": (wire.ROOT, DATELESS.to_bytes(), ("root",), wire.root_topic(1), None),
     "config-update": (wire.CONFIG_UPDATE, UPDATE.to_bytes(), ("config",), TOPIC, "req-1"),
     "tombstone": (wire.CONFIG_UPDATE, TOMBSTONE.to_bytes(), ("config",), TOPIC, "req-2"),
     "stolen": (wire.CONFIG_UPDATE, STOLEN.to_bytes(), ("config",), TOPIC, "req-9"),
     "sealed": (wire.SEALED, SEALED.to_bytes(), ("config",), SEALED_TOPIC, None),
+    "stolen-sealed": (wire.SEALED, STOLEN_SEALED.to_bytes(), ("config",), SEALED_TOPIC, None),
     "snapshot": (wire.SNAPSHOT, SNAPSHOT.to_bytes(), ("beacon",), "", None),
     "beacon": (wire.BEACON, BEACON.to_bytes(), ("beacon",), "", None),
     "receipt": (wire.RECEIPT, RECEIPT.to_bytes(), ("instance",), STATUS_TOPIC, "req-1"),

@@ -26,6 +26,7 @@ from tests.config.vector_documents import (
     envelope,
     sign,
 )
+from tests.config.vector_edges import beacon_edges
 
 Message = dict[str, str]
 
@@ -95,6 +96,8 @@ def beacon_cases() -> list[dict[str, Any]]:
         case("a snapshot's message without beacon", retained(), reason="malformed", **on_snapshot),
         case("beside another snapshot than it names", retained(beacon=_beacon(snapshot="0" * 64)),
              reason="malformed", **on_snapshot),
+        *(case(name, message, reason=reason, **how)
+          for name, message, reason, how in beacon_edges()),
     ]  # fmt: skip
 
 
@@ -167,55 +170,78 @@ def replay() -> list[dict[str, Any]]:
              *((10 * n, 1, 1 + n, n, n < 16) for n in range(18))),
         case("only the lag that has an excuse is forgiven",
              (0, 1, 1, 0, True), (40, 1, 2, 1, False), (60, 2, 1, 2, False)),
+        case("30 s behind, if the client's clock may run a little fast",
+             (0, 1, 1, 0, True), (40.01, 1, 2, 10, True)),
+        case("a little more than 30 s behind", (0, 1, 1, 0, True), (40.03, 1, 2, 10, False)),
+        case("a clock set back, and just enough heartbeats",
+             (0, 1, 1, 0, True), (60, 1, 6, 15, True)),
+        case("a clock set back, and not quite enough heartbeats",
+             (0, 1, 1, 0, True), (60.1, 1, 6, 15, False)),
+        case("a clock set back, and hearts that beat a tenth too slowly",
+             (0, 1, 1, 0, True), (114.9, 1, 11, 70, True)),
+        case("a restart whose clock did not rise: its heartbeats do not count",
+             (0, 1, 1, 0, True), (100, 2, 1, 1, True), (200, 3, 1, 2, True), (300, 4, 1, 3, True),
+             (340, 5, 500, 3, False)),
+        case("once caught up, an excuse is used up",
+             (0, 1, 1, 0, True), (20, 2, 1, 0.125, True), (30, 2, 2, 100, True),
+             (80, 2, 3, 110, False)),
     ]  # fmt: skip
 
 
 # ── timelines ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _update(revision: int, **fields: Any) -> ConfigUpdate:
+def revision_of(revision: int, **fields: Any) -> ConfigUpdate:
     values = {"revision": revision, "secrets": {}, "defaulted": (), "config": {"n": revision}}
     return replace(UPDATE, **{**values, **fields})
 
 
-_GONE = _update(8, deleted=True, config={})
-_EXPIRES = _update(8, not_after="2026-01-02T03:05:00.000Z")
-_THIEF = _update(2**53 - 1)
+_GONE = revision_of(8, deleted=True, config={})
+_EXPIRES = revision_of(8, not_after="2026-01-02T03:05:00.000Z")
+_THIEF = revision_of(2**53 - 1)
 
 
-def _on_topic(update: ConfigUpdate, *by: str) -> Message:
+def on_topic(update: ConfigUpdate, *by: str) -> Message:
     made = sign(wire.CONFIG_UPDATE, update.to_bytes(), *by or ("config",))
     return {"topic": TOPIC, "message": made.to_bytes().decode()}
 
 
-def _snapshot(held: ConfigUpdate | None) -> wire.Envelope:
+def snapshot_of(held: ConfigUpdate | None, by: str = "beacon") -> wire.Envelope:
     listed = {} if held is None else {SERVICE: (held.revision, wire.digest(held.to_bytes()))}
     snapshot = Snapshot(EPOCH, 1, held.revision if held is not None else 0, listed)
-    return sign(wire.SNAPSHOT, snapshot.to_bytes(), "beacon")
+    return sign(wire.SNAPSHOT, snapshot.to_bytes(), by)
 
 
-def _pulse(held: ConfigUpdate | None, seq: int, at: float, root_version: int = 1) -> Any:
+def pulse(
+    held: ConfigUpdate | None, seq: int, at: float, *,
+    root_version: int = 1, valid_s: int = 30, by: str = "beacon",
+) -> Any:  # fmt: skip
     issued_at = rfc3339(parse_rfc3339(NOW) + at)
     revision = held.revision if held is not None else 0
     beacon = Beacon(
-        EPOCH, 1, revision, _snapshot(held).digest, root_version, "0" * 64, 3, seq, issued_at, 30
-    )
-    return sign(wire.BEACON, beacon.to_bytes(), "beacon").to_object()
+        EPOCH, 1, revision, snapshot_of(held).digest, root_version, "0" * 64, 3, seq, issued_at,
+        valid_s,
+    )  # fmt: skip
+    return sign(wire.BEACON, beacon.to_bytes(), by).to_object()
 
 
-def _with_snapshot(held: ConfigUpdate | None, seq: int, at: float, **of_beacon: Any) -> Message:
-    value = {**_snapshot(held).to_object(), "beacon": _pulse(held, seq, at, **of_beacon)}
+def with_snapshot(
+    held: ConfigUpdate | None, seq: int, at: float, *, by: str = "beacon", **of_beacon: Any
+) -> Message:
+    value = {
+        **snapshot_of(held, by).to_object(), "beacon": pulse(held, seq, at, by=by, **of_beacon),
+    }  # fmt: skip
     return {"topic": wire.SNAPSHOT_TOPIC, "message": strict_json.dumps(value).decode()}
 
 
-def _alone(held: ConfigUpdate | None, seq: int, at: float, **of_beacon: Any) -> Message:
+def alone(held: ConfigUpdate | None, seq: int, at: float, **of_beacon: Any) -> Message:
     return {
         "topic": wire.KEEPALIVE_TOPIC,
-        "message": _keepalive(_pulse(held, seq, at, **of_beacon)),
+        "message": _keepalive(pulse(held, seq, at, **of_beacon)),
     }
 
 
-def _root(name: str) -> Message:
+def root_message(name: str) -> Message:
     made = document(name)
     return {"topic": made["topic"], "message": made["envelope"]}
 
@@ -224,183 +250,183 @@ def _root(name: str) -> Message:
 def timeline_messages() -> dict[str, Message]:
     """ "snapshot 7, beacon 12" names revision 7 of the service; a beacon's number is its seq, and it was
     issued so many seconds after the timelines begin as its number is above 10."""
-    seven, eight = _update(7), _update(8)
+    seven, eight = revision_of(7), revision_of(8)
     return {
-        "revision 6": _on_topic(_update(6)),
-        "revision 7": _on_topic(seven),
-        "revision 8": _on_topic(eight),
-        "revision 8, deleted": _on_topic(_GONE),
-        "revision 8, with an end": _on_topic(_EXPIRES),
-        "revision 7, signed by config-2": _on_topic(seven, "config-2"),
-        "revision 8, signed by config-2": _on_topic(eight, "config-2"),
-        "revision 2^53 - 1": _on_topic(_THIEF),
-        "snapshot 7, beacon 11": _with_snapshot(seven, 11, 1),
-        "snapshot 8, beacon 21": _with_snapshot(eight, 21, 11),
-        "snapshot 8, beacon 53": _with_snapshot(eight, 53, 43),
-        "snapshot 8 deleted, beacon 21": _with_snapshot(_GONE, 21, 11),
-        "snapshot without the service, beacon 11": _with_snapshot(None, 11, 1),
-        "snapshot without the service, beacon 21": _with_snapshot(None, 21, 11),
-        "beacon 21 of snapshot 7": _alone(seven, 21, 11),
-        "beacon 60 of snapshot 7": _alone(seven, 60, 50),
-        "beacon 43 of snapshot 8": _alone(eight, 43, 33),
-        "beacon 43 of snapshot 8 deleted": _alone(_GONE, 43, 33),
-        "beacon 43 of the snapshot without the service": _alone(None, 43, 33),
-        "snapshot 7, beacon 11, of root 2": _with_snapshot(seven, 11, 1, root_version=2),
-        "beacon 31 of snapshot 7, of root 2": _alone(seven, 31, 21, root_version=2),
-        "root 2": _root("root-2"),
-        "root 3": _root("root-3"),
-        "root 4": _root("root-4"),
+        "revision 6": on_topic(revision_of(6)),
+        "revision 7": on_topic(seven),
+        "revision 8": on_topic(eight),
+        "revision 8, deleted": on_topic(_GONE),
+        "revision 8, with an end": on_topic(_EXPIRES),
+        "revision 7, signed by config-2": on_topic(seven, "config-2"),
+        "revision 8, signed by config-2": on_topic(eight, "config-2"),
+        "revision 2^53 - 1": on_topic(_THIEF),
+        "snapshot 7, beacon 11": with_snapshot(seven, 11, 1),
+        "snapshot 8, beacon 21": with_snapshot(eight, 21, 11),
+        "snapshot 8, beacon 53": with_snapshot(eight, 53, 43),
+        "snapshot 8 deleted, beacon 21": with_snapshot(_GONE, 21, 11),
+        "snapshot without the service, beacon 11": with_snapshot(None, 11, 1),
+        "snapshot without the service, beacon 21": with_snapshot(None, 21, 11),
+        "beacon 21 of snapshot 7": alone(seven, 21, 11),
+        "beacon 60 of snapshot 7": alone(seven, 60, 50),
+        "beacon 43 of snapshot 8": alone(eight, 43, 33),
+        "beacon 43 of snapshot 8 deleted": alone(_GONE, 43, 33),
+        "beacon 43 of the snapshot without the service": alone(None, 43, 33),
+        "snapshot 7, beacon 11, of root 2": with_snapshot(seven, 11, 1, root_version=2),
+        "beacon 31 of snapshot 7, of root 2": alone(seven, 31, 21, root_version=2),
+        "root 2": root_message("root-2"),
+        "root 3": root_message("root-3"),
+        "root 4": root_message("root-4"),
     }
 
 
-def _step(at: float, gives: str | None = None, **what: Any) -> dict[str, Any]:
+def step(at: float, gives: str | None = None, **what: Any) -> dict[str, Any]:
     given = {} if gives is None else {"gives": gives}
     return {"at": at, **given, "says": [], **what}
 
 
-def _applied(revision: int) -> dict[str, Any]:
+def applied(revision: int) -> dict[str, Any]:
     return {"event": "applied", "revision": revision}
 
 
-def _refused(reason: str) -> dict[str, str]:
+def refused(reason: str) -> dict[str, str]:
     return {"event": "refused", "reason": reason}
 
 
-def _stale(reason: str) -> dict[str, str]:
+def stale(reason: str) -> dict[str, str]:
     return {"event": "stale", "reason": reason}
 
 
-_FRESH = {"event": "fresh"}
+FRESH = {"event": "fresh"}
 _DELETED = {"event": "deleted", "revision": 8}
 
 
-def timelines() -> list[dict[str, Any]]:
+def story(name: str, *steps: dict[str, Any], **how: Any) -> dict[str, Any]:
     """kept: what it ran before it was started again; None: this is its first start. trusted: the newest
     root that it kept, with those before it."""
+    usual = {
+        "service": SERVICE, "instance": INSTANCE, "trusted": "root", "kept": "revision 7",
+        "begins": NOW,
+    }  # fmt: skip
+    return {"name": name, **usual, **how, "steps": steps}
 
-    def story(name: str, *steps: dict[str, Any], **how: Any) -> dict[str, Any]:
-        usual = {
-            "service": SERVICE, "instance": INSTANCE, "trusted": "root", "kept": "revision 7",
-            "begins": NOW,
-        }  # fmt: skip
-        return {"name": name, **usual, **how, "steps": steps}
 
-    first = _step(1, "snapshot 7, beacon 11", says=[_FRESH], freshness="fresh")
+def timelines() -> list[dict[str, Any]]:
+    first = step(1, "snapshot 7, beacon 11", says=[FRESH], freshness="fresh")
     return [
         story("fresh, no beacon for 30 s, and fresh again",
-              _step(0, freshness="unknown"), first,
-              _step(11.5, "beacon 21 of snapshot 7", freshness="fresh"),
-              _step(40, freshness="fresh"),
-              _step(43, says=[_stale("no-beacon")], freshness="stale (no-beacon)"),
-              _step(50.5, "beacon 60 of snapshot 7", says=[_FRESH], freshness="fresh")),
+              step(0, freshness="unknown"), first,
+              step(11.5, "beacon 21 of snapshot 7", freshness="fresh"),
+              step(40, freshness="fresh"),
+              step(43, says=[stale("no-beacon")], freshness="stale (no-beacon)"),
+              step(50.5, "beacon 60 of snapshot 7", says=[FRESH], freshness="fresh")),
         story("no beacon ever: 30 s after a start with something kept",
-              _step(28, freshness="unknown"),
-              _step(32, says=[_stale("no-beacon")], freshness="stale (no-beacon)")),
-        story("a beacon that does not rise proves nothing", _step(
+              step(28, freshness="unknown"),
+              step(32, says=[stale("no-beacon")], freshness="stale (no-beacon)")),
+        story("a beacon that does not rise proves nothing", step(
                   1, "beacon 21 of snapshot 7", freshness="unknown"),
-              _step(20, "snapshot 7, beacon 11", says=[_FRESH], freshness="fresh"),
-              _step(28, "beacon 21 of snapshot 7", freshness="fresh"),
-              _step(33, says=[_stale("no-beacon")], freshness="stale (no-beacon)")),
+              step(20, "snapshot 7, beacon 11", says=[FRESH], freshness="fresh"),
+              step(28, "beacon 21 of snapshot 7", freshness="fresh"),
+              step(33, says=[stale("no-beacon")], freshness="stale (no-beacon)")),
         story("deleted: the snapshot names the tombstone, which was seen", first,
-              _step(12, "revision 8, deleted", says=[_DELETED], freshness="fresh"),
-              _step(12.5, "snapshot 8 deleted, beacon 21", freshness="fresh"),
-              _step(34, "beacon 43 of snapshot 8 deleted", freshness="fresh"),
-              _step(60, freshness="fresh")),
+              step(12, "revision 8, deleted", says=[_DELETED], freshness="fresh"),
+              step(12.5, "snapshot 8 deleted, beacon 21", freshness="fresh"),
+              step(34, "beacon 43 of snapshot 8 deleted", freshness="fresh"),
+              step(60, freshness="fresh")),
         story("deleted: the snapshot no longer lists the service", first,
-              _step(12, "revision 8, deleted", says=[_DELETED], freshness="fresh"),
-              _step(12.5, "snapshot without the service, beacon 21", freshness="fresh"),
-              _step(34, "beacon 43 of the snapshot without the service", freshness="fresh"),
-              _step(60, freshness="fresh")),
+              step(12, "revision 8, deleted", says=[_DELETED], freshness="fresh"),
+              step(12.5, "snapshot without the service, beacon 21", freshness="fresh"),
+              step(34, "beacon 43 of the snapshot without the service", freshness="fresh"),
+              step(60, freshness="fresh")),
         story("an older snapshot comes again, and does not count", first,
-              _step(12, "revision 8", says=[_applied(8)], freshness="fresh"),
-              _step(12.5, "snapshot 8, beacon 21", freshness="fresh"),
-              _step(13, "snapshot 7, beacon 11", freshness="fresh"),
-              _step(34, "beacon 43 of snapshot 8", freshness="fresh"),
-              _step(60, freshness="fresh")),
+              step(12, "revision 8", says=[applied(8)], freshness="fresh"),
+              step(12.5, "snapshot 8, beacon 21", freshness="fresh"),
+              step(13, "snapshot 7, beacon 11", freshness="fresh"),
+              step(34, "beacon 43 of snapshot 8", freshness="fresh"),
+              step(60, freshness="fresh")),
         story("refused by the service: the snapshot names what it refused", first,
-              _step(12, "revision 8", service_refuses=True,
-                    says=[_refused("callback")], freshness="fresh"),
-              _step(12.5, "snapshot 8, beacon 21", freshness="fresh"),
-              _step(34, "beacon 43 of snapshot 8", freshness="fresh"),
-              _step(60, freshness="fresh")),
+              step(12, "revision 8", service_refuses=True,
+                    says=[refused("callback")], freshness="fresh"),
+              step(12.5, "snapshot 8, beacon 21", freshness="fresh"),
+              step(34, "beacon 43 of snapshot 8", freshness="fresh"),
+              step(60, freshness="fresh")),
         story("withheld: the snapshot names what never came", first,
-              _step(12, "snapshot 8, beacon 21", freshness="fresh"),
-              _step(34, "beacon 43 of snapshot 8", freshness="fresh"),
-              _step(40, freshness="fresh"),
-              _step(44, "snapshot 8, beacon 53", says=[_stale("withheld")],
+              step(12, "snapshot 8, beacon 21", freshness="fresh"),
+              step(34, "beacon 43 of snapshot 8", freshness="fresh"),
+              step(40, freshness="fresh"),
+              step(44, "snapshot 8, beacon 53", says=[stale("withheld")],
                     freshness="stale (withheld)"),
-              _step(45, "revision 8", says=[_applied(8), _FRESH], freshness="fresh")),
+              step(45, "revision 8", says=[applied(8), FRESH], freshness="fresh")),
         story("withheld: the snapshot that the beacons name never came", first,
-              _step(11.5, "beacon 21 of snapshot 7", freshness="fresh"),
-              _step(34, "beacon 43 of snapshot 8", freshness="fresh"),
-              _step(60, freshness="fresh"),
+              step(11.5, "beacon 21 of snapshot 7", freshness="fresh"),
+              step(34, "beacon 43 of snapshot 8", freshness="fresh"),
+              step(60, freshness="fresh"),
               # the beacon is 31 s old as well: that it is silent comes first
-              _step(66, says=[_stale("no-beacon")], freshness="stale (no-beacon)")),
+              step(66, says=[stale("no-beacon")], freshness="stale (no-beacon)")),
         story("withheld: the snapshot no longer lists the service", first,
-              _step(12, "snapshot without the service, beacon 21", freshness="fresh"),
-              _step(34, "beacon 43 of the snapshot without the service", freshness="fresh"),
-              _step(44, says=[_stale("withheld")], freshness="stale (withheld)")),
+              step(12, "snapshot without the service, beacon 21", freshness="fresh"),
+              step(34, "beacon 43 of the snapshot without the service", freshness="fresh"),
+              step(44, says=[stale("withheld")], freshness="stale (withheld)")),
         story("root-withheld, until the root comes",
-              _step(1, "snapshot 7, beacon 11, of root 2", freshness="unknown"),
-              _step(22, "beacon 31 of snapshot 7, of root 2", freshness="unknown"),
-              _step(33, says=[_stale("root-withheld")], freshness="stale (root-withheld)"),
-              _step(34, "root 2", says=[_FRESH], freshness="fresh", trusts=2)),
+              step(1, "snapshot 7, beacon 11, of root 2", freshness="unknown"),
+              step(22, "beacon 31 of snapshot 7, of root 2", freshness="unknown"),
+              step(33, says=[stale("root-withheld")], freshness="stale (root-withheld)"),
+              step(34, "root 2", says=[FRESH], freshness="fresh", trusts=2)),
         story("signer-revoked, until it comes signed by another", first,
-              _step(2, "root 2", freshness="fresh", trusts=2),
-              _step(3, "root 3", freshness="fresh", trusts=3),
-              _step(4, "root 4", says=[_stale("signer-revoked")],
+              step(2, "root 2", freshness="fresh", trusts=2),
+              step(3, "root 3", freshness="fresh", trusts=3),
+              step(4, "root 4", says=[stale("signer-revoked")],
                     freshness="stale (signer-revoked)", trusts=4),
-              _step(5, "revision 7, signed by config-2", says=[_FRESH], freshness="fresh")),
+              step(5, "revision 7, signed by config-2", says=[FRESH], freshness="fresh")),
         story("expired comes before every other reason", first,
-              _step(12, "revision 8, with an end", says=[_applied(8)], freshness="fresh"),
-              _step(33, says=[_stale("no-beacon")], freshness="stale (no-beacon)"),
-              _step(52, says=[_stale("expired")], freshness="stale (expired)")),
+              step(12, "revision 8, with an end", says=[applied(8)], freshness="fresh"),
+              step(33, says=[stale("no-beacon")], freshness="stale (no-beacon)"),
+              step(52, says=[stale("expired")], freshness="stale (expired)")),
         story("a clock that stands in 1970 is said, and is no reason to be stale", first | {
                   "freshness": "clock-unknown"}, begins="1970-01-01T00:01:00.000Z"),
         story("the first start: the snapshot is the floor",
-              _step(0, freshness="unknown"),
-              _step(1, "revision 6", freshness="unknown"),
-              _step(2, "snapshot 7, beacon 11", says=[_refused("rolled-back")],
+              step(0, freshness="unknown"),
+              step(1, "revision 6", freshness="unknown"),
+              step(2, "snapshot 7, beacon 11", says=[refused("rolled-back")],
                     freshness="unknown"),
-              _step(3, "revision 7", says=[_applied(7), _FRESH], freshness="fresh"), kept=None),
+              step(3, "revision 7", says=[applied(7), FRESH], freshness="fresh"), kept=None),
         story("the first start: what came waits for the snapshot",
-              _step(0, freshness="unknown"),
-              _step(1, "revision 7", freshness="unknown"),
-              _step(2, "snapshot 7, beacon 11", says=[_applied(7), _FRESH], freshness="fresh"),
+              step(0, freshness="unknown"),
+              step(1, "revision 7", freshness="unknown"),
+              step(2, "snapshot 7, beacon 11", says=[applied(7), FRESH], freshness="fresh"),
               kept=None),
         story("the first start: without a snapshot it waits for 15 s",
-              _step(0, freshness="unknown"),
-              _step(1, "revision 7", freshness="unknown"),
-              _step(14, freshness="unknown"),
-              _step(16, says=[_applied(7), _stale("no-beacon")], freshness="stale (no-beacon)"),
+              step(0, freshness="unknown"),
+              step(1, "revision 7", freshness="unknown"),
+              step(14, freshness="unknown"),
+              step(16, says=[applied(7), stale("no-beacon")], freshness="stale (no-beacon)"),
               kept=None),
         story("the first start: the publisher holds nothing for the service",
-              _step(0, freshness="unknown"),
-              _step(1, "snapshot without the service, beacon 11", freshness="unknown"),
-              _step(12, "snapshot without the service, beacon 21", freshness="unknown"),
-              _step(34, "beacon 43 of the snapshot without the service", freshness="unknown"),
+              step(0, freshness="unknown"),
+              step(1, "snapshot without the service, beacon 11", freshness="unknown"),
+              step(12, "snapshot without the service, beacon 21", freshness="unknown"),
+              step(34, "beacon 43 of the snapshot without the service", freshness="unknown"),
               kept=None),
         story("signed by a key whose root follows within half a second",
-              _step(0, freshness="unknown"),
-              _step(0.5, "revision 8, signed by config-2", freshness="unknown"),
-              _step(0.75, "root 2", says=[_applied(8)], freshness="unknown", trusts=2)),
+              step(0, freshness="unknown"),
+              step(0.5, "revision 8, signed by config-2", freshness="unknown"),
+              step(0.75, "root 2", says=[applied(8)], freshness="unknown", trusts=2)),
         story("signed by a key whose root follows later: refused, and judged again",
-              _step(0, freshness="unknown"),
-              _step(0.5, "revision 8, signed by config-2", freshness="unknown"),
-              _step(3, says=[_refused("unknown-key")], freshness="unknown"),
-              _step(4, "root 2", says=[_applied(8)], freshness="unknown", trusts=2)),
+              step(0, freshness="unknown"),
+              step(0.5, "revision 8, signed by config-2", freshness="unknown"),
+              step(3, says=[refused("unknown-key")], freshness="unknown"),
+              step(4, "root 2", says=[applied(8)], freshness="unknown", trusts=2)),
         story("a thief's mark goes with the key that he stole",
-              _step(1, "revision 2^53 - 1", service_refuses=True, says=[_refused("callback")],
+              step(1, "revision 2^53 - 1", service_refuses=True, says=[refused("callback")],
                     freshness="unknown", trusts=2),
-              _step(3, "revision 8, signed by config-2", says=[_refused("rolled-back")],
+              step(3, "revision 8, signed by config-2", says=[refused("rolled-back")],
                     freshness="unknown"),
-              _step(4, "root 3", freshness="unknown", trusts=3),
-              _step(5, "root 4", says=[_applied(8)], freshness="unknown", trusts=4),
+              step(4, "root 3", freshness="unknown", trusts=3),
+              step(5, "root 4", says=[applied(8)], freshness="unknown", trusts=4),
               trusted="root-2", kept="revision 7, signed by config-2", begins=AFTER_ROTATION),
         story("roots in any order",
-              _step(0, freshness="unknown"),
-              _step(1, "root 4", freshness="unknown", trusts=1),
-              _step(2, "root 3", freshness="unknown", trusts=1),
-              _step(3, "root 2", says=[_stale("signer-revoked")],
+              step(0, freshness="unknown"),
+              step(1, "root 4", freshness="unknown", trusts=1),
+              step(2, "root 3", freshness="unknown", trusts=1),
+              step(3, "root 2", says=[stale("signer-revoked")],
                     freshness="stale (signer-revoked)", trusts=4)),
     ]  # fmt: skip

@@ -25,7 +25,7 @@ def _signed(payload: bytes, *by: str) -> str:
     return sign(wire.CONFIG_UPDATE, payload, *by or ("config",)).to_bytes().decode()
 
 
-def _with(**changes: Any) -> str:
+def with_fields(**changes: Any) -> str:
     return _signed(strict_json.dumps(json.loads(_TEXT) | changes))
 
 
@@ -34,12 +34,17 @@ def _without(*names: str) -> str:
     return _signed(strict_json.dumps(left))
 
 
-def _config(text: str) -> str:
+def in_config(text: str) -> str:
     """The value of the key `n`, as it is to be written."""
-    return _signed(_TEXT.replace('"n":1', f'"n":{text}').encode())
+    return with_text('"n":1', f'"n":{text}')
 
 
-def _enveloped(change: Callable[[dict[str, Any]], object], payload: bytes | None = None) -> str:
+def with_text(old: str, new: str) -> str:
+    """The last `old` in the payload is written otherwise."""
+    return _signed(new.join(_TEXT.rsplit(old, 1)).encode())
+
+
+def enveloped(change: Callable[[dict[str, Any]], object], payload: bytes | None = None) -> str:
     made = json.loads(_signed(payload or PLAIN.to_bytes(), "config"))
     change(made)
     return strict_json.dumps(made).decode()
@@ -74,43 +79,43 @@ def _sizes_and_envelopes() -> Iterator[Case]:
     yield "a member twice in the envelope", twice, "malformed"
     yield (
         "NUL in a member of the envelope that nobody knows",
-        _enveloped(lambda made: made.update(note="a\0b")),
+        enveloped(lambda made: made.update(note="a\0b")),
         "malformed",
     )
     yield (
         "a member of the envelope that nobody knows",
-        _enveloped(lambda made: made.update(note="hello")),
+        enveloped(lambda made: made.update(note="hello")),
         None,
     )
     yield (
         "an envelope without signatures",
-        _enveloped(lambda made: made.update(signatures=[])),
+        enveloped(lambda made: made.update(signatures=[])),
         "malformed",
     )
     yield (
         "five signatures",
-        _enveloped(lambda made: made.update(signatures=made["signatures"] * 5)),
+        enveloped(lambda made: made.update(signatures=made["signatures"] * 5)),
         "malformed",
     )
-    yield "base64 with the alphabet for URLs", _enveloped(url_safe, slashed), "malformed"
+    yield "base64 with the alphabet for URLs", enveloped(url_safe, slashed), "malformed"
     yield (
         "base64 without its padding",
-        _enveloped(lambda made: signature(made).update(sig=signature(made)["sig"].rstrip("="))),
+        enveloped(lambda made: signature(made).update(sig=signature(made)["sig"].rstrip("="))),
         "malformed",
     )
     yield (
         "base64 with a line break",
-        _enveloped(lambda made: signature(made).update(sig=signature(made)["sig"] + "\n")),
+        enveloped(lambda made: signature(made).update(sig=signature(made)["sig"] + "\n")),
         "malformed",
     )
     yield (
         "a signature without keyid",
-        _enveloped(lambda made: signature(made).pop("keyid")),
+        enveloped(lambda made: signature(made).pop("keyid")),
         "malformed",
     )
     yield (
         "a key id in capitals",
-        _enveloped(lambda made: signature(made).update(keyid=keyid("config").upper())),
+        enveloped(lambda made: signature(made).update(keyid=keyid("config").upper())),
         "unknown-key",
     )
 
@@ -141,26 +146,26 @@ def _json() -> Iterator[Case]:
     )
     yield (
         "a key twice in the configuration, once escaped",
-        _config('{"a":1,"\\u0061":2}'),
+        in_config('{"a":1,"\\u0061":2}'),
         "malformed",
     )
-    yield "NaN", _config("NaN"), "malformed"
-    yield "1e400: more than a double holds", _config("1e400"), "malformed"
-    yield "a lone surrogate", _config('"\\ud800"'), "malformed"
-    yield "a pair of surrogates", _config('"\\ud83d\\ude00"'), None
-    yield "NUL", _config('"a\\u0000b"'), "malformed"
+    yield "NaN", in_config("NaN"), "malformed"
+    yield "1e400: more than a double holds", in_config("1e400"), "malformed"
+    yield "a lone surrogate", in_config('"\\ud800"'), "malformed"
+    yield "a pair of surrogates", in_config('"\\ud83d\\ude00"'), None
+    yield "NUL", in_config('"a\\u0000b"'), "malformed"
     yield "not UTF-8", _signed(_TEXT.encode().replace(b'"n":1', b'"n":"\xff"')), "malformed"
     yield "a byte order mark", _signed(b"\xef\xbb\xbf" + _TEXT.encode()), "malformed"
     yield "a payload in a list", _signed(f"[{_TEXT}]".encode()), "malformed"
-    yield "a configuration of 32 levels", _config(nested(32)), None
-    yield "a configuration of 33 levels", _config(nested(33)), "malformed"
-    yield "2^53 - 1, nested", _config('[{"a":[9007199254740991,-9007199254740991]}]'), None
-    yield "2^53 + 1, nested", _config('[{"a":[9007199254740993]}]'), "malformed"
-    yield "-(2^53 + 1), nested", _config('[{"a":[-9007199254740993]}]'), "malformed"
-    yield "2^63", _config("9223372036854775808"), "malformed"
+    yield "a configuration of 32 levels", in_config(nested(32)), None
+    yield "a configuration of 33 levels", in_config(nested(33)), "malformed"
+    yield "2^53 - 1, nested", in_config('[{"a":[9007199254740991,-9007199254740991]}]'), None
+    yield "2^53 + 1, nested", in_config('[{"a":[9007199254740993]}]'), "malformed"
+    yield "-(2^53 + 1), nested", in_config('[{"a":[-9007199254740993]}]'), "malformed"
+    yield "2^63", in_config("9223372036854775808"), "malformed"
     yield (
         "written with a fraction or an exponent: doubles",
-        _config("[9007199254740993.0,1e300,-0.5]"),
+        in_config("[9007199254740993.0,1e300,-0.5]"),
         None,
     )
 
@@ -175,37 +180,41 @@ def _fields() -> Iterator[Case]:
     )
     yield (
         "fields that are not judged",
-        _with(config_epoch="one", issued_at="yesterday", previous="the one before"),
+        with_fields(config_epoch="one", issued_at="yesterday", previous="the one before"),
         None,
     )
-    yield "a field that nobody knows", _with(rollout="10%"), None
-    yield "format 2", _with(format=2), "malformed"
-    yield "a revision as text", _with(revision="7"), "malformed"
+    yield "a field that nobody knows", with_fields(rollout="10%"), None
+    yield "format 2", with_fields(format=2), "malformed"
+    yield "a revision as text", with_fields(revision="7"), "malformed"
     yield (
         "a revision with a fraction",
         _signed(_TEXT.replace('"revision":7', '"revision":7.0').encode()),
         "malformed",
     )
-    yield "a revision below 0", _with(revision=-1), "malformed"
-    yield "deleted is null", _with(deleted=None), "malformed"
-    yield "a version of a secret as text", _with(secrets={"key": "1"}), "malformed"
-    yield "critical is null", _with(critical=None), "malformed"
+    yield "a revision below 0", with_fields(revision=-1), "malformed"
+    yield "deleted is null", with_fields(deleted=None), "malformed"
+    yield "a version of a secret as text", with_fields(secrets={"key": "1"}), "malformed"
+    yield "critical is null", with_fields(critical=None), "malformed"
     yield (
         "critical names fields that every reader knows",
-        _with(critical=["config", "critical", "format", "not_after"]),
+        with_fields(critical=["config", "critical", "format", "not_after"]),
         None,
     )
     yield (
         "critical names what we do not know, and so is the format",
-        _with(critical=["rollout"], format=2),
+        with_fields(critical=["rollout"], format=2),
         "unsupported-critical",
     )
     yield (
         "another service's, on another service's topic, older",
-        _with(service=OUR_ID, topic="system/config/" + OUR_ID, revision=1),
+        with_fields(service=OUR_ID, topic="system/config/" + OUR_ID, revision=1),
         "wrong-service",
     )
-    yield "past its not_after: taken, and stale", _with(not_after="2026-01-01T00:00:00Z"), None
+    yield (
+        "past its not_after: taken, and stale",
+        with_fields(not_after="2026-01-01T00:00:00Z"),
+        None,
+    )
 
 
 assert PLAIN.service == SERVICE

@@ -16,6 +16,7 @@ from config_manager.config import strict_json, wire
 from config_manager.config.documents.root import Root
 from config_manager.config.documents.sealed import Sealed
 from config_manager.config.enrolment import Enrolment
+from tests.config import vector_starts
 from tests.config.vector_documents import (
     AFTER_OLD_KEY,
     AFTER_ROTATION,
@@ -45,6 +46,7 @@ from tests.config.vector_documents import (
     sealing,
     sign,
 )
+from tests.config.vector_edges import root_edges, sealed_edges, update_edges
 from tests.config.vector_stories import (
     beacon_cases,
     marks,
@@ -169,6 +171,7 @@ def cases() -> list[dict[str, Any]]:
         ),
         *(case(name, message, reason, **how) for name, message, reason, how in odd_updates()),
         case("behind a thief's mark, while his key is listed", old_key, "rolled-back", **BEHIND_A_THIEF),
+        *(case(name, message, reason, **how) for name, message, reason, how in update_edges()),
     ]  # fmt: skip
 
 
@@ -256,6 +259,7 @@ def root_cases() -> list[dict[str, Any]]:
         case("a role is missing", "root", 2,
              signed(replace(ROOT_2, roles=no_beacon), "root"), "malformed"),
         case("another kind of document", "root", 2, document("sealed")["envelope"], "wrong-type"),
+        *(case(*edge[:5], **edge[5]) for edge in root_edges()),
     ]  # fmt: skip
 
 
@@ -311,6 +315,7 @@ def sealed_cases() -> list[dict[str, Any]]:
         case("one bit of the payload", flipped("sealed", "payload"), "bad-signature"),
         case("another kind of document", signed(SEALED, kind=wire.CONFIG_UPDATE), "wrong-type"),
         case("not JSON", "{", "malformed"),
+        *(case(name, message, reason, **how) for name, message, reason, how in sealed_edges()),
     ]  # fmt: skip
 
 
@@ -413,8 +418,8 @@ def make() -> dict[str, Any]:
         "beacon_cases": beacon_cases(),
         "marks": marks(),
         "replay": replay(),
-        "timeline_messages": timeline_messages(),
-        "timelines": timelines(),
+        "timeline_messages": {**timeline_messages(), **vector_starts.messages()},
+        "timelines": [*timelines(), *vector_starts.timelines()],
     }
 
 

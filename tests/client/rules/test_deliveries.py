@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import random
 from collections.abc import Callable
@@ -12,7 +14,9 @@ from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 from pydantic import BaseModel, SecretStr
 
+from config_manager.client.rules.deliveries import Deliveries
 from config_manager.config import wire
+from config_manager.config.documents.root import Root
 from config_manager.config.documents.sealed import Sealed, SealedValue
 from config_manager.config.sealing import seal
 from config_manager.config.secret import Secret
@@ -182,6 +186,18 @@ def test_sealed_anew_for_the_same_revision_is_taken() -> None:
     story = guarded().gets(6, **names(1)).receives(sealed(6, password=(1, "hunter2")), TOPIC)
     story.receives(sealed(6, password=(1, "hunter2")), TOPIC)
     assert story.refused() == []
+
+
+def test_a_thief_can_not_make_another_key_vouch_for_what_he_sealed() -> None:
+    """A signature that names the key and does not verify is none, also once the stolen key is revoked."""
+    both = Root.parse(m.make_root(1, config=(m.CONFIG_KEY, m.SECOND_CONFIG)).to_bytes())
+    after = Root.parse(m.make_root(2, config=(m.SECOND_CONFIG,)).to_bytes())
+    stolen = json.loads(sealed(99, password=(1, "x")))
+    named = wire.keyid(m.SECOND_CONFIG.verify_key.encode())
+    stolen["signatures"].append({"keyid": named, "sig": base64.b64encode(bytes(64)).decode()})
+    held = Deliveries(m.SERVICE, "robot-1", bytes(SEAL_KEY), (), [both])
+    assert held.receive(json.dumps(stolen).encode(), both, m.NOW)
+    assert held.receive(sealed(7, m.SECOND_CONFIG, password=(1, "hunter2")), after, m.NOW)
 
 
 def test_no_mutant_of_a_sealed_message_changes_what_runs() -> None:
