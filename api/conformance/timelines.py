@@ -11,13 +11,22 @@ import trio
 from config_manager.api.conformance.cases import Line, Unmet, in_words
 from config_manager.api.conformance.rig import Rig
 from config_manager.api.conformance.stories import Scene, Story
-from config_manager.api.conformance.vectors import Case, VectorPublisher, load, root_names, seed
+from config_manager.api.conformance.vectors import (
+    Case,
+    VectorPublisher,
+    has_taken_roots,
+    is_good,
+    load,
+    seed,
+)
 from config_manager.config import wire
+from config_manager.config.world import parse_rfc3339
 
 _EARLY_S = 5.0
 """What is due then may be said already: the client's time began before we heard it speak."""
 _LATE_S = 15.0
 _SHOWN = ("event", "reason", "revision")
+_SEALED = wire.SEALED_FILTER.partition("+")[0]
 _CONFIGURATIONS = wire.CONFIG_FILTER.removesuffix("+")
 
 
@@ -34,25 +43,37 @@ def _is_dated(name: str) -> bool:
     return payload["not_after"] is not None
 
 
-def why_skipped(case: Case) -> str | None:
+def _is_judged_otherwise(name: str, case: Case, now: float) -> bool:
+    topic, message = _message(name)
+    began = parse_rfc3339(case["begins"])
+    return topic.startswith(_CONFIGURATIONS) and (
+        is_good(message, case["trusted"], began) != is_good(message, case["trusted"], now)
+    )
+
+
+def why_skipped(case: Case, now: float) -> str | None:
     if any(step.get("service_refuses") for step in case["steps"]):
         return "a client that prints takes everything"
-    if any("gives" in step and _is_dated(step["gives"]) for step in case["steps"]):
+    given = [step["gives"] for step in case["steps"] if "gives" in step]
+    if any(_message(name)[0].startswith(_SEALED) for name in given):
+        return "secrets are for an instance that enrolled"
+    if any(_is_dated(name) or _is_judged_otherwise(name, case, now) for name in given):
         return "a date of it has passed"
     return None
 
 
 async def _begin(case: Case, rig: Rig) -> None:
-    """What it keeps is kept, and it does not run; the broker holds nothing."""
+    """What it keeps is kept, and it does not run; the broker holds nothing but the roots that it trusts."""
     if case["kept"] is None:
         await rig.new_directory()
         return
     _, message = _message(case["kept"])
     # a beacon below all others: a client that heard none would wait for a quarter of a minute
     await seed(rig, case["trusted"], message, boot_seq=0, seq=0)
+    if case["trusted"] != "root":
+        await has_taken_roots(rig, case["trusted"])
     await rig.stop()
-    roots = (load()["documents"][name]["topic"] for name in root_names(case["trusted"])[1:])
-    for topic in (rig.publisher.topic, wire.SNAPSHOT_TOPIC, *roots):
+    for topic in (rig.publisher.topic, wire.SNAPSHOT_TOPIC):
         await rig.send(b"", topic, retain=True)
 
 
@@ -95,7 +116,7 @@ def _shown(rig: Rig) -> list[Line]:
     return [{name: line[name] for name in _SHOWN if name in line} for line in rig.said]
 
 
-def timeline_scenes(_: float) -> tuple[Scene, ...]:
+def timeline_scenes(now: float) -> tuple[Scene, ...]:
     return tuple(
         Scene(
             (
@@ -103,7 +124,7 @@ def timeline_scenes(_: float) -> tuple[Scene, ...]:
                     case["name"],
                     in_words(line for step in case["steps"] for line in step["says"]),
                     partial(_play, case),
-                    why_skipped(case),
+                    why_skipped(case, now),
                 ),
             ),
             VectorPublisher,

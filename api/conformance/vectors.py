@@ -26,6 +26,8 @@ Case = dict[str, Any]
 
 _LAST_EPOCH, _LAST_REVISION = 2, 1000
 """Above every mark of the file."""
+_LARGEST = 4 * 1024 * 1024
+"""What mosquitto is told to take (`actors/own_broker.py`)."""
 
 
 @cache
@@ -83,11 +85,25 @@ class VectorPublisher(Publisher):
 _DATED = "today it is judged otherwise than on the date of the case"
 
 
+def is_good(message: bytes, under: str, now: float = float("-inf")) -> bool:
+    """Whether a configuration, first of all, is believed."""
+    service = load()["service"]
+    topic, root = wire.config_topic(service), chain(under)[-1].root
+    try:
+        judge_update(message, topic=topic, service=service, root=root, seen=None, now=now)
+    except Distrust:
+        return False
+    return True
+
+
 def why_skipped(case: Case, now: float) -> str | None:
     """Why an update's case can't be played at that time (Unix seconds); None: it can."""
     service = load()["service"]
     if case["topic"] != wire.config_topic(service):
         return "a client does not subscribe to that topic"
+    first = root_names(case["under"])[0]
+    if not is_good(VectorPublisher(first).update(0, epoch_seq=0), first, now):
+        return "nothing good can be signed under that root"
     given, reason = case["seen"], None
     seen = given and Seen(Mark(given["epoch_seq"], given["revision"]), given["digest"])
     try:
@@ -116,7 +132,11 @@ def why_root_skipped(case: Case, now: float) -> str | None:
 
 
 def why_beacon_skipped(case: Case) -> str | None:
-    return None if case["reason"] else "whether it rises shows only in time: see timelines"
+    if case["reason"] is None:
+        return "whether it rises shows only in time: see timelines"
+    if case.get("padded_to", 0) > _LARGEST:
+        return "the broker takes no larger message"
+    return None
 
 
 # ── playing them ───────────────────────────────────────────────────────────────────────────────
@@ -128,12 +148,21 @@ async def seed(rig: Rig, under: str, message: bytes | None, **beacon: int) -> No
     await rig.new_directory()
     p = rig.publisher
     await rig.send(p.empty_snapshot(**beacon), wire.SNAPSHOT_TOPIC, retain=True)
-    first = message or p.update(1, correlation_id="conformance")
+    first = message or p.update(0, epoch_seq=0)
     update = rig.permit(first)
     await rig.send(first, retain=True)
+    # what a rotated key signed needs its root; what the first key signed may be past its date under that
+    roots_first = not is_good(first, root_names(under)[0])
+    if roots_first:
+        await _send_roots(rig, under)
     await rig.start()
     await rig.applied(update.revision)
-    for name in root_names(under)[1:]:
+    if not roots_first:
+        await _send_roots(rig, under)
+
+
+async def _send_roots(rig: Rig, last: str) -> None:
+    for name in root_names(last)[1:]:
         topic = load()["documents"][name]["topic"]
         await rig.send(envelope(name), topic, retain=True)
 
@@ -181,11 +210,22 @@ async def _root_taken(case: Case, rig: Rig) -> None:
     trusted = Root.parse(wire.parse_envelope(message).payload)
     if trusted.version != version:
         trusted = chain(case["trusted"])[-1].root
-    fork = replace(trusted, issued_at="2026-01-08T00:00:00.000Z")
-    signed = sign(wire.ROOT, fork.to_bytes(), _key("root"), _key("root-2")).to_bytes()
     await rig.send(message, case["topic"])
-    await rig.send(signed, wire.root_topic(version))
+    await rig.send(_fork(trusted), wire.root_topic(version))
     await rig.refuses("equivocation")
+
+
+def _fork(root: Root) -> bytes:
+    fork = replace(root, issued_at="2026-01-08T00:00:00.000Z")
+    return sign(wire.ROOT, fork.to_bytes(), _key("root"), _key("root-2")).to_bytes()
+
+
+async def has_taken_roots(rig: Rig, last: str) -> None:
+    """Wait until the client has them: then it refuses another of the last one's version, if it says refusals."""
+    rig.since()
+    root = chain(last)[-1].root
+    await rig.send(_fork(root), wire.root_topic(root.version))
+    await rig.refusal()
 
 
 # ── scenes ─────────────────────────────────────────────────────────────────────────────────────

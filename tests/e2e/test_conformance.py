@@ -112,7 +112,7 @@ def test_stopped_half_way_it_leaves_no_process_behind(shop: tuple[Processes, Pat
     many = 6  # brokers and clients
     eventually(lambda: len(descendants(process.pid)) > many, within=60, what="it is at work")
     below = descendants(process.pid)
-    assert process.terminate(within=30) == 130
+    assert process.terminate(within=30) == 130, process.text[-30:]
     eventually(lambda: not any(map(is_alive, below)), within=10, what="what it started is gone")
 
 

