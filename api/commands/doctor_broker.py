@@ -32,12 +32,19 @@ from config_manager.config.this_machine import is_loopback
 _PROBE_PREFIX = "system/doctor/"
 _ANSWER_WITHIN_S = 1.0
 _QUIET_S = 0.5
+_BIG_WITHIN_S = 10.0
+_SLOW_S = 2.0
+"""From here on 256 KiB count as slow."""
 _CLEARED_WITHIN_S = 10
 _PUBLISHERS = 8
 _RETAINED = 1_100
 """More than the 1,020 that Mosquitto as shipped gives a new subscriber."""
 _ACL = "deploy/mosquitto-acl"
 _ANOTHER = "let it do so, or take a broker that does (docs/brokers.md)"
+_MORE = (
+    "let it give a client more: max_queued_messages 100000 (Mosquitto), match_retained_limit and max_queue "
+    "(ejabberd)"
+)
 _REFUSED = 128
 """From here on the code of a SUBACK is a refusal."""
 
@@ -207,8 +214,7 @@ async def _try_many(place: _Place, ours: Connection, run: str) -> list[Finding]:
                 retained = sum(message.payload == b"1" for message in await _burst(reader))
             if retained != _RETAINED:
                 said = f"{retained} of {_RETAINED} came at QoS {qos}"
-                cure = "max_queued_messages 100000" if retained else _ANOTHER
-                findings.append(Finding("warning", "retained messages", said, cure))
+                findings.append(Finding("warning", "retained messages", said, _MORE))
     finally:
         await _clear(ours, topics)
     return findings
@@ -217,8 +223,9 @@ async def _try_many(place: _Place, ours: Connection, run: str) -> list[Finding]:
 async def _try_big(place: _Place, topic: str) -> list[Finding]:
     """On connections of its own: a broker may hang up at what is too large for it."""
     big = b"x" * wire.MAX_ENVELOPE_BYTES
-    came = False
-    detail = f"a message of {len(big):,} bytes did not come back"
+    said = f"a message of {len(big):,} bytes"
+    took_s: float | None = None
+    detail = f"{said} did not come back"
     try:
         async with place.connected() as ours, place.connected() as reader:
             limit = ours.maximum_packet_bytes
@@ -226,22 +233,24 @@ async def _try_big(place: _Place, topic: str) -> list[Finding]:
                 detail = f"the broker takes no more than {limit:,} bytes at once"
             else:
                 await ours.publish(topic, big, retain=True)
+                began = trio.current_time()
                 await reader.subscribe(topic, qos=0)
-                came = _has(await _burst(reader, until=big), big)
+                if _has(await _burst(reader, until=big, within_s=_BIG_WITHIN_S), big):
+                    took_s = trio.current_time() - began
                 await ours.publish(topic, b"", retain=True)
     except BrokerUnavailable as error:
-        detail = f"the broker hangs up at a message of {len(big):,} bytes: {error}"
-    if came:
-        return []
-    return [
-        Finding(
-            "failed",
-            "message size",
-            detail,
-            "raise its limit (message_size_limit, max_packet_size), or keep every service's "
-            "configuration and the number of services small enough",
+        detail = f"the broker hangs up at {said}: {error}"
+    if took_s is None:
+        cure = (
+            "raise its limit (message_size_limit, max_packet_size), or keep every service's configuration and "
+            "the number of services small enough"
         )
-    ]
+        return [Finding("failed", "message size", detail, cure)]
+    if took_s > _SLOW_S:
+        detail = f"{said} took {took_s:.1f} s to come back"
+        cure = "mqtt:// instead of ws://, if that is how it is reached: some brokers are slow there (docs/brokers.md)"
+        return [Finding("warning", "speed", detail, cure)]
+    return []
 
 
 async def try_neighbour(address: BrokerAddress) -> list[Finding]:
@@ -283,10 +292,12 @@ async def _reaches(writer: Connection, reader: Connection, topic: str) -> bool:
     return _has(await _burst(reader, until=marker), marker)
 
 
-async def _burst(connection: Connection, until: bytes | None = None) -> list[Message]:
-    """What arrives until it has been quiet for half a second, or this payload came."""
+async def _burst(
+    connection: Connection, until: bytes | None = None, within_s: float = _ANSWER_WITHIN_S
+) -> list[Message]:
+    """What arrives until it has been quiet for half a second, or this payload came. within_s: the first of it."""
     found: list[Message] = []
-    with trio.move_on_after(_ANSWER_WITHIN_S) as waiting:
+    with trio.move_on_after(within_s) as waiting:
         async with aclosing(cast("AsyncGenerator[Message]", connection.messages())) as messages:
             async for message in messages:
                 found.append(message)

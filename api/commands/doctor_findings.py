@@ -22,8 +22,8 @@ class Finding:
 
 
 _CLIENT_IDS = (
-    "let clients have ids as ours are: up to 64 letters, digits and -, beginning with config-manager- "
-    "(Mosquitto: clientid_prefixes)"
+    "let clients have ids as ours are: letters, digits and -, beginning with config-manager- (this server) or cm- "
+    "(services); Mosquitto: clientid_prefixes"
 )
 _REMEDIES = {
     "keeps refusing": (

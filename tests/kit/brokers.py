@@ -17,6 +17,9 @@ import trustme
 from tests.kit.processes import MOSQUITTO, Process, Processes, answers, eventually, free_port
 from tests.kit.secure_broker import DEPLOY, SecureBroker
 
+_OPEN = ("warning", "anonymous writes")
+_OLD = ("note", "MQTT version")
+_FEW = ("warning", "retained messages")
 _SBIN = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
 
 
@@ -29,7 +32,7 @@ class RealBroker:
     scheme: ClassVar[str] = "mqtt"
     path: ClassVar[str] = ""
     starts_within: ClassVar[float] = 10
-    doctor: ClassVar[frozenset[tuple[str, str]]] = frozenset()
+    doctor: ClassVar[set[tuple[str, str]]] = {_OPEN}
 
     def __init__(self, processes: Processes, directory: Path) -> None:
         self.processes = processes
@@ -72,6 +75,7 @@ class RealBroker:
 class Mosquitto(RealBroker):
     name = "Mosquitto, as Debian ships it"
     needs = ("mosquitto",)
+    doctor = {_OPEN, _FEW}
     lines: ClassVar[tuple[str, ...]] = ("persistence true",)
 
     def conf(self) -> str:
@@ -92,6 +96,7 @@ class Mosquitto(RealBroker):
 
 class OurMosquitto(Mosquitto):
     name = "Mosquitto with `deploy/mosquitto.conf`"
+    doctor = {_OPEN}
 
     def conf(self) -> str:
         text = (DEPLOY / "mosquitto.conf").read_text()
@@ -106,16 +111,26 @@ class OurMosquitto(Mosquitto):
 
 class MosquittoOverWebSocket(Mosquitto):
     name = "Mosquitto, `protocol websockets`"
+    doctor = {_OPEN, ("warning", "speed")}
     scheme = "ws"
     path = "/mqtt"
 
     def conf(self) -> str:
-        return f"listener {self.port} 127.0.0.1\nprotocol websockets\nallow_anonymous true\n"
+        lines = [
+            f"listener {self.port} 127.0.0.1",
+            "protocol websockets",
+            f"listener {free_port()} 127.0.0.1",  # Debian's 2.0.11 ends if there is no other
+            "allow_anonymous true",
+            "persistence true",
+            "max_queued_messages 100000",
+        ]
+        return "\n".join(lines)
 
 
 class SecureMosquitto(RealBroker):
     name = "Mosquitto with `deploy/mosquitto-secure.conf` and `deploy/mosquitto-acl`"
     needs = ("mosquitto", "mosquitto_passwd")
+    doctor = set()
 
     def prepare(self) -> None:
         self._broker = SecureBroker(self.processes, self.directory, trustme.CA())
@@ -138,18 +153,18 @@ class SecureMosquitto(RealBroker):
 class Nats(RealBroker):
     name = "nats-server"
     needs = ("nats-server",)
+    doctor = {_OPEN, _OLD}
+
+    def listeners(self) -> str:
+        return f'mqtt {{ listen: "127.0.0.1:{self.port}" }}'
 
     def prepare(self) -> None:
         (self.directory / "nats.conf").write_text(f"""\
 server_name: one
 listen: "127.0.0.1:{free_port()}"
 jetstream {{ store_dir: "{self.directory}/store" }}
-mqtt {{ listen: "127.0.0.1:{self.port}" }}
-{self.more()}
+{self.listeners()}
 """)
-
-    def more(self) -> str:
-        return ""
 
     def launch(self) -> Process:
         program = shutil.which("nats-server", path=_SBIN)
@@ -160,9 +175,22 @@ mqtt {{ listen: "127.0.0.1:{self.port}" }}
         shutil.rmtree(self.directory / "store")
 
 
+class NatsOverWebSocket(Nats):
+    name = "nats-server, `websocket`"
+    scheme = "ws"
+    path = "/mqtt"
+
+    def listeners(self) -> str:
+        return f"""\
+mqtt {{ listen: "127.0.0.1:{free_port()}" }}
+websocket {{ listen: "127.0.0.1:{self.port}", no_tls: true }}
+"""
+
+
 class Bundled(RealBroker):
     name = "the bundled one (amqtt)"
     needs = ()
+    doctor = {_OPEN, _OLD}
 
     def launch(self) -> Process:
         module = "config_manager.actors.bundled_broker"
@@ -172,7 +200,8 @@ class Bundled(RealBroker):
 class Aedes(RealBroker):
     name = "aedes"
     needs = ("node", "npm")
-    version = "0.51.3"
+    doctor = {_OPEN, _OLD}
+    version = "1.2.0"
     starts_within = 20
 
     def prepare(self) -> None:
@@ -182,18 +211,21 @@ class Aedes(RealBroker):
             check=True,
             timeout=120,
         )
-        (self.directory / "broker.js").write_text("""\
-const aedes = require('aedes')()
-require('net').createServer(aedes.handle).listen(Number(process.argv[2]), '127.0.0.1')
+        (self.directory / "broker.mjs").write_text("""\
+import { createServer } from 'node:net'
+import { Aedes } from 'aedes'
+const aedes = await Aedes.createBroker()
+createServer(aedes.handle).listen(Number(process.argv[2]), '127.0.0.1')
 """)
 
     def launch(self) -> Process:
-        return self.processes.start(["node", "broker.js", str(self.port)], cwd=self.directory)
+        return self.processes.start(["node", "broker.mjs", str(self.port)], cwd=self.directory)
 
 
 class RabbitMq(RealBroker):
     name = "RabbitMQ"
     needs = ("rabbitmq-server",)
+    doctor = {_OPEN, _OLD, _FEW}
     starts_within = 60
 
     def prepare(self) -> None:
@@ -206,6 +238,9 @@ mqtt.allow_anonymous = true
 
     def launch(self) -> Process:
         here = str(self.directory)
+        if self.process is None:  # else it leaves a daemon behind
+            self._epmd = str(free_port())
+            self.processes.start(["epmd", "-port", self._epmd])
         # Debian's own command runs it as another user, to whom this directory is closed
         (program,) = Path("/usr/lib/rabbitmq/lib").glob("*/sbin/rabbitmq-server")
         return self.processes.start(
@@ -213,6 +248,7 @@ mqtt.allow_anonymous = true
             cwd=self.directory,
             env={
                 "HOME": here,
+                "ERL_EPMD_PORT": self._epmd,
                 "RABBITMQ_NODENAME": f"cm{self.port}@localhost",
                 "RABBITMQ_BASE": here,
                 "RABBITMQ_MNESIA_BASE": f"{here}/mnesia",
@@ -232,30 +268,44 @@ class Ejabberd(RealBroker):
     name = "ejabberd (mod_mqtt)"
     needs = ("ejabberdctl",)
     starts_within = 60
+    doctor = set()
+
+    def url(self, user: str) -> str:
+        """Anonymous ones need a name and a password, too: any."""
+        return f"mqtt://{user}%40localhost:any@127.0.0.1:{self.port}"
 
     def prepare(self) -> None:
         (self.directory / "ejabberd.yml").write_text(f"""\
 hosts: [localhost]
 loglevel: warning
-auth_method: [anonymous]
-anonymous_protocol: login_anon
-allow_multiple_connections: true
+host_config:
+  localhost:
+    auth_method: [anonymous]
+    anonymous_protocol: both
+    allow_multiple_connections: true
 listen:
   - port: {self.port}
     ip: "127.0.0.1"
     module: mod_mqtt
 modules:
-  mod_mqtt: {{}}
+  mod_mqtt:
+    match_retained_limit: infinity
+    max_queue: 100000
 """)
 
     def launch(self) -> Process:
         here = str(self.directory)
+        libraries = next(Path("/usr/lib").glob("*/ejabberd-*"))
+        # Debian's own command runs it as another user, to whom this directory is closed
         return self.processes.start(
-            [
-                *("ejabberdctl", "--config", f"{here}/ejabberd.yml", "--spool", f"{here}/spool"),
-                *("--logs", f"{here}/logs", "--node", f"cm{self.port}@localhost", "foreground"),
-            ],
-            env={"HOME": here},
+            ["erl", "-noinput", "-mnesia", "dir", f'"{here}/spool"', "-s", "ejabberd"],
+            cwd=self.directory,
+            env={
+                "HOME": here,
+                "ERL_LIBS": str(libraries.parent),
+                "EJABBERD_CONFIG_PATH": f"{here}/ejabberd.yml",
+                "EJABBERD_LOG_PATH": f"{here}/ejabberd.log",
+            },
         )
 
     def forget(self) -> None:
@@ -268,6 +318,7 @@ BROKERS: tuple[type[RealBroker], ...] = (
     SecureMosquitto,
     MosquittoOverWebSocket,
     Nats,
+    NatsOverWebSocket,
     Bundled,
     Aedes,
     Ejabberd,
