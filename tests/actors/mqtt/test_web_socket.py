@@ -142,7 +142,7 @@ def test_who_answers_without_a_handshake_is_no_broker(
 def test_a_handshake_that_drips_ends_in_time(
     listen: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web_socket, "_HANDSHAKE_S", 0.3)
+    monkeypatch.setattr(web_socket, "_HANDSHAKE_S", 0.15)
     left = threading.Event()
 
     def talk(connection: socket.socket) -> None:
