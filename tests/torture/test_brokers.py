@@ -232,9 +232,12 @@ class NatsOverTls(NatsOverWebSocket):
 
     def prepare(self) -> None:
         authority = trustme.CA()
-        self.path = f"/mqtt?ca={ca_file(authority, self.directory)}"
+        self._ca = ca_file(authority, self.directory)
         self._cert = issue(authority, self.directory / "broker.pem", "127.0.0.1")
         super().prepare()
+
+    def url(self, user: str) -> str:
+        return f"{super().url(user)}?ca={self._ca}"
 
     def listeners(self) -> str:
         tls = f'tls {{ cert_file: "{self._cert}", key_file: "{self._cert}" }}'
@@ -258,7 +261,7 @@ def test_through_a_web_socket_under_tls_everyone_gets_what_is_large() -> None:
         cellar = story.follow("cellar")
         for length in (180_000, 180_001):
             revision = story.server.put(SERVICE, {"note": "x" * length}).json()["revision"]
-            attic.line(lambda line, n=length: line.get("length") == n, within=30)
+            attic.line({"length": length}.__eq__, within=30)
             cellar.event("applied", revision=revision, within=20)
             for name in ("attic", "cellar"):
                 story.shown(name, lambda i: i["in_sync"])
