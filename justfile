@@ -38,7 +38,9 @@ lint:
 # the whole suite, on real Mosquitto and SQLCipher
 [group('check')]
 test *args:
-    @pytest -m "not torture" -n 4 --dist loadscope --no-loadscope-reorder "$@"
+    @# compiled once: else each of a thousand processes that the tests start may do it anew
+    @python -m compileall -q actors api client config storage
+    @PYTHONDONTWRITEBYTECODE= pytest -m "not torture" -n 4 --dist loadscope --no-loadscope-reorder "$@"
 
 # processes that get killed; `./just torture --short` is the form CI runs
 [group('check')]

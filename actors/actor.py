@@ -367,16 +367,18 @@ def follower(
 
     @asynccontextmanager
     async def life() -> AsyncGenerator[Handler]:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(work)
-            try:
-                yield answers
-            finally:
-                nursery.cancel_scope.cancel()
-                if at_end is not None:
-                    deadline = trio.current_time() + end_within_s
-                    with trio.CancelScope(shield=True, deadline=deadline):
-                        await at_end()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(work)
+                try:
+                    yield answers
+                finally:
+                    nursery.cancel_scope.cancel()
+        finally:  # after the nursery: a thread that the work waits for takes no cancellation
+            if at_end is not None:
+                deadline = trio.current_time() + end_within_s
+                with trio.CancelScope(shield=True, deadline=deadline):
+                    await at_end()
 
     return life
 

@@ -1,7 +1,8 @@
 """JSON that every parser reads alike; whatever parsers read differently is refused.
 
 Refused: depth over 32, duplicate keys, NaN and Infinity (also as an overflowing `1e999`), integers
-beyond ±2^53 (RFC 8259 section 6, I-JSON RFC 7493), lone surrogates, NUL, bytes that are not UTF-8.
+beyond ±(2^53 - 1) (RFC 7493 section 2.2), lone surrogates, NUL, bytes that are not UTF-8. A number that is
+written with a fraction or an exponent is a double, not an integer.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import partial
 from typing import Any, NoReturn, TypeAlias, TypeGuard
 
 import orjson
@@ -16,20 +18,22 @@ import orjson
 JsonObject: TypeAlias = dict[str, Any]
 
 MAX_DEPTH = 32
-MAX_INTEGER = 2**53
+MAX_INTEGER = 2**53 - 1
 """The largest magnitude that a reader with doubles still tells from its neighbours."""
+MAX_INTEGER_ONCE_SIGNED = MAX_INTEGER + 1
+"""Servers before 0.5.0 took ±2^53 in a configuration. Readers of signed documents take it still."""
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 # The closing quote is optional and nothing is tried twice: otherwise a string that never ends, full of
 # escaped quotes, would be searched again from each of them.
-_MAX_INTEGER_DIGITS = 17  # 2^53 has 16 digits; int() of a megabyte of digits would take seconds
+_MAX_INTEGER_DIGITS = 17  # 16 and a sign; int() of a megabyte of digits would take seconds
 
 
 class NotStrictJson(ValueError):
     """Not JSON that every parser reads alike; the message says where."""
 
 
-def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
+def loads(data: bytes, *, max_depth: int = MAX_DEPTH, max_integer: int = MAX_INTEGER) -> Any:
     """The value of `data`. Raises NotStrictJson. Cost: one pass of the C scanner, a second for escapes."""
     if data.count(b"[") + data.count(b"{") > max_depth:
         _check_depth(data, max_depth)
@@ -42,7 +46,7 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
             text,
             object_pairs_hook=_object,
             parse_constant=_constant,
-            parse_int=_integer,
+            parse_int=partial(_integer, max_integer),
             parse_float=_float,
         )
     except json.JSONDecodeError as error:
@@ -55,9 +59,11 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     return value
 
 
-def loads_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> JsonObject:
+def loads_object(
+    data: bytes, *, max_depth: int = MAX_DEPTH, max_integer: int = MAX_INTEGER
+) -> JsonObject:
     """As `loads`, for an object. Raises NotStrictJson for any other value."""
-    value = loads(data, max_depth=max_depth)
+    value = loads(data, max_depth=max_depth, max_integer=max_integer)
     if not is_object(value):
         raise NotStrictJson("expected a JSON object")
     return value
@@ -109,12 +115,14 @@ def _constant(text: str) -> NoReturn:
     raise NotStrictJson(f"{text} is not JSON")
 
 
-def _integer(text: str) -> int:
+def _integer(largest: int, text: str) -> int:
     if len(text) <= _MAX_INTEGER_DIGITS:
         value = int(text)
-        if -MAX_INTEGER <= value <= MAX_INTEGER:
+        if -largest <= value <= largest:
             return value
-    raise NotStrictJson("an integer beyond ±2^53 reads differently elsewhere; send it as a string")
+    raise NotStrictJson(
+        "an integer beyond ±(2^53 - 1) reads differently elsewhere; send it as a string"
+    )
 
 
 def _float(text: str) -> float:

@@ -15,7 +15,7 @@ from config_manager.api.rest.models import INTEGER, KEY, NO_NUL, TEXT
 from config_manager.api.rest.operations import Operation, Route
 from config_manager.api.rest.parameters import INSTANCE, SERVICE
 from config_manager.api.rest.problems import Problem
-from config_manager.config.strict_json import JsonObject
+from config_manager.config.strict_json import MAX_INTEGER, JsonObject
 
 Schemas = Mapping[Any, JsonObject]
 """model → its schema; of one with a name, a reference to it"""
@@ -26,7 +26,7 @@ _BY_HAND: Mapping[str, JsonObject] = {
         "description": "Any JSON that every reader takes alike, at most 32 levels deep",
         "anyOf": [
             {"type": ["null", "boolean"]},
-            {"type": "number", "minimum": -(2**53), "maximum": 2**53},
+            {"type": "number", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER},
             NO_NUL,
             {"type": "array", "items": _VALUE},
             {"type": "object", "propertyNames": NO_NUL, "additionalProperties": _VALUE},

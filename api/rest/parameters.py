@@ -15,7 +15,7 @@ from config_manager.config.strict_json import JsonObject
 
 T = TypeVar("T")
 _DIGITS = re.compile(r"[0-9]{1,16}")
-"""2^53, the largest integer anywhere in the API, has 16."""
+"""2^53 - 1, the largest integer anywhere in the API, has 16."""
 
 
 @dataclass(frozen=True, slots=True)

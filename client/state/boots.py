@@ -38,7 +38,7 @@ class Boots:
         number = max(1, int(self._world.clock.now()))
         with self._world.disk.lock(self._path.parent):  # two that start at once have two numbers
             before = self._last()
-            if before < MAX_INTEGER - 1:
+            if before < MAX_INTEGER:
                 number = max(number, before + 1)
             with suppress(OSError):
                 self._world.disk.write_atomic(self._path, b"%d\n" % number)

@@ -132,7 +132,7 @@ class FakePublisher:
         """Sign a new revision with these values and send it; returns its number, waits for nothing.
 
         Raises ValueError for what a server would not take either: what JSON does not have, NaN,
-        integers beyond 2^53, more than 256 KiB.
+        integers beyond ±(2^53 - 1), more than 256 KiB.
         """
         return self._publish(strict(values), deleted=False)
 

@@ -47,7 +47,9 @@ class Fields:
         with_format: the payload also has a `format`, which is 1. Raises NotADocument, UnknownCritical.
         """
         try:
-            value = strict_json.loads_object(payload, max_depth=_MAX_DEPTH)
+            value = strict_json.loads_object(
+                payload, max_depth=_MAX_DEPTH, max_integer=strict_json.MAX_INTEGER_ONCE_SIGNED
+            )
         except strict_json.NotStrictJson as error:
             raise NotADocument(str(error)) from None
         fields = cls(value)
@@ -102,7 +104,7 @@ class Fields:
 
     def number(self, value: Any, name: str) -> int:
         """This value out of the member `name`, as an integer."""
-        if type(value) is not int or not 0 <= value < strict_json.MAX_INTEGER:
+        if type(value) is not int or not 0 <= value <= strict_json.MAX_INTEGER:
             raise self._wrong(name, "an integer of 0 to 2^53 - 1")
         return value
 

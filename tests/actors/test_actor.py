@@ -30,6 +30,7 @@ from config_manager.actors.actor import (
     RestartLimit,
     RestartPolicy,
     SupervisorEvent,
+    follower,
     idle,
 )
 from config_manager.config.errors import NotFound
@@ -454,3 +455,29 @@ async def test_a_crash_in_a_batch_costs_that_batch_only(autojump_clock: MockCloc
 async def test_asking_who_is_asked_nothing_is_a_bug() -> None:
     with pytest.raises(TypeError, match="Add"):
         await idle(Add(1), Context("x"))
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+async def test_what_is_done_at_the_end_waits_for_work_that_takes_no_cancellation(
+    diary: Diary, autojump_clock: MockClock, crashes: bool
+) -> None:
+    """Such as a write in a thread: a second one beside it would damage the file."""
+
+    async def work() -> None:
+        with trio.CancelScope(shield=True):
+            diary.append("work")
+            await trio.sleep(1)
+            diary.append("worked")
+
+    async def at_end() -> None:
+        diary.append("end")
+        await trio.sleep(0.5)
+        diary.append("ended")
+
+    async with Actor("f", follower(work, at_end=at_end)).running() as actor:
+        await wait_all_tasks_blocked()
+        if crashes:
+            actor.crash(RuntimeError("drill"))
+            await trio.sleep(2)
+    once = ["work", "worked", "end", "ended"]
+    assert diary == once * (2 if crashes else 1)

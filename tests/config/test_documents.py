@@ -176,6 +176,17 @@ def test_a_configuration_as_deep_as_a_request_may_be_is_read_by_its_client(
     assert ConfigUpdate.parse(update.to_bytes()) == update
 
 
+@pytest.mark.parametrize("number", [2**53, -(2**53)])
+def test_the_integers_that_earlier_servers_took_and_signed_are_read_and_no_larger_one(
+    number: int,
+) -> None:
+    update = replace(m.UPDATE, config={"n": [{"deep": number}]})
+    assert ConfigUpdate.parse(update.to_bytes()) == update
+    beyond = replace(m.UPDATE, config={"n": [{"deep": number + (1 if number > 0 else -1)}]})
+    with pytest.raises(NotADocument, match="beyond"):
+        ConfigUpdate.parse(beyond.to_bytes())
+
+
 @pytest.mark.parametrize("secrets", [{"key": "1"}, {"key": -1}, {"key": None}, {"key": 2**53}])
 def test_a_secret_is_named_with_its_version(secrets: object) -> None:
     with pytest.raises(NotADocument, match="secrets: expected an integer"):

@@ -19,6 +19,7 @@ from nacl.public import PrivateKey, SealedBox
 from nacl.signing import SigningKey, VerifyKey
 
 from config_manager.client.rules.deliveries import Deliveries
+from config_manager.client.rules.root_chain import Link, RootChain, Turned, follow_on, pin
 from config_manager.config import wire
 from config_manager.config.documents.beacon import Beacon
 from config_manager.config.documents.config_update import ConfigUpdate
@@ -29,7 +30,7 @@ from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.enrolment import Enrolment
 from config_manager.config.names import Mark
 from config_manager.config.sealing import open_sealed
-from config_manager.config.trust import Distrust, Seen, judge_root, judge_update
+from config_manager.config.trust import Distrust, Seen, judge_update
 from config_manager.config.wire import Envelope
 from tests.config import vectors
 
@@ -55,14 +56,23 @@ def seconds(time: str) -> float:
     return datetime.fromisoformat(time).timestamp()
 
 
+def chain(name: str) -> list[Link]:
+    """As it leads from the pinned root to this one."""
+    first, _, version = name.rpartition("-") if name[-1].isdigit() else (name, "", "1")
+    links = [pin(DOCUMENTS[first]["envelope"].encode())]
+    for n in range(2, int(version) + 1):
+        links.append(follow_on(links[-1], DOCUMENTS[f"{first}-{n}"]["envelope"].encode()))
+    return links
+
+
 def root(name: str) -> Root:
-    """As the chain leads there from the pinned one."""
-    trusted: Root | None = None
-    for one in ("root", "root-2", "root-3", "root-4"):
-        trusted = judge_root(DOCUMENTS[one]["envelope"].encode(), trusted, seconds(vectors.NOW))
-        if one == name:
-            return trusted
-    raise AssertionError(name)
+    return chain(name)[-1].root
+
+
+def message_of(case: dict[str, Any]) -> bytes:
+    """As it comes; `padded_to`: with spaces behind it, until it has that many bytes."""
+    message: bytes = case["message"].encode()
+    return message.ljust(case.get("padded_to", 0))
 
 
 def test_the_file_is_what_its_program_makes() -> None:
@@ -118,9 +128,9 @@ def test_an_update_is_judged_as_the_page_says(case: dict[str, Any]) -> None:
     reason: str | None = None
     try:
         judge_update(
-            case["message"].encode(),
+            message_of(case),
             topic=case["topic"],
-            service=vectors.SERVICE,
+            service=case["service"],
             root=root(case["under"]),
             seen=seen,
             now=seconds(case["now"]),
@@ -128,17 +138,19 @@ def test_an_update_is_judged_as_the_page_says(case: dict[str, Any]) -> None:
     except Distrust as verdict:
         reason = verdict.reason
     assert reason == case["reason"]
+    assert (case["before"] is None) == (seen is None)
+    if seen is not None:
+        before = ConfigUpdate.parse(DOCUMENTS[case["before"]]["payload"].encode())
+        assert seen == Seen(before.mark, DOCUMENTS[case["before"]]["digest"])
 
 
 @by_name(VECTORS["root_cases"])
 def test_a_newer_root_is_judged_as_the_page_says(case: dict[str, Any]) -> None:
-    trusted = root(case["trusted"])
-    reason: str | None = None
-    try:
-        judge_root(case["message"].encode(), trusted, seconds(case["now"]), topic=case["topic"])
-    except Distrust as verdict:
-        reason = verdict.reason
-    assert reason == case["reason"]
+    roots = RootChain(chain(case["trusted"]))
+    steps = roots.offer(case["topic"], message_of(case), seconds(case["now"]))
+    refused = [step.verdict.reason for step in steps if isinstance(step, Turned)]
+    assert refused == ([] if case["reason"] is None else [case["reason"]])
+    assert roots.newest.version == case["trusts"]
 
 
 # ── secrets ────────────────────────────────────────────────────────────────────────────────────
@@ -164,12 +176,13 @@ def test_sealed_secrets_are_judged_as_the_page_says(case: dict[str, Any]) -> Non
     before: tuple[Envelope, ...] = ()
     if case["kept"] is not None:
         assert case["kept"] == {"epoch_seq": 1, "revision": 7}
-        before = (wire.parse_envelope(DOCUMENTS["sealed"]["envelope"].encode()),)
-    chain = [root("root"), root(case["under"])]
-    held = Deliveries(vectors.SERVICE, vectors.INSTANCE, SEAL_PRIVATE, before, chain)
+        before = (wire.parse_envelope(DOCUMENTS[case["before"]]["envelope"].encode()),)
+    roots = [link.root for link in chain(case["under"])]
+    held = Deliveries(case["service"], case["instance"], SEAL_PRIVATE, before, roots)
+    assert held.topic == case["topic"]
     reason: str | None = None
     try:
-        held.receive(case["message"].encode(), chain[-1], seconds(case["now"]))
+        held.receive(message_of(case), roots[-1], seconds(case["now"]))
     except Distrust as verdict:
         reason = verdict.reason
     assert reason == case["reason"]

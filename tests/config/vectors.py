@@ -1,6 +1,6 @@
 """Makes docs/vectors.json: `python -m tests.config.vectors` writes it, the tests compare it.
 
-Everything is fixed, the sealing's ephemeral keys too: the same bytes in every run.
+The same bytes in every run.
 """
 
 from __future__ import annotations
@@ -8,241 +8,55 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nacl.bindings import crypto_box
-from nacl.public import PrivateKey
-from nacl.signing import SigningKey
-
-from config_manager.config import roots, strict_json, wire
-from config_manager.config.documents.beacon import Beacon
-from config_manager.config.documents.config_update import ConfigUpdate
-from config_manager.config.documents.receipt import Attempt, Receipt, Running
+from config_manager.config import strict_json, wire
 from config_manager.config.documents.root import Root
-from config_manager.config.documents.sealed import Sealed, SealedValue
-from config_manager.config.documents.snapshot import Snapshot
+from config_manager.config.documents.sealed import Sealed
 from config_manager.config.enrolment import Enrolment
-from config_manager.config.wire import Envelope, Signature
+from tests.config.vector_documents import (
+    AFTER_OLD_KEY,
+    AFTER_ROTATION,
+    DIGEST,
+    DOCUMENTS,
+    INSTANCE,
+    KEYS,
+    NOW,
+    OTHER_SEAL_KEY,
+    ROOT,
+    ROOT_2,
+    ROOT_3,
+    ROOT_4,
+    SEAL_KEY,
+    SEALED,
+    SEALED_TOPIC,
+    SECRETS,
+    SERVICE,
+    STOLEN,
+    TOPIC,
+    UPDATE,
+    document,
+    envelope,
+    keyid,
+    make_sealed,
+    public,
+    sealing,
+    sign,
+)
+from tests.config.vector_stories import (
+    beacon_cases,
+    marks,
+    replay,
+    timeline_messages,
+    timelines,
+)
+from tests.config.vector_strictness import odd_updates
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "vectors.json"
-
-KEYS = {
-    name: SigningKey(bytes([n]) * 32)
-    for n, name in enumerate(("root", "config", "beacon", "instance", "root-2", "config-2"), 1)
-}
-SEAL_KEY = PrivateKey(bytes([0x11]) * 32)
-OTHER_SEAL_KEY = PrivateKey(bytes([0x12]) * 32)
-SERVICE, INSTANCE = "stt-worker", "kitchen"
-TOPIC = wire.config_topic(SERVICE)
-EPOCH = "11111111-2222-4333-8444-555555555555"
-NOW = "2026-01-02T03:04:10.000Z"
-AFTER_ROTATION = "2026-01-10T00:00:00.000Z"
-AFTER_OLD_KEY = "2026-03-01T00:00:00.000Z"
+_SHORT = 100
 TOKEN = "cm-example-one-time-token"
-
-
-def public(name: str) -> bytes:
-    return KEYS[name].verify_key.encode()
-
-
-def keyid(name: str) -> str:
-    return wire.keyid(public(name))
-
-
-def sign(kind: str, payload: bytes, *by: str, correlation_id: str | None = None) -> Envelope:
-    message = wire.signed_bytes(kind, payload)
-    signatures = tuple(Signature(keyid(one), KEYS[one].sign(message).signature) for one in by)
-    return Envelope(kind, payload, signatures, correlation_id)
-
-
-# ── documents ──────────────────────────────────────────────────────────────────────────────────
-
-ROOT = roots.first(
-    {role: public(role) for role in ("root", "config", "beacon")}, "2026-01-01T00:00:00.000Z"
-)
-ROOT_2 = roots.rotated(
-    ROOT, "config", keyid("config"), public("config-2"),
-    at="2026-01-05T00:00:00.000Z", old_until="2026-02-04T00:00:00.000Z",
-)  # fmt: skip
-ROOT_3 = roots.with_signer(ROOT_2, public("root-2"), 2, at="2026-01-06T00:00:00.000Z")
-ROOT_4 = roots.revoked(ROOT_3, keyid("config"), None, at="2026-01-07T00:00:00.000Z")
-
-UPDATE = ConfigUpdate(
-    service=SERVICE,
-    topic=TOPIC,
-    config_epoch=EPOCH,
-    epoch_seq=1,
-    revision=7,
-    previous=None,
-    issued_at="2026-01-02T03:04:05.678Z",
-    config={"whisper_model": "base.en", "name": "Grüße ☃"},
-    defaulted=("whisper_model",),
-    secrets={"api_key": 2, "password": 1},
-    deleted=False,
-    correlation_id="req-1",
-)
-DIGEST = wire.digest(UPDATE.to_bytes())
-TOMBSTONE = replace(
-    UPDATE,
-    revision=8,
-    previous=DIGEST,
-    issued_at="2026-01-02T03:05:00.000Z",
-    config={},
-    defaulted=(),
-    secrets={},
-    deleted=True,
-    correlation_id="req-2",
-)
-SNAPSHOT = Snapshot(EPOCH, 1, 7, {SERVICE: (7, DIGEST)})
-BEACON = Beacon(
-    EPOCH,
-    1,
-    7,
-    wire.digest(SNAPSHOT.to_bytes()),
-    1,
-    "0" * 64,
-    3,
-    12,
-    "2026-01-02T03:04:06.000Z",
-    30,
-)
-RECEIPT = Receipt(
-    service=SERVICE,
-    instance=INSTANCE,
-    boot_seq=5,
-    seq=9,
-    running=Running(1, 7, DIGEST),
-    last_attempt=Attempt(7, "healthy"),
-    source="broker",
-    freshness="fresh",
-    overrides=("vad_threshold",),
-    schema="0" * 64,
-    library="example 1.0",
-    correlation_id="req-1",
-    gone=False,
-    at="2026-01-02T03:04:06.500Z",
-)
-FIRST_RECEIPT = replace(
-    RECEIPT,
-    seq=1,
-    running=None,
-    last_attempt=None,
-    source="defaults",
-    freshness="unknown",
-    overrides=(),
-    correlation_id=None,
-    at="2026-01-02T03:04:00.000Z",
-)
-REFUSAL = replace(
-    RECEIPT,
-    seq=10,
-    last_attempt=Attempt(8, "refused", "model: vad_threshold: expected 0 to 1"),
-    freshness="stale (withheld)",
-    correlation_id="req-3",
-    at="2026-01-02T03:06:00.000Z",
-)
-WILL = replace(RECEIPT, seq=8, gone=True, at="2026-01-02T03:03:59.000Z")
-
-
-def ephemeral(name: str, version: int) -> PrivateKey:
-    """A real sender draws one at random for each value, and forgets it."""
-    return PrivateKey(hashlib.sha256(f"ephemeral {name} {version}".encode()).digest())
-
-
-def sealing(
-    sealed: Sealed, name: str, version: int, value: str, to: PrivateKey = SEAL_KEY
-) -> dict[str, Any]:
-    """crypto_box_seal, step by step, as the page says it."""
-    sender = ephemeral(name, version)
-    inside = {
-        "service": sealed.service,
-        "instance": sealed.instance,
-        "name": name,
-        "version": version,
-        "epoch_seq": sealed.epoch_seq,
-        "revision": sealed.revision,
-        "value": value,
-    }
-    plaintext = strict_json.dumps(inside)
-    sender_public, to_public = bytes(sender.public_key), bytes(to.public_key)
-    nonce = hashlib.blake2b(sender_public + to_public, digest_size=24).digest()
-    boxed = crypto_box(plaintext, nonce, to_public, bytes(sender))
-    return {
-        "name": name,
-        "version": version,
-        "value": value,
-        "plaintext": plaintext.decode(),
-        "ephemeral_private_hex": bytes(sender).hex(),
-        "ephemeral_public_hex": sender_public.hex(),
-        "nonce_hex": nonce.hex(),
-        "ciphertext": base64.b64encode(sender_public + boxed).decode(),
-    }
-
-
-SECRETS = {"api_key": (2, "sk-example ☃"), "password": (1, "hunter2")}
-
-
-def make_sealed(
-    revision: int = 7,
-    secrets: Mapping[str, tuple[int, str]] = SECRETS,
-    *,
-    instance: str = INSTANCE,
-    to: PrivateKey = SEAL_KEY,
-) -> Sealed:
-    empty = Sealed(SERVICE, instance, 1, revision, {})
-    return replace(
-        empty,
-        secrets={
-            name: SealedValue(version, base64.b64decode(made["ciphertext"]))
-            for name, (version, value) in secrets.items()
-            for made in [sealing(empty, name, version, value, to)]
-        },
-    )
-
-
-SEALED = make_sealed()
-SEALED_TOPIC = wire.sealed_topic(SERVICE, INSTANCE)
-STATUS_TOPIC = wire.status_topic(SERVICE, INSTANCE)
-
-Signed = tuple[str, bytes, tuple[str, ...], str | None]
-DOCUMENTS: dict[str, tuple[str, bytes, tuple[str, ...], str, str | None]] = {
-    "root": (wire.ROOT, ROOT.to_bytes(), ("root",), wire.root_topic(1), None),
-    "root-2": (wire.ROOT, ROOT_2.to_bytes(), ("root",), wire.root_topic(2), None),
-    "root-3": (wire.ROOT, ROOT_3.to_bytes(), ("root", "root-2"), wire.root_topic(3), None),
-    "root-4": (wire.ROOT, ROOT_4.to_bytes(), ("root", "root-2"), wire.root_topic(4), None),
-    "config-update": (wire.CONFIG_UPDATE, UPDATE.to_bytes(), ("config",), TOPIC, "req-1"),
-    "tombstone": (wire.CONFIG_UPDATE, TOMBSTONE.to_bytes(), ("config",), TOPIC, "req-2"),
-    "sealed": (wire.SEALED, SEALED.to_bytes(), ("config",), SEALED_TOPIC, None),
-    "snapshot": (wire.SNAPSHOT, SNAPSHOT.to_bytes(), ("beacon",), "", None),
-    "beacon": (wire.BEACON, BEACON.to_bytes(), ("beacon",), "", None),
-    "receipt": (wire.RECEIPT, RECEIPT.to_bytes(), ("instance",), STATUS_TOPIC, "req-1"),
-    "first-receipt": (wire.RECEIPT, FIRST_RECEIPT.to_bytes(), ("instance",), STATUS_TOPIC, None),
-    "refusal": (wire.RECEIPT, REFUSAL.to_bytes(), ("instance",), STATUS_TOPIC, "req-3"),
-    "will": (wire.RECEIPT, WILL.to_bytes(), ("instance",), STATUS_TOPIC, "req-1"),
-}
-
-
-def envelope(name: str) -> Envelope:
-    kind, payload, by, _, correlation_id = DOCUMENTS[name]
-    return sign(kind, payload, *by, correlation_id=correlation_id)
-
-
-def document(name: str) -> dict[str, Any]:
-    kind, payload, by, topic, _ = DOCUMENTS[name]
-    made = envelope(name)
-    return {
-        **({"topic": topic} if topic else {}),
-        "signed_by": by,
-        "payload_type": kind,
-        "payload": payload.decode(),
-        "pae_hex": wire.signed_bytes(kind, payload).hex(),
-        "signatures_hex": [signature.sig.hex() for signature in made.signatures],
-        "digest": made.digest,
-        "envelope": made.to_bytes().decode(),
-    }
 
 
 # ── whole messages ─────────────────────────────────────────────────────────────────────────────
@@ -272,8 +86,11 @@ def messages() -> dict[str, dict[str, Any]]:
 
 # ── how messages are judged ────────────────────────────────────────────────────────────────────
 
-SEEN = {"epoch_seq": 1, "revision": 7, "digest": DIGEST}
-STOLEN = {"epoch_seq": 1, "revision": 2**53 - 1, "digest": "f" * 64}
+SEEN = {"seen": {"epoch_seq": 1, "revision": 7, "digest": DIGEST}, "before": "config-update"}
+BEHIND_A_THIEF = {
+    "seen": {"epoch_seq": 1, "revision": 2**53 - 1, "digest": wire.digest(STOLEN.to_bytes())},
+    "before": "stolen",
+}
 
 
 def update(*by: str, **fields: Any) -> str:
@@ -298,13 +115,14 @@ def cases() -> list[dict[str, Any]]:
     twice["signatures"] *= 2
 
     def case(name: str, message: str, reason: str | None, **how: Any) -> dict[str, Any]:
-        usual = {"topic": TOPIC, "under": "root", "now": NOW, "seen": None}
+        usual = {"service": SERVICE, "topic": TOPIC, "under": "root", "now": NOW,
+                 "seen": None, "before": None}  # fmt: skip
         return {"name": name, **usual, **how, "message": message, "reason": reason}
 
     old_key, new_key = update("config", revision=9), update("config-2", revision=9)
     return [
         case("good, first", good, None),
-        case("good, again: a duplicate, no error", good, None, seen=SEEN),
+        case("good, again: a duplicate, no error", good, None, **SEEN),
         case("empty: never a deletion", "", "malformed"),
         case("not JSON", "{", "malformed"),
         case("one bit of the payload", flipped("config-update", "payload"), "bad-signature"),
@@ -316,57 +134,78 @@ def cases() -> list[dict[str, Any]]:
         case(
             "moved to another topic", good, "wrong-topic", topic=wire.config_topic("tts-worker")
         ),
-        case("older than what was seen", update("config", revision=6), "rolled-back", seen=SEEN),
+        case("older than what was seen", update("config", revision=6), "rolled-back", **SEEN),
         case(
             "the same revision with other content",
             update("config", config={}),
             "equivocation",
-            seen=SEEN,
+            **SEEN,
         ),
         case(
             "an older epoch, whatever its revision",
             update("config", epoch_seq=0, revision=99),
             "rolled-back",
-            seen=SEEN,
+            **SEEN,
         ),
         case("critical names what we do not know", unknown, "unsupported-critical"),
         case("a number of 2^53", update("config", revision=2**53), "malformed"),
-        case("a new key before its root came", new_key, "unknown-key", seen=SEEN),
-        case("a new key, rotated in", new_key, None, seen=SEEN, under="root-2", now=AFTER_ROTATION),
+        case("a new key before its root came", new_key, "unknown-key", **SEEN),
+        case("a new key, rotated in", new_key, None, **SEEN, under="root-2", now=AFTER_ROTATION),
         case(
             "the old key before its not_after",
-            old_key, None, seen=SEEN, under="root-2", now=AFTER_ROTATION,
+            old_key, None, **SEEN, under="root-2", now=AFTER_ROTATION,
         ),
         case(
             "the old key past its not_after",
-            old_key, "unknown-key", seen=SEEN, under="root-2", now=AFTER_OLD_KEY,
+            old_key, "unknown-key", **SEEN, under="root-2", now=AFTER_OLD_KEY,
         ),
         case(
             "the old key once it is revoked",
-            old_key, "unknown-key", seen=SEEN, under="root-4", now=AFTER_ROTATION,
+            old_key, "unknown-key", **SEEN, under="root-4", now=AFTER_ROTATION,
         ),
         case(
             "the old key signs twice", json.dumps(twice), None,
-            seen=SEEN, under="root-2", now=AFTER_ROTATION,
+            **SEEN, under="root-2", now=AFTER_ROTATION,
         ),
-        case("behind a thief's mark, while his key is listed", old_key, "rolled-back", seen=STOLEN),
+        *(case(name, message, reason, **how) for name, message, reason, how in odd_updates()),
+        case("behind a thief's mark, while his key is listed", old_key, "rolled-back", **BEHIND_A_THIEF),
     ]  # fmt: skip
 
 
 def root_cases() -> list[dict[str, Any]]:
-    """trusted: the newest version that is; each case is about the next."""
+    """trusted: the newest version that is, with all before it; trusts: the newest one afterwards."""
 
     def signed(root: Root, *by: str) -> str:
         return sign(wire.ROOT, root.to_bytes(), *by).to_bytes().decode()
 
-    def case(name: str, trusted: str, version: int, message: str, reason: str | None) -> Any:
-        topic = wire.root_topic(version)
+    def case(
+        name: str, trusted: str, version: int, message: str, reason: str | None, **how: Any
+    ) -> Any:
+        before = int(trusted[-1]) if trusted[-1].isdigit() else 1
+        usual = {
+            "topic": wire.root_topic(version),
+            "now": AFTER_ROTATION,
+            "trusts": before if reason is not None else version,
+        }
         return {
-            "name": name, "trusted": trusted, "topic": topic, "now": AFTER_ROTATION,
-            "message": message, "reason": reason,
+            "name": name, "trusted": trusted, **usual, **how, "message": message, "reason": reason
         }  # fmt: skip
 
+    def odd(**changes: Any) -> str:
+        value = json.loads(ROOT_2.to_bytes()) | changes
+        return sign(wire.ROOT, strict_json.dumps(value), "root").to_bytes().decode()
+
     lonely = replace(ROOT_3, roles={**ROOT_3.roles, "root": ROOT.roles["root"]})
+    twin = replace(ROOT_2, issued_at="2026-01-05T00:00:01.000Z")
+    plain = json.loads(ROOT_2.to_bytes())
+    dated_2 = document("root-dated-2")["envelope"]
+    more_keys = {
+        **plain["keys"],
+        "a" * 64: {"keytype": "ml-dsa-44", "public": "", "not_after": None},
+    }
+    misnamed = {
+        "b" * 64 if one == keyid("root") else one: key for one, key in plain["keys"].items()
+    }
     no_beacon = {name: role for name, role in ROOT_2.roles.items() if name != "beacon"}
     return [
         case("a configuration key rotated", "root", 2, signed(ROOT_2, "root"), None),
@@ -383,7 +222,37 @@ def root_cases() -> list[dict[str, Any]]:
         case("signed by a key of another role", "root", 2, signed(ROOT_2, "config"), "unknown-key"),
         case("not signed by who it says", "root", 2, flipped("root-2", "sig"), "bad-signature"),
         case("on another version's topic", "root", 3, signed(ROOT_2, "root"), "wrong-topic"),
-        case("a version left out", "root", 3, signed(lonely, "root"), "rolled-back"),
+        case("a version left out: held until its turn", "root", 3, signed(lonely, "root"), None,
+             trusts=1),
+        case("a version left out, not signed by enough of its own", "root", 3,
+             signed(ROOT_3, "root"), "unknown-key"),
+        case("the same version again", "root-2", 2, signed(ROOT_2, "root"), None),
+        case("another root of a version that is trusted, signed as well", "root-2", 2,
+             signed(twin, "root"), "equivocation"),
+        case("another root of a version that is trusted, signed by nobody", "root-2", 2,
+             signed(twin, "config"), "unknown-key"),
+        case("before the date of the root key that signs", "root-dated", 2, dated_2, None),
+        case("past the date of the root key that signs", "root-dated", 2, dated_2, "unknown-key",
+             now=AFTER_OLD_KEY),
+        case("a key of a type that nobody knows yet", "root", 2, odd(keys=more_keys), None),
+        case("a role that nobody knows yet", "root", 2,
+             odd(roles={**plain["roles"], "audit": plain["roles"]["config"]}), None),
+        case("a key id that is not its key's digest", "root", 2, odd(keys=misnamed), "malformed"),
+        case("a threshold of 0", "root", 2,
+             odd(roles={**plain["roles"], "beacon": {**plain["roles"]["beacon"], "threshold": 0}}),
+             "malformed"),
+        case("a threshold that its keys can't reach", "root", 2,
+             odd(roles={**plain["roles"], "beacon": {**plain["roles"]["beacon"], "threshold": 2}}),
+             "malformed"),
+        case("a public key of 31 bytes", "root", 2,
+             odd(keys={**plain["keys"], "c" * 64: {"keytype": "ed25519", "public": "A" * 41 + "=",
+                                                   "not_after": None}}), "malformed"),
+        case("critical names what we do not know", "root", 2,
+             odd(critical=["quorum"], quorum=2), "unsupported-critical"),
+        case("a version that is written with a zero before it", "root", 2, signed(ROOT_2, "root"),
+             "wrong-topic", topic=wire.ROOTS_PREFIX + "02"),
+        case("256 KiB and a byte", "root", 2, signed(ROOT_2, "root"), "too-large",
+             padded_to=wire.MAX_ENVELOPE_BYTES + 1),
         case("a role is missing", "root", 2,
              signed(replace(ROOT_2, roles=no_beacon), "root"), "malformed"),
         case("another kind of document", "root", 2, document("sealed")["envelope"], "wrong-type"),
@@ -403,7 +272,10 @@ def sealed_cases() -> list[dict[str, Any]]:
         return sign(kind, sealed.to_bytes(), by).to_bytes().decode()
 
     def case(name: str, message: str, reason: str | None, **how: Any) -> dict[str, Any]:
-        usual = {"under": "root", "now": NOW, "kept": seven}
+        usual = {
+            "service": SERVICE, "instance": INSTANCE, "topic": SEALED_TOPIC,
+            "under": "root", "now": NOW, "kept": seven, "before": "sealed",
+        }  # fmt: skip
         opens = {} if reason is not None else {"opens": _opened(message)}
         return {"name": name, **usual, **how, "message": message, "reason": reason, **opens}
 
@@ -421,7 +293,7 @@ def sealed_cases() -> list[dict[str, Any]]:
     newer = {**SECRETS, "password": (2, "correct horse")}
     later = replace(SEALED, revision=9)  # its values say revision 7 inside
     return [
-        case("good, first", good, None, kept=None),
+        case("good, first", good, None, kept=None, before=None),
         case("sealed anew for the same revision", good, None),
         case("a newer version of one", signed(make_sealed(9, newer)), None),
         case("none left", signed(make_sealed(9, {})), None),
@@ -520,6 +392,8 @@ def make() -> dict[str, Any]:
     return {
         "comment": "Test vectors of docs/wire.md, made by tests/config/vectors.py. Seeds are Ed25519 "
         "seeds (RFC 8032); every signature is deterministic.",
+        "service": SERVICE,
+        "instance": INSTANCE,
         "seeds_hex": {name: bytes(key).hex() for name, key in KEYS.items()},
         "public_hex": {name: public(name).hex() for name in KEYS},
         "keyids": {name: keyid(name) for name in KEYS},
@@ -536,11 +410,29 @@ def make() -> dict[str, Any]:
         "cases": cases(),
         "root_cases": root_cases(),
         "sealed_cases": sealed_cases(),
+        "beacon_cases": beacon_cases(),
+        "marks": marks(),
+        "replay": replay(),
+        "timeline_messages": timeline_messages(),
+        "timelines": timelines(),
     }
 
 
 def to_text() -> str:
-    return json.dumps(make(), indent=1, ensure_ascii=True) + "\n"
+    return _laid_out(make()) + "\n"
+
+
+def _laid_out(value: Any, indent: int = 0) -> str:
+    """As JSON, with what is short on one line."""
+    line = json.dumps(value)
+    if len(line) <= _SHORT or not isinstance(value, dict | list):
+        return line
+    inner = "\n" + " " * (indent + 1)
+    if isinstance(value, list):
+        items = [_laid_out(item, indent + 1) for item in value]
+        return f"[{inner}{f',{inner}'.join(items)}\n{' ' * indent}]"
+    members = [f"{json.dumps(key)}: {_laid_out(item, indent + 1)}" for key, item in value.items()]
+    return f"{{{inner}{f',{inner}'.join(members)}\n{' ' * indent}}}"
 
 
 if __name__ == "__main__":

@@ -36,6 +36,12 @@ def test_received_applied_and_healthy_are_three_stages_each_in_a_receipt() -> No
     assert story.stages == ["healthy 5", "received 6", "applied 6", "healthy 6"]
 
 
+def test_an_integer_that_only_earlier_servers_took_is_applied_and_started_with() -> None:
+    story = running(5).gets(6, config={"n": 2**53}).says().lives(10)
+    assert (story.n, story.refused()) == (2**53, [])
+    assert story.died().n == 2**53
+
+
 def test_a_receipt_says_what_runs_as_well_as_what_was_tried() -> None:
     story = running(5).gets(6)
     before, digest = story.receipts[-1], wire.digest(m.make_update(6).to_bytes())

@@ -25,7 +25,7 @@ from tests.kit import documents as m
 from tests.kit import roots as r
 from tests.kit.documents import STEADY, key_id
 
-FARTHEST = MAX_INTEGER - 1
+FARTHEST = MAX_INTEGER
 ROTATED = r.root(2, config=(r.SECOND_CONFIG, r.CONFIG_KEY))
 REVOKED = r.root(2, config=(r.SECOND_CONFIG,))
 BEACON_REVOKED = r.root(2, beacon=(r.SECOND_BEACON,))
