@@ -36,6 +36,11 @@ EVERY_SERVICE = ("*",)
 _PATTERN = re.compile(r"[a-z0-9*-]{1,63}")
 
 
+def able(need: Need) -> tuple[Role, ...]:
+    """The roles that may do what needs this, the narrowest first."""
+    return tuple(role for role in ROLES if need in _MAY[role])
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What a known caller may do. services: patterns, in which `*` stands for any text."""
@@ -62,8 +67,8 @@ class Grant:
         service: None for what belongs to no service.
         """
         if need not in _MAY[self.role]:
-            able = ", ".join(role for role in ROLES if need in _MAY[role])
-            raise Forbidden(f"{self.name!r} has the role {self.role}; this needs one of: {able}")
+            roles = ", ".join(able(need))
+            raise Forbidden(f"{self.name!r} has the role {self.role}; this needs one of: {roles}")
         if service is not None and not self.covers(service):
             raise Forbidden(f"{self.name!r} is for {', '.join(self.services)}, not for {service}")
         if service is None and need == "admin" and self.is_narrowed:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from html import escape
 from importlib import resources
 
 from config_manager.api.rest.openapi import openapi
 from config_manager.api.rest.operations import Route, undescribed
-from config_manager.api.rest.problems import problem_type
+from config_manager.api.rest.problems import names_of, problem_type
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse
-from config_manager.config.errors import DESCRIPTIONS, Refusal
 from config_manager.config.strict_json import JsonObject
 
 _CSP = b"default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'"
+_CODE = re.compile(r"`([^`]+)`")
 _HEADERS = ((b"content-security-policy", _CSP),)
 
 
@@ -36,7 +37,7 @@ def _page(routes: tuple[Route, ...]) -> bytes:
 def _article(path: str, method: str, described: JsonObject) -> str:
     rows = [
         f"<tr><td><code>{escape(p['name'])}</code> ({escape(p['in'])})</td>"
-        f"<td>{escape(p['description'])}</td></tr>"
+        f"<td>{_html(p['description'])}</td></tr>"
         for p in described.get("parameters", [])
     ]
     refusals: list[str] = []
@@ -44,21 +45,24 @@ def _article(path: str, method: str, described: JsonObject) -> str:
         if "$ref" in response:
             refusals.append(_problem_links(int(code)))
         else:
-            rows.append(f"<tr><td>{code}</td><td>{escape(response['description'])}</td></tr>")
+            rows.append(f"<tr><td>{code}</td><td>{_html(response['description'])}</td></tr>")
     if refusals:
         rows.append(f"<tr><td>refused</td><td>{', '.join(refusals)}</td></tr>")
+    told = "".join(f"<p>{_html(one)}</p>" for one in described["description"].split("\n\n"))
     return (
         f"<article><h2><b>{method.upper()}</b> <code>{escape(path)}</code></h2>"
-        f"<p>{escape(described['summary'])}</p><table>{''.join(rows)}</table></article>"
+        f"<p>{_html(described['summary'])}.</p>{told}<table>{''.join(rows)}</table></article>"
     )
+
+
+def _html(text: str) -> str:
+    """A description, whose only markup is `code`."""
+    return _CODE.sub(r"<code>\1</code>", escape(text))
 
 
 def _problem_links(status: int) -> str:
     """A status, and the problems that come with it; each leads to its explanation."""
-    names = sorted(
-        d.name
-        for error, d in DESCRIPTIONS.items()
-        if d.status == status and issubclass(error, Refusal) and error is not Refusal
+    links = " or ".join(
+        f'<a href="{problem_type(name).removeprefix("/")}">{name}</a>' for name in names_of(status)
     )
-    links = " or ".join(f'<a href="{problem_type(name)}">{name}</a>' for name in names)
     return f"{status} {links}" if links else str(status)

@@ -29,37 +29,53 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────
 
 
+_Rows = Annotated[int, about("how many rows there are")]
+_Head = Annotated[str, about("the newest row's hash, which beacons sign")]
+
+
 class RowAnswer(Answer):
-    seq: int
-    revision: int
+    """One row of the audit."""
+
+    seq: Annotated[int, about("1 is the first row")]
+    revision: Annotated[int, about("as of which it was written")]
     hash: Annotated[str, about("SHA-256 of the hash before (hex) and the body")]
     body: Annotated[str, about("JSON, exactly as it was hashed")]
 
 
 class AuditAnswer(Answer):
-    entries: list[RowAnswer]
-    rows: int
-    head: str
-    next_after: int | None
+    """A page of the audit."""
+
+    entries: Annotated[list[RowAnswer], about("oldest first")]
+    rows: _Rows
+    head: _Head
+    next_after: Annotated[int | None, about("`after` of the next page; null: this is the last")]
 
 
 class FindingAnswer(Answer):
-    seq: int
-    kind: Kind
-    detail: str
+    """The first thing that does not verify."""
+
+    seq: Annotated[int, about("the row that it is about; 0: none")]
+    kind: Annotated[Kind, about("what happened")]
+    detail: Annotated[str, about("for people")]
 
 
 class NotAudited(Answer):
-    reason: str
-    why: str
-    seq: int
+    """Something that is kept, or is missing, and no row vouches for."""
+
+    reason: Annotated[str, about("as in /health: `not-audited: …`")]
+    why: Annotated[str, about("for people")]
+    seq: Annotated[int, about("the newest row that names it; 0: none does")]
 
 
 class AuditVerdict(Answer):
-    ok: bool
-    rows: int
-    head: str
-    problem: FindingAnswer | None
+    """Whether the audit is whole, and whether it vouches for everything that is kept."""
+
+    ok: Annotated[
+        bool, about("whether every row is as it was written and the rows vouch for what is kept")
+    ]
+    rows: _Rows
+    head: _Head
+    problem: Annotated[FindingAnswer | None, about("null: there is none")]
     not_audited: Annotated[
         list[NotAudited],
         about("what is kept, or is missing, and no row vouches for; as in /health"),
@@ -90,6 +106,7 @@ _CONTAINS = Query(
     answers={200: AuditAnswer},
     problems=(503, 504),
     takes=(_AFTER, _LIMIT),
+    description="Oldest first. Page on with `after=` the answer's `next_after`, until it is null.",
 )
 async def get_audit(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
@@ -114,6 +131,8 @@ async def get_audit(request: ApiRequest, api: Api) -> ApiResponse:
     answers={200: AuditVerdict},
     problems=(503, 504),
     takes=(_CONTAINS,),
+    description="Reads every row, and compares what is kept with them; it may take a minute. `contains` says "
+    "whether a hash that you kept, such as an earlier head, is still part of the chain.",
 )
 async def verify_audit(request: ApiRequest, api: Api) -> ApiResponse:
     """Compares every row with the head that this server holds in memory and its beacons sign. Then compares
@@ -135,6 +154,8 @@ async def verify_audit(request: ApiRequest, api: Api) -> ApiResponse:
     "The signed end of the chain: with it, the rows up to there are an export",
     answers={200: EnvelopeAnswer},
     problems=(503, 504),
+    description="Keep it with the rows of `GET /api/v1/audit` up to its head: `config-manager audit verify --file` "
+    "checks both anywhere.",
 )
 async def export_audit(request: ApiRequest, api: Api) -> ApiResponse:
     """The rows of the export are those of `GET /api/v1/audit` up to the signed head."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from config_manager.actors.messages import Write
 from config_manager.api.rest.conditions import (
@@ -16,16 +16,23 @@ from config_manager.api.rest.conditions import (
 from config_manager.api.rest.models import (
     NAME,
     NO_NUL,
+    Always,
     Answer,
     Body,
+    Effective,
+    EpochId,
+    EpochSeq,
     Name,
     Reader,
+    Revision,
     SeveralWrong,
     Time,
     Values,
+    Version,
+    about,
     read,
 )
-from config_manager.api.rest.operations import operation, undescribed
+from config_manager.api.rest.operations import only_refusing, operation
 from config_manager.api.rest.parameters import SERVICE, one_of
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import (
@@ -50,40 +57,51 @@ MERGE_PATCH = "application/merge-patch+json"
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────
 
 
+_UpdatedAt = Annotated[Time | None, about("null: nobody has written it")]
+
+
 class _Shown(Answer):
     service: Name
-    config: dict[str, Any]
-    defaulted: list[str]
+    config: Effective
+    defaulted: Annotated[list[str], about("the keys that nobody has set")]
 
 
 class _Deleted(Answer):
     service: Name
-    deleted: Literal[True]
+    deleted: Always
 
 
 class _Stamp(Answer):
-    version: int
-    revision: int
-    config_epoch: str
-    epoch_seq: int
-    updated_at: Time | None
-    updated_by: str | None
+    version: Version
+    revision: Annotated[int, about("of its newest change; 0: nobody has written it")]
+    config_epoch: EpochId
+    epoch_seq: EpochSeq
+    updated_at: _UpdatedAt
+    updated_by: Annotated[
+        str | None, about("the name of the token that wrote it; null: nobody has")
+    ]
 
 
-class ConfigAnswer(WriteAnswer, _Stamp, _Shown): ...
+class ConfigAnswer(WriteAnswer, _Stamp, _Shown):
+    """A service's configuration; after a write, how that went."""
 
 
-class DeletedAnswer(WriteAnswer, _Stamp, _Deleted): ...
+class DeletedAnswer(WriteAnswer, _Stamp, _Deleted):
+    """A service's configuration is deleted: a revision of its own."""
 
 
 class ListEntry(Answer):
+    """A service that somebody has written, or that the catalogue has."""
+
     service: Name
-    revision: int
-    version: int
-    updated_at: Time | None
+    revision: Annotated[int, about("of its newest change; 0: nobody has written it")]
+    version: Version
+    updated_at: _UpdatedAt
 
 
 class ConfigList(Answer):
+    """Every service that the token is for."""
+
     services: list[ListEntry]
 
 
@@ -109,6 +127,8 @@ def _parse_reason(value: Any) -> str | None:
 
 
 class EpochRequest(Body):
+    """What several services shall be from now on, all or none."""
+
     REFUSED: ClassVar[str] = "the epoch is not as it should be; nothing was written"
 
     services: Annotated[
@@ -120,23 +140,33 @@ class EpochRequest(Body):
                 "propertyNames": NAME,
                 "additionalProperties": {"$ref": "#/components/schemas/Values"},
                 "minProperties": 1,
+                "description": "service → its values, which replace the stored ones",
             },
         ),
     ]
     reason: Annotated[
         str | None,
-        Reader(_parse_reason, {**NO_NUL, "type": ["string", "null"], "maxLength": MAX_REASON}),
+        Reader(
+            _parse_reason,
+            {
+                **NO_NUL,
+                "type": ["string", "null"],
+                "maxLength": MAX_REASON,
+                "description": "why, for history and audit; it wins over the query's",
+            },
+        ),
     ] = None
 
 
 class _Epoch(Answer):
-    config_epoch: str
-    epoch_seq: int
-    revision: int
-    services: list[Name]
+    config_epoch: EpochId
+    epoch_seq: EpochSeq
+    revision: Revision
+    services: Annotated[list[Name], about("those that were written")]
 
 
-class EpochAnswer(WriteAnswer, _Epoch): ...
+class EpochAnswer(WriteAnswer, _Epoch):
+    """A new epoch, which is one revision of every service in it."""
 
 
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────
@@ -144,7 +174,12 @@ class EpochAnswer(WriteAnswer, _Epoch): ...
 _VIEW = one_of("view", "stored: exactly what PUT takes", "effective", "stored")
 
 
-@operation("Every service", answers={200: ConfigList})
+@operation(
+    "Every service",
+    answers={200: ConfigList},
+    description="Every service that the token is for: those of the catalogue, and those that somebody has "
+    "written. A deleted one of the catalogue is back at revision 0.",
+)
 async def list_configs(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     committed = api.system.view.committed
@@ -159,6 +194,11 @@ async def list_configs(request: ApiRequest, api: Api) -> ApiResponse:
     answers={200: ConfigAnswer, 304: None},
     problems=(404, 412),
     takes=(*CONDITIONS, _VIEW),
+    tagged=True,
+    description="The values as the service runs them: defaults are filled in, and `defaulted` names them. A "
+    "service of the catalogue that nobody has written is 200 with revision 0.\n\n"
+    "The `ETag` is the revision: send it in `If-None-Match` to be answered 304 while nothing has changed, "
+    "and in `If-Match` of the next write so that nobody else's is lost.",
 )
 async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
@@ -184,6 +224,11 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
     problems=(412,),
     takes=(*PRECONDITIONS, *WRITE),
     body=Values,
+    tagged=True,
+    description="The body is the whole of what is stored from now on; what is left out has its default. 201 if "
+    "there was nothing. Every accepted write is a revision, even if nothing changes.\n\n"
+    "A secret key that is left out, or holds the mask `********`, stays as it is. Any other value there "
+    "is 422 `use-secrets`.",
 )
 async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
@@ -200,6 +245,9 @@ async def put_config(request: ApiRequest, api: Api) -> ApiResponse:
     takes=(*PRECONDITIONS, *WRITE),
     body=Values,
     media_type=MERGE_PATCH,
+    tagged=True,
+    description="A member of the body is set, `null` removes it (its default is back), an object is merged. "
+    "Everything else stays.",
 )
 async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
@@ -214,6 +262,8 @@ async def patch_config(request: ApiRequest, api: Api) -> ApiResponse:
     answers={200: DeletedAnswer},
     problems=(404, 412, 415),
     takes=(*PRECONDITIONS, *WRITE),
+    description="A revision of its own, published as a signed tombstone. Instances keep running what they run. "
+    "Afterwards a service of the catalogue has its defaults, and any other is 404.",
 )
 async def delete_config(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
@@ -233,6 +283,8 @@ async def delete_config(request: ApiRequest, api: Api) -> ApiResponse:
     problems=(412,),
     takes=WRITE,
     body=EpochRequest,
+    description="One transaction, one revision, a new epoch. If one service's values are refused, nothing is "
+    "written. The token must be for every service that is named.",
 )
 async def new_epoch(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, EpochRequest)
@@ -330,7 +382,7 @@ def _list_entry(name: str, state: ServiceState | None) -> ListEntry:
     return ListEntry.of(state)
 
 
-@undescribed
+@only_refusing
 async def reserved_name(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
     """A path with `epoch` as the service's name, which is reserved."""
     raise InvalidName("'epoch' is reserved: POST makes a new epoch, and no service is called that")

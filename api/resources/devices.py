@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from config_manager.actors.messages import Write
 from config_manager.api.rest.auth import login_failed
@@ -13,9 +13,11 @@ from config_manager.api.rest.models import (
     KEY_32,
     NAME,
     SIGNATURE,
+    Always,
     Answer,
     Body,
     Instance,
+    KeyId,
     Name,
     Reader,
     Service,
@@ -53,7 +55,7 @@ _SIGNATURE_BYTES = 64
 
 
 class EnrolmentTokenRequest(Body):
-    """instance: None lets any instance of the service enrol. expires: in seconds from now."""
+    """Which instance may enrol, and until when."""
 
     REFUSED: ClassVar[str] = "nothing was done"
 
@@ -64,7 +66,7 @@ class EnrolmentTokenRequest(Body):
             lambda value: None if value is None else parse_instance(text(value)),
             {
                 "anyOf": [NAME, {"type": "null"}],
-                "description": "only this one; else whichever comes",
+                "description": "only this one; null: whichever of the service comes first",
             },
         ),
     ] = None
@@ -72,14 +74,16 @@ class EnrolmentTokenRequest(Body):
         int,
         Reader(
             lambda value: parse_duration(str(value)) if value else _DEFAULT_EXPIRES_S,
-            {**DURATION, "description": "such as 30m; 1h"},
+            {**DURATION, "description": "how long it is good, such as 30m; left out: 1h"},
         ),
     ] = _DEFAULT_EXPIRES_S
 
 
 class EnrolmentToken(Answer):
+    """With this token one instance enrols, once."""
+
     service: Name
-    instance: Name | None
+    instance: Annotated[Name | None, about("null: whichever comes first")]
     expires_at: Time
     token: Annotated[str, about("shown this once; only its hash is kept"), HIDDEN]
 
@@ -95,9 +99,11 @@ def _key(description: str, is_usable: Callable[[bytes], bool]) -> Reader:
 
 
 class EnrolmentRequest(Body):
+    """What an instance shows to be enrolled."""
+
     REFUSED: ClassVar[str] = "nothing was done"
 
-    token: Annotated[str, HIDDEN]
+    token: Annotated[str, about("the one-time token"), HIDDEN]
     service: Service
     instance: Instance
     sign_public: Annotated[bytes, _key("Ed25519, 32 bytes in base64", can_sign)]
@@ -112,23 +118,29 @@ class EnrolmentRequest(Body):
 
 
 class EnrolledDevice(Answer):
+    """An instance whose keys the server knows."""
+
     service: Name
     instance: Name
-    sign_keyid: str
+    sign_keyid: Annotated[KeyId, about("of the key that signs its receipts: SHA-256, in hex")]
     enrolled_at: Time
-    enrolled_by: str
-    revoked_at: Time | None
+    enrolled_by: Annotated[str, about("who let it enrol: the name of a token")]
+    revoked_at: Annotated[Time | None, about("null: it is not revoked")]
     secrets: Annotated[list[str], about("that it can read, or could")]
 
 
 class Devices(Answer):
-    devices: list[EnrolledDevice]
+    """Every instance that ever enrolled."""
+
+    devices: Annotated[list[EnrolledDevice], about("revoked ones too")]
 
 
 class RevokedDevice(Answer):
+    """Nothing more is sealed to this instance."""
+
     service: Name
     instance: Name
-    revoked: Literal[True]
+    revoked: Always
     secrets: Annotated[list[str], about("that are to be set anew")]
 
 
@@ -141,6 +153,8 @@ class RevokedDevice(Answer):
     problems=(409,),
     takes=ADMINISTRATION,
     body=EnrolmentTokenRequest,
+    description="Give it to the instance, which shows it once with `POST /api/v1/devices/enroll` "
+    "(`config-manager client enroll`).",
 )
 async def allow_enrolment(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, EnrolmentTokenRequest)
@@ -160,6 +174,8 @@ async def allow_enrolment(request: ApiRequest, api: Api) -> ApiResponse:
     answers={201: EnrolledDevice},
     problems=(401, 409, 429),
     body=EnrolmentRequest,
+    description="The one-time token is in the body. `proof` is a signature by the key that enrols; docs/wire.md "
+    "says over what.",
 )
 async def enrol(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
@@ -179,7 +195,11 @@ async def enrol(request: ApiRequest, api: Api) -> ApiResponse:
     return json_response(EnrolledDevice.of(device, secrets=[]), 201)
 
 
-@operation("Every instance that enrolled, and which secrets it can read", answers={200: Devices})
+@operation(
+    "Every instance that enrolled, and which secrets it can read",
+    answers={200: Devices},
+    description="An instance that never enrolled is not here, even if it runs: `GET /api/v1/status` shows it.",
+)
 async def list_devices(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     committed = api.system.view.committed
@@ -195,6 +215,8 @@ async def list_devices(request: ApiRequest, api: Api) -> ApiResponse:
     answers={200: RevokedDevice},
     problems=(404, 409, 415),
     takes=ADMINISTRATION,
+    description="What it can read it has read: set these secrets anew. The answer names them, and so does "
+    "`rotate` in `GET /api/v1/secrets`.",
 )
 async def revoke_device(request: ApiRequest, api: Api) -> ApiResponse:
     service, instance = SERVICE.of(request), INSTANCE.of(request)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import WithJsonSchema
 
 from config_manager.api.rest import openapi as description
 from config_manager.api.rest.models import TEXT
@@ -17,7 +19,19 @@ from config_manager.config.errors import NotFound
 _NAME = Path("name", "the last segment of a problem's type", TEXT, str)
 
 
-@operation("This document", answers={200: dict[str, Any]})
+_Document = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {"type": "object", "additionalProperties": True, "description": "an OpenAPI 3.1 document"}
+    ),
+]
+
+
+@operation(
+    "This document",
+    answers={200: _Document},
+    description="`GET /docs` shows it to people.",
+)
 async def openapi(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
     return ApiResponse(200, _openapi_bytes(api.routes))
 
@@ -32,6 +46,7 @@ def _openapi_bytes(routes: tuple[Route, ...]) -> bytes:
     answers={200: ExplanationAnswer},
     problems=(404,),
     takes=(_NAME,),
+    description="`name` is the last segment of the `type` of a problem.",
 )
 async def problem(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
     found = explanation(_NAME.of(request))

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from config_manager.api.rest.limits import MOST_BYTES_OF_A_PAGE
-from config_manager.api.rest.models import KEY, Answer, Name, Time
+from config_manager.api.rest.models import (
+    KEY,
+    Answer,
+    By,
+    CorrelationId,
+    EpochId,
+    EpochSeq,
+    Name,
+    Revision,
+    Time,
+    Version,
+    about,
+)
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import SERVICE, Query, number
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
@@ -25,22 +39,26 @@ _OF_SECRETS = ("secret", "secret-delete")
 
 
 class EntryAnswer(Answer):
-    revision: int
-    version: int
-    config_epoch: str
-    epoch_seq: int
+    """One revision of a service."""
+
+    revision: Revision
+    version: Version
+    config_epoch: EpochId
+    epoch_seq: EpochSeq
     at: Time
-    by: str
-    action: state.Action
-    reason: str | None
-    correlation_id: str
-    changes: list[KeyChangeAnswer]
+    by: By
+    action: Annotated[state.Action, about("what was asked for")]
+    reason: Annotated[str | None, about("why, if somebody said so")]
+    correlation_id: CorrelationId
+    changes: Annotated[list[KeyChangeAnswer], about("by key; secrets are masked")]
 
 
 class HistoryAnswer(Answer):
+    """A page of a service's history."""
+
     service: Name
-    entries: list[EntryAnswer]
-    next_before: int | None
+    entries: Annotated[list[EntryAnswer], about("newest first")]
+    next_before: Annotated[int | None, about("`before` of the next page; null: this is the last")]
 
 
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────
@@ -72,6 +90,8 @@ _UNTIL = Query("until", "not newer than this", _TIME, _parse_time)
     answers={200: HistoryAnswer},
     problems=(404, 503, 504),
     takes=(_LIMIT, _BEFORE, _KEY, _SINCE, _UNTIL),
+    description="Page on with `before=` the answer's `next_before`, until it is null. The history of a deleted "
+    "service stays.",
 )
 async def get_history(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import WithJsonSchema
 
@@ -15,10 +15,12 @@ from config_manager.api.rest.models import (
     KEY,
     NAME,
     NO_NUL,
+    Always,
     Answer,
     Body,
     Name,
     Reader,
+    Revision,
     Time,
     about,
     read,
@@ -51,13 +53,20 @@ _MAX_VERSION: int = INTEGER["maximum"]
 
 
 class SecretRequest(Body):
+    """A secret to be stored."""
+
     REFUSED: ClassVar[str] = "a secret is a service, a name and a value"
 
-    service: Annotated[str, WithJsonSchema(NAME)]
-    name: Annotated[str, WithJsonSchema(KEY)]
+    service: Annotated[str, WithJsonSchema({**NAME, "description": "whose secret it is"})]
+    name: Annotated[
+        str, WithJsonSchema({**KEY, "description": "the key under which the service finds it"})
+    ]
     value: Annotated[
         secret.Secret,
-        Reader(lambda value: secret.Secret(text(value)), {**NO_NUL, "minLength": 1}),
+        Reader(
+            lambda value: secret.Secret(text(value)),
+            {**NO_NUL, "minLength": 1, "description": "text; no answer shows it again"},
+        ),
     ]
 
 
@@ -66,31 +75,35 @@ class SecretRequest(Body):
 
 class _OneSecret(Answer):
     service: Name
-    name: str
+    name: Annotated[str, about("the key under which the service finds it")]
 
 
 class _Set(_OneSecret):
-    version: int
-    revision: int
+    version: Annotated[int, about("the secret's own; 1 is the first")]
+    revision: Revision
     updated_at: Time
 
 
-class SecretAnswer(WriteAnswer, _Set): ...
+class SecretAnswer(WriteAnswer, _Set):
+    """A secret is stored: a revision of its service."""
 
 
 class _Deleted(_OneSecret):
-    deleted: Literal[True]
-    revision: int
+    deleted: Always
+    revision: Revision
     updated_at: Time
 
 
-class SecretDeleted(WriteAnswer, _Deleted): ...
+class SecretDeleted(WriteAnswer, _Deleted):
+    """Every version of a secret is deleted: a revision of its service."""
 
 
 _AgeS = Annotated[int, about("since it was set, in seconds")]
 
 
 class SecretEntry(_OneSecret):
+    """What is told of a secret; its value never is."""
+
     version: Annotated[int, about("the newest")]
     kept: Annotated[int, about("how many versions are kept")]
     updated_at: Time
@@ -99,17 +112,23 @@ class SecretEntry(_OneSecret):
 
 
 class SecretList(Answer):
+    """The secrets of every service that the token is for."""
+
     secrets: list[SecretEntry]
 
 
 class SecretVersion(Answer):
+    """One kept version of a secret."""
+
     version: int
     updated_at: Time
     age_s: _AgeS
 
 
 class SecretVersions(SecretEntry):
-    versions: list[SecretVersion]
+    """A secret and its kept versions."""
+
+    versions: Annotated[list[SecretVersion], about("oldest first")]
 
 
 def _parse_reason(value: Any) -> str:
@@ -125,6 +144,8 @@ def _parse_version(value: Any) -> int | None:
 
 
 class RevealRequest(Body):
+    """Which version to show, and why."""
+
     REFUSED: ClassVar[str] = "a secret is shown only for a reason"
 
     reason: Annotated[
@@ -135,21 +156,30 @@ class RevealRequest(Body):
                 "type": "string",
                 "maxLength": MAX_REASON,
                 "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
+                "description": "why, for the audit",
             },
         ),
     ]
     version: Annotated[
         int | None,
         Reader(
-            _parse_version, {"type": ["integer", "null"], "minimum": 1, "maximum": _MAX_VERSION}
+            _parse_version,
+            {
+                "type": ["integer", "null"],
+                "minimum": 1,
+                "maximum": _MAX_VERSION,
+                "description": "null: the newest",
+            },
         ),
     ] = None
 
 
 class SecretValue(_OneSecret):
+    """A secret in the open."""
+
     version: int
     updated_at: Time
-    value: Annotated[str, HIDDEN]
+    value: Annotated[str, about("the secret itself"), HIDDEN]
 
 
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────
@@ -164,6 +194,8 @@ _NAME = Path("name", "the secret's name", KEY, str)
     problems=(412,),
     takes=WRITE,
     body=SecretRequest,
+    description="A new version of the secret, and a revision of its service. The service's message names the "
+    "version; the value is sealed to each enrolled instance of the service.",
 )
 async def set_secret(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, SecretRequest)
@@ -185,6 +217,7 @@ async def set_secret(request: ApiRequest, api: Api) -> ApiResponse:
     answers={200: SecretList},
     problems=(503, 504),
     takes=(_OF_SERVICE,),
+    description="Secrets of every service that the token is for, or of one.",
 )
 async def list_secrets(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
@@ -204,6 +237,7 @@ async def list_secrets(request: ApiRequest, api: Api) -> ApiResponse:
     answers={200: SecretVersions},
     problems=(404, 503, 504),
     takes=(_NAME,),
+    description="`rotate` says why it should be set anew, such as that a device which could read it was revoked.",
 )
 async def get_secret(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
@@ -221,6 +255,7 @@ async def get_secret(request: ApiRequest, api: Api) -> ApiResponse:
     problems=(404, 409),
     takes=(_NAME,),
     body=RevealRequest,
+    description="The audit's row is on disk before the value is sent. The answer is `no-store`.",
 )
 async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
     """The storing actor answers after it has committed the audit row."""
@@ -240,6 +275,7 @@ async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
     answers={200: SecretDeleted},
     problems=(404,),
     takes=(_NAME, *WRITE),
+    description="The service's next message no longer names it, and its sealed copies are replaced.",
 )
 async def delete_secret(request: ApiRequest, api: Api) -> ApiResponse:
     service, name = SERVICE.of(request), _NAME.of(request)

@@ -13,16 +13,21 @@ from config_manager.api.rest.writing import ADMINISTRATION, terms_of
 
 
 class KeyRotation(Answer):
-    state: RotationState
+    """How far a rotation of the secrets key is."""
+
+    state: Annotated[
+        RotationState,
+        about("idle: none runs, the rest is about the last one; blocked: `to_do` says why"),
+    ]
     done: Annotated[int, about("versions under the new key")]
     total: Annotated[int, about("all versions")]
     unreadable: Annotated[int, about("versions that no key here opens")]
     key_id: Annotated[str, about("of the key that seals now")]
-    old_key_id: str | None
-    new_key_id: str | None
+    old_key_id: Annotated[str | None, about("of the key before; null: there was no rotation")]
+    new_key_id: Annotated[str | None, about("of the key after; null: there was no rotation")]
     started_at: Time | None
-    finished_at: Time | None
-    by: str | None
+    finished_at: Annotated[Time | None, about("null: it is not finished, or there was none")]
+    by: Annotated[str | None, about("the name of the token that began it")]
     correlation_id: Annotated[str | None, about("of the request that began it")]
     to_do: Annotated[str | None, about("what an operator has to do, if anything")]
 
@@ -30,6 +35,7 @@ class KeyRotation(Answer):
 @operation(
     "How far the rotation of the secrets key is; the last one if none runs",
     answers={200: KeyRotation},
+    description="Ask again until `state` is `idle`; `to_do` says what an operator has to do, if anything.",
 )
 async def secrets_key_rotation(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
@@ -41,6 +47,7 @@ async def secrets_key_rotation(request: ApiRequest, api: Api) -> ApiResponse:
     answers={202: KeyRotation},
     problems=(409,),
     takes=ADMINISTRATION,
+    description="Secrets stay readable all the while. The old key is given up once nothing is sealed under it any more.",
 )
 async def rotate_secrets_key(request: ApiRequest, api: Api) -> ApiResponse:
     """One at a time: while one runs, the answer is that one, whichever caller began it."""

@@ -4,13 +4,13 @@ forget an instance that will not come back."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from config_manager.actors import statuses
 from config_manager.actors.forgetting import ForgetInstance
-from config_manager.api.rest.models import Answer, Name, Time, about
+from config_manager.api.rest.models import Always, Answer, Digest, Name, Revision, Time, about
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import INSTANCE, SERVICE, service_in_query
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
@@ -24,44 +24,69 @@ from config_manager.storage.state import Committed
 
 
 class Wanted(Answer):
-    revision: int
-    digest: str
+    """What an instance should run."""
+
+    revision: Revision
+    digest: Digest
 
 
 class LastAttempt(Answer):
-    revision: int
-    stage: str
-    reason: str | None
+    """The last configuration that an instance was given, and how far it got with it."""
+
+    revision: Revision
+    stage: Annotated[
+        str,
+        Field(description="how far it got", examples=["applied", "healthy", "refused", "deferred"]),
+    ]
+    reason: Annotated[str | None, about("why it got no further")]
     deaths: Annotated[int, about("in a row, within its bake time; left out if none")] = 0
 
 
 class InstanceAnswer(Answer):
+    """One instance, as of its newest receipt."""
+
     service: Name
     instance: Name
     enrolled: Annotated[bool, about("false: the rest is only claimed")]
-    wanted: Wanted | None
-    running: Running | None
+    wanted: Annotated[Wanted | None, about("null: nobody has written its service")]
+    running: Annotated[Running | None, about("null: its model's defaults alone")]
     in_sync: Annotated[bool, about("it is there and runs what is wanted")]
-    since: Time
-    received_at: Time
-    freshness: Annotated[str, Field(examples=["fresh", "stale (no-beacon)"])]
-    source: Annotated[str, Field(examples=["broker", "last-known-good", "defaults"])]
+    since: Annotated[Time, about("when it began to run what it runs, or went")]
+    received_at: Annotated[Time, about("when the server got the receipt")]
+    freshness: Annotated[
+        str,
+        Field(
+            description="whether it knows that what it runs is the newest",
+            examples=["fresh", "stale (no-beacon)"],
+        ),
+    ]
+    source: Annotated[
+        str,
+        Field(
+            description="where what it runs came from",
+            examples=["broker", "last-known-good", "defaults"],
+        ),
+    ]
     overrides: Annotated[Sequence[str], about("keys that the instance's own environment decides")]
     last_attempt: LastAttempt | None
-    library: str
-    gone: bool
-    correlation_id: str | None
+    library: Annotated[str, about("its client, by name and version")]
+    gone: Annotated[bool, about("it said that it ends, or its broker said that it is away")]
+    correlation_id: Annotated[str | None, about("of the change that it runs")]
 
 
 class StatusAnswer(Answer):
+    """Every instance that was heard, of the services that the token is for."""
+
     instances: list[InstanceAnswer]
     refused: Annotated[int, about("messages that were no receipts, since the start")]
 
 
 class ForgottenInstance(Answer):
+    """An instance is forgotten until it is heard again."""
+
     service: Name
     instance: Name
-    forgotten: Literal[True]
+    forgotten: Always
     away: Annotated[
         list[str],
         about(
@@ -79,6 +104,8 @@ _OF_SERVICE = service_in_query("only this service's instances")
     "What each instance says it runs, beside what it should run",
     answers={200: StatusAnswer},
     takes=(_OF_SERVICE,),
+    description="Of each instance the newest receipt, signed by it and kept by the brokers. Receipts of instances "
+    "that never enrolled are claims: `enrolled` is false.",
 )
 async def status(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
@@ -99,6 +126,7 @@ async def status(request: ApiRequest, api: Api) -> ApiResponse:
     answers={200: ForgottenInstance},
     problems=(404, 409),
     takes=ADMINISTRATION,
+    description="409 `still-there` while it is heard. What brokers retain of it is emptied.",
 )
 async def forget_instance(request: ApiRequest, api: Api) -> ApiResponse:
     service, instance = SERVICE.of(request), INSTANCE.of(request)

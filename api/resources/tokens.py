@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import WithJsonSchema
 
@@ -12,6 +12,7 @@ from config_manager.api.rest.models import (
     HIDDEN,
     NAME,
     TEXT,
+    Always,
     Answer,
     Body,
     Reader,
@@ -78,6 +79,13 @@ def _parse_expires(value: Any) -> int | None:
         raise ValueError(f"{error}; null: never") from None
 
 
+_Role = Annotated[
+    Role,
+    about(
+        "read looks, write also changes configurations, secrets reads and handles secrets, admin "
+        "does everything"
+    ),
+]
 _PATTERNS: JsonObject = {
     "type": "array",
     "items": {"type": "string", "pattern": "^[a-z0-9*-]{1,63}$"},
@@ -88,12 +96,14 @@ _PATTERNS: JsonObject = {
 
 
 class TokenRequest(Body):
-    """expires: in seconds from now; None: never."""
+    """A token to be made."""
 
     REFUSED: ClassVar[str] = "no token can be made of this; nothing was made"
 
-    name: Annotated[str, Reader(_parse_name, NAME)]
-    role: Role
+    name: Annotated[
+        str, Reader(_parse_name, {**NAME, "description": "what history, logs and audit call it"})
+    ]
+    role: _Role
     services: Annotated[
         tuple[str, ...], Reader(_parse_patterns, {**_PATTERNS, "default": [*EVERY_SERVICE]})
     ] = EVERY_SERVICE
@@ -104,38 +114,48 @@ class TokenRequest(Body):
             {
                 "anyOf": [DURATION, {"type": "null"}],
                 "examples": ["90d", "12h"],
-                "description": "null: never",
+                "description": "from now, such as 90d; null: it never expires",
             },
         ),
     ] = None
 
 
 class _Token(Answer):
-    name: str
-    role: Role
+    name: Annotated[str, about("what history, logs and audit call it")]
+    role: _Role
     services: Annotated[Sequence[str], WithJsonSchema(_PATTERNS)]
-    created_at: Time | None
-    expires_at: Time | None
+    created_at: Annotated[Time | None, about("null: not known")]
+    expires_at: Annotated[Time | None, about("null: never")]
 
 
 class MadeToken(_Token):
+    """A new token."""
+
     token: Annotated[str, about("shown this once; only its hash is kept"), HIDDEN]
 
 
 class ListedToken(_Token):
-    created_by: str
-    last_used_at: Time | None
+    """What is told of a token; itself it never is."""
+
+    created_by: Annotated[
+        str, about("the name of the token that made it; `settings`: the server's own")
+    ]
+    last_used_at: Annotated[Time | None, about("null: never, as far as is known")]
     expired: bool
 
 
 class Tokens(Answer):
+    """Every token that was not revoked."""
+
     tokens: list[ListedToken]
 
 
 class RevokedToken(Answer):
+    """The token is refused from now on."""
+
     name: str
-    role: Role
-    revoked: Literal[True]
+    role: _Role
+    revoked: Always
 
 
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────
@@ -149,6 +169,8 @@ _NAME = Path("name", "the token's name", TEXT, str)
     problems=(409,),
     takes=ADMINISTRATION,
     body=TokenRequest,
+    description="Give each person and program its own: its name is what history, logs and audit say. Only its "
+    "hash is kept, so a repetition with the same Idempotency-Key is 409.",
 )
 async def create_token(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, TokenRequest)
@@ -166,7 +188,11 @@ async def create_token(request: ApiRequest, api: Api) -> ApiResponse:
     return json_response(MadeToken.of(made, token=token.reveal()), 201, NO_STORE)
 
 
-@operation("Every token: what it may do, until when, when it was last used", answers={200: Tokens})
+@operation(
+    "Every token: what it may do, until when, when it was last used",
+    answers={200: Tokens},
+    description="Tokens that have expired are listed too, until they are revoked.",
+)
 async def list_tokens(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     now = api.system.world.clock.now()
@@ -187,6 +213,7 @@ async def list_tokens(request: ApiRequest, api: Api) -> ApiResponse:
     answers={200: RevokedToken},
     problems=(404, 409),
     takes=(_NAME, *ADMINISTRATION),
+    description="Its next request is refused.",
 )
 async def revoke_token(request: ApiRequest, api: Api) -> ApiResponse:
     revoked = await administer(request, api, RevokeToken(_NAME.of(request)))

@@ -16,6 +16,7 @@ from config_manager.api.rest.models import (
     TEXT,
     Answer,
     Body,
+    KeyId,
     Reader,
     about,
     in_base64,
@@ -45,24 +46,30 @@ _HOW_TO_SIGN = (
 
 
 class _Signature(Answer):
-    keyid: str
-    sig: str
+    """Ed25519, over DSSE's pre-authentication encoding."""
+
+    keyid: KeyId
+    sig: Annotated[str, about("64 bytes in base64")]
 
 
 class EnvelopeAnswer(Answer):
-    payloadType: str  # noqa: N815  DSSE's name
-    payload: str
+    """A signed document (DSSE)."""
+
+    payloadType: Annotated[str, about("what the payload is; docs/wire.md lists them")]  # noqa: N815  DSSE's name
+    payload: Annotated[str, about("the exact bytes that were signed, in base64")]
     signatures: list[_Signature]
     correlation_id: Annotated[str, about("of the request that it was made for; not signed")] = ""
 
 
 class _RootSignature(Body):
+    """A root key's signature: 64 bytes in base64."""
+
     keyid: Annotated[str, WithJsonSchema({**TEXT, "pattern": "^[0-9a-f]{64}$"})]
     sig: Annotated[str, WithJsonSchema(SIGNATURE)]
 
 
 class RootEnvelope(Body):
-    """For the description alone: a root is sent as its own bytes, which are what was signed."""
+    """A version of the trust root that was signed elsewhere. It is kept as the very bytes that were sent."""
 
     payloadType: Annotated[str, WithJsonSchema({**TEXT, "const": wire.ROOT})]  # noqa: N815
     payload: Annotated[str, WithJsonSchema({**TEXT, "pattern": "^([A-Za-z0-9+/]{4})*$"})]
@@ -70,11 +77,11 @@ class RootEnvelope(Body):
 
 
 class RotateRequest(Body):
-    """overlap: in seconds."""
+    """Whose key shall be another."""
 
     REFUSED: ClassVar[str] = "the root was not changed"
 
-    role: RoleName
+    role: Annotated[RoleName, about("what the key signs")]
     overlap: Annotated[
         float,
         Reader(
@@ -82,7 +89,7 @@ class RotateRequest(Body):
             {
                 "type": "string",
                 "pattern": "^(0|[1-9][0-9]{0,2}[smhdw])$",
-                "description": "how long the old key stays good: 24h; 0: not at all",
+                "description": "how long the old key stays good; 0: not at all; left out: 24h",
             },
         ),
     ] = _DEFAULT_OVERLAP_S
@@ -102,7 +109,7 @@ def _parse_threshold(value: Any) -> int | None:
 
 
 class SignerRequest(Body):
-    """threshold: None leaves it as it is."""
+    """One more root key."""
 
     REFUSED: ClassVar[str] = "the root was not changed"
 
@@ -114,11 +121,21 @@ class SignerRequest(Body):
     ]
     threshold: Annotated[
         int | None,
-        Reader(_parse_threshold, {"type": ["integer", "null"], "minimum": 1, "maximum": 3}),
+        Reader(
+            _parse_threshold,
+            {
+                "type": ["integer", "null"],
+                "minimum": 1,
+                "maximum": 3,
+                "description": "how many root keys have to sign; null: as many as before",
+            },
+        ),
     ] = None
 
 
 class RevokeRequest(Body):
+    """Which key no longer counts."""
+
     REFUSED: ClassVar[str] = "the root was not changed"
 
     keyid: Annotated[
@@ -135,31 +152,41 @@ class RevokeRequest(Body):
 
 
 class RoleKeys(Answer):
-    keyids: list[str]
+    """The keys of a role, and how many of them have to sign."""
+
+    keyids: list[KeyId]
     threshold: int
 
 
 class NeededSignatures(Answer):
-    version: int
-    threshold: int
+    """Signatures that a root version still needs, by the root before it or by itself."""
+
+    version: Annotated[int, about("of the root whose keys have to sign")]
+    threshold: Annotated[int, about("how many of them")]
     missing: Annotated[int, about("signatures that are still to come")]
     keyids: Annotated[list[str], about("the keys, any of which may sign")]
 
 
 class PendingAnswer(Answer):
-    envelope: EnvelopeAnswer
+    """A root version that waits for signatures."""
+
+    envelope: Annotated[EnvelopeAnswer, about("what is to be signed, with the signatures so far")]
     needs: list[NeededSignatures]
-    how: str
+    how: Annotated[str, about("what to do, for people")]
 
 
 class PendingRootAnswer(Answer):
-    pending: PendingAnswer | None
+    """The root version that waits for signatures, if one does."""
+
+    pending: Annotated[PendingAnswer | None, about("null: none waits")]
 
 
 class RootChangeAnswer(Answer):
-    version: int
-    adopted: bool
-    roles: dict[str, RoleKeys]
+    """A new version of the trust root."""
+
+    version: Annotated[int, about("of the new root")]
+    adopted: Annotated[bool, about("false: it waits for signatures, which `pending` names")]
+    roles: Annotated[dict[str, RoleKeys], about("role → its keys")]
     pending: Annotated[
         PendingAnswer | SkipJsonSchema[None],
         about("what is still to be signed, if it is not adopted"),
@@ -183,12 +210,17 @@ _VERSION = Path(
 )
 
 
+_ADOPTED_OR_NOT = "200: it is adopted and published. 202: it waits for signatures of root keys that are kept elsewhere."
 _changes_root = partial(
     operation, answers={200: RootChangeAnswer, 202: RootChangeAnswer}, takes=ADMINISTRATION
 )
 
 
-@operation("The current trust root's envelope", answers={200: EnvelopeAnswer})
+@operation(
+    "The current trust root's envelope",
+    answers={200: EnvelopeAnswer},
+    description="Byte for byte as brokers retain it. `config-manager client trust init --root` pins it.",
+)
 async def trust_root(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
     trust = api.system.trust
     return ApiResponse(200, trust.roots[trust.current.version])
@@ -199,6 +231,7 @@ async def trust_root(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG
     answers={200: EnvelopeAnswer},
     problems=(404,),
     takes=(_VERSION,),
+    description="Byte for byte as brokers retain it. A client that is behind follows the versions one by one.",
 )
 async def trust_root_version(request: ApiRequest, api: Api) -> ApiResponse:
     version = _VERSION.of(request)
@@ -211,7 +244,9 @@ async def trust_root_version(request: ApiRequest, api: Api) -> ApiResponse:
 
 
 @operation(
-    "The root version that waits for signatures, and whose", answers={200: PendingRootAnswer}
+    "The root version that waits for signatures, and whose",
+    answers={200: PendingRootAnswer},
+    description="`how` says how the missing signatures are made and brought back.",
 )
 async def pending_root(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
@@ -221,7 +256,10 @@ async def pending_root(request: ApiRequest, api: Api) -> ApiResponse:
 
 
 @_changes_root(
-    "A new key for a role; a new version of the trust root", problems=(409,), body=RotateRequest
+    "A new key for a role; a new version of the trust root",
+    problems=(409,),
+    body=RotateRequest,
+    description=_ADOPTED_OR_NOT,
 )
 async def rotate_key(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
@@ -231,7 +269,10 @@ async def rotate_key(request: ApiRequest, api: Api) -> ApiResponse:
 
 
 @_changes_root(
-    "One more root key, and how many of them have to sign", problems=(409,), body=SignerRequest
+    "One more root key, and how many of them have to sign",
+    problems=(409,),
+    body=SignerRequest,
+    description=_ADOPTED_OR_NOT,
 )
 async def add_signer(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
@@ -240,7 +281,12 @@ async def add_signer(request: ApiRequest, api: Api) -> ApiResponse:
     return _changed(await api.system.trusting.ask(message, request.context))
 
 
-@_changes_root("Drop a key from the trust root at once", problems=(404, 409), body=RevokeRequest)
+@_changes_root(
+    "Drop a key from the trust root at once",
+    problems=(404, 409),
+    body=RevokeRequest,
+    description=_ADOPTED_OR_NOT + " What the key signed is no longer believed.",
+)
 async def revoke_key(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     body = read(request, RevokeRequest)
@@ -248,7 +294,12 @@ async def revoke_key(request: ApiRequest, api: Api) -> ApiResponse:
     return _changed(await api.system.trusting.ask(message, request.context))
 
 
-@_changes_root("Bring a root version that was signed elsewhere", problems=(409,), body=RootEnvelope)
+@_changes_root(
+    "Bring a root version that was signed elsewhere",
+    problems=(409,),
+    body=RootEnvelope,
+    description=_ADOPTED_OR_NOT + " Nobody's word is taken for it: the signatures decide.",
+)
 async def apply_root(request: ApiRequest, api: Api) -> ApiResponse:
     request.json_object()
     message = TakeRoot(envelope=request.body, terms=terms_of(request))

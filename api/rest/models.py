@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, core_schema
@@ -58,8 +58,38 @@ HIDDEN: Any = Field(repr=False)
 
 Time = Annotated[str, WithJsonSchema({**TEXT, "format": "date-time"})]
 Name = Annotated[str, WithJsonSchema(NAME)]
+Always = Annotated[Literal[True], WithJsonSchema({"type": "boolean", "description": "always true"})]
+"""A constant only for us: openapi-generator's clients refuse an answer that has a constant boolean."""
+
+# members that many answers have, told once
+Revision = Annotated[int, about("the change's number: every accepted write takes the next one")]
+Version = Annotated[int, about("how often this service was written; it goes on after a deletion")]
+EpochId = Annotated[str, about("the epoch's id, a UUID")]
+EpochSeq = Annotated[
+    int,
+    about(
+        "the epoch's number: a new one begins when several services change as one, or after a restore"
+    ),
+]
+CorrelationId = Annotated[
+    str, about("the X-Request-ID of the change: the same in logs, messages, history and receipts")
+]
+By = Annotated[str, about("the name of the token that was used")]
+Digest = Annotated[str, about("SHA-256, in hex, of the payload that was signed")]
+KeyId = Annotated[str, about("SHA-256, in hex, of the raw public key")]
+
 Values = Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas/Values"})]
 """A service's values, by key."""
+Effective = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"$ref": "#/components/schemas/Value"},
+            "description": "its values by key, defaults filled in; secrets are `********`",
+        }
+    ),
+]
 
 
 # ── answers ────────────────────────────────────────────────────────────────────────────────────
@@ -69,7 +99,7 @@ class Answer(BaseModel):
     """What a call answers. A member with a default is left out unless it was given.
 
     Members stand in the order of the bases from the last to the first, then of the class itself. In OpenAPI
-    a model bears its class's name, without `Answer` at the end.
+    a model bears its class's name, without `Answer` at the end, and its docstring.
     """
 
     model_config = ConfigDict(
@@ -127,7 +157,8 @@ class Reader:
 
 
 class Body(BaseModel):
-    """A body with these members and no others. REFUSED: the detail of its refusal."""
+    """A body with these members and no others. REFUSED: the detail of its refusal. OpenAPI shows its
+    docstring."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True

@@ -11,34 +11,74 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from config_manager.api.rest.models import INTEGER, KEY, NO_NUL, TEXT
+from config_manager.api.rest.models import INTEGER, KEY, TEXT
 from config_manager.api.rest.operations import Operation, Route
-from config_manager.api.rest.parameters import INSTANCE, SERVICE
-from config_manager.api.rest.problems import Problem
-from config_manager.config.strict_json import MAX_INTEGER, JsonObject
+from config_manager.api.rest.problems import Problem, names_of
+from config_manager.config.access import able
+from config_manager.config.strict_json import JsonObject
 
 Schemas = Mapping[Any, JsonObject]
 """model → its schema; of one with a name, a reference to it"""
 
-_VALUE: JsonObject = {"$ref": "#/components/schemas/Value"}
+_STRICT = (
+    "any JSON that every reader takes alike: at most 32 levels deep, no member twice in an object, "
+    "integers within ±(2^53 - 1), no NaN, no Infinity, and neither a NUL nor a lone surrogate in a text"
+)
 _BY_HAND: Mapping[str, JsonObject] = {
-    "Value": {
-        "description": "Any JSON that every reader takes alike, at most 32 levels deep",
-        "anyOf": [
-            {"type": ["null", "boolean"]},
-            {"type": "number", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER},
-            NO_NUL,
-            {"type": "array", "items": _VALUE},
-            {"type": "object", "propertyNames": NO_NUL, "additionalProperties": _VALUE},
-        ],
-    },
+    # in words: generators make nothing usable of a schema that contains itself
+    "Value": {"description": f"A value: {_STRICT}."},
     "Values": {
-        "description": "The service's values, by key",
+        "description": (
+            f"A service's values, by key. A value is {_STRICT} (400 otherwise). A key is a lower-case "
+            "letter, then at most 62 of a-z, 0-9 and '_' (422 otherwise). What the service's schema does "
+            "not allow is 422, and `errors` names each value that is wrong."
+        ),
         "type": "object",
         "propertyNames": KEY,
-        "additionalProperties": _VALUE,
+        "additionalProperties": {},
     },
 }
+
+_ABOUT = """\
+Everything is JSON in UTF-8. A call needs `Authorization: Bearer <token>` unless it says otherwise; the
+first start of a server wrote a token to `keys/admin.token` in its data directory.
+
+Every answer carries `X-Request-ID`: the caller's, or a new one. The same id is in the log, the MQTT
+message, the history, and the service that applied the change.
+
+A refusal is `application/problem+json` (RFC 9457). The last segment of its `type` is a stable name, and
+`GET /problems/{name}` explains it. Clients should expect types that they do not know."""
+_TAGS = {
+    "config": "Configurations: read, written, taken back, and what was changed when",
+    "secrets": "Secrets: stored encrypted, delivered sealed, and never in an answer but `reveal`",
+    "tokens": "Tokens: who may call what",
+    "devices": "Instances that enrolled, and which secrets they can read",
+    "status": "What each instance runs, beside what it should run",
+    "trust": "The trust root: which keys sign what",
+    "audit": "Who did what, in rows that are chained to each other",
+    "server": "The server itself: how it is, and what it says of its API",
+}
+_DONE = {200: "Done", 201: "Made", 202: "Begun", 304: "What the caller has is what is there"}
+_HEADERS: Mapping[str, JsonObject] = {
+    "X-Request-ID": {"description": "the request's id; in logs it is `request_id`", "schema": TEXT},
+    "ETag": {
+        "description": "the revision in quotes, for `If-Match` and `If-None-Match`",
+        "schema": {"type": "string", "pattern": '^"[0-9]{1,16}"$'},
+    },
+    "Retry-After": {"description": "in seconds", "schema": {"type": "integer", "minimum": 1}},
+    "WWW-Authenticate": {"description": "how to log in: Bearer", "schema": TEXT},
+    **{
+        name: {"description": "what is taken instead", "schema": TEXT}
+        for name in ("Accept", "Accept-Patch", "Accept-Encoding")
+    },
+}
+_WITH: Mapping[int, tuple[str, ...]] = {
+    401: ("WWW-Authenticate",),
+    415: ("Accept", "Accept-Patch", "Accept-Encoding"),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+}
+"""The headers of a status's problems, beside those of every answer."""
 _UNSUPPORTED = 415
 
 
@@ -47,35 +87,38 @@ def openapi(routes: tuple[Route, ...]) -> JsonObject:
     """The OpenAPI 3.1 document of these routes; nobody may change it."""
     described = [route for route in routes if route.operation.summary is not None]
     schemas, named = _schemas_of(route.operation for route in described)
-    problem = {
-        "description": "What went wrong and what to do (RFC 9457)",
-        "content": {"application/problem+json": {"schema": schemas[Problem]}},
-    }
-    taken_instead = {
-        name: {"schema": TEXT, "description": "what is taken instead"}
-        for name in ("Accept", "Accept-Patch", "Accept-Encoding")
-    }
     paths: dict[str, JsonObject] = {}
+    refused: set[int] = set()
     for route in described:
         operation = _operation(route, route.operation, schemas)
         paths.setdefault(route.path, {})[route.method.lower()] = operation
+        refused |= {int(status) for status, one in operation["responses"].items() if "$ref" in one}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "config-manager",
             "version": "1",
             "summary": "Signed, live-changeable settings for a fleet of small services",
+            "description": _ABOUT,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/"}],
+        # relative to this document, so that it also holds behind a proxy with a path prefix
+        "servers": [{"url": ".", "description": "the server that this document came from"}],
         "security": [{"token": []}],
+        "tags": [{"name": name, "description": about} for name, about in _TAGS.items()],
         "paths": paths,
         "components": {
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token that `POST /api/v1/tokens` or the first start made",
+                }
+            },
             "schemas": {**_BY_HAND, **named},
+            "headers": dict(_HEADERS),
             "responses": {
-                "Problem": problem,
-                "UnsupportedMediaType": {**problem, "headers": taken_instead},
+                f"Problem{status}": _problem(status, schemas[Problem]) for status in sorted(refused)
             },
         },
     }
@@ -87,14 +130,17 @@ def openapi(routes: tuple[Route, ...]) -> JsonObject:
 def _operation(route: Route, described: Operation, schemas: Schemas) -> JsonObject:
     responses: JsonObject = {}
     for status, model in described.answers.items():
-        responses[str(status)] = _answer(status, model, schemas)
+        content = None if model is None else schemas[model]
+        responses[str(status)] = _answer(status, content, tagged=described.tagged)
     parameters = _parameters(route)
     for status in sorted(_problems(route, has_parameters=bool(parameters))):
-        name = "UnsupportedMediaType" if status == _UNSUPPORTED else "Problem"
-        responses.setdefault(str(status), {"$ref": f"#/components/responses/{name}"})
+        refused = {"$ref": f"#/components/responses/Problem{status}"}
+        responses.setdefault(str(status), refused)
     found: JsonObject = {
         "operationId": _in_camel_case(described.handle.__name__),
         "summary": described.summary,
+        "description": "\n\n".join(filter(None, (described.description, _who_may(route)))),
+        "tags": [_tag(route)],
         "responses": responses,
     }
     if parameters:
@@ -107,13 +153,38 @@ def _operation(route: Route, described: Operation, schemas: Schemas) -> JsonObje
     return found
 
 
-def _answer(status: int, model: Any, schemas: Schemas) -> JsonObject:
-    if model is None:
-        return {"description": "What the caller has is what is there"}
-    return {
-        "description": "Done" if status < 300 else "Not ok",  # noqa: PLR2004
-        "content": {"application/json": {"schema": schemas[model]}},
+def _tag(route: Route) -> str:
+    first, *others = route.path.removeprefix("/").split("/")
+    return others[1] if first == "api" else "server"
+
+
+def _who_may(route: Route) -> str:
+    if route.needs is None:
+        return "Needs no token."
+    roles = ", ".join(f"`{role}`" for role in able(route.needs))
+    of_service = " that is for this service" if "{service}" in route.path else ""
+    return f"Needs a token{of_service} with the role {roles}.".replace(", `admin`", " or `admin`")
+
+
+def _answer(status: int, schema: JsonObject | None, *, tagged: bool) -> JsonObject:
+    said: JsonObject = {
+        "description": _DONE.get(status, "Not ok"),
+        "headers": _headers("X-Request-ID", *(("ETag",) if tagged else ())),
     }
+    return said if schema is None else {**said, "content": {"application/json": {"schema": schema}}}
+
+
+def _problem(status: int, schema: JsonObject) -> JsonObject:
+    names = ", ".join(f"`{name}`" for name in names_of(status))
+    return {
+        "description": f"Refused: {names}. What went wrong and what to do is in `detail`.",
+        "headers": _headers("X-Request-ID", *_WITH.get(status, ())),
+        "content": {"application/problem+json": {"schema": schema}},
+    }
+
+
+def _headers(*names: str) -> JsonObject:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _problems(route: Route, *, has_parameters: bool) -> set[int]:
@@ -132,7 +203,8 @@ def _problems(route: Route, *, has_parameters: bool) -> set[int]:
 
 
 def _parameters(route: Route) -> list[JsonObject]:
-    in_path = [one for one in (SERVICE, INSTANCE) if f"{{{one.name}}}" in route.path.split("/")]
+    in_path = route.in_path
+    others = [one for one in route.operation.takes if one not in in_path]
     return [
         {
             "name": one.name,
@@ -141,7 +213,7 @@ def _parameters(route: Route) -> list[JsonObject]:
             "schema": one.schema,
             "description": one.description,
         }
-        for one in (*in_path, *route.operation.takes)
+        for one in (*in_path, *others)
     ]
 
 
@@ -167,7 +239,8 @@ def _schemas_of(operations: Iterable[Operation]) -> tuple[Schemas, JsonObject]:
 
 
 class _Generator(GenerateJsonSchema):
-    """Pydantic's, without the titles, and the defaults and docstrings that are for our own code."""
+    """Pydantic's, without the titles, and the defaults that are for our own code. A model's docstring is
+    its description."""
 
     def normalize_name(self, name: str) -> str:
         return super().normalize_name(name).strip("_").removesuffix("Answer")
@@ -191,11 +264,11 @@ class _Generator(GenerateJsonSchema):
         return {"anyOf": [inner, {"type": "null"}]}
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonObject:
-        return _bare(super().model_schema(schema))
+        return _untitled(super().model_schema(schema))
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonObject:
-        return _bare(super().dataclass_schema(schema))
+        return _untitled(super().dataclass_schema(schema))
 
 
-def _bare(schema: JsonObject) -> JsonObject:
-    return {key: value for key, value in schema.items() if key not in ("title", "description")}
+def _untitled(schema: JsonObject) -> JsonObject:
+    return {key: value for key, value in schema.items() if key != "title"}

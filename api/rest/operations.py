@@ -1,6 +1,6 @@
 """A handler with its description beside it: `api.server.pipeline` calls it, `api.rest.openapi` describes it.
 
-    @operation("Every token", answers={200: Tokens})
+    @operation("Every token", answers={200: Tokens}, description="…")
     async def list_tokens(request: ApiRequest, api: Api) -> ApiResponse: ...
 
 and one line in `api/server/routes.py` are all that a new call needs.
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from config_manager.api.rest.parameters import Parameter
+from config_manager.api.rest.parameters import INSTANCE, SERVICE, Parameter, Path
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse
 from config_manager.config.access import Need
 
@@ -24,7 +24,9 @@ class Operation:
     """summary: None if it is not described. answers: the model of each status that is no problem, None for
     an answer without a body. problems: the statuses of refusals that do not follow from the route and
     what it takes (see `api.rest.openapi`). takes: every query parameter and header, and parameters of the path
-    but services and instances. body: its model; media_type: how it is sent.
+    but services and instances. body: its model; media_type: how it is sent. description: what a caller
+    should know beside the summary, in CommonMark. tagged: whether answers carry an `ETag`.
+    only_refuses: no request gets anything else from it, so no `Allow` names it.
     """
 
     handle: Handler
@@ -34,6 +36,9 @@ class Operation:
     takes: tuple[Parameter, ...] = ()
     body: Any = None
     media_type: str = "application/json"
+    description: str = ""
+    tagged: bool = False
+    only_refuses: bool = False
 
 
 def operation(
@@ -44,14 +49,23 @@ def operation(
     takes: tuple[Parameter, ...] = (),
     body: Any = None,
     media_type: str = "application/json",
+    description: str = "",
+    tagged: bool = False,
 ) -> Callable[[Handler], Operation]:
     """The decorated handler as an operation, with these fields."""
-    return lambda handler: Operation(handler, summary, answers, problems, takes, body, media_type)
+    return lambda handler: Operation(
+        handler, summary, answers, problems, takes, body, media_type, description, tagged
+    )
 
 
 def undescribed(handler: Handler) -> Operation:
     """An operation that the OpenAPI document leaves out."""
     return Operation(handler)
+
+
+def only_refusing(handler: Handler) -> Operation:
+    """An operation that refuses every request: it stands where a name is reserved."""
+    return Operation(handler, only_refuses=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,3 +78,9 @@ class Route:
     path: str
     operation: Operation
     needs: Need | None
+
+    @property
+    def in_path(self) -> tuple[Path[Any], ...]:
+        """The path's parameters."""
+        named = [one for one in (SERVICE, INSTANCE) if f"{{{one.name}}}" in self.path.split("/")]
+        return (*named, *(one for one in self.operation.takes if isinstance(one, Path)))

@@ -97,7 +97,7 @@ def one_of(name: str, description: str, *texts: str) -> Query[str]:
         return text
 
     schema = {"const": texts[0]} if len(texts) == 1 else {"enum": list(texts)}
-    return Query(name, description, schema, parse)
+    return Query(name, description, {"type": "string", **schema}, parse)
 
 
 def flag(name: str, description: str) -> Query[bool]:

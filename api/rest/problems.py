@@ -10,7 +10,7 @@ import trio
 from pydantic import WithJsonSchema
 
 from config_manager.actors.actor import Full, Gone
-from config_manager.api.rest.models import TEXT, Answer
+from config_manager.api.rest.models import TEXT, Answer, about
 from config_manager.api.rest.request import ApiResponse
 from config_manager.config import strict_json
 from config_manager.config.errors import (
@@ -20,6 +20,7 @@ from config_manager.config.errors import (
     DeadlineExceeded,
     MethodNotAllowed,
     NotAuthenticated,
+    Refusal,
     TooManyRequests,
     UnsupportedMediaType,
 )
@@ -30,33 +31,59 @@ PROBLEM_JSON = b"application/problem+json"
 _Reference = Annotated[str, WithJsonSchema({**TEXT, "format": "uri-reference"})]
 
 
+_Type = Annotated[
+    _Reference, about("`/problems/NAME`; NAME is stable, and `GET /problems/{name}` explains it")
+]
+_Title = Annotated[str, about("what the type means, in a few words")]
+_Status = Annotated[int, about("the HTTP status")]
+
+
 class _FieldError(Answer):
-    pointer: str
-    detail: str
+    """What is wrong with one value."""
+
+    pointer: Annotated[str, about("where it is in the body: a JSON pointer (RFC 6901)")]
+    detail: Annotated[str, about("what is allowed there")]
 
 
 class Problem(Answer):
-    """A problem may have members of its own beside these."""
+    """Why a request was refused (RFC 9457). A problem may have members of its own beside these."""
 
-    type: _Reference
-    title: str
-    status: int
-    detail: str
-    request_id: str
-    errors: Sequence[_FieldError] = ()
-    current_revision: int = 0
+    type: _Type
+    title: _Title
+    status: _Status
+    detail: Annotated[str, about("what went wrong this time and what to do, for people")]
+    request_id: Annotated[str, about("as in X-Request-ID; the server's log has it too")]
+    errors: Annotated[
+        Sequence[_FieldError], about("of invalid input (422): each value that is wrong")
+    ] = ()
+    current_revision: Annotated[int, about("of `revision-conflict`: the service's revision")] = 0
+    expected: Annotated[
+        str | None,
+        about("of `revision-conflict`: what If-Match named; null: If-None-Match: * was sent"),
+    ] = None
 
 
 class ExplanationAnswer(Answer):
-    type: _Reference
-    title: str
-    status: int
-    meaning: str
+    """What a problem's type means."""
+
+    type: _Type
+    title: _Title
+    status: _Status
+    meaning: Annotated[str, about("the same in more words, if there are more to say")]
 
 
 def problem_type(name: str) -> str:
     """The problem's `type`: a relative reference that this server answers with an explanation."""
     return f"/problems/{name}"
+
+
+def names_of(status: int) -> list[str]:
+    """The names of the problems that may come with a status."""
+    return sorted(
+        one.name
+        for error, one in DESCRIPTIONS.items()
+        if one.status == status and issubclass(error, Refusal) and error is not Refusal
+    )
 
 
 def as_error(error: Exception) -> ConfigManagerError:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import trio
 
 from config_manager.actors.messages import Write
-from config_manager.api.rest.models import NO_NUL, Answer, about
+from config_manager.api.rest.models import NO_NUL, Answer, CorrelationId, about
 from config_manager.api.rest.parameters import Header, Query, flag, one_of
 from config_manager.api.rest.request import Api, ApiRequest
 from config_manager.config.errors import MalformedRequest
@@ -101,7 +101,9 @@ def write_terms_of(request: ApiRequest) -> WriteTerms:
 
 
 class KeyChangeAnswer(Answer):
-    key: str
+    """A key whose value changed, or would change."""
+
+    key: Annotated[str, about("of the values, or a secret's name")]
     old: Annotated[Any, about("null: it was not there, unless `nulls` says otherwise")]
     new: Annotated[Any, about("null: it is not there, unless `nulls` says otherwise")]
     nulls: Annotated[
@@ -115,10 +117,15 @@ class KeyChangeAnswer(Answer):
 class WriteAnswer(Answer):
     """What an answer says of how a write went; of a dry run, what would change."""
 
-    correlation_id: str = ""
-    propagation: Literal["pending", "confirmed"] = "pending"
-    dry_run: bool = False
-    changes: Sequence[KeyChangeAnswer] = ()
+    correlation_id: CorrelationId = ""
+    propagation: Annotated[
+        Literal["pending", "confirmed"],
+        about("confirmed: a broker gave back what was published; pending: not yet"),
+    ] = "pending"
+    dry_run: Annotated[bool, about("true: nothing was changed; left out otherwise")] = False
+    changes: Annotated[
+        Sequence[KeyChangeAnswer], about("of a dry run: what would change, of one service")
+    ] = ()
 
 
 W = TypeVar("W", bound=WriteAnswer)

@@ -20,7 +20,7 @@ from config_manager.api.rest.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES, MAX_
 from config_manager.api.rest.problems import as_error, problem
 from config_manager.api.rest.rate_limits import Limiter, address_key
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse
-from config_manager.api.server.paths import find
+from config_manager.api.server.paths import Found, find
 from config_manager.config.access import ANYBODY
 from config_manager.config.errors import (
     ConfigManagerError,
@@ -75,10 +75,7 @@ def _admit(request: ApiRequest, api: Api) -> tuple[int, str]:
     if route is None or route.needs is not None:
         authenticate(request, api)
     if route is None:
-        allowed: list[str] = sorted({*found.routes, *(["HEAD"] if "GET" in found.routes else [])})
-        raise MethodNotAllowed(
-            f"{request.method[:32]} is not for this; {', '.join(allowed)} are", allowed
-        )
+        raise _not_allowed(request, found)
     if route.needs is not None:
         request.grant.require(route.needs, request.params.get("service"))
     if route.method == "GET":
@@ -86,6 +83,17 @@ def _admit(request: ApiRequest, api: Api) -> tuple[int, str]:
     if route.needs is None:
         return MAX_PUBLIC_BODY_BYTES, address_key(request.client_host)
     return MAX_BODY_BYTES, request.by
+
+
+def _not_allowed(request: ApiRequest, found: Found) -> Refusal:
+    """Raises what every method answers at a path that names nothing: InvalidName, MalformedRequest."""
+    any_route = next(iter(found.routes.values()))
+    for one in any_route.in_path:
+        one.of(request)
+    works = {method for method, route in found.routes.items() if not route.operation.only_refuses}
+    allowed = sorted(works | ({"HEAD"} if "GET" in works else set[str]()))
+    rest = f"; {', '.join(allowed)} can be used" if allowed else ""
+    return MethodNotAllowed(f"{request.method[:32]} is not for this{rest}", allowed)
 
 
 async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None) -> HttpAnswer:

@@ -10,7 +10,8 @@ import pytest
 
 from tests.kit.processes import MOSQUITTO, TOKEN, Process, Processes
 
-CONFIG = Path(__file__).resolve().parents[1] / "schemathesis.toml"
+TESTS = Path(__file__).resolve().parents[1]
+CONFIG, HOOKS = TESTS / "schemathesis.toml", TESTS / "schemathesis_values.py"
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "5"))
 """For each operation and phase; `SCHEMATHESIS_EXAMPLES=1000` for an hour of it."""
 
@@ -31,6 +32,7 @@ def test_generated_requests_get_only_documented_answers(shop: tuple[Processes, P
             *("--seed", "7", "--generation-database", "none"),
         ],
         cwd=directory,
+        env={"SCHEMATHESIS_HOOKS": str(HOOKS)},
     )
     code = run.wait(max(110, EXAMPLES * 10))
     assert code == 0, "\n".join(run.text[-150:])

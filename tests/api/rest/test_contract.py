@@ -336,10 +336,39 @@ async def test_a_traceparent_is_passed_on_and_made_where_there_is_none(rest: Cal
         assert len(made) == 55
 
 
-async def test_a_wrong_method_says_which_are_right(rest: Caller) -> None:
-    answer = await rest.ask("POST", STT, {})
-    assert answer.status == 405
-    assert "PUT" in answer.headers["allow"]
+async def test_every_405_allows_exactly_the_methods_that_work_there(rest: Caller) -> None:
+    for path in sorted({route.path for route in ROUTES}):
+        filled = path.format(service="door", name="pin", instance="front", version="1")
+        told = await rest.ask("OPTIONS", filled)
+        assert told.status == 405
+        allowed = told.headers["allow"].split(", ")
+        for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE", "POST"):
+            answer = await rest.ask(method, filled, {} if method[0] == "P" else None)
+            reserved = path.startswith(EPOCH) and answer.status == 400
+            works = answer.status != 405 and not reserved
+            assert works == (method in allowed), (path, method, allowed, answer)
+            assert answer.status != 405 or answer.headers["allow"] == told.headers["allow"]
+
+
+EPOCH = "/api/v1/config/epoch"
+
+
+async def test_epoch_is_posted_to_and_nothing_else_works_there(rest: Caller) -> None:
+    assert (await rest.ask("OPTIONS", EPOCH)).headers["allow"] == "POST"
+    assert (await rest.ask("GET", EPOCH)).json["type"] == "/problems/invalid-name"
+    nothing = await rest.ask("POST", f"{EPOCH}/history", {})
+    assert (nothing.status, nothing.headers["allow"]) == (405, "")
+    assert nothing.json["detail"] == "POST is not for this"
+
+
+async def test_a_name_that_nothing_can_have_is_that_whatever_the_method(rest: Caller) -> None:
+    for path in (
+        *("config/search", "config/BAD", "config/a%2Fb/history"),
+        *("status/a/B", "trust/roots/x"),
+    ):
+        for method in ("GET", "POST", "OPTIONS", "DELETE"):
+            answer = await rest.ask(method, f"/api/v1/{path}")
+            assert (answer.status, "allow" in answer.headers) == (400, False), (method, path)
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])

@@ -291,3 +291,46 @@ def named(document: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             yield "schema", name, member
         for member in schema.get("required", ()):
             yield "schema", name, "required", member
+
+
+def test_every_operation_parameter_answer_and_schema_says_what_it_is() -> None:
+    document = openapi(ROUTES)
+    tags = {tag["name"] for tag in document["tags"] if tag["description"]}
+    for path, operations in document["paths"].items():
+        for verb, operation in operations.items():
+            assert operation["summary"], (path, verb)
+            assert operation["description"], (path, verb)
+            assert set(operation["tags"]) <= tags, (path, verb)
+            for parameter in operation.get("parameters", ()):
+                assert parameter["description"], (path, verb, parameter["name"])
+    for name, schema in document["components"]["schemas"].items():
+        assert schema["description"], name
+    for status, response in document["components"]["responses"].items():
+        assert "`" in response["description"], f"{status} names its problems"
+    assert {tag for one in operations_of(document) for tag in one["tags"]} == tags
+
+
+def operations_of(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for operations in document["paths"].values() for one in operations.values()]
+
+
+def test_no_schema_contains_itself_and_no_boolean_is_a_constant() -> None:
+    """Generators make nothing usable of either."""
+    schemas = openapi(ROUTES)["components"]["schemas"]
+
+    def named_in(schema: Any, seen: tuple[str, ...]) -> None:
+        if isinstance(schema, list):
+            for one in schema:
+                named_in(one, seen)
+        elif isinstance(schema, dict):
+            assert not isinstance(schema.get("const"), bool), seen
+            for member, value in schema.items():
+                if member == "$ref":
+                    name = value.rpartition("/")[2]
+                    assert name not in seen, seen
+                    named_in(schemas[name], (*seen, name))
+                else:
+                    named_in(value, seen)
+
+    for name, schema in schemas.items():
+        named_in(schema, (name,))
