@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from config_manager.actors.actor import Full, Gone, Life, follower
+from config_manager.config.access import ANYBODY
 from config_manager.config.errors import Refusal
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
@@ -38,7 +39,7 @@ WriteDown = Callable[[Decidable[None], str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class RefusedCall:
-    """by: the caller's token, or `anonymous`; then client says from where. call: method and route."""
+    """by: the caller's token, or `anonymous`. client: from where. call: method and route."""
 
     by: str
     client: str | None
@@ -48,7 +49,7 @@ class RefusedCall:
 
 
 _Who = tuple[str, str | None]
-"""A caller: whose token, or `anonymous` and from where."""
+"""A caller: whose token (and None), or `anonymous` and from where."""
 _Refusals = dict[RefusedCall, tuple[int, str]]
 """How often each refusal came, and the newest request's id."""
 
@@ -70,7 +71,8 @@ class Callers:
         self._news.set()
 
     def refused(self, refusal: RefusedCall, request_id: str) -> None:
-        theirs = self._room_for((refusal.by, refusal.client))
+        is_stranger = refusal.by == ANYBODY.name
+        theirs = self._room_for((refusal.by, refusal.client if is_stranger else None))
         if theirs is not None and (refusal in theirs or len(theirs) < _MOST_OF_ONE):
             count, _ = theirs.get(refusal, (0, ""))
             theirs[refusal] = (count + 1, request_id)

@@ -187,7 +187,7 @@ async def _start(folder: Path, port: int, world: World) -> subprocess.Popen[byte
             while True:
                 if process.poll() is not None:
                     raise OSError(
-                        f"the broker ended with {process.returncode}; see {log_file.name}"
+                        f"the broker ended with {process.returncode}; see {folder / 'broker.log'}"
                     )
                 with socket.socket() as probe:
                     if probe.connect_ex(("127.0.0.1", port)) == 0:

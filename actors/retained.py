@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -127,12 +127,13 @@ class _Reader:
                 return
 
     async def _take_all(self, connection: Connection) -> None:
-        async for message in connection.messages():
-            self._bytes += len(message.payload)
-            if self._bytes > _MOST_BYTES:
-                raise BrokerUnavailable(f"it sends more than {_MOST_BYTES >> 20} MiB")
-            if message.retained:
-                self._take(message)
+        async with aclosing(connection.messages()) as messages:
+            async for message in messages:
+                self._bytes += len(message.payload)
+                if self._bytes > _MOST_BYTES:
+                    raise BrokerUnavailable(f"it sends more than {_MOST_BYTES >> 20} MiB")
+                if message.retained:
+                    self._take(message)
 
     def _take(self, message: Message) -> None:
         now = self._world.clock.now()

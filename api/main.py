@@ -135,6 +135,16 @@ def cli() -> None:
     help="Plain HTTP though others can reach the bind: something in front does TLS.",
 )
 @click.option(
+    "--trusted-proxies",
+    metavar="ADDRESS[,NETWORK]",
+    help="Reverse proxies whose X-Forwarded-For, -Proto and -Prefix are believed. [none]",
+)
+@click.option(
+    "--public-url",
+    metavar="URL",
+    help="https://host[:port][/prefix]: where callers find it; wins over these headers.",
+)
+@click.option(
     "--db-key-file", type=click.Path(path_type=Path), help="64 hex digits. [<data>/keys/db.key]"
 )
 @click.option(

@@ -13,6 +13,7 @@ import trio
 from config_manager.actors.actor import RestartLimit
 from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.system import System, running_system
+from config_manager.api.rest.forwarded import ReverseProxies
 from config_manager.api.server.app import RestApp
 from config_manager.api.server.listening import serve as serve_http
 from config_manager.api.server.tls import Certificate
@@ -21,6 +22,7 @@ from config_manager.config.ending import ENDING, SIGNALS
 from config_manager.config.errors import ConfigManagerError, the_reason
 from config_manager.config.lines import LineWriter
 from config_manager.config.logging import configure, flush
+from config_manager.config.reverse_proxies import parse_public_url, parse_trusted_proxies
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
 from config_manager.config.world import World
@@ -84,7 +86,12 @@ async def _run_all(settings: Settings, lines: LineWriter) -> None:
     async with running_system(
         settings, catalogue=SAMPLE_CATALOGUE, transport=AiomqttTransport(), world=World()
     ) as system:
-        app = RestApp(system, dev=settings.dev, writes_per_minute=settings.writes_per_minute)
+        app = RestApp(
+            system,
+            dev=settings.dev,
+            writes_per_minute=settings.writes_per_minute,
+            proxies=_proxies_of(settings),
+        )
         bind = settings.bind_address
         async with trio.open_nursery() as http:
             serve_app = partial(
@@ -101,6 +108,11 @@ async def _run_all(settings: Settings, lines: LineWriter) -> None:
             gc.set_threshold(GC_THRESHOLD, 20, 20)
 
 
+def _proxies_of(settings: Settings) -> ReverseProxies:
+    public_url = None if settings.public_url is None else parse_public_url(settings.public_url)
+    return ReverseProxies(parse_trusted_proxies(settings.trusted_proxies), public_url)
+
+
 async def _make_the_rest(app: RestApp) -> None:
     await app.make_quart_soon()
     gc.freeze()
@@ -114,7 +126,10 @@ async def _stop_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) 
 
 def _say_ready(settings: Settings, system: System, url: str, lines: LineWriter) -> None:
     mqtt_url = ",".join(map(str, system.brokers)) or "none:"
-    structlog.get_logger().info("ready", url=url, mqtt_url=mqtt_url, data_dir_mode=system.view.mode)
+    public = {} if settings.public_url is None else {"public_url": settings.public_url}
+    structlog.get_logger().info(
+        "ready", url=url, **public, mqtt_url=mqtt_url, data_dir_mode=system.view.mode
+    )
     if settings.dev:
         broker = system.brokers[0] if system.brokers else None
         lines.msg(_what_to_try(url, mqtt_url, broker.port if broker else None).encode())

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config_manager.config.brokers import parse_mqtt_urls
 from config_manager.config.errors import SettingsInvalid
+from config_manager.config.reverse_proxies import parse_public_url, parse_trusted_proxies
 from config_manager.config.this_machine import is_loopback
 
 ENV_PREFIX = "CONFIG_MANAGER_"
@@ -50,6 +51,8 @@ class Settings(BaseSettings):
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     allow_plain_http: bool = False
+    trusted_proxies: str = ""
+    public_url: str | None = None
     db_key_file: Path | None = None
     credentials_dir: Path | None = None
     bootstrap_token: SecretStr | None = None
@@ -82,6 +85,17 @@ class Settings(BaseSettings):
     def _bind_parses(cls, value: str) -> str:
         parse_bind(value)
         return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_parse(cls, value: str) -> str:
+        parse_trusted_proxies(value)
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url_parses(cls, value: str | None) -> str | None:
+        return None if value is None else str(parse_public_url(value))
 
     @field_validator("bootstrap_token")
     @classmethod

@@ -320,31 +320,3 @@ main.main()
     assert done.returncode == 1
     assert "No module named 'config_manager.api.not_here'" in done.stderr
     assert "pip install" not in done.stderr
-
-
-def test_an_image_gets_what_the_wheel_is_built_from_and_no_keys_or_data() -> None:
-    lines = (ROOT / ".dockerignore").read_text().splitlines()
-    ignored = [line for line in lines if line and not line.startswith("#")]
-
-    def is_left_out(name: str) -> bool:
-        path = Path("/", name)
-        whole = (pattern for pattern in ignored if not pattern.startswith("**/"))
-        anywhere = (pattern for pattern in ignored if pattern.startswith("**/"))
-        return any(Path(path.parts[1]).match(pattern) for pattern in whole) or any(
-            path.match(pattern.removeprefix("**/")) for pattern in anywhere
-        )
-
-    secret = (
-        "data/config.db",
-        ".env",
-        ".env.local",
-        ".git/config",
-        ".venv/x",
-        "a/b.key",
-        "x.token",
-    )
-    assert [name for name in (*secret, "dist/x", "build/x") if not is_left_out(name)] == []
-    tops = ("pyproject.toml", "uv.lock", "README.md", "LICENSE", "MANIFEST.in")
-    sources = [str(p.relative_to(ROOT)) for room in ROOMS for p in (ROOT / room).rglob("*")]
-    needed = [name for name in sources if Path(name).suffix in SHIPPED]
-    assert [name for name in (*tops, *needed) if is_left_out(name)] == []

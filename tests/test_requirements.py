@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import distribution, packages_distributions
@@ -13,7 +15,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from config_manager.api import extra
-from tests.kit.installed import ROOT, names, required, requirements_of
+from tests.kit.installed import ROOT, names, required, requirements_of, with_all_they_need
 
 ROOMS = ("actors", "api", "client", "config", "storage")
 CORE, SERVER = names(required()), names(required("server"))
@@ -115,3 +117,33 @@ def test_the_command_knows_what_the_extra_brings() -> None:
 @pytest.mark.parametrize("package", extra.SERVER)
 def test_a_package_of_the_extra_is_imported_by_its_own_name(package: str) -> None:
     assert canonicalize_name(packages_distributions()[package.replace("-", "_")][0]) == package
+
+
+def test_the_page_says_which_wheels_there_are() -> None:
+    """By uv.lock, which has every file that PyPI offers of a version."""
+    page = (ROOT / "docs" / "clients.md").read_text()
+    rows = re.findall(r"^\| (core|`\[server\]`) \| (.+) \| (.+) \| (.+) \|$", page, re.MULTILINE)
+    said = {one: (armv7l, i686) for _, every, *(armv7l, i686) in rows for one in every.split(", ")}
+    found: dict[str, tuple[str, str]] = {}
+    needed = with_all_they_need([*required(), *required("server")])
+    for package in tomllib.loads((ROOT / "uv.lock").read_text())["package"]:
+        wheels = [one["url"].rpartition("/")[2] for one in package.get("wheels", ())]
+        if package["name"] in needed and not any("-none-any" in one for one in wheels):
+            name = f"{package['name']} {package['version']}"
+            found[name] = (_has_wheels(wheels, "armv7l"), _has_wheels(wheels, "i686"))
+    assert said == found
+
+
+def _has_wheels(wheels: list[str], machine: str) -> str:
+    """For all of Python 3.11 to 3.13, or for none of them."""
+
+    def every(libc: str) -> bool:
+        fits = [one for one in wheels if f"{libc}linux" in one and machine in one]
+        return all(
+            any(f"-cp3{minor}-" in one for one in fits) or any("-abi3-" in one for one in fits)
+            for minor in (11, 12, 13)
+        )
+
+    if not every("many"):
+        return "no"
+    return "yes" if every("musl") else "yes, glibc"

@@ -1,21 +1,21 @@
-"""The port by aiomqtt (paho underneath): the only module that imports trio_asyncio.
+"""The port by aiomqtt (paho underneath).
 
 Each connection runs its own asyncio loop inside Trio, so that what a dying broker does to asyncio
-ends with the connection. trio_asyncio is imported when a connection is made and not before:
-importing it changes `asyncio.run()` for the whole process.
+ends with the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import trio
 
 from config_manager.actors.mqtt.arrivals import Arrivals, Unread
+from config_manager.actors.mqtt.asyncio_under_trio import open_loop
 from config_manager.actors.mqtt.broker_answers import BrokerAnswers
 from config_manager.actors.mqtt.connecting import Connecting, client_options
 from config_manager.actors.mqtt.packet_limit import PacketLimit, plainly
@@ -77,10 +77,8 @@ class AiomqttTransport:
     ) -> _AiomqttConnection:
         """Protocol 5 first, each time: a broker that was slow once may know it all the same."""
         import aiomqtt
-        import trio_asyncio
 
-        opening: Any = trio_asyncio.open_loop()  # pyright: ignore[reportUnknownMemberType]
-        loop: asyncio.AbstractEventLoop = await stack.enter_async_context(opening)
+        loop = await stack.enter_async_context(open_loop())
         # without a handler of ours a dying broker ends the whole program
         loop.set_exception_handler(lambda _loop, _context: None)
         for version in (aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311):
@@ -317,9 +315,10 @@ class _AiomqttConnection:
         except (aiomqtt.MqttError, OSError, ValueError) as error:
             raise self._broken(error) from error
 
-    async def messages(self) -> AsyncIterator[Message]:
-        async for message in self._arrivals.read():
-            yield message
+    async def messages(self) -> AsyncGenerator[Message]:
+        async with aclosing(self._arrivals.read()) as arrived:
+            async for message in arrived:
+                yield message
         raise self._why_lost
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -51,7 +51,7 @@ class Arrivals(asyncio.Queue[Any]):
         self._unread.put_nowait(item)
         self._news.set()
 
-    async def read(self) -> AsyncIterator[Message]:
+    async def read(self) -> AsyncGenerator[Message]:
         """Until it is closed and everything was read."""
         while True:
             await trio.lowlevel.checkpoint()

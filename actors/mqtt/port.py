@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -77,7 +77,7 @@ class Connection(Protocol):
         from 128 on the code of its refusal."""
         ...
 
-    def messages(self) -> AsyncIterator[Message]:
+    def messages(self) -> AsyncGenerator[Message]:
         """What arrives, until the connection breaks (BrokerUnavailable). Must be read always."""
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import aclosing
 
 import structlog
 import trio
@@ -168,19 +169,20 @@ class Session:
 
     async def _read(self) -> None:
         outlet = self._desk.outlet
-        async for message in self._connection.messages():
-            topic = message.topic
-            if topic.startswith(wire.STATUS_PREFIX):
-                self._instances.heard(message)
-                continue
-            if topic == wire.KEEPALIVE_TOPIC:
-                outlet.company.keepalive(message.payload)
-                continue
-            if topic.startswith(_CONFIG_PREFIX):
-                await self._on_config(topic.removeprefix(_CONFIG_PREFIX), message)
-            elif not await self._is_ahead_of_us(message) and topic in outlet.retained:
-                self._on_document(message)
-            self._last_message = trio.current_time()
+        async with aclosing(self._connection.messages()) as messages:
+            async for message in messages:
+                topic = message.topic
+                if topic.startswith(wire.STATUS_PREFIX):
+                    self._instances.heard(message)
+                    continue
+                if topic == wire.KEEPALIVE_TOPIC:
+                    outlet.company.keepalive(message.payload)
+                    continue
+                if topic.startswith(_CONFIG_PREFIX):
+                    await self._on_config(topic.removeprefix(_CONFIG_PREFIX), message)
+                elif not await self._is_ahead_of_us(message) and topic in outlet.retained:
+                    self._on_document(message)
+                self._last_message = trio.current_time()
 
     async def _on_config(self, service: str, message: Message) -> None:
         desk, topic = self._desk, message.topic

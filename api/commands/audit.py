@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from config_manager.config.wire import Envelope
 
 _PATH = ("api", "v1", "audit")
-_HEADER = ("ROW", "AT", "BY", "ACTION", "WHAT", "REASON")
+_HEADER = ("ROW", "AT", "BY", "FROM", "ACTION", "WHAT", "REASON")
 _PAGE = "1000"
 
 
@@ -55,7 +55,7 @@ def audit() -> None:
 @click.option("--last", type=click.IntRange(1), default=20, show_default=True, help="Rows.")
 @click.option("--after", type=click.IntRange(0), help="All rows after this number instead.")
 def list_rows(server: Server, as_json: bool, last: int, after: int | None) -> None:
-    """Show who did what, when and why, oldest first.
+    """Show who did what, from where, when and why, oldest first.
 
     \b
       config-manager audit list --last 5
@@ -100,7 +100,10 @@ def _told(seq: int, body: dict[str, Any]) -> tuple[str, ...]:
     else:
         what = ", ".join(f"{key} {_shortly(value)}" for key, value in body["details"].items())
     at = str(body["at"])[:19].replace("T", " ")
-    return (str(seq), at, body["by"], body["action"], what, body["reason"] or "")
+    client = body.get(
+        "client", ""
+    )  # not in what the server did by itself, nor in rows before 0.5.0
+    return (str(seq), at, body["by"], client, body["action"], what, body["reason"] or "")
 
 
 def _shortly(value: object) -> str:

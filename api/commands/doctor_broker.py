@@ -7,10 +7,9 @@ configuration, goes to a topic that no service has.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from dataclasses import replace
-from typing import cast
 
 import trio
 
@@ -297,8 +296,8 @@ async def _burst(
 ) -> list[Message]:
     """What arrives until it has been quiet for half a second, or this payload came. within_s: the first of it."""
     found: list[Message] = []
-    with trio.move_on_after(within_s) as waiting:
-        async with aclosing(cast("AsyncGenerator[Message]", connection.messages())) as messages:
+    async with aclosing(connection.messages()) as messages:
+        with trio.move_on_after(within_s) as waiting:
             async for message in messages:
                 found.append(message)
                 waiting.deadline = trio.current_time() + _QUIET_S

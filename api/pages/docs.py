@@ -10,17 +10,20 @@ from importlib import resources
 from config_manager.api.rest.openapi import openapi
 from config_manager.api.rest.operations import Route, undescribed
 from config_manager.api.rest.problems import names_of, problem_type
-from config_manager.api.rest.request import Api, ApiRequest, ApiResponse
+from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse
 from config_manager.config.strict_json import JsonObject
 
 _CSP = b"default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'"
 _CODE = re.compile(r"`([^`]+)`")
-_HEADERS = ((b"content-security-policy", _CSP),)
+_HEADERS = ((b"content-security-policy", _CSP), *NO_STORE)
+"""A cache that kept the page could show one caller's `Host` to another, who would send a token there."""
 
 
 @undescribed
-async def page(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
-    return ApiResponse(200, _page(api.routes), _HEADERS, b"text/html; charset=utf-8")
+async def page(request: ApiRequest, api: Api) -> ApiResponse:
+    base = api.proxies.base_url(request.peer, request.scheme, request.headers)
+    shown = _page(api.routes).replace(b"<!-- base -->", escape(str(base)).encode())
+    return ApiResponse(200, shown, _HEADERS, b"text/html; charset=utf-8")
 
 
 @cache

@@ -39,7 +39,10 @@ class RowAnswer(Answer):
     seq: Annotated[int, about("1 is the first row")]
     revision: Annotated[int, about("as of which it was written")]
     hash: Annotated[str, about("SHA-256 of the hash before (hex) and the body")]
-    body: Annotated[str, about("JSON, exactly as it was hashed")]
+    body: Annotated[
+        str,
+        about("JSON, exactly as it was hashed; `client` in it: the address that it was asked from"),
+    ]
 
 
 class AuditAnswer(Answer):

@@ -184,7 +184,7 @@ async def enrol(request: ApiRequest, api: Api) -> ApiResponse:
     enrolment = Enrolment(
         token_hash, body.service, body.instance, body.sign_public, body.seal_public
     )
-    by = Terms(f"{body.service}/{body.instance}")
+    by = Terms(f"{body.service}/{body.instance}", client=request.client_host)
     write = Write(Enrol(enrolment, body.proof), by)
     try:
         device = await api.system.storing.ask(write, request.context)

@@ -263,7 +263,7 @@ async def reveal_secret(request: ApiRequest, api: Api) -> ApiResponse:
     service, name = SERVICE.of(request), _NAME.of(request)
     body = read(request, RevealRequest)
     reveal = RevealSecret(service=service, name=name, version=body.version)
-    write = Write(reveal, Terms(request.by, body.reason))
+    write = Write(reveal, Terms(request.by, body.reason, client=request.client_host))
     revealed = await api.system.storing.ask(write, request.context)
     shown = revealed.value.reveal()  # this call's purpose
     answer = SecretValue.of(revealed, service=service, name=name, value=shown)

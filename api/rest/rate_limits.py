@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from config_manager.config.reverse_proxies import address_of
+
 _V6_SITE_BITS = 64
 """A caller with one IPv6 address has 2^64 of them: the whole network counts as one."""
 
@@ -67,12 +69,9 @@ class Limiter:
 
 def address_key(client: str | None) -> str:
     """What counts as one address: an IPv4 address, an IPv6 /64."""
-    try:
-        address = ipaddress.ip_address(client or "")
-    except ValueError:
+    address = address_of(client or "")
+    if address is None:
         return "unknown"
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
     return str(ipaddress.ip_network((int(address), _V6_SITE_BITS), strict=False))

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from config_manager.actors.actor import Context
 from config_manager.actors.system import System
+from config_manager.api.rest.forwarded import ReverseProxies
 from config_manager.api.rest.limits import FAILED_LOGINS, MOST_ADDRESSES, MOST_WRITERS
 from config_manager.api.rest.rate_limits import Limiter, RateLimit, Standing
 from config_manager.api.rest.token_index import TokenIndex
@@ -54,6 +55,7 @@ class Api:
     )
     writes: Limiter | None = None
     """by token; None: no limit"""
+    proxies: ReverseProxies = field(default_factory=ReverseProxies)
     routes: tuple[Route, ...] = ()
     """every call, for what describes them"""
 
@@ -64,7 +66,8 @@ def writes_limited_to(per_minute: int) -> Limiter:
 
 @dataclass
 class ApiRequest:
-    """One request. headers: lower-case names, as they came.
+    """One request. headers: lower-case names, as they came. client_host: the caller's address. peer, scheme: of
+    the connection; at its other end may be a proxy (`api.rest.forwarded`).
 
     The pipeline fills in the rest, from `correlation_id` on. admitted: it has been through `admit`.
     route: what is asked, found once. params: the path's. grant: who asks. token_hash: of the caller's
@@ -78,6 +81,8 @@ class ApiRequest:
     headers: Sequence[tuple[bytes, bytes]]
     client_host: str | None
     body: bytes = b""
+    peer: str | None = None
+    scheme: str = "http"
     correlation_id: str = ""
     deadline: float = float("inf")
     admitted: bool = False

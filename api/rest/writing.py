@@ -66,7 +66,7 @@ ADMINISTRATION = (REASON, IDEMPOTENCY_KEY)
 
 def terms_of(request: ApiRequest) -> Terms:
     """Who asks, why and under which key; raises MalformedRequest."""
-    return Terms(request.by, REASON.of(request), _idempotency(request))
+    return Terms(request.by, REASON.of(request), _idempotency(request), client=request.client_host)
 
 
 async def administer(request: ApiRequest, api: Api, what: Decidable[A]) -> A:
@@ -96,7 +96,8 @@ def write_terms_of(request: ApiRequest) -> WriteTerms:
     wait, timeout_s = _WAIT.of(request), _TIMEOUT.of(request)
     wait_s = _DEFAULT_WAIT_S if timeout_s is None else timeout_s
     reason, idempotency = REASON.of(request), _idempotency(request)
-    terms = Terms(request.by, reason, idempotency, bool(_DRY_RUN.of(request)))
+    dry_run = bool(_DRY_RUN.of(request))
+    terms = Terms(request.by, reason, idempotency, dry_run, request.client_host)
     return WriteTerms(terms, None if wait is None else wait_s)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import trio
 
 from config_manager.actors.system import System
+from config_manager.api.rest.forwarded import ReverseProxies
 from config_manager.api.rest.limits import DRAIN_BYTES
 from config_manager.api.rest.request import Api, ApiRequest, writes_limited_to
 from config_manager.api.server.arriving import ArrivingBody, Room
@@ -37,7 +38,7 @@ class RestApp:
     """The application over a running system.
 
     fast_path: False sends everything through Quart. writes_per_minute: each token's limit, None for
-    none.
+    none. proxies: in front of it; with `dev` there are none.
     """
 
     def __init__(
@@ -47,9 +48,11 @@ class RestApp:
         dev: bool,
         fast_path: bool = True,
         writes_per_minute: int | None = None,
+        proxies: ReverseProxies | None = None,
     ) -> None:
         writes = writes_limited_to(writes_per_minute) if writes_per_minute else None
-        self._api = Api(system, dev, writes=writes, routes=ROUTES)
+        behind = ReverseProxies() if dev or proxies is None else proxies
+        self._api = Api(system, dev, writes=writes, proxies=behind, routes=ROUTES)
         self.room = Room()
         """for the bodies of all requests"""
         self._fast_path = fast_path
@@ -96,7 +99,7 @@ def _is_hot(scope: Scope) -> bool:
 async def _answer_directly(
     api: Api, room: Room, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    asked = asked_of(scope)
+    asked = asked_of(scope, api)
     if scope["method"] == "GET":
         if asked.raw_path.endswith(_LONG):
             await _answer_unless_left(api, asked, receive, send)

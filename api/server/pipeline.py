@@ -117,7 +117,6 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
         response = problem(shown, request.correlation_id)
         told["error"] = shown.description.name
         if isinstance(shown, NotAuthenticated | Forbidden | TooManyRequests):
-            told["client"] = request.client_host
             _note_refusal(request, api, shown)
     log_request(
         actor="rest",
@@ -128,6 +127,7 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
         status=response.status,
         duration_ms=round((trio.current_time() - started) * 1000, 3),
         by=request.by,
+        client=request.client_host,
         **told,
     )
     content = [
@@ -178,7 +178,7 @@ def _note_refusal(request: ApiRequest, api: Api, error: ConfigManagerError) -> N
         return
     refusal = RefusedCall(
         by=request.by,
-        client=None if known else address_key(request.client_host),
+        client=request.client_host if known else address_key(request.client_host),
         call=_call(request),
         service=request.params.get("service", "")[:64] or None,
         error=error.description.name,

@@ -27,7 +27,7 @@ def make_quart(api: Api, room: Room) -> QuartTrio:
     quart.config["BODY_TIMEOUT"] = None  # the server cuts slow requests (api/server/listening.py)
 
     async def view(path: str = "") -> Response:  # noqa: ARG001
-        asked = asked_of(request.scope)
+        asked = asked_of(request.scope, api)
         with ArrivingBody(*admit(asked, api), room) as body:
             async for chunk in request.body:
                 body.take(chunk)
@@ -42,7 +42,7 @@ def make_quart(api: Api, room: Room) -> QuartTrio:
 
     async def not_from_a_route(error: Exception) -> Response:  # noqa: ARG001
         """Quart's own refusals (a method it does not know, a path it can't read) as our problems."""
-        return _as_quart(await answer(asked_of(request.scope), api))
+        return _as_quart(await answer(asked_of(request.scope, api), api))
 
     quart.register_error_handler(Exception, not_from_a_route)
     return quart

@@ -41,8 +41,6 @@ from config_manager.config.world import World
 
 M = TypeVar("M", bound=BaseModel)
 
-_Messages = AsyncGenerator[Message, None]
-
 _ENDS = (KeyboardInterrupt, SystemExit, trio.Cancelled)
 
 
@@ -239,7 +237,7 @@ class _Driver(Driver[M]):
                 nursery.start_soon(self._subscribe_on, connection.subscribe, subscribed)
                 publish = partial(connection.publish, qos=1, retain=True)
                 nursery.start_soon(self._send_receipts, publish, client_id)
-                async with aclosing(cast("_Messages", connection.messages())) as messages:
+                async with aclosing(connection.messages()) as messages:
                     async for message in messages:
                         await self._arrived(client_id, message.topic, message.payload)
 

@@ -44,6 +44,9 @@ def _members(kind: Any) -> Iterable[Any]:
         hasattr(kind, name) for name in ("__total__", "_fields")
     )
     if isinstance(kind, type) and is_structure:
-        written = list(getattr(kind, "__annotations__", {}).values())
+        # asking for them evaluates them, from Python 3.14 on
+        written: list[Any] = attempt(
+            lambda: list(getattr(kind, "__annotations__", {}).values()), []
+        )
         return attempt(lambda: list(get_type_hints(kind, include_extras=True).values()), written)
     return []

@@ -40,12 +40,14 @@ A_co = TypeVar("A_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """Who asks, why, when (now: Unix seconds; at: the same in RFC 3339), and under which id."""
+    """Who asks, why, when (now: Unix seconds; at: the same in RFC 3339), and under which id. client: from which
+    address, if somebody asked over REST."""
 
     by: str
     reason: str | None
     now: float
     correlation_id: str
+    client: str | None = field(default=None, kw_only=True)
     at: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,6 +88,7 @@ def audit_row(
         "action": action,
         "reason": on.reason,
         "correlation_id": on.correlation_id,
+        **({} if on.client is None else {"client": on.client}),
         **rest,
     }
     data = strict_json.dumps(body)

@@ -45,7 +45,9 @@ class Decider:
         asked = terms.idempotency
         if asked is not None and (record := self._record(asked, now)) is not None:
             return self._repeats.replay(record, asked, what), None
-        on = Equipped(terms.by, terms.reason, now, correlation_id, self._tools, self)
+        on = Equipped(
+            *(terms.by, terms.reason, now, correlation_id, self._tools, self), client=terms.client
+        )
         decided = what.decide(self._committed, on)
         if terms.dry_run:
             return decided.answer, None

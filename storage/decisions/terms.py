@@ -23,13 +23,15 @@ class Terms:
     """What every write says beside what it wants.
 
     by: who asks. reason: why, in the operator's words. idempotency: it is done once for this key.
-    dry_run: answer what would change, and change nothing.
+    dry_run: answer what would change, and change nothing. client: the address it was asked from, over REST;
+    None for what the server does by itself.
     """
 
     by: str
     reason: str | None = None
     idempotency: Idempotency | None = None
     dry_run: bool = False
+    client: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,23 @@ async def test_a_flood_is_counted_but_not_told_apart(autojump_clock: MockClock) 
     assert details["others"] == 10_000 - 64
 
 
+async def test_a_token_that_is_tried_from_many_addresses_is_still_one_caller(
+    autojump_clock: MockClock,
+) -> None:
+    callers, desk = Callers(), Desk()
+    async with noting(callers, desk):
+        for n in range(1_000):
+            callers.refused(refusal("leaked", client=f"192.0.2.{n % 250}"), "r")
+        callers.refused(refusal("anonymous", client="192.0.2.1"), "r")
+        await trio.sleep(2)
+    told = dict(desk.refusals)
+    assert [one["client"] for one in told["leaked"]["refusals"]] == [
+        f"192.0.2.{n}" for n in range(16)
+    ]
+    assert told["leaked"]["others"] == 1_000 - 16 * 4
+    assert [one["client"] for one in told["anonymous"]["refusals"]] == ["192.0.2.1"]
+
+
 async def test_a_flood_hides_nobody_elses_refusals(autojump_clock: MockClock) -> None:
     callers, desk = Callers(), Desk()
     async with noting(callers, desk):

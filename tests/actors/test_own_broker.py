@@ -41,3 +41,17 @@ async def test_whose_id_was_given_to_another_program_has_ended(
         monkeypatch.setattr(dead, "pid", another.pid)
         with trio.fail_after(5):
             await own_broker._ended(dead)  # noqa: SLF001
+
+
+async def test_one_that_ends_at_once_is_told_with_where_it_said_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "mosquitto").write_text("#!/bin/sh\necho 'no room'\nexit 3\n")
+    (programs / "mosquitto").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    log = tmp_path / "broker.log"
+    with pytest.raises(OSError, match=f"the broker ended with 3; see {log}"):
+        await own_broker._start(tmp_path, own_broker._any_free_port(), World())  # noqa: SLF001
+    assert log.read_text() == "no room\n"

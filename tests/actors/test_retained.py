@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -153,7 +153,7 @@ class Endless(MemoryBroker):
     async def subscribe(self, *filters: str, qos: int = 1) -> Sequence[int]:
         return [qos] * len(filters)
 
-    async def messages(self) -> AsyncIterator[Message]:
+    async def messages(self) -> AsyncGenerator[Message]:
         while True:
             await trio.sleep(0.1)
             self.sent += 1

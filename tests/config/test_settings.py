@@ -42,6 +42,8 @@ def test_without_anything_the_defaults_are_the_contracts() -> None:
         "tls_cert_file": None,
         "tls_key_file": None,
         "allow_plain_http": False,
+        "trusted_proxies": "",
+        "public_url": None,
         "db_key_file": None,
         "credentials_dir": None,
         "bootstrap_token": None,
@@ -79,6 +81,8 @@ def test_flags_win_over_the_environment_and_that_over_the_env_file(
         ("HEARTBEAT_SECONDS", "0.5", 0.5),
         ("LOG_FORMAT", "console", "console"),
         ("LOG_LEVEL", "debug", "debug"),
+        ("TRUSTED_PROXIES", "10.0.0.1, fd00::/8", "10.0.0.1, fd00::/8"),
+        ("PUBLIC_URL", "https://example.org/config/", "https://example.org/config"),
     ],
 )
 def test_each_variable_of_the_contract_is_read(
@@ -142,6 +146,17 @@ BAD = {
     "LOG_FORMAT": ["JSON", "xml"],
     "LOG_LEVEL": ["warn", "10"],
     "BOOTSTRAP_TOKEN": ["two words", "tab\tbed", "caf\xe9", "line\nfeed", "\x7f"],
+    "TRUSTED_PROXIES": [
+        *("localhost", "10.0.0.1,other", "192.0.2.1:80", "[::1]", "fe80::1%eth0", "unix:", "*"),
+        *("10.0.0.1/8", "10.0.0.0/33", "fd00::1/8", "0.0.0.0/0", "::/0", "10.0.0.0/8 fd00::/8"),
+    ],
+    "PUBLIC_URL": [
+        *("http://example.org", "example.org", "https://", "https://user@example.org", "https:/x"),
+        *("https://example.org:0", "https://example.org:65536", "https://example.org:", "https://a b"),
+        *("https://example.org?", "https://example.org/a?b", "https://example.org#", "https://[::1"),
+        *("https://example.org//a", "https://example.org/a/../b", "https://example.org/a//b"),
+        *("https://example.org/%2e", "https://example.org/<b>", "https://ex\u00e4mple.org", "https://[v]"),
+    ],
 }  # fmt: skip
 
 
@@ -164,6 +179,8 @@ def test_a_port_that_is_too_large_is_told_how_large_one_is(port: str) -> None:
         ({"bind": "nowhere"}, "--bind: "),
         ({"heartbeat_seconds": "soon"}, "--heartbeat-seconds: "),
         ({"log_level": "loud"}, "--log-level: "),
+        ({"trusted_proxies": "a,b"}, "--trusted-proxies: "),
+        ({"public_url": "ftp://a"}, "--public-url: "),
     ],
 )
 def test_a_flag_that_does_not_parse_is_named_as_a_flag(flags: dict[str, Any], name: str) -> None:

@@ -113,7 +113,7 @@ def test_the_running_server_lists_verifies_and_names_a_row_that_somebody_edits(
     lines = text.splitlines()
     assert (code, len(lines)) == (0, 3)
     assert lines[2].split()[0] == "6"
-    assert lines[2].split()[3:] == ["bootstrap", "put", "door:", "n", "because", "4"]
+    assert lines[2].split()[3:] == ["bootstrap", "127.0.0.1", "put", "door:", "n", "because", "4"]
     code, text = auditor.ask("list", "--after", "0", "--json")
     rows = [json.loads(line) for line in text.splitlines()]
     assert [row["seq"] for row in rows] == [1, 2, 3, 4, 5, 6]

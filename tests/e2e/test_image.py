@@ -13,7 +13,7 @@ import pytest
 import trustme
 import yaml
 
-from tests.kit.image import IS_ROOT, SETPRIV, Container, Image
+from tests.kit.image import IS_ROOT, SETPRIV, BuildContext, Container, Image
 from tests.kit.installed import ROOT
 from tests.kit.processes import BEHIND_A_PROXY, Processes, eventually
 
@@ -58,6 +58,27 @@ def test_the_user_is_made_first_with_the_numbers_that_the_readme_says() -> None:
     assert all(made < place for place, _ in IMAGE.commands("apt-get"))
     told = re.findall(r"uid (\d+)|uid: \"(\d+)\"|-o (\d+)|runAsUser: (\d+)|chown (\d+)", README)
     assert {number for found in told for number in found if number} == {uid}
+
+
+def test_the_build_gets_the_code_and_nothing_else_that_lies_in_a_checkout() -> None:
+    tops = {"pyproject.toml", "uv.lock", "README.md", "LICENSE"}
+    rooms = ("actors", "api", "client", "config", "storage")
+    shipped = {".py", ".sql", ".html", ".css", ".js", ".typed"}
+    taken = BuildContext().files()
+    code = {
+        str(path.relative_to(ROOT))
+        for room in rooms
+        for path in (ROOT / room).rglob("*")
+        if path.suffix in shipped
+    }
+    assert taken >= code | tops
+    assert [name for name in taken - tops if Path(name).suffix not in shipped] == []
+
+
+@pytest.mark.parametrize("folder", ["", "data/keys/", "api/", "config/services/", "tests/e2e/"])
+@pytest.mark.parametrize("name", [".env", ".env.local", "db.key", "admin.token"])
+def test_no_secret_gets_into_the_build_wherever_it_lies(folder: str, name: str) -> None:
+    assert BuildContext().leaves_out(folder + name)
 
 
 def test_compose_mounts_the_volume_that_the_image_has_ready() -> None:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.system import System, running_system
+from config_manager.api.rest.forwarded import ReverseProxies
 from config_manager.api.server.app import RestApp
 from config_manager.config.names import Epoch
 from config_manager.config.services import SAMPLE_CATALOGUE
@@ -52,10 +53,15 @@ class Caller:
         dev: bool = False,
         fast_path: bool = True,
         writes_per_minute: int | None = None,
+        proxies: ReverseProxies | None = None,
     ) -> None:
         self.system = system
         self._app: RestApp = RestApp(
-            system, dev=dev, fast_path=fast_path, writes_per_minute=writes_per_minute
+            system,
+            dev=dev,
+            fast_path=fast_path,
+            writes_per_minute=writes_per_minute,
+            proxies=proxies,
         )
 
     async def ask(

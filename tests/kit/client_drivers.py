@@ -11,7 +11,7 @@ import functools
 import selectors
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -276,7 +276,7 @@ class _TrioConnection:
             raise BrokerUnavailable("lost")
         self._broker.takes(topic, payload)
 
-    async def messages(self) -> AsyncIterator[Message]:
+    async def messages(self) -> AsyncGenerator[Message]:
         async for item in self._received:
             if item is None:
                 raise BrokerUnavailable("lost")

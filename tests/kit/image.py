@@ -34,16 +34,23 @@ class Step:
         return [shlex.split(one) for one in self.text.split("&&")]
 
 
-class Image:
-    """The last stage: what the image has."""
+def stages(text: str) -> list[list[Step]]:
+    """The steps of each stage, from its FROM on."""
+    without_comments = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE)
+    lines = without_comments.replace("\\\n", " ").splitlines()
+    found: list[list[Step]] = []
+    for step in (Step(*line.split(maxsplit=1)) for line in lines if line.strip()):
+        if step.name == "FROM":
+            found.append([])
+        found[-1].append(step)
+    return found
 
-    def __init__(self, text: str | None = None) -> None:
-        text = FILE.read_text() if text is None else text
-        without_comments = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE)
-        lines = without_comments.replace("\\\n", " ").splitlines()
-        every = [Step(*line.split(maxsplit=1)) for line in lines if line.strip()]
-        last = max(n for n, step in enumerate(every) if step.name == "FROM")
-        self.steps = every[last:]
+
+class Image:
+    """The last stage: what the image has. The one before it builds."""
+
+    def __init__(self) -> None:
+        self.build, self.steps = stages(FILE.read_text())
 
     def at(self, name: str) -> int:
         """Where the one step of this name stands."""
@@ -88,6 +95,43 @@ class Image:
     def health_check(self) -> list[str]:
         command: list[str] = json.loads(self.text("HEALTHCHECK").partition("CMD ")[2])
         return command
+
+
+class BuildContext:
+    """What `COPY . .` takes of a checkout, by its .dockerignore."""
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self._root = root
+        lines = (root / ".dockerignore").read_text().splitlines()
+        self._patterns = [line for line in lines if line and not line.startswith("#")]
+
+    def leaves_out(self, name: str) -> bool:
+        """The last pattern that a file, or a folder above it, matches decides."""
+        path, found = Path(name), False
+        every = [str(one) for one in (path, *path.parents)]
+        for pattern in self._patterns:
+            regex = _as_regex(pattern.removeprefix("!"))
+            if any(regex.fullmatch(one) for one in every):
+                found = not pattern.startswith("!")
+        return found
+
+    def files(self) -> set[str]:
+        found: set[str] = set()
+        for folder, folders, names in os.walk(self._root):
+            here = Path(folder).relative_to(self._root)
+            found |= {str(here / name) for name in names if not self.leaves_out(str(here / name))}
+            folders[:] = [one for one in folders if self._may_hold(str(here / one))]
+        return found
+
+    def _may_hold(self, folder: str) -> bool:
+        back_in = any(pattern.startswith(f"!{folder}/") for pattern in self._patterns)
+        return back_in or not self.leaves_out(folder)
+
+
+def _as_regex(pattern: str) -> re.Pattern[str]:
+    parts = re.split(r"(\*\*/|\*|\?)", pattern)
+    translated = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    return re.compile("".join(translated.get(part) or re.escape(part) for part in parts))
 
 
 class Container:

@@ -88,7 +88,10 @@ def port_is_free(port: int) -> bool:
 
 
 class Process:
-    """A child whose output is read line by line as it comes; stdout's JSON lines are parsed."""
+    """A child whose output is read line by line as it comes; stdout's JSON lines are parsed.
+
+    Our own command runs with `python -W error`.
+    """
 
     def __init__(
         self, argv: list[str], *, env: dict[str, str] | None = None, cwd: Path | None = None
@@ -99,12 +102,14 @@ class Process:
         self._news = threading.Condition()
         self._ended = 0
         clean = {k: v for k, v in os.environ.items() if not k.startswith("CONFIG_MANAGER_")}
+        ours = COMMAND in argv or any(one.startswith("config_manager.") for one in argv)
+        strict = {"PYTHONWARNINGS": "error"} if ours else {}
         self.popen = subprocess.Popen(
             argv,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
-            env={**clean, **(env or {})},
+            env={**clean, **strict, **(env or {})},
             cwd=cwd,
             start_new_session=True,
         )

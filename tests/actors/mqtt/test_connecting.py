@@ -169,5 +169,5 @@ def test_a_loop_that_cannot_be_opened_is_disconnected(
     def fail() -> Any:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("trio_asyncio.open_loop", fail)
+    monkeypatch.setattr("config_manager.actors.mqtt.aiomqtt_transport.open_loop", fail)
     assert "Too many open files" in listen(BrokerAddress("127.0.0.1", 1))[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -71,7 +71,7 @@ async def test_a_broker_that_is_away_for_a_day_costs_nothing_but_the_attempts(
 class Breaking(MemoryBroker):
     """Its connection can break; and it forgets all it had."""
 
-    async def messages(self) -> AsyncIterator[Message]:
+    async def messages(self) -> AsyncGenerator[Message]:
         async for message in self._messages:
             yield message
         raise BrokerUnavailable("the connection broke")

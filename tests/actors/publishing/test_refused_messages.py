@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Literal
@@ -76,7 +76,7 @@ class FussyBroker(MemoryBroker):
 
         trio.lowlevel.current_trio_token().run_sync_soon(answer)
 
-    async def messages(self) -> AsyncIterator[Message]:
+    async def messages(self) -> AsyncGenerator[Message]:
         async for message in super().messages():
             yield message
         raise BrokerUnavailable("the connection was closed", self.goodbye)

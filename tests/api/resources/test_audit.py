@@ -136,7 +136,7 @@ async def test_refusals_are_in_it_by_the_name_of_who_was_refused(desk: Desk) -> 
         {
             "call": "PUT /api/v1/config/{service}",
             "service": "door",
-            "client": None,
+            "client": "192.0.2.1",
             "error": "forbidden",
             "count": 3,
             "request_id": "r-2",
