@@ -121,7 +121,7 @@ async def _choose_port(kept_in: Path, wanted: int | None, world: World) -> int:
                     f"MQTT port {wanted} is taken; choose another with auto:PORT, "
                     f"or use that broker with --mqtt-url mqtt://127.0.0.1:{wanted}"
                 )
-            first = _any_free_port()
+            first = any_free_port()
             break
         await trio.sleep(0.05)
     if first != kept:
@@ -161,7 +161,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _any_free_port() -> int:
+def any_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -29,6 +29,7 @@ class LazyGroup(click.Group):
         "diff": "config_manager.api.commands.configs:diff_config",
         "rollback": "config_manager.api.commands.configs:rollback_config",
         "client": "config_manager.client.commands.client:client",
+        "conformance": "config_manager.api.commands.conformance:conformance",
         "doctor": "config_manager.api.commands.doctor:doctor",
         "init": "config_manager.api.commands.data_dir:init",
         "recover": "config_manager.api.commands.data_dir:recover",

@@ -28,6 +28,7 @@
     ├── ServerUnreachable           a command asked a server, and no answer of ours came
     ├── ServerSays                  a command asked a server, which answered with a problem
     ├── AuditBroken             a row of the audit is not what it was when it was written
+    ├── NotConformant           a client that was tried does not do what docs/wire.md says
     └── StartError                  the process cannot start (or go on) as asked
         ├── SettingsInvalid         a setting or the command line does not parse
         ├── PortTaken
@@ -230,6 +231,10 @@ class ServerSays(ConfigManagerError):
 class AuditBroken(ConfigManagerError): ...
 
 
+class NotConformant(ConfigManagerError):
+    """A client that was tried (`conformance`) does not do what docs/wire.md says."""
+
+
 class StartError(ConfigManagerError):
     """The process can't start, or can't go on, as it was asked to."""
 
@@ -333,6 +338,7 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     ServerUnreachable: Description("server-unreachable", "No server answers", 500, 1, "error"),
     ServerSays: Description("server-says", "The server refused", 500, 1, "error"),
     AuditBroken: Description("audit-broken", "The audit does not verify", 500, 5, "error"),
+    NotConformant: Description("not-conformant", "The client does not conform", 500, 5, "error"),
     StartError: Description("start-failed", "Cannot start", 500, 1, "error"),
     SettingsInvalid: Description("settings-invalid", "A setting does not parse", 500, 2, "error"),
     PortTaken: Description("port-taken", "The port is taken", 500, 2, "error"),

@@ -22,7 +22,7 @@ from tests.kit.installed import ROOT, Site, required
 from tests.kit.processes import MOSQUITTO, Processes, workshop
 
 ROOMS = ("actors", "api", "client", "config", "storage")
-SHIPPED = {".py", ".sql", ".html", ".css", ".js", ".typed"}
+SHIPPED = {".py", ".sql", ".html", ".css", ".js", ".json", ".typed"}
 FOR_THE_SDIST = (
     *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "README.md", "SECURITY.md"),
     *("just", "justfile", "pyproject.toml", ".editorconfig", ".pre-commit-config.yaml"),

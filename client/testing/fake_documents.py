@@ -8,19 +8,21 @@ from typing import Any
 
 from nacl.signing import SigningKey
 
+from config_manager.client.testing.signed_documents import (
+    make_beacon,
+    make_root,
+    make_snapshot,
+    make_update,
+    sign,
+)
 from config_manager.config import strict_json, wire
-from config_manager.config.documents.beacon import Beacon
-from config_manager.config.documents.config_update import ConfigUpdate
-from config_manager.config.documents.root import KeyRole, Root, RootKey
 from config_manager.config.documents.sealed import Sealed
-from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.names import ServiceName
 from config_manager.config.sealing import seal
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
-from config_manager.config.wire import Envelope, Signature
+from config_manager.config.wire import Envelope
 
-_EPOCH = "00000000-0000-4000-8000-000000000000"
 _ROLES = ("root", "config", "beacon")
 
 Secrets = Mapping[str, tuple[int, Secret]]
@@ -43,32 +45,30 @@ class FakeDocuments:
         return self._newest[0] if self._newest is not None else 0
 
     def root(self) -> Envelope:
-        public = {role: key.verify_key.encode() for role, key in self._keys.items()}
-        keys = {wire.keyid(key): RootKey(key) for key in public.values()}
-        roles = {role: KeyRole((wire.keyid(key),), 1) for role, key in public.items()}
-        root = Root(1, "2026-01-01T00:00:00.000Z", keys, roles)
-        return self._sign("root", wire.ROOT, root.to_bytes())
+        root = make_root(1, {role: (key,) for role, key in self._keys.items()})
+        return sign(wire.ROOT, root.to_bytes(), self._keys["root"])
 
     def update(
         self, values: JsonObject, secrets: Secrets, issued_at: str, *, deleted: bool
     ) -> Envelope:
         """The next revision. Raises ValueError if it is larger than a server takes."""
         revision = self.revision + 1
-        update = ConfigUpdate(
-            service=self._service,
-            topic=wire.config_topic(self._service),
-            config_epoch=_EPOCH,
-            epoch_seq=1,
-            revision=revision,
+        update = make_update(
+            self._service,
+            revision,
             previous=self._newest[1] if self._newest else None,
             issued_at=issued_at,
             config=values,
-            defaulted=(),
             secrets={name: version for name, (version, _) in secrets.items()},
             deleted=deleted,
             correlation_id=f"test-{revision}",
         )
-        envelope = self._sign("config", wire.CONFIG_UPDATE, update.to_bytes(), f"test-{revision}")
+        envelope = sign(
+            wire.CONFIG_UPDATE,
+            update.to_bytes(),
+            self._keys["config"],
+            correlation_id=update.correlation_id,
+        )
         if (size := len(envelope.to_bytes())) > wire.MAX_ENVELOPE_BYTES:
             raise ValueError(
                 f"{size} bytes once it is signed: a server takes {wire.MAX_ENVELOPE_BYTES} at most"
@@ -84,42 +84,26 @@ class FakeDocuments:
             for name, (version, value) in secrets.items()
         }
         sealed = Sealed(self._service, instance, 1, self.revision, values)
-        return self._sign("config", wire.SEALED, sealed.to_bytes())
+        return sign(wire.SEALED, sealed.to_bytes(), self._keys["config"])
 
     def snapshot(self) -> Envelope:
         services: dict[str, tuple[int, str]] = (
             {self._service: self._newest} if self._newest is not None else {}
         )
-        snapshot = Snapshot(_EPOCH, 1, self.revision, services)
-        return self._sign("beacon", wire.SNAPSHOT, snapshot.to_bytes())
+        return make_snapshot(services, self.revision, self._keys["beacon"])
 
     def beacon(self) -> Envelope:
         self._beacons += 1
-        beacon = Beacon(
-            config_epoch=_EPOCH,
-            epoch_seq=1,
+        return make_beacon(
+            self.snapshot(),
+            1,
+            key=self._keys["beacon"],
             revision=self.revision,
-            snapshot=self.snapshot().digest,
-            root_version=1,
-            audit_head="0" * 64,
             # each as of a new start whose clock stands: a test's time may leap between two beats,
             # and neither of them is a replay
             boot_seq=self._beacons,
-            seq=1,
             issued_at=self._began_at,
-            valid_s=30,
         )
-        return self._sign("beacon", wire.BEACON, beacon.to_bytes())
-
-    def _sign(
-        self, role: str, kind: str, payload: bytes, correlation_id: str | None = None
-    ) -> Envelope:
-        key = self._keys[role]
-        signature = Signature(
-            wire.keyid(key.verify_key.encode()),
-            key.sign(wire.signed_bytes(kind, payload)).signature,
-        )
-        return Envelope(kind, payload, (signature,), correlation_id)
 
 
 def strict(values: Mapping[str, Any]) -> JsonObject:

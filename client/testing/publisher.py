@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from config_manager.client.state.places import expanded
 from config_manager.client.testing.deliveries import Deliveries, NobodyListens, Outcome
 from config_manager.client.testing.fake_documents import FakeDocuments, strict
 from config_manager.client.testing.fake_wire import OpenInstance, Wire, WireMessage
+from config_manager.client.testing.signed_documents import keepalive_message, snapshot_message
 from config_manager.config import wire
 from config_manager.config.documents.receipt import Receipt
 from config_manager.config.names import parse_instance, parse_service
@@ -194,9 +194,7 @@ class FakePublisher:
 
     def beat(self) -> None:
         """A keepalive with a new beacon, as the server sends every 10 s."""
-        beacon = self._documents.beacon().to_object()
-        frame = {"type": "health.keepalive", "data": {"beacon": beacon}}
-        payload = json.dumps(frame).encode()
+        payload = keepalive_message(self._documents.beacon())
         self._wire.push(WireMessage(wire.KEEPALIVE_TOPIC, payload))
 
     @property
@@ -241,10 +239,10 @@ class FakePublisher:
             self._wire.retain(wire.sealed_topic(self.service, instance), sealed.to_bytes())
 
     def _send_snapshot(self) -> None:
-        beacon = self._documents.beacon().to_object()
+        beacon = self._documents.beacon()
         if not self._withholds:
-            retained = {**self._documents.snapshot().to_object(), "beacon": beacon}
-            self._wire.retain(wire.SNAPSHOT_TOPIC, json.dumps(retained).encode())
+            message = snapshot_message(self._documents.snapshot(), beacon)
+            self._wire.retain(wire.SNAPSHOT_TOPIC, message)
 
     # ── where an instance lives ────────────────────────────────────────────────────────────────
 

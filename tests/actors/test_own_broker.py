@@ -53,5 +53,5 @@ async def test_one_that_ends_at_once_is_told_with_where_it_said_why(
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     log = tmp_path / "broker.log"
     with pytest.raises(OSError, match=f"the broker ended with 3; see {log}"):
-        await own_broker._start(tmp_path, own_broker._any_free_port(), World())  # noqa: SLF001
+        await own_broker._start(tmp_path, own_broker.any_free_port(), World())  # noqa: SLF001
     assert log.read_text() == "no room\n"

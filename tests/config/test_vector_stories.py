@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from config_manager.api.conformance.vectors import chain, message_of
 from config_manager.client.commands.running import to_line
 from config_manager.client.drivers.follower import Anything
 from config_manager.client.drivers.opening import read_layers
@@ -22,7 +23,7 @@ from config_manager.config.documents.beacon import Beacon
 from config_manager.config.documents.root import KeyRole
 from config_manager.config.names import InstanceName, ServiceName
 from config_manager.config.world import World, rfc3339
-from tests.config.test_vectors import DOCUMENTS, VECTORS, by_name, chain, message_of, seconds
+from tests.config.test_vectors import DOCUMENTS, VECTORS, by_name, seconds
 from tests.kit import clients
 
 MESSAGES: dict[str, dict[str, str]] = VECTORS["timeline_messages"]

@@ -18,8 +18,9 @@ import pytest
 from nacl.public import PrivateKey, SealedBox
 from nacl.signing import SigningKey, VerifyKey
 
+from config_manager.api.conformance.vectors import chain, message_of
 from config_manager.client.rules.deliveries import Deliveries
-from config_manager.client.rules.root_chain import Link, RootChain, Turned, follow_on, pin
+from config_manager.client.rules.root_chain import RootChain, Turned
 from config_manager.config import wire
 from config_manager.config.documents.beacon import Beacon
 from config_manager.config.documents.config_update import ConfigUpdate
@@ -56,23 +57,8 @@ def seconds(time: str) -> float:
     return datetime.fromisoformat(time).timestamp()
 
 
-def chain(name: str) -> list[Link]:
-    """As it leads from the pinned root to this one."""
-    first, _, version = name.rpartition("-") if name[-1].isdigit() else (name, "", "1")
-    links = [pin(DOCUMENTS[first]["envelope"].encode())]
-    for n in range(2, int(version) + 1):
-        links.append(follow_on(links[-1], DOCUMENTS[f"{first}-{n}"]["envelope"].encode()))
-    return links
-
-
 def root(name: str) -> Root:
     return chain(name)[-1].root
-
-
-def message_of(case: dict[str, Any]) -> bytes:
-    """As it comes; `padded_to`: with spaces behind it, until it has that many bytes."""
-    message: bytes = case["message"].encode()
-    return message.ljust(case.get("padded_to", 0))
 
 
 def test_the_file_is_what_its_program_makes() -> None:

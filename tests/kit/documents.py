@@ -1,4 +1,4 @@
-"""The one maker of signed documents: keys, roots, configurations, snapshots, beacons, receipts."""
+"""Signed documents by fixed keys: roots, configurations, snapshots, beacons, receipts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
+from config_manager.client.testing import signed_documents
+from config_manager.client.testing.signed_documents import (
+    keepalive_message,
+    key_id,
+    sign,
+    snapshot_message,
+)
 from config_manager.config import wire
 from config_manager.config.documents.beacon import Beacon
 from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.documents.receipt import Attempt, Receipt, Running
-from config_manager.config.documents.root import KeyRole, Root, RootKey
+from config_manager.config.documents.root import Root
 from config_manager.config.documents.snapshot import Snapshot
-from config_manager.config.wire import Envelope, Signature
+from config_manager.config.wire import Envelope
+
+__all__ = ["key_id", "sign"]  # from here too, for who makes documents here
 
 STEADY = settings(deadline=None, derandomize=True, max_examples=100)
 """The same examples in every run, however slow the machine."""
@@ -41,21 +50,8 @@ ROOT_KEY, CONFIG_KEY, BEACON_KEY, STRANGER, SECOND_ROOT, SECOND_CONFIG = (
 )
 SERVICE = "stt-worker"
 TOPIC = "system/config/stt-worker"
-EPOCH = "00000000-0000-4000-8000-000000000000"
 NOW = 1_800_000_000.0
 """2027-01-15T08:00:00Z."""
-
-
-def key_id(key: SigningKey) -> str:
-    return wire.keyid(key.verify_key.encode())
-
-
-def sign(
-    payload_type: str, payload: bytes, *keys: SigningKey, correlation_id: str | None = None
-) -> Envelope:
-    signed = wire.signed_bytes(payload_type, payload)
-    signatures = tuple(Signature(key_id(k), k.sign(signed).signature) for k in keys)
-    return Envelope(payload_type, payload, signatures, correlation_id)
 
 
 def make_root(
@@ -69,20 +65,7 @@ def make_root(
 ) -> Root:
     """not_after: dates by key id."""
     roles = {"root": root, "config": config, "beacon": beacon}
-    dates = not_after or {}
-    return Root(
-        version,
-        "2026-01-01T00:00:00.000Z",
-        {
-            key_id(k): RootKey(k.verify_key.encode(), dates.get(key_id(k)))
-            for keys in roles.values()
-            for k in keys
-        },
-        {
-            name: KeyRole(tuple(map(key_id, keys)), (thresholds or {}).get(name, 1))
-            for name, keys in roles.items()
-        },
-    )
+    return signed_documents.make_root(version, roles, thresholds=thresholds, not_after=not_after)
 
 
 UPDATE = ConfigUpdate(
@@ -128,21 +111,8 @@ def root_bytes(root: Root | None = None) -> bytes:
 
 
 def make_update(revision: int = 1, **fields: Any) -> ConfigUpdate:
-    values: dict[str, Any] = {
-        "service": SERVICE,
-        "topic": TOPIC,
-        "config_epoch": EPOCH,
-        "epoch_seq": 1,
-        "revision": revision,
-        "previous": None,
-        "issued_at": "2026-01-01T00:00:00.000Z",
-        "config": {"whisper_model": "base.en", "n": revision},
-        "defaulted": (),
-        "secrets": {},
-        "deleted": False,
-        "correlation_id": f"id-{revision}",
-    }
-    return ConfigUpdate(**{**values, **fields})
+    given = {"config": {"whisper_model": "base.en", "n": revision}, **fields}
+    return signed_documents.make_update(given.pop("service", SERVICE), revision, **given)
 
 
 def update_bytes(revision: int = 1, key: SigningKey = CONFIG_KEY, **fields: Any) -> bytes:
@@ -162,35 +132,21 @@ def entry(revision: int, **fields: Any) -> tuple[int, str]:
 def make_snapshot(
     services: dict[str, tuple[int, str]], revision: int = 9, key: SigningKey = BEACON_KEY
 ) -> Envelope:
-    return sign(wire.SNAPSHOT, Snapshot(EPOCH, 1, revision, services).to_bytes(), key)
+    return signed_documents.make_snapshot(services, revision, key)
 
 
 def make_beacon(
     snapshot: Envelope, seq: int, *, key: SigningKey = BEACON_KEY, **fields: Any
-) -> dict[str, Any]:
-    """As it lies in a snapshot's message. fields: of `Beacon`."""
-    values: dict[str, Any] = {
-        "config_epoch": EPOCH,
-        "epoch_seq": 1,
-        "revision": 9,
-        "snapshot": snapshot.digest,
-        "root_version": 1,
-        "audit_head": "0" * 64,
-        "boot_seq": 1,
-        "seq": seq,
-        "issued_at": "2026-01-01T00:00:00.000Z",
-        "valid_s": 30,
-    }
-    return sign(wire.BEACON, Beacon(**{**values, **fields}).to_bytes(), key).to_object()
+) -> Envelope:
+    """fields: of `Beacon`."""
+    return signed_documents.make_beacon(snapshot, seq, key=key, **{"revision": 9, **fields})
 
 
 def snapshot_bytes(services: dict[str, tuple[int, str]], seq: int, **fields: Any) -> bytes:
     snapshot = make_snapshot(services, key=fields.get("key", BEACON_KEY))
-    beacon = make_beacon(snapshot, seq, **fields)
-    return json.dumps({**snapshot.to_object(), "beacon": beacon}).encode()
+    return snapshot_message(snapshot, make_beacon(snapshot, seq, **fields))
 
 
 def keepalive_bytes(services: dict[str, tuple[int, str]], seq: int, **fields: Any) -> bytes:
     """The beacon names the snapshot of the same services, whoever signed that."""
-    beacon = make_beacon(make_snapshot(services), seq, **fields)
-    return json.dumps({"type": "health.keepalive", "data": {"beacon": beacon}}).encode()
+    return keepalive_message(make_beacon(make_snapshot(services), seq, **fields))

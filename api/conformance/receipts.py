@@ -1,0 +1,114 @@
+"""What an instance says of itself: its receipts, as they lie on the broker.
+
+Whose key signs them is told to a server when an instance enrols. This instance does not, so what is checked
+is the form, that one key signs all of them, and that they tell the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from config_manager.api.conformance.cases import Unmet
+from config_manager.api.conformance.rig import APPLIED_S, INSTANCE, Rig
+from config_manager.api.conformance.stories import Play, Scene, Story
+from config_manager.config import wire
+from config_manager.config.documents.receipt import Receipt, Running
+
+_FRESHNESS = ("fresh", "unknown", "clock-unknown", "stale (")
+
+
+def _read(payload: bytes) -> tuple[Receipt, frozenset[str]]:
+    """A receipt, and the keys that its signatures name. Raises Unmet if it is none."""
+    try:
+        envelope = wire.parse_envelope(payload)
+        if envelope.payload_type != wire.RECEIPT:
+            raise Unmet(f"a receipt of the type {envelope.payload_type}")
+        return Receipt.parse(envelope.payload), envelope.signers
+    except ValueError as error:
+        raise Unmet(f"no receipt: {error}") from None
+
+
+def _all(rig: Rig) -> list[tuple[Receipt, frozenset[str]]]:
+    return [_read(message.payload) for message in rig.heard if message.payload]
+
+
+async def _until_one(rig: Rig, what: str, wanted: Callable[[Receipt], bool]) -> Receipt:
+    """The newest, once it is as wanted."""
+
+    def newest() -> Receipt | None:
+        receipts = _all(rig)
+        return receipts[-1][0] if receipts and wanted(receipts[-1][0]) else None
+
+    await rig.until(lambda: newest() is not None, APPLIED_S, ends_with_client=False)
+    found = newest()
+    if found is None:
+        raise Unmet(f"{len(rig.heard)} receipts, the last of them without {what}")
+    return found
+
+
+def _says_what_runs(rig: Rig) -> Callable[[Receipt], bool]:
+    p = rig.publisher
+    running = Running(1, p.revision, wire.digest(p.payload(p.revision)))
+    return lambda receipt: receipt.running == running and not receipt.gone
+
+
+async def _what_runs(rig: Rig) -> None:
+    await rig.goes_on()
+    receipt = await _until_one(rig, "what runs", _says_what_runs(rig))
+    if (receipt.service, receipt.instance) != (rig.publisher.service, INSTANCE):
+        raise Unmet(f"a receipt of {receipt.service}/{receipt.instance}")
+    if not receipt.freshness.startswith(_FRESHNESS):
+        raise Unmet(f"freshness {receipt.freshness!r}")
+
+
+async def _kept(rig: Rig) -> Receipt:
+    """As who comes later finds it on the broker."""
+    found = await rig.retained(wire.status_topic(rig.publisher.service, INSTANCE))
+    if not found:
+        raise Unmet("no retained receipt")
+    return _read(found)[0]
+
+
+async def _retained(rig: Rig) -> None:
+    if not _says_what_runs(rig)(await _kept(rig)):
+        raise Unmet("the retained receipt does not say what runs")
+
+
+async def _rising(rig: Rig) -> None:
+    await rig.goes_on()
+    await _until_one(rig, "what runs", _says_what_runs(rig))
+    orders = [_read(one.payload)[0].order for one in rig.heard if one.payload and not one.retained]
+    if orders != sorted(set(orders)):
+        raise Unmet(f"(boot_seq, seq) {orders}")
+
+
+def _starts_again(end: Play) -> Play:
+    """Gone, and there again with a higher boot_seq and the same key."""
+
+    async def play(rig: Rig) -> None:
+        before = await _until_one(rig, "what runs", _says_what_runs(rig))
+        await end(rig)
+        await _until_one(rig, "gone", lambda receipt: receipt.gone)
+        if not (await _kept(rig)).gone:
+            raise Unmet("the retained receipt does not say that it is gone")
+        await rig.start()
+        after = await _until_one(rig, "what runs", _says_what_runs(rig))
+        if after.boot_seq <= before.boot_seq:
+            raise Unmet(f"boot_seq {after.boot_seq} after {before.boot_seq}")
+        if len({keys for _, keys in _all(rig)}) != 1:
+            raise Unmet("signed by another key than before")
+
+    return play
+
+
+RECEIPTS = (
+    Scene(
+        (
+            Story("what runs", "service, instance, running", _what_runs),
+            Story("kept by the broker", "retained", _retained),
+            Story("one after the other", "(boot_seq, seq) rises", _rising),
+            Story("stopped and started", "gone, then a higher boot_seq", _starts_again(Rig.stop)),
+            Story("killed and started", "gone, then a higher boot_seq", _starts_again(Rig.kill)),
+        )
+    ),
+)
