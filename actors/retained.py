@@ -111,17 +111,16 @@ class _Reader:
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(self._take_all, connection)
-            await connection.subscribe(wire.ROOTS_FILTER, wire.SNAPSHOT_TOPIC, qos=0)
-            await connection.subscribe(wire.HEALTH_TOPIC, qos=0)
-            await self._caught_up(connection)
-            self._walk()
+            await self._ask(connection, wire.ROOTS_FILTER, wire.SNAPSHOT_TOPIC)
+            await self._walk(connection)
             self._judge_snapshot()
-            await connection.subscribe(wire.CONFIG_FILTER, wire.STATUS_FILTER, qos=0)
-            await connection.subscribe(wire.HEALTH_TOPIC, qos=0)
-            await self._caught_up(connection)
+            await self._ask(connection, wire.CONFIG_FILTER, wire.STATUS_FILTER)
             nursery.cancel_scope.cancel()
 
-    async def _caught_up(self, connection: Connection) -> None:
+    async def _ask(self, connection: Connection, *filters: str) -> None:
+        """Until everything was read that is retained under these."""
+        await connection.subscribe(*filters, qos=0)
+        await connection.subscribe(wire.HEALTH_TOPIC, qos=0)
         while True:  # no event says that everything was read
             await trio.sleep(_LOOK_S)
             if not connection.has_unread:
@@ -151,10 +150,15 @@ class _Reader:
         elif len(self._roots) < _MOST_ROOTS and len(message.payload) <= wire.MAX_ENVELOPE_BYTES:
             self._roots[message.topic] = message.payload
 
-    def _walk(self) -> None:
+    async def _walk(self, connection: Connection) -> None:
         """From the newest root here to the newest that follows from it."""
         found, now = self._found, self._world.clock.now()
-        while (topic := wire.root_topic(found.root.version + 1)) in self._roots:
+        while True:
+            topic, *ahead = wire.next_root_topics(found.root.version)
+            if topic not in self._roots:
+                await self._ask(connection, topic, *ahead)
+            if topic not in self._roots:
+                return
             try:
                 found.root = trust.judge_root(self._roots[topic], found.root, now, topic=topic)
             except Distrust:

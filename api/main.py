@@ -117,7 +117,7 @@ def cli() -> None:
 @click.option(
     "--mqtt-url",
     metavar="URL[,URL]",
-    help="mqtt://[user[:password]@]host:port, mqtts://…, auto:[PORT], none:. [auto:]",
+    help="mqtt://[user[:password]@]host:port, mqtts://…, ws://…, wss://…, auto:[PORT], none:. [auto:]",
 )
 @click.option(
     "--tls-cert-file",

@@ -1,7 +1,8 @@
 """Where brokers are: `--mqtt-url`, of the server and of the client.
 
 A URL can name the authority that signed the broker's certificate, and the certificate that we show:
-`mqtts://host:8883?ca=/etc/mqtt/ca.pem&cert=/etc/mqtt/me.pem&key=/etc/mqtt/me.key`.
+`mqtts://host:8883?ca=/etc/mqtt/ca.pem&cert=/etc/mqtt/me.pem&key=/etc/mqtt/me.key`. `ws://` and `wss://` are MQTT
+inside a WebSocket (OASIS MQTT 5, 6), for networks that let nothing but HTTP through.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 _MAX_PORT = 65535
 _FILES = ("ca", "cert", "key")
+_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+_PATH = "/mqtt"
+"""Of a WebSocket, if the URL names none: what most brokers listen on."""
+_PATHS = re.compile(r"/[\w.~%/+=:-]*", re.ASCII)
+"""No @: the path may be what follows a / in a password, and a path is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,7 @@ class BrokerAddress:
     """Where a broker is and how to log in; `str()` never shows user or password.
 
     ca: the authority that signed the broker's certificate, instead of the system's. cert, key: ours
-    (PEM; the key may be in the certificate's file).
+    (PEM; the key may be in the certificate's file). path: of a WebSocket; None is MQTT on TCP.
     """
 
     host: str
@@ -38,10 +44,19 @@ class BrokerAddress:
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
+    path: str | None = None
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
+        return f"{self.scheme}://{self.netloc}{self.path or ''}"
+
+    @property
+    def scheme(self) -> str:
+        return ("mqtt" if self.path is None else "ws") + ("s" if self.tls else "")
+
+    @property
+    def netloc(self) -> str:
+        """Host and port, as a URL has them."""
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     def tls_context(self) -> ssl.SSLContext | None:
         """None without TLS. Reads the files each time, so that a new connection uses exchanged ones.
@@ -84,7 +99,8 @@ class Nothing:
 
 
 def parse_mqtt_urls(text: str) -> tuple[BrokerAddress | Auto | Nothing, ...]:
-    """`mqtt://[user[:password]@]host:port`, `mqtts://…`, `auto:[PORT]`, `none:`, comma-separated.
+    """`mqtt://[user[:password]@]host:port`, `mqtts://…`, `ws://…[/PATH]`, `wss://…[/PATH]`, `auto:[PORT]`, `none:`,
+    comma-separated.
 
     Raises SettingsInvalid, whose message never holds user or password.
     """
@@ -96,7 +112,7 @@ def parse_mqtt_urls(text: str) -> tuple[BrokerAddress | Auto | Nothing, ...]:
 def _parse_mqtt_url(text: str, hint: str) -> BrokerAddress | Auto | Nothing:
     problem = SettingsInvalid(
         "CONFIG_MANAGER_MQTT_URL: expected mqtt://[user[:password]@]host:port, mqtts://…, "
-        f"auto:[PORT] or none:, comma-separated{hint}"
+        f"ws://…[/PATH], wss://…[/PATH], auto:[PORT] or none:, comma-separated{hint}"
     )
     scheme, separator, rest = text.partition(":")
     if not separator:
@@ -112,19 +128,23 @@ def _parse_mqtt_url(text: str, hint: str) -> BrokerAddress | Auto | Nothing:
         port = url.port
     except ValueError:
         raise problem from None
-    if scheme not in ("mqtt", "mqtts") or not url.hostname or port == 0:
+    if scheme not in _PORTS or not url.hostname or port == 0:
         raise problem
-    if any(c.isspace() for c in text) or url.path not in ("", "/") or url.fragment:
+    if any(c.isspace() for c in text) or url.fragment:
         raise problem
-    tls = scheme == "mqtts"
+    path = (url.path or _PATH) if scheme in ("ws", "wss") else None
+    if url.path not in ("", "/") and not (path and _PATHS.fullmatch(path)):
+        raise problem
+    tls = scheme in ("mqtts", "wss")
     _check_host(url, problem)
     files = _files(url.query, hint, tls=tls)
     return BrokerAddress(
         url.hostname,
-        port or (8883 if tls else 1883),
+        port or _PORTS[scheme],
         tls,
         unquote(url.username) if url.username else None,
         unquote(url.password) if url.password else None,
+        path=path,
         **files,
     )
 
@@ -144,7 +164,7 @@ def _check_host(url: SplitResult, problem: SettingsInvalid) -> None:
 
 def _files(query: str, hint: str, *, tls: bool) -> dict[str, Path]:
     problem = SettingsInvalid(
-        "CONFIG_MANAGER_MQTT_URL: after the port only mqtts:// takes something: "
+        "CONFIG_MANAGER_MQTT_URL: after the port only mqtts:// and wss:// take something: "
         f"?ca=FILE&cert=FILE&key=FILE{hint}"
     )
     if not query:

@@ -24,6 +24,8 @@ SNAPSHOT_TOPIC = f"system/config-snapshot/{OUR_ID}"
 CONFIG_FILTER = "system/config/+"
 ROOTS_PREFIX = "system/trust/roots/"
 ROOTS_FILTER = ROOTS_PREFIX + "+"
+_ROOTS_AHEAD = 3
+"""A client's SUBSCRIBE has eight filters then; some brokers take no more at once (AWS IoT Core)."""
 SEALED_FILTER = "system/config-sealed/+/+"
 STATUS_PREFIX = "system/config-status/"
 STATUS_FILTER = STATUS_PREFIX + "+/+"
@@ -39,6 +41,12 @@ def sealed_topic(service: str, instance: str) -> str:
 
 def root_topic(version: int) -> str:
     return f"{ROOTS_PREFIX}{version}"
+
+
+def next_root_topics(version: int) -> tuple[str, ...]:
+    """Those of the versions after this one, for who subscribes by name beside `ROOTS_FILTER`: some brokers give
+    no retained message to a filter with a `+` (RabbitMQ)."""
+    return tuple(map(root_topic, range(version + 1, version + 1 + _ROOTS_AHEAD)))
 
 
 def root_version(topic: str) -> int:

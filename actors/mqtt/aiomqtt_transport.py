@@ -20,6 +20,7 @@ from config_manager.actors.mqtt.broker_answers import BrokerAnswers
 from config_manager.actors.mqtt.connecting import Connecting, client_options
 from config_manager.actors.mqtt.packet_limit import PacketLimit, plainly
 from config_manager.actors.mqtt.port import (
+    Announced,
     BrokerUnavailable,
     Connection,
     Message,
@@ -85,7 +86,7 @@ class AiomqttTransport:
             client = self._client(address, client_id, will, version, arrivals)
             answers = BrokerAnswers(client._client)  # noqa: SLF001  aiomqtt passes none of it on
             limit = PacketLimit(client)
-            connecting = Connecting(client, loop)
+            connecting = Connecting(client, loop, address)
             is_5 = version is aiomqtt.ProtocolVersion.V5
             try:
                 await _connect(connecting, loop, _ASK_IN_5_S if is_5 else _CONNECT_S)
@@ -270,6 +271,10 @@ class _AiomqttConnection:
         self._arrivals.close()
 
     @property
+    def announced(self) -> Announced:
+        return self._answers.announced
+
+    @property
     def has_unread(self) -> bool:
         return self._arrivals.has_unread
 
@@ -298,14 +303,15 @@ class _AiomqttConnection:
             raise self._broken(OSError(f"not connected (paho says {info.rc})"))
         self._unanswered[info.mid] = answered
 
-    async def subscribe(self, *filters: str, qos: int = 1) -> None:
-        await self._do(self._client.subscribe([(f, qos) for f in filters]))
+    async def subscribe(self, *filters: str, qos: int = 1) -> tuple[int, ...]:
+        granted = await self._do(self._client.subscribe([(f, qos) for f in filters]))
+        return tuple(code if isinstance(code, int) else code.value for code in granted)
 
-    async def _do(self, call: Coroutine[Any, Any, Any]) -> None:
+    async def _do(self, call: Coroutine[Any, Any, T]) -> T:
         import aiomqtt
 
         try:
-            await _awaited(self._loop, call)
+            return await _awaited(self._loop, call)
         except (aiomqtt.MqttError, OSError, ValueError) as error:
             raise self._broken(error) from error
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from config_manager.actors.mqtt.port import Announced
+
 _UNSPECIFIED = 128
 _UNLIMITED = 65_535
 
@@ -16,13 +18,14 @@ class BrokerAnswers:
     """On one paho client, before it connects.
 
     maximum_packet_bytes: the largest packet that the broker takes, if it said so. receive_maximum: how
-    many publishes it takes at once. disconnected: the code of its DISCONNECT, and `words` for it.
+    many publishes it takes at once. announced: the rest. disconnected: the code of its DISCONNECT, and `words` for it.
     puback: the code of the PUBACK that is being handled.
     """
 
     def __init__(self, paho: Any) -> None:
         self.maximum_packet_bytes: int | None = None
         self.receive_maximum = _UNLIMITED
+        self.announced = Announced("3.1.1")
         self.disconnected: int | None = None
         self.words = ""
         self.puback = 0
@@ -35,9 +38,18 @@ class BrokerAnswers:
         paho._handle_pubackcomp = self._answered  # noqa: SLF001
 
     def _connected(self, *given: Any) -> None:
+        from paho.mqtt.client import MQTTv5
+
         *_, properties = given
         self.maximum_packet_bytes = getattr(properties, "MaximumPacketSize", None)
         self.receive_maximum = getattr(properties, "ReceiveMaximum", _UNLIMITED)
+        if self._paho.protocol == MQTTv5:
+            self.announced = Announced(
+                "5",
+                getattr(properties, "MaximumQoS", 2),
+                bool(getattr(properties, "RetainAvailable", 1)),
+                bool(getattr(properties, "WildcardSubscriptionAvailable", 1)),
+            )
         # paho's setter refuses once it is connected, although nothing is on its way yet
         most = min(self.receive_maximum, self._paho.max_inflight_messages)
         self._paho._max_inflight_messages = most  # noqa: SLF001

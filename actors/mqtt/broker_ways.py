@@ -41,7 +41,11 @@ def ways_to_brokers(text: str) -> tuple[BrokerAddress | Auto | Nothing, ...]:
     for target in targets:
         if isinstance(target, Nothing):
             continue
-        place = "auto:" if isinstance(target, Auto) else f"{_host(target.host)}:{target.port}"
+        place = (
+            "auto:"
+            if isinstance(target, Auto)
+            else f"{_host(target.host)}:{target.port}{target.path or ''}"
+        )
         if place in seen:
             raise SettingsInvalid(
                 f"CONFIG_MANAGER_MQTT_URL: {place} is named twice; name each broker once"

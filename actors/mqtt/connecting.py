@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from config_manager.actors.mqtt.packet_limit import connect_properties
+from config_manager.actors.mqtt.web_socket import speak_through_web_socket
 from config_manager.config.brokers import BrokerAddress
 
 if TYPE_CHECKING:
@@ -52,8 +53,13 @@ class Connecting:
     full, and its process waits for it at the end; under trio-asyncio closing the loop waits for it.
     """
 
-    def __init__(self, client: Any, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, client: Any, loop: asyncio.AbstractEventLoop, address: BrokerAddress
+    ) -> None:
+        """client: has not connected yet."""
         self._client, self._loop = client, loop
+        if address.path is not None:
+            speak_through_web_socket(client, address)
         self._gate = client._loop = _Gate(loop)  # noqa: SLF001
         self._is_given_up = False
 

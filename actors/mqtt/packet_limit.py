@@ -19,6 +19,7 @@ from config_manager.actors.mqtt.packet_rules import (
     MAX_PACKET_BYTES,
     MAX_TOPIC_BYTES,
 )
+from config_manager.actors.mqtt.web_socket import BrokenWebSocket
 
 if TYPE_CHECKING:
     from paho.mqtt.properties import Properties
@@ -76,7 +77,11 @@ class PacketLimit:
         packet = self._paho._in_packet  # noqa: SLF001
         if packet["have_remaining"] and self._is_refused(packet):
             raise OSError(errno.EMSGSIZE, self.refused)
-        data: bytes = self._receive(size)
+        try:
+            data: bytes = self._receive(size)
+        except BrokenWebSocket as error:
+            self.refused = str(error)
+            raise
         return data
 
     def _is_refused(self, packet: Any) -> bool:

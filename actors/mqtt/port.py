@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import the_reason
@@ -21,6 +21,19 @@ class BrokerUnavailable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Announced:
+    """What a broker said of itself as it took the connection. In MQTT 3.1.1 it says nothing.
+
+    maximum_qos: of what it takes. keeps_retained, takes_wildcards: retained messages, and filters with a `+`.
+    """
+
+    protocol: Literal["5", "3.1.1"]
+    maximum_qos: int = 2
+    keeps_retained: bool = True
+    takes_wildcards: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     topic: str
     payload: bytes
@@ -29,6 +42,9 @@ class Message:
 
 class Connection(Protocol):
     """One live connection, under Trio. Every method raises BrokerUnavailable once it broke."""
+
+    @property
+    def announced(self) -> Announced: ...
 
     @property
     def maximum_packet_bytes(self) -> int | None:
@@ -56,8 +72,9 @@ class Connection(Protocol):
         if it comes: below 128 the broker took the message."""
         ...
 
-    async def subscribe(self, *filters: str, qos: int = 1) -> None:
-        """Retained messages follow as ordinary ones."""
+    async def subscribe(self, *filters: str, qos: int = 1) -> Sequence[int]:
+        """Retained messages follow as ordinary ones. Returns for each filter the QoS that the broker grants, or
+        from 128 on the code of its refusal."""
         ...
 
     def messages(self) -> AsyncGenerator[Message]:

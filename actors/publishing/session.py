@@ -301,7 +301,8 @@ class Session:
         # need not send a PUBACK for each.
         # The witnesses come first, alone: a broker that answers the second subscription has sent them all,
         # so no pause of a slow network can pass for their end
-        await self._connection.subscribe(wire.SNAPSHOT_TOPIC, wire.ROOTS_FILTER, qos=0)
+        next_roots = wire.next_root_topics(self._desk.believed.current.version)
+        await self._connection.subscribe(wire.SNAPSHOT_TOPIC, wire.ROOTS_FILTER, *next_roots, qos=0)
         await self._connection.subscribe(
             wire.CONFIG_FILTER,
             wire.HEALTH_TOPIC,

@@ -21,6 +21,10 @@ class Finding:
     remedy: str = ""
 
 
+_CLIENT_IDS = (
+    "let clients have ids as ours are: letters, digits and -, beginning with config-manager- (this server) or cm- "
+    "(services); Mosquitto: clientid_prefixes"
+)
 _REMEDIES = {
     "keeps refusing": (
         "raise the broker's limit (message_size_limit, max_packet_size), write less there, or let "
@@ -37,6 +41,8 @@ _REMEDIES = {
         "another client has our client id: does the broker make it of the user's name "
         "(use_username_as_clientid)?"
     ),
+    "Client identifier not valid": _CLIENT_IDS,
+    "Not authorized": f"are user and password right? If they are: {_CLIENT_IDS}",
     "not-audited: ": (
         "somebody has edited the database past the server: `config-manager audit verify` says what. Who can "
         "read db.key? Stop the server; then put the newest backup back, or `config-manager restore --accept` "

@@ -106,7 +106,7 @@ def trust_init(state: Path, root: Path) -> None:
     envvar="CONFIG_MANAGER_MQTT_URL",  # a password on the command line is for everyone to see
     show_envvar=True,
     callback=_or_in_env_file,
-    help="mqtt://[user[:password]@]host:port or mqtts://…; all are used. none: is offline. "
+    help="mqtt://[user[:password]@]host:port, mqtts://…, ws://… or wss://…; all are used. none: is offline. "
     "The variable may stand in .env. [required]",
 )
 @_INSTANCE

@@ -80,7 +80,7 @@ async def _connect(
         client = _make_client(address, client_id, will, version)
         limit = PacketLimit(client)
         try:
-            await _connect_or_clean_up(client)
+            await _connect_or_clean_up(client, address)
             limit.check_connected()
         except Exception as error:
             if version is aiomqtt.ProtocolVersion.V5 and limit.may_not_know_5(error):
@@ -90,8 +90,8 @@ async def _connect(
     raise AssertionError  # the last version continues nowhere
 
 
-async def _connect_or_clean_up(client: Any) -> None:
-    connecting = Connecting(client, asyncio.get_running_loop())
+async def _connect_or_clean_up(client: Any, address: BrokerAddress) -> None:
+    connecting = Connecting(client, asyncio.get_running_loop(), address)
     try:
         blocked = await run_in_own_thread(connecting.block, "connecting")
         if blocked.error is not None:

@@ -10,13 +10,12 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any, TypeVar, Unpack, cast
+from typing import Any, NoReturn, TypeVar, Unpack, cast
 
 from pydantic import BaseModel
 
 from config_manager.actors.mqtt.port import BrokerUnavailable
 from config_manager.client.drivers.asyncio_connection import (
-    AsyncioConnection,
     Connect,
     Will,
     connect_with_aiomqtt,
@@ -229,8 +228,14 @@ class _Driver(Driver[M]):
         # it times out if the reading is ended, so that a new will says the new number
         with suppress(TimeoutError):
             async with self._connect(address, client_id, will) as connection:
-                await self._begin(address, connection.subscribe)
-                sending = asyncio.create_task(self._send_until_lost(connection, client_id))
+                subscribed = await self._begin(address, connection.subscribe)
+                sending = [
+                    asyncio.create_task(_until_lost(work))
+                    for work in (
+                        self._send_receipts(connection.publish, client_id),
+                        self._subscribe_on(connection.subscribe, subscribed),
+                    )
+                ]
                 try:
                     async with (
                         asyncio.timeout(None) as reading,
@@ -240,11 +245,12 @@ class _Driver(Driver[M]):
                         async for topic, payload in messages:
                             await self._arrived(client_id, topic, payload)
                 finally:
-                    await _ended([sending])
+                    await _ended(sending)
 
-    async def _send_until_lost(self, connection: AsyncioConnection, client_id: str) -> None:
-        with suppress(BrokerUnavailable):  # the reader of the same connection notices, and says so
-            await self._send_receipts(connection.publish, client_id)
+
+async def _until_lost(work: Awaitable[NoReturn]) -> None:
+    with suppress(BrokerUnavailable):  # the reader of the same connection notices, and says so
+        await work
 
 
 def _end_now(reading: asyncio.Timeout) -> None:

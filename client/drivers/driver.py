@@ -90,6 +90,7 @@ class Driver(ABC, Generic[M]):
         self._at_brokers: dict[str, PublishReceipt] = {}
         """client id → the receipt that its broker acknowledged last"""
         self._acknowledged = Wakeup(self._new_event)
+        self._new_root = Wakeup(self._new_event)
         self._leaves = False
 
     # ── what an event loop does ────────────────────────────────────────────────────────────────
@@ -222,6 +223,8 @@ class Driver(ABC, Generic[M]):
                         if patient and not written.is_done:
                             return  # the service leaves, and what follows needs it
                         is_late |= written.was_delayed
+                        if isinstance(do, KeepRoot):
+                            self._new_root.wake()
                     case Call(change):
                         self._start_call(change)
                     case Swap(effective, change):
@@ -322,13 +325,26 @@ class Driver(ABC, Generic[M]):
             await self._sleep(pause * self._world.randomness.fraction())
 
     async def _begin(
-        self, address: BrokerAddress, subscribe: Callable[..., Awaitable[None]]
-    ) -> None:
-        """What comes first on a new connection."""
-        await subscribe(*self._instance.filters)
+        self, address: BrokerAddress, subscribe: Callable[..., Awaitable[object]]
+    ) -> set[str]:
+        """What comes first on a new connection. Returns what was subscribed to."""
+        filters = self._instance.filters
+        await subscribe(*filters)
         say(logging.INFO, "connected", broker=str(address))
         # made afresh: the last will that this broker may hold has a higher number
         await self._step(lambda: [self._instance.receipt()])
+        return set(filters)
+
+    async def _subscribe_on(
+        self, subscribe: Callable[..., Awaitable[object]], subscribed: set[str]
+    ) -> NoReturn:
+        """What a newer root adds to the filters."""
+        while True:
+            if more := [name for name in self._instance.filters if name not in subscribed]:
+                subscribed.update(more)
+                await subscribe(*more)
+            else:
+                await self._new_root.wait()
 
     async def _arrived(self, client_id: str, topic: str, payload: bytes) -> None:
         self._heard_from.add(client_id)

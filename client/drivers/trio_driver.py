@@ -233,7 +233,8 @@ class _Driver(Driver[M]):
                 trio.open_nursery() as nursery,
             ):
                 self._readings[client_id] = nursery.cancel_scope.cancel
-                await self._begin(address, connection.subscribe)
+                subscribed = await self._begin(address, connection.subscribe)
+                nursery.start_soon(self._subscribe_on, connection.subscribe, subscribed)
                 publish = partial(connection.publish, qos=1, retain=True)
                 nursery.start_soon(self._send_receipts, publish, client_id)
                 async with aclosing(connection.messages()) as messages:

@@ -112,13 +112,14 @@ class InstanceRules(Generic[M]):
 
     @property
     def filters(self) -> tuple[str, ...]:
-        """What to subscribe to at each broker."""
+        """What to subscribe to at each broker. More of them when a newer root is trusted: the next ones, by name."""
         return (
             wire.config_topic(self.service),
             wire.SNAPSHOT_TOPIC,
             wire.KEEPALIVE_TOPIC,
             wire.ROOTS_FILTER,
             self.deliveries.topic,
+            *wire.next_root_topics(self.subscriber.root.version),
         )
 
     @property

@@ -75,7 +75,7 @@ class Wire:
 
     def subscribed(self, line: Line, filters: tuple[str, ...]) -> None:
         """From now on it is known whose secrets the line may be given."""
-        line.filters = filters
+        line.filters = (*line.filters, *filters)
         with self._lock:
             self._send_retained(line, _SEALED_TOPICS)
 

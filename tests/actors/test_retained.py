@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -17,6 +17,7 @@ from config_manager.actors.retained import Retained, look
 from config_manager.config import wire
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.documents.receipt import Running
+from config_manager.config.documents.root import Root
 from config_manager.config.names import Mark
 from config_manager.config.world import World
 from config_manager.storage.decisions.intents import Put
@@ -37,10 +38,12 @@ def receipt(revision: int, key: SigningKey = ADA, epoch_seq: int = 1) -> bytes:
 TOPIC = wire.status_topic(RECEIPT.service, RECEIPT.instance)
 
 
-async def seen(broker: MemoryBroker, *, is_enrolled: bool = True) -> Retained:
+async def seen(
+    broker: MemoryBroker, *, is_enrolled: bool = True, root: Root | None = None
+) -> Retained:
     key = bytes(ADA.verify_key) if is_enrolled else None
     found, unreachable = await look(
-        [ADDRESS], broker, root=make_root(), sign_key=lambda *_: key, world=World()
+        [ADDRESS], broker, root=root or make_root(), sign_key=lambda *_: key, world=World()
     )
     assert unreachable == ({str(ADDRESS): "connection refused"} if broker.away else {})
     return found
@@ -120,6 +123,23 @@ async def test_the_chain_of_roots_is_walked_first_whatever_comes_first(
     assert (found.root.version, found.mark) == (1, Mark(0, 0)), "3 does not follow from 1"
 
 
+async def test_a_broker_that_gives_wildcards_nothing_retained_shows_its_roots_and_its_snapshot(
+    autojump_clock: MockClock,
+) -> None:
+    """The newest root lists the beacon's key; no root here does."""
+    broker = holding()
+    broker.gives_to_wildcards = False
+    broker.retained[wire.SNAPSHOT_TOPIC] = snapshot(COMMITTED, boot_seq=9, epoch_seq=4, revision=12)
+    for version in range(2, 7):
+        root = make_root(version)
+        broker.retained[wire.root_topic(version)] = sign(
+            wire.ROOT, root.to_bytes(), ROOT_KEY
+        ).to_bytes()
+    found = await seen(broker, root=make_root(beacon=(SECOND_CONFIG,)))
+    assert (found.root.version, sorted(found.roots)) == (6, [2, 3, 4, 5, 6])
+    assert found.highest(Mark(1, 0)) == (Mark(4, 12), 12)
+
+
 class Endless(MemoryBroker):
     """Sends without end."""
 
@@ -130,7 +150,8 @@ class Endless(MemoryBroker):
     async def connect(self, *args: object, **options: object) -> AsyncIterator[MemoryBroker]:
         yield self
 
-    async def subscribe(self, *filters: str, qos: int = 1) -> None: ...
+    async def subscribe(self, *filters: str, qos: int = 1) -> Sequence[int]:
+        return [qos] * len(filters)
 
     async def messages(self) -> AsyncGenerator[Message]:
         while True:

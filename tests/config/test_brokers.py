@@ -22,6 +22,11 @@ GOOD: dict[str, BrokerAddress | Auto | Nothing] = {
     "mqtt://u@h:1": BrokerAddress("h", 1, username="u"),
     "mqtts://u:p@h:1": BrokerAddress("h", 1, True, "u", "p"),
     "mqtt://u%40x:p%2F%3A%25%2C@h": BrokerAddress("h", 1883, False, "u@x", "p/:%,"),
+    "ws://h": BrokerAddress("h", 80, path="/mqtt"),
+    "ws://h/": BrokerAddress("h", 80, path="/"),
+    "wss://h": BrokerAddress("h", 443, tls=True, path="/mqtt"),
+    "ws://h:15675/ws": BrokerAddress("h", 15675, path="/ws"),
+    "wss://u:p@h:1/a/b-c_d.e": BrokerAddress("h", 1, True, "u", "p", path="/a/b-c_d.e"),
     "auto:": Auto(None),
     "auto:1": Auto(1),
     "auto:65535": Auto(65535),
@@ -65,6 +70,11 @@ def test_several_places_keep_their_order() -> None:
         "mqtt://[::1",
         "mqtt://h/topic",
         "mqtt://h#x",
+        "ws://h/mqtt#x",
+        "ws://h/mqtt x",
+        "ws://h/\u00fc",
+        "ws://:80",
+        "wss://h:0",
         "mqtt://h h",
         "mqtt://h\n.example",
         "mqtt://u:p/w@h",
@@ -92,7 +102,7 @@ def test_the_message_never_holds_the_password(text: str) -> None:
 @pytest.mark.parametrize(
     "password", ["hunter2#w", "12#w", "hunter2/w", "12/w", "a,b", "12,b", "12?w", "[x"]
 )
-@pytest.mark.parametrize("scheme", ["mqtt", "mqtts"])
+@pytest.mark.parametrize("scheme", ["mqtt", "mqtts", "ws", "wss"])
 def test_a_password_that_breaks_the_url_is_told_how_it_is_written(
     scheme: str, password: str
 ) -> None:
@@ -100,9 +110,9 @@ def test_a_password_that_breaks_the_url_is_told_how_it_is_written(
         parse_mqtt_urls(f"{scheme}://user:{password}@host")
     assert password not in caught.value.detail
     [address] = parse_mqtt_urls(f"{scheme}://user:{quote(password, safe='')}@host")
-    assert address == BrokerAddress(
-        "host", 8883 if scheme == "mqtts" else 1883, scheme == "mqtts", "user", password
-    )
+    assert isinstance(address, BrokerAddress)
+    assert (address.host, address.username, address.password) == ("host", "user", password)
+    assert password not in str(address)
 
 
 def test_what_has_no_password_is_not_told_of_one(tmp_path: Path) -> None:
@@ -117,6 +127,8 @@ def test_an_address_never_shows_its_userinfo_but_ipv6_in_brackets() -> None:
     assert str(address) == "mqtts://[::1]:8883"
     assert "hunter2" not in repr(address)
     assert str(BrokerAddress("h", 1883, username="me", password="hunter2")) == "mqtt://h:1883"
+    for url in ("ws://h:80/mqtt", "wss://[::1]:443/", "wss://h:8084/a/b"):
+        assert str(*parse_mqtt_urls(url)) == url
 
 
 @STEADY
@@ -147,6 +159,8 @@ def test_a_brokers_own_authority_and_our_certificate_stand_in_its_url(tmp_path: 
         ("mqtt://a?ca={here}", "only mqtts"),
         ("mqtts://a?ca={here}&ca={here}", "only mqtts"),
         ("mqtts://a?password=x", "only mqtts"),
+        ("ws://a/mqtt?ca={here}", "only mqtts"),
+        ("wss://a?token=x", "only mqtts"),
         ("mqtts://a?key={here}", "cert="),
         ("mqtts://user:secret@a?ca={here}-not", "no such file"),
         ("mqtts://a?ca", "only mqtts"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import ssl
 import subprocess
@@ -31,6 +30,7 @@ from tests.kit.processes import (
     eventually,
     free_port,
 )
+from tests.kit.secure_broker import SecureBroker, ca_file, issue
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,17 +40,6 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def issue(authority: trustme.CA, path: Path, *names: str) -> Path:
-    """A certificate for these names and its key in one file, as it would be renewed: in place."""
-    made = authority.issue_cert(*names, common_name=names[0])
-    text = made.private_key_pem.bytes() + b"".join(p.bytes() for p in made.cert_chain_pems)
-    new = path.with_suffix(".new")
-    new.touch(mode=0o600)
-    new.write_bytes(text)
-    new.replace(path)
-    return path
-
-
 def lock(path: Path) -> Path:
     """The same certificate, its key under a passphrase."""
     key, cert = path.read_bytes(), path.read_bytes().partition(b"-----BEGIN CERT")
@@ -58,12 +47,6 @@ def lock(path: Path) -> Path:
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"a passphrase")
     )
     path.write_bytes(locked + cert[1] + cert[2])
-    return path
-
-
-def ca_file(authority: trustme.CA, directory: Path) -> Path:
-    path = directory / "ca.pem"
-    authority.cert_pem.write_to_path(str(path))
     return path
 
 
@@ -202,53 +185,6 @@ def test_plain_http_elsewhere_is_served_where_somebody_says_so(
 
 
 # ── MQTT ───────────────────────────────────────────────────────────────────────────────────────
-
-
-class SecureBroker:
-    """A Mosquitto as deploy/mosquitto-secure.conf says, with paths and port of the test."""
-
-    def __init__(self, processes: Processes, directory: Path, authority: trustme.CA) -> None:
-        self.port = free_port()
-        self.ca = ca_file(authority, directory)
-        cert = issue(authority, directory / "broker.pem", "127.0.0.1")
-        passwords = directory / "passwords"
-        for user in ("config-manager", "stt-worker", "tts-worker"):
-            subprocess.run(
-                ["mosquitto_passwd", "-b", *(() if passwords.exists() else ("-c",)),
-                 str(passwords), user, f"{user}-password"],
-                check=True,
-            )  # fmt: skip
-        passwords.chmod(0o600)
-        acl = directory / "acl"
-        acl.write_text((ROOT / "deploy" / "mosquitto-acl").read_text())
-        acl.chmod(0o600)
-        text = (ROOT / "deploy" / "mosquitto-secure.conf").read_text()
-        for said, here in (
-            ("listener 8883", f"listener {self.port} 127.0.0.1"),
-            ("/mosquitto/config/ca.pem", self.ca),
-            ("/mosquitto/config/server.pem", cert),
-            ("/mosquitto/config/server.key", cert),
-            ("/mosquitto/config/passwords", passwords),
-            ("/mosquitto/config/acl", acl),
-            ("/mosquitto/data/", f"{directory}/"),
-        ):
-            assert said in text
-            text = text.replace(said, str(here))
-        self.conf = directory / "mosquitto.conf"
-        self.conf.write_text(text + ("user root\n" if os.geteuid() == 0 else ""))
-        self._processes = processes
-        self.start()
-
-    def start(self) -> None:
-        assert MOSQUITTO is not None
-        self._process = self._processes.start([MOSQUITTO, "-c", str(self.conf)])
-        eventually(lambda: answers(self.port), within=5, what="mosquitto listens")
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def url(self, user: str) -> str:
-        return f"mqtts://{user}:{user}-password@127.0.0.1:{self.port}?ca={self.ca}"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import trio
 
 from config_manager.actors.actor import Actor, follower
 from config_manager.actors.messages import Witnessed
-from config_manager.actors.mqtt.port import BrokerUnavailable, Message
+from config_manager.actors.mqtt.port import Announced, BrokerUnavailable, Message
 from config_manager.actors.publishing import desk
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.publishing.publisher import Publisher
@@ -57,6 +57,7 @@ class Believing:
 class MemoryBroker(memory_broker.MemoryBroker):
     """A Trio transport to the broker in memory: one connection at a time."""
 
+    announced = Announced("5")
     maximum_packet_bytes: int | None = None
     receive_maximum = 20
 
@@ -100,9 +101,10 @@ class MemoryBroker(memory_broker.MemoryBroker):
         self.takes(topic, payload)
         trio.lowlevel.current_trio_token().run_sync_soon(answered, 0)
 
-    async def subscribe(self, *filters: str, qos: int = 1) -> None:
+    async def subscribe(self, *filters: str, qos: int = 1) -> Sequence[int]:
         await trio.lowlevel.checkpoint()
         self._session.subscribe(filters)
+        return [qos] * len(filters)
 
     async def messages(self) -> AsyncGenerator[Message]:
         async for message in self._messages:

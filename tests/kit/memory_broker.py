@@ -64,7 +64,8 @@ class Session:
 
 
 class MemoryBroker:
-    """`cleared`: topics that were emptied. `away`: it refuses connections."""
+    """`cleared`: topics that were emptied. `away`: it refuses connections. `gives_to_wildcards`: retained
+    messages; RabbitMQ gives them by name alone."""
 
     def __init__(self) -> None:
         self.retained: dict[str, bytes] = {}
@@ -72,6 +73,7 @@ class MemoryBroker:
         self.sessions: list[Session] = []
         self.client_ids: list[str] = []
         self.away = False
+        self.gives_to_wildcards = True
 
     def takes(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
         if retain and payload:
@@ -87,7 +89,8 @@ class MemoryBroker:
             session.hears(topic, payload)
 
     def retained_under(self, filters: Sequence[str]) -> list[tuple[str, bytes]]:
-        return [item for one in filters for item in self.retained.items() if _matches(one, item[0])]
+        given = [one for one in filters if self.gives_to_wildcards or "+" not in one]
+        return [item for one in given for item in self.retained.items() if _matches(one, item[0])]
 
 
 def _matches(topic_filter: str, topic: str) -> bool:

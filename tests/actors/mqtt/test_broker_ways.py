@@ -17,6 +17,7 @@ from config_manager.config.errors import SettingsInvalid
         "mqtt://me:secret@a,mqtt://you:secret@a",
         "mqtt://[::1]:1883,mqtt://[0:0:0:0:0:0:0:1]:1883",
         "mqtts://a:1883,mqtt://a:1883",
+        "ws://a,ws://you:secret@a:80/mqtt",
         "auto:,auto:",
         "auto:1884,auto:1885",
     ],
@@ -29,7 +30,13 @@ def test_one_place_twice_is_refused_without_telling_who_logs_in(text: str) -> No
 
 @pytest.mark.parametrize(
     "text",
-    ["none:", "none:,none:", "mqtt://a,mqtts://a", "mqtt://a,mqtt://a:1884,mqtt://b,auto:"],
+    [
+        "none:",
+        "none:,none:",
+        "mqtt://a,mqtts://a",
+        "ws://a/one,ws://a/two,wss://a",
+        "mqtt://a,mqtt://a:1884,mqtt://b,auto:",
+    ],
 )
 def test_different_places_are_taken(text: str) -> None:
     assert len(ways_to_brokers(text)) == len(text.split(","))

@@ -38,10 +38,11 @@ class FarBroker(MemoryBroker):
         super().__init__()
         self._line = trio.Lock()
 
-    async def subscribe(self, *filters: str, qos: int = 1) -> None:
+    async def subscribe(self, *filters: str, qos: int = 1) -> Sequence[int]:
         async with self._line:
             self._session.filters = filters
             trio.lowlevel.spawn_system_task(self._give, self.retained_under(filters))
+        return [qos] * len(filters)
 
     async def _give(self, messages: Sequence[tuple[str, bytes]]) -> None:
         async with self._line:

@@ -428,6 +428,29 @@ async def test_roots_are_walked_and_kept_and_a_start_offline_goes_on_from_there(
 
 
 @told
+async def test_at_a_broker_that_gives_wildcards_nothing_retained_every_root_is_found_by_name(
+    it: Kit,
+) -> None:
+    await deliver_first(it)
+    it.a.gives_to_wildcards = False
+    newest = 9  # further than is subscribed ahead
+    for version in range(2, newest + 1):
+        key = r.THIRD_CONFIG if version == newest else r.SECOND_CONFIG
+        it.a.says(wire.root_topic(version), r.root(version, config=(key,)))
+    it.a.configures(6, key=r.THIRD_CONFIG)
+    async with it.open(bake_s=0.0) as config:
+        await it.until(lambda: config.current.n == 6, within=3)
+        assert config.refusals.total() == 0
+        (session,) = it.a.sessions
+        assert wire.root_topic(newest + 3) in session.filters
+        assert len(session.filters) == len(set(session.filters)) == 5 + newest + 2
+        it.a.says(wire.root_topic(newest + 1), r.root(newest + 1, config=(r.SECOND_CONFIG,)))
+        it.a.configures(7, key=r.SECOND_CONFIG)
+        await it.until(lambda: config.current.n == 7, within=3)
+        assert wire.root_topic(newest + 4) in session.filters
+
+
+@told
 async def test_what_a_revoked_key_signed_goes_on_also_after_a_restart_and_says_so(it: Kit) -> None:
     await deliver_first(it)
     async with it.open() as config:
@@ -790,4 +813,5 @@ async def test_it_asks_for_its_own_topics_and_nobody_elses(it: Kit) -> None:
         assert set(session.filters) == {
             m.TOPIC, wire.SNAPSHOT_TOPIC, wire.KEEPALIVE_TOPIC, wire.ROOTS_FILTER,
             wire.sealed_topic(m.SERVICE, config.instance),
+            *map(wire.root_topic, (2, 3, 4)),
         }  # fmt: skip
