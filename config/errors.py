@@ -45,7 +45,7 @@
         └── ForkedAway              a configuration was opened before a fork and used in the child
 
 `DESCRIPTIONS` is the one place where an error becomes a status code, an exit code and a log level. A class's
-docstring is the `meaning` that `GET /problems/{name}` answers.
+docstring is the `meaning` that `GET /problems/{name}` answers: when it comes, and what to do.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class FieldError(NamedTuple):
 
 
 class ConfigManagerError(Exception):
-    """Base of every error with a stable name; `detail` is for people."""
+    """An error with a stable name. `internal` nobody expected: report it, with the log's lines of its `request_id`."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -87,22 +87,29 @@ class Refusal(ConfigManagerError):
     """Understood and turned down: an answer, not a crash."""
 
 
-class MalformedRequest(Refusal): ...
+class MalformedRequest(Refusal):
+    """A body, parameter, header or path does not parse. Correct what `detail` names."""
 
 
-class InvalidName(MalformedRequest): ...
+class InvalidName(MalformedRequest):
+    """The name of a service, an instance or a secret is outside the grammar, or reserved. Choose another."""
 
 
-class NotAuthenticated(Refusal): ...
+class NotAuthenticated(Refusal):
+    """No token, or an unknown one. Send `Authorization: Bearer …`; the first start wrote one to `keys/admin.token`."""
 
 
-class Forbidden(Refusal): ...
+class Forbidden(Refusal):
+    """The token may not do this, or not from here. Use one that may, or ask an administrator for one."""
 
 
-class NotFound(Refusal): ...
+class NotFound(Refusal):
+    """There is no such thing. Look at the list, such as `GET /api/v1/config`, or at `GET /docs` for paths."""
 
 
 class MethodNotAllowed(Refusal):
+    """The path has no such method. Use one of those in `Allow`."""
+
     def __init__(self, detail: str, allowed: Sequence[str] = ()) -> None:
         super().__init__(detail)
         self.allowed = tuple(allowed)
@@ -110,7 +117,7 @@ class MethodNotAllowed(Refusal):
 
 class RevisionConflict(Refusal):
     """The caller's `If-Match` is not the service's current revision, or the service has a revision although
-    the caller expected none."""
+    the caller expected none. Read again, look at what changed, and repeat with the new ETag."""
 
     def __init__(self, service: str, expected: str | None, current_revision: int) -> None:
         super().__init__(
@@ -128,7 +135,8 @@ class RevisionConflict(Refusal):
         return {"expected": self.expected, "current_revision": self.current_revision}
 
 
-class Conflict(Refusal): ...
+class Conflict(Refusal):
+    """What is there does not allow it, such as a name that is taken. `detail` says what to change first."""
 
 
 class StillThere(Refusal):
@@ -140,11 +148,12 @@ class StillThere(Refusal):
     """
 
 
-class TooLarge(Refusal): ...
+class TooLarge(Refusal):
+    """A body has 1 MiB at most, a service's signed message 256 KiB. Send less."""
 
 
 class UnsupportedMediaType(Refusal):
-    """The body's media type is not one that this call takes."""
+    """The body's type or coding is not taken. Send what `Accept`, `Accept-Patch` or `Accept-Encoding` says."""
 
     def __init__(self, detail: str, accepted: Mapping[str, str] = MappingProxyType({})) -> None:
         """accepted: the headers that say which types are taken (RFC 9110, 15.5.16; RFC 5789)."""
@@ -153,6 +162,8 @@ class UnsupportedMediaType(Refusal):
 
 
 class InvalidValues(Refusal):
+    """JSON, but not what the service's schema or the call allows. Correct what `errors` points at."""
+
     def __init__(self, detail: str, errors: Sequence[FieldError] = ()) -> None:
         super().__init__(detail)
         self.errors = tuple(errors)
@@ -162,14 +173,16 @@ class InvalidValues(Refusal):
         return {"errors": [{"pointer": e.pointer, "detail": e.detail} for e in self.errors]}
 
 
-class UseSecrets(InvalidValues): ...
+class UseSecrets(InvalidValues):
+    """A secret's value stands among the values. Set it with `POST /api/v1/secrets`, and leave it out here."""
 
 
-class IdempotencyMismatch(InvalidValues): ...
+class IdempotencyMismatch(InvalidValues):
+    """The same Idempotency-Key came with another request within 24 h. Take a new one."""
 
 
 class TooManyRequests(Refusal):
-    """A limit is reached; try again after `retry_after_s`."""
+    """Too many unknown tokens from an address, or more writes than the limit. Wait for `Retry-After` seconds."""
 
     def __init__(self, detail: str, retry_after_s: int = 1) -> None:
         super().__init__(detail)
@@ -177,31 +190,38 @@ class TooManyRequests(Refusal):
 
 
 class SecretUnreadable(Refusal):
-    """A stored secret does not open: it was altered, or the key that sealed it is gone."""
+    """A stored secret does not open: it was altered, or its key is gone. Put `keys/secrets.key` back, or set it
+    anew."""
 
 
 class KeyUnusable(Refusal):
-    """Nothing can be sealed to a stored public key: it is of low order, or not a key at all."""
+    """Nothing can be sealed to a stored public key: it is of low order, or no key at all. Revoke the
+    instance, and enrol it with new keys."""
 
 
-class ReadOnly(Refusal): ...
+class ReadOnly(Refusal):
+    """The database can't be written now. `reasons` in `GET /health` says why; repeat after `Retry-After`."""
 
 
 class OutcomeUnknown(Refusal):
-    """The disk failed in the middle of the commit: it may have become durable."""
+    """The disk failed in the middle of the commit: it may have become durable. Read, then repeat."""
 
 
-class Busy(Refusal): ...
+class Busy(Refusal):
+    """The server has too much to do, or a part of it starts again. Repeat after `Retry-After`."""
 
 
-class DeadlineExceeded(Refusal): ...
+class DeadlineExceeded(Refusal):
+    """The outcome is unknown: read before you repeat. An Idempotency-Key makes repeating safe."""
 
 
 class DiskRefused(Refusal):
-    """The request needs a file that can't be read or written now; nothing was changed."""
+    """The request needs a file that can't be read or written now; nothing was changed. Repair the disk or its
+    rights."""
 
 
-class StorageFull(Refusal): ...
+class StorageFull(Refusal):
+    """The disk is full, and nothing was written. Free some space."""
 
 
 class ServerUnreachable(ConfigManagerError): ...

@@ -77,9 +77,18 @@ def conformance(
         return
     if not client:
         raise click.UsageError("which client? … -- COMMAND")
+    to_set_up = _words(setup)
     with _place(keep) as directory:
-        results = _played(client, shlex.split(setup), groups, directory, keep)
+        results = _played(client, to_set_up, groups, directory, keep)
         _shown(results, client, keep).show(as_json=as_json)
+
+
+def _words(setup: str) -> list[str]:
+    """Raises SettingsInvalid."""
+    try:
+        return shlex.split(setup)
+    except ValueError as error:
+        raise SettingsInvalid(f"--setup {setup}: {error}") from None
 
 
 def _listed(groups: Sequence[Group]) -> Shown:

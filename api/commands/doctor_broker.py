@@ -148,7 +148,7 @@ async def _try_retained(place: _Place, ours: Connection, run: str) -> list[Findi
         comes = _has(await _burst(there, until=marker), marker)
     acl = f"allow config-manager's user to read and write system/# ({_ACL})"
     if granted >= _REFUSED:
-        said = f"it refuses our subscription to {_PROBE_PREFIX}# with code {granted}"
+        said = f"it refuses our subscription under {_PROBE_PREFIX} with code {granted}"
         return [Finding("failed", "subscriptions", said, acl)]
     if not comes:
         said = f"what we write under {_PROBE_PREFIX} does not come back to us"
@@ -174,7 +174,9 @@ def _kept_from_latecomers(topic_filter: str) -> Finding:
             "it can be lived with, if all clients are 0.5.0 or newer: older ones never learn of a newer root that "
             "they missed (docs/brokers.md)",
         )
-    said = "it keeps none, or gives none to who connects later: he is given no configuration"
+    said = (
+        "it keeps none, or gives none to a client that connects later: that gets no configuration"
+    )
     return Finding("failed", "retained messages", said, _ANOTHER)
 
 
@@ -272,7 +274,7 @@ async def try_neighbour(address: BrokerAddress) -> list[Finding]:
             if any(topic.startswith(wire.config_topic("")) for topic in seen):
                 findings.append(_no_acl(f"{who} may read other services' configurations"))
     except BrokerUnavailable as error:
-        return [Finding("failed", "service's login", f"{address}: {error}")]
+        return [Finding("failed", "service's login", f"{address}: {error}", remedy(str(error)))]
     return findings or [Finding("ok", "ACL", f"{who} is kept to its own topics")]
 
 

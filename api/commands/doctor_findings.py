@@ -25,6 +25,7 @@ _CLIENT_IDS = (
     "let clients have ids as ours are: letters, digits and -, beginning with config-manager- (this server) or cm- "
     "(services); Mosquitto: clientid_prefixes"
 )
+_SCHEME = "does this port speak what the URL says? mqtt:// or ws://; with TLS mqtts:// or wss://"
 _REMEDIES = {
     "keeps refusing": (
         "raise the broker's limit (message_size_limit, max_packet_size), write less there, or let "
@@ -43,6 +44,12 @@ _REMEDIES = {
     ),
     "Client identifier not valid": _CLIENT_IDS,
     "Not authorized": f"are user and password right? If they are: {_CLIENT_IDS}",
+    "WRONG_VERSION_NUMBER": _SCHEME,
+    "before its CONNACK": _SCHEME,
+    "reset by peer": _SCHEME,
+    "CERTIFICATE_VERIFY_FAILED": (
+        "has the broker an authority of its own? ?ca=FILE at the end of the URL; is the host the certificate's?"
+    ),
     "not-audited: ": (
         "somebody has edited the database past the server: `config-manager audit verify` says what. Who can "
         "read db.key? Stop the server; then put the newest backup back, or `config-manager restore --accept` "

@@ -149,6 +149,7 @@ def test_a_command_line_that_asks_for_nothing_is_said_at_once(tmp_path: Path) ->
     for arguments, words in (
         (("--only", "roofs"), "no group 'roofs'; there are start, signers,"),
         (("--keep", str(tmp_path)), "it is there already"),
+        (("--setup", "pin 'the root"), "--setup pin 'the root: No closing quotation"),
     ):
         said = runner.invoke(conformance, [*arguments, "--", "true"]).exception
         assert isinstance(said, SettingsInvalid)

@@ -10,8 +10,9 @@ import pytest
 import trio
 import trio.testing
 
+from config_manager.actors.mqtt.broker_ways import ways_to_brokers
 from config_manager.actors.mqtt.port import Announced, Message
-from config_manager.api.commands.doctor_broker import try_broker
+from config_manager.api.commands.doctor_broker import try_broker, try_neighbour
 from config_manager.api.commands.doctor_findings import Finding
 from config_manager.config.brokers import BrokerAddress
 from tests.kit.brokers import Mosquitto
@@ -136,6 +137,21 @@ def test_a_real_broker_says_so_itself(line: str) -> None:
     assert one.check == check
     assert words in one.detail
     assert one.remedy
+
+
+@pytest.mark.parametrize("scheme", ["ws", "mqtts", "wss"])
+def test_a_port_that_speaks_something_else_is_told_so(scheme: str) -> None:
+    with workshop() as (processes, directory):
+        broker = Mosquitto(processes, directory / "broker")
+        broker.start()
+        (address,) = ways_to_brokers(f"{scheme}://127.0.0.1:{broker.port}")
+        assert isinstance(address, BrokerAddress)
+        (one,) = trio.run(try_broker, address)
+        (theirs,) = trio.run(try_neighbour, address)
+    assert (one.level, one.check) == ("failed", "broker")
+    assert (theirs.level, theirs.check) == ("failed", "service's login")
+    assert one.remedy == theirs.remedy
+    assert "does this port speak what the URL says?" in one.remedy
 
 
 def test_a_broker_that_takes_no_such_client_id_is_told_which_it_has_to_take() -> None:

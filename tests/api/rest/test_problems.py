@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from config_manager.api.rest.problems import explanation
 from config_manager.config.errors import DESCRIPTIONS, ConfigManagerError, Refusal
 from tests.kit.pages import DOCS
 
@@ -31,6 +32,16 @@ def test_the_page_lists_every_other_error_with_its_exit_code() -> None:
     listed = [(name.strip("`"), code) for name, code, _, _ in rows("## Of commands and clients")]
     known = [DESCRIPTIONS[kind] for kind in KINDS if not is_answered(kind)]
     assert sorted(listed) == sorted((d.name, str(d.exit_code)) for d in known)
+
+
+def test_a_name_is_explained_in_more_words_than_its_title() -> None:
+    for kind in filter(is_answered, KINDS):
+        explained = explanation(DESCRIPTIONS[kind].name)
+        assert explained is not None
+        assert explained.meaning != explained.title
+        assert len(explained.meaning.rstrip(".").split(". ")) > 1, (
+            explained.meaning
+        )  # when; what to do
 
 
 def test_each_line_says_when_and_what_to_do() -> None:
