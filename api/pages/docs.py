@@ -13,6 +13,9 @@ from config_manager.api.rest.problems import names_of, problem_type
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse
 from config_manager.config.strict_json import JsonObject
 
+_TOKEN = b"""     -H "Authorization: Bearer $CONFIG_MANAGER_TOKEN" \\
+"""
+"""The line of the example that a server without --dev wants."""
 _CSP = b"default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'"
 _CODE = re.compile(r"`([^`]+)`")
 _HEADERS = ((b"content-security-policy", _CSP), *NO_STORE)
@@ -22,7 +25,11 @@ _HEADERS = ((b"content-security-policy", _CSP), *NO_STORE)
 @undescribed
 async def page(request: ApiRequest, api: Api) -> ApiResponse:
     base = api.proxies.base_url(request.peer, request.scheme, request.headers)
-    shown = _page(api.routes).replace(b"<!-- base -->", escape(str(base)).encode())
+    shown = (
+        _page(api.routes)
+        .replace(b"<!-- base -->", escape(str(base)).encode())
+        .replace(b"<!-- token -->", b"" if api.dev else _TOKEN)
+    )
     return ApiResponse(200, shown, _HEADERS, b"text/html; charset=utf-8")
 
 

@@ -252,6 +252,15 @@ async def test_dev_stands_behind_no_proxy_whatever_the_settings_say(tmp_path: Pa
             assert answer.status == 403
 
 
+async def test_the_pages_example_has_a_token_where_one_is_wanted(tmp_path: Path) -> None:
+    async with running(tmp_path) as system:
+        for dev in (False, True):
+            page = await Caller(system, dev=dev).ask("GET", "/docs")
+            example = page.body.decode().partition("<pre>")[2].partition("</pre>")[0]
+            assert ('-H "Authorization: Bearer $CONFIG_MANAGER_TOKEN"' in example) is not dev
+            assert example.count("\\\n") == example.count("\n")
+
+
 async def test_the_page_shows_where_its_reader_finds_us_and_no_cache_keeps_it(
     tmp_path: Path,
 ) -> None:
