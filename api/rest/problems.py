@@ -69,7 +69,7 @@ class ExplanationAnswer(Answer):
     type: _Type
     title: _Title
     status: _Status
-    meaning: Annotated[str, about("the same in more words, if there are more to say")]
+    meaning: Annotated[str, about("when it comes, and what to do; for people")]
 
 
 def problem_type(name: str) -> str:
