@@ -15,7 +15,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from config_manager.actors.mqtt import web_socket
-from config_manager.actors.mqtt.web_socket import WebSocket
+from config_manager.actors.mqtt.web_socket import BrokenWebSocket, WebSocket
 from config_manager.config.brokers import BrokerAddress
 from tests.kit.hostile_broker import CONNACK_5, Listen, by_everyone, packet, publish
 
@@ -120,6 +120,7 @@ def test_a_broker_that_breaks_the_rules_is_left(
     ("answer", "words"),
     [
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "HTTP 404"),
+        (b"HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\nno", "HTTP 404"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", "onnection"),
         (b"\x20\x03\x00\x00\x00\n", "did not receive a valid HTTP response"),
         (b"", "hung up"),
@@ -191,3 +192,19 @@ def test_a_packet_that_the_socket_takes_in_parts_is_sent_once_and_whole() -> Non
             parts += 1
     assert got == large + small + large
     assert parts > 10
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_what_came_before_the_brokers_end_is_read_whatever_is_sent_meanwhile(
+    *, hangs_up: bool
+) -> None:
+    with joined() as (ours, theirs):
+        theirs.sendall(frame(HELLO) + frame(b"\x03\xe9", CLOSE))
+        if hangs_up:
+            theirs.close()
+        assert ours.recv(2) == HELLO[:2]
+        assert ours.send(b"an answer") == 9
+        assert ours.recv(100) == HELLO[2:]
+        assert ours.pending()
+        with pytest.raises(BrokenWebSocket, match="1001"):
+            ours.recv(1)
