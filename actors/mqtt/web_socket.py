@@ -50,6 +50,10 @@ class BrokenWebSocket(ConnectionAbortedError):
     """The broker breaks a rule, or closes the WebSocket; the message says which."""
 
 
+class ClosedWebSocket(BrokenWebSocket):
+    """The broker closes it: what hanging up is without a WebSocket."""
+
+
 class WebSocket:
     """The methods of a socket that paho, aiomqtt and the event loops call."""
 
@@ -156,7 +160,7 @@ class WebSocket:
             elif event.opcode is OP_TEXT:
                 self._broken = BrokenWebSocket("the broker sent text in its WebSocket")
             elif event.opcode is OP_CLOSE:
-                self._broken = BrokenWebSocket(
+                self._broken = ClosedWebSocket(
                     f"the broker closed the WebSocket: {protocol.close_rcvd}"
                 )
         self._unsent += b"".join(protocol.data_to_send())

@@ -51,14 +51,16 @@ def shakes_hands(connection: socket.socket) -> ServerProtocol:
 
 
 @contextmanager
-def serving(talk: Callable[[socket.socket], None]) -> Iterator[BrokerAddress]:
+def serving(talk: Callable[[socket.socket], None], times: int = 1) -> Iterator[BrokerAddress]:
     def serve() -> None:
-        connection, _ = listener.accept()
-        with connection, suppress(ConnectionError):
-            connection.settimeout(10)
-            talk(connection)
+        for _ in range(times):
+            connection, _ = listener.accept()
+            with connection, suppress(ConnectionError):
+                connection.settimeout(10)
+                talk(connection)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
         thread = threading.Thread(target=serve)
         thread.start()
         yield BrokerAddress("127.0.0.1", listener.getsockname()[1], path="/mqtt")
@@ -156,6 +158,24 @@ def test_a_handshake_that_drips_ends_in_time(
         left.set()
     assert heard == []
     assert "handshake" in why or "timed out" in why
+
+
+@by_everyone
+def test_a_broker_that_closes_at_mqtt_5_is_asked_in_3_1_1(listen: Listen) -> None:
+    def talk(connection: socket.socket) -> None:
+        server = shakes_hands(connection)
+        server.receive_data(connection.recv(65_536))
+        (asked,) = (one for one in server.events_received() if isinstance(one, Frame))
+        if b"MQTT\x05" in asked.data:
+            connection.sendall(frame(b"\x03\xea", CLOSE))
+            return
+        connection.sendall(frame(b"\x20\x02\x00\x00") + frame(packet(0x30, b"\0\1thello")))
+        while connection.recv(65_536):
+            pass
+
+    with serving(talk, times=2) as address:
+        heard, why = listen(address)
+    assert (heard, why) == ([("t", b"hello")], "")
 
 
 @contextmanager
