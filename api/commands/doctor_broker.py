@@ -131,7 +131,10 @@ async def _try_what_is_needed(place: _Place, ours: Connection) -> list[Finding]:
         await _clear(ours, [run + "one"])
     if findings:
         return findings
-    findings = await _try_big(place, run + "big")
+    try:
+        findings = await _try_big(place, run + "big")
+    finally:
+        await _clear(ours, [run + "big"])
     findings += await _try_many(place, ours, run)
     if not findings:
         said = f"{_RETAINED} retained messages and one of 256 KiB came back"
@@ -238,7 +241,6 @@ async def _try_big(place: _Place, topic: str) -> list[Finding]:
                 await reader.subscribe(topic, qos=0)
                 if _has(await _burst(reader, until=big, within_s=_BIG_WITHIN_S), big):
                     took_s = trio.current_time() - began
-                await ours.publish(topic, b"", retain=True)
     except BrokerUnavailable as error:
         detail = f"the broker hangs up at {said}: {error}"
     if took_s is None:

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from config_manager.actors.mqtt.broker_ways import ways_to_brokers
-from config_manager.actors.mqtt.port import Announced, Message
+from config_manager.actors.mqtt.port import Announced, BrokerUnavailable, Message
 from config_manager.api.commands.doctor_broker import try_broker, try_neighbour
 from config_manager.api.commands.doctor_findings import Finding
 from config_manager.config.brokers import BrokerAddress
@@ -29,6 +29,7 @@ class Odd(MemoryBroker):
     grants = 1
     keeps = True
     hears = True
+    largest_given = 300_000
 
     @asynccontextmanager
     async def connect(self, address: BrokerAddress, **_: Any) -> AsyncIterator[Any]:
@@ -51,6 +52,9 @@ class _Connection:
 
     async def subscribe(self, *filters: str, qos: int = 1) -> Sequence[int]:
         await trio.lowlevel.checkpoint()
+        given = (self._broker.retained.get(one, b"") for one in filters)
+        if any(len(payload) > self._broker.largest_given for payload in given):
+            raise BrokerUnavailable("the broker hung up")
         if self._broker.grants < 128:
             self._session.subscribe(filters)
         return [self._broker.grants] * len(filters)
@@ -96,6 +100,10 @@ ODD: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
     "grants QoS 0": ({"grants": 0}, ("failed", "QoS 1", "QoS 0 alone")),
     "refuses": ({"grants": 135}, ("failed", "subscriptions", "with code 135")),
     "throws away": ({"hears": False}, ("failed", "our topics", "does not come back")),
+    "gives nothing large": (
+        {"largest_given": 100_000},
+        ("failed", "message size", "hangs up at a message of 262,144 bytes"),
+    ),
     "3.1.1": ({"announced": Announced("3.1.1")}, ("note", "MQTT version", "3.1.1 alone")),
 }
 
