@@ -19,6 +19,7 @@ from config_manager.config.settings import ENV_PREFIX
 
 _SETUP_S = 60.0
 _STOP_S = 10.0
+_LONGEST_LINE = 1024 * 1024
 _PREFIX = "CONFORMANCE_"
 
 
@@ -117,7 +118,18 @@ class ClientProcess:
         return self._process.returncode
 
     async def read(self) -> None:
-        """Until it ends."""
+        """Until it ends, and with it what it started."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_what_it_left)
+            await self._read()
+
+    async def _end_what_it_left(self) -> None:
+        """Else that may hold standard output open, and hear the broker for ever."""
+        await self._process.wait()
+        with suppress(ProcessLookupError):  # nothing, as a rule
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def _read(self) -> None:
         assert self._process.stdout is not None
         rest = b""
         try:
@@ -126,6 +138,8 @@ class ClientProcess:
                     *lines, rest = (rest + piece).split(b"\n")
                     for line in lines:
                         self._take(line)
+                    if len(rest) > _LONGEST_LINE:
+                        rest = b""  # none of what it should say
             await self._process.wait()
         finally:
             self.ended.set()

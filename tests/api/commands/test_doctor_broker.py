@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -108,6 +108,38 @@ def test_the_brokers_own_trouble_is_named_once_with_what_to_do(what: str) -> Non
     assert (one.level, one.check) == (level, check)
     assert words in one.detail
     assert one.remedy or level == "note"
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.4])
+def test_a_broker_that_never_stops_sending_is_left(pause_s: float) -> None:
+    class Floods(Odd):
+        @asynccontextmanager
+        async def connect(self, address: BrokerAddress, **given: Any) -> AsyncIterator[Any]:
+            async with super().connect(address, **given) as connection:
+                connection.messages = self._flood
+                yield connection
+
+        async def _flood(self) -> AsyncGenerator[Message]:
+            while True:
+                await trio.sleep(pause_s)
+                yield Message("t", b"noise", retained=False)
+
+    (one,) = told_apart(Floods())
+    assert (one.level, one.check) == ("failed", "broker")
+    assert "never stops sending" in one.detail
+
+
+def test_a_broker_that_is_too_slow_for_all_of_it_is_told_so() -> None:
+    class Slow(Odd):
+        @asynccontextmanager
+        async def connect(self, address: BrokerAddress, **given: Any) -> AsyncIterator[Any]:
+            await trio.sleep(50)
+            async with super().connect(address, **given) as connection:
+                yield connection
+
+    (one,) = told_apart(Slow())
+    assert (one.level, one.check) == ("failed", "broker")
+    assert "over 120 s" in one.detail
 
 
 def test_a_broker_that_can_do_all_of_it_is_told_so() -> None:
