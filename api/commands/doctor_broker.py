@@ -150,7 +150,7 @@ async def _try_retained(place: _Place, ours: Connection, run: str) -> list[Findi
     """Whether one message comes to who is there, and to who comes later: by name, and by a wildcard."""
     topic, marker = run + "one", secrets.token_bytes(8)
     async with place.connected() as there:
-        [granted] = await there.subscribe(topic, qos=1)
+        granted = max(await there.subscribe(topic, qos=1), default=_REFUSED)
         await ours.publish(topic, marker, qos=1, retain=True)
         comes = _has(await _burst(there, until=marker), marker)
     acl = f"allow config-manager's user to read and write system/# ({_ACL})"

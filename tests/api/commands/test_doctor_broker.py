@@ -26,6 +26,7 @@ class Odd(MemoryBroker):
     maximum_packet_bytes = None
     announced = Announced("5")
     grants = 1
+    more_codes = 0
     keeps = True
     hears = True
 
@@ -52,7 +53,7 @@ class _Connection:
         await trio.lowlevel.checkpoint()
         if self._broker.grants < 128:
             self._session.subscribe(filters)
-        return [self._broker.grants] * len(filters)
+        return [self._broker.grants] * (len(filters) + self._broker.more_codes)
 
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
@@ -94,6 +95,11 @@ ODD: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
     ),
     "grants QoS 0": ({"grants": 0}, ("failed", "QoS 1", "QoS 0 alone")),
     "refuses": ({"grants": 135}, ("failed", "subscriptions", "with code 135")),
+    "answers no filter": ({"more_codes": -1}, ("failed", "subscriptions", "with code 128")),
+    "refuses, in two codes": (
+        {"grants": 135, "more_codes": 1},
+        ("failed", "subscriptions", "with code 135"),
+    ),
     "throws away": ({"hears": False}, ("failed", "our topics", "does not come back")),
     "3.1.1": ({"announced": Announced("3.1.1")}, ("note", "MQTT version", "3.1.1 alone")),
 }
