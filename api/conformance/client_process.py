@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import trio
 
+from config_manager.api.commands.output import clean
 from config_manager.api.conformance.cases import Line
 from config_manager.config.errors import SettingsInvalid
 from config_manager.config.settings import ENV_PREFIX
@@ -69,7 +70,7 @@ class Command(NamedTuple):
         except trio.TooSlowError:
             raise SettingsInvalid(f"--setup {argv[0]} did not end within {_SETUP_S:g} s") from None
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).decode(errors="replace").strip()
+            said = clean((done.stderr or done.stdout).decode(errors="replace"), keep="\n").strip()
             last = said.splitlines()[-1] if said else "it said nothing"
             raise SettingsInvalid(f"--setup {argv[0]} ended with {done.returncode}: {last}")
 
