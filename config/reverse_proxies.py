@@ -15,7 +15,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _LONGEST_ADDRESS = 45
 _LONGEST_PREFIX = 256
 _MAPPED_BITS = 96
-_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~+,=:@-]+)+")
 _AUTHORITY = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[(?P<v6>[0-9A-Fa-f:.]{2,45})\])"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?"
@@ -110,7 +110,7 @@ def parse_public_url(text: str) -> BaseUrl:
 
 def parse_prefix(path: str) -> str | None:
     """A path prefix without the slash at its end; None if it is none. Two slashes at its beginning would make it
-    another host, and dots another path."""
+    another host, and dots another path. What a shell acts upon is not taken: /docs shows a command with the prefix."""
     path = path.removesuffix("/")
     if not path:
         return ""

@@ -26,7 +26,7 @@ _CLIENT_IDS = (
     "(services); Mosquitto: clientid_prefixes"
 )
 _SCHEME = "does this port speak what the URL says? mqtt:// or ws://; with TLS mqtts:// or wss://"
-_REMEDIES = {
+_OF_BROKERS = {
     "keeps refusing": (
         "raise the broker's limit (message_size_limit, max_packet_size), write less there, or let "
         "config-manager's user write system/# (deploy/mosquitto-acl); it is tried again by itself"
@@ -50,6 +50,8 @@ _REMEDIES = {
     "CERTIFICATE_VERIFY_FAILED": (
         "has the broker an authority of its own? ?ca=FILE at the end of the URL; is the host the certificate's?"
     ),
+}
+_OF_THE_SERVER = {
     "not-audited: ": (
         "somebody has edited the database past the server: `config-manager audit verify` says what. Who can "
         "read db.key? Stop the server; then put the newest backup back, or `config-manager restore --accept` "
@@ -69,5 +71,7 @@ _REMEDIES = {
 
 
 def remedy(reason: str) -> str:
-    """What to do about a reason of `/health`; empty if there is nothing to add."""
-    return next((cure for words, cure in _REMEDIES.items() if words in reason), "")
+    """What to do about a reason of `/health`; empty if there is nothing to add. What a broker says of itself is in
+    the reasons about it, and calls for no cure of the server."""
+    cures = _OF_BROKERS if reason.startswith("broker ") else _OF_THE_SERVER
+    return next((cure for words, cure in cures.items() if words in reason), "")

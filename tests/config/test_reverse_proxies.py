@@ -72,7 +72,10 @@ def test_a_public_url_is_shown_without_its_last_slash(text: str, shown: str) -> 
 
 @pytest.mark.parametrize(
     "path",
-    ["a", "//a", "/a//b", "/..", "/a/../b", "/./a", "/a b", "/a?b", '/"', "/%2e", "/a" * 200],
+    [
+        *("a", "//a", "/a//b", "/..", "/a/../b", "/./a", "/a b", "/a?b", '/"', "/%2e", "/a" * 200),
+        *("/$(id)", "/a;id", "/a&id", "/a'b'", "/*", "/a!b"),  # in the command that /docs shows
+    ],
 )
 def test_what_could_lead_elsewhere_is_no_prefix(path: str) -> None:
     assert parse_prefix(path) is None

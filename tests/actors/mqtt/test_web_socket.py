@@ -141,6 +141,36 @@ def test_who_answers_without_a_handshake_is_no_broker(
     assert words in why
 
 
+UPGRADE = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+
+
+@by_everyone
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (UPGRADE + b"Sec-WebSocket-Accept: \x9b31m\r\n\r\n", r"Accept header: \udc9b31m"),
+        (UPGRADE + b"Sec-WebSocket-Accept: " + b"x" * 8_000 + b"\r\n\r\n", "Accept header: xxx"),
+        (None, r"1008 (policy violation) \x1b[31m\nlevel=error"),
+    ],
+)
+def test_what_a_broker_says_is_printable_and_short(
+    listen: Listen, answer: bytes | None, words: str
+) -> None:
+    """It goes into /health, a message and logs: a lone surrogate ended the server."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(answer or b"")
+
+    closes = sending(frame(CONNACK_5), frame(b"\x03\xf0\x1b[31m\nlevel=error", CLOSE))
+    with serving(talk if answer else closes) as address:
+        _, why = listen(address)
+    assert words in why
+    assert why.isprintable()
+    assert len(why) <= 600
+    why.encode()
+
+
 @by_everyone
 def test_a_handshake_that_drips_ends_in_time(
     listen: Listen, monkeypatch: pytest.MonkeyPatch
