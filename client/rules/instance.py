@@ -211,10 +211,8 @@ class InstanceRules(Generic[M]):
         if not is_news:
             return []
         self._deciding.is_enrolled = True
-        kept, running = self.subscriber.keep_sealed(self.deliveries.kept), self._account.running
-        if running is not None and running[0].secrets and not self.effective.secrets:
-            # the instance was enrolled while it ran
-            self.subscriber.trial = self.subscriber.trial.offer_again()
+        kept = self.subscriber.keep_sealed(self.deliveries.kept)
+        self._deciding.offer_what_lacks_secrets()  # the instance was enrolled while it ran
         return [*([Keep(kept)] if kept is not None else []), *self._deciding.weigh(now)]
 
     def starts_anew(self, boot_seq: int) -> list[Do[M]]:

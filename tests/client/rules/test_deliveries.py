@@ -129,6 +129,23 @@ def test_who_is_not_enrolled_runs_without_and_says_so() -> None:
     assert password(story) == "hunter2"
 
 
+def test_secrets_that_come_while_the_callback_is_asked_without_them_are_offered_afterwards() -> (
+    None
+):
+    story = Story(disk_with(5), model=Guarded).gets(6, **names(1))
+    story.receives(sealed(6, password=(1, "hunter2")), TOPIC).says()
+    assert (story.swaps, password(story)) == ([6], "")
+    story.says()
+    assert (story.swaps, password(story), story.why) == ([6, 6], "hunter2", None)
+
+
+def test_what_waits_for_its_secrets_is_refused_once_its_signer_is_revoked() -> None:
+    story = Story(disk_with(5), model=Guarded, enrolled=True, asks=False).gets(6, **names(1))
+    assert story.stage == "deferred 6"
+    story.receives(r.root(2, config=(m.SECOND_CONFIG,)), r.topic(2))
+    assert (story.stage, story.why) == ("refused 6", "unknown-key: its signer was revoked")
+
+
 def test_who_got_secrets_once_waits_for_them_after_a_restart_too() -> None:
     story = Story(disk_with(5), model=Guarded, asks=False)
     story.receives(sealed(6, password=(1, "hunter2")), TOPIC)
