@@ -14,7 +14,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _LONGEST_ADDRESS = 45
 _LONGEST_PREFIX = 256
-_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
+_MAPPED_BITS = 96
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~+,=:@-]+)+")
 _AUTHORITY = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[(?P<v6>[0-9A-Fa-f:.]{2,45})\])"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?"
@@ -70,6 +71,9 @@ def _network(text: str) -> Network:
     host, _, _ = text.partition("/")
     if ipaddress.ip_address(host) != network.network_address:
         raise ValueError(f"{text}: the network that it is in is {network}; say that, or {host}")
+    within = getattr(network.network_address, "ipv4_mapped", None)
+    if within is not None:  # as an address of it is
+        network = ipaddress.ip_network((int(within), network.prefixlen - _MAPPED_BITS))
     if network.prefixlen == 0:
         raise ValueError(f"{text} is everybody: then any caller could say to be another one")
     return network
@@ -106,7 +110,7 @@ def parse_public_url(text: str) -> BaseUrl:
 
 def parse_prefix(path: str) -> str | None:
     """A path prefix without the slash at its end; None if it is none. Two slashes at its beginning would make it
-    another host, and dots another path."""
+    another host, and dots another path. What a shell acts upon is not taken: /docs shows a command with the prefix."""
     path = path.removesuffix("/")
     if not path:
         return ""

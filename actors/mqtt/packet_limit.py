@@ -19,7 +19,7 @@ from config_manager.actors.mqtt.packet_rules import (
     MAX_PACKET_BYTES,
     MAX_TOPIC_BYTES,
 )
-from config_manager.actors.mqtt.web_socket import BrokenWebSocket
+from config_manager.actors.mqtt.web_socket import BrokenWebSocket, ClosedWebSocket
 
 if TYPE_CHECKING:
     from paho.mqtt.properties import Properties
@@ -43,6 +43,7 @@ class PacketLimit:
         self._client = client
         self._paho = paho
         self._is_greeted = False
+        self._hung_up = False
         self._ended_unanswered = False
         self._lost: BaseException | None = None
         self._receive, self._handle = paho._sock_recv, paho._packet_handle  # noqa: SLF001
@@ -80,7 +81,7 @@ class PacketLimit:
         try:
             data: bytes = self._receive(size)
         except BrokenWebSocket as error:
-            self.refused = str(error)
+            self.refused, self._hung_up = str(error), isinstance(error, ClosedWebSocket)
             raise
         return data
 
@@ -130,7 +131,7 @@ class PacketLimit:
         # aiomqtt would wait for its timeout
         from aiomqtt import MqttError
 
-        self._ended_unanswered = self.refused is None
+        self._ended_unanswered = self.refused is None or self._hung_up
         connected.set_exception(MqttError("the broker hung up instead of answering"))
         connected.exception()
 

@@ -10,13 +10,20 @@ from typing import Literal, Protocol
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.errors import the_reason
 
+_LONGEST_WHY = 500
+
 
 class BrokerUnavailable(Exception):
-    """The broker can't be reached, refused us, or the connection broke; the message says which."""
+    """The broker can't be reached, refused us, or the connection broke; the message says which.
+
+    It is printable and short, because it may hold words of the broker's: those of a WebSocket's handshake or close. It
+    comes into `/health`, messages, logs of services, and terminals.
+    """
 
     def __init__(self, why: str = "", code: int | None = None) -> None:
         """code: of the broker's DISCONNECT, if it sent one; 0 if our side hung up."""
-        super().__init__(why)
+        shown = (c if c.isprintable() else ascii(c)[1:-1] for c in why[:_LONGEST_WHY])
+        super().__init__("".join(shown))
         self.code = code
 
 

@@ -28,7 +28,6 @@ _SILENT = logging.getLogger("config_manager.mqtt.web_socket")
 _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 _SILENT.setLevel(logging.CRITICAL + 1)
-_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 def speak_through_web_socket(client: Any, address: BrokerAddress) -> None:
@@ -49,6 +48,10 @@ def speak_through_web_socket(client: Any, address: BrokerAddress) -> None:
 
 class BrokenWebSocket(ConnectionAbortedError):
     """The broker breaks a rule, or closes the WebSocket; the message says which."""
+
+
+class ClosedWebSocket(BrokenWebSocket):
+    """The broker closes it: what hanging up is without a WebSocket."""
 
 
 class WebSocket:
@@ -90,10 +93,20 @@ class WebSocket:
                 raise TimeoutError("no answer to the WebSocket's handshake")
             self._sock.settimeout(left)
             if not (data := self._sock.recv(_READ_BYTES)):
-                raise BrokenWebSocket("the broker hung up instead of opening a WebSocket")
+                raise self._hung_up()
             self._take(data)
             if self._broken is not None:
                 raise self._broken
+
+    def _hung_up(self) -> BrokenWebSocket:
+        """The end of the stream is the end of an answer without a length (RFC 9112, 6.3)."""
+        from websockets.exceptions import InvalidStatus
+
+        self._protocol.receive_eof()
+        refused = self._protocol.handshake_exc
+        if isinstance(refused, InvalidStatus):
+            return BrokenWebSocket(f"WebSocket: {refused}")
+        return BrokenWebSocket("the broker hung up instead of opening a WebSocket")
 
     def recv(self, size: int) -> bytes:
         """Of what the broker's frames hold. Raises BlockingIOError if nothing is there, and BrokenWebSocket once
@@ -116,7 +129,9 @@ class WebSocket:
 
     def send(self, packet: bytes) -> int:
         """All of it, as one message. Raises BlockingIOError if the socket does not take all: paho gives the same
-        packet again, of which only the rest is sent then."""
+        packet again, of which only the rest is sent then. After the broker's end nobody reads it; `recv` says why."""
+        if self._broken is not None:
+            return len(packet)
         if not self._packet_bytes:
             self._protocol.send_binary(bytes(packet))
             self._packet_bytes = len(packet)
@@ -145,7 +160,7 @@ class WebSocket:
             elif event.opcode is OP_TEXT:
                 self._broken = BrokenWebSocket("the broker sent text in its WebSocket")
             elif event.opcode is OP_CLOSE:
-                self._broken = BrokenWebSocket(
+                self._broken = ClosedWebSocket(
                     f"the broker closed the WebSocket: {protocol.close_rcvd}"
                 )
         self._unsent += b"".join(protocol.data_to_send())
@@ -153,5 +168,7 @@ class WebSocket:
             self._broken = BrokenWebSocket(f"WebSocket: {wrong}")
         elif len(self._unsent) - self._packet_bytes > _MAX_ANSWERS_BYTES:
             self._broken = BrokenWebSocket("the broker sends PINGs, and reads no answer")
-        with suppress(*_LATER):
+        with suppress(
+            OSError
+        ):  # a lost connection is said by the next recv, after what came before
             self._flush()

@@ -35,9 +35,12 @@ _BIG_WITHIN_S = 10.0
 _SLOW_S = 2.0
 """From here on 256 KiB count as slow."""
 _CLEARED_WITHIN_S = 10
+_ALL_WITHIN_S = 120.0
 _PUBLISHERS = 8
 _RETAINED = 1_100
 """More than the 1,020 that Mosquitto as shipped gives a new subscriber."""
+_MOST_HEARD, _LONGEST_BURST_S = 10 * _RETAINED, 30.0
+"""Of a broker that never stops sending."""
 _ACL = "deploy/mosquitto-acl"
 _ANOTHER = "let it do so, or take a broker that does (docs/brokers.md)"
 _MORE = (
@@ -52,16 +55,20 @@ async def try_broker(address: BrokerAddress, transport: Transport | None = None)
     """With the server's own login. transport: the seam for tests."""
     findings: list[Finding] = []
     place = _Place(address, transport or AiomqttTransport())
-    try:
-        async with place.connected() as ours:
-            findings.append(Finding("ok", "broker", f"{address} takes our login"))
-            findings += _look_at(ours.announced)
-            if not any(one.level == "failed" for one in findings):
-                findings += await _try_anonymous(place, ours)
-                findings += await _try_what_is_needed(place, ours)
-    except* BrokerUnavailable as lost:
-        said = str(the_reason(lost, BrokerUnavailable))
-        findings.append(Finding("failed", "broker", f"{address}: {said}", remedy(said)))
+    with trio.move_on_after(_ALL_WITHIN_S) as whole:
+        try:
+            async with place.connected() as ours:
+                findings.append(Finding("ok", "broker", f"{address} takes our login"))
+                findings += _look_at(ours.announced)
+                if not any(one.level == "failed" for one in findings):
+                    findings += await _try_anonymous(place, ours)
+                    findings += await _try_what_is_needed(place, ours)
+        except* BrokerUnavailable as lost:
+            said = f"{address}: {the_reason(lost, BrokerUnavailable)}"
+            findings.append(Finding("failed", "broker", said, remedy(f"broker {said}")))
+    if whole.cancelled_caught:
+        said = f"{address}: trying it took over {_ALL_WITHIN_S:g} s, which is too slow to be used"
+        findings.append(Finding("failed", "broker", said))
     if not address.tls and not is_loopback(address.host):
         findings.append(
             Finding(
@@ -131,7 +138,10 @@ async def _try_what_is_needed(place: _Place, ours: Connection) -> list[Finding]:
         await _clear(ours, [run + "one"])
     if findings:
         return findings
-    findings = await _try_big(place, run + "big")
+    try:
+        findings = await _try_big(place, run + "big")
+    finally:
+        await _clear(ours, [run + "big"])
     findings += await _try_many(place, ours, run)
     if not findings:
         said = f"{_RETAINED} retained messages and one of 256 KiB came back"
@@ -143,7 +153,7 @@ async def _try_retained(place: _Place, ours: Connection, run: str) -> list[Findi
     """Whether one message comes to who is there, and to who comes later: by name, and by a wildcard."""
     topic, marker = run + "one", secrets.token_bytes(8)
     async with place.connected() as there:
-        [granted] = await there.subscribe(topic, qos=1)
+        granted = max(await there.subscribe(topic, qos=1), default=_REFUSED)
         await ours.publish(topic, marker, qos=1, retain=True)
         comes = _has(await _burst(there, until=marker), marker)
     acl = f"allow config-manager's user to read and write system/# ({_ACL})"
@@ -236,7 +246,6 @@ async def _try_big(place: _Place, topic: str) -> list[Finding]:
                 await reader.subscribe(topic, qos=0)
                 if _has(await _burst(reader, until=big, within_s=_BIG_WITHIN_S), big):
                     took_s = trio.current_time() - began
-                await ours.publish(topic, b"", retain=True)
     except BrokerUnavailable as error:
         detail = f"the broker hangs up at {said}: {error}"
     if took_s is None:
@@ -294,8 +303,10 @@ async def _reaches(writer: Connection, reader: Connection, topic: str) -> bool:
 async def _burst(
     connection: Connection, until: bytes | None = None, within_s: float = _ANSWER_WITHIN_S
 ) -> list[Message]:
-    """What arrives until it has been quiet for half a second, or this payload came. within_s: the first of it."""
+    """What arrives until it has been quiet for half a second, or this payload came. within_s: the first of it.
+    Raises BrokerUnavailable if it never ends."""
     found: list[Message] = []
+    ends_at = trio.current_time() + _LONGEST_BURST_S
     async with aclosing(connection.messages()) as messages:
         with trio.move_on_after(within_s) as waiting:
             async for message in messages:
@@ -303,4 +314,6 @@ async def _burst(
                 waiting.deadline = trio.current_time() + _QUIET_S
                 if message.payload == until:
                     break
+                if len(found) > _MOST_HEARD or trio.current_time() > ends_at:
+                    raise BrokerUnavailable("it never stops sending")
     return found

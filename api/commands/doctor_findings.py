@@ -25,7 +25,7 @@ _CLIENT_IDS = (
     "let clients have ids as ours are: letters, digits and -, beginning with config-manager- (this server) or cm- "
     "(services); Mosquitto: clientid_prefixes"
 )
-_REMEDIES = {
+_OF_BROKERS = {
     "keeps refusing": (
         "raise the broker's limit (message_size_limit, max_packet_size), write less there, or let "
         "config-manager's user write system/# (deploy/mosquitto-acl); it is tried again by itself"
@@ -43,6 +43,8 @@ _REMEDIES = {
     ),
     "Client identifier not valid": _CLIENT_IDS,
     "Not authorized": f"are user and password right? If they are: {_CLIENT_IDS}",
+}
+_OF_THE_SERVER = {
     "not-audited: ": (
         "somebody has edited the database past the server: `config-manager audit verify` says what. Who can "
         "read db.key? Stop the server; then put the newest backup back, or `config-manager restore --accept` "
@@ -62,5 +64,7 @@ _REMEDIES = {
 
 
 def remedy(reason: str) -> str:
-    """What to do about a reason of `/health`; empty if there is nothing to add."""
-    return next((cure for words, cure in _REMEDIES.items() if words in reason), "")
+    """What to do about a reason of `/health`; empty if there is nothing to add. What a broker says of itself is in
+    the reasons about it, and calls for no cure of the server."""
+    cures = _OF_BROKERS if reason.startswith("broker ") else _OF_THE_SERVER
+    return next((cure for words, cure in cures.items() if words in reason), "")

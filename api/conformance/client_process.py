@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 
 import trio
 
+from config_manager.api.commands.output import clean
 from config_manager.api.conformance.cases import Line
 from config_manager.config.errors import SettingsInvalid
 from config_manager.config.settings import ENV_PREFIX
 
 _SETUP_S = 60.0
 _STOP_S = 10.0
+_LONGEST_LINE = 1024 * 1024
 _PREFIX = "CONFORMANCE_"
 
 
@@ -68,7 +70,7 @@ class Command(NamedTuple):
         except trio.TooSlowError:
             raise SettingsInvalid(f"--setup {argv[0]} did not end within {_SETUP_S:g} s") from None
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).decode(errors="replace").strip()
+            said = clean((done.stderr or done.stdout).decode(errors="replace"), keep="\n").strip()
             last = said.splitlines()[-1] if said else "it said nothing"
             raise SettingsInvalid(f"--setup {argv[0]} ended with {done.returncode}: {last}")
 
@@ -117,7 +119,18 @@ class ClientProcess:
         return self._process.returncode
 
     async def read(self) -> None:
-        """Until it ends."""
+        """Until it ends, and with it what it started."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_what_it_left)
+            await self._read()
+
+    async def _end_what_it_left(self) -> None:
+        """Else that may hold standard output open, and hear the broker for ever."""
+        await self._process.wait()
+        with suppress(ProcessLookupError):  # nothing, as a rule
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def _read(self) -> None:
         assert self._process.stdout is not None
         rest = b""
         try:
@@ -126,6 +139,8 @@ class ClientProcess:
                     *lines, rest = (rest + piece).split(b"\n")
                     for line in lines:
                         self._take(line)
+                    if len(rest) > _LONGEST_LINE:
+                        rest = b""  # none of what it should say
             await self._process.wait()
         finally:
             self.ended.set()

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from config_manager.api.commands.output import table
+from config_manager.api.commands.output import clean, table
 from config_manager.api.conformance.cases import Result, totals
 from config_manager.api.conformance.groups import GROUPS
 from config_manager.api.conformance.running import file_name
@@ -73,9 +73,9 @@ def _explained(result: Result, kept: Path | None) -> Iterator[str]:
     case = result.case
     yield f"✗ {case.group}: {case.name}"
     yield f"  expected  {case.expected}"
-    yield f"  got       {result.got}"
+    yield f"  got       {clean(result.got)}"
     if result.unsafe is not None:
-        yield f"  unsafe    {result.unsafe}"
+        yield f"  unsafe    {clean(result.unsafe)}"
     yield f"  read      {_PAGE}, “{_ABOUT[case.group].section}”"
     where = "--keep DIR keeps them" if kept is None else str(kept_as(kept, result))
     yield f"  messages  {where}"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import trio
 
+from config_manager.api.commands.output import clean
 from config_manager.api.conformance.cases import Case, Deaf, Result, Unmet
 from config_manager.api.conformance.client_process import Command
 from config_manager.api.conformance.groups import GROUPS, Group
@@ -106,7 +107,7 @@ class _NotStarted(Exception):
 
 
 def _why_not_started(command: Command, rig: Rig, place: Path) -> str:
-    said = (place / "stderr.log").read_text(errors="replace").strip().splitlines()
+    said = clean((place / "stderr.log").read_text(errors="replace"), keep="\n").strip().splitlines()
     last = said[-1] if said else "it said nothing on standard error"
     return f"{command.run[0]} ended ({rig.exit_code}) and had applied nothing: {last}"
 

@@ -22,6 +22,8 @@ from config_manager.config.reverse_proxies import (
         ("127.0.0.1,::1", "::1", True),
         ("127.0.0.1, ::1", "127.0.0.2", False),
         ("10.0.0.0/8", "10.255.0.1", True),
+        ("::ffff:10.0.0.0/104", "10.255.0.1", True),
+        ("::ffff:10.0.0.0/104", "::ffff:11.0.0.1", False),
         ("10.0.0.0/8", "11.0.0.1", False),
         ("fd00::/8", "fdff::1", True),
         ("fd00::/8", "10.0.0.1", False),
@@ -45,6 +47,7 @@ def test_what_is_no_address_is_nobodys() -> None:
     [
         ("10.1.2.3/8", "10.0.0.0/8"),
         ("0.0.0.0/0", "any caller could say to be another one"),
+        ("::ffff:0:0/96", "any caller could say to be another one"),
         ("proxy.example", "expected such as 127.0.0.1"),
     ],
 )
@@ -69,7 +72,10 @@ def test_a_public_url_is_shown_without_its_last_slash(text: str, shown: str) -> 
 
 @pytest.mark.parametrize(
     "path",
-    ["a", "//a", "/a//b", "/..", "/a/../b", "/./a", "/a b", "/a?b", '/"', "/%2e", "/a" * 200],
+    [
+        *("a", "//a", "/a//b", "/..", "/a/../b", "/./a", "/a b", "/a?b", '/"', "/%2e", "/a" * 200),
+        *("/$(id)", "/a;id", "/a&id", "/a'b'", "/*", "/a!b"),  # in the command that /docs shows
+    ],
 )
 def test_what_could_lead_elsewhere_is_no_prefix(path: str) -> None:
     assert parse_prefix(path) is None

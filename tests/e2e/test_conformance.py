@@ -130,7 +130,8 @@ def is_alive(pid: int) -> bool:
     ("arguments", "words"),
     [
         (("--", "/no/such/client"), "/no/such/client: No such file"),
-        (("--", "sh", "-c", "echo no such option >&2; exit 3"), "ended (3) and had applied nothing: no such option"),
+        # what it leaves behind holds its standard output open
+        (("--", "sh", "-c", r"sleep 30 & printf 'no such \a option' >&2; exit 3"), r"ended (3) and had applied nothing: no such \x07 option"),
         (("--setup", "false", "--", "true"), "--setup false ended with 1"),
     ],
 )  # fmt: skip

@@ -15,7 +15,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from config_manager.actors.mqtt import web_socket
-from config_manager.actors.mqtt.web_socket import WebSocket
+from config_manager.actors.mqtt.web_socket import BrokenWebSocket, WebSocket
 from config_manager.config.brokers import BrokerAddress
 from tests.kit.hostile_broker import CONNACK_5, Listen, by_everyone, packet, publish
 
@@ -51,14 +51,16 @@ def shakes_hands(connection: socket.socket) -> ServerProtocol:
 
 
 @contextmanager
-def serving(talk: Callable[[socket.socket], None]) -> Iterator[BrokerAddress]:
+def serving(talk: Callable[[socket.socket], None], times: int = 1) -> Iterator[BrokerAddress]:
     def serve() -> None:
-        connection, _ = listener.accept()
-        with connection, suppress(ConnectionError):
-            connection.settimeout(10)
-            talk(connection)
+        for _ in range(times):
+            connection, _ = listener.accept()
+            with connection, suppress(ConnectionError):
+                connection.settimeout(10)
+                talk(connection)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
         thread = threading.Thread(target=serve)
         thread.start()
         yield BrokerAddress("127.0.0.1", listener.getsockname()[1], path="/mqtt")
@@ -120,6 +122,7 @@ def test_a_broker_that_breaks_the_rules_is_left(
     ("answer", "words"),
     [
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "HTTP 404"),
+        (b"HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\nno", "HTTP 404"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", "onnection"),
         (b"\x20\x03\x00\x00\x00\n", "did not receive a valid HTTP response"),
         (b"", "hung up"),
@@ -136,6 +139,36 @@ def test_who_answers_without_a_handshake_is_no_broker(
         heard, why = listen(address)
     assert heard == []
     assert words in why
+
+
+UPGRADE = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+
+
+@by_everyone
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (UPGRADE + b"Sec-WebSocket-Accept: \x9b31m\r\n\r\n", r"Accept header: \udc9b31m"),
+        (UPGRADE + b"Sec-WebSocket-Accept: " + b"x" * 8_000 + b"\r\n\r\n", "Accept header: xxx"),
+        (None, r"1008 (policy violation) \x1b[31m\nlevel=error"),
+    ],
+)
+def test_what_a_broker_says_is_printable_and_short(
+    listen: Listen, answer: bytes | None, words: str
+) -> None:
+    """It goes into /health, a message and logs: a lone surrogate ended the server."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(answer or b"")
+
+    closes = sending(frame(CONNACK_5), frame(b"\x03\xf0\x1b[31m\nlevel=error", CLOSE))
+    with serving(talk if answer else closes) as address:
+        _, why = listen(address)
+    assert words in why
+    assert why.isprintable()
+    assert len(why) <= 600
+    why.encode()
 
 
 @by_everyone
@@ -155,6 +188,24 @@ def test_a_handshake_that_drips_ends_in_time(
         left.set()
     assert heard == []
     assert "handshake" in why or "timed out" in why
+
+
+@by_everyone
+def test_a_broker_that_closes_at_mqtt_5_is_asked_in_3_1_1(listen: Listen) -> None:
+    def talk(connection: socket.socket) -> None:
+        server = shakes_hands(connection)
+        server.receive_data(connection.recv(65_536))
+        (asked,) = (one for one in server.events_received() if isinstance(one, Frame))
+        if b"MQTT\x05" in asked.data:
+            connection.sendall(frame(b"\x03\xea", CLOSE))
+            return
+        connection.sendall(frame(b"\x20\x02\x00\x00") + frame(packet(0x30, b"\0\1thello")))
+        while connection.recv(65_536):
+            pass
+
+    with serving(talk, times=2) as address:
+        heard, why = listen(address)
+    assert (heard, why) == ([("t", b"hello")], "")
 
 
 @contextmanager
@@ -191,3 +242,19 @@ def test_a_packet_that_the_socket_takes_in_parts_is_sent_once_and_whole() -> Non
             parts += 1
     assert got == large + small + large
     assert parts > 10
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_what_came_before_the_brokers_end_is_read_whatever_is_sent_meanwhile(
+    *, hangs_up: bool
+) -> None:
+    with joined() as (ours, theirs):
+        theirs.sendall(frame(HELLO) + frame(b"\x03\xe9", CLOSE))
+        if hangs_up:
+            theirs.close()
+        assert ours.recv(2) == HELLO[:2]
+        assert ours.send(b"an answer") == 9
+        assert ours.recv(100) == HELLO[2:]
+        assert ours.pending()
+        with pytest.raises(BrokenWebSocket, match="1001"):
+            ours.recv(1)

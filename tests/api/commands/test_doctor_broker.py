@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from config_manager.actors.mqtt.port import Announced, Message
+from config_manager.actors.mqtt.port import Announced, BrokerUnavailable, Message
 from config_manager.api.commands.doctor_broker import try_broker
 from config_manager.api.commands.doctor_findings import Finding
 from config_manager.config.brokers import BrokerAddress
@@ -26,8 +26,10 @@ class Odd(MemoryBroker):
     maximum_packet_bytes = None
     announced = Announced("5")
     grants = 1
+    more_codes = 0
     keeps = True
     hears = True
+    largest_given = 300_000
 
     @asynccontextmanager
     async def connect(self, address: BrokerAddress, **_: Any) -> AsyncIterator[Any]:
@@ -50,9 +52,12 @@ class _Connection:
 
     async def subscribe(self, *filters: str, qos: int = 1) -> Sequence[int]:
         await trio.lowlevel.checkpoint()
+        given = (self._broker.retained.get(one, b"") for one in filters)
+        if any(len(payload) > self._broker.largest_given for payload in given):
+            raise BrokerUnavailable("the broker hung up")
         if self._broker.grants < 128:
             self._session.subscribe(filters)
-        return [self._broker.grants] * len(filters)
+        return [self._broker.grants] * (len(filters) + self._broker.more_codes)
 
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False
@@ -94,7 +99,16 @@ ODD: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
     ),
     "grants QoS 0": ({"grants": 0}, ("failed", "QoS 1", "QoS 0 alone")),
     "refuses": ({"grants": 135}, ("failed", "subscriptions", "with code 135")),
+    "answers no filter": ({"more_codes": -1}, ("failed", "subscriptions", "with code 128")),
+    "refuses, in two codes": (
+        {"grants": 135, "more_codes": 1},
+        ("failed", "subscriptions", "with code 135"),
+    ),
     "throws away": ({"hears": False}, ("failed", "our topics", "does not come back")),
+    "gives nothing large": (
+        {"largest_given": 100_000},
+        ("failed", "message size", "hangs up at a message of 262,144 bytes"),
+    ),
     "3.1.1": ({"announced": Announced("3.1.1")}, ("note", "MQTT version", "3.1.1 alone")),
 }
 
@@ -108,6 +122,38 @@ def test_the_brokers_own_trouble_is_named_once_with_what_to_do(what: str) -> Non
     assert (one.level, one.check) == (level, check)
     assert words in one.detail
     assert one.remedy or level == "note"
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.4])
+def test_a_broker_that_never_stops_sending_is_left(pause_s: float) -> None:
+    class Floods(Odd):
+        @asynccontextmanager
+        async def connect(self, address: BrokerAddress, **given: Any) -> AsyncIterator[Any]:
+            async with super().connect(address, **given) as connection:
+                connection.messages = self._flood
+                yield connection
+
+        async def _flood(self) -> AsyncGenerator[Message]:
+            while True:
+                await trio.sleep(pause_s)
+                yield Message("t", b"noise", retained=False)
+
+    (one,) = told_apart(Floods())
+    assert (one.level, one.check) == ("failed", "broker")
+    assert "never stops sending" in one.detail
+
+
+def test_a_broker_that_is_too_slow_for_all_of_it_is_told_so() -> None:
+    class Slow(Odd):
+        @asynccontextmanager
+        async def connect(self, address: BrokerAddress, **given: Any) -> AsyncIterator[Any]:
+            await trio.sleep(50)
+            async with super().connect(address, **given) as connection:
+                yield connection
+
+    (one,) = told_apart(Slow())
+    assert (one.level, one.check) == ("failed", "broker")
+    assert "over 120 s" in one.detail
 
 
 def test_a_broker_that_can_do_all_of_it_is_told_so() -> None:

@@ -35,6 +35,13 @@ def test_each_reason_has_its_remedy_and_nothing_else_has_one() -> None:
     assert remedy("broker mqtt://broker.test:1883: connection refused") == ""
 
 
+@pytest.mark.parametrize("reason", [ROLLBACK, LOST, Foreign("", "door", "why").reason])
+def test_a_broker_that_says_our_own_words_calls_for_no_restore(reason: str) -> None:
+    assert remedy(reason)
+    closed = f"the broker closed the WebSocket: 1008 (policy violation) {reason}"
+    assert remedy(f"broker ws://broker.test:80/mqtt: {closed}") == ""
+
+
 def test_of_a_thousand_a_few_are_named_and_the_others_are_counted() -> None:
     broker = BrokerView("mqtt://broker.test:1883", "connected")
     broker.set_aside = {f"svc{number}": "it answered 135" for number in range(1000)}
