@@ -107,12 +107,22 @@ class Deciding(Generic[M]):
 
     def go_on_under_root(self) -> None:
         """What a newer root took away is no longer applied."""
-        candidate, trial = self._candidate, self._trial
-        if candidate is not None and trial.asked is None and trial.offered is None:
-            assert candidate.update is not None
-            revision = candidate.update.revision
-            self._attempted(revision, "refused", "unknown-key: its signer was revoked")
+        last, trial, kept = self._account.attempt, self._trial, self._subscriber.kept
+        if last is None or trial.asked is not None or (kept is not None and kept.deleted):
+            return
+        waited = {"deferred": trial.offered is None, "restart-required": trial.tried is None}
+        if waited.get(last.stage, False):
+            self._attempted(last.revision, "refused", "unknown-key: its signer was revoked")
             self._candidate = None
+
+    def offer_what_lacks_secrets(self) -> bool:
+        """Offer what runs again if it names secrets and has none: they have come, or will. Returns whether
+        it does."""
+        runs = self._account.running
+        lacks = runs is not None and bool(runs[0].secrets) and not self._account.effective.secrets
+        if lacks and self.is_enrolled:
+            self._subscriber.trial = self._trial.offer_again()
+        return lacks and self.is_enrolled
 
     def weigh(self, now: float) -> list[Do[M]]:
         """Whether a new offer fits, and whether it may be applied while the service runs."""
@@ -174,6 +184,8 @@ class Deciding(Generic[M]):
         self._candidate = self._asked_at = None
         if error is None:
             todo = self._swap(candidate, now)
+            # the instance may have been enrolled while the callback was asked
+            is_overtaken |= self.offer_what_lacks_secrets()
         elif (pause := attempt(lambda: asked_again_after(error), None)) is None:
             words = attempt(lambda: self._account.hidden(candidate).words_of(error), name_of(error))
             todo = self._turn_down("callback", words)

@@ -7,6 +7,7 @@ make it stale.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from config_manager.client.rules.events import Fresh, Stale, StaleReason
@@ -118,6 +119,8 @@ class Freshness:
         """Take a verified snapshot, if the newest beacon names it. An older one says nothing about now."""
         if self._beacon is None or self._beacon.document.snapshot != signed.digest:
             return False
+        if self._snapshot is not None and self._snapshot.digest == signed.digest:
+            signed = replace(signed, signers=signed.signers | self._snapshot.signers)
         self._snapshot = signed
         return True
 

@@ -13,6 +13,7 @@ becomes of it, and `receipts` what is told of it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Generic, Literal
 
 from config_manager.client.model.judging import DoesNotFit
@@ -87,7 +88,7 @@ class InstanceRules(Generic[M]):
             self._account,
             policy,
             asks=asks,
-            is_enrolled=f"{service}/{instance}" in identity.enrolled,
+            is_enrolled=f"{service}/{instance}" in identity.enrolled or bool(self.deliveries.kept),
         )
         self._policy = policy
         self._overdue = Overdue(policy.max_stale_s)
@@ -185,11 +186,15 @@ class InstanceRules(Generic[M]):
         if topic == self.deliveries.topic:
             return self._on_sealed(payload, wall_now, now)
         before = self.subscriber.root.version
-        todo = self._on_events(self.subscriber.receive(topic, payload, wall_now, now), now)
-        if self._sealed_aside is not None and self.subscriber.root.version > before:
-            waited, self._sealed_aside = self._sealed_aside, None
-            todo += self._on_sealed(waited, wall_now, now)
-        return todo
+        found = self.subscriber.receive(topic, payload, wall_now, now)
+        if self._sealed_aside is None or self.subscriber.root.version == before:
+            return self._on_events(found, now)
+        # after the roots, which have to be on disk before, and before what may need these secrets
+        roots = [event for event in found if isinstance(event, events.RootTrusted)]
+        others = [event for event in found if not isinstance(event, events.RootTrusted)]
+        waited, self._sealed_aside = self._sealed_aside, None
+        todo = self._on_events(roots, now) + self._on_sealed(waited, wall_now, now)
+        return todo + self._on_events(others, now)
 
     def _on_sealed(self, payload: bytes, wall_now: float, now: float) -> list[Do[M]]:
         """This instance's secrets. An empty message takes nothing away: it was revoked, or a broker
@@ -206,10 +211,8 @@ class InstanceRules(Generic[M]):
         if not is_news:
             return []
         self._deciding.is_enrolled = True
-        kept, running = self.subscriber.keep_sealed(self.deliveries.kept), self._account.running
-        if running is not None and running[0].secrets and not self.effective.secrets:
-            # the instance was enrolled while it ran
-            self.subscriber.trial = self.subscriber.trial.offer_again()
+        kept = self.subscriber.keep_sealed(self.deliveries.kept)
+        self._deciding.offer_what_lacks_secrets()  # the instance was enrolled while it ran
         return [*([Keep(kept)] if kept is not None else []), *self._deciding.weigh(now)]
 
     def starts_anew(self, boot_seq: int) -> list[Do[M]]:
@@ -264,7 +267,7 @@ class InstanceRules(Generic[M]):
             todo.append(Keep(self.subscriber.decided(self.subscriber.trial.end())))
         return [*todo, self.receipt(gone=True)]
 
-    def _on_events(self, found: list[events.Event], now: float) -> list[Do[M]]:
+    def _on_events(self, found: Sequence[events.Event], now: float) -> list[Do[M]]:
         todo: list[Do[M]] = []
         for event in found:
             match event:

@@ -37,9 +37,9 @@ _SEVEN, _EIGHT = revision_of(7), revision_of(8)
 _OTHERWISE = revision_of(7, config={"n": "another"})
 
 
-def _sealed(revision: int, **secrets: tuple[int, str]) -> Message:
+def sealed(revision: int, by: str = "config", **secrets: tuple[int, str]) -> Message:
     made = make_sealed(revision, secrets)
-    message = sign(wire.SEALED, made.to_bytes(), "config").to_bytes().decode()
+    message = sign(wire.SEALED, made.to_bytes(), by).to_bytes().decode()
     return {"topic": SEALED_TOPIC, "message": message}
 
 
@@ -52,8 +52,8 @@ def messages() -> dict[str, Message]:
         "revision 9, signed by config-2": on_topic(revision_of(9), "config-2"),
         "another revision 7": on_topic(_OTHERWISE),
         "revision 8, with a secret": on_topic(revision_of(8, secrets={"api_key": 3})),
-        "sealed 7": _sealed(7, api_key=(2, "sk-example")),
-        "sealed 8": _sealed(8, api_key=(3, "sk-newer")),
+        "sealed 7": sealed(7, api_key=(2, "sk-example")),
+        "sealed 8": sealed(8, api_key=(3, "sk-newer")),
         "sealed: empty": {"topic": SEALED_TOPIC, "message": ""},
         "another snapshot 7, beacon 21": with_snapshot(_OTHERWISE, 21, 11),
         "beacon 43 of the other snapshot 7": alone(_OTHERWISE, 43, 33),

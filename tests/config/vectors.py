@@ -16,7 +16,7 @@ from config_manager.config import strict_json, wire
 from config_manager.config.documents.root import Root
 from config_manager.config.documents.sealed import Sealed
 from config_manager.config.enrolment import Enrolment
-from tests.config import vector_starts
+from tests.config import vector_revocations, vector_starts
 from tests.config.vector_documents import (
     AFTER_OLD_KEY,
     AFTER_ROTATION,
@@ -418,8 +418,16 @@ def make() -> dict[str, Any]:
         "beacon_cases": beacon_cases(),
         "marks": marks(),
         "replay": replay(),
-        "timeline_messages": {**timeline_messages(), **vector_starts.messages()},
-        "timelines": [*timelines(), *vector_starts.timelines()],
+        "timeline_messages": {
+            **timeline_messages(),
+            **vector_starts.messages(),
+            **vector_revocations.messages(),
+        },
+        "timelines": [
+            *timelines(),
+            *vector_starts.timelines(),
+            *vector_revocations.timelines(),
+        ],
     }
 
 

@@ -21,6 +21,7 @@ from config_manager.config.documents.sealed import Sealed, SealedValue
 from config_manager.config.sealing import seal
 from config_manager.config.secret import Secret
 from tests.kit import documents as m
+from tests.kit import roots as r
 from tests.kit.client_story import Story, disk_with
 
 TOPIC = wire.sealed_topic(m.SERVICE, "robot-1")
@@ -126,6 +127,38 @@ def test_who_is_not_enrolled_runs_without_and_says_so() -> None:
     # enrolled while it runs, it gets them without a new revision
     story.receives(sealed(6, password=(1, "hunter2")), TOPIC)
     assert password(story) == "hunter2"
+
+
+def test_secrets_that_come_while_the_callback_is_asked_without_them_are_offered_afterwards() -> (
+    None
+):
+    story = Story(disk_with(5), model=Guarded).gets(6, **names(1))
+    story.receives(sealed(6, password=(1, "hunter2")), TOPIC).says()
+    assert (story.swaps, password(story)) == ([6], "")
+    story.says()
+    assert (story.swaps, password(story), story.why) == ([6, 6], "hunter2", None)
+
+
+def test_what_waits_for_its_secrets_is_refused_once_its_signer_is_revoked() -> None:
+    story = Story(disk_with(5), model=Guarded, enrolled=True, asks=False).gets(6, **names(1))
+    assert story.stage == "deferred 6"
+    story.receives(r.root(2, config=(m.SECOND_CONFIG,)), r.topic(2))
+    assert (story.stage, story.why) == ("refused 6", "unknown-key: its signer was revoked")
+
+
+def test_who_got_secrets_once_waits_for_them_after_a_restart_too() -> None:
+    story = Story(disk_with(5), model=Guarded, asks=False)
+    story.receives(sealed(6, password=(1, "hunter2")), TOPIC)
+    again = story.lives(20).died().gets(6, **names(1)).gets(7, **names(2))
+    assert (again.n, again.stage, again.why) == (6, "deferred 7", "waiting for secrets")
+
+
+def test_a_configuration_and_its_secrets_that_overtook_their_root_are_applied_together() -> None:
+    story = Story(disk_with(5), model=Guarded, asks=False)
+    story.receives(m.update_bytes(6, key=m.SECOND_CONFIG, **names(1)))
+    story.receives(sealed(6, m.SECOND_CONFIG, password=(1, "hunter2")), TOPIC)
+    story.receives(r.root(2, config=(m.SECOND_CONFIG, m.CONFIG_KEY)), r.topic(2))
+    assert (story.swaps, password(story)) == ([6], "hunter2")
 
 
 def test_the_environment_still_wins_and_is_said_to_shadow(caplog: pytest.LogCaptureFixture) -> None:

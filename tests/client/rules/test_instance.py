@@ -17,6 +17,7 @@ from config_manager.client.rules.todo import NotNow
 from config_manager.client.rules.trial import Phase
 from config_manager.config import wire
 from tests.kit import documents as m
+from tests.kit import roots as r
 from tests.kit.client_story import Settings, Story, disk_with, read_receipt, running
 
 NO = ValueError("no such model on this robot")
@@ -284,6 +285,15 @@ def test_a_restart_required_key_waits_for_the_next_start_on_disk() -> None:
     assert (story.n, story.stage) == (5, "restart-required 6")
     for restarted in (story.died(), story.ended()):
         assert (restarted.n, restarted.asked) == (6, [])
+
+
+def test_what_waits_for_a_restart_is_refused_once_its_signer_is_revoked() -> None:
+    story = running(5, restart_required=frozenset({"whisper_model"}))
+    story.gets(6, config={"whisper_model": "large", "n": 6})
+    assert story.stage == "restart-required 6"
+    story.receives(r.root(2, config=(r.SECOND_CONFIG,)), r.topic(2))
+    assert (story.stage, story.why) == ("refused 6", "unknown-key: its signer was revoked")
+    assert story.ended().n == 5
 
 
 def test_a_change_that_touches_no_such_key_is_applied_at_once() -> None:

@@ -418,6 +418,15 @@ def test_what_a_revoked_beacon_key_said_is_forgotten() -> None:
     assert scene.lives(10) == ["stale no-beacon"], "and not withheld"
 
 
+def test_a_snapshot_stands_as_long_as_one_of_its_signers() -> None:
+    scene = running(5)
+    scene.trusts(2, r.root(2, beacon=(r.SECOND_BEACON, m.BEACON_KEY)))
+    scene.vouched(1, 5)
+    scene.vouched(1, 5, key=r.SECOND_BEACON)
+    scene.trusts(3, r.root(3, beacon=(m.BEACON_KEY,)))
+    assert scene.subscriber.freshness.snapshot is not None
+
+
 def test_whom_a_revoked_beacon_key_left_out_is_not_known_to_be_absent() -> None:
     scene = running(5)
     scene.hears(wire.SNAPSHOT_TOPIC, m.snapshot_bytes({}, 1))
