@@ -202,6 +202,7 @@ class InstanceRules(Generic[M]):
         if not payload:
             return []
         try:
+            self.subscriber.check_root()
             is_news = self.deliveries.receive(payload, self.subscriber.root, wall_now)
         except Distrust as verdict:
             if verdict.reason == "unknown-key":

@@ -54,9 +54,12 @@ class Subscriber:
         self.instance = instance
         self._roots = roots
         self._lost_root = 0
+        seen = kept.seen if kept is not None else None
         if kept is not None:
-            self._lost_root = kept.root_version  # a file may be gone: see `_check_root`
-            kept = kept.under(roots.newest)
+            self._lost_root = kept.root_version  # a file may be gone: see `check_root`
+            # an older root undoes nothing: what it lists is no longer what the publisher says
+            if roots.newest.version >= kept.root_version:
+                kept = kept.under(roots.newest)
         self._marks = kept
         self._sealed = kept.sealed if kept is not None else ()
         self.trial = Trial.of(kept)
@@ -64,7 +67,8 @@ class Subscriber:
         self._refusals = Refusals()
         self._topic = wire.config_topic(service)
         self._waits_for_floor = kept is None
-        self._first_start = kept is None or kept.seen is None
+        # if a mark is undone, the snapshot is the floor, as at the first start
+        self._first_start = kept is None or kept.seen is None or kept.seen != seen
         self._held: Accepted | None = None
         self._aside = SetAside()
         self._now = 0.0
@@ -176,7 +180,7 @@ class Subscriber:
     # ── configuration ──────────────────────────────────────────────────────────────────────────
 
     def _judge(self, topic: str, payload: bytes, wall_now: float) -> Accepted:
-        self._check_root()
+        self.check_root()
         return trust.judge_update(
             payload,
             topic=topic,
@@ -274,7 +278,7 @@ class Subscriber:
     # ── how far the publisher has come ─────────────────────────────────────────────────────────
 
     def _on_snapshot(self, payload: bytes, wall_now: float, now: float) -> list[Event]:
-        self._check_root()
+        self.check_root()
         snapshot = trust.signed_snapshot(payload, self._roots.newest, wall_now)
         beacon = trust.signed_beacon(
             strict_json.loads_object(payload).get("beacon"), self._roots.newest, wall_now
@@ -286,7 +290,7 @@ class Subscriber:
         return self._release() if is_newest and self._waits_for_floor else []
 
     def _on_keepalive(self, payload: bytes, wall_now: float, now: float) -> list[Event]:
-        self._check_root()
+        self.check_root()
         if len(payload) > wire.MAX_ENVELOPE_BYTES:
             raise Distrust("too-large", f"keepalive of {len(payload)} bytes")
         try:
@@ -316,7 +320,7 @@ class Subscriber:
             events += self._judge_again(wall_now)
         return events
 
-    def _check_root(self) -> None:
+    def check_root(self) -> None:
         """Nothing is judged by an older root than was trusted before; raises Distrust."""
         if self._roots.newest.version < self._lost_root:
             raise Distrust(

@@ -161,6 +161,19 @@ def test_a_configuration_and_its_secrets_that_overtook_their_root_are_applied_to
     assert (story.swaps, password(story)) == ([6], "hunter2")
 
 
+def test_no_secret_is_believed_by_an_older_root_than_was_trusted_once() -> None:
+    """Its file is gone: a revoked key must not be good again because of that."""
+    before = Story(disk_with(5), model=Guarded, enrolled=True, asks=False)
+    before.receives(r.root(2, config=(m.SECOND_CONFIG,)), r.topic(2))
+    story = before.lives(20).died()
+    story.receives(sealed(6, password=(1, "the thief's")), TOPIC)
+    story.receives(r.root(2, config=(m.SECOND_CONFIG,)), r.topic(2))
+    story.receives(m.update_bytes(6, key=m.SECOND_CONFIG, **names(1)))
+    assert (story.stage, story.why) == ("deferred 6", "waiting for secrets")
+    story.receives(sealed(6, m.SECOND_CONFIG, password=(1, "hunter2")), TOPIC)
+    assert password(story) == "hunter2"
+
+
 def test_the_environment_still_wins_and_is_said_to_shadow(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     story = guarded(environment={"STT_WORKER_PASSWORD": "from-the-env"})

@@ -366,6 +366,17 @@ def test_after_a_mark_fell_the_snapshot_is_the_floor() -> None:
     assert scene.gets(50, r.SECOND_CONFIG) == ["applied 50", "fresh"]
 
 
+def test_so_it_is_where_the_mark_fell_to_a_lower_one_while_the_service_was_off() -> None:
+    before = running(5, roots=[ROTATED])
+    before.gets(10, r.SECOND_CONFIG)
+    before.gets(FARTHEST)
+    after = Scene(before.kept, ROTATED, r.root(3, config=(r.SECOND_CONFIG,)))
+    assert after.seen == 10
+    after.vouched(1, 50)
+    assert after.gets(49, r.SECOND_CONFIG) == ["refused rolled-back"]
+    assert after.gets(50, r.SECOND_CONFIG) == ["applied 50", "fresh"]
+
+
 @pytest.mark.parametrize(
     "root",
     [ROTATED, r.root(2), BEACON_REVOKED, r.root(2, r.ROOT_KEY, r.SECOND_ROOT, root=(r.SECOND_ROOT,))],
@@ -537,3 +548,12 @@ def test_nobody_is_believed_by_an_older_root_than_was_trusted_once() -> None:
     assert after.lives(29) == ["refused unknown-key", "stale no-beacon"]
     assert after.gets(7, r.SECOND_CONFIG) == []
     assert after.trusts(2, REVOKED) == ["root 2", "applied 7"]
+
+
+def test_an_older_root_undoes_no_mark_of_a_key_that_only_the_lost_one_lists() -> None:
+    before = running(5, roots=[ROTATED])
+    before.gets(9, r.SECOND_CONFIG)
+    after = Scene(before.kept)
+    assert after.seen == 9
+    after.trusts(2, ROTATED)
+    assert after.gets(8, r.SECOND_CONFIG) == ["refused rolled-back"]
