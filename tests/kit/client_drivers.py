@@ -133,6 +133,10 @@ class Kit(ABC):
             "model": Settings, "service": m.SERVICE, "state_dir": self.state,
             "mqtt_url": "mqtt://a", "env_file": None, "world": self.world, **options,
         }  # fmt: skip
+        # a process that has just ended may still hold the claim for the last work of its thread
+        gives_up_at = time.monotonic() + 1
+        while work_done() is None and time.monotonic() < gives_up_at:
+            time.sleep(0.001)
         return self.open_config(**given)
 
     async def until(
