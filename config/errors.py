@@ -66,7 +66,7 @@ class FieldError(NamedTuple):
 
 
 class ConfigManagerError(Exception):
-    """An error with a stable name. `internal` nobody expected: report it, with the log's lines of its `request_id`."""
+    """An error with a stable name. `internal` is a fault of the server: report it, with the log's lines of its `request_id`."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)

@@ -40,7 +40,7 @@ def address_of(text: str) -> Address | None:
 
 @dataclass(frozen=True, slots=True)
 class TrustedProxies:
-    """The proxies that are believed if they say for whom they ask: `address in proxies`."""
+    """The proxies whose word about the caller is believed: `address in proxies`."""
 
     networks: tuple[Network, ...] = ()
 

@@ -44,8 +44,8 @@ def root_topic(version: int) -> str:
 
 
 def next_root_topics(version: int) -> tuple[str, ...]:
-    """Those of the versions after this one, for who subscribes by name beside `ROOTS_FILTER`: some brokers give
-    no retained message to a filter with a `+` (RabbitMQ)."""
+    """The topics of the next versions. They are subscribed to by name, beside `ROOTS_FILTER`: some brokers give no
+    retained message to a filter with a `+` (RabbitMQ)."""
     return tuple(map(root_topic, range(version + 1, version + 1 + _ROOTS_AHEAD)))
 
 

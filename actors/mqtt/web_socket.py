@@ -129,7 +129,7 @@ class WebSocket:
 
     def send(self, packet: bytes) -> int:
         """All of it, as one message. Raises BlockingIOError if the socket does not take all: paho gives the same
-        packet again, of which only the rest is sent then. After the broker's end nobody reads it; `recv` says why."""
+        packet again, of which only the rest is sent then. Once the broker has closed, it is dropped; `recv` says why."""
         if self._broken is not None:
             return len(packet)
         if not self._packet_bytes:
@@ -168,7 +168,6 @@ class WebSocket:
             self._broken = BrokenWebSocket(f"WebSocket: {wrong}")
         elif len(self._unsent) - self._packet_bytes > _MAX_ANSWERS_BYTES:
             self._broken = BrokenWebSocket("the broker sends PINGs, and reads no answer")
-        with suppress(
-            OSError
-        ):  # a lost connection is said by the next recv, after what came before
+        # the next recv says that the connection is lost, after what came before
+        with suppress(OSError):
             self._flush()

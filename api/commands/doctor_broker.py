@@ -150,7 +150,7 @@ async def _try_what_is_needed(place: _Place, ours: Connection) -> list[Finding]:
 
 
 async def _try_retained(place: _Place, ours: Connection, run: str) -> list[Finding]:
-    """Whether one message comes to who is there, and to who comes later: by name, and by a wildcard."""
+    """Whether a message comes to a client that is there, and to one that subscribes later: by name, and by a wildcard."""
     topic, marker = run + "one", secrets.token_bytes(8)
     async with place.connected() as there:
         granted = max(await there.subscribe(topic, qos=1), default=_REFUSED)

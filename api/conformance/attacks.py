@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from config_manager.api.conformance.publisher import Publisher, changed, signatures_of
 from config_manager.client.testing.signed_documents import key_id
-from config_manager.config import wire
+from config_manager.config import strict_json, wire
 
-FARTHEST = 2**53 - 1
+FARTHEST = strict_json.MAX_INTEGER
 _TOO_LARGE = 300_000
 
 
@@ -38,7 +38,7 @@ def _next(p: Publisher) -> int:
 
 
 def _claimed(p: Publisher) -> bytes:
-    """By a stranger, who writes the right key's id beside it."""
+    """Signed by a stranger under the right key's id."""
     theirs = p.update(_next(p), p.stranger)
     signature = {**signatures_of(theirs)[0], "keyid": key_id(p.config_key)}
     return changed(theirs, signatures=[signature])

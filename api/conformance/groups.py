@@ -68,7 +68,7 @@ GROUPS = (
 
 def chosen(only: Iterable[str], but: Iterable[str]) -> tuple[Group, ...]:
     """The groups of these names, or all of them, without those; always the first, which shows that the client starts.
-    Raises SettingsInvalid for a name that is none, and if nothing else is left."""
+    Raises SettingsInvalid if no group has a name, or if no group is left."""
     only, but = tuple(only), tuple(but)
     names = [group.name for group in GROUPS]
     for name in (*only, *but):

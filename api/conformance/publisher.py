@@ -61,7 +61,7 @@ class Publisher:
         config: tuple[SigningKey, ...] | None = None,
         not_after: Mapping[str, str] | None = None,
     ) -> bytes:
-        """A version of the trust root; by the root key where nobody else is named."""
+        """A version of the trust root; signed by the root key if no signer is given."""
         roles = {
             "root": root or (self.root_key,),
             "config": config or self.config_keys,
@@ -83,7 +83,7 @@ class Publisher:
     def signed(
         self, payload: bytes, *signers: SigningKey, kind: str = wire.CONFIG_UPDATE
     ) -> Envelope:
-        """By the configuration's key where nobody else is named."""
+        """Signed by the configuration key if no signer is given."""
         return sign(kind, payload, *(signers or (self.config_key,)))
 
     def update(self, revision: int, *signers: SigningKey, **fields: Any) -> bytes:
@@ -139,7 +139,7 @@ class Publisher:
 
 
 class BothSign(Publisher):
-    """Two of two configuration keys have to sign. Where nobody is named, both do."""
+    """Both configuration keys have to sign. Both do if no signer is given."""
 
     def __init__(self, service: str) -> None:
         super().__init__(service)
@@ -153,7 +153,7 @@ class BothSign(Publisher):
 
 
 def changed(message: bytes, **members: Any) -> bytes:
-    """The envelope with members that nobody signed for; None takes one away."""
+    """The envelope with other members, unsigned; None takes one away."""
     value = {**json.loads(message), **members}
     return json.dumps({k: v for k, v in value.items() if v is not None}).encode()
 

@@ -1,7 +1,7 @@
 """What an instance says of itself: its receipts, as they lie on the broker.
 
-Whose key signs them is told to a server when an instance enrols. This instance does not, so what is checked
-is the form, that one key signs all of them, and that they tell the truth.
+A server learns an instance's key when it enrols. This instance does not enrol. So the kit checks the form, that one
+key signs all of them, and that they are true.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ async def _what_runs(rig: Rig) -> None:
 
 
 async def _kept(rig: Rig) -> Receipt:
-    """As who comes later finds it on the broker."""
+    """As a later subscriber gets it from the broker."""
     found = await rig.retained(wire.status_topic(rig.publisher.service, INSTANCE))
     if not found:
         raise Unmet("no retained receipt")

@@ -150,7 +150,7 @@ class Rig:
             self.unsafe = self.unsafe or self.permitted.why_not(line)
         self._wake()
 
-    # ── the publisher, and whoever else writes on the broker ───────────────────────────────────
+    # ── the publisher, and others that write on the broker ─────────────────────────────────────
 
     async def send(self, payload: bytes, topic: str | None = None, *, retain: bool = False) -> None:
         on = self.publisher.topic if topic is None else topic

@@ -66,7 +66,7 @@ async def play(
     works, begins = trio.CapacityLimiter(_AT_ONCE), trio.CapacityLimiter(_AT_ONCE)
 
     async def one(number: int, session: _Session) -> None:
-        # who waits for half a minute stands in nobody's way, but starting a client is work
+        # a session that only waits needs no turn, but starting its client is work
         whole, beginning = (nullcontext(), begins) if session.waits else (works, nullcontext())
         async with whole:
             found[number] = await _played(command, session, world, beginning)
@@ -175,7 +175,7 @@ class _Playing:
         return Result(case, passed, got, rig.unsafe, tuple(rig.sent), rig.told)
 
     async def _end(self) -> None:
-        """What does not listen refuses nothing."""
+        """A client that does not listen refuses nothing."""
         if self._begun_at is None:
             return
         self._rig.new_case()

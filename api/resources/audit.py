@@ -78,7 +78,7 @@ class AuditVerdict(Answer):
     ]
     rows: _Rows
     head: _Head
-    problem: Annotated[FindingAnswer | None, about("null: there is none")]
+    problem: Annotated[FindingAnswer | None, about("null if everything verifies")]
     not_audited: Annotated[
         list[NotAudited],
         about("what is kept, or is missing, and no row vouches for; as in /health"),

@@ -87,7 +87,7 @@ def base_url_of(scheme: str, headers: Headers, *, is_proxied: bool) -> BaseUrl:
     """Where the caller finds us: the scheme of the connection and the `Host`.
 
     is_proxied: the peer is a trusted proxy. Then X-Forwarded-Proto is the scheme, and X-Forwarded-Prefix the prefix.
-    A header that says two things, or that is none, is not believed.
+    A header that stands there twice, or does not parse, is not believed.
     """
     host = _said(headers, b"host") or ""
     prefix = ""

@@ -1,4 +1,4 @@
-"""The one maker of signed documents for who plays a publisher: fake publishers, the conformance kit, tests."""
+"""The one maker of signed documents for what plays a publisher: the fake one, the conformance kit, tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def key_id(key: SigningKey) -> str:
 def sign(
     payload_type: str, payload: bytes, *keys: SigningKey, correlation_id: str | None = None
 ) -> Envelope:
-    """An envelope with a signature by each key, in this order; without any where none is named."""
+    """An envelope with a signature by each key, in this order; no signature if no key is given."""
     signed = wire.signed_bytes(payload_type, payload)
     signatures = tuple(Signature(key_id(k), k.sign(signed).signature) for k in keys)
     return Envelope(payload_type, payload, signatures, correlation_id)
@@ -39,7 +39,7 @@ def make_root(
     thresholds: Mapping[str, int] | None = None,
     not_after: Mapping[str, str] | None = None,
 ) -> Root:
-    """thresholds: by role, 1 where it is not named. not_after: dates by key id."""
+    """thresholds: by role, 1 if it has none. not_after: dates by key id."""
     dates = not_after or {}
     return Root(
         version,

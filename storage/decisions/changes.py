@@ -40,8 +40,8 @@ A_co = TypeVar("A_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """Who asks, why, when (now: Unix seconds; at: the same in RFC 3339), and under which id. client: from which
-    address, if somebody asked over REST."""
+    """Who asks, why, when (now: Unix seconds; at: the same in RFC 3339), and under which id. client: the
+    caller's address, if the request came over REST."""
 
     by: str
     reason: str | None

@@ -23,8 +23,8 @@ class Terms:
     """What every write says beside what it wants.
 
     by: who asks. reason: why, in the operator's words. idempotency: it is done once for this key.
-    dry_run: answer what would change, and change nothing. client: the address it was asked from, over REST;
-    None for what the server does by itself.
+    dry_run: answer what would change, and change nothing. client: the caller's address, if the request came over
+    REST; None for what the server does by itself.
     """
 
     by: str

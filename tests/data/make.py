@@ -83,7 +83,7 @@ Made by `python tests/data/make.py {commit}` from that commit's own code. Later 
 
 | here | what |
 |---|---|
-| `{wheel}` | the code of {name}; it runs with the packages of whoever tests |
+| `{wheel}` | the code of {name}; the tests run it with their own packages |
 | `{SERVER}/` | a data directory with its keys, cleanly stopped: configurations, a deleted one, epochs, secrets in several versions (their key rotated once), tokens, devices, two root versions, history, audit |
 | `{CLIENT}/` | the state directory of the enrolled instance `{DOOR}/{INSTANCE}`, cleanly stopped, with its secret |
 | `{ON_TRIAL}/` | one of `{BELL}`, killed within the bake time of its newest revision |
