@@ -372,6 +372,19 @@ def test_a_start_prefers_the_secrets_of_todays_keys_to_others_and_others_to_none
         assert values["password"].reveal() == found
 
 
+def test_what_a_thief_sealed_displaces_nothing_that_runs_needs() -> None:
+    held = Deliveries(m.SERVICE, "robot-1", bytes(SEAL_KEY), (), ROOTS[:2])
+    assert held.receive(RIGHT, ROOTS[1], m.NOW)
+    for revision in (7, 8):
+        assert held.receive(sealed(revision, password=(1, "the thief's")), ROOTS[1], m.NOW)
+    for revision in (7, 8):
+        newer = sealed(revision, m.SECOND_CONFIG, password=(revision, "newer"))
+        assert held.receive(newer, ROOTS[2], m.NOW)
+    values = held.values(m.make_update(6, **names(1)), ROOTS[2])
+    assert values is not None
+    assert values["password"].reveal() == "hunter2"
+
+
 def test_whoever_signs_the_same_secrets_again_vouches_for_them_too() -> None:
     both = ROOTS[1]
     only_first = Root.parse(m.make_root(3, config=(m.CONFIG_KEY,)).to_bytes())
