@@ -56,7 +56,10 @@ def parse_trusted_proxies(text: str) -> TrustedProxies:
     networks = tuple(_network(one.strip()) for one in text.split(",") if one.strip())
     of_4 = [one for one in networks if isinstance(one, ipaddress.IPv4Network)]
     of_6 = [one for one in networks if isinstance(one, ipaddress.IPv6Network)]
-    together = [*ipaddress.collapse_addresses(of_4), *ipaddress.collapse_addresses(of_6)]
+    together: list[Network] = [
+        *ipaddress.collapse_addresses(of_4),
+        *ipaddress.collapse_addresses(of_6),
+    ]
     if any(one.prefixlen == 0 for one in together):
         raise ValueError(f"{text} is everybody: then any caller could say to be another one")
     return TrustedProxies(networks)
