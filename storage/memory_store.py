@@ -14,15 +14,18 @@ from config_manager.storage.decisions.changes import empty
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.state import (
     AuditEntry,
+    Checkpoint,
     Commit,
     Committed,
     HistoryEntry,
     HistoryPage,
     HistoryQuery,
     HistoryRow,
+    HistorySearch,
     IdempotencyRecord,
     SchemaVersion,
     SealedSecret,
+    TakenBack,
     up_to_bytes,
 )
 from config_manager.storage.store import DatabaseUnavailable, Finish, KeptEntry, KeptState, Store
@@ -42,6 +45,10 @@ class MemoryStore(Store):
         self._idempotency: dict[str, IdempotencyRecord] = {}
         self._confirmed: dict[str, int] = {}
         self._schemas: list[SchemaVersion] = []
+        self._checkpoints: list[Checkpoint] = []
+        self._taken_back: list[TakenBack] = []
+        self._epochs = [(epoch, 0, "")]
+        """each with its first revision, and when it began"""
         self.fail_next: DatabaseUnavailable | None = None
 
     def begin(self, changes: Sequence[Commit]) -> Finish:
@@ -56,6 +63,10 @@ class MemoryStore(Store):
     def _keep(self, changes: Sequence[Commit]) -> None:
         for change in changes:
             self._history += change.history
+            self._checkpoints += change.checkpoints
+            self._taken_back += change.taken_back
+            if change.after.epoch != change.before.epoch:
+                self._epochs.append((change.after.epoch, change.after.revision, change.at or ""))
             if change.audit is not None:
                 self._audit.append(change.audit)
             if change.forgotten is not None:
@@ -83,6 +94,43 @@ class MemoryStore(Store):
         )
         more = len(entries) > len(page)
         return HistoryPage(query.service, page, page[-1].revision if more else None)
+
+    def checkpoints(
+        self, service: str, revision: int
+    ) -> tuple[Checkpoint | None, Checkpoint | None]:
+        self._maybe_fail()
+        of_it = [one for one in self._checkpoints if one.service == service]
+        below = [one for one in of_it if one.revision <= revision]
+        above = [one for one in of_it if one.revision > revision]
+        return (below[-1] if below else None), (above[0] if above else None)
+
+    def taken_back(self, service: str) -> Sequence[TakenBack]:
+        self._maybe_fail()
+        return [one for one in reversed(self._taken_back) if one.service == service]
+
+    def epoch_then(self, *, revision: int | None = None, at: str | None = None) -> Epoch:
+        self._maybe_fail()
+        return [
+            epoch
+            for epoch, first, began in self._epochs
+            if (revision is None or first <= revision) and (at is None or began <= at)
+        ][-1]
+
+    def schema_versions(self, service: str) -> Sequence[SchemaVersion]:
+        self._maybe_fail()
+        return [one for one in self._schemas if one.service == service]
+
+    def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:
+        self._maybe_fail()
+        text = query.text.lower()
+        rows = sorted(self._history, key=lambda row: (-row.entry.revision, row.service))
+        return [
+            row
+            for row in rows
+            if (query.services is None or row.service in query.services)
+            and (query.below is None or (-row.entry.revision, row.service) > _falling(query.below))
+            and any(text in one.lower() for one in _texts(row.entry))
+        ][: query.limit]
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
         self._maybe_fail()
@@ -215,6 +263,17 @@ class MemorySnapshot:
 
 def _changes(entry: HistoryEntry) -> bytes:
     return orjson.dumps([change.to_list() for change in entry.changes])
+
+
+def _texts(entry: HistoryEntry) -> Sequence[str]:
+    values = [value for change in entry.changes for value in (change.key, change.old, change.new)]
+    texts = [one if isinstance(one, str) else orjson.dumps(one).decode() for one in values]
+    return [*texts, entry.reason or ""]
+
+
+def _falling(place: tuple[int, str]) -> tuple[int, str]:
+    """Sorts by revision, the newest first, then by service."""
+    return -place[0], place[1]
 
 
 def _place(sealed: SealedSecret) -> tuple[str, str, int]:

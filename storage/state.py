@@ -15,7 +15,10 @@ from config_manager.config import strict_json
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
 
-Action = Literal["put", "patch", "delete", "epoch", "secret", "secret-delete", "restore"]
+Action = Literal[
+    "put", "patch", "delete", "epoch", "secret", "secret-delete", "restore",
+    "rollback", "schema", "adapt",
+]  # fmt: skip
 
 Registry = Mapping[str, Mapping[str, JsonObject]]
 """kind → key → what is kept. The module that owns a kind reads and writes its objects."""
@@ -154,6 +157,17 @@ class HistoryQuery:
     most_bytes: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class HistorySearch:
+    """text: in any case. services: only of these; None: of all. below: (revision, service) of the last row of the
+    page before."""
+
+    text: str
+    limit: int
+    services: Sequence[str] | None = None
+    below: tuple[int, str] | None = None
+
+
 class SealedSecret(NamedTuple):
     """A secret as it lies in the database: XChaCha20-Poly1305, see `storage.keys.secret_box`."""
 
@@ -185,6 +199,40 @@ class AuditEntry:
     revision: int
     body: bytes
     hash: str
+
+
+class Checkpoint(NamedTuple):
+    """A service as a whole as of one of its revisions, from which its changes lead to others. version: the
+    service's own number of that revision. secrets: names of those that were stored."""
+
+    service: str
+    revision: int
+    version: int
+    deleted: bool
+    stored: JsonObject
+    secrets: tuple[str, ...]
+
+    @classmethod
+    def of(cls, state: ServiceState) -> Checkpoint:
+        secrets = tuple(sorted(state.secrets))
+        return cls(
+            state.service, state.revision, state.version, state.deleted, state.stored, secrets
+        )
+
+
+VERSIONS_A_CHECKPOINT = 64
+"""A service's version is kept as a whole so often."""
+
+
+class TakenBack(NamedTuple):
+    """What a rollback, the revision, took back of a service: its changes with after < revision ≤ upto.
+    keys: only of these; None: of all."""
+
+    service: str
+    revision: int
+    after: int
+    upto: int
+    keys: tuple[str, ...] | None
 
 
 class SchemaVersion(NamedTuple):
@@ -266,7 +314,7 @@ class Commit:
     """One accepted write, ready to be stored: rows to add, and the state after it.
 
     audit: None only for bookkeeping that nobody decided (a token's last use). secret: a version to add.
-    forgotten: (service, name) of a secret of which every version is removed.
+    forgotten: (service, name) of a secret of which every version is removed. taken_back: by a rollback.
     """
 
     before: Committed
@@ -279,6 +327,15 @@ class Commit:
     secret: SealedSecret | None = None
     forgotten: tuple[str, str] | None = None
     idempotency: IdempotencyRecord | None = None
+    taken_back: tuple[TakenBack, ...] = ()
+
+    @property
+    def checkpoints(self) -> Iterator[Checkpoint]:
+        """The services to keep as a whole. One that `restore` accepted is: its history may not lead there."""
+        is_restored = self.history and self.history[0].entry.action == "restore"
+        for state in self.services:
+            if is_restored or state.version % VERSIONS_A_CHECKPOINT == 0:
+                yield Checkpoint.of(state)
 
     @property
     def at(self) -> str | None:

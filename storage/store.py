@@ -1,7 +1,8 @@
 """The store port: what any store does, the one in SQLCipher and the one in memory alike.
 
-All methods block, except `begin`, which is quick. `history`, `audit`, `secret_versions`, `count_secrets` and
-`snapshot` may be called from any thread, beside another call. The others are called one at a time, from
+All methods block, except `begin`, which is quick. `history`, `checkpoints`, `taken_back`, `epoch_then`,
+`schema_versions`, `find_in_history`, `audit`, `secret_versions`, `count_secrets` and `snapshot` may be called from
+any thread, beside another call. The others are called one at a time, from
 whichever thread.
 A store decides nothing: the pure functions of `storage.decisions` do, and hand over finished rows.
 
@@ -15,15 +16,20 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from config_manager.config.audit import Head
+from config_manager.config.names import Epoch
 from config_manager.storage.state import (
     AuditEntry,
+    Checkpoint,
     Commit,
     Committed,
     HistoryPage,
     HistoryQuery,
+    HistoryRow,
+    HistorySearch,
     IdempotencyRecord,
     SchemaVersion,
     SealedSecret,
+    TakenBack,
 )
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
@@ -130,6 +136,28 @@ class Store(Protocol):
     def history(self, query: HistoryQuery) -> HistoryPage:
         """A page of a service's history, newest first; empty for an unknown service. It has at least one entry if
         there is one, whatever its size."""
+        ...
+
+    def checkpoints(
+        self, service: str, revision: int
+    ) -> tuple[Checkpoint | None, Checkpoint | None]:
+        """The service's newest checkpoint at or below this revision, and the oldest above it."""
+        ...
+
+    def taken_back(self, service: str) -> Sequence[TakenBack]:
+        """What rollbacks took back of a service, the newest first."""
+        ...
+
+    def epoch_then(self, *, revision: int | None = None, at: str | None = None) -> Epoch:
+        """The epoch as of a revision, or else as of a time (RFC 3339 in UTC)."""
+        ...
+
+    def schema_versions(self, service: str) -> Sequence[SchemaVersion]:
+        """Every version of a service's JSON Schema, the oldest first."""
+        ...
+
+    def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:
+        """Rows in which the text may stand, newest first: those in which it does not are few."""
         ...
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:

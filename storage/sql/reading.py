@@ -6,6 +6,8 @@ read beside the writer (WAL). Each sees what was committed when it began.
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
@@ -13,29 +15,53 @@ from pathlib import Path
 from typing import Any
 
 from config_manager.config.errors import DatabaseUnopenable
+from config_manager.config.names import Epoch
+from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.sql.database import SqlConnection, nonsense, translated
-from config_manager.storage.sql.rows import ENTRY, SEALED, audit_rows, history_entry
+from config_manager.storage.sql.rows import (
+    CHECKPOINT,
+    ENTRY,
+    SEALED,
+    audit_rows,
+    checkpoint,
+    history_entry,
+    taken_back,
+)
 from config_manager.storage.sql.snapshot import SqlSnapshot, opened_snapshot
 from config_manager.storage.state import (
     AuditEntry,
+    Checkpoint,
     HistoryPage,
     HistoryQuery,
+    HistoryRow,
+    HistorySearch,
     IdempotencyRecord,
     SchemaVersion,
     SealedSecret,
+    TakenBack,
     up_to_bytes,
 )
 from config_manager.storage.store import DatabaseUnavailable
+
+_WILD = re.compile(r"[%_\\]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 class SqlReads:
     """What the `Store` port reads, on two connections that write nothing."""
 
     def __init__(
-        self, path: Path, key: bytes, *, reader: SqlConnection, pages: SqlConnection
+        self,
+        path: Path,
+        key: bytes,
+        *,
+        vouching: Vouching,
+        reader: SqlConnection,
+        pages: SqlConnection,
     ) -> None:
         self._path = path
         self._key = key
+        self._vouching = vouching
         self._reader = reader
         self._pages: SqlConnection | None = pages
         self._reading_page = threading.Lock()
@@ -74,6 +100,77 @@ class SqlReads:
         except (ValueError, TypeError, LookupError) as error:
             raise nonsense(self._path, error) from error
         return HistoryPage(query.service, entries, entries[-1].revision if more else None)
+
+    def checkpoints(
+        self, service: str, revision: int
+    ) -> tuple[Checkpoint | None, Checkpoint | None]:
+        below = self._checkpoint("revision <= ? ORDER BY revision DESC", service, revision)
+        return below, self._checkpoint("revision > ? ORDER BY revision", service, revision)
+
+    def _checkpoint(self, which: str, service: str, revision: int) -> Checkpoint | None:
+        """The first of these that this server sealed."""
+        with (
+            self._sensible(),
+            self._page() as pages,
+            closing(
+                pages.execute(
+                    f"SELECT {CHECKPOINT}, seal FROM checkpoints WHERE service = ? AND {which}",  # noqa: S608  constants
+                    (service, revision),
+                )
+            ) as cursor,
+        ):
+            for *row, seal in cursor:
+                one = checkpoint(row)
+                if self._vouching.has_sealed(one, seal):
+                    return one
+        return None
+
+    def taken_back(self, service: str) -> Sequence[TakenBack]:
+        with self._sensible(), self._page() as pages:
+            rows = pages.execute(
+                "SELECT service, revision, after, upto, keys FROM taken_back"
+                " WHERE service = ? ORDER BY revision DESC",
+                (service,),
+            ).fetchall()
+            return list(map(taken_back, rows))
+
+    def epoch_then(self, *, revision: int | None = None, at: str | None = None) -> Epoch:
+        with self._sensible(), self._page() as pages:
+            row = pages.execute(
+                "SELECT seq, id FROM epochs WHERE seq = 1"
+                " OR (?1 IS NULL OR revision <= ?1) AND (?2 IS NULL OR at <= ?2)"
+                " ORDER BY seq DESC LIMIT 1",
+                (revision, at),
+            ).fetchone()
+            return Epoch(*row)
+
+    def schema_versions(self, service: str) -> Sequence[SchemaVersion]:
+        with self._translated(), self._page() as pages:
+            rows = pages.execute(
+                "SELECT service, version, digest, schema, at FROM schemas"
+                " WHERE service = ? ORDER BY version",
+                (service,),
+            ).fetchall()
+        return list(map(SchemaVersion._make, rows))
+
+    def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:
+        patterns = {_like(query.text), _like(json.dumps(query.text, ensure_ascii=False)[1:-1])}
+        changes = " OR ".join("changes LIKE ? ESCAPE '\\'" for _ in patterns)
+        where = [f"({changes} OR reason LIKE ? ESCAPE '\\')"]
+        values: list[object] = [*patterns, _like(query.text)]
+        if query.services is not None:
+            where.append("service IN (SELECT value FROM json_each(?))")
+            values.append(json.dumps(query.services))
+        if query.below is not None:
+            where.append("(revision < ? OR (revision = ? AND service > ?))")
+            values += [query.below[0], *query.below]
+        with self._sensible(), self._page() as pages:
+            rows = pages.execute(
+                f"SELECT service, {ENTRY} FROM history WHERE {' AND '.join(where)}"  # noqa: S608  no caller's text in it
+                " ORDER BY revision DESC, service LIMIT ?",
+                (*values, query.limit),
+            ).fetchall()
+            return [HistoryRow(row[0], history_entry(row[1:])) for row in rows]
 
     def audit(
         self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None
@@ -183,6 +280,15 @@ class SqlReads:
             raise DatabaseUnavailable(error.detail) from error
 
     @contextmanager
+    def _sensible(self) -> Generator[None]:
+        """As `_translated`; and a row that does not parse was damaged, too."""
+        try:
+            with self._translated():
+                yield
+        except (ValueError, TypeError, LookupError) as error:
+            raise nonsense(self._path, error) from error
+
+    @contextmanager
     def _page(self) -> Generator[SqlConnection]:
         """The connection for pages, in one thread at a time; closing the store waits for it."""
         with self._reading_page:
@@ -196,3 +302,9 @@ class SqlReads:
         if pages is not None:
             pages.close()
         self._reader.close()
+
+
+def _like(text: str) -> str:
+    """The pattern of what holds this text. LIKE knows upper and lower case of ASCII alone, so any one character
+    stands for every other."""
+    return f"%{_NOT_ASCII.sub('_', _WILD.sub(lambda found: chr(92) + found[0], text))}%"

@@ -14,6 +14,7 @@ from config_manager.config.wire import digest
 from config_manager.storage.sql.database import SqlConnection
 from config_manager.storage.state import (
     AuditEntry,
+    Checkpoint,
     Commit,
     HistoryEntry,
     HistoryRow,
@@ -21,11 +22,14 @@ from config_manager.storage.state import (
     KeyChange,
     RegistryRow,
     ServiceState,
+    TakenBack,
 )
 from config_manager.storage.store import IDEMPOTENCY_KEPT_S
 
 ENTRY = "revision, version, epoch_id, epoch_seq, at, by, action, reason, correlation_id, changes"
 """The columns of `history` beside the service, in the order of `HistoryEntry`."""
+CHECKPOINT = "service, revision, version, deleted, stored, secrets"
+"""The columns of `checkpoints` beside its seal, in the order of `Checkpoint`."""
 SEALED = "service, name, version, key_id, nonce, ciphertext, updated_at"
 """The columns of `secrets`, in the order of `SealedSecret`."""
 
@@ -54,6 +58,11 @@ def insert_change(writer: SqlConnection, change: Commit) -> None:
     if change.forgotten is not None:
         with overwritten(writer):
             writer.execute("DELETE FROM secrets WHERE service = ? AND name = ?", change.forgotten)
+    if change.taken_back:
+        writer.executemany(
+            "INSERT INTO taken_back VALUES (?, ?, ?, ?, ?)",
+            [(*about, None if keys is None else _json(keys)) for *about, keys in change.taken_back],
+        )
     if change.secret is not None:
         writer.execute(
             f"INSERT INTO secrets ({SEALED}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  a constant
@@ -74,6 +83,21 @@ def insert_history(writer: SqlConnection, row: HistoryRow) -> None:
     writer.executemany(
         "INSERT OR REPLACE INTO history_keys VALUES (?, ?, ?)",
         [(row.service, change.key, row.entry.revision) for change in changes],
+    )
+
+
+def insert_checkpoint(writer: SqlConnection, one: Checkpoint, seal: str) -> None:
+    writer.execute(
+        "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            one.service,
+            one.revision,
+            one.version,
+            int(one.deleted),
+            _json(one.stored),
+            _json(one.secrets),
+            seal,
+        ),
     )
 
 
@@ -168,6 +192,26 @@ def history_entry(row: Sequence[Any]) -> HistoryEntry:
     """Of the columns ENTRY. Raises ValueError, TypeError, LookupError."""
     *about, changes = row
     return HistoryEntry._make((*about, tuple(map(KeyChange.from_list, orjson.loads(changes)))))
+
+
+def checkpoint(row: Sequence[Any]) -> Checkpoint:
+    """Of the columns CHECKPOINT. Raises ValueError, TypeError."""
+    service, revision, version, deleted, stored, secrets = row
+    return Checkpoint(
+        service,
+        revision,
+        version,
+        bool(deleted),
+        json_object(stored),
+        tuple(orjson.loads(secrets)),
+    )
+
+
+def taken_back(row: Sequence[Any]) -> TakenBack:
+    """Of a row of `taken_back`. Raises ValueError, TypeError."""
+    service, revision, after, upto, keys = row
+    known = None if keys is None else tuple(orjson.loads(keys))
+    return TakenBack(service, revision, after, upto, known)
 
 
 def service_state(row: Sequence[Any]) -> ServiceState:

@@ -17,7 +17,13 @@ from config_manager.storage.sql import database
 from config_manager.storage.sql.database import SqlConnection, translated
 from config_manager.storage.sql.database_file import DatabaseFile, files_of
 from config_manager.storage.sql.reading import SqlReads
-from config_manager.storage.sql.rows import audit_rows, insert_change, insert_history, overwritten
+from config_manager.storage.sql.rows import (
+    audit_rows,
+    insert_change,
+    insert_checkpoint,
+    insert_history,
+    overwritten,
+)
 from config_manager.storage.sql.snapshot import strangers
 from config_manager.storage.state import Commit, Committed, SchemaVersion, SealedSecret
 from config_manager.storage.store import CommitUnsure, DatabaseUnavailable, DiskFull, Finish, Store
@@ -27,6 +33,7 @@ _STAGED_AT_ONCE = 64
 """Services in changes that are staged without leaving the event loop: 60 µs each."""
 _OF_A_SERVICE = ("configurations", "outbox")
 """Where its newest state lies."""
+_OF_ITS_PAST = ("items", "history", "history_keys", "checkpoints", "taken_back")
 
 
 class _Busy(DatabaseUnavailable):
@@ -47,8 +54,7 @@ class SqlStore(SqlReads, Store):
         reader: SqlConnection,
         pages: SqlConnection,
     ) -> None:
-        super().__init__(path, key, reader=reader, pages=pages)
-        self._vouching = vouching
+        super().__init__(path, key, vouching=vouching, reader=reader, pages=pages)
         self._file = file
         self._writer = writer
         database.waits_for_locks(writer, False)
@@ -109,6 +115,8 @@ class SqlStore(SqlReads, Store):
             self._move_counters(changes[0].before, changes[-1].after)
             for change in changes:
                 insert_change(self._writer, change)
+                for one in change.checkpoints:
+                    insert_checkpoint(self._writer, one, self._vouching.seal_of(one))
 
     def _commit_staged(self) -> None:
         try:
@@ -179,7 +187,7 @@ class SqlStore(SqlReads, Store):
         with self._transaction() as writer:
             for kind, name in strangers(writer):
                 writer.execute(f"DROP {kind} {_quoted(name)}")
-            self._let_go(repair.strangers, ("items", "history", "history_keys", *_OF_A_SERVICE))
+            self._let_go(repair.strangers, (*_OF_ITS_PAST, *_OF_A_SERVICE))
             self._let_go(repair.odd, _OF_A_SERVICE)
             writer.executemany("DELETE FROM registry WHERE kind = ? AND key = ?", repair.rows)
             writer.executemany(
