@@ -53,6 +53,7 @@ from config_manager.config.world import World
 from config_manager.storage.decisions.devices import sign_key_of
 from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.forgotten import forgotten
+from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.keys.recovery import Recovery
 from config_manager.storage.state import ServiceState
@@ -91,7 +92,7 @@ class System:
     health: Callable[[], HealthReport]
     trust: TrustView
     trusting: Actor
-    catalogue: Catalogue
+    shapes: Shapes
     world: World
     states: ActorStates
     brokers: Sequence[BrokerAddress] = ()
@@ -138,7 +139,7 @@ async def running_system(
             health=board.report,
             trust=opened.trust,
             trusting=trusting_actor,
-            catalogue=catalogue,
+            shapes=opened.shapes,
             world=world,
             states=tree.states,
             brokers=addresses,

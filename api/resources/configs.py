@@ -44,11 +44,13 @@ from config_manager.api.rest.writing import (
     with_outcome,
     write_terms_of,
 )
-from config_manager.config.errors import FieldError, InvalidName, NotFound, RevisionConflict
+from config_manager.config.errors import FieldError, InvalidName, RevisionConflict
 from config_manager.config.names import ServiceName, parse_service, pointer
 from config_manager.config.secret import MASK
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.intents import Delete, NewEpoch, Patch, Put
+from config_manager.storage.decisions.shapes import effective as effective_of
+from config_manager.storage.decisions.shapes import unknown
 from config_manager.storage.state import Committed, ServiceState
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -184,7 +186,9 @@ async def list_configs(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     committed = api.system.view.committed
     live = {name: state for name, state in committed.services.items() if not state.deleted}
-    names = sorted(filter(request.grant.covers, {*live, *api.system.catalogue.services}))
+    names = sorted(
+        filter(request.grant.covers, live.keys() | api.system.shapes.services(committed))
+    )
     entries = [_list_entry(name, live.get(name)) for name in names]
     return json_response(ConfigList(services=entries))
 
@@ -322,8 +326,8 @@ def _existing(
     api: Api, committed: Committed, service: ServiceName, *, stored: bool = False
 ) -> JsonObject:
     state = committed.live(service)
-    if state is None and service not in api.system.catalogue:
-        raise NotFound(f"{service} is not in the catalogue and nobody has written it")
+    if not api.system.shapes.is_known(committed, service):
+        raise unknown(service)
     answer = _view(api, service, state)
     if stored:
         answer |= {"config": state.stored if state else {}, "defaulted": []}
@@ -332,14 +336,14 @@ def _existing(
 
 def _view(api: Api, service: str, state: ServiceState | None) -> JsonObject:
     """A service as GET shows it: effective values, secrets masked."""
-    catalogue = api.system.catalogue
+    shape = api.system.shapes.of(api.system.view.committed, service)
     if state is None:
-        effective, defaulted = catalogue.effective(service, {})
+        effective, defaulted = effective_of(shape, {})
         epoch, secrets = api.system.view.committed.epoch, dict[str, int]()
     else:
         effective, defaulted, epoch = state.effective, state.defaulted, state.epoch
         secrets = dict(state.secrets)
-    declared = catalogue.secret_keys(service)
+    declared = shape.secrets if shape is not None else frozenset[str]()
     masked = dict.fromkeys(sorted({*declared, *secrets}), MASK)
     unset = [name for name in sorted(declared) if name not in secrets]
     return {

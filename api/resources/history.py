@@ -22,13 +22,12 @@ from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import SERVICE, Query, number
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import KeyChangeAnswer
-from config_manager.config.errors import NotFound
 from config_manager.config.names import is_key
 from config_manager.config.secret import MASK
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import parse_rfc3339, rfc3339
 from config_manager.storage import state
-from config_manager.storage.decisions.changes import secret_keys_of
+from config_manager.storage.decisions.shapes import unknown
 from config_manager.storage.state import HistoryEntry, HistoryQuery
 
 _PAGE = 50
@@ -106,11 +105,12 @@ async def get_history(request: ApiRequest, api: Api) -> ApiResponse:
         until=_UNTIL.of(request),
         most_bytes=MOST_BYTES_OF_A_PAGE,
     )
-    if service not in api.system.view.committed.services and service not in api.system.catalogue:
-        raise NotFound(f"{service} is not in the catalogue and nobody has written it")
+    committed, shapes = api.system.view.committed, api.system.shapes
+    if service not in committed.services and shapes.of(committed, service) is None:
+        raise unknown(service)
     page = await api.system.reading.history(query, request.context)
     # as of now: what was plain when it was written may have become a secret since
-    secrets = secret_keys_of(api.system.view.committed, service, api.system.catalogue)
+    secrets = shapes.secret_keys(api.system.view.committed, service)
     entries = [_entry(entry, secrets) for entry in page.entries]
     return json_response(
         {"service": page.service, "entries": entries, "next_before": page.next_before}

@@ -13,13 +13,13 @@ from typing import Generic, TypeVar, cast
 
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS, chain
-from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.errors import TooLarge
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.registry_digests import digests_of
+from config_manager.storage.decisions.shapes import Shape, Shapes, effective
 from config_manager.storage.state import (
     Action,
     AuditEntry,
@@ -95,13 +95,6 @@ def audit_row(
     return AuditEntry(seq, mark.revision, data, chain(previous, data))
 
 
-def secret_keys_of(state: Committed, service: str, catalogue: Catalogue) -> frozenset[str]:
-    """The keys of a service that hold secrets: by its model, or because one was stored."""
-    known = state.services.get(service)
-    declared = catalogue.secret_keys(service)
-    return declared if known is None else declared | known.secrets.keys()
-
-
 def merge_patch(target: JsonObject, patch: JsonObject) -> JsonObject:
     """RFC 7396, for objects: null removes, objects merge, everything else replaces."""
     merged = dict(target)
@@ -138,21 +131,29 @@ class Revision:
 
     before: Committed
     on: Occasion
-    catalogue: Catalogue
+    shapes: Shapes
     epoch: Epoch
     number: int
 
     def next(
         self, service: str, stored: JsonObject | None, secrets: Mapping[str, int] | None = None
     ) -> ServiceState:
+        """The service's next state, in its active shape. See `shaped`."""
+        return self.shaped(self.shapes.of(self.before, service), service, stored, secrets)
+
+    def shaped(
+        self,
+        shape: Shape | None,
+        service: str,
+        stored: JsonObject | None,
+        secrets: Mapping[str, int] | None = None,
+    ) -> ServiceState:
         """The service's next state. stored: None is the tombstone. secrets: None leaves them as they are.
         Raises TooLarge."""
         before, on = self.before.services.get(service), self.on
         if secrets is None:
             secrets = before.secrets if before else {}
-        effective, defaulted = (
-            ({}, ()) if stored is None else self.catalogue.effective(service, stored)
-        )
+        config, defaulted = ({}, ()) if stored is None else effective(shape, stored)
         payload = ConfigUpdate(
             service=service,
             topic=wire.config_topic(service),
@@ -161,7 +162,7 @@ class Revision:
             revision=self.number,
             previous=(before.digest or None) if before else None,
             issued_at=on.at,
-            config=effective,
+            config=config,
             defaulted=defaulted,
             secrets={} if stored is None else secrets,
             deleted=stored is None,
@@ -179,7 +180,7 @@ class Revision:
             version=(before.version if before else 0) + 1,
             epoch=self.epoch,
             stored=stored or {},
-            effective=effective,
+            effective=config,
             defaulted=defaulted,
             secrets=secrets,
             deleted=stored is None,
@@ -226,22 +227,22 @@ class Revision:
         written: the values that the new rows of history change. registry: rows that are changed with it. also:
         more members of the audit row, from epoch, services and registry after it. Raises TooLarge.
         """
-        states = {name: self._again(state) for name, state in self.before.services.items()}
+        kept = with_rows(self.before.registry, registry)
+        as_kept = replace(self.before, registry=kept)
+        states = {
+            name: self._again(state, self.shapes.of(as_kept, name))
+            for name, state in self.before.services.items()
+        }
         changes = {name: changed_keys(written[name], s.stored) for name, s in states.items()}
-        after = replace(
-            self.before,
-            epoch=self.epoch,
-            services=states,
-            registry=with_rows(self.before.registry, registry),
-        )
+        after = replace(self.before, epoch=self.epoch, services=states, registry=kept)
         return self._commit(states, "restore", changes, also(after), Beside(registry))
 
-    def _again(self, state: ServiceState) -> ServiceState:
+    def _again(self, state: ServiceState, shape: Shape | None) -> ServiceState:
         """The next state of an unchanged configuration. A message may be too large with 100 bytes more: then
         it goes without the digest of the one before and without the correlation id. Raises TooLarge."""
         stored = None if state.deleted else state.stored
         try:
-            return self.next(state.service, stored)
+            return self.shaped(shape, state.service, stored)
         except TooLarge:
             undated = {state.service: replace(state, digest="")}
             shorter = replace(
@@ -249,7 +250,7 @@ class Revision:
                 before=replace(self.before, services=undated),
                 on=replace(self.on, correlation_id=""),
             )
-            return shorter.next(state.service, stored)
+            return shorter.shaped(shape, state.service, stored)
 
     def _commit(
         self,

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents.sealed import Sealed, SealedValue
 from config_manager.config.secret import Secret
 from config_manager.storage.decisions.changes import Decided, Occasion
 from config_manager.storage.decisions.devices import Delivery
+from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.state import Committed, SealedSecret
 
 A_co = TypeVar("A_co", covariant=True)
@@ -36,7 +36,7 @@ class Tools:
     hold a secret, and a fingerprint without a key could be compared with guesses.
     """
 
-    catalogue: Catalogue
+    shapes: Shapes
     new_id: Callable[[], str]
     seal: Callable[[Committed], Seal]
     open: Callable[[SealedSecret], Secret]

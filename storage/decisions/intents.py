@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from config_manager.config.catalogue import Catalogue
 from config_manager.config.errors import (
     FieldError,
     InvalidValues,
@@ -24,9 +23,9 @@ from config_manager.storage.decisions.changes import (
     Decided,
     Revision,
     merge_patch,
-    secret_keys_of,
 )
 from config_manager.storage.decisions.equipment import Equipped
+from config_manager.storage.decisions.shapes import Shape, Shapes
 from config_manager.storage.decisions.terms import Precondition
 from config_manager.storage.state import Action, Committed, KeyChange, ServiceState
 
@@ -70,7 +69,7 @@ class Put:
 
     def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
         _check_preconditions(before, self)
-        stored = _checked(before, self.service, self.values, on.tools.catalogue)
+        stored = _checked(before, self.service, self.values, on.tools.shapes)
         return _revised(before, on, "put", self.service, stored)
 
 
@@ -84,14 +83,14 @@ class Patch:
 
     def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
         _check_preconditions(before, self)
-        service, catalogue, live = self.service, on.tools.catalogue, before.live(self.service)
-        if live is None and service not in catalogue:
+        service, shapes, live = self.service, on.tools.shapes, before.live(self.service)
+        if not shapes.is_known(before, service):
             raise NotFound(f"nobody has written {service} yet; PUT it first")
-        secret_keys = secret_keys_of(before, service, catalogue)
+        secret_keys = shapes.secret_keys(before, service)
         _refuse_secrets(self.patch, secret_keys)
         patch = {key: value for key, value in self.patch.items() if key not in secret_keys}
         merged = merge_patch(live.stored if live else {}, patch)
-        return _revised(before, on, "patch", service, _checked(before, service, merged, catalogue))
+        return _revised(before, on, "patch", service, _checked(before, service, merged, shapes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +114,10 @@ class NewEpoch:
     services: dict[str, JsonObject]
 
     def decide(self, before: Committed, on: Equipped) -> Decided[EpochWritten]:
-        catalogue = on.tools.catalogue
+        shapes = on.tools.shapes
         epoch = Epoch(before.epoch.seq + 1, on.tools.new_id())
-        revision = Revision(before, on, catalogue, epoch, before.revision + 1)
-        checked = _checked_epoch(before, self.services, catalogue)
+        revision = Revision(before, on, shapes, epoch, before.revision + 1)
+        checked = _checked_epoch(before, self.services, shapes)
         states = {name: revision.next(name, stored) for name, stored in checked.items()}
         change = revision.commit(states, "epoch")
         answer = EpochWritten(
@@ -142,7 +141,7 @@ class SetSecret:
     def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
         service, name = self.service, self.name
         live, known = before.live(service), before.services.get(service)
-        self._check(on.tools.catalogue, live)
+        self._check(on.tools.shapes.of(before, service), live)
         secrets: Mapping[str, int] = known.secrets if known else {}
         version = secret_rows.last_version(before, service, name) + 1
         return _revised(
@@ -159,7 +158,7 @@ class SetSecret:
             ),
         )
 
-    def _check(self, catalogue: Catalogue, live: ServiceState | None) -> None:
+    def _check(self, shape: Shape | None, live: ServiceState | None) -> None:
         if not is_key(self.name):
             detail = "a secret's name is 1 to 63 of a-z, 0-9 and '_', and starts with a letter"
             raise InvalidValues("not a secret's name", [FieldError("/name", detail)])
@@ -170,7 +169,8 @@ class SetSecret:
                 f"a secret of {size} bytes; at most {MAX_SECRET_BYTES}, because all of a service's "
                 "secrets are delivered in one message"
             )
-        catalogue.check_secret(self.service, self.name, value)  # its own limits need the value
+        if shape is not None:
+            shape.check_secret(self.name, value)  # its own limits need the value
         if live is not None and self.name in live.stored:
             detail = f"{self.name} is a plain key of {self.service}; remove it there first"
             raise InvalidValues("already a plain key", [FieldError("/name", detail)])
@@ -219,7 +219,7 @@ def _revised(
     beside: Beside = NOTHING,
 ) -> Decided[Written]:
     """A revision of one service. stored, secrets: see `Revision.next`; shown, beside: see `Revision.commit`."""
-    revision = Revision(before, on, on.tools.catalogue, before.epoch, before.revision + 1)
+    revision = Revision(before, on, on.tools.shapes, before.epoch, before.revision + 1)
     state = revision.next(service, stored, secrets)
     change = revision.commit({service: state}, action, shown=shown, beside=beside)
     first = before.live(service) is None
@@ -236,15 +236,16 @@ def _check_preconditions(state: Committed, intent: Put | Patch | Delete) -> None
             raise RevisionConflict(intent.service, one.said, current)
 
 
-def _checked(
-    state: Committed, service: str, values: JsonObject, catalogue: Catalogue
-) -> JsonObject:
-    """The values to store: secrets' masks dropped, everything else allowed by the model."""
-    secret_keys = secret_keys_of(state, service, catalogue)
+def _checked(state: Committed, service: str, values: JsonObject, shapes: Shapes) -> JsonObject:
+    """The values to store: secrets' masks dropped, everything else allowed by the shape."""
+    secret_keys = shapes.secret_keys(state, service)
     _refuse_secrets(values, secret_keys)
     stored = {key: value for key, value in values.items() if key not in secret_keys}
-    catalogue.check(service, stored)
-    check_keys(stored)  # after the model, which names every wrong key at once
+    shape = shapes.of(state, service)
+    errors = [] if shape is None else shape.errors(stored)
+    if errors:
+        raise InvalidValues(f"{service} does not take these values; nothing was written", errors)
+    check_keys(stored)  # after the shape, which names every wrong key at once
     return stored
 
 
@@ -261,7 +262,7 @@ def _refuse_secrets(values: JsonObject, secret_keys: frozenset[str]) -> None:
 
 
 def _checked_epoch(
-    state: Committed, services: Mapping[str, JsonObject], catalogue: Catalogue
+    state: Committed, services: Mapping[str, JsonObject], shapes: Shapes
 ) -> dict[str, JsonObject]:
     if not services:
         raise InvalidValues(
@@ -273,7 +274,7 @@ def _checked_epoch(
     kinds: set[type[InvalidValues]] = set()
     for service, values in services.items():
         try:
-            stored[service] = _checked(state, service, values, catalogue)
+            stored[service] = _checked(state, service, values, shapes)
         except InvalidValues as error:
             kinds.add(type(error))
             prefix = pointer("services", service)

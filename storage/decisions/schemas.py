@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import orjson
-
-from config_manager.config.catalogue import Catalogue
+from config_manager.config.catalogue import Catalogue, schema_text
 from config_manager.config.wire import digest
 from config_manager.storage.state import SchemaVersion
 
@@ -21,7 +19,9 @@ def new_versions(
     known = {one.service: one for one in newest}
     versions: list[SchemaVersion] = []
     for service in catalogue.services:
-        text = orjson.dumps(catalogue.json_schema(service), option=orjson.OPT_SORT_KEYS)
+        shape = catalogue.shape(service)
+        assert shape is not None
+        text = schema_text(shape.schema)
         before = known.get(service)
         if before is None or before.digest != digest(text):
             number = 1 if before is None else before.version + 1

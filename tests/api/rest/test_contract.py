@@ -12,6 +12,7 @@ from openapi_spec_validator import validate
 
 from config_manager.api.server.routes import ROUTES
 from config_manager.config.errors import DESCRIPTIONS
+from config_manager.config.services import SAMPLE_CATALOGUE
 from tests.kit.asgi import Caller, running
 
 STT = "/api/v1/config/stt-worker"
@@ -183,7 +184,9 @@ async def test_a_body_of_one_mebibyte_is_taken_and_a_byte_more_is_not(
 
 
 async def test_a_secret_shows_nowhere_and_is_left_alone_by_its_mask(rest: Caller) -> None:
-    secret = next(iter(rest.system.catalogue.secret_keys("llm-worker")))
+    shape = SAMPLE_CATALOGUE.shape("llm-worker")
+    assert shape is not None
+    [secret] = shape.secrets
     body = {"service": "llm-worker", "name": secret, "value": "sk-very-secret"}
     made = await rest.ask("POST", "/api/v1/secrets", body)
     assert (made.status, made.json["version"]) == (201, 1)

@@ -694,7 +694,7 @@ def check_step(old: Committed, new: Committed, touched: set[str], is_epoch: bool
         assert update.mark == state.mark == new.mark
         assert (update.config, update.defaulted) == (state.effective, state.defaulted)
         assert dict(update.secrets) == ({} if state.deleted else state.secrets)
-        assert not state.stored.keys() & (state.secrets.keys() | m.CATALOGUE.secret_keys(name))
+        assert not state.stored.keys() & m.SHAPES.secret_keys(new, name)
         for secret, version in (known.secrets if known else {}).items():
             assert state.secrets.get(secret, version) >= version
 

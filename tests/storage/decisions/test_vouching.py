@@ -639,7 +639,7 @@ def accept(
         highest=highest,
         highest_revision=highest.revision,
         epoch_id=f"00000000-0000-4000-8000-{judgement.committed.audit_seq:012}",
-        catalogue=m.CATALOGUE,
+        shapes=m.SHAPES,
         on=ADA,
     )
     store.commit([change])
