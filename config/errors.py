@@ -7,9 +7,13 @@
     │   ├── NotAuthenticated        no token, or an unknown one
     │   ├── Forbidden               a known token that may not do this, or not from here
     │   ├── NotFound                no such service, revision, root, page
+    │   │   └── NotThereThen        no such service as of that revision or time
     │   ├── MethodNotAllowed
     │   ├── RevisionConflict        If-Match names another revision than the current one
     │   ├── Conflict                the current state does not allow it, such as a name that is taken
+    │   ├── NothingToTakeBack       no change is left that could be taken back
+    │   ├── UndoConflict            a key of the change that is to be undone was written since
+    │   ├── RollbackRefused         values of then that today's schema does not take
     │   ├── StillThere              an instance that is to be forgotten is still heard
     │   ├── TooLarge                body over 1 MiB, or an envelope over 256 KiB
     │   ├── UnsupportedMediaType
@@ -107,6 +111,10 @@ class NotFound(Refusal):
     """There is no such thing. Look at the list, such as `GET /api/v1/config`, or at `GET /docs` for paths."""
 
 
+class NotThereThen(NotFound):
+    """There was no such service then, or the revision is still to come. `GET …/history` says since when it is there."""
+
+
 class MethodNotAllowed(Refusal):
     """The path has no such method. Use one of those in `Allow`."""
 
@@ -137,6 +145,37 @@ class RevisionConflict(Refusal):
 
 class Conflict(Refusal):
     """What is there does not allow it, such as a name that is taken. `detail` says what to change first."""
+
+
+class NothingToTakeBack(Refusal):
+    """No change of values is left that has not been taken back, or this one changes nothing any more. Look at the
+    history; `to_revision` writes what was there at any revision."""
+
+
+class UndoConflict(Refusal):
+    """A key of the change was written since: `moved` names each. List it in `keys` to take it back all the same."""
+
+    def __init__(self, detail: str, moved: Sequence[Mapping[str, Any]]) -> None:
+        """moved: `{"service", "key", "revision"}` of each key, with the newest revision that wrote it."""
+        super().__init__(detail)
+        self.moved = tuple(moved)
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        return {"moved": list(self.moved)}
+
+
+class RollbackRefused(Refusal):
+    """Today's schema does not take some values of then: `errors` names each. Take back other keys (`keys`), or write
+    the values as they have to be now."""
+
+    def __init__(self, detail: str, errors: Sequence[FieldError]) -> None:
+        super().__init__(detail)
+        self.errors = tuple(errors)
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        return {"errors": [{"pointer": e.pointer, "detail": e.detail} for e in self.errors]}
 
 
 class StillThere(Refusal):
@@ -331,9 +370,15 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     ),
     Forbidden: Description("forbidden", "Not allowed", 403, 5, "warning"),
     NotFound: Description("not-found", "Not found", 404, 6),
+    NotThereThen: Description("not-there-then", "Not there then", 404, 6),
     MethodNotAllowed: Description("method-not-allowed", "Method not allowed", 405, 2),
     RevisionConflict: Description("revision-conflict", "Somebody else wrote first", 412, 7),
     Conflict: Description("conflict", "Stands against what is there", 409, 7),
+    NothingToTakeBack: Description("nothing-to-take-back", "There is nothing to take back", 409, 7),
+    UndoConflict: Description("undo-conflict", "It was written again since", 409, 7),
+    RollbackRefused: Description(
+        "rollback-refused", "Today's schema does not take what was there", 409, 7
+    ),
     StillThere: Description("still-there", "It is still heard", 409, 7),
     TooLarge: Description("too-large", "Too large", 413, 2),
     UnsupportedMediaType: Description("unsupported-media-type", "Unsupported media type", 415, 2),

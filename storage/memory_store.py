@@ -47,8 +47,8 @@ class MemoryStore(Store):
         self._schemas: list[SchemaVersion] = []
         self._checkpoints: list[Checkpoint] = []
         self._taken_back: list[TakenBack] = []
-        self._epochs = [(epoch, 0, "")]
-        """each with its first revision, and when it began"""
+        self._epochs = [(epoch, 0)]
+        """each with its first revision"""
         self.fail_next: DatabaseUnavailable | None = None
 
     def begin(self, changes: Sequence[Commit]) -> Finish:
@@ -66,7 +66,7 @@ class MemoryStore(Store):
             self._checkpoints += change.checkpoints
             self._taken_back += change.taken_back
             if change.after.epoch != change.before.epoch:
-                self._epochs.append((change.after.epoch, change.after.revision, change.at or ""))
+                self._epochs.append((change.after.epoch, change.after.revision))
             if change.audit is not None:
                 self._audit.append(change.audit)
             if change.forgotten is not None:
@@ -108,17 +108,23 @@ class MemoryStore(Store):
         self._maybe_fail()
         return [one for one in reversed(self._taken_back) if one.service == service]
 
-    def epoch_then(self, *, revision: int | None = None, at: str | None = None) -> Epoch:
+    def epoch_as_of(self, revision: int) -> Epoch:
         self._maybe_fail()
-        return [
-            epoch
-            for epoch, first, began in self._epochs
-            if (revision is None or first <= revision) and (at is None or began <= at)
-        ][-1]
+        return [epoch for epoch, first in self._epochs if first <= revision][-1]
 
-    def schema_versions(self, service: str) -> Sequence[SchemaVersion]:
+    def schema_as_of(self, service: str, revision: int) -> SchemaVersion | None:
         self._maybe_fail()
-        return [one for one in self._schemas if one.service == service]
+        made = [
+            row.entry.at
+            for row in self._history
+            if row.service == service and row.entry.revision <= revision
+        ]
+        found = [
+            one
+            for one in self._schemas
+            if one.service == service and (not made or one.at <= made[-1])
+        ]
+        return found[-1] if found else None
 
     def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:
         self._maybe_fail()

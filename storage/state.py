@@ -234,6 +234,10 @@ class TakenBack(NamedTuple):
     upto: int
     keys: tuple[str, ...] | None
 
+    def to_object(self) -> JsonObject:
+        """As the audit says it of its service."""
+        return {"after": self.after, "upto": self.upto, "keys": self.keys}
+
 
 class SchemaVersion(NamedTuple):
     """A version of a service's JSON Schema: from 1, without gaps. schema: JSON, with its members in order.

@@ -1,7 +1,7 @@
 """The store port: what any store does, the one in SQLCipher and the one in memory alike.
 
-All methods block, except `begin`, which is quick. `history`, `checkpoints`, `taken_back`, `epoch_then`,
-`schema_versions`, `find_in_history`, `audit`, `secret_versions`, `count_secrets` and `snapshot` may be called from
+All methods block, except `begin`, which is quick. `history`, `checkpoints`, `taken_back`, `epoch_as_of`,
+`schema_as_of`, `find_in_history`, `audit`, `secret_versions`, `count_secrets` and `snapshot` may be called from
 any thread, beside another call. The others are called one at a time, from
 whichever thread.
 A store decides nothing: the pure functions of `storage.decisions` do, and hand over finished rows.
@@ -148,12 +148,12 @@ class Store(Protocol):
         """What rollbacks took back of a service, the newest first."""
         ...
 
-    def epoch_then(self, *, revision: int | None = None, at: str | None = None) -> Epoch:
-        """The epoch as of a revision, or else as of a time (RFC 3339 in UTC)."""
+    def epoch_as_of(self, revision: int) -> Epoch:
+        """The epoch in which this revision, or the newest one below it, was made."""
         ...
 
-    def schema_versions(self, service: str) -> Sequence[SchemaVersion]:
-        """Every version of a service's JSON Schema, the oldest first."""
+    def schema_as_of(self, service: str, revision: int) -> SchemaVersion | None:
+        """The version that shaped the values which the service had from this revision of its own on."""
         ...
 
     def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:

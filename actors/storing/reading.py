@@ -35,6 +35,10 @@ class Reading:
     async def history(self, query: HistoryQuery, context: Context) -> HistoryPage:
         return await self._page(self._store_with_history, lambda s: s.history(query), context)
 
+    async def past(self, read: Callable[[Store], R], context: Context) -> R:
+        """What this pure function makes of what is kept (`storage.decisions.past`), in a thread."""
+        return await self._page(self._store_with_history, read, context)
+
     async def audit(
         self, context: Context, *, after: int, limit: int, most_bytes: int
     ) -> Sequence[AuditEntry]:

@@ -31,6 +31,7 @@ from config_manager.storage.state import (
     RegistryRow,
     SealedSecret,
     ServiceState,
+    TakenBack,
     changed_keys,
     with_rows,
 )
@@ -115,11 +116,12 @@ def merge_patch(target: JsonObject, patch: JsonObject) -> JsonObject:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What changes beside the services' values: usually nothing. sealed, forgotten: see `Commit`."""
+    """What changes beside the services' values: usually nothing. sealed, forgotten, taken_back: see `Commit`."""
 
     registry: tuple[RegistryRow, ...] = ()
     sealed: SealedSecret | None = None
     forgotten: tuple[str, str] | None = None
+    taken_back: tuple[TakenBack, ...] = ()
 
 
 NOTHING = Beside()
@@ -214,6 +216,8 @@ class Revision:
             rest["secrets"] = kept
         if beside.registry:
             rest["registry"] = digests_of(beside.registry)
+        if beside.taken_back:
+            rest["taken_back"] = {one.service: one.to_object() for one in beside.taken_back}
         return self._commit(states, action, changes, rest, beside)
 
     def reissue(
@@ -286,6 +290,7 @@ class Revision:
             registry=beside.registry,
             secret=beside.sealed,
             forgotten=beside.forgotten,
+            taken_back=beside.taken_back,
         )
 
     def _history_row(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from config_manager.config.errors import (
     FieldError,
@@ -38,18 +38,24 @@ class Written:
     """An accepted write (or, for a dry run, what it would be).
 
     first: the service was not there before. replayed: an earlier answer to the same
-    Idempotency-Key; then `changes` is empty and `state` is as it was answered.
+    Idempotency-Key; then `changes` is empty and `state` is as it was answered. errors: what stands against it;
+    of a rollback's dry run.
     """
 
     state: ServiceState
     first: bool
     changes: tuple[KeyChange, ...]
     replayed: bool = False
+    errors: tuple[FieldError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EpochWritten:
-    """All services of a new epoch, as of its one revision."""
+    """All services of a new epoch, as of its one revision.
+
+    Of a rollback alone: kept: services that stay, because they were not there. undone: the revision that was taken
+    back, if it was one. changes (of effective values, by service), errors: for its dry run.
+    """
 
     config_epoch: str
     epoch_seq: int
@@ -57,6 +63,12 @@ class EpochWritten:
     services: tuple[ServiceState, ...]
     correlation_id: str
     replayed: bool = False
+    kept: tuple[str, ...] = ()
+    undone: int | None = None
+    changes: Mapping[str, tuple[KeyChange, ...]] = field(
+        default_factory=dict[str, "tuple[KeyChange, ...]"]
+    )
+    errors: tuple[FieldError, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +80,7 @@ class Put:
     preconditions: tuple[Precondition, ...] = ()
 
     def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
-        _check_preconditions(before, self)
+        check_preconditions(before, self.service, self.preconditions)
         stored = _checked(before, self.service, self.values, on.tools.shapes)
         return _revised(before, on, "put", self.service, stored)
 
@@ -82,7 +94,7 @@ class Patch:
     preconditions: tuple[Precondition, ...] = ()
 
     def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
-        _check_preconditions(before, self)
+        check_preconditions(before, self.service, self.preconditions)
         service, shapes, live = self.service, on.tools.shapes, before.live(self.service)
         if not shapes.is_known(before, service):
             raise NotFound(f"nobody has written {service} yet; PUT it first")
@@ -101,7 +113,7 @@ class Delete:
     preconditions: tuple[Precondition, ...] = ()
 
     def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
-        _check_preconditions(before, self)
+        check_preconditions(before, self.service, self.preconditions)
         if before.live(self.service) is None:
             raise NotFound(f"{self.service} has no configuration to delete")
         return _revised(before, on, "delete", self.service, None)
@@ -227,13 +239,15 @@ def _revised(
     return Decided(answer, change, repeatable=True)
 
 
-def _check_preconditions(state: Committed, intent: Put | Patch | Delete) -> None:
+def check_preconditions(
+    state: Committed, service: str, preconditions: Iterable[Precondition]
+) -> None:
     """Raises RevisionConflict."""
-    live = state.live(intent.service)
+    live = state.live(service)
     current = live.revision if live else 0
-    for one in intent.preconditions:
+    for one in preconditions:
         if not one.holds_at(current):
-            raise RevisionConflict(intent.service, one.said, current)
+            raise RevisionConflict(service, one.said, current)
 
 
 def _checked(state: Committed, service: str, values: JsonObject, shapes: Shapes) -> JsonObject:

@@ -8,17 +8,25 @@ oldest one, or from now.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
+import orjson
+
+from config_manager.config.catalogue import Effective
+from config_manager.config.names import Epoch
 from config_manager.config.strict_json import JsonObject
+from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.state import (
     VERSIONS_A_CHECKPOINT,
+    AuditEntry,
     Checkpoint,
+    Committed,
     HistoryEntry,
     HistoryPage,
     HistoryQuery,
     KeyChange,
+    SchemaVersion,
     ServiceState,
 )
 
@@ -42,25 +50,41 @@ class Kept(Protocol):
         self, service: str, revision: int
     ) -> tuple[Checkpoint | None, Checkpoint | None]: ...
 
+    def epoch_as_of(self, revision: int) -> Epoch: ...
 
-class Moment(NamedTuple):
-    """A revision, or else a time (RFC 3339 in UTC, with milliseconds)."""
+    def schema_as_of(self, service: str, revision: int) -> SchemaVersion | None: ...
 
-    revision: int | None = None
-    at: str | None = None
+    def audit(
+        self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None
+    ) -> Sequence[AuditEntry]: ...
 
-    def holds(self, revision: int, at: str) -> bool:
-        """Whether what was made as this revision, at this time, was there then."""
-        return revision <= self.revision if self.revision is not None else at <= (self.at or "")
 
-    def __str__(self) -> str:
-        return f"as of revision {self.revision}" if self.at is None else f"at {self.at}"
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A service as GET shows it, now or as of a revision.
+
+    stored, config (effective): both may hold keys that are secrets by now. secrets: names of all of them, those
+    that count now too. unset: of those that nobody has stored. revision: 0 if nobody had written it; then
+    `at` and `by` are None.
+    """
+
+    stored: JsonObject
+    config: JsonObject
+    defaulted: tuple[str, ...]
+    secrets: frozenset[str]
+    unset: frozenset[str]
+    version: int
+    revision: int
+    epoch: Epoch
+    at: str | None
+    by: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Then:
     """A service as of its newest revision then. entry: what made that. secrets: names of those that were stored."""
 
+    service: str
     entry: HistoryEntry
     stored: JsonObject
     secrets: frozenset[str]
@@ -78,11 +102,17 @@ def new_of(change: KeyChange) -> object:
 
 
 def entries(
-    kept: Kept, service: str, *, below: int | None = None, page: int = VERSIONS_A_CHECKPOINT
+    kept: Kept,
+    service: str,
+    *,
+    below: int | None = None,
+    key: str | None = None,
+    page: int = VERSIONS_A_CHECKPOINT,
 ) -> Iterator[HistoryEntry]:
-    """The service's history, newest first, read a page at a time. below: only revisions below this one."""
+    """The service's history, newest first, read a page at a time. below: only revisions below this one. key: only
+    those that changed it."""
     while True:
-        query = HistoryQuery(service, limit=page, before=below, most_bytes=_PAGE_BYTES)
+        query = HistoryQuery(service, limit=page, before=below, key=key, most_bytes=_PAGE_BYTES)
         found = kept.history(query)
         yield from found.entries
         if found.next_before is None:
@@ -90,30 +120,31 @@ def entries(
         below = found.next_before
 
 
-def entry_then(kept: Kept, service: str, moment: Moment) -> HistoryEntry | None:
-    """What made the newest revision of the service then; None if nobody had written it yet.
+def revision_at(kept: Kept, at: str, newest_row: int) -> int:
+    """The newest revision as of a time (RFC 3339 in UTC, with milliseconds). newest_row: the number of the audit's.
 
-    If the server's clock went back, several revisions are the newest as of a time; this is one of them.
+    If the server's clock went back, several are the newest as of one time; this is one of them.
     """
-    if moment.revision is not None:
-        return _newest(kept, service, moment.revision)
-    newest = kept.history(HistoryQuery(service, limit=1)).entries
-    if not newest or moment.holds(*_made(newest[0])):
-        return newest[0] if newest else None
-    found, low, high = None, 0, newest[0].revision
-    while high - low > 1:  # each entry at or below `low` was there; the one at `high` was not
+    revision, low, high = 0, 0, newest_row + 1
+    while high - low > 1:  # the row at `low` was there, none from `high` on was
         middle = (low + high) // 2
-        entry = _newest(kept, service, middle)
-        if entry is None or moment.holds(*_made(entry)):
-            found, low = entry, middle
+        rows = kept.audit(after=middle - 1, limit=1)
+        if rows and _at(rows[0]) <= at:
+            revision, low = rows[0].revision, middle
         else:
-            high = entry.revision
-    return found
+            high = middle
+    return revision
 
 
-def as_of(kept: Kept, service: str, moment: Moment, now: ServiceState | None) -> Then | None:
+def newest_entry(kept: Kept, service: str, revision: int) -> HistoryEntry | None:
+    """What made the service's newest revision as of this one."""
+    found = kept.history(HistoryQuery(service, limit=1, before=revision + 1)).entries
+    return found[0] if found else None
+
+
+def as_of(kept: Kept, service: str, revision: int, now: ServiceState | None) -> Then | None:
     """The service then, deleted or not; None if nobody had written it yet. now: its newest state."""
-    entry = entry_then(kept, service, moment)
+    entry = newest_entry(kept, service, revision)
     if entry is None:
         return None
     below, above = kept.checkpoints(service, entry.revision)
@@ -126,13 +157,109 @@ def as_of(kept: Kept, service: str, moment: Moment, now: ServiceState | None) ->
     return _backward(kept, above, entry)
 
 
-def _newest(kept: Kept, service: str, revision: int) -> HistoryEntry | None:
-    found = kept.history(HistoryQuery(service, limit=1, before=revision + 1)).entries
-    return found[0] if found else None
+# ── as GET shows it ────────────────────────────────────────────────────────────────────────────
 
 
-def _made(entry: HistoryEntry) -> tuple[int, str]:
-    return entry.revision, entry.at
+def seen_now(committed: Committed, shapes: Shapes, service: str) -> Seen | None:
+    """None if there is no such service."""
+    state, shape = committed.live(service), shapes.of(committed, service)
+    declared = frozenset[str]() if shape is None else shape.secrets
+    if state is None:
+        return None if shape is None else _unwritten(shape.effective({}), declared, committed.epoch)
+    return Seen(
+        stored=state.stored,
+        config=state.effective,
+        defaulted=state.defaulted,
+        secrets=declared | state.secrets.keys(),
+        unset=declared - state.secrets.keys(),
+        version=state.version,
+        revision=state.revision,
+        epoch=state.epoch,
+        at=state.updated_at,
+        by=state.updated_by,
+    )
+
+
+def seen(
+    kept: Kept, committed: Committed, shapes: Shapes, service: str, revision: int
+) -> Seen | None:
+    """As of a revision. None if there was no such service then. A value whose key is a secret by now is one."""
+    state = committed.services.get(service)
+    then = as_of(kept, service, revision, state)
+    described = _described(kept, service, revision)
+    declared = frozenset[str]() if described is None else described.secrets
+    if then is None or then.deleted:
+        if described is None:
+            return None
+        one = _unwritten(described.effective({}), declared, kept.epoch_as_of(revision))
+    else:
+        config, defaulted = _shaped(kept, then, state)
+        one = Seen(
+            stored=then.stored,
+            config=config,
+            defaulted=defaulted,
+            secrets=declared | then.secrets,
+            unset=declared - then.secrets,
+            version=then.entry.version,
+            revision=then.entry.revision,
+            epoch=Epoch(then.entry.epoch_seq, then.entry.config_epoch),
+            at=then.entry.at,
+            by=then.entry.by,
+        )
+    by_now = shapes.secret_keys(committed, service) & one.config.keys()
+    return replace(one, secrets=one.secrets | by_now)
+
+
+def _shaped(kept: Kept, then: Then, now: ServiceState | None) -> Effective:
+    """What was effective from that very revision on."""
+    if now is not None and now.revision == then.entry.revision:
+        return Effective(now.effective, now.defaulted)
+    version = kept.schema_as_of(then.service, then.entry.revision)
+    if version is None:
+        return Effective(then.stored, ())
+    return Described.by(version).effective(then.stored)
+
+
+def _unwritten(config: Effective, secrets: frozenset[str], epoch: Epoch) -> Seen:
+    return Seen({}, *config, secrets, secrets, 0, 0, epoch, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a version of a schema says of values that are not stored."""
+
+    defaults: JsonObject
+    secrets: frozenset[str]
+
+    @classmethod
+    def by(cls, version: SchemaVersion) -> Described:
+        keys: dict[str, JsonObject] = orjson.loads(version.schema).get("properties", {})
+        secrets = frozenset(name for name, one in keys.items() if one.get("x-secret"))
+        with_default = {name: one for name, one in keys.items() if "default" in one}
+        return cls(
+            {name: one["default"] for name, one in with_default.items() if name not in secrets},
+            secrets,
+        )
+
+    def effective(self, stored: JsonObject) -> Effective:
+        defaulted = tuple(key for key in self.defaults if key not in stored)
+        return Effective({**self.defaults, **stored}, defaulted)
+
+
+def _described(kept: Kept, service: str, revision: int) -> Described | None:
+    """By the schema that was active until the next revision. A schema that came without a revision counts from
+    the next one on, and so does one that came with it and changed the service's values."""
+    following = newest_entry(kept, service, revision + 1)
+    came_with_it = (
+        following is not None
+        and following.revision == revision + 1
+        and following.action == "schema"
+    )
+    version = kept.schema_as_of(service, revision if came_with_it else revision + 1)
+    return None if version is None else Described.by(version)
+
+
+# ── one by one ─────────────────────────────────────────────────────────────────────────────────
 
 
 def _forward(kept: Kept, start: Checkpoint, entry: HistoryEntry) -> Then:
@@ -151,7 +278,7 @@ def _forward(kept: Kept, start: Checkpoint, entry: HistoryEntry) -> Then:
         else:
             _set(stored, [(change.key, new_of(change)) for change in step.changes])
         deleted = _deletes(step, before=deleted)
-    return Then(entry, stored, frozenset(secrets), deleted)
+    return Then(start.service, entry, stored, frozenset(secrets), deleted)
 
 
 def _backward(kept: Kept, start: Checkpoint, entry: HistoryEntry) -> Then:
@@ -172,7 +299,7 @@ def _backward(kept: Kept, start: Checkpoint, entry: HistoryEntry) -> Then:
     deleted = True
     for step in reversed(older):
         deleted = _deletes(step, before=deleted)
-    return Then(entry, stored, frozenset(secrets), deleted)
+    return Then(start.service, entry, stored, frozenset(secrets), deleted)
 
 
 def _deletes(step: HistoryEntry, *, before: bool) -> bool:
@@ -182,6 +309,14 @@ def _deletes(step: HistoryEntry, *, before: bool) -> bool:
         return step.action == "delete"
     values = () if step.action == _SECRET_DELETE else step.changes
     return before and all(new_of(change) is ABSENT for change in values)
+
+
+def _at(row: AuditEntry) -> str:
+    """A row that is none of ours counts as one that was always there."""
+    try:
+        return str(orjson.loads(row.body)["at"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def _set(stored: JsonObject, values: Sequence[tuple[str, object]]) -> None:

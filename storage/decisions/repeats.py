@@ -14,6 +14,7 @@ from config_manager.storage import state_codec
 from config_manager.storage.decisions.changes import Decided
 from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.intents import EpochWritten, Intent, Written
+from config_manager.storage.decisions.rollback import Rollback, RollbackEpoch
 from config_manager.storage.decisions.terms import Idempotency
 from config_manager.storage.state import IdempotencyRecord
 
@@ -39,7 +40,7 @@ class Repeats:
         """What was answered to this very request before. Raises IdempotencyMismatch, and Conflict if the answer
         is not kept."""
         self._check(record, asked)
-        if isinstance(what, Intent):
+        if isinstance(what, Intent | Rollback | RollbackEpoch):
             return _decode(record.answer)
         if record.answer == _NOT_KEPT:
             raise Conflict(_DONE)
@@ -62,11 +63,11 @@ class Repeats:
 def _encode(answer: object) -> bytes:
     """The answer as JSON, without the payload bytes, which no answer shows."""
     match answer:
-        case Written(state, first, _):
+        case Written(state, first):
             states, epoch = (state,), None
         case EpochWritten(epoch_id, epoch_seq, revision, states, correlation_id):
             first = False
-            epoch = [epoch_id, epoch_seq, revision, correlation_id]
+            epoch = [epoch_id, epoch_seq, revision, correlation_id, answer.kept, answer.undone]
         case _:
             return orjson.dumps(answer)
     return orjson.dumps(
@@ -82,6 +83,12 @@ def _decode(data: bytes) -> Written | EpochWritten:
     value = orjson.loads(data)
     states = tuple(state_codec.decode_service(item) for item in value["states"])
     if value["epoch"] is not None:
-        epoch_id, epoch_seq, revision, correlation_id = value["epoch"]
-        return EpochWritten(epoch_id, epoch_seq, revision, states, correlation_id, replayed=True)
+        epoch_id, epoch_seq, revision, correlation_id, *of_rollback = value["epoch"]
+        kept, undone = of_rollback or ((), None)  # before 0.6.0 there were no rollbacks
+        return EpochWritten(
+            *(epoch_id, epoch_seq, revision, states, correlation_id),
+            replayed=True,
+            kept=tuple(kept),
+            undone=undone,
+        )
     return Written(states[0], value["first"], (), replayed=True)

@@ -134,24 +134,24 @@ class SqlReads:
             ).fetchall()
             return list(map(taken_back, rows))
 
-    def epoch_then(self, *, revision: int | None = None, at: str | None = None) -> Epoch:
+    def epoch_as_of(self, revision: int) -> Epoch:
         with self._sensible(), self._page() as pages:
             row = pages.execute(
-                "SELECT seq, id FROM epochs WHERE seq = 1"
-                " OR (?1 IS NULL OR revision <= ?1) AND (?2 IS NULL OR at <= ?2)"
-                " ORDER BY seq DESC LIMIT 1",
-                (revision, at),
+                "SELECT seq, id FROM epochs WHERE seq = 1 OR revision <= ? ORDER BY seq DESC LIMIT 1",
+                (revision,),
             ).fetchone()
             return Epoch(*row)
 
-    def schema_versions(self, service: str) -> Sequence[SchemaVersion]:
+    def schema_as_of(self, service: str, revision: int) -> SchemaVersion | None:
         with self._translated(), self._page() as pages:
-            rows = pages.execute(
-                "SELECT service, version, digest, schema, at FROM schemas"
-                " WHERE service = ? ORDER BY version",
-                (service,),
-            ).fetchall()
-        return list(map(SchemaVersion._make, rows))
+            row = pages.execute(
+                "SELECT service, version, digest, schema, at FROM schemas WHERE service = ?1"
+                " AND at <= coalesce((SELECT at FROM history WHERE service = ?1 AND revision <= ?2"
+                "                     ORDER BY revision DESC LIMIT 1), at)"
+                " ORDER BY version DESC LIMIT 1",
+                (service, revision),
+            ).fetchone()
+        return None if row is None else SchemaVersion._make(row)
 
     def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:
         patterns = {_like(query.text), _like(json.dumps(query.text, ensure_ascii=False)[1:-1])}
