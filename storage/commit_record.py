@@ -2,7 +2,7 @@
 
 A record is JSON: {"v": 1, "kind": "change", "at", "before": [revision, audit_seq, audit_head], "after":
 [epoch_seq, epoch_id, revision, audit_seq, audit_head], "services", "history", "audit", "registry", "secret",
-"forgotten", "idempotency", "reason"}. Members that would be empty are left out. A record holds what
+"forgotten", "idempotency", "reason", "schemas", "activations"}. Members that would be empty are left out. A record holds what
 the database holds of a change, sealed secrets included: it has to be kept encrypted.
 """
 
@@ -25,6 +25,8 @@ from config_manager.storage.state import (
     IdempotencyRecord,
     KeyChange,
     RegistryRow,
+    SchemaActivation,
+    SchemaVersion,
     SealedSecret,
     rows_between,
     with_rows,
@@ -72,6 +74,8 @@ def encode(change: Commit) -> bytes:
         "forgotten": change.forgotten,
         "idempotency": change.idempotency and _to_object(change.idempotency),
         "reason": change.reason,
+        "schemas": [one._asdict() for one in change.schemas] or None,
+        "activations": [list(one) for one in change.activations] or None,
     }
     return strict_json.dumps({name: value for name, value in record.items() if value is not None})
 
@@ -153,6 +157,8 @@ def _change(value: JsonObject, before: Committed) -> Commit:
         secret=secret and _from_object(SealedSecret, secret),
         forgotten=forgotten and (forgotten[0], forgotten[1]),
         idempotency=idempotency and _from_object(IdempotencyRecord, idempotency),
+        schemas=tuple(SchemaVersion(**one) for one in value.get("schemas", ())),
+        activations=tuple(SchemaActivation(*one) for one in value.get("activations", ())),
     )
 
 

@@ -21,6 +21,7 @@ from config_manager.storage.state import (
     HistoryQuery,
     HistoryRow,
     IdempotencyRecord,
+    SchemaActivation,
     SchemaVersion,
     SealedSecret,
     up_to_bytes,
@@ -42,6 +43,7 @@ class MemoryStore(Store):
         self._idempotency: dict[str, IdempotencyRecord] = {}
         self._confirmed: dict[str, int] = {}
         self._schemas: list[SchemaVersion] = []
+        self._activations: dict[tuple[str, int], SchemaActivation] = {}
         self.fail_next: DatabaseUnavailable | None = None
 
     def begin(self, changes: Sequence[Commit]) -> Finish:
@@ -65,6 +67,7 @@ class MemoryStore(Store):
                 self._secrets[_place(change.secret)] = change.secret
             if change.idempotency is not None:
                 self._idempotency[change.idempotency.key] = change.idempotency
+            self._keep_schemas(change.schemas, change.activations)
         self._committed = changes[-1].after
 
     def history(self, query: HistoryQuery) -> HistoryPage:
@@ -124,14 +127,57 @@ class MemoryStore(Store):
         self._maybe_fail()
         self._secrets |= {_place(s): s for s in sealed if _place(s) in self._secrets}
 
-    def schemas(self) -> Sequence[SchemaVersion]:
+    def schemas(self, service: str | None = None) -> Sequence[SchemaVersion]:
         self._maybe_fail()
-        newest = {one.service: one for one in self._schemas}
-        return [newest[service] for service in sorted(newest)]
+        newest = {
+            (one.service, one.source): one
+            for one in self._schemas
+            if service in (None, one.service)
+        }
+        return sorted(newest.values())
 
-    def keep_schemas(self, versions: Sequence[SchemaVersion]) -> None:
+    def schema_versions(
+        self, service: str, *, before: int | None = None, limit: int, most_bytes: int | None = None
+    ) -> Sequence[SchemaVersion]:
         self._maybe_fail()
+        found = [
+            one
+            for one in reversed(self._schemas)
+            if one.service == service and (before is None or one.version < before)
+        ]
+        return list(up_to_bytes(found[:limit], lambda one: len(one.schema), most_bytes))
+
+    def schema_version(self, service: str, which: int | str) -> SchemaVersion | None:
+        self._maybe_fail()
+        found = (one for one in reversed(self._schemas) if one.service == service)
+        return next((one for one in found if which in (one.version, one.digest)), None)
+
+    def schema_as_of(self, service: str, revision: int) -> SchemaVersion | None:
+        self._maybe_fail()
+        found = [
+            one
+            for (name, since), one in sorted(self._activations.items())
+            if name == service and since <= revision
+        ]
+        version = found[-1].version if found else None
+        return None if version is None else self.schema_version(service, version)
+
+    def activations(self) -> Sequence[SchemaActivation]:
+        self._maybe_fail()
+        newest = {name: one for (name, _), one in sorted(self._activations.items())}
+        return list(newest.values())
+
+    def keep_schemas(
+        self, versions: Sequence[SchemaVersion], activations: Sequence[SchemaActivation] = ()
+    ) -> None:
+        self._maybe_fail()
+        self._keep_schemas(versions, activations)
+
+    def _keep_schemas(
+        self, versions: Sequence[SchemaVersion], activations: Sequence[SchemaActivation]
+    ) -> None:
         self._schemas += versions
+        self._activations |= {(one.service, one.revision): one for one in activations}
 
     def audit(
         self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None

@@ -14,13 +14,14 @@ from typing import Any
 
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.storage.sql.database import SqlConnection, nonsense, translated
-from config_manager.storage.sql.rows import ENTRY, SEALED, audit_rows, history_entry
+from config_manager.storage.sql.rows import ENTRY, SCHEMA, SEALED, audit_rows, history_entry
 from config_manager.storage.sql.snapshot import SqlSnapshot, opened_snapshot
 from config_manager.storage.state import (
     AuditEntry,
     HistoryPage,
     HistoryQuery,
     IdempotencyRecord,
+    SchemaActivation,
     SchemaVersion,
     SealedSecret,
     up_to_bytes,
@@ -104,6 +105,44 @@ class SqlReads:
             ).fetchone()
         return under, every
 
+    def schema_versions(
+        self, service: str, *, before: int | None = None, limit: int, most_bytes: int | None = None
+    ) -> Sequence[SchemaVersion]:
+        with (
+            self._translated(),
+            self._page() as pages,
+            closing(
+                pages.execute(
+                    f"SELECT {SCHEMA} FROM schemas"  # noqa: S608  a constant
+                    " WHERE service = ?1 AND (?2 IS NULL OR version < ?2)"
+                    " ORDER BY version DESC LIMIT ?3",
+                    (service, before, limit),
+                )
+            ) as cursor,
+        ):
+            found = map(SchemaVersion._make, cursor)
+            return list(up_to_bytes(found, lambda one: len(one.schema), most_bytes))
+
+    def schema_version(self, service: str, which: int | str) -> SchemaVersion | None:
+        column = "version" if isinstance(which, int) else "digest"
+        return self._schema(f"WHERE service = ? AND {column} = ?", (service, which))
+
+    def schema_as_of(self, service: str, revision: int) -> SchemaVersion | None:
+        return self._schema(
+            "JOIN (SELECT version FROM schema_activations WHERE service = ?1 AND revision <= ?2"
+            "      ORDER BY revision DESC LIMIT 1) USING (version) WHERE service = ?1",
+            (service, revision),
+        )
+
+    def _schema(self, where: str, values: Sequence[object]) -> SchemaVersion | None:
+        """The newest one of those."""
+        with self._translated(), self._page() as pages:
+            row = pages.execute(
+                f"SELECT {SCHEMA} FROM schemas {where} ORDER BY version DESC LIMIT 1",  # noqa: S608  constants
+                values,
+            ).fetchone()
+        return None if row is None else SchemaVersion._make(row)
+
     @contextmanager
     def snapshot(self) -> Generator[SqlSnapshot]:
         """On a connection of its own, so that nobody waits for a caller that reads everything."""
@@ -148,12 +187,27 @@ class SqlReads:
         )
         return list(map(SealedSecret._make, rows))
 
-    def schemas(self) -> Sequence[SchemaVersion]:
+    def schemas(self, service: str | None = None) -> Sequence[SchemaVersion]:
         rows = self._rows(
-            "SELECT service, max(version), digest, schema, at FROM schemas"
-            " GROUP BY service ORDER BY service"
+            f"SELECT {SCHEMA} FROM schemas WHERE (service, version) IN"  # noqa: S608  a constant
+            " (SELECT service, max(version) FROM schemas"
+            "  WHERE ?1 IS NULL OR service = ?1 GROUP BY service, source)"
+            " ORDER BY service, version",
+            (service,),
         )
         return list(map(SchemaVersion._make, rows))
+
+    def activations(self) -> Sequence[SchemaActivation]:
+        rows = self._rows(
+            "SELECT service, max(revision), version FROM schema_activations"
+            " GROUP BY service ORDER BY service"
+        )
+        return list(map(SchemaActivation._make, rows))
+
+    @property
+    def revision(self) -> int:
+        """The newest one."""
+        return int(self._rows("SELECT revision FROM counters")[0][0])
 
     def has_audit_row(self, row_hash: str) -> bool:
         return bool(self._rows("SELECT 1 FROM audit WHERE hash = ?", (row_hash,)))
