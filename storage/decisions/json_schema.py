@@ -341,19 +341,20 @@ class Inlining:
             return [self(one) for one in schema]
         if not is_object(schema):
             return schema
-        own = dict(schema)
+        own = {
+            **schema,
+            **{keyword: schema[keyword].copy() for keyword in _HOLDERS & schema.keys()},
+        }
         for keyword, path, item in subschemas(schema):
             if len(path) == 1:
                 own[keyword] = self(item)
-        for keyword in ("allOf", "anyOf", "oneOf", "prefixItems"):
-            if keyword in own:
-                own[keyword] = [self(one) for one in own[keyword]]
-        for keyword in ("dependentSchemas", "patternProperties", "properties"):
-            if keyword in own:
-                own[keyword] = {name: self(one) for name, one in own[keyword].items()}
+            else:
+                own[keyword][path[1]] = self(item)
         name = referenced(own)
-        if name is None:
-            return own
+        return own if name is None else self._beside(name, own)
+
+    def _beside(self, name: str, own: JsonObject) -> JsonObject:
+        """What is named, and what stands beside the reference."""
         del own["$ref"]
         if name not in self._known:
             self._known[name] = self(self._definitions[name])
@@ -363,6 +364,17 @@ class Inlining:
         return {**own, "allOf": [target, *own.get("allOf", ())]}
 
 
+_HOLDERS = frozenset(
+    {
+        "allOf",
+        "anyOf",
+        "oneOf",
+        "prefixItems",
+        "dependentSchemas",
+        "patternProperties",
+        "properties",
+    }
+)
 _SAID_BY_BOTH = frozenset(
     {"title", "description", "default", "examples", "x-level", "x-unit", "x-allowed"}
 )

@@ -188,7 +188,14 @@ class _Form:
 
     def _check_was(self, name: str, schema: JsonObject) -> None:
         was = schema.get("x-was")
-        if not is_object(was) or "key" not in was:
+        if not is_object(was):
+            return
+        if "multiply" in was and was.get("key", name) == name and "x-unit" not in schema:
+            where = ("properties", name, "x-was")
+            self._say(
+                where, "multiply needs the `x-unit` of the key, by which it is done only once"
+            )
+        if "key" not in was:
             return
         path, source = ("properties", name, "x-was", "key"), was["key"]
         keys = self._schema["properties"]
