@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jsonschema_rs
 
 from config_manager.config.strict_json import is_list, is_object
-from config_manager.storage.decisions.schema_form import ANNOTATIONS, subschemas
+from config_manager.storage.decisions.schema_vocabulary import ANNOTATIONS, subschemas
 
 Answer = Literal["yes", "no", "unknown"]
 

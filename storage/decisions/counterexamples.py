@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from config_manager.config.strict_json import dumps, is_object
-from config_manager.storage.decisions.json_schema import compiled
+from config_manager.storage.decisions.validators import compiled
 
 _TRIED = 200
 _LONGEST = 200

@@ -17,7 +17,7 @@ from config_manager.config.errors import FieldError
 from config_manager.config.names import pointer
 from config_manager.config.strict_json import MAX_INTEGER, JsonObject, is_object, same
 from config_manager.storage.decisions.json_schema import CompiledSchema
-from config_manager.storage.decisions.schema_form import subschemas
+from config_manager.storage.decisions.schema_vocabulary import subschemas
 
 _DIGITS = 17
 """Decimal digits that tell any two doubles apart."""

@@ -15,12 +15,13 @@ from typing import Any, Literal
 import orjson
 
 from config_manager.config.names import pointer
-from config_manager.config.strict_json import JsonObject
+from config_manager.config.strict_json import JsonObject, is_object
 from config_manager.storage.decisions import counterexamples, migrating
 from config_manager.storage.decisions.containment import Proofs, bare
-from config_manager.storage.decisions.json_schema import CompiledSchema, names_in
+from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.decisions.migrating import Move
-from config_manager.storage.decisions.schema_form import subschemas
+from config_manager.storage.decisions.schema_rules import names_in
+from config_manager.storage.decisions.schema_vocabulary import subschemas
 
 Verdict = Literal["ok", "changes", "breaks"]
 """changes: values stay valid, and mean or do something else."""
@@ -271,7 +272,7 @@ def _mentioned(schema: CompiledSchema) -> frozenset[str]:
 
 
 def _speaks_of_all(rule: Any) -> bool:
-    if not isinstance(rule, dict):
+    if not is_object(rule):
         return False
     return bool(_GENERAL & rule.keys()) or any(
         _speaks_of_all(item)
