@@ -132,7 +132,7 @@ class _Form:
             self._say(
                 where, "multiply needs the `x-unit` of the key, by which it is done only once"
             )
-        if "key" not in was:
+        if not isinstance(was.get("key"), str):
             return
         path, source = ("properties", name, "x-was", "key"), was["key"]
         keys = self._schema["properties"]
@@ -190,7 +190,7 @@ class _Form:
         properties = schema.get("properties", {})
         required = schema.get("required", [])
         for index, name in enumerate(required if is_list(required) else ()):
-            if is_object(properties) and name not in properties:
+            if is_object(properties) and (not isinstance(name, str) or name not in properties):
                 self._say(("required", index), "no key of this schema")
         for keyword in ("if", "then", "else", "additionalProperties"):
             if keyword in schema:

@@ -22,7 +22,7 @@ MAX_ELEMENT_WEIGHT = 500
 """The same of what every element of a list, or every member of an object, has to satisfy."""
 MAX_PATTERN = 500
 """Characters of one regular expression."""
-MAX_PATTERNS = 4
+MAX_PATTERNS = 3
 """Regular expressions that judge the same text."""
 MAX_REGEX_BYTES = 128 * 1024
 """Of one regular expression, compiled."""

@@ -116,7 +116,7 @@ def _choices(r: Random) -> dict[str, Any]:
     return {"enum": chosen}
 
 
-def _leaf(r: Random, depth: int) -> dict[str, Any]:
+def _leaf(r: Random, depth: int) -> dict[str, Any]:  # noqa: PLR0911
     match r.randrange(11 if depth < 2 else 8):
         case 0:
             return {"type": "boolean"}
@@ -162,7 +162,7 @@ _LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _SIZES = ("minLength", "maxLength", "minItems", "maxItems")
 
 
-def _edit(r: Random, schema: dict[str, Any], depth: int = 0) -> None:
+def _edit(r: Random, schema: dict[str, Any], depth: int = 0) -> None:  # noqa: PLR0912
     """One change, in place."""
     keys = schema["properties"]
     key = r.choice(list(keys))

@@ -246,6 +246,11 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "a reference to itself": {"$defs": {"A": {"items": {"$ref": "#/$defs/A"}}}},
     "references that double forty times": chain(40, 2),
     "references that multiply by hundreds": chain(5, 300),
+    "a thousand references behind each other": chain(1_000, 1),
+    "the same, the last one first": {
+        "properties": {"a": {"$ref": "#/$defs/A0"}},
+        "$defs": {f"A{n}": {"not": {"$ref": f"#/$defs/A{n + 1}"}} for n in range(200, -1, -1)} | {"A201": TEXT},
+    },
     "501 keys": {"properties": {f"k{n}": {} for n in range(501)}},
     "501 nested keys": {"properties": {"a": {"properties": {f"k{n}": {} for n in range(500)}}}},
     "a thousand judges of each element": {"properties": {"a": {"items": {"allOf": [{}] * 1000}}}},
