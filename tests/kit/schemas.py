@@ -8,6 +8,7 @@ from typing import Any
 
 from config_manager.config.strict_json import same
 from config_manager.storage.decisions.counterexamples import edges
+from config_manager.storage.decisions.validators import compiled
 
 KEYS = ("a", "b", "c", "d")
 
@@ -33,8 +34,6 @@ def edited(r: Random, schema: dict[str, Any]) -> dict[str, Any]:
 
 def set_default(r: Random, one: dict[str, Any]) -> None:
     """A default that the key takes, if an edge of it is one."""
-    from config_manager.storage.decisions.validators import compiled
-
     taken = compiled({k: v for k, v in one.items() if k != "default"})
     choices = [value for value in edges(one) if taken.is_valid(value)][:8]
     one.pop("default", None)
@@ -205,8 +204,6 @@ def _edit(r: Random, schema: dict[str, Any], depth: int = 0) -> None:  # noqa: P
             pass
     changed = keys.get(key, {})
     if "default" in changed:
-        from config_manager.storage.decisions.validators import compiled
-
         if not compiled(changed).is_valid(changed["default"]):
             del changed["default"]
 

@@ -11,14 +11,12 @@ from hypothesis import strategies as st
 
 from config_manager.config.catalogue import Effective, ServiceSettings
 from config_manager.config.errors import FieldError, InvalidValues, SchemaInvalid
-from config_manager.config.services import (
-    LlmSettings,
-    MemorySettings,
-    RouterSettings,
-    SttSettings,
-    TtsSettings,
-    WakeSettings,
-)
+from config_manager.config.services.llm_worker import LlmSettings
+from config_manager.config.services.memory_worker import MemorySettings
+from config_manager.config.services.router import RouterSettings
+from config_manager.config.services.stt_worker import SttSettings
+from config_manager.config.services.tts_worker import TtsSettings
+from config_manager.config.services.wake_activation import WakeSettings
 from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.decisions.schema_comparison import compare
 from config_manager.storage.decisions.writing import judge
@@ -148,13 +146,14 @@ def test_a_model_of_the_catalogue_and_its_schema_say_the_same(model: type[Servic
 def test_a_write_is_refused_only_for_errors_that_it_adds() -> None:
     before = {"gone": 1, "threshold": 2, "servers": []}
     gone, high = FieldError("/gone", ""), FieldError("/threshold", "")
-    for after, added, stayed in [
+    cases: list[tuple[dict[str, Any], list[FieldError], list[FieldError]]] = [
         ({**before, "ws_url": "x"}, [], [gone, high]),
         ({**before, "gone": 2}, [gone], [high]),
         ({**before, "threshold": 3}, [high], [gone]),
         ({"gone": 1}, [], [gone]),
         ({**before, "shortest": 9}, [FieldError("/shortest", "")], [gone, high]),
-    ]:
+    ]
+    for after, added, stayed in cases:
         found = judge(STT, before, after)
         assert [[error.pointer for error in part] for part in found] == [
             [error.pointer for error in part] for part in (added, stayed)
@@ -274,7 +273,15 @@ def test_no_malice_is_more_than_a_clear_refusal(what: str) -> None:
     ),
 )
 def test_any_json_anywhere_is_a_schema_or_refused(schema: Any, place: str) -> None:
-    tops = ("properties", "$defs", "allOf", "if", "required", "x-compare", "dependentRequired")
+    tops: tuple[str, ...] = (
+        "properties",
+        "$defs",
+        "allOf",
+        "if",
+        "required",
+        "x-compare",
+        "dependentRequired",
+    )
     tops += ("additionalProperties", "patternProperties", "type", "$schema")
     whole: Any = {"type": "object", "properties": {"a": {"x-unit": "s"}}}
     if place == "key":

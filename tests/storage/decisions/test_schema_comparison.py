@@ -44,7 +44,8 @@ def fits(validator: Any, schema: CompiledSchema, stored: dict[str, Any]) -> bool
     if not validator.is_valid(config):
         return False
     for rule in schema.schema.get("x-compare", ()):
-        lower, upper = config.get(rule["lower"]), config.get(rule["upper"])
+        lower: Any = config.get(rule["lower"])
+        upper: Any = config.get(rule["upper"])
         numbers = all(type(one) in (int, float) for one in (lower, upper))
         if numbers and lower > upper:
             return False
