@@ -15,6 +15,7 @@
     │   ├── UnsupportedMediaType
     │   ├── InvalidValues           JSON that the service's model does not allow; one entry per field
     │   │   ├── UseSecrets          a secret's value where no secret may be
+    │   │   ├── SchemaInvalid       no JSON Schema that may describe a service
     │   │   └── IdempotencyMismatch the same Idempotency-Key with another request
     │   ├── TooManyRequests         more unknown tokens, or more writes, than the limit allows
     │   ├── SecretUnreadable        a stored secret does not open: altered, or its key is gone
@@ -175,6 +176,10 @@ class InvalidValues(Refusal):
 
 class UseSecrets(InvalidValues):
     """A secret's value stands among the values. Set it with `POST /api/v1/secrets`, and leave it out here."""
+
+
+class SchemaInvalid(InvalidValues):
+    """It is no JSON Schema that may describe a service. Correct what `errors` points at, in the schema."""
 
 
 class IdempotencyMismatch(InvalidValues):
@@ -339,6 +344,7 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     UnsupportedMediaType: Description("unsupported-media-type", "Unsupported media type", 415, 2),
     InvalidValues: Description("invalid-values", "The values are not allowed", 422, 2),
     UseSecrets: Description("use-secrets", "Secrets have a call of their own", 422, 2),
+    SchemaInvalid: Description("schema-invalid", "Not a schema for a service", 422, 2),
     IdempotencyMismatch: Description(
         "idempotency-mismatch", "This Idempotency-Key was used for another request", 422, 7
     ),
