@@ -184,7 +184,7 @@ def open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World, fresh: 
         fresh=fresh,
     )
     try:
-        kept = at_start(store.schemas(), store.activations(), catalogue, at, store.revision)
+        kept = at_start(store.newest_schemas(), store.activations(), catalogue, at, store.revision)
         if any(kept):
             store.keep_schemas(*kept)
     except BaseException:

@@ -127,7 +127,10 @@ class MemoryStore(Store):
         self._maybe_fail()
         self._secrets |= {_place(s): s for s in sealed if _place(s) in self._secrets}
 
-    def schemas(self, service: str | None = None) -> Sequence[SchemaVersion]:
+    def schemas(self, service: str) -> Sequence[SchemaVersion]:
+        return self.newest_schemas(service)
+
+    def newest_schemas(self, service: str | None = None) -> Sequence[SchemaVersion]:
         self._maybe_fail()
         newest = {
             (one.service, one.source): one

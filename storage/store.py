@@ -1,7 +1,7 @@
 """The store port: what any store does, the one in SQLCipher and the one in memory alike.
 
 All methods block, except `begin`, which is quick. `history`, `audit`, `secret_versions`, `count_secrets`,
-`schema_versions`, `schema_version`, `schema_as_of` and `snapshot` may be called from any thread, beside another
+`newest_schemas`, `schema_versions`, `schema_version`, `schema_as_of` and `snapshot` may be called from any thread, beside another
 call. The others are called one at a time, from whichever thread.
 A store decides nothing: the pure functions of `storage.decisions` do, and hand over finished rows.
 
@@ -168,8 +168,12 @@ class Store(Protocol):
         DiskFull or DatabaseUnavailable."""
         ...
 
-    def schemas(self, service: str | None = None) -> Sequence[SchemaVersion]:
-        """The newest version from each source, by service and version: of all services if none is named."""
+    def schemas(self, service: str) -> Sequence[SchemaVersion]:
+        """The newest version of a service's schema from each source, by version."""
+        ...
+
+    def newest_schemas(self, service: str | None = None) -> Sequence[SchemaVersion]:
+        """The same beside the writer, by service and version: of all services if none is named."""
         ...
 
     def schema_versions(

@@ -7,16 +7,14 @@ value under nested `anyOf` can be a million times the value.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, TypeGuard
 
 import jsonschema_rs
-import orjson
 
 from config_manager.config import wire
-from config_manager.config.catalogue import Effective
+from config_manager.config.catalogue import Effective, schema_digest
 from config_manager.config.errors import FieldError, InvalidValues, SchemaInvalid
 from config_manager.config.names import pointer
 from config_manager.config.schema_words import in_words, listed, unknown_key
@@ -47,7 +45,7 @@ class CompiledSchema:
         if wrong := complaints(schema) or _meta_complaints(schema):
             raise SchemaInvalid("not a schema that a service can have", wrong)
         self.schema = schema
-        self.digest = digest_of(schema)
+        self.digest = schema_digest(schema)
         inline = Inlining(schema.get("$defs", {}))
         self.properties: Mapping[str, JsonObject] = {
             key: inline(one) for key, one in schema.get("properties", {}).items()
@@ -236,11 +234,6 @@ def _holds(comparison: JsonObject, config: JsonObject) -> bool:
 
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def digest_of(schema: JsonObject) -> str:
-    """SHA-256 (hex) of a schema as JSON with sorted keys, without spaces."""
-    return hashlib.sha256(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _meta_complaints(schema: JsonObject) -> list[FieldError]:

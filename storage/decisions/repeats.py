@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-from config_manager.config.errors import Conflict, IdempotencyMismatch
+from config_manager.config.errors import Conflict, FieldError, IdempotencyMismatch
 from config_manager.storage import state_codec
 from config_manager.storage.decisions.changes import Decided
 from config_manager.storage.decisions.equipment import Decidable
@@ -62,10 +62,10 @@ class Repeats:
 def _encode(answer: object) -> bytes:
     """The answer as JSON, without the payload bytes, which no answer shows."""
     match answer:
-        case Written(state, first, _):
-            states, epoch = (state,), None
+        case Written(state, first):
+            states, epoch, warnings = (state,), None, answer.warnings
         case EpochWritten(epoch_id, epoch_seq, revision, states, correlation_id):
-            first = False
+            first, warnings = False, answer.warnings
             epoch = [epoch_id, epoch_seq, revision, correlation_id]
         case _:
             return orjson.dumps(answer)
@@ -74,6 +74,7 @@ def _encode(answer: object) -> bytes:
             "states": [state_codec.encode_service(replace(s, payload=b"")) for s in states],
             "first": first,
             "epoch": epoch,
+            "warnings": warnings,
         }
     )
 
@@ -81,7 +82,8 @@ def _encode(answer: object) -> bytes:
 def _decode(data: bytes) -> Written | EpochWritten:
     value = orjson.loads(data)
     states = tuple(state_codec.decode_service(item) for item in value["states"])
+    warnings = tuple(FieldError(*one) for one in value.get("warnings", ()))  # 0.5.0 kept none
     if value["epoch"] is not None:
         epoch_id, epoch_seq, revision, correlation_id = value["epoch"]
-        return EpochWritten(epoch_id, epoch_seq, revision, states, correlation_id, replayed=True)
-    return Written(states[0], value["first"], (), replayed=True)
+        return EpochWritten(epoch_id, epoch_seq, revision, states, correlation_id, True, warnings)
+    return Written(states[0], value["first"], (), True, warnings)

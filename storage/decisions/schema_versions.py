@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
+import orjson
+
 from config_manager.config.catalogue import Catalogue, ModelShape, schema_text
+from config_manager.config.errors import SchemaInvalid
+from config_manager.storage.decisions.json_schema import CompiledSchema
+from config_manager.storage.decisions.schema_comparison import compare
 from config_manager.storage.state import SchemaActivation, SchemaVersion
 
 
@@ -22,10 +27,9 @@ def at_start(
     catalogue: Catalogue,
     at: str,
     revision: int,
-    differences: Callable[[SchemaVersion, ModelShape], str | None] = lambda _old, _new: None,
 ) -> AtStart:
     """newest: of each service and source. active: the newest activation of each service. at: RFC 3339.
-    revision: the newest one. differences: from an earlier version of the catalogue, see `SchemaVersion`.
+    revision: the newest one.
 
     A model that says something else than before is a new version. It counts where nobody has put or adopted
     another. A service that left the catalogue keeps its versions, and goes on counting if it comes back.
@@ -51,7 +55,7 @@ def at_start(
                 schema_text(shape.schema).decode(),
                 at,
                 revision=revision,
-                differences=None if before is None else differences(before, shape),
+                differences=None if before is None else _differences(before, shape),
             )
             done.versions.append(made)
         now = counts.get(service)
@@ -59,3 +63,12 @@ def at_start(
         if now != number and not overruled:
             done.activations.append(SchemaActivation(service, revision + 1, number))
     return done
+
+
+def _differences(before: SchemaVersion, shape: ModelShape) -> str | None:
+    """See `SchemaVersion`; None if one of the two is none that could be put."""
+    try:
+        old, new = CompiledSchema(orjson.loads(before.schema)), CompiledSchema(shape.schema)
+    except SchemaInvalid:
+        return None
+    return orjson.dumps([one.to_json() for one in compare(old, new)]).decode()

@@ -28,6 +28,13 @@ from config_manager.storage.state import (
 )
 from config_manager.storage.store import DatabaseUnavailable
 
+_NEWEST_SCHEMAS = (
+    f"SELECT {SCHEMA} FROM schemas WHERE (service, version) IN"  # noqa: S608  a constant
+    " (SELECT service, max(version) FROM schemas WHERE ?1 IS NULL OR service = ?1"
+    "  GROUP BY service, source)"
+    " ORDER BY service, version"
+)
+
 
 class SqlReads:
     """What the `Store` port reads, on two connections that write nothing."""
@@ -104,6 +111,10 @@ class SqlReads:
                 "SELECT count(*) FILTER (WHERE key_id = ?), count(*) FROM secrets", (key_id,)
             ).fetchone()
         return under, every
+
+    def newest_schemas(self, service: str | None = None) -> Sequence[SchemaVersion]:
+        with self._translated(), self._page() as pages:
+            return list(map(SchemaVersion._make, pages.execute(_NEWEST_SCHEMAS, (service,))))
 
     def schema_versions(
         self, service: str, *, before: int | None = None, limit: int, most_bytes: int | None = None
@@ -187,15 +198,8 @@ class SqlReads:
         )
         return list(map(SealedSecret._make, rows))
 
-    def schemas(self, service: str | None = None) -> Sequence[SchemaVersion]:
-        rows = self._rows(
-            f"SELECT {SCHEMA} FROM schemas WHERE (service, version) IN"  # noqa: S608  a constant
-            " (SELECT service, max(version) FROM schemas"
-            "  WHERE ?1 IS NULL OR service = ?1 GROUP BY service, source)"
-            " ORDER BY service, version",
-            (service,),
-        )
-        return list(map(SchemaVersion._make, rows))
+    def schemas(self, service: str) -> Sequence[SchemaVersion]:
+        return list(map(SchemaVersion._make, self._rows(_NEWEST_SCHEMAS, (service,))))
 
     def activations(self) -> Sequence[SchemaActivation]:
         rows = self._rows(

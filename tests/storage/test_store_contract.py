@@ -527,10 +527,10 @@ def test_a_models_schema_is_kept_once_and_again_when_it_changes(kind: Kind) -> N
     days: list[list[type[ServiceSettings]]]
     days = [[m.DoorSettings], [m.DoorSettings], [Louder], [Window], [Louder]]
     for day, models in enumerate(days):
-        known, active = store.schemas(), store.activations()
+        known, active = store.newest_schemas(), store.activations()
         store.keep_schemas(*at_start(known, active, Catalogue(models), str(day), revision=day))
         store = kind.reopen()
-        found.append([(one.service, one.version, one.at) for one in store.schemas()])
+        found.append([(one.service, one.version, one.at) for one in store.newest_schemas()])
     assert found == [
         [("door", 1, "0")],
         [("door", 1, "0")],
@@ -538,12 +538,14 @@ def test_a_models_schema_is_kept_once_and_again_when_it_changes(kind: Kind) -> N
         [("door", 2, "2"), ("window", 1, "3")],
         [("door", 2, "2"), ("window", 1, "3")],
     ]
-    door, _ = store.schemas()
+    door, _ = store.newest_schemas()
     assert door.digest == digest(door.schema.encode())
     assert list(json.loads(door.schema)["properties"]) == ["bass", "greeting", "pin", "volume"]
     was_active = [store.schema_as_of("door", revision) for revision in range(7)]
     assert [one and one.version for one in was_active] == [None, 1, 1, 2, None, 2, 2]
     assert list(store.activations()) == [("door", 5, 2), ("window", 5, None)]
+    assert door.differences is not None
+    assert [one["change"] for one in json.loads(door.differences)] == ["key added"]
 
 
 def put_schema(number: int, source: SchemaSource = "put", revision: int = 0) -> SchemaVersion:
@@ -567,7 +569,7 @@ def test_the_versions_of_a_schema_are_read_by_number_by_digest_and_in_pages(kind
     made = [put_schema(1, "catalogue"), put_schema(2), put_schema(3, "instance"), put_schema(4)]
     kind.store.keep_schemas(made)
     store = kind.reopen()
-    assert [one.version for one in store.schemas()] == [1, 3, 4]
+    assert [one.version for one in store.newest_schemas()] == [1, 3, 4]
     assert [one.version for one in store.schemas("door")] == [1, 3, 4]
     assert list(store.schemas("window")) == []
     assert list(store.schema_versions("door", limit=2)) == [made[3], made[2]]
