@@ -30,7 +30,7 @@ from config_manager.config.sealed_file import derive_key
 from config_manager.config.settings import Settings
 from config_manager.config.world import World, rfc3339
 from config_manager.storage.decisions.changes import empty
-from config_manager.storage.decisions.schemas import new_versions
+from config_manager.storage.decisions.schema_versions import at_start
 from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.decisions.tokens import AcceptAdminToken, hash_of, make_token, tokens
 from config_manager.storage.decisions.vouching import Vouching
@@ -184,8 +184,9 @@ def open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World, fresh: 
         fresh=fresh,
     )
     try:
-        if versions := new_versions(store.schemas(), catalogue, at):
-            store.keep_schemas(versions)
+        kept = at_start(store.newest_schemas(), store.activations(), catalogue, at, store.revision)
+        if any(kept):
+            store.keep_schemas(*kept)
     except BaseException:
         store.abandon()
         raise

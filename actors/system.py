@@ -31,6 +31,7 @@ from config_manager.actors.callers import Callers, noting_callers
 from config_manager.actors.delivering import Deliverer, delivering
 from config_manager.actors.health import HealthBoard, HealthFrames, health
 from config_manager.actors.messages import Confirmed, Sign, Witnessed, Write
+from config_manager.actors.misfits import Misfits
 from config_manager.actors.mqtt.broker_ways import Ways, ways_to_brokers
 from config_manager.actors.mqtt.port import Transport
 from config_manager.actors.publishing.desk import Desk
@@ -291,7 +292,13 @@ async def _start_signs_of_life(
 ) -> HealthBoard:
     """Beacons and health."""
     view, trust = opened.view, opened.trust
-    board = HealthBoard(view, brokers.confirmations, tree.states, lambda: opened.cache.available)
+    board = HealthBoard(
+        view,
+        brokers.confirmations,
+        tree.states,
+        lambda: opened.cache.available,
+        Misfits(view, opened.shapes).reasons,
+    )
     maker = BeaconMaker(
         writing.signing,
         boot_seq=lambda: opened.witness.boot_seq,

@@ -6,11 +6,8 @@ service without a model takes any JSON object.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
-from functools import cached_property
-from types import UnionType
-from typing import Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,6 +16,7 @@ from pydantic.fields import FieldInfo
 from config_manager.config import wire
 from config_manager.config.errors import FieldError, InvalidValues
 from config_manager.config.names import pointer
+from config_manager.config.schema_words import in_words, unknown_key
 from config_manager.config.strict_json import JsonObject, is_object
 
 _MOST_ERRORS = 50
@@ -72,28 +70,17 @@ class ModelShape:
     def __init__(self, model: type[ServiceSettings]) -> None:
         fields = model.model_fields
         self.service = model.SERVICE
-        self.keys = frozenset(fields)
+        self.keys = tuple(fields)
         self.secrets = _marked(fields, "x-secret")
         self.restart_required = _marked(fields, "x-restart-required")
         defaults = model().model_dump(mode="json")
         self.defaults: JsonObject = {k: v for k, v in defaults.items() if k not in self.secrets}
         self._model = model
-        self._allowed = {name: _in_words(field) for name, field in fields.items()}
-
-    @property
-    def schema(self) -> JsonObject:
+        self.schema: JsonObject = model.model_json_schema()
         """JSON Schema (2020-12) of the service's settings with our metadata."""
-        return self._described[0]
-
-    @property
-    def digest(self) -> str:
-        """See `schema_digest`."""
-        return self._described[1]
-
-    @cached_property
-    def _described(self) -> tuple[JsonObject, str]:
-        schema = self._model.model_json_schema()
-        return schema, schema_digest(schema)
+        self.digest = schema_digest(self.schema)
+        properties = self.schema.get("properties", {})
+        self._allowed = {name: in_words(one) for name, one in properties.items()}
 
     def errors(self, stored: JsonObject) -> list[FieldError]:
         """An entry for each wrong field, which says what it takes. stored: without secret keys."""
@@ -130,9 +117,7 @@ class ModelShape:
             location = item["loc"]
             key = str(location[0]) if location else ""
             if item["type"] == "extra_forbidden":
-                close = difflib.get_close_matches(key, allowed, n=1)
-                hint = f"; did you mean {close[0]}?" if close else "."
-                found[pointer(key)] = f"unknown key{hint} The keys: {', '.join(self.defaults)}"
+                found[pointer(key)] = unknown_key(key, self.keys, self.defaults)
             elif item["type"] == "value_error":
                 # a rule over several fields names the one to change: "key: what it takes"
                 message = item["msg"].removeprefix("Value error, ")
@@ -182,50 +167,3 @@ def _marked(fields: Mapping[str, FieldInfo], mark: str) -> frozenset[str]:
 def _extra(field: FieldInfo) -> Mapping[str, Any]:
     extra = field.json_schema_extra
     return extra if is_object(extra) else {}
-
-
-_TYPE_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
-
-
-def _in_words(field: FieldInfo) -> str:
-    """What a field takes, for an error message, such as "a number from 0 to 1"."""
-    extra = _extra(field)
-    if "x-allowed" in extra:
-        return str(extra["x-allowed"])
-    kinds = [field.annotation]
-    if get_origin(field.annotation) in (Union, UnionType):
-        kinds = list(get_args(field.annotation))
-    words: list[str] = []
-    for kind in kinds:
-        if get_origin(kind) is Literal:
-            words.append("one of " + ", ".join(map(str, get_args(kind))))
-        elif kind is type(None):
-            words.append("null")
-        elif get_origin(kind) in (list, dict):
-            words.append("a list" if get_origin(kind) is list else "an object")
-        else:
-            words.append(_TYPE_WORDS.get(kind, "a value") + _limits(field))  # type: ignore[arg-type]
-    unit = f" ({extra['x-unit']})" if "x-unit" in extra else ""
-    return " or ".join(words) + unit
-
-
-def _limits(field: FieldInfo) -> str:
-    limits: dict[str, Any] = {
-        name: value
-        for item in field.metadata
-        for name in ("ge", "gt", "le", "lt", "min_length", "max_length")
-        if (value := getattr(item, name, None)) is not None
-    }
-    match limits:
-        case {"ge": least, "le": most}:
-            return f" from {least} to {most}"
-        case {"min_length": least, "max_length": most}:
-            return f" of {least} to {most} characters"
-        case {"max_length": most}:
-            return f" of at most {most} characters"
-        case {"min_length": least}:
-            return f" of at least {least} characters"
-        case _:
-            words = {"ge": "at least", "gt": "over", "le": "at most", "lt": "under"}
-            parts = [f"{words[name]} {limits[name]}" for name in words if name in limits]
-            return " " + " and ".join(parts) if parts else ""

@@ -19,6 +19,9 @@
     │   ├── UnsupportedMediaType
     │   ├── InvalidValues           JSON that the service's model does not allow; one entry per field
     │   │   ├── UseSecrets          a secret's value where no secret may be
+    │   │   ├── SchemaInvalid       no JSON Schema that may describe a service
+    │   │   ├── SchemaBreaking      a schema that breaks stored values, new code or an instance
+    │   │   ├── MigrationLossy      a schema that would lose stored values
     │   │   └── IdempotencyMismatch the same Idempotency-Key with another request
     │   ├── TooManyRequests         more unknown tokens, or more writes, than the limit allows
     │   ├── SecretUnreadable        a stored secret does not open: altered, or its key is gone
@@ -216,6 +219,37 @@ class UseSecrets(InvalidValues):
     """A secret's value stands among the values. Set it with `POST /api/v1/secrets`, and leave it out here."""
 
 
+class SchemaInvalid(InvalidValues):
+    """It is no JSON Schema that may describe a service. Correct what `errors` points at, in the schema."""
+
+
+class SchemaBreaking(InvalidValues):
+    """The schema breaks stored values, code that is built with it, or an instance that runs. Look at
+    `differences` and `breaks`; change the schema, or ask for it with `allow_breaking` and a reason."""
+
+    def __init__(
+        self,
+        detail: str,
+        errors: Sequence[FieldError],
+        *,
+        differences: Sequence[Mapping[str, Any]],
+        breaks: Mapping[str, Any],
+    ) -> None:
+        super().__init__(detail, errors)
+        self.differences = tuple(differences)
+        self.breaks = breaks
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        also = {"differences": list(self.differences), "breaks": dict(self.breaks)}
+        return {**super().extensions, **also}
+
+
+class MigrationLossy(InvalidValues):
+    """A stored value would be lost as the schema's `x-was` moves it. Correct that, or ask for it with `allow_lossy`;
+    a value that has no counterpart, such as an integer with a fraction, has to be changed first."""
+
+
 class IdempotencyMismatch(InvalidValues):
     """The same Idempotency-Key came with another request within 24 h. Take a new one."""
 
@@ -384,6 +418,9 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     UnsupportedMediaType: Description("unsupported-media-type", "Unsupported media type", 415, 2),
     InvalidValues: Description("invalid-values", "The values are not allowed", 422, 2),
     UseSecrets: Description("use-secrets", "Secrets have a call of their own", 422, 2),
+    SchemaInvalid: Description("schema-invalid", "Not a schema for a service", 422, 2),
+    SchemaBreaking: Description("schema-breaking", "The schema breaks something", 409, 7),
+    MigrationLossy: Description("migration-lossy", "Values would be lost", 422, 2),
     IdempotencyMismatch: Description(
         "idempotency-mismatch", "This Idempotency-Key was used for another request", 422, 7
     ),

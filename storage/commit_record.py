@@ -2,7 +2,8 @@
 
 A record is JSON: {"v": 1, "kind": "change", "at", "before": [revision, audit_seq, audit_head], "after":
 [epoch_seq, epoch_id, revision, audit_seq, audit_head], "services", "history", "audit", "registry", "secret",
-"forgotten", "taken_back", "idempotency", "reason"}. Members that would be empty are left out. A record holds what
+"forgotten", "taken_back", "idempotency", "reason", "schemas", "activations"}. Members that would be empty are left out.
+A record holds what
 the database holds of a change, sealed secrets included: it has to be kept encrypted.
 """
 
@@ -25,6 +26,8 @@ from config_manager.storage.state import (
     IdempotencyRecord,
     KeyChange,
     RegistryRow,
+    SchemaActivation,
+    SchemaVersion,
     SealedSecret,
     TakenBack,
     rows_between,
@@ -74,6 +77,8 @@ def encode(change: Commit) -> bytes:
         "taken_back": [list(one) for one in change.taken_back] or None,
         "idempotency": change.idempotency and _to_object(change.idempotency),
         "reason": change.reason,
+        "schemas": [one._asdict() for one in change.schemas] or None,
+        "activations": [list(one) for one in change.activations] or None,
     }
     return strict_json.dumps({name: value for name, value in record.items() if value is not None})
 
@@ -156,6 +161,8 @@ def _change(value: JsonObject, before: Committed) -> Commit:
         forgotten=forgotten and (forgotten[0], forgotten[1]),
         idempotency=idempotency and _from_object(IdempotencyRecord, idempotency),
         taken_back=tuple(map(_taken_back, value.get("taken_back", ()))),
+        schemas=tuple(SchemaVersion(**one) for one in value.get("schemas", ())),
+        activations=tuple(SchemaActivation(*one) for one in value.get("activations", ())),
     )
 
 

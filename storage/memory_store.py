@@ -23,6 +23,7 @@ from config_manager.storage.state import (
     HistoryRow,
     HistorySearch,
     IdempotencyRecord,
+    SchemaActivation,
     SchemaVersion,
     SealedSecret,
     TakenBack,
@@ -49,6 +50,7 @@ class MemoryStore(Store):
         self._taken_back: list[TakenBack] = []
         self._epochs = [(epoch, 0)]
         """each with its first revision"""
+        self._activations: dict[tuple[str, int], SchemaActivation] = {}
         self.fail_next: DatabaseUnavailable | None = None
 
     def begin(self, changes: Sequence[Commit]) -> Finish:
@@ -76,6 +78,7 @@ class MemoryStore(Store):
                 self._secrets[_place(change.secret)] = change.secret
             if change.idempotency is not None:
                 self._idempotency[change.idempotency.key] = change.idempotency
+            self._keep_schemas(change.schemas, change.activations)
         self._committed = changes[-1].after
 
     def history(self, query: HistoryQuery) -> HistoryPage:
@@ -111,20 +114,6 @@ class MemoryStore(Store):
     def epoch_as_of(self, revision: int) -> Epoch:
         self._maybe_fail()
         return [epoch for epoch, first in self._epochs if first <= revision][-1]
-
-    def schema_as_of(self, service: str, revision: int) -> SchemaVersion | None:
-        self._maybe_fail()
-        made = [
-            row.entry.at
-            for row in self._history
-            if row.service == service and row.entry.revision <= revision
-        ]
-        found = [
-            one
-            for one in self._schemas
-            if one.service == service and (not made or one.at <= made[-1])
-        ]
-        return found[-1] if found else None
 
     def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:
         self._maybe_fail()
@@ -178,14 +167,60 @@ class MemoryStore(Store):
         self._maybe_fail()
         self._secrets |= {_place(s): s for s in sealed if _place(s) in self._secrets}
 
-    def schemas(self) -> Sequence[SchemaVersion]:
-        self._maybe_fail()
-        newest = {one.service: one for one in self._schemas}
-        return [newest[service] for service in sorted(newest)]
+    def schemas(self, service: str) -> Sequence[SchemaVersion]:
+        return self.newest_schemas(service)
 
-    def keep_schemas(self, versions: Sequence[SchemaVersion]) -> None:
+    def newest_schemas(self, service: str | None = None) -> Sequence[SchemaVersion]:
         self._maybe_fail()
+        newest = {
+            (one.service, one.source): one
+            for one in self._schemas
+            if service in (None, one.service)
+        }
+        return sorted(newest.values())
+
+    def schema_versions(
+        self, service: str, *, before: int | None = None, limit: int, most_bytes: int | None = None
+    ) -> Sequence[SchemaVersion]:
+        self._maybe_fail()
+        found = [
+            one
+            for one in reversed(self._schemas)
+            if one.service == service and (before is None or one.version < before)
+        ]
+        return list(up_to_bytes(found[:limit], lambda one: len(one.schema), most_bytes))
+
+    def schema_version(self, service: str, which: int | str) -> SchemaVersion | None:
+        self._maybe_fail()
+        found = (one for one in reversed(self._schemas) if one.service == service)
+        return next((one for one in found if which in (one.version, one.digest)), None)
+
+    def schema_as_of(self, service: str, revision: int) -> SchemaVersion | None:
+        self._maybe_fail()
+        found = [
+            one
+            for (name, since), one in sorted(self._activations.items())
+            if name == service and since <= revision
+        ]
+        version = found[-1].version if found else None
+        return None if version is None else self.schema_version(service, version)
+
+    def activations(self) -> Sequence[SchemaActivation]:
+        self._maybe_fail()
+        newest = {name: one for (name, _), one in sorted(self._activations.items())}
+        return list(newest.values())
+
+    def keep_schemas(
+        self, versions: Sequence[SchemaVersion], activations: Sequence[SchemaActivation] = ()
+    ) -> None:
+        self._maybe_fail()
+        self._keep_schemas(versions, activations)
+
+    def _keep_schemas(
+        self, versions: Sequence[SchemaVersion], activations: Sequence[SchemaActivation]
+    ) -> None:
         self._schemas += versions
+        self._activations |= {(one.service, one.revision): one for one in activations}
 
     def audit(
         self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None

@@ -12,13 +12,22 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from config_manager.config import strict_json
-from config_manager.config.names import Epoch, Mark
+from config_manager.config.names import OUR_ID, Epoch, Mark
 from config_manager.config.strict_json import JsonObject
 
 Action = Literal[
-    "put", "patch", "delete", "epoch", "secret", "secret-delete", "restore",
-    "rollback", "schema", "adapt",
-]  # fmt: skip
+    "put",
+    "patch",
+    "delete",
+    "epoch",
+    "secret",
+    "secret-delete",
+    "restore",
+    "rollback",
+    "schema",
+    "adapt",
+]
+SchemaSource = Literal["put", "catalogue", "instance"]
 
 Registry = Mapping[str, Mapping[str, JsonObject]]
 """kind → key → what is kept. The module that owns a kind reads and writes its objects."""
@@ -240,14 +249,32 @@ class TakenBack(NamedTuple):
 
 
 class SchemaVersion(NamedTuple):
-    """A version of a service's JSON Schema: from 1, without gaps. schema: JSON, with its members in order.
-    digest: its SHA-256 (hex). at: when it was first seen (RFC 3339)."""
+    """A version of a service's JSON Schema: from 1, without gaps, whatever its source. It never changes.
+
+    schema: JSON, with its members in order. digest: its SHA-256 (hex). at: when it was made (RFC 3339).
+    differences: from the schema that was active before, as JSON; None if there was none, or they are not
+    known. revision: the newest one when it was made.
+    """
 
     service: str
     version: int
     digest: str
     schema: str
     at: str
+    source: SchemaSource = "catalogue"
+    by: str = OUR_ID
+    reason: str | None = None
+    correlation_id: str = ""
+    differences: str | None = None
+    revision: int = 0
+
+
+class SchemaActivation(NamedTuple):
+    """From this revision on the service's values are shaped by this version of its schema; None: by none."""
+
+    service: str
+    revision: int
+    version: int | None
 
 
 R = TypeVar("R")
@@ -319,6 +346,7 @@ class Commit:
 
     audit: None only for bookkeeping that nobody decided (a token's last use). secret: a version to add.
     forgotten: (service, name) of a secret of which every version is removed. taken_back: by a rollback.
+    schemas: versions to keep. activations: which version of a schema counts from this change on.
     """
 
     before: Committed
@@ -332,6 +360,8 @@ class Commit:
     forgotten: tuple[str, str] | None = None
     idempotency: IdempotencyRecord | None = None
     taken_back: tuple[TakenBack, ...] = ()
+    schemas: tuple[SchemaVersion, ...] = ()
+    activations: tuple[SchemaActivation, ...] = ()
 
     @property
     def checkpoints(self) -> Iterator[Checkpoint]:

@@ -1,9 +1,9 @@
 """The store port: what any store does, the one in SQLCipher and the one in memory alike.
 
 All methods block, except `begin`, which is quick. `history`, `checkpoints`, `taken_back`, `epoch_as_of`,
-`schema_as_of`, `find_in_history`, `audit`, `secret_versions`, `count_secrets` and `snapshot` may be called from
-any thread, beside another call. The others are called one at a time, from
-whichever thread.
+`find_in_history`, `audit`, `secret_versions`, `count_secrets`, `newest_schemas`, `schema_versions`,
+`schema_version`, `schema_as_of` and `snapshot` may be called from any thread, beside another call. The others
+are called one at a time, from whichever thread.
 A store decides nothing: the pure functions of `storage.decisions` do, and hand over finished rows.
 
 tests/storage/test_store_contract.py holds both stores to the same words.
@@ -27,6 +27,7 @@ from config_manager.storage.state import (
     HistoryRow,
     HistorySearch,
     IdempotencyRecord,
+    SchemaActivation,
     SchemaVersion,
     SealedSecret,
     TakenBack,
@@ -152,10 +153,6 @@ class Store(Protocol):
         """The epoch in which this revision, or the newest one below it, was made."""
         ...
 
-    def schema_as_of(self, service: str, revision: int) -> SchemaVersion | None:
-        """The version that shaped the values which the service had from this revision of its own on."""
-        ...
-
     def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:
         """Rows in which the text may stand, newest first: those in which it does not are few."""
         ...
@@ -195,12 +192,37 @@ class Store(Protocol):
         DiskFull or DatabaseUnavailable."""
         ...
 
-    def schemas(self) -> Sequence[SchemaVersion]:
-        """The newest version of each service's JSON Schema, by service."""
+    def schemas(self, service: str) -> Sequence[SchemaVersion]:
+        """The newest version of a service's schema from each source, by version."""
         ...
 
-    def keep_schemas(self, versions: Sequence[SchemaVersion]) -> None:
-        """Keep these versions, all or none, durable. Raises DiskFull or DatabaseUnavailable."""
+    def newest_schemas(self, service: str | None = None) -> Sequence[SchemaVersion]:
+        """The same beside the writer, by service and version: of all services if none is named."""
+        ...
+
+    def schema_versions(
+        self, service: str, *, before: int | None = None, limit: int, most_bytes: int | None = None
+    ) -> Sequence[SchemaVersion]:
+        """Versions of a service's schema, newest first: at most `limit`, below `before`, and none after the
+        one with which their schemas reach `most_bytes`."""
+        ...
+
+    def schema_version(self, service: str, which: int | str) -> SchemaVersion | None:
+        """One version, by its number or (the newest) by its digest."""
+        ...
+
+    def schema_as_of(self, service: str, revision: int) -> SchemaVersion | None:
+        """The version that shaped the values which the service had from this revision of its own on."""
+        ...
+
+    def activations(self) -> Sequence[SchemaActivation]:
+        """The newest activation of each service's schema, by service."""
+        ...
+
+    def keep_schemas(
+        self, versions: Sequence[SchemaVersion], activations: Sequence[SchemaActivation] = ()
+    ) -> None:
+        """Keep these, all or none, durable. Raises DiskFull or DatabaseUnavailable."""
         ...
 
     def audit(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, cast
 
 from config_manager.actors.messages import Write
@@ -15,7 +14,6 @@ from config_manager.api.rest.conditions import (
 )
 from config_manager.api.rest.models import (
     NAME,
-    NO_NUL,
     Always,
     Answer,
     Body,
@@ -36,8 +34,8 @@ from config_manager.api.rest.operations import only_refusing, operation
 from config_manager.api.rest.parameters import SERVICE, one_of
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import (
-    MAX_REASON,
     WRITE,
+    ReasonInBody,
     WriteAnswer,
     WriteTerms,
     outcome_of,
@@ -48,9 +46,8 @@ from config_manager.config.errors import FieldError, InvalidName, RevisionConfli
 from config_manager.config.names import ServiceName, parse_service, pointer
 from config_manager.config.secret import MASK
 from config_manager.config.strict_json import JsonObject
+from config_manager.storage.decisions import shapes
 from config_manager.storage.decisions.intents import Delete, NewEpoch, Patch, Put
-from config_manager.storage.decisions.shapes import effective as effective_of
-from config_manager.storage.decisions.shapes import unknown
 from config_manager.storage.state import Committed, ServiceState
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -122,12 +119,6 @@ def _parse_services(value: Any) -> dict[str, JsonObject]:
     return services
 
 
-def _parse_reason(value: Any) -> str | None:
-    if value is not None and (not isinstance(value, str) or len(value) > MAX_REASON):
-        raise ValueError(f"expected text of at most {MAX_REASON} characters")
-    return value
-
-
 class EpochRequest(Body):
     """What several services shall be from now on, all or none."""
 
@@ -146,18 +137,7 @@ class EpochRequest(Body):
             },
         ),
     ]
-    reason: Annotated[
-        str | None,
-        Reader(
-            _parse_reason,
-            {
-                **NO_NUL,
-                "type": ["string", "null"],
-                "maxLength": MAX_REASON,
-                "description": "why, for history and audit; it wins over the query's",
-            },
-        ),
-    ] = None
+    reason: ReasonInBody = None
 
 
 class _Epoch(Answer):
@@ -213,12 +193,12 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
             stored = _config_response(_existing(api, committed, service, stored=True))
             return _unless_known(request, service, stored, committed)
     # the answer for a service without values (never written, or deleted) depends on the epoch
-    key = committed.live(service) or committed.epoch
+    key, schema = committed.live(service) or committed.epoch, shapes.row(committed, service)
     cached = api.bodies.get(service)
-    if cached is not None and cached[0] is key:
-        return _unless_known(request, service, cached[1], committed)
+    if cached is not None and cached[0] is key and cached[1] is schema:
+        return _unless_known(request, service, cached[2], committed)
     response = _config_response(_existing(api, committed, service))
-    api.bodies[service] = (key, response)
+    api.bodies[service] = (key, schema, response)
     return _unless_known(request, service, response, committed)
 
 
@@ -294,14 +274,14 @@ async def new_epoch(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, EpochRequest)
     for service in body.services:
         request.grant.require("write", service)
-    write_terms = write_terms_of(request)
-    terms = write_terms.terms
-    if body.reason is not None:
-        terms = replace(terms, reason=body.reason)
+    write_terms = write_terms_of(request).because(body.reason)
     epoch = NewEpoch(services=body.services)
-    written = await api.system.storing.ask(Write(epoch, terms), request.context)
+    written = await api.system.storing.ask(Write(epoch, write_terms.terms), request.context)
     answer = EpochAnswer.of(written, services=[state.service for state in written.services])
-    return json_response(await with_outcome(answer, api, written.services, write_terms))
+    shown = await with_outcome(
+        answer, api, written.services, write_terms, warnings=written.warnings
+    )
+    return json_response(shown)
 
 
 async def _write(
@@ -310,7 +290,7 @@ async def _write(
     written = await api.system.storing.ask(Write(what, write_terms.terms), request.context)
     state = written.state
     answer = _view(api, state.service, state)
-    answer |= await outcome_of(api, [state], write_terms, written.changes)
+    answer |= await outcome_of(api, [state], write_terms, written.changes, written.warnings)
     if write_terms.terms.dry_run:
         return json_response(answer)
     return _config_response(answer, 201 if written.first else 200)
@@ -327,7 +307,7 @@ def _existing(
 ) -> JsonObject:
     state = committed.live(service)
     if not api.system.shapes.is_known(committed, service):
-        raise unknown(service)
+        raise shapes.unknown(service)
     answer = _view(api, service, state)
     if stored:
         answer |= {"config": state.stored if state else {}, "defaulted": []}
@@ -338,7 +318,7 @@ def _view(api: Api, service: str, state: ServiceState | None) -> JsonObject:
     """A service as GET shows it: effective values, secrets masked."""
     shape = api.system.shapes.of(api.system.view.committed, service)
     if state is None:
-        effective, defaulted = effective_of(shape, {})
+        effective, defaulted = shapes.effective(shape, {})
         epoch, secrets = api.system.view.committed.epoch, dict[str, int]()
     else:
         effective, defaulted, epoch = state.effective, state.defaulted, state.epoch

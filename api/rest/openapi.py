@@ -37,6 +37,18 @@ _BY_HAND: Mapping[str, JsonObject] = {
         "propertyNames": KEY,
         "additionalProperties": {},
     },
+    "JsonSchema": {
+        "description": (
+            "A JSON Schema (2020-12) of a service's values: an object with `properties`, and beside them "
+            "`required`, `dependentRequired`, `allOf` of `if` and `then`, `x-compare` and `$defs`. A key may have "
+            "`x-level`, `x-unit`, `x-secret`, `x-restart-required`, `x-allowed` and `x-was`. At most 64 KiB, 32 "
+            "levels and 500 keys; a `$ref` leads to its own `$defs`. What is not of this form is 422 "
+            "`schema-invalid`."
+        ),
+        "type": "object",
+        "required": ["type"],
+        "properties": {"type": {"const": "object"}},
+    },
 }
 
 _ABOUT = """\
@@ -50,6 +62,7 @@ A refusal is `application/problem+json` (RFC 9457). The last segment of its `typ
 `GET /problems/{name}` explains it. Clients should expect types that they do not know."""
 _TAGS = {
     "config": "Configurations: read, written, taken back, and what was changed when",
+    "schemas": "Schemas: what a service's values look like, version by version",
     "secrets": "Secrets: stored encrypted, delivered sealed, and never in an answer but `reveal`",
     "tokens": "Tokens: who may call what",
     "devices": "Instances that enrolled, and which secrets they can read",

@@ -10,6 +10,7 @@ from config_manager.api.resources import (
     docs,
     health,
     history,
+    schemas,
     secrets,
     secrets_rotation,
     status,
@@ -19,6 +20,7 @@ from config_manager.api.resources import (
 from config_manager.api.rest.operations import Route
 
 _SERVICE = "/api/v1/config/{service}"
+_SCHEMAS = "/api/v1/schemas"
 _SECRETS = "/api/v1/secrets"
 
 ROUTES = (
@@ -36,6 +38,12 @@ ROUTES = (
     Route("DELETE", "/api/v1/config/epoch", configs.reserved_name, "write"),
     Route("GET", _SERVICE + "/history", history.get_history, "read"),
     Route("GET", "/api/v1/config/epoch/history", configs.reserved_name, "read"),
+    Route("GET", _SCHEMAS, schemas.list_schemas, "read"),
+    Route("GET", _SCHEMAS + "/{service}", schemas.get_schema, "read"),
+    Route("PUT", _SCHEMAS + "/{service}", schemas.put_schema, "write"),
+    Route("DELETE", _SCHEMAS + "/{service}", schemas.delete_schema, "write"),
+    Route("GET", _SCHEMAS + "/{service}/history", schemas.schema_history, "read"),
+    Route("POST", _SCHEMAS + "/{service}/adopt", schemas.adopt_schema, "write"),
     Route("GET", "/api/v1/tokens", tokens.list_tokens, "admin"),
     Route("POST", "/api/v1/tokens", tokens.create_token, "admin"),
     Route("DELETE", "/api/v1/tokens/{name}", tokens.revoke_token, "admin"),

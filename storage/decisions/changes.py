@@ -19,7 +19,7 @@ from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.registry_digests import digests_of
-from config_manager.storage.decisions.shapes import Shape, Shapes, effective
+from config_manager.storage.decisions.shapes import SCHEMA, Shape, Shapes, effective
 from config_manager.storage.state import (
     Action,
     AuditEntry,
@@ -29,6 +29,7 @@ from config_manager.storage.state import (
     HistoryRow,
     KeyChange,
     RegistryRow,
+    SchemaActivation,
     SealedSecret,
     ServiceState,
     TakenBack,
@@ -116,12 +117,14 @@ def merge_patch(target: JsonObject, patch: JsonObject) -> JsonObject:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What changes beside the services' values: usually nothing. sealed, forgotten, taken_back: see `Commit`."""
+    """What changes beside the services' values: usually nothing. sealed, forgotten, taken_back: see `Commit`. details:
+    what is audited of it."""
 
     registry: tuple[RegistryRow, ...] = ()
     sealed: SealedSecret | None = None
     forgotten: tuple[str, str] | None = None
     taken_back: tuple[TakenBack, ...] = ()
+    details: JsonObject | None = None
 
 
 NOTHING = Beside()
@@ -214,6 +217,8 @@ class Revision:
         kept = {name: dict(s.secrets) for name, s in states.items() if s.deleted and s.secrets}
         if kept:  # a tombstone does not name them
             rest["secrets"] = kept
+        if beside.details is not None:
+            rest["details"] = beside.details
         if beside.registry:
             rest["registry"] = digests_of(beside.registry)
         if beside.taken_back:
@@ -239,7 +244,17 @@ class Revision:
         }
         changes = {name: changed_keys(written[name], s.stored) for name, s in states.items()}
         after = replace(self.before, epoch=self.epoch, services=states, registry=kept)
-        return self._commit(states, "restore", changes, also(after), Beside(registry))
+        change = self._commit(states, "restore", changes, also(after), Beside(registry))
+        return replace(
+            change,
+            activations=tuple(
+                SchemaActivation(
+                    one.key, self.number, None if one.value is None else one.value["version"]
+                )
+                for one in registry
+                if one.kind == SCHEMA
+            ),
+        )
 
     def _again(self, state: ServiceState, shape: Shape | None) -> ServiceState:
         """The next state of an unchanged configuration. A message may be too large with 100 bytes more: then

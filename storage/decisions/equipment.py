@@ -11,7 +11,7 @@ from config_manager.config.secret import Secret
 from config_manager.storage.decisions.changes import Decided, Occasion
 from config_manager.storage.decisions.devices import Delivery
 from config_manager.storage.decisions.shapes import Shapes
-from config_manager.storage.state import Committed, SealedSecret
+from config_manager.storage.state import Committed, SchemaVersion, SealedSecret
 
 A_co = TypeVar("A_co", covariant=True)
 
@@ -45,7 +45,9 @@ class Tools:
     keyed: Callable[[bytes], bytes]
 
 
-class StoredSecrets(Protocol):
+class Stored(Protocol):
+    """What a decision may look up. Each may raise DatabaseUnavailable."""
+
     def secrets(self, service: str) -> Sequence[SealedSecret]:
         """The newest version of each of the service's secrets that are in the store."""
         ...
@@ -54,13 +56,17 @@ class StoredSecrets(Protocol):
         """One version, unless it is not kept."""
         ...
 
+    def schemas(self, service: str) -> Sequence[SchemaVersion]:
+        """The newest version of the service's schema from each source."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Equipped(Occasion):
     """An occasion, with what deciding may use."""
 
     tools: Tools
-    stored: StoredSecrets
+    stored: Stored
 
 
 class Decidable(Protocol[A_co]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from config_manager.config.errors import (
     FieldError,
@@ -27,6 +28,7 @@ from config_manager.storage.decisions.changes import (
 from config_manager.storage.decisions.equipment import Equipped
 from config_manager.storage.decisions.shapes import Shape, Shapes
 from config_manager.storage.decisions.terms import Precondition
+from config_manager.storage.decisions.writing import judge
 from config_manager.storage.state import Action, Committed, KeyChange, ServiceState
 
 MAX_SECRET_BYTES = 16 * 1024
@@ -38,20 +40,21 @@ class Written:
     """An accepted write (or, for a dry run, what it would be).
 
     first: the service was not there before. replayed: an earlier answer to the same
-    Idempotency-Key; then `changes` is empty and `state` is as it was answered. errors: what stands against it;
-    of a rollback's dry run.
+    Idempotency-Key; then `changes` is empty and `state` is as it was answered. warnings: what the service's
+    schema does not allow, and was there before. errors: what stands against a rollback; of its dry run.
     """
 
     state: ServiceState
     first: bool
     changes: tuple[KeyChange, ...]
     replayed: bool = False
+    warnings: tuple[FieldError, ...] = ()
     errors: tuple[FieldError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EpochWritten:
-    """All services of a new epoch, as of its one revision.
+    """All services of a new epoch, as of its one revision. warnings: see `Written`; pointers into the request.
 
     Of a rollback alone: kept: services that stay, because they were not there. undone: the revision that was taken
     back, if it was one. changes (of effective values, by service), errors: for its dry run.
@@ -63,6 +66,7 @@ class EpochWritten:
     services: tuple[ServiceState, ...]
     correlation_id: str
     replayed: bool = False
+    warnings: tuple[FieldError, ...] = ()
     kept: tuple[str, ...] = ()
     undone: int | None = None
     changes: Mapping[str, tuple[KeyChange, ...]] = field(
@@ -81,8 +85,8 @@ class Put:
 
     def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
         check_preconditions(before, self.service, self.preconditions)
-        stored = _checked(before, self.service, self.values, on.tools.shapes)
-        return _revised(before, on, "put", self.service, stored)
+        checked = _checked(before, self.service, self.values, on.tools.shapes)
+        return _revised(before, on, "put", self.service, checked.stored, warnings=checked.warnings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +106,8 @@ class Patch:
         _refuse_secrets(self.patch, secret_keys)
         patch = {key: value for key, value in self.patch.items() if key not in secret_keys}
         merged = merge_patch(live.stored if live else {}, patch)
-        return _revised(before, on, "patch", service, _checked(before, service, merged, shapes))
+        checked = _checked(before, service, merged, shapes)
+        return _revised(before, on, "patch", service, checked.stored, warnings=checked.warnings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +135,7 @@ class NewEpoch:
         epoch = Epoch(before.epoch.seq + 1, on.tools.new_id())
         revision = Revision(before, on, shapes, epoch, before.revision + 1)
         checked = _checked_epoch(before, self.services, shapes)
-        states = {name: revision.next(name, stored) for name, stored in checked.items()}
+        states = {name: revision.next(name, one.stored) for name, one in checked.items()}
         change = revision.commit(states, "epoch")
         answer = EpochWritten(
             config_epoch=epoch.id,
@@ -138,6 +143,11 @@ class NewEpoch:
             revision=revision.number,
             services=change.services,
             correlation_id=on.correlation_id,
+            warnings=tuple(
+                FieldError(pointer("services", name) + where, detail)
+                for name, one in checked.items()
+                for where, detail in one.warnings
+            ),
         )
         return Decided(answer, change, repeatable=True)
 
@@ -229,13 +239,14 @@ def _revised(
     secrets: Mapping[str, int] | None = None,
     shown: KeyChange | None = None,
     beside: Beside = NOTHING,
+    warnings: tuple[FieldError, ...] = (),
 ) -> Decided[Written]:
     """A revision of one service. stored, secrets: see `Revision.next`; shown, beside: see `Revision.commit`."""
     revision = Revision(before, on, on.tools.shapes, before.epoch, before.revision + 1)
     state = revision.next(service, stored, secrets)
     change = revision.commit({service: state}, action, shown=shown, beside=beside)
     first = before.live(service) is None
-    answer = Written(state, first, change.history[0].entry.changes)
+    answer = Written(state, first, change.history[0].entry.changes, warnings=warnings)
     return Decided(answer, change, repeatable=True)
 
 
@@ -250,17 +261,27 @@ def check_preconditions(
             raise RevisionConflict(service, one.said, current)
 
 
-def _checked(state: Committed, service: str, values: JsonObject, shapes: Shapes) -> JsonObject:
-    """The values to store: secrets' masks dropped, everything else allowed by the shape."""
+class _Checked(NamedTuple):
+    """warnings: see `Written`."""
+
+    stored: JsonObject
+    warnings: tuple[FieldError, ...]
+
+
+def _checked(state: Committed, service: str, values: JsonObject, shapes: Shapes) -> _Checked:
+    """The values to store: secrets' masks dropped, everything else allowed by the shape or there before."""
     secret_keys = shapes.secret_keys(state, service)
     _refuse_secrets(values, secret_keys)
     stored = {key: value for key, value in values.items() if key not in secret_keys}
     shape = shapes.of(state, service)
-    errors = [] if shape is None else shape.errors(stored)
-    if errors:
-        raise InvalidValues(f"{service} does not take these values; nothing was written", errors)
+    warnings: list[FieldError] = []
+    if shape is not None:
+        live = state.live(service)
+        added, warnings = judge(shape, live.stored if live else None, stored)
+        if added:
+            raise InvalidValues(f"{service} does not take these values; nothing was written", added)
     check_keys(stored)  # after the shape, which names every wrong key at once
-    return stored
+    return _Checked(stored, tuple(warnings))
 
 
 def _refuse_secrets(values: JsonObject, secret_keys: frozenset[str]) -> None:
@@ -277,18 +298,18 @@ def _refuse_secrets(values: JsonObject, secret_keys: frozenset[str]) -> None:
 
 def _checked_epoch(
     state: Committed, services: Mapping[str, JsonObject], shapes: Shapes
-) -> dict[str, JsonObject]:
+) -> dict[str, _Checked]:
     if not services:
         raise InvalidValues(
             "an epoch names at least one service",
             [FieldError("/services", "expected an object: service → its values")],
         )
-    stored: dict[str, JsonObject] = {}
+    checked: dict[str, _Checked] = {}
     errors: list[FieldError] = []
     kinds: set[type[InvalidValues]] = set()
     for service, values in services.items():
         try:
-            stored[service] = _checked(state, service, values, shapes)
+            checked[service] = _checked(state, service, values, shapes)
         except InvalidValues as error:
             kinds.add(type(error))
             prefix = pointer("services", service)
@@ -296,4 +317,4 @@ def _checked_epoch(
     if errors:
         kind = UseSecrets if kinds == {UseSecrets} else InvalidValues
         raise kind("the epoch was refused as a whole; nothing was written", errors)
-    return stored
+    return checked

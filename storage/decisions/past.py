@@ -28,6 +28,7 @@ from config_manager.storage.state import (
     KeyChange,
     SchemaVersion,
     ServiceState,
+    TakenBack,
 )
 
 _PAGE_BYTES = 1024 * 1024
@@ -49,6 +50,8 @@ class Kept(Protocol):
     def checkpoints(
         self, service: str, revision: int
     ) -> tuple[Checkpoint | None, Checkpoint | None]: ...
+
+    def taken_back(self, service: str) -> Sequence[TakenBack]: ...
 
     def epoch_as_of(self, revision: int) -> Epoch: ...
 

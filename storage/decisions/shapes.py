@@ -8,7 +8,12 @@ from typing import Protocol
 from config_manager.config.catalogue import Catalogue, Effective
 from config_manager.config.errors import FieldError, NotFound
 from config_manager.config.strict_json import JsonObject
+from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.state import Committed
+
+SCHEMA = "schema"
+"""Registry kind: service → the version of its schema that somebody made active, with the schema itself."""
+_MOST_COMPILED = 2_000
 
 
 class Shape(Protocol):
@@ -62,14 +67,35 @@ class Shapes:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
+        self._compiled: dict[str, CompiledSchema] = {}
 
-    def of(self, committed: Committed, service: str) -> Shape | None:  # noqa: ARG002
-        """The service's active shape as of this state."""
-        return self.catalogue.shape(service)
+    def of(self, committed: Committed, service: str) -> Shape | None:
+        """The service's active shape as of this state: what was put or adopted, else the catalogue's model."""
+        put = row(committed, service)
+        if put is None:
+            return self.catalogue.shape(service)
+        return self.compiled(put["schema"], put["digest"])
 
-    def services(self, committed: Committed) -> frozenset[str]:  # noqa: ARG002
+    def schema_of(self, committed: Committed, service: str) -> CompiledSchema | None:
+        """The active shape as its schema alone says it, for comparing. Raises SchemaInvalid if the schema of a
+        model is none that could be put."""
+        shape = self.of(committed, service)
+        if shape is None or isinstance(shape, CompiledSchema):
+            return shape
+        return self.compiled(shape.schema, shape.digest)
+
+    def compiled(self, schema: JsonObject, digest: str) -> CompiledSchema:
+        """The shape of a schema whose digest is known to be this. Raises SchemaInvalid."""
+        known = self._compiled.get(digest)
+        if known is None:
+            if len(self._compiled) >= _MOST_COMPILED:
+                self._compiled.clear()
+            known = self._compiled[digest] = CompiledSchema(schema)
+        return known
+
+    def services(self, committed: Committed) -> frozenset[str]:
         """The services that have a shape as of this state."""
-        return frozenset(self.catalogue.services)
+        return frozenset(self.catalogue.services) | committed.registered(SCHEMA).keys()
 
     def is_known(self, committed: Committed, service: str) -> bool:
         """Whether there is such a service: it has a shape, or somebody has written it and not deleted it."""
@@ -80,6 +106,11 @@ class Shapes:
         shape, known = self.of(committed, service), committed.services.get(service)
         declared = frozenset[str]() if shape is None else shape.secrets
         return declared if known is None else declared | known.secrets.keys()
+
+
+def row(committed: Committed, service: str) -> JsonObject | None:
+    """What was put or adopted for this service: the row of its active schema."""
+    return committed.registered(SCHEMA).get(service)
 
 
 def unknown(service: str) -> NotFound:

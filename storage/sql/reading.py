@@ -21,6 +21,7 @@ from config_manager.storage.sql.database import SqlConnection, nonsense, transla
 from config_manager.storage.sql.rows import (
     CHECKPOINT,
     ENTRY,
+    SCHEMA,
     SEALED,
     audit_rows,
     checkpoint,
@@ -36,6 +37,7 @@ from config_manager.storage.state import (
     HistoryRow,
     HistorySearch,
     IdempotencyRecord,
+    SchemaActivation,
     SchemaVersion,
     SealedSecret,
     TakenBack,
@@ -45,6 +47,12 @@ from config_manager.storage.store import DatabaseUnavailable
 
 _WILD = re.compile(r"[%_\\]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_NEWEST_SCHEMAS = (
+    f"SELECT {SCHEMA} FROM schemas WHERE (service, version) IN"  # noqa: S608  a constant
+    " (SELECT service, max(version) FROM schemas WHERE ?1 IS NULL OR service = ?1"
+    "  GROUP BY service, source)"
+    " ORDER BY service, version"
+)
 
 
 class SqlReads:
@@ -142,17 +150,6 @@ class SqlReads:
             ).fetchone()
             return Epoch(*row)
 
-    def schema_as_of(self, service: str, revision: int) -> SchemaVersion | None:
-        with self._translated(), self._page() as pages:
-            row = pages.execute(
-                "SELECT service, version, digest, schema, at FROM schemas WHERE service = ?1"
-                " AND at <= coalesce((SELECT at FROM history WHERE service = ?1 AND revision <= ?2"
-                "                     ORDER BY revision DESC LIMIT 1), at)"
-                " ORDER BY version DESC LIMIT 1",
-                (service, revision),
-            ).fetchone()
-        return None if row is None else SchemaVersion._make(row)
-
     def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:
         patterns = {_like(query.text), _like(json.dumps(query.text, ensure_ascii=False)[1:-1])}
         changes = " OR ".join("changes LIKE ? ESCAPE '\\'" for _ in patterns)
@@ -201,6 +198,48 @@ class SqlReads:
             ).fetchone()
         return under, every
 
+    def newest_schemas(self, service: str | None = None) -> Sequence[SchemaVersion]:
+        with self._translated(), self._page() as pages:
+            return list(map(SchemaVersion._make, pages.execute(_NEWEST_SCHEMAS, (service,))))
+
+    def schema_versions(
+        self, service: str, *, before: int | None = None, limit: int, most_bytes: int | None = None
+    ) -> Sequence[SchemaVersion]:
+        with (
+            self._translated(),
+            self._page() as pages,
+            closing(
+                pages.execute(
+                    f"SELECT {SCHEMA} FROM schemas"  # noqa: S608  a constant
+                    " WHERE service = ?1 AND (?2 IS NULL OR version < ?2)"
+                    " ORDER BY version DESC LIMIT ?3",
+                    (service, before, limit),
+                )
+            ) as cursor,
+        ):
+            found = map(SchemaVersion._make, cursor)
+            return list(up_to_bytes(found, lambda one: len(one.schema), most_bytes))
+
+    def schema_version(self, service: str, which: int | str) -> SchemaVersion | None:
+        column = "version" if isinstance(which, int) else "digest"
+        return self._schema(f"WHERE service = ? AND {column} = ?", (service, which))
+
+    def schema_as_of(self, service: str, revision: int) -> SchemaVersion | None:
+        return self._schema(
+            "JOIN (SELECT version FROM schema_activations WHERE service = ?1 AND revision <= ?2"
+            "      ORDER BY revision DESC LIMIT 1) USING (version) WHERE service = ?1",
+            (service, revision),
+        )
+
+    def _schema(self, where: str, values: Sequence[object]) -> SchemaVersion | None:
+        """The newest one of those."""
+        with self._translated(), self._page() as pages:
+            row = pages.execute(
+                f"SELECT {SCHEMA} FROM schemas {where} ORDER BY version DESC LIMIT 1",  # noqa: S608  constants
+                values,
+            ).fetchone()
+        return None if row is None else SchemaVersion._make(row)
+
     @contextmanager
     def snapshot(self) -> Generator[SqlSnapshot]:
         """On a connection of its own, so that nobody waits for a caller that reads everything."""
@@ -245,12 +284,20 @@ class SqlReads:
         )
         return list(map(SealedSecret._make, rows))
 
-    def schemas(self) -> Sequence[SchemaVersion]:
+    def schemas(self, service: str) -> Sequence[SchemaVersion]:
+        return list(map(SchemaVersion._make, self._rows(_NEWEST_SCHEMAS, (service,))))
+
+    def activations(self) -> Sequence[SchemaActivation]:
         rows = self._rows(
-            "SELECT service, max(version), digest, schema, at FROM schemas"
+            "SELECT service, max(revision), version FROM schema_activations"
             " GROUP BY service ORDER BY service"
         )
-        return list(map(SchemaVersion._make, rows))
+        return list(map(SchemaActivation._make, rows))
+
+    @property
+    def revision(self) -> int:
+        """The newest one."""
+        return int(self._rows("SELECT revision FROM counters")[0][0])
 
     def has_audit_row(self, row_hash: str) -> bool:
         return bool(self._rows("SELECT 1 FROM audit WHERE hash = ?", (row_hash,)))

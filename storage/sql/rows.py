@@ -21,6 +21,8 @@ from config_manager.storage.state import (
     IdempotencyRecord,
     KeyChange,
     RegistryRow,
+    SchemaActivation,
+    SchemaVersion,
     ServiceState,
     TakenBack,
 )
@@ -32,6 +34,8 @@ CHECKPOINT = "service, revision, version, deleted, stored, secrets"
 """The columns of `checkpoints` beside its seal, in the order of `Checkpoint`."""
 SEALED = "service, name, version, key_id, nonce, ciphertext, updated_at"
 """The columns of `secrets`, in the order of `SealedSecret`."""
+SCHEMA = "service, version, digest, schema, at, source, by, reason, correlation_id, differences, revision"
+"""The columns of `schemas`, in the order of `SchemaVersion`."""
 
 
 # ── writing ────────────────────────────────────────────────────────────────────────────────────
@@ -70,6 +74,23 @@ def insert_change(writer: SqlConnection, change: Commit) -> None:
         )
     if change.idempotency is not None:
         _put_idempotency(writer, change.idempotency)
+    if change.schemas or change.activations:
+        insert_schemas(writer, change.schemas, change.activations)
+
+
+def insert_schemas(
+    writer: SqlConnection,
+    versions: Sequence[SchemaVersion],
+    activations: Sequence[SchemaActivation],
+) -> None:
+    writer.executemany(
+        f"INSERT INTO schemas ({SCHEMA}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  a constant
+        versions,
+    )
+    writer.executemany(
+        "INSERT OR REPLACE INTO schema_activations VALUES (?, ?, ?)",
+        activations,
+    )
 
 
 def insert_history(writer: SqlConnection, row: HistoryRow) -> None:

@@ -22,10 +22,17 @@ from config_manager.storage.sql.rows import (
     insert_change,
     insert_checkpoint,
     insert_history,
+    insert_schemas,
     overwritten,
 )
 from config_manager.storage.sql.snapshot import strangers
-from config_manager.storage.state import Commit, Committed, SchemaVersion, SealedSecret
+from config_manager.storage.state import (
+    Commit,
+    Committed,
+    SchemaActivation,
+    SchemaVersion,
+    SealedSecret,
+)
 from config_manager.storage.store import CommitUnsure, DatabaseUnavailable, DiskFull, Finish, Store
 
 _CANT_OPEN = "SQLITE_CANTOPEN"
@@ -161,9 +168,11 @@ class SqlStore(SqlReads, Store):
                 [(s.key_id, s.nonce, s.ciphertext, s.service, s.name, s.version) for s in sealed],
             )
 
-    def keep_schemas(self, versions: Sequence[SchemaVersion]) -> None:
+    def keep_schemas(
+        self, versions: Sequence[SchemaVersion], activations: Sequence[SchemaActivation] = ()
+    ) -> None:
         with self._transaction() as writer:
-            writer.executemany("INSERT INTO schemas VALUES (?, ?, ?, ?, ?)", versions)
+            insert_schemas(writer, versions, activations)
 
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
         with self._transaction() as writer:

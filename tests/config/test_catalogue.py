@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from config_manager.config.catalogue import (
     Catalogue,
@@ -374,10 +375,13 @@ def test_nobody_is_shown_more_than_a_handful_of_simple_settings(service: str) ->
     assert 1 <= levels.count("simple") <= 6
 
 
+Digit = Annotated[int, Field(ge=0, le=9)]
+
+
 def test_limits_of_every_kind_are_put_into_words() -> None:
     class Sample(ServiceSettings):
         SERVICE: ClassVar[str] = "sample"
-        either: Literal["a", "b"] | int | None = setting("a", "One.", ge=0, le=9)
+        either: Literal["a", "b"] | Digit | None = setting("a", "One.")
         low: float = setting(1.0, "Two.", ge=0)
         between: float = setting(0.5, "Two and a half.", gt=0, lt=1)
         long: str = setting("abc", "Three.", min_length=3)
