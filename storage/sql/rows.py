@@ -23,6 +23,7 @@ from config_manager.storage.state import (
     RegistryRow,
     SchemaActivation,
     SchemaVersion,
+    SealedSecret,
     ServiceState,
     TakenBack,
 )
@@ -59,18 +60,12 @@ def insert_change(writer: SqlConnection, change: Commit) -> None:
             "INSERT OR REPLACE INTO epochs VALUES (?, ?, ?, ?, ?)",
             (epoch.seq, epoch.id, change.after.revision, change.at, change.reason),
         )
-    if change.forgotten is not None:
-        with overwritten(writer):
-            writer.execute("DELETE FROM secrets WHERE service = ? AND name = ?", change.forgotten)
+    if change.forgotten is not None or change.secret is not None:
+        _put_secret(writer, change.forgotten, change.secret)
     if change.taken_back:
         writer.executemany(
             "INSERT INTO taken_back VALUES (?, ?, ?, ?, ?)",
             [(*about, None if keys is None else _json(keys)) for *about, keys in change.taken_back],
-        )
-    if change.secret is not None:
-        writer.execute(
-            f"INSERT INTO secrets ({SEALED}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  a constant
-            change.secret,
         )
     if change.idempotency is not None:
         _put_idempotency(writer, change.idempotency)
@@ -169,6 +164,19 @@ def _put_service(writer: SqlConnection, before: ServiceState | None, state: Serv
             if key not in old or _json(old[key]) != _json(value)
         ],
     )
+
+
+def _put_secret(
+    writer: SqlConnection, forgotten: tuple[str, str] | None, secret: SealedSecret | None
+) -> None:
+    if forgotten is not None:
+        with overwritten(writer):
+            writer.execute("DELETE FROM secrets WHERE service = ? AND name = ?", forgotten)
+    if secret is not None:
+        writer.execute(
+            f"INSERT INTO secrets ({SEALED}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  a constant
+            secret,
+        )
 
 
 def _put_registry(writer: SqlConnection, row: RegistryRow) -> None:
