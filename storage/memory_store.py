@@ -123,7 +123,7 @@ class MemoryStore(Store):
             row
             for row in rows
             if (query.services is None or row.service in query.services)
-            and (query.below is None or (-row.entry.revision, row.service) > _falling(query.below))
+            and (query.start is None or (-row.entry.revision, row.service) >= _falling(query.start))
             and any(text in one.lower() for one in _texts(row.entry))
         ][: query.limit]
 

@@ -168,13 +168,13 @@ class HistoryQuery:
 
 @dataclass(frozen=True, slots=True)
 class HistorySearch:
-    """text: in any case. services: only of these; None: of all. below: (revision, service) of the last row of the
-    page before."""
+    """text: in any case. services: only of these; None: of all. start: (revision, service) of the first row that
+    may come, in the order of revisions, the newest first, and then of services."""
 
     text: str
     limit: int
     services: Sequence[str] | None = None
-    below: tuple[int, str] | None = None
+    start: tuple[int, str] | None = None
 
 
 class SealedSecret(NamedTuple):

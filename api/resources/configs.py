@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, cast
 
 from config_manager.actors.messages import Write
+from config_manager.api.resources.past import moment_of, seen_then, shown
 from config_manager.api.rest.conditions import (
     CONDITIONS,
     PRECONDITIONS,
@@ -31,7 +32,7 @@ from config_manager.api.rest.models import (
     read,
 )
 from config_manager.api.rest.operations import only_refusing, operation
-from config_manager.api.rest.parameters import SERVICE, one_of
+from config_manager.api.rest.parameters import SERVICE, number, one_of, time
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import (
     WRITE,
@@ -154,6 +155,8 @@ class EpochAnswer(WriteAnswer, _Epoch):
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────
 
 _VIEW = one_of("view", "stored: exactly what PUT takes", "effective", "stored")
+_REVISION = number("revision", "as of this revision of the server's; not with `at`")
+_AT = time("at", "as of this time; not with `revision`")
 
 
 @operation(
@@ -176,11 +179,13 @@ async def list_configs(request: ApiRequest, api: Api) -> ApiResponse:
 @operation(
     "A service's effective configuration; secrets are masked",
     answers={200: ConfigAnswer, 304: None},
-    problems=(404, 412),
-    takes=(*CONDITIONS, _VIEW),
+    problems=(404, 412, 503, 504),
+    takes=(*CONDITIONS, _VIEW, _REVISION, _AT),
     tagged=True,
     description="The values as the service runs them: defaults are filled in, and `defaulted` names them. A "
-    "service of the catalogue that nobody has written is 200 with revision 0.\n\n"
+    "service that has a schema and that nobody has written is 200 with revision 0.\n\n"
+    "With `revision` or `at` it is what was answered then: 404 `not-there-then` if there was no such service. A "
+    "value whose key has become a secret since is masked.\n\n"
     "The `ETag` is the revision: send it in `If-None-Match` to be answered 304 while nothing has changed, "
     "and in `If-Match` of the next write so that nobody else's is lost.",
 )
@@ -189,17 +194,22 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
     committed = api.system.view.committed
     if request.raw_query:
         request.allow_query()
-        if _VIEW.of(request) == "stored":
-            stored = _config_response(_existing(api, committed, service, stored=True))
-            return _unless_known(request, service, stored, committed)
+        is_stored, then = _VIEW.of(request) == "stored", moment_of(request, _REVISION, _AT)
+        if then is not None:
+            seen = await seen_then(request, api, service, then)
+            response = _config_response(shown(seen, service, stored=is_stored))
+            return _unless_known(request, service, response, seen.revision)
+        if is_stored:
+            response = _config_response(_existing(api, committed, service, stored=True))
+            return _unless_known(request, service, response, _revision_of(committed, service))
     # the answer for a service without values (never written, or deleted) depends on the epoch
     key, schema = committed.live(service) or committed.epoch, shapes.row(committed, service)
     cached = api.bodies.get(service)
     if cached is not None and cached[0] is key and cached[1] is schema:
-        return _unless_known(request, service, cached[2], committed)
+        return _unless_known(request, service, cached[2], _revision_of(committed, service))
     response = _config_response(_existing(api, committed, service))
     api.bodies[service] = (key, schema, response)
-    return _unless_known(request, service, response, committed)
+    return _unless_known(request, service, response, _revision_of(committed, service))
 
 
 @operation(
@@ -289,7 +299,7 @@ async def _write(
 ) -> ApiResponse:
     written = await api.system.storing.ask(Write(what, write_terms.terms), request.context)
     state = written.state
-    answer = _view(api, state.service, state)
+    answer = view(api, state.service, state)
     answer |= await outcome_of(api, [state], write_terms, written.changes, written.warnings)
     if write_terms.terms.dry_run:
         return json_response(answer)
@@ -308,13 +318,13 @@ def _existing(
     state = committed.live(service)
     if not api.system.shapes.is_known(committed, service):
         raise shapes.unknown(service)
-    answer = _view(api, service, state)
+    answer = view(api, service, state)
     if stored:
         answer |= {"config": state.stored if state else {}, "defaulted": []}
     return answer
 
 
-def _view(api: Api, service: str, state: ServiceState | None) -> JsonObject:
+def view(api: Api, service: str, state: ServiceState | None) -> JsonObject:
     """A service as GET shows it: effective values, secrets masked."""
     shape = api.system.shapes.of(api.system.view.committed, service)
     if state is None:
@@ -344,20 +354,23 @@ def _config_response(answer: JsonObject, status: int = 200) -> ApiResponse:
 
 
 def _unless_known(
-    request: ApiRequest, service: ServiceName, response: ApiResponse, committed: Committed
+    request: ApiRequest, service: ServiceName, response: ApiResponse, revision: int
 ) -> ApiResponse:
     """304 if the reader has it already. Raises RevisionConflict if it wants another revision.
 
     A service that nobody has written is always sent in full: under revision 0 its defaults and epoch may change.
     """
-    state = committed.live(service)
-    revision = state.revision if state else 0
     tag = f'"{revision}"'
     if (wanted := is_other(request, tag)) is not None:
         raise RevisionConflict(service, wanted, revision)
     if revision and is_known(request, tag):
         return ApiResponse(304, b"", response.headers)
     return response
+
+
+def _revision_of(committed: Committed, service: ServiceName) -> int:
+    state = committed.live(service)
+    return state.revision if state else 0
 
 
 def _list_entry(name: str, state: ServiceState | None) -> ListEntry:
@@ -368,5 +381,8 @@ def _list_entry(name: str, state: ServiceState | None) -> ListEntry:
 
 @only_refusing
 async def reserved_name(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
-    """A path with `epoch` as the service's name, which is reserved."""
-    raise InvalidName("'epoch' is reserved: POST makes a new epoch, and no service is called that")
+    """A path with `epoch` or `search` as the service's name; both are reserved."""
+    raise InvalidName(
+        "'epoch' and 'search' are reserved: POST …/epoch makes a new epoch, GET …/search searches, and no "
+        "service is called that"
+    )

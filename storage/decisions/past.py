@@ -229,6 +229,12 @@ def _unwritten(config: Effective, secrets: frozenset[str], epoch: Epoch) -> Seen
     return Seen({}, *config, secrets, secrets, 0, 0, epoch, None, None)
 
 
+def by_schema(version: SchemaVersion, epoch: Epoch) -> Seen:
+    """A service that stores nothing, with this schema."""
+    described = Described.by(version)
+    return _unwritten(described.effective({}), described.secrets, epoch)
+
+
 @dataclass(frozen=True, slots=True)
 class Described:
     """What a version of a schema says of values that are not stored."""

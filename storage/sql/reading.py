@@ -158,9 +158,9 @@ class SqlReads:
         if query.services is not None:
             where.append("service IN (SELECT value FROM json_each(?))")
             values.append(json.dumps(query.services))
-        if query.below is not None:
-            where.append("(revision < ? OR (revision = ? AND service > ?))")
-            values += [query.below[0], *query.below]
+        if query.start is not None:
+            where.append("(revision < ? OR (revision = ? AND service >= ?))")
+            values += [query.start[0], *query.start]
         with self._sensible(), self._page() as pages:
             rows = pages.execute(
                 f"SELECT service, {ENTRY} FROM history WHERE {' AND '.join(where)}"  # noqa: S608  no caller's text in it
