@@ -197,17 +197,17 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
         is_stored, then = _VIEW.of(request) == "stored", moment_of(request, _REVISION, _AT)
         if then is not None:
             seen = await seen_then(request, api, service, then)
-            response = _config_response(shown(seen, service, stored=is_stored))
+            response = tagged(shown(seen, service, stored=is_stored))
             return _unless_known(request, service, response, seen.revision)
         if is_stored:
-            response = _config_response(_existing(api, committed, service, stored=True))
+            response = tagged(_existing(api, committed, service, stored=True))
             return _unless_known(request, service, response, _revision_of(committed, service))
     # the answer for a service without values (never written, or deleted) depends on the epoch
     key, schema = committed.live(service) or committed.epoch, shapes.row(committed, service)
     cached = api.bodies.get(service)
     if cached is not None and cached[0] is key and cached[1] is schema:
         return _unless_known(request, service, cached[2], _revision_of(committed, service))
-    response = _config_response(_existing(api, committed, service))
+    response = tagged(_existing(api, committed, service))
     api.bodies[service] = (key, schema, response)
     return _unless_known(request, service, response, _revision_of(committed, service))
 
@@ -303,7 +303,7 @@ async def _write(
     answer |= await outcome_of(api, [state], write_terms, written.changes, written.warnings)
     if write_terms.terms.dry_run:
         return json_response(answer)
-    return _config_response(answer, 201 if written.first else 200)
+    return tagged(answer, 201 if written.first else 200)
 
 
 # ── what is shown ──────────────────────────────────────────────────────────────────────────────
@@ -349,7 +349,7 @@ def view(api: Api, service: str, state: ServiceState | None) -> JsonObject:
     }
 
 
-def _config_response(answer: JsonObject, status: int = 200) -> ApiResponse:
+def tagged(answer: JsonObject, status: int = 200) -> ApiResponse:
     return json_response(answer, status, ((b"etag", b'"%d"' % answer["revision"]),))
 
 

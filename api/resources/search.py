@@ -61,6 +61,7 @@ class SearchAnswer(Answer):
 
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────
 
+_ANY = "|".join(_PLACES)
 _NAME = "[a-z0-9][a-z0-9-]{0,62}"
 _NOW_AFTER = re.compile(rf"n\.({_NAME})\.([a-z][a-z0-9_]{{0,62}})\.([0-2])")
 _HISTORY_FROM = re.compile(rf"h\.([0-9]{{1,15}})\.({_NAME} ?)\.([0-9]{{1,6}})")
@@ -73,9 +74,9 @@ def _parse_text(text: str) -> str:
 
 
 def _parse_places(text: str) -> frozenset[Place]:
-    given = text.split(",")
+    given = frozenset(text.split(","))
     places = frozenset(one for one in _PLACES if one in given)
-    if len(places) != len(given):
+    if places != given:
         raise ValueError(f"expected some of {', '.join(_PLACES)}, with commas between")
     return places
 
@@ -99,11 +100,12 @@ _Q = Query(
     "the text, in upper or lower case",
     {"type": "string", "minLength": 1, "maxLength": _LONGEST, "pattern": "^[^\\u0000]*$"},
     _parse_text,
+    required=True,
 )
 _IN = Query(
     "in",
     "where to look, with commas between: keys, values, descriptions, history; the first three",
-    {"type": "string", "pattern": f"^({'|'.join(_PLACES)})$"},
+    {"type": "string", "pattern": f"^({_ANY})(,({_ANY}))*$"},
     _parse_places,
 )
 _LEVEL = one_of(

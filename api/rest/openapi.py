@@ -13,6 +13,7 @@ from pydantic_core import core_schema
 
 from config_manager.api.rest.models import INTEGER, KEY, TEXT
 from config_manager.api.rest.operations import Operation, Route
+from config_manager.api.rest.parameters import Parameter, Query
 from config_manager.api.rest.problems import Problem, names_of
 from config_manager.config.access import able
 from config_manager.config.strict_json import JsonObject
@@ -222,12 +223,16 @@ def _parameters(route: Route) -> list[JsonObject]:
         {
             "name": one.name,
             "in": one.is_in,
-            **({"required": True} if one.is_in == "path" else {}),
+            **({"required": True} if _is_required(one) else {}),
             "schema": one.schema,
             "description": one.description,
         }
         for one in (*in_path, *others)
     ]
+
+
+def _is_required(one: Parameter) -> bool:
+    return one.is_in == "path" or (isinstance(one, Query) and one.required)
 
 
 def _in_camel_case(name: str) -> str:

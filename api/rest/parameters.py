@@ -36,7 +36,8 @@ class Path(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Query(Generic[T]):
-    """A query parameter. parse: raises ValueError, whose words say what was expected, or a `Refusal`."""
+    """A query parameter. parse: raises ValueError, whose words say what was expected, or a `Refusal`. required: in
+    words for callers; the handler refuses what lacks it."""
 
     is_in: ClassVar = "query"
 
@@ -44,6 +45,7 @@ class Query(Generic[T]):
     description: str
     schema: JsonObject
     parse: Callable[[str], T]
+    required: bool = False
 
     def of(self, request: ApiRequest) -> T | None:
         """None if it is left out; raises MalformedRequest."""
