@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
-import trio
-
 from config_manager.actors.messages import Write
 from config_manager.api.resources.schemas import (
     DIGEST,
@@ -15,6 +13,7 @@ from config_manager.api.resources.schemas import (
     SchemaDigest,
     SchemaNumber,
     SchemaOrigin,
+    comparing,
     live,
     parse_digest,
 )
@@ -60,8 +59,6 @@ from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.state import SchemaSource
 
 _TRIES = 3
-_COMPARING = trio.CapacityLimiter(2)
-"""Schemas that are compared at once: each may take a second of a core."""
 
 
 class StoredBreak(Answer):
@@ -277,12 +274,11 @@ async def _decided(
 async def _compared(
     request: ApiRequest, api: Api, service: str, schema: JsonObject, drop: Sequence[str]
 ) -> tuple[CompiledSchema, Outlook]:
-    """In a thread, because it may take a second. Raises SchemaInvalid, InvalidValues, TooSlowError."""
+    """Raises SchemaInvalid, InvalidValues, TooSlowError."""
     committed, shapes, instances = api.system.view.committed, api.system.shapes, live(api, service)
 
     def compare() -> tuple[CompiledSchema, Outlook]:
         shape = CompiledSchema(schema)
         return shape, outlook(committed, shapes, service, shape, drop=drop, instances=instances)
 
-    with trio.fail_at(request.context.deadline):
-        return await trio.to_thread.run_sync(compare, limiter=_COMPARING)
+    return await comparing(request, compare)

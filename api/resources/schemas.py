@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
+import trio
 from pydantic import Field, WithJsonSchema
 
 from config_manager.api.rest.limits import MOST_BYTES_OF_A_PAGE
@@ -25,9 +26,11 @@ from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_r
 from config_manager.config.errors import MalformedRequest, NotFound
 from config_manager.config.names import ServiceName
 from config_manager.config.strict_json import JsonObject
+from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.decisions.schema_changes import (
     active_version,
 )
+from config_manager.storage.decisions.schema_comparison import compare
 from config_manager.storage.decisions.schema_outlook import (
     INSTANCE_SCHEMA,
     LiveInstance,
@@ -35,10 +38,15 @@ from config_manager.storage.decisions.schema_outlook import (
 from config_manager.storage.decisions.shapes import row
 from config_manager.storage.state import Committed, SchemaSource, SchemaVersion
 
+T = TypeVar("T")
+
 _PAGE = 50
 _MOST = 500
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 DIGEST: JsonObject = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+
+_COMPARING = trio.CapacityLimiter(2)
+"""Comparisons at once: each may take a second of a core."""
 
 
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────
@@ -111,6 +119,22 @@ class DifferenceAnswer(Answer):
     was: Annotated[str, about("the key's earlier name")] = ""
 
 
+class InstanceSchemas(Answer):
+    """What the instances of a service were built with."""
+
+    service: Name
+    instance_schemas: list[InstanceSchema]
+
+
+class SchemaDiff(Answer):
+    """What is different between two versions of a service's schema."""
+
+    service: Name
+    from_: Annotated[int, Field(alias="from", description="the older version's number")]
+    to: SchemaNumber
+    differences: list[DifferenceAnswer]
+
+
 class VersionEntry(_Version):
     """A version of a service's schema, without the schema."""
 
@@ -142,6 +166,8 @@ def parse_digest(value: Any) -> str:
 _LIMIT = number("limit", f"entries; {_PAGE}", least=1, most=_MOST)
 _AFTER = Query("after", "`next_after` of the page before", NAME, str)
 _BEFORE = number("before", "versions below this one")
+_FROM = number("from", "the older version; the one before `to`", least=1)
+_TO = number("to", "the newer version; the active one", least=1)
 _VERSION = number("version", "this version, not the active one", least=1)
 _OF_DIGEST = Query("digest", "the version with this digest", DIGEST, parse_digest)
 
@@ -242,6 +268,62 @@ async def schema_history(request: ApiRequest, api: Api) -> ApiResponse:
     more = bool(versions) and versions[-1].version > 1
     next_before = versions[-1].version if more else None
     return json_response({"service": service, "versions": entries, "next_before": next_before})
+
+
+@operation(
+    "What is different between two versions of a service's schema, and for whom that breaks something",
+    answers={200: SchemaDiff},
+    problems=(404, 503, 504),
+    takes=(_FROM, _TO),
+)
+async def schema_diff(request: ApiRequest, api: Api) -> ApiResponse:
+    service = SERVICE.of(request)
+    request.allow_query()
+    new = await _version_of(request, api, service, _TO.of(request))
+    old = await _version_of(request, api, service, _FROM.of(request) or new.version - 1)
+
+    def compared() -> list[JsonObject]:
+        schemas = [CompiledSchema(orjson.loads(one.schema)) for one in (old, new)]
+        return [one.to_json() for one in compare(*schemas)]
+
+    differences = await comparing(request, compared)
+    return json_response(
+        {"service": service, "from": old.version, "to": new.version, "differences": differences}
+    )
+
+
+@operation(
+    "The schemas that a service's instances were built with, as they say",
+    answers={200: InstanceSchemas},
+    description="A candidate is made the service's schema by `POST …/adopt`.",
+)
+async def instance_schemas(request: ApiRequest, api: Api) -> ApiResponse:
+    service = SERVICE.of(request)
+    request.allow_query()
+    known = _instance_schemas(api, api.system.view.committed, service)
+    return json_response({"service": service, "instance_schemas": known})
+
+
+async def comparing(request: ApiRequest, compare: Callable[[], T]) -> T:
+    """In a thread, because a comparison may take a second. Raises what it raises, and TooSlowError."""
+    with trio.fail_at(request.context.deadline):
+        return await trio.to_thread.run_sync(compare, limiter=_COMPARING)
+
+
+async def _version_of(
+    request: ApiRequest, api: Api, service: ServiceName, number: int | None
+) -> SchemaVersion:
+    """number: None is the active one. Raises NotFound, Refusal, TooSlowError."""
+    found = (
+        await _active_of(request, api, api.system.view.committed, service)
+        if number is None
+        else await api.system.reading.schema_version(service, number, request.context)
+    )
+    if found is None:
+        raise NotFound(
+            f"{service} has no {'active schema' if number is None else f'schema {number}'}"
+        )
+    return found
 
 
 async def _active_of(

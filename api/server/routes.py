@@ -44,6 +44,8 @@ ROUTES = (
     Route("PUT", _SCHEMAS + "/{service}", schema_changes.put_schema, "write"),
     Route("DELETE", _SCHEMAS + "/{service}", schema_changes.delete_schema, "write"),
     Route("GET", _SCHEMAS + "/{service}/history", schemas.schema_history, "read"),
+    Route("GET", _SCHEMAS + "/{service}/diff", schemas.schema_diff, "read"),
+    Route("GET", _SCHEMAS + "/{service}/instances", schemas.instance_schemas, "read"),
     Route("POST", _SCHEMAS + "/{service}/adopt", schema_changes.adopt_schema, "write"),
     Route("GET", "/api/v1/tokens", tokens.list_tokens, "admin"),
     Route("POST", "/api/v1/tokens", tokens.create_token, "admin"),

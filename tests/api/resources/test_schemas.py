@@ -168,6 +168,13 @@ async def test_a_schema_is_read_by_number_by_digest_and_in_the_history(rest: Res
     [added] = history["versions"][0]["differences"]
     assert (added["change"], added["pointer"]) == ("key added", "/colour")
     assert history["versions"][1]["differences"] is None
+    between = await rest.did("GET", f"{SCHEMA}/diff")
+    is_what_openapi_says("SchemaDiff", between)
+    assert (between["from"], between["to"], between["differences"]) == (1, 2, [added])
+    assert (await rest.did("GET", f"{SCHEMA}/diff?from=2&to=2"))["differences"] == []
+    back = await rest.did("GET", f"{SCHEMA}/diff?from=2&to=1")
+    assert [one["change"] for one in back["differences"]] == ["key removed"]
+    assert (await rest.ask("GET", f"{SCHEMA}/diff?from=7")).status == 404
     page = await rest.did("GET", f"{SCHEMA}/history?limit=1")
     assert page["next_before"] == 2
     assert [
@@ -427,6 +434,10 @@ async def test_an_instances_schema_is_adopted_and_is_back_when_what_was_put_goes
 ) -> None:
     own = schema(level=LEVEL)
     await rest.runs("attic", own)
+    known = await rest.did("GET", f"{SCHEMA}/instances")
+    is_what_openapi_says("InstanceSchemas", known)
+    [candidate] = known["instance_schemas"]
+    assert (candidate["instances"], candidate["candidate"]) == (["attic"], True)
     unknown = await rest.ask("POST", f"{SCHEMA}/adopt", {"digest": "0" * 64})
     assert unknown.status == 404
     assert (await rest.ask("POST", f"{SCHEMA}/adopt", {"digest": "x"})).status == 422
