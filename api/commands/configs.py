@@ -190,6 +190,8 @@ def _put(
 
     def lines() -> Iterator[str]:
         yield from _change_lines(_changes(before, after), before, after)
+        for one in answer.get("warnings", ()):
+            yield clean(f"warning: {one['pointer'][1:]}: {one['detail']}")
         if dry_run:
             yield f"nothing was changed: {service} stays at revision {at}"
         else:
