@@ -35,6 +35,7 @@ class LazyGroup(click.Group):
         "recover": "config_manager.api.commands.data_dir:recover",
         "restore": "config_manager.api.commands.restore:restore",
         "rotate-db-key": "config_manager.api.commands.data_dir:rotate_db_key",
+        "schema": "config_manager.api.commands.schemas:schema",
         "secret": "config_manager.api.commands.secrets:secret",
         "devices": "config_manager.api.commands.devices:devices",
         "trust": "config_manager.api.commands.trust:trust",

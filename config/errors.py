@@ -230,10 +230,10 @@ class SchemaBreaking(InvalidValues):
     def __init__(
         self,
         detail: str,
-        errors: Sequence[FieldError],
+        errors: Sequence[FieldError] = (),
         *,
-        differences: Sequence[Mapping[str, Any]],
-        breaks: Mapping[str, Any],
+        differences: Sequence[Mapping[str, Any]] = (),
+        breaks: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__(detail, errors)
         self.differences = tuple(differences)

@@ -6,11 +6,17 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, repeat
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import click
 
-from config_manager.api.commands.options import HISTORY_REASON, shows_an_answer
+from config_manager.api.commands.options import (
+    HISTORY_REASON,
+    WAIT,
+    json_object_in,
+    shows_an_answer,
+    waiting,
+)
 from config_manager.api.commands.output import Shown, clean, table, to_json
 from config_manager.api.commands.remote import Server
 from config_manager.config.errors import Conflict, NotFound, ServerSays, SettingsInvalid
@@ -27,12 +33,6 @@ _SHOWN = 60
 """Characters of a value in a table."""
 _NOT_FOUND = 404
 
-_WAIT = click.option(
-    "--wait",
-    type=click.FloatRange(0, 60),
-    metavar="SECONDS",
-    help="Wait until a broker holds it, at most so long.",
-)
 _DRY_RUN = click.option(
     "--dry-run", is_flag=True, help="Say what would change, and change nothing."
 )
@@ -102,7 +102,7 @@ def _plain(value: Any) -> Iterator[str]:
 )
 @click.option("--revision", type=click.IntRange(0), help="Only if it is still at this revision.")
 @HISTORY_REASON
-@_WAIT
+@WAIT
 @_DRY_RUN
 def set_config(
     server: Server,
@@ -134,7 +134,7 @@ def set_config(
     if revision is not None and revision != at:
         raise Conflict(f"{service} is at revision {at}, not {revision}")
     if file is not None:
-        after = _object(file.read())
+        after = json_object_in("--file", file.read())
     else:
         after = {k: v for k, v in before.items() if k not in unset}
         after |= dict(map(_assignment, assignments))
@@ -153,16 +153,6 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(name)  # NaN and Infinity are words like any other
-
-
-def _object(data: bytes) -> Values:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise SettingsInvalid("--file: expected a JSON object, key → value")
-    return cast("Values", value)
 
 
 def _stored(server: Server, service: str) -> tuple[Values, int]:
@@ -190,8 +180,7 @@ def _put(
     """Replace a service's values if it is still at revision `at`, and show what changed."""
     query = {
         "reason": reason,
-        "wait": "confirmed" if wait is not None else None,
-        "timeout": str(wait) if wait is not None else None,
+        **waiting(wait),
         "dry_run": "true" if dry_run else None,
     }
     headers = {"If-Match": f'"{at}"'}
@@ -201,6 +190,8 @@ def _put(
 
     def lines() -> Iterator[str]:
         yield from _change_lines(_changes(before, after), before, after)
+        for one in answer.get("warnings", ()):
+            yield clean(f"warning: {one['pointer'][1:]}: {one['detail']}")
         if dry_run:
             yield f"nothing was changed: {service} stays at revision {at}"
         else:
@@ -290,7 +281,7 @@ def diff_config(server: Server, service: str, old: int | None, new: int | None) 
 @click.argument("service")
 @click.argument("revision", type=click.IntRange(1))
 @click.option("--reason", help="Why, for the history. [rollback to revision N]")
-@_WAIT
+@WAIT
 @_DRY_RUN
 def rollback_config(
     server: Server,

@@ -1,60 +1,39 @@
-"""Schemas over REST: what a service's values look like, who says so, and what another schema would break."""
+"""Schemas over REST: what a service's values look like, version by version."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 import trio
 from pydantic import Field, WithJsonSchema
 
-from config_manager.actors.messages import Write
 from config_manager.api.rest.limits import MOST_BYTES_OF_A_PAGE
 from config_manager.api.rest.models import (
-    KEY,
     NAME,
     Answer,
-    Body,
     By,
     CorrelationId,
     Name,
-    Reader,
     Time,
     about,
-    read,
 )
 from config_manager.api.rest.operations import operation
-from config_manager.api.rest.parameters import SERVICE, Query, flag, number
+from config_manager.api.rest.parameters import SERVICE, Query, number
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
-from config_manager.api.rest.writing import (
-    ADMINISTRATION,
-    WRITE,
-    ReasonInBody,
-    WarningAnswer,
-    WriteAnswer,
-    WriteTerms,
-    administer,
-    are_confirmed,
-    write_terms_of,
-)
-from config_manager.config.catalogue import schema_digest
-from config_manager.config.errors import Conflict, MalformedRequest, NotFound
-from config_manager.config.names import ServiceName, is_key
+from config_manager.config.errors import MalformedRequest, NotFound
+from config_manager.config.names import ServiceName
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.decisions.schema_changes import (
-    DeleteSchema,
-    PutSchema,
     active_version,
 )
+from config_manager.storage.decisions.schema_comparison import compare
 from config_manager.storage.decisions.schema_outlook import (
     INSTANCE_SCHEMA,
     LiveInstance,
-    Outlook,
-    basis,
-    outlook,
 )
 from config_manager.storage.decisions.shapes import row
 from config_manager.storage.state import Committed, SchemaSource, SchemaVersion
@@ -63,19 +42,19 @@ T = TypeVar("T")
 
 _PAGE = 50
 _MOST = 500
-_TRIES = 3
-_COMPARING = trio.CapacityLimiter(2)
-"""Schemas that are compared at once: each may take a second of a core."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_DIGEST_SCHEMA: JsonObject = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+DIGEST: JsonObject = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+
+_COMPARING = trio.CapacityLimiter(2)
+"""Comparisons at once: each may take a second of a core."""
 
 
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────
 
-_JsonSchema = Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas/JsonSchema"})]
-_Number = Annotated[int, about("the version's number, counted for this service")]
-_Digest = Annotated[str, about("SHA-256, in hex, of the schema as JSON with sorted keys")]
-_Source = Annotated[
+JsonSchema = Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas/JsonSchema"})]
+SchemaNumber = Annotated[int, about("the version's number, counted for this service")]
+SchemaDigest = Annotated[str, about("SHA-256, in hex, of the schema as JSON with sorted keys")]
+SchemaOrigin = Annotated[
     SchemaSource,
     about("put: somebody put it; catalogue: it comes with the server; instance: an instance's own"),
 ]
@@ -84,9 +63,9 @@ _Active = Annotated[bool, about("whether writes are checked by it now")]
 
 class _Version(Answer):
     service: Name
-    version: _Number
-    digest: _Digest
-    source: _Source
+    version: SchemaNumber
+    digest: SchemaDigest
+    source: SchemaOrigin
     at: Annotated[Time | None, about("when it was made; null: with the server")]
     by: By
     reason: Annotated[str | None, about("why, if somebody said so")]
@@ -106,7 +85,7 @@ class SchemaList(Answer):
 class InstanceSchema(Answer):
     """A schema that instances say they were built with."""
 
-    digest: _Digest
+    digest: SchemaDigest
     instances: Annotated[list[str], about("those that run now and say so")]
     candidate: Annotated[bool, about("whether it could be adopted: another one is active")]
     first_seen: Time
@@ -117,7 +96,7 @@ class SchemaAnswer(_Version):
     """A version of a service's schema."""
 
     active: _Active
-    schema_: Annotated[_JsonSchema, Field(alias="schema")]
+    schema_: Annotated[dict[str, Any], Field(alias="schema", description="as it was put")]
     instance_schemas: Annotated[
         Sequence[InstanceSchema], about("what the service's instances were built with")
     ] = ()
@@ -140,6 +119,22 @@ class DifferenceAnswer(Answer):
     was: Annotated[str, about("the key's earlier name")] = ""
 
 
+class InstanceSchemas(Answer):
+    """What the instances of a service were built with."""
+
+    service: Name
+    instance_schemas: list[InstanceSchema]
+
+
+class SchemaDiff(Answer):
+    """What is different between two versions of a service's schema."""
+
+    service: Name
+    from_: Annotated[int, Field(alias="from", description="the older version's number")]
+    to: SchemaNumber
+    differences: list[DifferenceAnswer]
+
+
 class VersionEntry(_Version):
     """A version of a service's schema, without the schema."""
 
@@ -160,90 +155,10 @@ class SchemaHistory(Answer):
     next_before: Annotated[int | None, about("`before` of the next page; null: this is the last")]
 
 
-class StoredBreak(Answer):
-    """Something stored that the schema does not take."""
-
-    layer: Annotated[str, about("where it is stored: base")]
-    service: Name
-    key: str
-    pointer: Annotated[str, about("RFC 6901, into the values")]
-    why: str
-
-
-class InstanceBreak(Answer):
-    """An instance that would turn down what is effective then."""
-
-    service: Name
-    instance: Name
-    enrolled: Annotated[bool, about("if not, it is only a claim")]
-    why: str
-
-
-class Breaks(Answer):
-    """What is there and breaks."""
-
-    stored: list[StoredBreak]
-    instances: list[InstanceBreak]
-
-
-class RefusedAs(Answer):
-    """The refusal of the same request without `dry_run`."""
-
-    type: Annotated[str, about("the problem's name")]
-    detail: str
-
-
-class _Put(Answer):
-    service: Name
-    version: Annotated[int | None, about("of a dry run: the number that it would get")]
-    digest: _Digest
-    differences: Annotated[
-        list[DifferenceAnswer], about("from what was active; none if nothing was")
-    ]
-    breaks: Breaks
-    migrated: Annotated[list[Name], about("the services whose stored values were changed with it")]
-    revision: Annotated[int, about("the newest one: a new one if stored values were changed")]
-    lossy: Annotated[
-        Sequence[WarningAnswer], about("values that can't be told apart afterwards")
-    ] = ()
-    unchanged: Annotated[bool, about("true: this schema is active already")] = False
-    refused: Annotated[
-        RefusedAs | None, about("of a dry run: how it would be refused; left out if not")
-    ] = None
-
-
-class SchemaPut(WriteAnswer, _Put):
-    """A schema is active, or of a dry run would be."""
-
-
-class SchemaDeleted(Answer):
-    """The schema that was put is out of use. What is active now; nulls: nothing is."""
-
-    service: Name
-    version: _Number | None
-    digest: _Digest | None
-    source: _Source | None
-    revision: Annotated[int, about("the newest one; it is as before")]
-
-
-def _parse_digest(value: Any) -> str:
+def parse_digest(value: Any) -> str:
     if not isinstance(value, str) or not _DIGEST.fullmatch(value):
         raise ValueError("expected 64 of 0-9 and a-f")
     return value
-
-
-class AdoptRequest(Body):
-    """Which instances' schema shall be the service's."""
-
-    REFUSED: ClassVar[str] = "that names no schema; nothing was changed"
-
-    digest: Annotated[
-        str,
-        Reader(
-            _parse_digest, {**_DIGEST_SCHEMA, "description": "of the schema, as instances say it"}
-        ),
-    ]
-    reason: ReasonInBody = None
 
 
 # ── reading ────────────────────────────────────────────────────────────────────────────────────
@@ -251,8 +166,10 @@ class AdoptRequest(Body):
 _LIMIT = number("limit", f"entries; {_PAGE}", least=1, most=_MOST)
 _AFTER = Query("after", "`next_after` of the page before", NAME, str)
 _BEFORE = number("before", "versions below this one")
+_FROM = number("from", "the older version; the one before `to`", least=1)
+_TO = number("to", "the newer version; the active one", least=1)
 _VERSION = number("version", "this version, not the active one", least=1)
-_OF_DIGEST = Query("digest", "the version with this digest", _DIGEST_SCHEMA, _parse_digest)
+_OF_DIGEST = Query("digest", "the version with this digest", DIGEST, parse_digest)
 
 
 @operation(
@@ -353,6 +270,62 @@ async def schema_history(request: ApiRequest, api: Api) -> ApiResponse:
     return json_response({"service": service, "versions": entries, "next_before": next_before})
 
 
+@operation(
+    "What is different between two versions of a service's schema, and for whom that breaks something",
+    answers={200: SchemaDiff},
+    problems=(404, 503, 504),
+    takes=(_FROM, _TO),
+)
+async def schema_diff(request: ApiRequest, api: Api) -> ApiResponse:
+    service = SERVICE.of(request)
+    request.allow_query()
+    new = await _version_of(request, api, service, _TO.of(request))
+    old = await _version_of(request, api, service, _FROM.of(request) or new.version - 1)
+
+    def compared() -> list[JsonObject]:
+        schemas = [CompiledSchema(orjson.loads(one.schema)) for one in (old, new)]
+        return [one.to_json() for one in compare(*schemas)]
+
+    differences = await comparing(request, compared)
+    return json_response(
+        {"service": service, "from": old.version, "to": new.version, "differences": differences}
+    )
+
+
+@operation(
+    "The schemas that a service's instances were built with, as they say",
+    answers={200: InstanceSchemas},
+    description="A candidate is made the service's schema by `POST …/adopt`.",
+)
+async def instance_schemas(request: ApiRequest, api: Api) -> ApiResponse:
+    service = SERVICE.of(request)
+    request.allow_query()
+    known = _instance_schemas(api, api.system.view.committed, service)
+    return json_response({"service": service, "instance_schemas": known})
+
+
+async def comparing(request: ApiRequest, compare: Callable[[], T]) -> T:
+    """In a thread, because a comparison may take a second. Raises what it raises, and TooSlowError."""
+    with trio.fail_at(request.context.deadline):
+        return await trio.to_thread.run_sync(compare, limiter=_COMPARING)
+
+
+async def _version_of(
+    request: ApiRequest, api: Api, service: ServiceName, number: int | None
+) -> SchemaVersion:
+    """number: None is the active one. Raises NotFound, Refusal, TooSlowError."""
+    found = (
+        await _active_of(request, api, api.system.view.committed, service)
+        if number is None
+        else await api.system.reading.schema_version(service, number, request.context)
+    )
+    if found is None:
+        raise NotFound(
+            f"{service} has no {'active schema' if number is None else f'schema {number}'}"
+        )
+    return found
+
+
 async def _active_of(
     request: ApiRequest, api: Api, committed: Committed, service: ServiceName
 ) -> SchemaVersion | None:
@@ -390,7 +363,7 @@ def _active(
 def _instance_schemas(api: Api, committed: Committed, service: str) -> list[JsonObject]:
     shape = api.system.shapes.of(committed, service)
     running: dict[str, list[str]] = {}
-    for one in _live(api, service):
+    for one in live(api, service):
         running.setdefault(one.schema, []).append(one.instance)
     return [
         {
@@ -406,140 +379,8 @@ def _instance_schemas(api: Api, committed: Committed, service: str) -> list[Json
     ]
 
 
-# ── changing ───────────────────────────────────────────────────────────────────────────────────
-
-
-def _parse_keys(text: str) -> tuple[str, ...]:
-    keys = text.split(",")
-    if not all(map(is_key, keys)):
-        raise ValueError("expected keys with commas between")
-    return tuple(dict.fromkeys(keys))
-
-
-_ALLOW_BREAKING = flag(
-    "allow_breaking", "make it active although it breaks something; with a `reason`"
-)
-_ALLOW_LOSSY = flag("allow_lossy", "let values be lost that `x-was` does not keep apart")
-_DROP = Query(
-    "drop",
-    "keys with commas between: what is stored there goes",
-    {"type": "string", "pattern": f"^{KEY['pattern'][1:-1]}(,{KEY['pattern'][1:-1]})*$"},
-    _parse_keys,
-)
-_CHANGING = (_ALLOW_BREAKING, _ALLOW_LOSSY, _DROP, *WRITE)
-_HOW = (
-    "409 `schema-breaking` if it breaks stored values, code that is built with it, or an instance that runs; "
-    "`differences` and `breaks` say what. Stored values are moved as `x-was` says, in the same transaction. If "
-    "none changes there is no revision, and what is published stays. 200 if it is active already, and of a dry run, "
-    "which answers all of it and changes nothing."
-)
-
-
-@operation(
-    "Make a schema the active one of a service",
-    answers={200: SchemaPut, 201: SchemaPut},
-    problems=(409, 503, 504),
-    takes=_CHANGING,
-    body=_JsonSchema,
-    description=_HOW,
-)
-async def put_schema(request: ApiRequest, api: Api) -> ApiResponse:
-    service = SERVICE.of(request)
-    schema = request.json_object()
-    write_terms = write_terms_of(request)
-    return await _put(request, api, service, schema, write_terms, "put")
-
-
-@operation(
-    "Make a schema that instances were built with the active one of their service",
-    answers={200: SchemaPut, 201: SchemaPut},
-    problems=(404, 409, 503, 504),
-    takes=_CHANGING,
-    body=AdoptRequest,
-    description=f"As PUT of that schema. {_HOW}",
-)
-async def adopt_schema(request: ApiRequest, api: Api) -> ApiResponse:
-    service = SERVICE.of(request)
-    body = read(request, AdoptRequest)
-    write_terms = write_terms_of(request).because(body.reason)
-    kept = api.system.view.committed.registered(INSTANCE_SCHEMA).get(f"{service}/{body.digest}")
-    if kept is None or schema_digest(kept["schema"]) != body.digest:
-        raise NotFound(
-            f"no instance of {service} was heard with this schema; GET /api/v1/schemas/{service} lists "
-            "those that were"
-        )
-    return await _put(request, api, service, kept["schema"], write_terms, "instance")
-
-
-@operation(
-    "Take the schema that was put out of use",
-    answers={200: SchemaDeleted},
-    problems=(404,),
-    takes=ADMINISTRATION,
-    description="What the catalogue or an instance had newest is active again, else none is. Every version stays, "
-    "and so do stored values.",
-)
-async def delete_schema(request: ApiRequest, api: Api) -> ApiResponse:
-    service = SERVICE.of(request)
-    answer = await administer(request, api, DeleteSchema(service=service))
-    return json_response(answer)
-
-
-async def _put(
-    request: ApiRequest,
-    api: Api,
-    service: ServiceName,
-    schema: JsonObject,
-    write_terms: WriteTerms,
-    source: SchemaSource,
-) -> ApiResponse:
-    drop, terms = _DROP.of(request) or (), write_terms.terms
-    for left in reversed(range(_TRIES)):
-        shape, then = await _compared(request, api, service, schema, drop)
-        what = PutSchema(
-            service=service,
-            shape=shape,
-            outlook=then,
-            source=source,
-            allow_breaking=bool(_ALLOW_BREAKING.of(request)),
-            allow_lossy=bool(_ALLOW_LOSSY.of(request)),
-            drop=drop,
-            only_compare=terms.dry_run,
-        )
-        try:
-            answer = await api.system.storing.ask(Write(what, terms), request.context)
-        except Conflict:
-            committed, shapes = api.system.view.committed, api.system.shapes
-            if not left or basis(committed, shapes, service) == then.basis:
-                raise
-        else:
-            break
-    if terms.dry_run:
-        return json_response({**answer, "dry_run": True})
-    told: JsonObject = {"correlation_id": request.correlation_id}
-    if answer["migrated"]:
-        confirmed = write_terms.wait_s is not None and await are_confirmed(
-            api, [(service, answer["revision"])], write_terms.wait_s
-        )
-        told["propagation"] = "confirmed" if confirmed else "pending"
-    return json_response({**answer, **told}, 200 if "unchanged" in answer else 201)
-
-
-async def _compared(
-    request: ApiRequest, api: Api, service: str, schema: JsonObject, drop: Sequence[str]
-) -> tuple[CompiledSchema, Outlook]:
-    """In a thread, because it may take a second. Raises SchemaInvalid, InvalidValues, TooSlowError."""
-    committed, shapes, instances = api.system.view.committed, api.system.shapes, _live(api, service)
-
-    def compare() -> tuple[CompiledSchema, Outlook]:
-        shape = CompiledSchema(schema)
-        return shape, outlook(committed, shapes, service, shape, drop=drop, instances=instances)
-
-    with trio.fail_at(request.context.deadline):
-        return await trio.to_thread.run_sync(compare, limiter=_COMPARING)
-
-
-def _live(api: Api, service: str) -> list[LiveInstance]:
+def live(api: Api, service: str) -> list[LiveInstance]:
+    """The instances of a service that are there now, and what each says it was built with."""
     return [
         LiveInstance(one.receipt.instance, one.verified, one.receipt.schema)
         for one in api.system.statuses.statuses(service)

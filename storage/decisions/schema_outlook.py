@@ -113,7 +113,7 @@ def outlook(
     kept = {key: value for key, value in stored.items() if key not in drop}
     migrated = migrating.Migrated(kept) if old is None else migrating.up(kept, old, new)
     values = migrated.values if live else None
-    secrets = live.secrets if live else {}
+    secrets: Collection[str] = live.secrets if live else ()
     return Outlook(
         basis=basis(state, shapes, service),
         differences=() if old is None else compare(old, new),

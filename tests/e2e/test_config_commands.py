@@ -226,3 +226,54 @@ def test_a_rollback_brings_a_deleted_service_back_and_leaves_secrets_alone(
     operator.server.http.delete("/api/v1/config/llm-worker")
     operator.ok("rollback", "llm-worker", str(revision))
     assert operator.stored("llm-worker") == {"llm_timeout_sec": 7.5}
+
+
+def test_a_schema_from_the_first_one_to_a_breaking_one_that_is_caught(
+    operator: Operator, tmp_path: Path
+) -> None:
+    level: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5}
+    file = tmp_path / "lamp.json"
+
+    def write(**properties: Any) -> str:
+        closed = {"type": "object", "additionalProperties": False}
+        file.write_text(json.dumps({**closed, "properties": properties}))
+        return str(file)
+
+    assert operator.run("schema", "get", "lamp")[0] == 6
+    text = operator.ok("schema", "put", "lamp", write(level=level), "--reason", "it is typed now")
+    assert text.splitlines()[-1] == "lamp: version 1 is active"
+    assert json.loads(operator.ok("schema", "get", "lamp")) == json.loads(file.read_text())
+    code, text = operator.run("set", "lamp", "levle=0.4")
+    assert (code, "did you mean level?" in text) == (2, True)
+    operator.ok("set", "lamp", "level=0.9")
+
+    write(level={**level, "maximum": 0.5})
+    code, text = operator.run("schema", "check", "lamp", str(file))
+    assert code == 7
+    assert "stored in base: level = 0.9: expected a number from 0 to 0.5" in text
+    code, text = operator.run("schema", "put", "lamp", str(file))
+    assert (code, "/level: stored: 0.9: expected" in text) == (7, True)
+    assert operator.run("schema", "put", "lamp", str(file), "--allow-breaking")[0] == 2
+
+    renamed = {**level, "x-was": {"key": "level"}}
+    assert operator.run("schema", "check", "lamp", write(brightness=renamed))[0] == 0
+    text = operator.ok("schema", "put", "lamp", str(file), "--wait", "5")
+    assert "level → brightness renamed" in text
+    assert operator.stored("lamp") == {"brightness": 0.9}
+    again = operator.ok("schema", "put", "lamp", str(file))
+    assert again.splitlines()[-1] == "version 2 is the same schema; nothing was changed"
+
+    rows = operator.ok("schema", "history", "lamp").splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["2*", "1"]
+    assert rows[1].endswith("it is typed now")
+    assert "level → brightness renamed" in operator.ok("schema", "diff", "lamp")
+    listed = operator.ok("schema", "get")
+    assert [line.split()[:3] for line in listed.splitlines() if "lamp" in line] == [
+        ["lamp", "2", "put"]
+    ]
+    assert operator.run("schema", "adopt", "lamp", "ab")[0] == 2
+    assert "takes any values" in operator.ok("schema", "delete", "lamp", "--reason", "enough")
+    assert operator.run("schema", "delete", "lamp")[0] == 6
+    for wrong in ("[]", "{"):
+        file.write_text(wrong)
+        assert operator.run("schema", "put", "lamp", str(file))[0] == 2

@@ -46,6 +46,9 @@ from config_manager.storage.decisions.intents import (
     Put,
     SetSecret,
 )
+from config_manager.storage.decisions.json_schema import CompiledSchema
+from config_manager.storage.decisions.schema_changes import DeleteSchema, PutSchema
+from config_manager.storage.decisions.schema_outlook import outlook
 from config_manager.storage.decisions.secret_rotation import (
     BeginRotation,
     FinishRotation,
@@ -93,6 +96,15 @@ def forgotten(state: Committed, until: float) -> Commit:
     rows = rows_after(state, "door", "attic", Forgotten("f" * 64, 1, 2, until))
     on = m.equipped(now=NOW)
     return administration.administered(state, on, "instance.forget", {}, rows, None).change
+
+
+def schema_put(state: Committed, maximum: int) -> Commit:
+    volume = {"type": "integer", "maximum": maximum, "x-unit": "dB"}
+    volume["x-was"] = {"multiply": [1, 3]}
+    shape = CompiledSchema({"type": "object", "properties": {"volume": volume}})
+    then = outlook(state, m.SHAPES, "door", shape)
+    what = PutSchema(service="door", shape=shape, outlook=then, allow_breaking=True)
+    return administered(state, what, "narrower")
 
 
 def rotation_finished(state: Committed) -> Commit:
@@ -177,6 +189,8 @@ EVERYTHING: tuple[Step, ...] = (
     partial(administered, what=BeginRotation("old", "new", 3), reason=None),
     rotation_finished,
     partial(forgotten, until=1.5),
+    partial(schema_put, maximum=5),
+    partial(administered, what=DeleteSchema(service="door"), reason=None),
 )  # fmt: skip
 
 

@@ -50,6 +50,8 @@ EXPECTED: dict[str, Expected] = {
     "PUT /api/v1/schemas/{service}": Expected("write", "service"),
     "DELETE /api/v1/schemas/{service}": Expected("write", "service"),
     "GET /api/v1/schemas/{service}/history": Expected("read", "service"),
+    "GET /api/v1/schemas/{service}/diff": Expected("read", "service"),
+    "GET /api/v1/schemas/{service}/instances": Expected("read", "service"),
     "POST /api/v1/schemas/{service}/adopt": Expected("write", "service"),
     "GET /api/v1/secrets": Expected("secrets", "some"),
     "POST /api/v1/secrets": Expected("secrets", "some"),
