@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 import orjson
+from pydantic import Field
 
 from config_manager.actors.statuses import InstanceStatus
 from config_manager.api.rest.models import NAME, Answer, Name, Time, about
@@ -67,8 +68,8 @@ def _seen(api: Api, kept: Store, committed: Committed, service: str, then: Momen
     if found is None:
         as_of = f"as of revision {then}" if isinstance(then, int) else f"at {then}"
         raise NotThereThen(
-            f"there was no {service} {as_of}; its history says since when there is "
-            f"(GET /api/v1/config/{service}/history)"
+            f"{as_of} nobody had written {service} yet, or it was deleted; GET "
+            f"/api/v1/config/{service}/history says since when it is there"
         )
     return found
 
@@ -104,10 +105,17 @@ def shown(seen: Seen, service: str, *, stored: bool = False) -> JsonObject:
 # ── what differs ───────────────────────────────────────────────────────────────────────────────
 
 
+_Compared = Annotated[
+    int | None, about("the revision of the values that were compared; null: they are of none")
+]
+
+
 class DiffAnswer(Answer):
     """What differs between two sets of values. Secrets are not compared."""
 
     service: Name
+    older: Annotated[_Compared, Field(alias="from")]  # a word of Python's own
+    to: _Compared
     changes: Annotated[list[KeyChangeAnswer], about("by key, from the one to the other")]
 
 
@@ -192,7 +200,13 @@ async def diff_config(request: ApiRequest, api: Api) -> ApiResponse:
         {} if before is None else _compared(before, after, stored=is_stored),
         _compared(after, before or after, stored=is_stored),
     )
-    return json_response({"service": service, "changes": [one.to_object() for one in changes]})
+    answer: JsonObject = {
+        "service": service,
+        "from": None if before is None else before.revision or None,
+        "to": after.revision or None,
+        "changes": [one.to_object() for one in changes],
+    }
+    return json_response(answer)
 
 
 def _at_point(
@@ -338,7 +352,7 @@ class _Instances:
     """What the instances of a service make of its keys."""
 
     def __init__(self, api: Api, wanted: ServiceState | None, service: str) -> None:
-        self._all = [
+        self._all: list[tuple[InstanceStatus, State]] = [
             (one, drift.state_of(one.receipt, wanted, gone=one.gone, verified=one.verified))
             for one in api.system.statuses.statuses(service)
         ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from config_manager.actors.messages import Write
 from config_manager.api.resources.configs import ConfigAnswer, EpochAnswer, tagged, view
@@ -42,12 +42,13 @@ from config_manager.config.errors import (
 from config_manager.config.names import is_key, pointer
 from config_manager.config.strict_json import MAX_INTEGER, JsonObject
 from config_manager.storage.decisions import taking_back
-from config_manager.storage.decisions.changes import Decided
-from config_manager.storage.decisions.equipment import Equipped
+from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.intents import EpochWritten, Written
-from config_manager.storage.decisions.rollback import Moved, Rollback, RollbackEpoch
+from config_manager.storage.decisions.rollback import Moved, Refused, Rollback, RollbackEpoch
 from config_manager.storage.state import Committed
 from config_manager.storage.store import Store
+
+D = TypeVar("D", bound=Decidable[Any])
 
 _TRIES = 8
 """How often the past is read anew if somebody writes in between."""
@@ -68,16 +69,17 @@ def _parse_revision(value: Any) -> int | None:
 def _parse_keys(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
-    if not isinstance(value, list) or not 1 <= len(value) <= _MOST_KEYS:
+    keys: Sequence[Any] = value if isinstance(value, list) else ()
+    if not 1 <= len(keys) <= _MOST_KEYS:
         raise ValueError(f"expected a list of 1 to {_MOST_KEYS} keys")
     wrong = [
         FieldError(pointer(number), "expected a key's name")
-        for number, one in enumerate(value)
+        for number, one in enumerate(keys)
         if not isinstance(one, str) or not is_key(one)
     ]
     if wrong:
         raise SeveralWrong(wrong)
-    return tuple(dict.fromkeys(value))
+    return tuple(dict.fromkeys(keys))
 
 
 def _parse_last(value: Any) -> bool:
@@ -180,16 +182,16 @@ class _KeyOfService(KeyChangeAnswer):
 
 
 class EpochRollbackAnswer(_Preview, EpochAnswer):
-    """The epoch that took something back. `changes` of a dry run are of effective values, each with its service."""
+    """The epoch that took something back."""
 
     kept: Annotated[
-        list[Name], about("services that were not there before, and stay as they are")
-    ] = []
+        Sequence[Name], about("services that were not there before, and stay as they are")
+    ] = ()
     undone: Annotated[
         int | None, about("the revision that was taken back; null: all after `to_revision`")
     ] = None
-    changes: Annotated[
-        Sequence[_KeyOfService], about("of a dry run: what would change, of each service")
+    changes: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]  each with its service
+        Sequence[_KeyOfService], about("of a dry run: what would change of effective values")
     ] = ()
 
 
@@ -224,8 +226,8 @@ async def rollback_config(request: ApiRequest, api: Api) -> ApiResponse:
         target = taking_back.as_of(kept, committed, api.system.shapes, service, body.to_revision)
         if target is None:
             raise NotThereThen(
-                f"there was no {service} as of revision {body.to_revision}; its history says since when "
-                f"there is (GET /api/v1/config/{service}/history)"
+                f"as of revision {body.to_revision} nobody had written {service} yet, or it was deleted; GET "
+                f"/api/v1/config/{service}/history says since when it is there"
             )
         is_preview = write_terms.terms.dry_run
         return Rollback(
@@ -236,13 +238,13 @@ async def rollback_config(request: ApiRequest, api: Api) -> ApiResponse:
             preview=is_preview,
         )
 
-    written = await _decided(request, api, write_terms, decision)
-    assert isinstance(written, Written)
+    written: Written = await _decided(request, api, write_terms, decision)
     state = written.state
     answer = view(api, service, state)
     answer |= await outcome_of(api, [state], write_terms, written.changes, written.warnings)
     if write_terms.terms.dry_run:
-        return json_response({**answer, **_preview(api, written.errors, [service])})
+        changed = [service] if written.changes else []
+        return json_response({**answer, **_preview(api, written.errors, changed)})
     return tagged(answer, 201 if written.first else 200)
 
 
@@ -277,8 +279,7 @@ async def rollback_epoch(request: ApiRequest, api: Api) -> ApiResponse:
         for service in (*what.targets, *what.kept):
             request.grant.require("write", service)
 
-    written = await _decided(request, api, write_terms, decision, allowed)
-    assert isinstance(written, EpochWritten)
+    written: EpochWritten = await _decided(request, api, write_terms, decision, allowed)
     names = [state.service for state in written.services]
     answer: JsonObject = {
         "config_epoch": written.config_epoch,
@@ -295,7 +296,8 @@ async def rollback_epoch(request: ApiRequest, api: Api) -> ApiResponse:
             for name, changes in written.changes.items()
             for change in changes
         ]
-        answer |= _preview(api, written.errors, names)
+        changed = [name for name, changes in written.changes.items() if changes]
+        answer |= _preview(api, written.errors, changed)
     return json_response(answer)
 
 
@@ -362,34 +364,29 @@ def _demand_past(committed: Committed, revision: int) -> None:
 # ── reading, deciding, and again ───────────────────────────────────────────────────────────────
 
 
-class _Refused(NamedTuple):
-    """Refused before it was decided. Only the repetition of what was done is answered all the same."""
-
-    error: Refusal
-
-    def decide(self, before: Committed, on: Equipped) -> Decided[Any]:  # noqa: ARG002
-        raise self.error
-
-
 async def _decided(
-    request: ApiRequest, api: Api, write_terms: WriteTerms, decision: Any, allowed: Any = None
-) -> Written | EpochWritten:
+    request: ApiRequest,
+    api: Api,
+    write_terms: WriteTerms,
+    decision: Callable[[Store, Committed], D],
+    allowed: Callable[[D], None] = lambda _: None,
+) -> Any:
     """Read the past beside the writer, then let it decide; from the beginning if somebody wrote in between. Raises
     Busy if that happens all the time."""
     terms = write_terms.terms
     for _ in range(_TRIES):
         committed = api.system.view.committed
+        what: Decidable[Any]
         try:
-            what = await api.system.reading.past(
+            decided = await api.system.reading.past(
                 lambda kept, committed=committed: decision(kept, committed), request.context
             )
+            allowed(decided)
+            what = decided
         except Refusal as error:
             if terms.idempotency is None:
                 raise
-            what = _Refused(error)
-        else:
-            if allowed is not None:
-                allowed(what)
+            what = Refused(error)
         try:
             return await api.system.storing.ask(Write(what, terms), request.context)
         except Moved:

@@ -74,9 +74,9 @@ def _parse_text(text: str) -> str:
 
 
 def _parse_places(text: str) -> frozenset[Place]:
-    given = frozenset(text.split(","))
-    places = frozenset(one for one in _PLACES if one in given)
-    if places != given:
+    given = text.split(",")
+    places: frozenset[Place] = frozenset(one for one in _PLACES if one in given)
+    if len(places) != len(set(given)):
         raise ValueError(f"expected some of {', '.join(_PLACES)}, with commas between")
     return places
 

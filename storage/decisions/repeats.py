@@ -14,7 +14,7 @@ from config_manager.storage import state_codec
 from config_manager.storage.decisions.changes import Decided
 from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.intents import EpochWritten, Intent, Written
-from config_manager.storage.decisions.rollback import Rollback, RollbackEpoch
+from config_manager.storage.decisions.rollback import Refused, Rollback, RollbackEpoch
 from config_manager.storage.decisions.terms import Idempotency
 from config_manager.storage.state import IdempotencyRecord
 
@@ -40,7 +40,7 @@ class Repeats:
         """What was answered to this very request before. Raises IdempotencyMismatch, and Conflict if the answer
         is not kept."""
         self._check(record, asked)
-        if isinstance(what, Intent | Rollback | RollbackEpoch):
+        if isinstance(what, Intent | Rollback | RollbackEpoch | Refused):
             return _decode(record.answer)
         if record.answer == _NOT_KEPT:
             raise Conflict(_DONE)

@@ -14,6 +14,7 @@ from config_manager.config.errors import (
     FieldError,
     InvalidValues,
     NothingToTakeBack,
+    Refusal,
     RollbackRefused,
 )
 from config_manager.config.names import Epoch, pointer
@@ -30,6 +31,16 @@ from config_manager.storage.state import Committed, KeyChange, TakenBack, change
 
 class Moved(Conflict):
     """What the past was read for has changed meanwhile: reading it again helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A rollback that was refused when the past was read. Only the repetition of one that was done is answered."""
+
+    error: Refusal
+
+    def decide(self, before: Committed, on: Equipped) -> Decided[Written | EpochWritten]:  # noqa: ARG002
+        raise self.error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ Values of secrets are nowhere in what is searched, and a value whose key has bec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
@@ -15,7 +15,7 @@ from config_manager.config.secret import MASK
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions import past
 from config_manager.storage.decisions.past import OF_SECRETS
-from config_manager.storage.decisions.shapes import Shapes
+from config_manager.storage.decisions.shapes import Shape, Shapes
 from config_manager.storage.state import Committed, HistoryRow, HistorySearch
 
 Place = Literal["keys", "values", "descriptions", "history"]
@@ -112,9 +112,9 @@ class Search:
     def _in_service(self, committed: Committed, shapes: Shapes, service: str) -> Iterator[Match]:
         seen, shape = past.seen_now(committed, shapes, service), shapes.of(committed, service)
         assert seen is not None, "it is live, or has a shape"
-        described = {} if shape is None else shape.schema.get("properties", {})
+        described = _described(shape)
         for key in sorted(seen.config.keys() | seen.secrets | described.keys()):
-            about: JsonObject = described.get(key, {})
+            about = described.get(key, {})
             level = about.get("x-level")
             if not self._shows(key, level):
                 continue
@@ -163,8 +163,8 @@ class Search:
 
     def _in_row(self, row: HistoryRow, committed: Committed, shapes: Shapes) -> Iterator[Match]:
         service, entry = row.service, row.entry
-        secrets, shape = shapes.secret_keys(committed, service), shapes.of(committed, service)
-        described = {} if shape is None else shape.schema.get("properties", {})
+        secrets = shapes.secret_keys(committed, service)
+        described = _described(shapes.of(committed, service))
         for change in entry.changes:
             level = described.get(change.key, {}).get("x-level")
             is_secret = entry.action in OF_SECRETS or change.key in secrets
@@ -186,6 +186,11 @@ class Search:
 
     def _is_in(self, text: str) -> bool:
         return self.text.lower() in text.lower()
+
+
+def _described(shape: Shape | None) -> Mapping[str, JsonObject]:
+    """key → what the schema says of it."""
+    return {} if shape is None else shape.schema.get("properties", {})
 
 
 def _text(value: Any) -> str:
