@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, ClassVar, TypeVar
+from functools import partial
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from config_manager.actors.messages import Write
 from config_manager.api.resources.configs import ConfigAnswer, EpochAnswer, tagged, view
@@ -69,7 +70,7 @@ def _parse_revision(value: Any) -> int | None:
 def _parse_keys(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
-    keys: Sequence[Any] = value if isinstance(value, list) else ()
+    keys = cast("list[object]", value if isinstance(value, list) else [])
     if not 1 <= len(keys) <= _MOST_KEYS:
         raise ValueError(f"expected a list of 1 to {_MOST_KEYS} keys")
     wrong = [
@@ -79,7 +80,7 @@ def _parse_keys(value: Any) -> tuple[str, ...] | None:
     ]
     if wrong:
         raise SeveralWrong(wrong)
-    return tuple(dict.fromkeys(keys))
+    return tuple(dict.fromkeys(map(str, keys)))
 
 
 def _parse_last(value: Any) -> bool:
@@ -221,7 +222,7 @@ async def rollback_config(request: ApiRequest, api: Api) -> ApiResponse:
     )
     preconditions = preconditions_of(request)
 
-    def decision(kept: Store, committed: Committed) -> Rollback:
+    def decision(committed: Committed, kept: Store) -> Rollback:
         _demand_past(committed, body.to_revision)
         target = taking_back.as_of(kept, committed, api.system.shapes, service, body.to_revision)
         if target is None:
@@ -272,7 +273,7 @@ async def rollback_epoch(request: ApiRequest, api: Api) -> ApiResponse:
         )
     write_terms = write_terms_of(request).because(body.reason or _reason(request, _told(body)))
 
-    def decision(kept: Store, committed: Committed) -> RollbackEpoch:
+    def decision(committed: Committed, kept: Store) -> RollbackEpoch:
         return _of_order(api, kept, committed, body, is_preview=write_terms.terms.dry_run)
 
     def allowed(what: RollbackEpoch) -> None:
@@ -368,7 +369,7 @@ async def _decided(
     request: ApiRequest,
     api: Api,
     write_terms: WriteTerms,
-    decision: Callable[[Store, Committed], D],
+    decision: Callable[[Committed, Store], D],
     allowed: Callable[[D], None] = lambda _: None,
 ) -> Any:
     """Read the past beside the writer, then let it decide; from the beginning if somebody wrote in between. Raises
@@ -378,9 +379,7 @@ async def _decided(
         committed = api.system.view.committed
         what: Decidable[Any]
         try:
-            decided = await api.system.reading.past(
-                lambda kept, committed=committed: decision(kept, committed), request.context
-            )
+            decided = await api.system.reading.past(partial(decision, committed), request.context)
             allowed(decided)
             what = decided
         except Refusal as error:

@@ -47,6 +47,10 @@ ROUTES = (
     Route("POST", _SERVICE + "/rollback", rollbacks.rollback_config, "write"),
     Route("POST", "/api/v1/config/epoch/rollback", rollbacks.rollback_epoch, "write"),
     Route("GET", "/api/v1/config/search", search.search_configs, "read"),
+    # `search` is reserved like `epoch`
+    Route("PUT", "/api/v1/config/search", configs.reserved_name, "write"),
+    Route("PATCH", "/api/v1/config/search", configs.reserved_name, "write"),
+    Route("DELETE", "/api/v1/config/search", configs.reserved_name, "write"),
     Route("GET", _SCHEMAS, schemas.list_schemas, "read"),
     Route("GET", _SCHEMAS + "/{service}", schemas.get_schema, "read"),
     Route("PUT", _SCHEMAS + "/{service}", schema_changes.put_schema, "write"),
