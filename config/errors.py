@@ -14,6 +14,9 @@
     │   ├── NothingToTakeBack       no change is left that could be taken back
     │   ├── UndoConflict            a key of the change that is to be undone was written since
     │   ├── RollbackRefused         values of then that today's schema does not take
+    │   ├── PlanStale               what a plan was worked out from has moved
+    │   ├── PlanUsed                a plan that was applied
+    │   ├── PlanExpired             a plan that was not applied in time
     │   ├── StillThere              an instance that is to be forgotten is still heard
     │   ├── TooLarge                body over 1 MiB, or an envelope over 256 KiB
     │   ├── UnsupportedMediaType
@@ -179,6 +182,37 @@ class RollbackRefused(Refusal):
     @property
     def extensions(self) -> Mapping[str, Any]:
         return {"errors": [{"pointer": e.pointer, "detail": e.detail} for e in self.errors]}
+
+
+class PlanStale(Refusal):
+    """What the plan was worked out from was changed since: `moved` names what, and by whom. Look at that, and plan
+    again; nothing was written."""
+
+    def __init__(self, detail: str, moved: Sequence[Mapping[str, Any]]) -> None:
+        """moved: `{"service", "what", "was", "is", "by"}` of each revision or schema that is another."""
+        super().__init__(detail)
+        self.moved = tuple(moved)
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        return {"moved": list(self.moved)}
+
+
+class PlanUsed(Refusal):
+    """The plan was applied already: a plan is used once. `applied` says when, by whom, and which revision that
+    is."""
+
+    def __init__(self, detail: str, applied: Mapping[str, Any]) -> None:
+        super().__init__(detail)
+        self.applied = applied
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        return {"applied": dict(self.applied)}
+
+
+class PlanExpired(Refusal):
+    """The plan was good for 24 hours, and they are over. Plan again; nothing was written."""
 
 
 class StillThere(Refusal):
@@ -413,6 +447,9 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     RollbackRefused: Description(
         "rollback-refused", "Today's schema does not take what was there", 409, 7
     ),
+    PlanStale: Description("plan-stale", "The plan's base has moved", 409, 7),
+    PlanUsed: Description("plan-used", "The plan was applied already", 409, 7),
+    PlanExpired: Description("plan-expired", "The plan is past its time", 409, 7),
     StillThere: Description("still-there", "It is still heard", 409, 7),
     TooLarge: Description("too-large", "Too large", 413, 2),
     UnsupportedMediaType: Description("unsupported-media-type", "Unsupported media type", 415, 2),

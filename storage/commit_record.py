@@ -2,7 +2,7 @@
 
 A record is JSON: {"v": 1, "kind": "change", "at", "before": [revision, audit_seq, audit_head], "after":
 [epoch_seq, epoch_id, revision, audit_seq, audit_head], "services", "history", "audit", "registry", "secret",
-"forgotten", "taken_back", "idempotency", "reason", "schemas", "activations"}. Members that would be empty are left out.
+"forgotten", "taken_back", "idempotency", "reason", "schemas", "activations", "plans", "plans_gone"}. Members that would be empty are left out.
 A record holds what
 the database holds of a change, sealed secrets included: it has to be kept encrypted.
 """
@@ -24,6 +24,7 @@ from config_manager.storage.state import (
     HistoryEntry,
     HistoryRow,
     IdempotencyRecord,
+    KeptPlan,
     KeyChange,
     RegistryRow,
     SchemaActivation,
@@ -79,6 +80,8 @@ def encode(change: Commit) -> bytes:
         "reason": change.reason,
         "schemas": [one._asdict() for one in change.schemas] or None,
         "activations": [list(one) for one in change.activations] or None,
+        "plans": [one._asdict() for one in change.plans] or None,
+        "plans_gone": list(change.plans_gone) or None,
     }
     return strict_json.dumps({name: value for name, value in record.items() if value is not None})
 
@@ -163,12 +166,18 @@ def _change(value: JsonObject, before: Committed) -> Commit:
         taken_back=tuple(map(_taken_back, value.get("taken_back", ()))),
         schemas=tuple(SchemaVersion(**one) for one in value.get("schemas", ())),
         activations=tuple(SchemaActivation(*one) for one in value.get("activations", ())),
+        plans=tuple(map(_plan, value.get("plans", ()))),
+        plans_gone=tuple(value.get("plans_gone", ())),
     )
 
 
 def _taken_back(row: list[Any]) -> TakenBack:
     service, revision, after, upto, keys = row
     return TakenBack(service, revision, after, upto, None if keys is None else tuple(keys))
+
+
+def _plan(value: JsonObject) -> KeptPlan:
+    return KeptPlan(**{**value, "services": tuple(value["services"])})
 
 
 def _history_to_object(row: HistoryRow) -> JsonObject:

@@ -23,13 +23,21 @@ from config_manager.storage.state import (
     HistoryRow,
     HistorySearch,
     IdempotencyRecord,
+    KeptPlan,
     SchemaActivation,
     SchemaVersion,
     SealedSecret,
     TakenBack,
     up_to_bytes,
 )
-from config_manager.storage.store import DatabaseUnavailable, Finish, KeptEntry, KeptState, Store
+from config_manager.storage.store import (
+    PLANS_KEPT,
+    DatabaseUnavailable,
+    Finish,
+    KeptEntry,
+    KeptState,
+    Store,
+)
 
 
 class MemoryStore(Store):
@@ -48,6 +56,7 @@ class MemoryStore(Store):
         self._schemas: list[SchemaVersion] = []
         self._checkpoints: list[Checkpoint] = []
         self._taken_back: list[TakenBack] = []
+        self._plans: dict[str, KeptPlan] = {}
         self._epochs = [(epoch, 0)]
         """each with its first revision"""
         self._activations: dict[tuple[str, int], SchemaActivation] = {}
@@ -67,6 +76,7 @@ class MemoryStore(Store):
             self._history += change.history
             self._checkpoints += change.checkpoints
             self._taken_back += change.taken_back
+            self._keep_plans(change)
             if change.after.epoch != change.before.epoch:
                 self._epochs.append((change.after.epoch, change.after.revision))
             if change.audit is not None:
@@ -80,6 +90,26 @@ class MemoryStore(Store):
                 self._idempotency[change.idempotency.key] = change.idempotency
             self._keep_schemas(change.schemas, change.activations)
         self._committed = changes[-1].after
+
+    def _keep_plans(self, change: Commit) -> None:
+        plans = self._plans | {one.id: one for one in change.plans}
+        newest = sorted(plans.values(), key=lambda one: one.seq)[-PLANS_KEPT:]
+        self._plans = {one.id: one for one in newest if one.id not in change.plans_gone}
+
+    def plan(self, plan_id: str) -> KeptPlan | None:
+        self._maybe_fail()
+        return self._plans.get(plan_id)
+
+    def plan_beside(self, plan_id: str) -> KeptPlan | None:
+        return self.plan(plan_id)
+
+    def plans(self, *, before: int | None = None) -> Sequence[KeptPlan]:
+        self._maybe_fail()
+        return [
+            one._replace(result="", shown="")
+            for one in reversed(self._plans.values())
+            if before is None or one.seq < before
+        ]
 
     def history(self, query: HistoryQuery) -> HistoryPage:
         self._maybe_fail()

@@ -6,6 +6,7 @@ everything as of one revision.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -277,6 +278,37 @@ class SchemaActivation(NamedTuple):
     version: int | None
 
 
+class KeptPlan(NamedTuple):
+    """A plan (`storage.decisions.plans`) as it is kept.
+
+    seq: of the row of the audit with which it was made: plans rise by it. services: those that it names. base, result,
+    shown: JSON; digest: of the three. outcome: JSON; None until it is applied. Nothing else of it ever changes.
+    """
+
+    id: str
+    seq: int
+    at: str
+    expires_at: str
+    by: str
+    reason: str | None
+    services: tuple[str, ...]
+    digest: str
+    base: str
+    result: str
+    shown: str
+    outcome: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its digest is of what it holds."""
+        return self.digest == plan_digest(self.base, self.result, self.shown)
+
+
+def plan_digest(base: str, result: str, shown: str) -> str:
+    """Of three texts in JSON, which has no line ends."""
+    return hashlib.sha256("\n".join((base, result, shown)).encode()).hexdigest()
+
+
 R = TypeVar("R")
 
 
@@ -346,7 +378,8 @@ class Commit:
 
     audit: None only for bookkeeping that nobody decided (a token's last use). secret: a version to add.
     forgotten: (service, name) of a secret of which every version is removed. taken_back: by a rollback.
-    schemas: versions to keep. activations: which version of a schema counts from this change on.
+    schemas: versions to keep. activations: which version of a schema counts from this change on. plans: to keep, also
+    in the place of one. plans_gone: ids of plans to let go.
     """
 
     before: Committed
@@ -362,6 +395,8 @@ class Commit:
     taken_back: tuple[TakenBack, ...] = ()
     schemas: tuple[SchemaVersion, ...] = ()
     activations: tuple[SchemaActivation, ...] = ()
+    plans: tuple[KeptPlan, ...] = ()
+    plans_gone: tuple[str, ...] = ()
 
     @property
     def checkpoints(self) -> Iterator[Checkpoint]:

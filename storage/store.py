@@ -1,7 +1,7 @@
 """The store port: what any store does, the one in SQLCipher and the one in memory alike.
 
 All methods block, except `begin`, which is quick. `history`, `checkpoints`, `taken_back`, `epoch_as_of`,
-`find_in_history`, `audit`, `secret_versions`, `count_secrets`, `newest_schemas`, `schema_versions`,
+`find_in_history`, `plan_beside`, `plans`, `audit`, `secret_versions`, `count_secrets`, `newest_schemas`, `schema_versions`,
 `schema_version`, `schema_as_of` and `snapshot` may be called from any thread, beside another call. The others
 are called one at a time, from whichever thread.
 A store decides nothing: the pure functions of `storage.decisions` do, and hand over finished rows.
@@ -27,6 +27,7 @@ from config_manager.storage.state import (
     HistoryRow,
     HistorySearch,
     IdempotencyRecord,
+    KeptPlan,
     SchemaActivation,
     SchemaVersion,
     SealedSecret,
@@ -35,6 +36,8 @@ from config_manager.storage.state import (
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
 """How long an Idempotency-Key stands for its answer. Readers ask for it; a store deletes what is older."""
+PLANS_KEPT = 100
+"""A store lets go of older ones when it keeps another."""
 
 Finish = Callable[[], None]
 """Blocks until what was begun is durable. Raises DiskFull or DatabaseUnavailable: then nothing of it is
@@ -223,6 +226,18 @@ class Store(Protocol):
         self, versions: Sequence[SchemaVersion], activations: Sequence[SchemaActivation] = ()
     ) -> None:
         """Keep these, all or none, durable. Raises DiskFull or DatabaseUnavailable."""
+        ...
+
+    def plan(self, plan_id: str) -> KeptPlan | None:
+        """One plan, unless it is not kept."""
+        ...
+
+    def plan_beside(self, plan_id: str) -> KeptPlan | None:
+        """The same beside the writer."""
+        ...
+
+    def plans(self, *, before: int | None = None) -> Sequence[KeptPlan]:
+        """Every plan, newest first, without `result` and `shown`. before: those made below this row of the audit."""
         ...
 
     def audit(

@@ -16,6 +16,7 @@ from config_manager.storage.state import (
     Commit,
     Committed,
     IdempotencyRecord,
+    KeptPlan,
     SchemaVersion,
     SealedSecret,
 )
@@ -43,6 +44,7 @@ class Decider:
         self._sealed: dict[tuple[str, str, int], SealedSecret] = {}
         self._forgotten: set[tuple[str, str]] = set()
         self._schemas: list[SchemaVersion] = []
+        self._plans: dict[str, KeptPlan | None] = {}
 
     def decide(
         self, what: Decidable[A], terms: Terms, *, now: float, correlation_id: str
@@ -92,6 +94,12 @@ class Decider:
         }
         return sorted(newest.values())
 
+    def plan(self, plan_id: str) -> KeptPlan | None:
+        """See `Stored`; as the writes so far leave it."""
+        if plan_id in self._plans:
+            return self._plans[plan_id]
+        return self._stored.plan(plan_id)
+
     def _record(self, asked: Idempotency, now: float) -> IdempotencyRecord | None:
         return self._records.get(asked.key) or self._stored.idempotency(
             asked.key, since=now - IDEMPOTENCY_KEPT_S
@@ -104,5 +112,7 @@ class Decider:
             self._forgotten.add(change.forgotten)
             self._sealed = {k: s for k, s in self._sealed.items() if k[:2] != change.forgotten}
         self._schemas += change.schemas
+        self._plans |= {one.id: one for one in change.plans}
+        self._plans |= dict.fromkeys(change.plans_gone)
         if (sealed := change.secret) is not None:
             self._sealed[sealed.service, sealed.name, sealed.version] = sealed

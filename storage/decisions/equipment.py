@@ -11,7 +11,7 @@ from config_manager.config.secret import Secret
 from config_manager.storage.decisions.changes import Decided, Occasion
 from config_manager.storage.decisions.devices import Delivery
 from config_manager.storage.decisions.shapes import Shapes
-from config_manager.storage.state import Committed, SchemaVersion, SealedSecret
+from config_manager.storage.state import Committed, KeptPlan, SchemaVersion, SealedSecret
 
 A_co = TypeVar("A_co", covariant=True)
 
@@ -58,6 +58,10 @@ class Stored(Protocol):
 
     def schemas(self, service: str) -> Sequence[SchemaVersion]:
         """The newest version of the service's schema from each source."""
+        ...
+
+    def plan(self, plan_id: str) -> KeptPlan | None:
+        """One plan, unless it is not kept."""
         ...
 
 

@@ -85,8 +85,8 @@ class Put:
 
     def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
         check_preconditions(before, self.service, self.preconditions)
-        checked = _checked(before, self.service, self.values, on.tools.shapes)
-        return _revised(before, on, "put", self.service, checked.stored, warnings=checked.warnings)
+        taken = checked(before, self.service, self.values, on.tools.shapes)
+        return _revised(before, on, "put", self.service, taken.stored, warnings=taken.warnings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,15 +99,8 @@ class Patch:
 
     def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
         check_preconditions(before, self.service, self.preconditions)
-        service, shapes, live = self.service, on.tools.shapes, before.live(self.service)
-        if not shapes.is_known(before, service):
-            raise NotFound(f"nobody has written {service} yet; PUT it first")
-        secret_keys = shapes.secret_keys(before, service)
-        _refuse_secrets(self.patch, secret_keys)
-        patch = {key: value for key, value in self.patch.items() if key not in secret_keys}
-        merged = merge_patch(live.stored if live else {}, patch)
-        checked = _checked(before, service, merged, shapes)
-        return _revised(before, on, "patch", service, checked.stored, warnings=checked.warnings)
+        taken = checked_patch(before, self.service, self.patch, on.tools.shapes)
+        return _revised(before, on, "patch", self.service, taken.stored, warnings=taken.warnings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +127,8 @@ class NewEpoch:
         shapes = on.tools.shapes
         epoch = Epoch(before.epoch.seq + 1, on.tools.new_id())
         revision = Revision(before, on, shapes, epoch, before.revision + 1)
-        checked = _checked_epoch(before, self.services, shapes)
-        states = {name: revision.next(name, one.stored) for name, one in checked.items()}
+        taken = _checked_epoch(before, self.services, shapes)
+        states = {name: revision.next(name, one.stored) for name, one in taken.items()}
         change = revision.commit(states, "epoch")
         answer = EpochWritten(
             config_epoch=epoch.id,
@@ -145,7 +138,7 @@ class NewEpoch:
             correlation_id=on.correlation_id,
             warnings=tuple(
                 FieldError(pointer("services", name) + where, detail)
-                for name, one in checked.items()
+                for name, one in taken.items()
                 for where, detail in one.warnings
             ),
         )
@@ -261,18 +254,26 @@ def check_preconditions(
             raise RevisionConflict(service, one.said, current)
 
 
-class _Checked(NamedTuple):
-    """warnings: see `Written`."""
+class Checked(NamedTuple):
+    """Values to store. warnings: see `Written`."""
 
     stored: JsonObject
     warnings: tuple[FieldError, ...]
 
 
-def _checked(state: Committed, service: str, values: JsonObject, shapes: Shapes) -> _Checked:
-    """The values to store: secrets' masks dropped, everything else allowed by the shape or there before."""
-    secret_keys = shapes.secret_keys(state, service)
-    _refuse_secrets(values, secret_keys)
-    stored = {key: value for key, value in values.items() if key not in secret_keys}
+def checked_patch(state: Committed, service: str, patch: JsonObject, shapes: Shapes) -> Checked:
+    """The values to store once they are merged into what is stored. Raises NotFound, InvalidValues."""
+    if not shapes.is_known(state, service):
+        raise NotFound(f"nobody has written {service} yet; PUT it first")
+    live = state.live(service)
+    plain = without_secrets(patch, shapes.secret_keys(state, service))
+    return checked(state, service, merge_patch(live.stored if live else {}, plain), shapes)
+
+
+def checked(state: Committed, service: str, values: JsonObject, shapes: Shapes) -> Checked:
+    """The values to store: secrets' masks dropped, everything else allowed by the shape or there before. Raises
+    InvalidValues."""
+    stored = without_secrets(values, shapes.secret_keys(state, service))
     shape = shapes.of(state, service)
     warnings: list[FieldError] = []
     if shape is not None:
@@ -281,10 +282,11 @@ def _checked(state: Committed, service: str, values: JsonObject, shapes: Shapes)
         if added:
             raise InvalidValues(f"{service} does not take these values; nothing was written", added)
     check_keys(stored)  # after the shape, which names every wrong key at once
-    return _Checked(stored, tuple(warnings))
+    return Checked(stored, tuple(warnings))
 
 
-def _refuse_secrets(values: JsonObject, secret_keys: frozenset[str]) -> None:
+def without_secrets(values: JsonObject, secret_keys: frozenset[str]) -> JsonObject:
+    """The values without masks of secrets. Raises UseSecrets for any other value there."""
     wrong = [key for key in values if key in secret_keys and values[key] != MASK]
     if wrong:
         raise UseSecrets(
@@ -294,22 +296,23 @@ def _refuse_secrets(values: JsonObject, secret_keys: frozenset[str]) -> None:
                 for key in wrong
             ],
         )
+    return {key: value for key, value in values.items() if key not in secret_keys}
 
 
 def _checked_epoch(
     state: Committed, services: Mapping[str, JsonObject], shapes: Shapes
-) -> dict[str, _Checked]:
+) -> dict[str, Checked]:
     if not services:
         raise InvalidValues(
             "an epoch names at least one service",
             [FieldError("/services", "expected an object: service → its values")],
         )
-    checked: dict[str, _Checked] = {}
+    taken: dict[str, Checked] = {}
     errors: list[FieldError] = []
     kinds: set[type[InvalidValues]] = set()
     for service, values in services.items():
         try:
-            checked[service] = _checked(state, service, values, shapes)
+            taken[service] = checked(state, service, values, shapes)
         except InvalidValues as error:
             kinds.add(type(error))
             prefix = pointer("services", service)
@@ -317,4 +320,4 @@ def _checked_epoch(
     if errors:
         kind = UseSecrets if kinds == {UseSecrets} else InvalidValues
         raise kind("the epoch was refused as a whole; nothing was written", errors)
-    return checked
+    return taken

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from config_manager.config.errors import (
     Conflict,
@@ -82,6 +83,23 @@ class Rollback:
         return Decided(written, change, repeatable=True)
 
 
+class WorkedOut(NamedTuple):
+    """What taking back several services comes to. wanted: service → the values to store. errors: what today's schema
+    does not take of them; warnings: and does not take today either. kept: see `RollbackEpoch`."""
+
+    wanted: Mapping[str, JsonObject]
+    kept: tuple[str, ...]
+    errors: tuple[FieldError, ...]
+    warnings: tuple[FieldError, ...]
+
+    @property
+    def refusal(self) -> RollbackRefused:
+        """For its errors."""
+        return RollbackRefused(
+            "some services do not take any more what they had; nothing was written", self.errors
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class RollbackEpoch:
     """Take back one revision (undone), or everything after one (to_revision), as an epoch.
@@ -99,7 +117,14 @@ class RollbackEpoch:
     preview: bool = False
 
     def decide(self, before: Committed, on: Equipped) -> Decided[EpochWritten]:
-        targets, shapes = self.targets, on.tools.shapes
+        worked_out = self.worked_out(before, on.tools.shapes)
+        if worked_out.errors and not self.preview:
+            raise worked_out.refusal
+        return self._written(before, on, worked_out)
+
+    def worked_out(self, before: Committed, shapes: Shapes) -> WorkedOut:
+        """What it comes to. Raises Moved and NothingToTakeBack."""
+        targets = self.targets
         if self.to_revision is None and before.revision != self.read_at:
             raise Moved("somebody else wrote meanwhile")
         _demand_same_schema(before, shapes, targets)
@@ -117,28 +142,21 @@ class RollbackEpoch:
             added, stayed = _judged(before, shapes, name, targets[name], values)
             errors += (_within(name, error) for error in added)
             warnings += (_within(name, error) for error in stayed)
-        if errors and not self.preview:
-            raise RollbackRefused(
-                "some services do not take any more what they had; nothing was written", errors
-            )
-        return self._written(before, on, wanted, kept, tuple(errors), tuple(warnings))
+        return WorkedOut(wanted, kept, tuple(errors), tuple(warnings))
+
+    def taken_back(self, service: str, revision: int) -> TakenBack:
+        """What it takes back of a service as this revision."""
+        target = self.targets[service]
+        upto = revision - 1 if self.undone is None else target.upto
+        return TakenBack(service, revision, target.after, upto, target.keys)
 
     def _written(
-        self,
-        before: Committed,
-        on: Equipped,
-        wanted: Mapping[str, JsonObject],
-        kept: tuple[str, ...],
-        errors: tuple[FieldError, ...],
-        warnings: tuple[FieldError, ...],
+        self, before: Committed, on: Equipped, worked_out: WorkedOut
     ) -> Decided[EpochWritten]:
         epoch = Epoch(before.epoch.seq + 1, on.tools.new_id())
         revision = Revision(before, on, on.tools.shapes, epoch, before.revision + 1)
-        states = {name: revision.next(name, values) for name, values in wanted.items()}
-        taken = tuple(
-            _taken(name, self.targets[name], revision.number, to_now=self.undone is None)
-            for name in states
-        )
+        states = {name: revision.next(name, one) for name, one in worked_out.wanted.items()}
+        taken = tuple(self.taken_back(name, revision.number) for name in states)
         change = revision.commit(states, "rollback", beside=Beside(taken_back=taken))
         answer = EpochWritten(
             config_epoch=epoch.id,
@@ -146,18 +164,13 @@ class RollbackEpoch:
             revision=revision.number,
             services=change.services,
             correlation_id=on.correlation_id,
-            warnings=warnings,
-            kept=kept,
+            warnings=worked_out.warnings,
+            kept=worked_out.kept,
             undone=self.undone,
             changes={n: _effect(before, n, state.effective) for n, state in states.items()},
-            errors=errors,
+            errors=worked_out.errors,
         )
         return Decided(answer, change, repeatable=True)
-
-
-def _taken(name: str, target: Target, revision: int, *, to_now: bool) -> TakenBack:
-    upto = revision - 1 if to_now else target.upto
-    return TakenBack(name, revision, target.after, upto, target.keys)
 
 
 def _demand_same_schema(before: Committed, shapes: Shapes, targets: Mapping[str, Target]) -> None:

@@ -20,7 +20,7 @@ from config_manager.config.names import pointer
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import digest
 from config_manager.storage.decisions.administration import administered, noted
-from config_manager.storage.decisions.changes import Beside, Decided, Revision
+from config_manager.storage.decisions.changes import Beside, Decided, Occasion, Revision
 from config_manager.storage.decisions.equipment import Equipped
 from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.decisions.schema_outlook import Outlook, basis
@@ -63,7 +63,7 @@ class PutSchema:
             active = active_version(before, self.service, versions)
             answer = {**self._answer(before, active), "unchanged": True}
             return Decided(answer, noted(before, on, ()).change, repeatable=True)
-        refusal = self._refusal(on)
+        refusal = self.refusal(on.reason)
         if refusal is not None and not self.only_compare:
             raise refusal
         decided = self._decided(before, on, max((v.version for v in versions), default=0) + 1)
@@ -72,7 +72,8 @@ class PutSchema:
         refused = {"type": refusal.description.name, "detail": refusal.detail}
         return replace(decided, answer={**decided.answer, "refused": refused})
 
-    def _refusal(self, on: Equipped) -> InvalidValues | SchemaBreaking | None:
+    def refusal(self, reason: str | None) -> InvalidValues | SchemaBreaking | None:
+        """What stands against it."""
         outlook = self.outlook
         if outlook.in_the_open:
             detail = (
@@ -94,10 +95,10 @@ class PutSchema:
                 f"this schema breaks what {self.service} has; look at `differences` and `breaks`, or "
                 "ask for it with allow_breaking and a reason",
                 breaking,
-                differences=self._differences,
+                differences=self.differences,
                 breaks=outlook.breaks,
             )
-        if breaking and not (on.reason or "").strip():
+        if breaking and not (reason or "").strip():
             return InvalidValues(
                 "a breaking schema needs a reason",
                 [FieldError("", "say with `reason` why it has to be")],
@@ -105,7 +106,8 @@ class PutSchema:
         return None
 
     @property
-    def _differences(self) -> list[JsonObject]:
+    def differences(self) -> list[JsonObject]:
+        """From the active schema, as they are answered."""
         return [one.to_json() for one in self.outlook.differences]
 
     def _answer(self, after: Committed, version: int | None) -> JsonObject:
@@ -115,7 +117,7 @@ class PutSchema:
             "service": self.service,
             "version": version,
             "digest": self.shape.digest,
-            "differences": self._differences,
+            "differences": self.differences,
             "breaks": outlook.breaks,
             "migrated": [],
             "revision": after.revision,
@@ -123,24 +125,13 @@ class PutSchema:
         }
 
     def _decided(self, before: Committed, on: Equipped, number: int) -> Decided[JsonObject]:
-        made = SchemaVersion(
-            self.service,
-            number,
-            self.shape.digest,
-            schema_text(self.shape.schema).decode(),
-            on.at,
-            self.source,
-            on.by,
-            on.reason,
-            on.correlation_id,
-            orjson.dumps(self._differences).decode() if self.outlook.basis.digest else None,
-            before.revision,
-        )
+        differences = self.differences if self.outlook.basis.digest else None
+        made = version_of(self.service, number, self.shape, differences, self.source, before, on)
         details: JsonObject = {"digest": made.digest, "source": made.source}
         for name in ("allow_breaking", "allow_lossy", "drop"):
             if value := getattr(self, name):
                 details[name] = value
-        active, answer = _active_row(made, self.shape.schema), self._answer(before, number)
+        active, answer = active_row(made, self.shape.schema), self._answer(before, number)
         values, live = self.outlook.values, before.live(self.service)
         if values is None or live is None or not changed_keys(live.stored, values):
             return _activated(before, on, active, number, answer, details=details, schemas=(made,))
@@ -182,7 +173,7 @@ class DeleteSchema:
         active = (
             RegistryRow(SCHEMA, self.service, None)
             if then is None or is_model
-            else _active_row(then, orjson.loads(then.schema))
+            else active_row(then, orjson.loads(then.schema))
         )
         about: JsonObject = {
             "digest": None if then is None else then.digest,
@@ -219,7 +210,33 @@ def _activated(
     )
 
 
-def _active_row(one: SchemaVersion, schema: JsonObject) -> RegistryRow:
+def version_of(
+    service: str,
+    number: int,
+    shape: CompiledSchema,
+    differences: Sequence[JsonObject] | None,
+    source: SchemaSource,
+    before: Committed,
+    on: Occasion,
+) -> SchemaVersion:
+    """A new version of a schema. differences: None if no other one was active."""
+    return SchemaVersion(
+        service,
+        number,
+        shape.digest,
+        schema_text(shape.schema).decode(),
+        on.at,
+        source,
+        on.by,
+        on.reason,
+        on.correlation_id,
+        None if differences is None else orjson.dumps(differences).decode(),
+        before.revision,
+    )
+
+
+def active_row(one: SchemaVersion, schema: JsonObject) -> RegistryRow:
+    """The row that makes a version the active one."""
     value = {
         "version": one.version,
         "digest": one.digest,

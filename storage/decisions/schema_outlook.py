@@ -7,7 +7,7 @@ what is there.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -100,9 +100,11 @@ def outlook(
     new: CompiledSchema,
     *,
     drop: Collection[str] = (),
+    written: Callable[[JsonObject], JsonObject] | None = None,
     instances: Sequence[LiveInstance] = (),
 ) -> Outlook:
-    """drop: keys of which what is stored shall go. Raises InvalidValues if there is no such key."""
+    """drop: keys of which what is stored shall go. written: what is stored together with the schema, from what moved
+    with it. Raises InvalidValues if there is no such key."""
     try:
         old = shapes.schema_of(state, service)
     except SchemaInvalid:  # of a model that says more than a schema may
@@ -113,6 +115,8 @@ def outlook(
     kept = {key: value for key, value in stored.items() if key not in drop}
     migrated = migrating.Migrated(kept) if old is None else migrating.up(kept, old, new)
     values = migrated.values if live else None
+    if written is not None:
+        values = written(migrated.values)
     secrets: Collection[str] = live.secrets if live else ()
     return Outlook(
         basis=basis(state, shapes, service),
@@ -174,7 +178,7 @@ def _refusing(
                 "service": service,
                 "instance": one.instance,
                 "enrolled": one.enrolled,
-                "why": _why(own, delivered),
+                "why": why_not(own, delivered),
             }
 
 
@@ -191,7 +195,8 @@ def instance_schema(
         return None
 
 
-def _why(own: CompiledSchema, delivered: Effective) -> str:
+def why_not(own: CompiledSchema, delivered: Effective) -> str:
+    """Why code that was built with this schema turns down what is delivered."""
     given = {k: v for k, v in delivered.config.items() if k not in delivered.defaulted}
     errors = own.errors(given)
     if not errors:

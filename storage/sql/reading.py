@@ -21,11 +21,13 @@ from config_manager.storage.sql.database import SqlConnection, nonsense, transla
 from config_manager.storage.sql.rows import (
     CHECKPOINT,
     ENTRY,
+    PLAN,
     SCHEMA,
     SEALED,
     audit_rows,
     checkpoint,
     history_entry,
+    plan,
     taken_back,
 )
 from config_manager.storage.sql.snapshot import SqlSnapshot, opened_snapshot
@@ -37,6 +39,7 @@ from config_manager.storage.state import (
     HistoryRow,
     HistorySearch,
     IdempotencyRecord,
+    KeptPlan,
     SchemaActivation,
     SchemaVersion,
     SealedSecret,
@@ -53,6 +56,10 @@ _NEWEST_SCHEMAS = (
     "  GROUP BY service, source)"
     " ORDER BY service, version"
 )
+_PLAN = f"SELECT {PLAN}, seal FROM plans WHERE id = ?"  # noqa: S608  a constant
+_PLANS = (
+    f"SELECT {PLAN}, seal FROM plans WHERE ?1 IS NULL OR seq < ?1 ORDER BY seq DESC"  # noqa: S608  a constant
+).replace("result, shown", "'', ''")
 
 
 class SqlReads:
@@ -141,6 +148,25 @@ class SqlReads:
                 (service,),
             ).fetchall()
             return list(map(taken_back, rows))
+
+    def plan_beside(self, plan_id: str) -> KeptPlan | None:
+        with self._sensible(), self._page() as pages:
+            row = pages.execute(_PLAN, (plan_id,)).fetchone()
+            return self._plan(row)
+
+    def plans(self, *, before: int | None = None) -> Sequence[KeptPlan]:
+        with self._sensible(), self._page() as pages:
+            rows = pages.execute(_PLANS, (before,)).fetchall()
+            found = [(plan(row), seal) for *row, seal in rows]
+            return [one for one, seal in found if self._vouching.has_sealed_plan(one, seal)]
+
+    def _plan(self, row: Sequence[Any] | None) -> KeptPlan | None:
+        """If this server sealed it, and it is as it was."""
+        if row is None:
+            return None
+        *about, seal = row
+        one = plan(about)
+        return one if self._vouching.has_sealed_plan(one, seal) and one.is_whole else None
 
     def epoch_as_of(self, revision: int) -> Epoch:
         with self._sensible(), self._page() as pages:
@@ -286,6 +312,11 @@ class SqlReads:
 
     def schemas(self, service: str) -> Sequence[SchemaVersion]:
         return list(map(SchemaVersion._make, self._rows(_NEWEST_SCHEMAS, (service,))))
+
+    def plan(self, plan_id: str) -> KeptPlan | None:
+        with self._sensible():
+            found = self._rows(_PLAN, (plan_id,))
+            return self._plan(found[0] if found else None)
 
     def activations(self) -> Sequence[SchemaActivation]:
         rows = self._rows(

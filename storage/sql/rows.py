@@ -19,6 +19,7 @@ from config_manager.storage.state import (
     HistoryEntry,
     HistoryRow,
     IdempotencyRecord,
+    KeptPlan,
     KeyChange,
     RegistryRow,
     SchemaActivation,
@@ -27,12 +28,14 @@ from config_manager.storage.state import (
     ServiceState,
     TakenBack,
 )
-from config_manager.storage.store import IDEMPOTENCY_KEPT_S
+from config_manager.storage.store import IDEMPOTENCY_KEPT_S, PLANS_KEPT
 
 ENTRY = "revision, version, epoch_id, epoch_seq, at, by, action, reason, correlation_id, changes"
 """The columns of `history` beside the service, in the order of `HistoryEntry`."""
 CHECKPOINT = "service, revision, version, deleted, stored, secrets"
 """The columns of `checkpoints` beside its seal, in the order of `Checkpoint`."""
+PLAN = "id, seq, at, expires_at, by, reason, services, digest, base, result, shown, outcome"
+"""The columns of `plans` beside its seal, in the order of `KeptPlan`."""
 SEALED = "service, name, version, key_id, nonce, ciphertext, updated_at"
 """The columns of `secrets`, in the order of `SealedSecret`."""
 SCHEMA = "service, version, digest, schema, at, source, by, reason, correlation_id, differences, revision"
@@ -71,6 +74,10 @@ def insert_change(writer: SqlConnection, change: Commit) -> None:
         _put_idempotency(writer, change.idempotency)
     if change.schemas or change.activations:
         insert_schemas(writer, change.schemas, change.activations)
+    if change.plans_gone:
+        writer.executemany(
+            "DELETE FROM plans WHERE id = ?", [(plan_id,) for plan_id in change.plans_gone]
+        )
 
 
 def insert_schemas(
@@ -114,6 +121,19 @@ def insert_checkpoint(writer: SqlConnection, one: Checkpoint, seal: str) -> None
             _json(one.secrets),
             seal,
         ),
+    )
+
+
+def insert_plan(writer: SqlConnection, one: KeptPlan, seal: str) -> None:
+    """Of one that is there only the outcome changes. The table keeps itself small."""
+    writer.execute(
+        f"INSERT INTO plans ({PLAN}, seal) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  a constant
+        " ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome, seal = excluded.seal",
+        (*one._replace(services=_json(one.services)), seal),  # type: ignore[arg-type]
+    )
+    writer.execute(
+        "DELETE FROM plans WHERE seq <= (SELECT seq FROM plans ORDER BY seq DESC LIMIT 1 OFFSET ?)",
+        (PLANS_KEPT,),
     )
 
 
@@ -234,6 +254,12 @@ def checkpoint(row: Sequence[Any]) -> Checkpoint:
         json_object(stored),
         tuple(orjson.loads(secrets)),
     )
+
+
+def plan(row: Sequence[Any]) -> KeptPlan:
+    """Of the columns PLAN. Raises ValueError, TypeError."""
+    one = KeptPlan._make(row)
+    return one._replace(services=tuple(orjson.loads(row[6])))
 
 
 def taken_back(row: Sequence[Any]) -> TakenBack:

@@ -22,6 +22,7 @@ from config_manager.storage.sql.rows import (
     insert_change,
     insert_checkpoint,
     insert_history,
+    insert_plan,
     insert_schemas,
     overwritten,
 )
@@ -124,6 +125,8 @@ class SqlStore(SqlReads, Store):
                 insert_change(self._writer, change)
                 for one in change.checkpoints:
                     insert_checkpoint(self._writer, one, self._vouching.seal_of(one))
+                for plan in change.plans:
+                    insert_plan(self._writer, plan, self._vouching.seal_of_plan(plan))
 
     def _commit_staged(self) -> None:
         try:
