@@ -306,7 +306,7 @@ class KeptPlan(NamedTuple):
 
 def plan_digest(base: str, result: str, shown: str) -> str:
     """Of three texts in JSON, which has no line ends."""
-    return hashlib.sha256("\n".join((base, result, shown)).encode()).hexdigest()
+    return hashlib.sha256(f"{base}\n{result}\n{shown}".encode()).hexdigest()
 
 
 R = TypeVar("R")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -36,6 +36,7 @@ CHECKPOINT = "service, revision, version, deleted, stored, secrets"
 """The columns of `checkpoints` beside its seal, in the order of `Checkpoint`."""
 PLAN = "id, seq, at, expires_at, by, reason, services, digest, base, result, shown, outcome"
 """The columns of `plans` beside its seal, in the order of `KeptPlan`."""
+_SERVICES = KeptPlan._fields.index("services")
 SEALED = "service, name, version, key_id, nonce, ciphertext, updated_at"
 """The columns of `secrets`, in the order of `SealedSecret`."""
 SCHEMA = "service, version, digest, schema, at, source, by, reason, correlation_id, differences, revision"
@@ -74,10 +75,6 @@ def insert_change(writer: SqlConnection, change: Commit) -> None:
         _put_idempotency(writer, change.idempotency)
     if change.schemas or change.activations:
         insert_schemas(writer, change.schemas, change.activations)
-    if change.plans_gone:
-        writer.executemany(
-            "DELETE FROM plans WHERE id = ?", [(plan_id,) for plan_id in change.plans_gone]
-        )
 
 
 def insert_schemas(
@@ -124,12 +121,16 @@ def insert_checkpoint(writer: SqlConnection, one: Checkpoint, seal: str) -> None
     )
 
 
-def insert_plan(writer: SqlConnection, one: KeptPlan, seal: str) -> None:
-    """Of one that is there only the outcome changes. The table keeps itself small."""
-    writer.execute(
+def keep_plans(writer: SqlConnection, change: Commit, seal: Callable[[KeptPlan], str]) -> None:
+    """The plans of a change. Of one that is there only the outcome changes. The table keeps itself small."""
+    writer.executemany("DELETE FROM plans WHERE id = ?", [(one,) for one in change.plans_gone])
+    writer.executemany(
         f"INSERT INTO plans ({PLAN}, seal) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  a constant
         " ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome, seal = excluded.seal",
-        (*one._replace(services=_json(one.services)), seal),  # type: ignore[arg-type]
+        [
+            (*one[:_SERVICES], _json(one.services), *one[_SERVICES + 1 :], seal(one))
+            for one in change.plans
+        ],
     )
     writer.execute(
         "DELETE FROM plans WHERE seq <= (SELECT seq FROM plans ORDER BY seq DESC LIMIT 1 OFFSET ?)",
@@ -259,7 +260,7 @@ def checkpoint(row: Sequence[Any]) -> Checkpoint:
 def plan(row: Sequence[Any]) -> KeptPlan:
     """Of the columns PLAN. Raises ValueError, TypeError."""
     one = KeptPlan._make(row)
-    return one._replace(services=tuple(orjson.loads(row[6])))
+    return one._replace(services=tuple(orjson.loads(row[_SERVICES])))
 
 
 def taken_back(row: Sequence[Any]) -> TakenBack:

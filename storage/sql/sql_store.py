@@ -22,8 +22,8 @@ from config_manager.storage.sql.rows import (
     insert_change,
     insert_checkpoint,
     insert_history,
-    insert_plan,
     insert_schemas,
+    keep_plans,
     overwritten,
 )
 from config_manager.storage.sql.snapshot import strangers
@@ -125,8 +125,8 @@ class SqlStore(SqlReads, Store):
                 insert_change(self._writer, change)
                 for one in change.checkpoints:
                     insert_checkpoint(self._writer, one, self._vouching.seal_of(one))
-                for plan in change.plans:
-                    insert_plan(self._writer, plan, self._vouching.seal_of_plan(plan))
+                if change.plans or change.plans_gone:
+                    keep_plans(self._writer, change, self._vouching.seal_of_plan)
 
     def _commit_staged(self) -> None:
         try:
