@@ -47,6 +47,7 @@ from config_manager.storage.decisions.intents import (
     SetSecret,
 )
 from config_manager.storage.decisions.json_schema import CompiledSchema
+from config_manager.storage.decisions.rollback import Rollback
 from config_manager.storage.decisions.schema_changes import DeleteSchema, PutSchema
 from config_manager.storage.decisions.schema_outlook import outlook
 from config_manager.storage.decisions.secret_rotation import (
@@ -54,6 +55,7 @@ from config_manager.storage.decisions.secret_rotation import (
     FinishRotation,
     under_way,
 )
+from config_manager.storage.decisions.taking_back import Target
 from config_manager.storage.decisions.tokens import (
     AcceptAdminToken,
     CreateToken,
@@ -105,6 +107,13 @@ def schema_put(state: Committed, maximum: int) -> Commit:
     then = outlook(state, m.SHAPES, "door", shape)
     what = PutSchema(service="door", shape=shape, outlook=then, allow_breaking=True)
     return administered(state, what, "narrower")
+
+
+def rolled_back(state: Committed, values: dict[str, Any]) -> Commit:
+    shape = m.SHAPES.of(state, "door")
+    digest = None if shape is None else shape.digest
+    target = Target(values, digest, (), after=0, upto=state.revision)
+    return written(state, Rollback(service="door", target=target, keys=("volume",)), "as it was")
 
 
 def rotation_finished(state: Committed) -> Commit:
@@ -177,6 +186,7 @@ EVERYTHING: tuple[Step, ...] = (
     partial(written, intent=SetSecret(service="door", name="pin", value=Secret("1234")), reason=""),
     partial(written, intent=NewEpoch(services={"a": {"x": [1, 1.0, -0.0, None]}, "b": {}}), reason="all"),
     partial(written, intent=Delete(service="b"), reason=None),
+    partial(rolled_back, values={"volume": 6}),
     partial(administered, what=AcceptAdminToken("bootstrap", "0" * 64), reason=None),
     partial(administered, what=CreateToken("phone", "1" * 64, "read", ("a", "b*"), None), reason="x"),
     partial(administered, what=NoteTokenUses({"1" * 64: "2029-01-01T00:00:00.000Z"}), reason=None),
