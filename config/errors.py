@@ -161,7 +161,7 @@ class NothingToTakeBack(Refusal):
 class UndoConflict(Refusal):
     """A key of the change was written since: `moved` names each. List it in `keys` to take it back all the same."""
 
-    def __init__(self, detail: str, moved: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, detail: str, moved: Sequence[Mapping[str, Any]] = ()) -> None:
         """moved: `{"service", "key", "revision"}` of each key, with the newest revision that wrote it."""
         super().__init__(detail)
         self.moved = tuple(moved)
@@ -169,19 +169,6 @@ class UndoConflict(Refusal):
     @property
     def extensions(self) -> Mapping[str, Any]:
         return {"moved": list(self.moved)}
-
-
-class RollbackRefused(Refusal):
-    """Today's schema does not take some values of then: `errors` names each. Take back other keys (`keys`), or write
-    the values as they have to be now."""
-
-    def __init__(self, detail: str, errors: Sequence[FieldError]) -> None:
-        super().__init__(detail)
-        self.errors = tuple(errors)
-
-    @property
-    def extensions(self) -> Mapping[str, Any]:
-        return {"errors": [{"pointer": e.pointer, "detail": e.detail} for e in self.errors]}
 
 
 class PlanStale(Refusal):
@@ -277,6 +264,11 @@ class SchemaBreaking(InvalidValues):
     def extensions(self) -> Mapping[str, Any]:
         also = {"differences": list(self.differences), "breaks": dict(self.breaks)}
         return {**super().extensions, **also}
+
+
+class RollbackRefused(InvalidValues):
+    """Today's schema does not take some values of then: `errors` names each. Take back other keys (`keys`), or write
+    the values as they have to be now."""
 
 
 class MigrationLossy(InvalidValues):

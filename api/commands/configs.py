@@ -1,16 +1,17 @@
-"""`config-manager get | set | history | diff | rollback`: a service's configuration, by hand."""
+"""`config-manager get | set | history`: a service's configuration, by hand."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, repeat
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 import click
 
+from config_manager.api.commands.changes import change_lines, shown, side
 from config_manager.api.commands.options import (
+    DRY_RUN,
     HISTORY_REASON,
     WAIT,
     json_object_in,
@@ -20,22 +21,13 @@ from config_manager.api.commands.options import (
 from config_manager.api.commands.output import Shown, clean, table, to_json
 from config_manager.api.commands.remote import Server
 from config_manager.config.errors import Conflict, NotFound, ServerSays, SettingsInvalid
-from config_manager.config.secret import MASK
-from config_manager.storage.decisions import rollback
-from config_manager.storage.decisions.rollback import Step, Values
 
 _PATH = ("api", "v1", "config")
 _CONFIG = "config revision"
-_PAGES = (4, 32, 256, 500)
-"""Entries to ask for: mostly the newest few say it all, and each may be large."""
 _HISTORY = "entries next_before"
-_SHOWN = 60
-"""Characters of a value in a table."""
 _NOT_FOUND = 404
 
-_DRY_RUN = click.option(
-    "--dry-run", is_flag=True, help="Say what would change, and change nothing."
-)
+Values = dict[str, Any]
 
 
 # ── get ────────────────────────────────────────────────────────────────────────────────────────
@@ -46,14 +38,31 @@ _DRY_RUN = click.option(
 @click.argument("service")
 @click.argument("key", required=False)
 @click.option("--stored", is_flag=True, help="Only what was written, without the defaults.")
-def get_config(server: Server, service: str, key: str | None, stored: bool) -> Shown:
-    """Show a service's configuration, or one KEY's value.
+@click.option("--revision", type=click.IntRange(0), help="As of this revision of the server's.")
+@click.option("--at", metavar="TIME", help="As of this time, such as 2026-01-31T12:00:00Z.")
+def get_config(
+    server: Server,
+    service: str,
+    key: str | None,
+    stored: bool,
+    revision: int | None,
+    at: str | None,
+) -> Shown:
+    """Show a service's configuration, or one KEY's value; as it is, or as it was.
 
     \b
       config-manager get stt-worker
       config-manager get stt-worker vad_threshold
+      config-manager get stt-worker --at 2026-01-31T12:00:00Z
     """
-    answer = server.get(*_PATH, service, holds=_CONFIG, view="stored" if stored else None)
+    if revision is not None and at is not None:
+        raise SettingsInvalid("--revision and --at: give one of them")
+    query = {
+        "view": "stored" if stored else None,
+        "revision": None if revision is None else str(revision),
+        "at": at,
+    }
+    answer = server.get(*_PATH, service, holds=_CONFIG, **query)
     values: Values = answer["config"]
     if key is None:
         return Shown(answer, _config_lines(answer))
@@ -64,9 +73,7 @@ def get_config(server: Server, service: str, key: str | None, stored: bool) -> S
 
 def _config_lines(answer: dict[str, Any]) -> Iterator[str]:
     defaulted = set(answer["defaulted"])
-    rows = (
-        (k, _shown(v), "default" if k in defaulted else "") for k, v in answer["config"].items()
-    )
+    rows = ((k, shown(v), "default" if k in defaulted else "") for k, v in answer["config"].items())
     yield from table(("KEY", "VALUE", ""), rows)
     at = f", {answer['updated_at']} by {clean(answer['updated_by'])}" if answer["revision"] else ""
     yield f"\nrevision {answer['revision']}{at}"
@@ -103,7 +110,7 @@ def _plain(value: Any) -> Iterator[str]:
 @click.option("--revision", type=click.IntRange(0), help="Only if it is still at this revision.")
 @HISTORY_REASON
 @WAIT
-@_DRY_RUN
+@DRY_RUN
 def set_config(
     server: Server,
     service: str,
@@ -189,7 +196,7 @@ def _put(
     ).value
 
     def lines() -> Iterator[str]:
-        yield from _change_lines(_changes(before, after), before, after)
+        yield from change_lines(_changes(before, after))
         for one in answer.get("warnings", ()):
             yield clean(f"warning: {one['pointer'][1:]}: {one['detail']}")
         if dry_run:
@@ -236,94 +243,7 @@ def show_history(
 
 
 def _told(change: Mapping[str, Any]) -> str:
-    old, new = (
-        "null" if side in change.get("nulls", ()) else _shown(change[side])
-        for side in ("old", "new")
-    )
-    return f"{change['key']}: {old} → {new}"
-
-
-def _shown(value: Any) -> str:
-    text = "-" if value is None else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
-# ── diff and rollback ──────────────────────────────────────────────────────────────────────────
-
-
-@click.command("diff")
-@shows_an_answer
-@click.argument("service")
-@click.argument("old", type=click.IntRange(1), required=False)
-@click.argument("new", type=click.IntRange(1), required=False)
-def diff_config(server: Server, service: str, old: int | None, new: int | None) -> Shown:
-    """Show what changed from revision OLD to NEW; by default, what the last write changed.
-
-    Secrets are not compared.
-    """
-    now, at = _stored(server, service)
-    if old is None:
-        newest = next(_history(server, service), None)
-        if newest is None:
-            raise NotFound(f"{service} has no history")
-        # none if the newest revision was the service's first
-        before = rollback.undone(now, [newest])
-    else:
-        before = rollback.as_of(service, now, at, old, _history(server, service))
-    after = now if new is None else rollback.as_of(service, now, at, new, _history(server, service))
-    changes = _changes(before, after)
-    value = {"service": service, "from": old, "to": new or at, "changes": changes}
-    return Shown(value, _change_lines(changes, before, after))
-
-
-@click.command("rollback")
-@shows_an_answer
-@click.argument("service")
-@click.argument("revision", type=click.IntRange(1))
-@click.option("--reason", help="Why, for the history. [rollback to revision N]")
-@WAIT
-@_DRY_RUN
-def rollback_config(
-    server: Server,
-    service: str,
-    revision: int,
-    reason: str | None,
-    wait: float | None,
-    dry_run: bool,
-) -> Shown:
-    """Write again what a service had as of REVISION: a new revision, so nothing is lost.
-
-    Secrets stay as they are.
-    """
-    now, at = _stored(server, service)
-    return _put(
-        server,
-        service,
-        now,
-        rollback.as_of(service, now, at, revision, _history(server, service)),
-        at,
-        reason=reason or f"rollback to revision {revision}",
-        wait=wait,
-        dry_run=dry_run,
-    )
-
-
-def _history(server: Server, service: str) -> Iterator[Step]:
-    """Every entry, newest first, a page at a time."""
-    for page in _pages(server, service, chain(_PAGES, repeat(_PAGES[-1]))):
-        yield from map(_step, page["entries"])
-
-
-def _step(entry: Mapping[str, Any]) -> Step:
-    before = {change["key"]: _before(change) for change in entry["changes"]}
-    return Step(entry["revision"], entry["action"] == "delete", before)
-
-
-def _before(change: Mapping[str, Any]) -> object:
-    """`masked`: a server from before 0.3 does not say whether the mask stands for something."""
-    was_there = change["old"] is not None or "old" in change.get("nulls", ())
-    is_secret = change.get("masked", MASK in (change["old"], change["new"]))
-    return change["old"] if was_there and not is_secret else rollback.NOT_THERE
+    return f"{change['key']}: {side(change, 'old')} → {side(change, 'new')}"
 
 
 def _newest(
@@ -360,17 +280,4 @@ def _pages(
 def _changes(before: Values, after: Values) -> list[dict[str, Any]]:
     from config_manager.storage.state import changed_keys  # brings orjson
 
-    return [{"key": c.key, "old": c.old, "new": c.new} for c in changed_keys(before, after)]
-
-
-def _change_lines(
-    changes: Sequence[Mapping[str, Any]], before: Values, after: Values
-) -> Iterator[str]:
-    for change in changes:
-        key = change["key"]
-        if key in before:
-            yield f"- {clean(key)} = {clean(_shown(before[key]))}"
-        if key in after:
-            yield f"+ {clean(key)} = {clean(_shown(after[key]))}"
-    if not changes:
-        yield "no difference"
+    return [change.to_object() for change in changed_keys(before, after)]

@@ -28,6 +28,8 @@ WAIT = click.option(
     help="Wait until a broker holds it, at most so long.",
 )
 
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+
 
 def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options of every command that asks a server. The command gets `server` and `as_json`, and prints

@@ -178,7 +178,9 @@ class RollbackAnswer(_Preview, ConfigAnswer):
     """A service's configuration after it went back; of a dry run, what that would change of its effective values."""
 
 
-class _KeyOfService(KeyChangeAnswer):
+class ChangeOfService(KeyChangeAnswer):
+    """A key of one of several services."""
+
     service: Name
 
 
@@ -192,7 +194,7 @@ class EpochRollbackAnswer(_Preview, EpochAnswer):
         int | None, about("the revision that was taken back; null: all after `to_revision`")
     ] = None
     changes: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]  each with its service
-        Sequence[_KeyOfService], about("of a dry run: what would change of effective values")
+        Sequence[ChangeOfService], about("of a dry run: what would change of effective values")
     ] = ()
 
 

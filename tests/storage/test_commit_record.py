@@ -47,6 +47,7 @@ from config_manager.storage.decisions.intents import (
     SetSecret,
 )
 from config_manager.storage.decisions.json_schema import CompiledSchema
+from config_manager.storage.decisions.rollback import Rollback
 from config_manager.storage.decisions.schema_changes import DeleteSchema, PutSchema
 from config_manager.storage.decisions.schema_outlook import outlook
 from config_manager.storage.decisions.secret_rotation import (
@@ -54,6 +55,7 @@ from config_manager.storage.decisions.secret_rotation import (
     FinishRotation,
     under_way,
 )
+from config_manager.storage.decisions.taking_back import Target
 from config_manager.storage.decisions.tokens import (
     AcceptAdminToken,
     CreateToken,
@@ -105,6 +107,13 @@ def schema_put(state: Committed, maximum: int) -> Commit:
     then = outlook(state, m.SHAPES, "door", shape)
     what = PutSchema(service="door", shape=shape, outlook=then, allow_breaking=True)
     return administered(state, what, "narrower")
+
+
+def rolled_back(state: Committed, values: dict[str, Any]) -> Commit:
+    shape = m.SHAPES.of(state, "door")
+    digest = None if shape is None else shape.digest
+    target = Target(values, digest, (), after=0, upto=state.revision)
+    return written(state, Rollback(service="door", target=target, keys=("volume",)), "as it was")
 
 
 def rotation_finished(state: Committed) -> Commit:
@@ -191,6 +200,7 @@ EVERYTHING: tuple[Step, ...] = (
     partial(forgotten, until=1.5),
     partial(schema_put, maximum=5),
     partial(administered, what=DeleteSchema(service="door"), reason=None),
+    partial(rolled_back, values={"volume": 2}),
 )  # fmt: skip
 
 
