@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, cast
 
 from config_manager.actors.messages import Write
@@ -85,6 +86,10 @@ class _Stamp(Answer):
 class ConfigAnswer(WriteAnswer, _Stamp, _Shown):
     """A service's configuration; after a write, how that went."""
 
+    unchanged: Annotated[
+        Sequence[str], about("of a dry run: the keys that would stay as they are")
+    ] = ()
+
 
 class DeletedAnswer(WriteAnswer, _Stamp, _Deleted):
     """A service's configuration is deleted: a revision of its own."""
@@ -105,7 +110,8 @@ class ConfigList(Answer):
     services: list[ListEntry]
 
 
-def _parse_services(value: Any) -> dict[str, JsonObject]:
+def parse_services(value: Any) -> dict[str, JsonObject]:
+    """service → an object. Raises as a `Reader` may."""
     if not isinstance(value, dict):
         raise ValueError("expected an object: service → its values")  # noqa: TRY004  a reader's
     services: dict[str, JsonObject] = {}
@@ -128,7 +134,7 @@ class EpochRequest(Body):
     services: Annotated[
         dict[str, JsonObject],
         Reader(
-            _parse_services,
+            parse_services,
             {
                 "type": "object",
                 "propertyNames": NAME,

@@ -25,7 +25,6 @@ from config_manager.api.rest.parameters import SERVICE
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import (
     WRITE,
-    KeyChangeAnswer,
     ReasonInBody,
     WarningAnswer,
     WriteTerms,
@@ -155,13 +154,6 @@ class EpochRollbackRequest(Body):
     reason: ReasonInBody = None
 
 
-class AffectedInstance(Answer):
-    """An instance that would get other values."""
-
-    service: Name
-    instance: Name
-
-
 class _Preview(Answer):
     errors: Annotated[
         Sequence[WarningAnswer],
@@ -169,19 +161,10 @@ class _Preview(Answer):
             "of a dry run: values that today's schema does not take; it would be refused for them"
         ),
     ] = ()
-    instances: Annotated[
-        Sequence[AffectedInstance], about("of a dry run: who would get other values")
-    ] = ()
 
 
 class RollbackAnswer(_Preview, ConfigAnswer):
     """A service's configuration after it went back; of a dry run, what that would change of its effective values."""
-
-
-class ChangeOfService(KeyChangeAnswer):
-    """A key of one of several services."""
-
-    service: Name
 
 
 class EpochRollbackAnswer(_Preview, EpochAnswer):
@@ -193,9 +176,6 @@ class EpochRollbackAnswer(_Preview, EpochAnswer):
     undone: Annotated[
         int | None, about("the revision that was taken back; null: all after `to_revision`")
     ] = None
-    changes: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]  each with its service
-        Sequence[ChangeOfService], about("of a dry run: what would change of effective values")
-    ] = ()
 
 
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────
@@ -246,8 +226,7 @@ async def rollback_config(request: ApiRequest, api: Api) -> ApiResponse:
     answer = view(api, service, state)
     answer |= await outcome_of(api, [state], write_terms, written.changes, written.warnings)
     if write_terms.terms.dry_run:
-        changed = [service] if written.changes else []
-        return json_response({**answer, **_preview(api, written.errors, changed)})
+        return json_response({**answer, **_preview(written.errors)})
     return tagged(answer, 201 if written.first else 200)
 
 
@@ -267,21 +246,13 @@ async def rollback_config(request: ApiRequest, api: Api) -> ApiResponse:
 )
 async def rollback_epoch(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, EpochRollbackRequest)
-    _check_order(body)
-    if body.to_revision is not None and request.grant.is_narrowed:
-        raise Forbidden(
-            f"{request.by!r} is for {', '.join(request.grant.services)}; everything can be taken back "
-            "only with a token for every service"
-        )
-    write_terms = write_terms_of(request).because(body.reason or _reason(request, _told(body)))
+    check_order(request, body)
+    write_terms = write_terms_of(request).because(body.reason or _reason(request, told_of(body)))
 
     def decision(committed: Committed, kept: Store) -> RollbackEpoch:
-        return _of_order(api, kept, committed, body, is_preview=write_terms.terms.dry_run)
+        return of_order(api, kept, committed, body, is_preview=write_terms.terms.dry_run)
 
-    def allowed(what: RollbackEpoch) -> None:
-        for service in (*what.targets, *what.kept):
-            request.grant.require("write", service)
-
+    allowed = partial(demand_write, request)
     written: EpochWritten = await _decided(request, api, write_terms, decision, allowed)
     names = [state.service for state in written.services]
     answer: JsonObject = {
@@ -299,13 +270,12 @@ async def rollback_epoch(request: ApiRequest, api: Api) -> ApiResponse:
             for name, changes in written.changes.items()
             for change in changes
         ]
-        changed = [name for name, changes in written.changes.items() if changes]
-        answer |= _preview(api, written.errors, changed)
+        answer |= _preview(written.errors)
     return json_response(answer)
 
 
-def _check_order(body: EpochRollbackRequest) -> None:
-    """Raises InvalidValues."""
+def check_order(request: ApiRequest, body: EpochRollbackRequest) -> None:
+    """Raises InvalidValues, and Forbidden if only a token for every service may ask that."""
     given = [
         name
         for name, value in (
@@ -319,17 +289,30 @@ def _check_order(body: EpochRollbackRequest) -> None:
         raise InvalidValues(body.REFUSED, [error])
     if body.keys is not None and body.undo is None:
         raise InvalidValues(body.REFUSED, [FieldError("/keys", "only with undo")])
+    if body.to_revision is not None and request.grant.is_narrowed:
+        raise Forbidden(
+            f"{request.by!r} is for {', '.join(request.grant.services)}; everything can be taken back "
+            "only with a token for every service"
+        )
 
 
-def _told(body: EpochRollbackRequest) -> str:
+def demand_write(request: ApiRequest, what: RollbackEpoch) -> None:
+    """Raises Forbidden if the token is not for every service that it names."""
+    for service in (*what.targets, *what.kept):
+        request.grant.require("write", service)
+
+
+def told_of(body: EpochRollbackRequest) -> str:
+    """The reason, if nobody gives one."""
     if body.to_revision is not None:
         return f"rollback to revision {body.to_revision}"
     return "rollback of the newest change" if body.last else f"rollback of revision {body.undo}"
 
 
-def _of_order(
+def of_order(
     api: Api, kept: Store, committed: Committed, body: EpochRollbackRequest, *, is_preview: bool
 ) -> RollbackEpoch:
+    """What it comes to, read from what is kept. Raises NotThereThen, UndoConflict, NothingToTakeBack."""
     shapes, read_at = api.system.shapes, committed.revision
     if body.to_revision is not None:
         _demand_past(committed, body.to_revision)
@@ -400,13 +383,5 @@ def _reason(request: ApiRequest, told: str) -> str | None:
     return None if "reason" in request.query else told
 
 
-def _preview(api: Api, errors: Sequence[FieldError], services: Sequence[str]) -> JsonObject:
-    statuses = api.system.statuses.statuses()
-    return {
-        "errors": [one._asdict() for one in errors],
-        "instances": [
-            {"service": one.receipt.service, "instance": one.receipt.instance}
-            for one in statuses
-            if not one.gone and one.receipt.service in services
-        ],
-    }
+def _preview(errors: Sequence[FieldError]) -> JsonObject:
+    return {"errors": [one._asdict() for one in errors]}

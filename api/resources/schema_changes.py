@@ -17,6 +17,7 @@ from config_manager.api.resources.schemas import (
     live,
     parse_digest,
 )
+from config_manager.api.rest.forecasts import forecast_of
 from config_manager.api.rest.models import (
     KEY,
     Answer,
@@ -44,6 +45,7 @@ from config_manager.config.catalogue import schema_digest
 from config_manager.config.errors import Conflict, NotFound
 from config_manager.config.names import ServiceName, is_key
 from config_manager.config.strict_json import JsonObject
+from config_manager.storage.decisions.changes import Occasion, Revision
 from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.decisions.schema_changes import (
     DeleteSchema,
@@ -56,7 +58,7 @@ from config_manager.storage.decisions.schema_outlook import (
     outlook,
 )
 from config_manager.storage.decisions.terms import Terms
-from config_manager.storage.state import SchemaSource
+from config_manager.storage.state import SchemaSource, changed_keys
 
 _TRIES = 3
 
@@ -226,9 +228,9 @@ async def _put(
     write_terms: WriteTerms,
     source: SchemaSource,
 ) -> ApiResponse:
-    answer = await _decided(request, api, service, schema, write_terms.terms, source)
+    what, answer = await _decided(request, api, service, schema, write_terms.terms, source)
     if write_terms.terms.dry_run:
-        return json_response({**answer, "dry_run": True})
+        return json_response({**answer, **_forecast(request, api, what), "dry_run": True})
     told: JsonObject = {"correlation_id": request.correlation_id}
     if answer["migrated"]:
         confirmed = write_terms.wait_s is not None and await are_confirmed(
@@ -245,7 +247,7 @@ async def _decided(
     schema: JsonObject,
     terms: Terms,
     source: SchemaSource,
-) -> JsonObject:
+) -> tuple[PutSchema, JsonObject]:
     """Compared anew if somebody writes the service meanwhile."""
     drop, tries = _DROP.of(request) or (), _TRIES
     while True:
@@ -261,7 +263,7 @@ async def _decided(
             only_compare=terms.dry_run,
         )
         try:
-            return await api.system.storing.ask(Write(what, terms), request.context)
+            return what, await api.system.storing.ask(Write(what, terms), request.context)
         except Conflict:
             tries -= 1
             if (
@@ -269,6 +271,22 @@ async def _decided(
                 or basis(api.system.view.committed, api.system.shapes, service) == then.basis
             ):
                 raise
+
+
+def _forecast(request: ApiRequest, api: Api, what: PutSchema) -> JsonObject:
+    """What would change of stored values, and what instances would make of it."""
+    before, values = api.system.view.committed, what.outlook.values
+    live = before.live(what.service)
+    if values is None or live is None or not changed_keys(live.stored, values):
+        return {"changes": [], "effective": [], "instances": []}  # no revision
+    on = Occasion(
+        request.by, None, api.system.world.clock.now(), correlation_id=request.correlation_id
+    )
+    revision = Revision(before, on, api.system.shapes, before.epoch, before.revision + 1)
+    state = revision.shaped(what.shape, what.service, values)
+    told = forecast_of(api, [state], {what.service: what.shape})
+    del told["unchanged"]  # says of a schema that it is active already
+    return told
 
 
 async def _compared(

@@ -52,19 +52,26 @@ def runners(api: Api, services: Collection[str]) -> Mapping[str, Sequence[Runner
 
 
 def forecast_of(
-    api: Api, states: Sequence[ServiceState], new: forecast.NewSchemas | None = None
+    api: Api,
+    states: Sequence[ServiceState],
+    new: forecast.NewSchemas | None = None,
+    *,
+    several: bool = False,
 ) -> JsonObject:
-    """The members of a dry run's answer, of these next states. Of one service `changes` are its own, of several each
-    names its service."""
+    """The members of a dry run's answer, of these next states. several: each change names its service."""
     before = api.system.view.committed
     told = forecast.services(before, states)
     running = runners(api, [state.service for state in states])
     instances = forecast.instances(before, api.system.shapes, states, running, new)
-    if len(told) == 1:
-        return {**told[0], "instances": instances}
+    if not several:
+        [one] = told
+        members = ("changes", "effective", "unchanged", "bytes")
+        return {**{member: one[member] for member in members}, "instances": instances}
     return {
         **{
-            member: [{"service": one["service"], **change} for one in told for change in one[member]]
+            member: [
+                {"service": one["service"], **change} for one in told for change in one[member]
+            ]
             for member in ("changes", "effective")
         },
         "instances": instances,

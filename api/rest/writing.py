@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import trio
 
 from config_manager.actors.messages import Write
-from config_manager.api.rest.models import NO_NUL, Answer, CorrelationId, Reader, about
+from config_manager.api.rest.forecasts import InstanceForecast, forecast_of
+from config_manager.api.rest.models import NO_NUL, Answer, CorrelationId, Name, Reader, about
 from config_manager.api.rest.parameters import Header, Query, flag, one_of
 from config_manager.api.rest.request import Api, ApiRequest
 from config_manager.config.errors import FieldError, MalformedRequest
@@ -143,6 +144,12 @@ class KeyChangeAnswer(Answer):
     ] = False
 
 
+class WouldChange(KeyChangeAnswer):
+    """A key whose value would change."""
+
+    service: Annotated[Name, about("of several services: whose key it is")] = ""
+
+
 class WarningAnswer(Answer):
     """Something that is not refused, and that somebody should look at."""
 
@@ -160,7 +167,17 @@ class WriteAnswer(Answer):
     ] = "pending"
     dry_run: Annotated[bool, about("true: nothing was changed; left out otherwise")] = False
     changes: Annotated[
-        Sequence[KeyChangeAnswer], about("of a dry run: what would change, of one service")
+        Sequence[WouldChange], about("of a dry run: what would change of stored values")
+    ] = ()
+    effective: Annotated[
+        Sequence[WouldChange], about("of a dry run: what would change of effective values")
+    ] = ()
+    bytes: Annotated[
+        int, about("of a dry run, of one service: its message; at most 262144 are taken")
+    ] = 0
+    instances: Annotated[
+        Sequence[InstanceForecast],
+        about("of a dry run: what each live instance would make of it"),
     ] = ()
     warnings: Annotated[
         Sequence[WarningAnswer],
@@ -196,10 +213,12 @@ async def outcome_of(
     warnings: Sequence[FieldError] = (),
 ) -> JsonObject:
     """The members of a `WriteAnswer`: `confirmed` if the caller waits and a broker holds all of it in time,
-    else `pending`. Of a dry run it has the changes, if they are given."""
+    else `pending`. Of a dry run it has what would change. changes: None if each has to name its service."""
     warned = {"warnings": [one._asdict() for one in warnings]} if warnings else {}
     if write_terms.terms.dry_run:
-        shown = {} if changes is None else {"changes": [one.to_object() for one in changes]}
+        shown = forecast_of(api, states, several=changes is None)
+        if changes is not None:
+            shown["changes"] = [one.to_object() for one in changes]
         return {"dry_run": True, **shown, **warned}
     confirmed = write_terms.wait_s is not None and await are_confirmed(
         api, [(one.service, one.revision) for one in states], write_terms.wait_s
