@@ -151,17 +151,17 @@ def _parse_keys(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(keys))
 
 
-_ALLOW_BREAKING = flag(
+ALLOW_BREAKING = flag(
     "allow_breaking", "make it active although it breaks something; with a `reason`"
 )
-_ALLOW_LOSSY = flag("allow_lossy", "let values be lost that `x-was` does not keep apart")
+ALLOW_LOSSY = flag("allow_lossy", "let values be lost that `x-was` does not keep apart")
 _DROP = Query(
     "drop",
     "keys with commas between: what is stored there goes",
     {"type": "string", "pattern": f"^{KEY['pattern'][1:-1]}(,{KEY['pattern'][1:-1]})*$"},
     _parse_keys,
 )
-_CHANGING = (_ALLOW_BREAKING, _ALLOW_LOSSY, _DROP, *WRITE)
+_CHANGING = (ALLOW_BREAKING, ALLOW_LOSSY, _DROP, *WRITE)
 _HOW = (
     "409 `schema-breaking` if it breaks stored values, code that is built with it, or an instance that runs; "
     "`differences` and `breaks` say what. Stored values are moved as `x-was` says, in the same transaction. If "
@@ -257,8 +257,8 @@ async def _decided(
             shape=shape,
             outlook=then,
             source=source,
-            allow_breaking=bool(_ALLOW_BREAKING.of(request)),
-            allow_lossy=bool(_ALLOW_LOSSY.of(request)),
+            allow_breaking=bool(ALLOW_BREAKING.of(request)),
+            allow_lossy=bool(ALLOW_LOSSY.of(request)),
             drop=drop,
             only_compare=terms.dry_run,
         )

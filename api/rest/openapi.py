@@ -64,6 +64,7 @@ A refusal is `application/problem+json` (RFC 9457). The last segment of its `typ
 _TAGS = {
     "config": "Configurations: read, written, taken back, and what was changed when",
     "schemas": "Schemas: what a service's values look like, version by version",
+    "plans": "Plans: what a change would do, kept, and applied as it was shown",
     "secrets": "Secrets: stored encrypted, delivered sealed, and never in an answer but `reveal`",
     "tokens": "Tokens: who may call what",
     "devices": "Instances that enrolled, and which secrets they can read",
@@ -161,7 +162,7 @@ def _operation(route: Route, described: Operation, schemas: Schemas) -> JsonObje
         found["parameters"] = parameters
     if described.body is not None:
         content = {described.media_type: {"schema": schemas[described.body]}}
-        found["requestBody"] = {"required": True, "content": content}
+        found["requestBody"] = {"required": not described.optional_body, "content": content}
     if route.needs is None:
         found["security"] = []
     return found

@@ -11,6 +11,7 @@ from config_manager.api.resources import (
     health,
     history,
     past,
+    plans,
     rollbacks,
     schema_changes,
     schemas,
@@ -26,6 +27,7 @@ from config_manager.api.rest.operations import Route
 _SERVICE = "/api/v1/config/{service}"
 _SCHEMAS = "/api/v1/schemas"
 _SECRETS = "/api/v1/secrets"
+_PLANS = "/api/v1/plans"
 
 ROUTES = (
     Route("GET", "/health", health.health, None),
@@ -59,6 +61,11 @@ ROUTES = (
     Route("GET", _SCHEMAS + "/{service}/diff", schemas.schema_diff, "read"),
     Route("GET", _SCHEMAS + "/{service}/instances", schemas.instance_schemas, "read"),
     Route("POST", _SCHEMAS + "/{service}/adopt", schema_changes.adopt_schema, "write"),
+    Route("GET", _PLANS, plans.list_plans, "read"),
+    Route("POST", _PLANS, plans.make_plan, "write"),
+    Route("GET", _PLANS + "/{id}", plans.get_plan, "read"),
+    Route("DELETE", _PLANS + "/{id}", plans.delete_plan, "write"),
+    Route("POST", _PLANS + "/{id}/apply", plans.apply_plan, "write"),
     Route("GET", "/api/v1/tokens", tokens.list_tokens, "admin"),
     Route("POST", "/api/v1/tokens", tokens.create_token, "admin"),
     Route("DELETE", "/api/v1/tokens/{name}", tokens.revoke_token, "admin"),

@@ -103,6 +103,7 @@ class ApplyPlan:
             "epoch_seq": change.after.epoch.seq,
             "revision": change.after.revision,
             "services": [state.service for state in change.services],
+            "correlation_id": on.correlation_id,
         }
         if schemas.versions:
             answer["schemas"] = [_of_version(one) for one in schemas.versions]
