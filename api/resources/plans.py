@@ -132,7 +132,7 @@ class PlanRequest(Body):
         EpochRollbackRequest | None,
         Reader(
             _parse_rollback,
-            {"$ref": "#/components/schemas/EpochRollbackRequest"},
+            {"allOf": [{"$ref": "#/components/schemas/EpochRollbackRequest"}]},
         ),
     ] = None
     reason: ReasonInBody = None
@@ -185,7 +185,7 @@ class Moved(Answer):
     by: Annotated[str, about("who changed it last")]
 
 
-class Applied(Answer):
+class PlanOutcome(Answer):
     """How a plan was used."""
 
     revision: Annotated[int, about("the newest one afterwards")]
@@ -224,7 +224,7 @@ class PlanAnswer(_About):
         about("of a rollback: the revision that it takes back; null: all after `to_revision`"),
     ] = None
     approvals: Annotated[list[str], about("always empty in this version")]
-    applied: Annotated[Applied | None, about("if it was")] = None
+    applied: Annotated[PlanOutcome | None, about("if it was")] = None
     moved: Annotated[Sequence[Moved], about("if it failed: what is not as it was")] = ()
 
 
@@ -258,7 +258,7 @@ class _Applied(Answer):
     schemas: Annotated[Sequence[AppliedSchema], about("left out if there are none")] = ()
 
 
-class AppliedAnswer(WriteAnswer, _Applied):
+class AppliedPlan(WriteAnswer, _Applied):
     """A plan was applied: one revision of every service in it that changed."""
 
 
@@ -365,7 +365,7 @@ async def get_plan(request: ApiRequest, api: Api) -> ApiResponse:
 
 @operation(
     "Apply a plan: write what it shows, all or nothing",
-    answers={200: AppliedAnswer},
+    answers={200: AppliedPlan},
     problems=(404, 409),
     takes=(_ID, *WRITE),
     body=ApplyRequest,
