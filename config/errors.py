@@ -175,7 +175,7 @@ class PlanStale(Refusal):
     """What the plan was worked out from was changed since: `moved` names what, and by whom. Look at that, and plan
     again; nothing was written."""
 
-    def __init__(self, detail: str, moved: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, detail: str, moved: Sequence[Mapping[str, Any]] = ()) -> None:
         """moved: `{"service", "what", "was", "is", "by"}` of each revision or schema that is another."""
         super().__init__(detail)
         self.moved = tuple(moved)
@@ -189,7 +189,9 @@ class PlanUsed(Refusal):
     """The plan was applied already: a plan is used once. `applied` says when, by whom, and which revision that
     is."""
 
-    def __init__(self, detail: str, applied: Mapping[str, Any]) -> None:
+    def __init__(
+        self, detail: str, applied: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         super().__init__(detail)
         self.applied = applied
 

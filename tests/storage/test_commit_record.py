@@ -47,6 +47,8 @@ from config_manager.storage.decisions.intents import (
     SetSecret,
 )
 from config_manager.storage.decisions.json_schema import CompiledSchema
+from config_manager.storage.decisions.planning import Wish, planned
+from config_manager.storage.decisions.plans import MakePlan
 from config_manager.storage.decisions.rollback import Rollback
 from config_manager.storage.decisions.schema_changes import DeleteSchema, PutSchema
 from config_manager.storage.decisions.schema_outlook import outlook
@@ -114,6 +116,16 @@ def rolled_back(state: Committed, values: dict[str, Any]) -> Commit:
     digest = None if shape is None else shape.digest
     target = Target(values, digest, (), after=0, upto=state.revision)
     return written(state, Rollback(service="door", target=target, keys=("volume",)), "as it was")
+
+
+def plan_kept(state: Committed) -> Commit:
+    wish = Wish(services={"door": {"volume": 1}})
+    comes_to = planned(state, m.equipped(), m.SHAPES, wish, {})
+    return MakePlan(planned=comes_to).decide(state, m.equipped()).change
+
+
+def plan_gone(state: Committed) -> Commit:
+    return replace(plan_kept(state), plans=(), plans_gone=("p-0",))
 
 
 def rotation_finished(state: Committed) -> Commit:
@@ -201,6 +213,8 @@ EVERYTHING: tuple[Step, ...] = (
     partial(schema_put, maximum=5),
     partial(administered, what=DeleteSchema(service="door"), reason=None),
     partial(rolled_back, values={"volume": 2}),
+    plan_kept,
+    plan_gone,
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -249,7 +250,9 @@ async def test_a_plan_is_applied_as_it_was_shown_and_history_and_audit_say_so(re
     entry = (await rest.did("GET", f"{STT}/history"))["entries"][0]
     assert (entry["action"], entry["reason"]) == ("put", "quieter")
     audit = (await rest.did("GET", "/api/v1/audit"))["entries"]
-    assert [one.get("details", {}).get("plan") for one in audit[-2:]] == [plan["id"]] * 2
+    rows = [json.loads(one["body"]) for one in audit[-2:]]
+    assert [one["details"]["plan"] for one in rows] == [plan["id"]] * 2
+    assert [one["action"] for one in rows] == ["plan.create", "put"]
     after = await rest.did("GET", f"{PLANS}/{plan['id']}")
     assert (after["state"], after["applied"]["revision"]) == ("applied", got["revision"])
     assert after["services"] == plan["services"]

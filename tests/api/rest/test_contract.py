@@ -341,7 +341,9 @@ async def test_a_traceparent_is_passed_on_and_made_where_there_is_none(rest: Cal
 
 async def test_every_405_allows_exactly_the_methods_that_work_there(rest: Caller) -> None:
     for path in sorted({route.path for route in ROUTES}):
-        filled = path.format(service="door", name="pin", instance="front", version="1")
+        filled = path.format(
+            service="door", name="pin", instance="front", version="1", id="p-000000000000"
+        )
         told = await rest.ask("OPTIONS", filled)
         assert told.status == 405
         allowed = told.headers["allow"].split(", ")
