@@ -16,7 +16,7 @@ import orjson
 from config_manager.config.catalogue import Effective
 from config_manager.config.names import Epoch
 from config_manager.config.strict_json import JsonObject
-from config_manager.storage.decisions.shapes import Shapes
+from config_manager.storage.decisions.shapes import Shape, Shapes
 from config_manager.storage.state import (
     VERSIONS_A_CHECKPOINT,
     AuditEntry,
@@ -191,14 +191,15 @@ def seen(
     """As of a revision. None if there was no such service then. A value whose key is a secret by now is one."""
     state = committed.services.get(service)
     then = as_of(kept, service, revision, state)
-    described = _described(kept, service, revision)
+    active = shapes.of(committed, service)
+    described = _described(kept, service, revision, active)
     declared = frozenset[str]() if described is None else described.secrets
     if then is None or then.deleted:
         if described is None:
             return None
         one = _unwritten(described.effective({}), declared, kept.epoch_as_of(revision))
     else:
-        config, defaulted = _shaped(kept, then, state)
+        config, defaulted = _shaped(kept, then, state, active)
         one = Seen(
             stored=then.stored,
             config=config,
@@ -215,14 +216,14 @@ def seen(
     return replace(one, secrets=one.secrets | by_now)
 
 
-def _shaped(kept: Kept, then: Then, now: ServiceState | None) -> Effective:
+def _shaped(kept: Kept, then: Then, now: ServiceState | None, active: Shape | None) -> Effective:
     """What was effective from that very revision on."""
     if now is not None and now.revision == then.entry.revision:
         return Effective(now.effective, now.defaulted)
     version = kept.schema_as_of(then.service, then.entry.revision)
     if version is None:
         return Effective(then.stored, ())
-    return Described.by(version).effective(then.stored)
+    return _by(version, active).effective(then.stored)
 
 
 def _unwritten(config: Effective, secrets: frozenset[str], epoch: Epoch) -> Seen:
@@ -257,7 +258,16 @@ class Described:
         return Effective({**self.defaults, **stored}, defaulted)
 
 
-def _described(kept: Kept, service: str, revision: int) -> Described | None:
+def _by(version: SchemaVersion, active: Shape | None) -> Described | Shape:
+    """The active shape if it is this one: it has its keys in their own order, while a version is kept sorted."""
+    if active is not None and active.digest == version.digest:
+        return active
+    return Described.by(version)
+
+
+def _described(
+    kept: Kept, service: str, revision: int, active: Shape | None
+) -> Described | Shape | None:
     """By the schema that was active until the next revision. A schema that came without a revision counts from
     the next one on, and so does one that came with it and changed the service's values."""
     following = newest_entry(kept, service, revision + 1)
@@ -267,7 +277,7 @@ def _described(kept: Kept, service: str, revision: int) -> Described | None:
         and following.action == "schema"
     )
     version = kept.schema_as_of(service, revision if came_with_it else revision + 1)
-    return None if version is None else Described.by(version)
+    return None if version is None else _by(version, active)
 
 
 # ── one by one ─────────────────────────────────────────────────────────────────────────────────
