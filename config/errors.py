@@ -189,9 +189,7 @@ class PlanUsed(Refusal):
     """The plan was applied already: a plan is used once. `applied` says when, by whom, and which revision that
     is."""
 
-    def __init__(
-        self, detail: str, applied: Mapping[str, Any] = MappingProxyType({})
-    ) -> None:
+    def __init__(self, detail: str, applied: Mapping[str, Any] = MappingProxyType({})) -> None:
         super().__init__(detail)
         self.applied = applied
 

@@ -144,11 +144,12 @@ def set_config(
         after = json_object_in("--file", file.read())
     else:
         after = {k: v for k, v in before.items() if k not in unset}
-        after |= dict(map(_assignment, assignments))
+        after |= dict(map(assignment, assignments))
     return _put(server, service, before, after, at, reason=reason, wait=wait, dry_run=dry_run)
 
 
-def _assignment(text: str) -> tuple[str, Any]:
+def assignment(text: str) -> tuple[str, Any]:
+    """KEY=VALUE; the value is JSON if it parses as such, else text. Raises SettingsInvalid."""
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise SettingsInvalid(f"{text!r}: expected KEY=VALUE")

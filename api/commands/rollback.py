@@ -181,6 +181,7 @@ def _preview_lines(preview: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _instances(instances: Any) -> Iterator[str]:
+    instances = [one for one in instances if one["verdict"] != "same"]
     if instances:
         names = [f"{one['service']}/{one['instance']}" for one in instances[:_MOST_NAMED]]
         more = f" and {len(instances) - _MOST_NAMED} more" if len(instances) > _MOST_NAMED else ""
