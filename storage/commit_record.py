@@ -177,7 +177,7 @@ def _taken_back(row: list[Any]) -> TakenBack:
 
 
 def _plan(value: JsonObject) -> KeptPlan:
-    return KeptPlan(**{**value, "services": tuple(value["services"])})
+    return KeptPlan(**value)._replace(services=tuple(value["services"]))
 
 
 def _history_to_object(row: HistoryRow) -> JsonObject:

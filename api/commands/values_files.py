@@ -8,8 +8,9 @@ import sys
 import tomllib
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from config_manager.api.commands.options import file_of
 from config_manager.config.errors import SettingsInvalid
@@ -63,17 +64,17 @@ def _without_times(value: Any) -> Any:
         members = cast("dict[str, Any]", value)
         return {key: _without_times(one) for key, one in members.items()}
     if isinstance(value, list):
-        return [_without_times(one) for one in cast("list[Any]", value)]
+        items: list[Any] = value
+        return [_without_times(one) for one in items]
     if isinstance(value, str | int | float | bool):
         return value
     raise ValueError(f"{value} is a date or a time: write it in quotes")
 
 
 def _yaml(text: str) -> Any:
-    import yaml
-
+    yaml: Any = import_module("yaml")
     try:
-        return yaml.load(text, _strict_loader())  # noqa: S506  a loader that makes plain values alone
+        return yaml.load(text, _strict_loader())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         at = f"line {mark.line + 1}: " if mark else ""
@@ -86,37 +87,35 @@ def _yaml(text: str) -> Any:
 def _strict_loader() -> Any:
     """YAML as people read it: `no`, `22:00` and `0777` are texts, a key stands once, and nothing refers to something
     else, which could be as large as anything."""
-    import yaml
+    yaml: Any = import_module("yaml")
 
-    class Strict(yaml.SafeLoader):
-        yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  PyYAML's own name
+    def refuse(problem: str, mark: Any) -> NoReturn:
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                event = self.peek_event()
-                raise yaml.MarkedYAMLError(
-                    problem="aliases (*) are not read: write it out", problem_mark=event.start_mark
-                )
-            return super().compose_node(parent, index)
+    def compose(loader: Any, parent: Any, index: Any) -> Any:
+        if loader.check_event(yaml.AliasEvent):
+            refuse("aliases (*) are not read: write it out", loader.peek_event().start_mark)
+        return yaml.SafeLoader.compose_node(loader, parent, index)
 
     def mapping(loader: Any, node: Any) -> Values:
         made: Values = {}
         for key_node, value_node in node.value:
             key = key_node.value
-            if not isinstance(key, str) or key in made:
-                told = "is there already" if isinstance(key, str) else "can't be a key"
-                raise yaml.MarkedYAMLError(
-                    problem=f"{str(key)[:80]!r} {told}", problem_mark=key_node.start_mark
-                )
+            if not isinstance(key, str):
+                refuse("a key has to be text", key_node.start_mark)
+            if key in made:
+                refuse(f"{key[:80]!r} is there already", key_node.start_mark)
             made[key] = loader.construct_object(value_node, deep=True)
         return made
 
     def text(_: Any, node: Any) -> Any:
         return _plain(node.value) if node.style is None else node.value
 
-    Strict.add_constructor("tag:yaml.org,2002:map", mapping)
-    Strict.add_constructor("tag:yaml.org,2002:str", text)
-    return Strict
+    members: dict[str, Any] = {"yaml_implicit_resolvers": {}, "compose_node": compose}
+    strict: Any = type("StrictLoader", (yaml.SafeLoader,), members)
+    strict.add_constructor("tag:yaml.org,2002:map", mapping)
+    strict.add_constructor("tag:yaml.org,2002:str", text)
+    return strict
 
 
 def _plain(text: str) -> Any:

@@ -66,7 +66,7 @@ from config_manager.config.errors import (
     SchemaInvalid,
 )
 from config_manager.config.names import pointer
-from config_manager.config.strict_json import JsonObject
+from config_manager.config.strict_json import JsonObject, is_object
 from config_manager.storage.decisions import plans
 from config_manager.storage.decisions.changes import Occasion
 from config_manager.storage.decisions.equipment import Decidable
@@ -104,8 +104,8 @@ def _by_service(what: str, description: str) -> Reader:
 def _parse_rollback(value: Any) -> EpochRollbackRequest | None:
     if value is None:
         return None
-    if not isinstance(value, dict):
-        raise ValueError("expected an object")  # noqa: TRY004  a reader's
+    if not is_object(value):
+        raise ValueError("expected an object")
     try:
         return parsed(value, EpochRollbackRequest)
     except InvalidValues as error:

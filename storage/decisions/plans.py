@@ -135,8 +135,8 @@ def demanded(plan: KeptPlan | None, plan_id: str) -> KeptPlan:
 
 def view(plan: KeptPlan, now: Committed, shapes: Shapes, at: float) -> JsonObject:
     """A plan as it is answered. at: Unix seconds."""
-    shown = orjson.loads(plan.shown)
-    answer = {
+    shown: JsonObject = orjson.loads(plan.shown)
+    answer: JsonObject = {
         **about(plan, now, shapes, at),
         "base": orjson.loads(plan.base),
         **shown,
@@ -219,7 +219,9 @@ class _Schemas(NamedTuple):
     @classmethod
     def of(cls, wanted: Mapping[str, Any], before: Committed, on: Equipped) -> _Schemas:
         shapes: dict[str, CompiledSchema] = {}
-        rows, versions, details = [], [], []
+        rows: list[RegistryRow] = []
+        versions: list[SchemaVersion] = []
+        details: list[JsonObject] = []
         for name, one in wanted.items():
             shape = shapes[name] = CompiledSchema(one["schema"])
             number = max((known.version for known in on.stored.schemas(name)), default=0) + 1

@@ -27,6 +27,8 @@ from config_manager.storage.decisions.intents import (
     Put,
     SetSecret,
 )
+from config_manager.storage.decisions.planning import Planned
+from config_manager.storage.decisions.plans import DeletePlan, MakePlan
 from config_manager.storage.decisions.schema_versions import at_start
 from config_manager.storage.decisions.terms import Precondition
 from config_manager.storage.keys.secret_box import SecretBox
@@ -35,6 +37,7 @@ from config_manager.storage.state import (
     Commit,
     Committed,
     HistoryQuery,
+    KeptPlan,
     KeyChange,
     RegistryRow,
     SchemaActivation,
@@ -771,3 +774,42 @@ def test_a_commit_that_fails_keeps_nothing_and_the_next_one_works(hand: Hand) ->
 
 def test_the_epoch_of_a_store_is_the_one_it_was_made_with(store: Store) -> None:
     assert m.committed_in(store).epoch == Epoch(1, m.FIRST_EPOCH.id)
+
+
+# ── plans ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def plan_kept(store: Store, *services: str) -> KeptPlan:
+    before = m.committed_in(store)
+    made = MakePlan(
+        planned=Planned(services, '{"revisions":{},"schemas":{}}', "{}", '{"services":[]}')
+    )
+    number = f"00000000-0000-4000-8000-{before.audit_seq:012}"
+    change = made.decide(before, m.equipped(epoch_id=number, reason="why")).change
+    store.commit([change])
+    assert decode(encode(change), change.before) == change
+    return change.plans[0]
+
+
+def test_a_plan_is_kept_over_a_restart_until_it_is_used_or_let_go(kind: Kind) -> None:
+    first, second = plan_kept(kind.store, "door"), plan_kept(kind.store, "a", "b")
+    store = kind.reopen()
+    assert store.plan(first.id) == store.plan_beside(first.id) == first
+    assert store.plan("p-000000000000") is None
+    light = [one._replace(result="", shown="") for one in (second, first)]
+    assert list(store.plans()) == light
+    assert list(store.plans(before=second.seq)) == light[1:]
+    used = first._replace(outcome='{"revision":1}')
+    before = m.committed_in(store)
+    change = administered(before, m.equipped(), "plan.apply", {}, (), None).change
+    store.commit([replace(change, plans=(used,))])
+    assert store.plan(first.id) == used
+    gone = replace(m.equipped(), stored=store)
+    store.commit([DeletePlan(id=second.id).decide(m.committed_in(store), gone).change])
+    assert [one.id for one in store.plans()] == [first.id]
+
+
+def test_the_newest_hundred_plans_are_kept(store: Store) -> None:
+    made = [plan_kept(store, "door").id for _ in range(102)]
+    assert [one.id for one in store.plans()] == made[:1:-1]
+    assert store.plan(made[0]) is None

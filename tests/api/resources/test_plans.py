@@ -428,7 +428,7 @@ async def test_a_narrowed_token_plans_sees_and_applies_its_own_services_alone(re
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/apply")):
         answer = await rest.ask(method, f"{PLANS}/{both['id']}{path}", token=token)
         assert answer.status == 404
-    more = {"services": {"a": {}}, "patch": {"b": {}}}
+    more: dict[str, Any] = {"services": {"a": {}}, "patch": {"b": {}}}
     assert (await rest.ask("POST", PLANS, more, token=token)).status == 403
     everything = {"rollback": {"to_revision": 0}}
     assert (await rest.ask("POST", PLANS, everything, token=token)).status == 403
