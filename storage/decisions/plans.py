@@ -199,12 +199,19 @@ def _demand_ready(plan: KeptPlan, before: Committed, on: Equipped) -> None:
         raise PlanExpired(f"{plan.id} was good until {plan.expires_at}; nothing was written")
     others = list(moved(plan, before, on.tools.shapes))
     if others:
-        told = ", ".join(f"{one['service']} ({one['what']} by {one['by']})" for one in others[:20])
+        told = "; ".join(map(_said, others[:20]))
         raise PlanStale(
             f"{plan.id} was worked out from what is no longer there: {told}; plan again, nothing was "
             "written",
             others,
         )
+
+
+def _said(one: JsonObject) -> str:
+    """Of what moved."""
+    if one["what"] == "schema":
+        return f"{one['service']} has another schema, by {one['by']}"
+    return f"{one['service']} is at revision {one['is']} by {one['by']}, not {one['was']}"
 
 
 class _Schemas(NamedTuple):

@@ -1,0 +1,108 @@
+"""Plans through the command, at a real server: the walk-through of docs/plans.md, files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.kit.processes import COMMAND, Processes, Server
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "plans.md"
+
+
+class Shell:
+    """A shell in a directory of its own, whose `config-manager` asks the server."""
+
+    def __init__(self, server: Server, directory: Path) -> None:
+        self.directory = directory
+        self._environment = {
+            "CONFIG_MANAGER_URL": server.url,
+            "PATH": f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}",
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def run(self, *command: str, stdin: str = "") -> tuple[int, str]:
+        done = subprocess.run(
+            command,
+            cwd=self.directory,
+            env=self._environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def shell(module_shop: tuple[Processes, Path]) -> Shell:
+    processes, directory = module_shop
+    server = processes.server(directory / "data", "none:", "--dev")
+    (directory / "work").mkdir()
+    return Shell(server, directory / "work")
+
+
+def test_the_walk_through_of_the_page_does_what_it_says(shell: Shell) -> None:
+    steps = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    code, said = shell.run("bash", "-ec", "".join(steps))
+    assert code == 0, said
+    told = said.splitlines()
+    assert "stt-worker  vad_threshold  0.4 → 0.3" in told
+    assert 'whisper_model  "base.en" → "small.en"' in said
+    assert "0.3" in told
+    assert told.count("exit code 7") == 2
+    assert "[plan-used]" in said
+    assert "stt-worker is at revision 3 by dev, not 2" in said
+    assert "[plan-stale]" in said
+    states = [line.split()[1] for line in told if re.match(r"p-[0-9a-f]{12}  ", line)]
+    assert states == ["failed", "applied"]
+    assert "stt-worker  vad_threshold  0.45 → 0.3" in told
+    assert told.count("0.3") == 2
+
+
+def test_files_of_each_kind_are_planned_and_applied_together(shell: Shell) -> None:
+    (shell.directory / "a.json").write_text('{"x": 1}')
+    (shell.directory / "b.toml").write_text("x = 1.5\n[deep]\ny = [true]\n")
+    (shell.directory / "values.yaml").write_text("off: no\nat: 22:00\nmode: 0777\nnothing: ~\n")
+    command = ("config-manager", "apply", "a.json", "b.toml", "c=values.yaml", "--json")
+    code, said = shell.run(*command, "--set", "d", "x=en")
+    assert code == 6, said  # nobody has written d
+    code, said = shell.run(*command, "--reason", "a test")
+    assert code == 0, said
+    assert json.loads(said)["services"] == ["a", "b", "c"]
+    _, said = shell.run("config-manager", "get", "c", "--stored", "--json")
+    stored = json.loads(said)["config"]
+    assert stored == {"off": "no", "at": "22:00", "mode": "0777", "nothing": None}
+    code, said = shell.run(
+        "config-manager", "apply", "-", "--service", "a", "--merge", stdin='{"y": 2}'
+    )
+    assert (code, "- → 2" in said) == (0, True), said
+    _, said = shell.run("config-manager", "get", "a", "--stored", "--json")
+    assert json.loads(said)["config"] == {"x": 1, "y": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("a.yaml", "x: 1\nx: 2\n", "line 2"),
+        ("a.yaml", "x: &a [1]\ny: *a\n", "aliases"),
+        ("a.yaml", "x: !!python/object/apply:os.system [ls]\n", "could not determine"),
+        ("a.toml", "x = 2026-01-01\n", "write it in quotes"),
+        ("a.json", '{"x": 1, "x": 2}', "stands twice"),
+        ("a.json", "[1]", "expected an object"),
+        ("a.ini", "x = 1", "expected a file"),
+        ("A B.json", "{}", "whose values"),
+    ],
+)
+def test_a_file_that_says_nothing_clear_is_refused(
+    shell: Shell, name: str, text: str, why: str
+) -> None:
+    (shell.directory / name).write_text(text)
+    code, said = shell.run("config-manager", "plan", name)
+    assert (code, why in said) == (2, True), said
