@@ -53,8 +53,8 @@ def test_the_walk_through_of_the_page_does_what_it_says(shell: Shell) -> None:
     code, said = shell.run("bash", "-ec", "".join(steps))
     assert code == 0, said
     told = said.splitlines()
-    assert "stt-worker  vad_threshold  0.4 → 0.3" in told
-    assert 'whisper_model  "base.en" → "small.en"' in said
+    assert 'stt-worker  whisper_model  "base.en" → "small.en"' in told
+    assert "            vad_threshold  0.4 → 0.3" in told
     assert "0.3" in told
     assert told.count("exit code 7") == 2
     assert "[plan-used]" in said
