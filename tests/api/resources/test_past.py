@@ -52,10 +52,12 @@ class Chance:
         chance = self.random
         service = chance.choice(SERVICES)
         kind = chance.choice(["put"] * 4 + ["patch"] * 6 + ["delete", "epoch", "secret", "schema"])
-        values: dict[str, Any] = {
+        by_service: dict[str, dict[str, Any]] = {
             "stt-worker": {"vad_threshold": round(chance.random(), 2)},
             "llm-worker": {"llm_timeout_sec": chance.randint(1, 60)},
-        }.get(service, {f"k{chance.randint(0, 5)}": chance.choice([None, 1, 1.0, True, "x", [1]])})
+        }
+        free = {f"k{chance.randint(0, 5)}": chance.choice([None, 1, 1.0, True, "x", [1]])}
+        values = by_service.get(service, free)
         if kind == "patch":
             return await rest.patch(service, values)
         if kind == "delete":
