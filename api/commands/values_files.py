@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -64,8 +64,7 @@ def _without_times(value: Any) -> Any:
         members = cast("dict[str, Any]", value)
         return {key: _without_times(one) for key, one in members.items()}
     if isinstance(value, list):
-        items: list[Any] = value
-        return [_without_times(one) for one in items]
+        return [_without_times(one) for one in cast("Sequence[Any]", value)]
     if isinstance(value, str | int | float | bool):
         return value
     raise ValueError(f"{value} is a date or a time: write it in quotes")

@@ -185,7 +185,7 @@ async def list_configs(request: ApiRequest, api: Api) -> ApiResponse:
 @operation(
     "A service's effective configuration; secrets are masked",
     answers={200: ConfigAnswer, 304: None},
-    problems=(404, 412, 503, 504),
+    problems=(404, 412, 422, 503, 504),
     takes=(*CONDITIONS, _VIEW, _REVISION, _AT),
     tagged=True,
     description="The values as the service runs them: defaults are filled in, and `defaulted` names them. A "

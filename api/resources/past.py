@@ -23,7 +23,7 @@ from config_manager.api.rest.parameters import (
 )
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import KeyChangeAnswer
-from config_manager.config.errors import MalformedRequest, NotFound, NotThereThen
+from config_manager.config.errors import InvalidValues, NotFound, NotThereThen
 from config_manager.config.names import ServiceName, parse_service
 from config_manager.config.secret import MASK
 from config_manager.config.strict_json import JsonObject
@@ -47,10 +47,10 @@ Moment = int | str
 
 
 def moment_of(request: ApiRequest, revision: Query[int], at: Query[str]) -> Moment | None:
-    """None if neither is given; raises MalformedRequest if both are."""
+    """None if neither is given; raises InvalidValues if both are."""
     number, time = revision.of(request), at.of(request)
     if number is not None and time is not None:
-        raise MalformedRequest("revision and at: give one of them")
+        raise InvalidValues("revision and at: give one of them")
     return time if number is None else number
 
 

@@ -277,3 +277,71 @@ def test_a_schema_from_the_first_one_to_a_breaking_one_that_is_caught(
     for wrong in ("[]", "{"):
         file.write_text(wrong)
         assert operator.run("schema", "put", "lamp", str(file))[0] == 2
+
+
+@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+def test_a_bad_epoch_is_taken_back_with_one_command_by_every_client(
+    operator: Operator, tmp_path: Path
+) -> None:
+    """A14."""
+    server, processes = operator.server, operator.processes
+    names = ["hall", "porch", "yard"]
+    for name in names:
+        server.put(name, {"level": 1})
+    clients = []
+    for name in names:
+        processes.pin(tmp_path / name, server.data_dir / "trust" / "root.json")
+        mqtt_url = server.ready["mqtt_url"]
+        clients.append(processes.follow(tmp_path / name, name, mqtt_url))
+    bad = {"services": {name: {"level": 9} for name in names}}
+    revision = server.http.post("/api/v1/config/epoch", json=bad).json()["revision"]
+    for client in clients:
+        client.event("applied", config={"level": 9})
+    shown = operator.ok("rollback", "--last", "--dry-run").splitlines()
+    assert shown[:4] == [
+        f"takes back revision {revision}", "hall:", "  - level = 9", "  + level = 1"
+    ]  # fmt: skip
+    assert shown[-1] == "nothing was changed"
+    said = operator.ok("rollback", "--last", "--reason", "too bright").splitlines()[-1]
+    assert said.startswith(f"hall, porch, yard are at revision {revision + 1}")
+    for client in clients:
+        client.event("applied", revision=revision + 1, config={"level": 1})
+
+
+def test_the_past_is_read_compared_explained_and_searched(operator: Operator) -> None:
+    first = operator.server.put("attic", {"host": "old.example", "level": 1}).json()
+    second = operator.server.put("attic", {"host": "new.example", "level": 1}).json()
+    revision = str(first["revision"])
+    assert operator.ok("get", "attic", "host", "--revision", revision) == "old.example\n"
+    assert operator.ok("get", "attic", "host", "--at", first["updated_at"]) == "old.example\n"
+    assert operator.run("get", "attic", "--at", "2001-01-01T00:00:00Z")[0] == 6
+    assert operator.run("get", "attic", "--revision", "1", "--at", first["updated_at"])[0] == 2
+    gone = ['- host = "old.example"', '+ host = "new.example"']
+    assert operator.ok("diff", "attic", first["updated_at"], "now").splitlines() == gone
+    assert operator.run("diff", "attic", "profile:night")[0] == 2
+    said = operator.ok("explain", "attic", "host").splitlines()
+    assert said[1].split()[:5] == [
+        "host",
+        '"new.example"',
+        "base",
+        "revision",
+        f"{second['revision']},",
+    ]
+    assert operator.run("explain", "attic", "no_such")[0] == 6
+    found = operator.ok("search", "OLD.example", "--in", "values,history").splitlines()
+    assert [line.split()[:2] for line in found[1:]] == [["attic", "host"]] * 2
+    assert operator.run("search", "")[0] == 2
+
+
+def test_one_change_in_the_middle_is_taken_back_and_a_conflict_names_the_key(
+    operator: Operator,
+) -> None:
+    operator.server.put("cellar", {"a": 1, "b": 1})
+    middle = str(operator.server.put("cellar", {"a": 2, "b": 2}).json()["revision"])
+    operator.server.put("cellar", {"a": 2, "b": 3})
+    code, text = operator.run("rollback", "--undo", middle)
+    assert (code, "cellar b was written since" in text) == (7, True)
+    operator.ok("rollback", "--undo", middle, "--key", "b", "--yes")
+    assert operator.stored("cellar") == {"a": 1, "b": 1}
+    assert operator.run("rollback", "--undo", middle)[0] == 7
+    assert operator.run("rollback")[0] == 2
