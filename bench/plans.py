@@ -33,7 +33,9 @@ def run(yard: Yard, mqtt_port: int, *, services: int, rounds: int) -> Iterator[F
     """Over REST, at a server on disk and a broker."""
     ours = yard.ours(mqtt_port, "plans")
     names = [f"fleet-{n}" for n in range(services)]
-    receipts = [(wire.status_topic(s, i), _receipt(s, i), 1, True) for s in names for i in "ab"]
+    receipts: list[Any] = [
+        (wire.status_topic(s, i), _receipt(s, i), 1, True) for s in names for i in "ab"
+    ]
     publish.multiple(receipts, port=mqtt_port)
     made: list[float] = []
     applied: list[float] = []
