@@ -27,6 +27,9 @@ ROOTS_FILTER = ROOTS_PREFIX + "+"
 _ROOTS_AHEAD = 3
 """A client's SUBSCRIBE has eight filters then; some brokers take no more at once (AWS IoT Core)."""
 SEALED_FILTER = "system/config-sealed/+/+"
+SCHEMA_PREFIX = "system/config-schema/"
+SCHEMA_FILTER = SCHEMA_PREFIX + "+/+"
+MAX_SCHEMA_BYTES = 64 * 1024
 STATUS_PREFIX = "system/config-status/"
 STATUS_FILTER = STATUS_PREFIX + "+/+"
 
@@ -61,8 +64,9 @@ def status_topic(service: str, instance: str) -> str:
     return f"{STATUS_PREFIX}{service}/{instance}"
 
 
-def schema_topic(service: str, instance: str) -> str:
-    return f"system/config-schema/{service}/{instance}"
+def schema_topic(service: str, digest: str) -> str:
+    """Where the instances that were built with this schema publish it."""
+    return f"{SCHEMA_PREFIX}{service}/{digest}"
 
 
 def _payload_type(kind: str) -> str:

@@ -54,6 +54,14 @@ class Deleted:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """What runs goes by a newer message, which says the same for this instance: keep that, apply nothing."""
+
+    update: ConfigUpdate
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
 class Resigned:
     """The same configuration under another valid signature: keep it, apply nothing."""
 
@@ -80,7 +88,7 @@ class RootTrusted:
     link: Link
 
 
-News: TypeAlias = Applied | Refused | Deleted | Stale | Fresh
+News: TypeAlias = Applied | Moved | Refused | Deleted | Stale | Fresh
 """What a service can act on, and `client run` prints."""
 
 Event: TypeAlias = News | Offered | Resigned | RootTrusted

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar, cast
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS, chain
 from config_manager.config.catalogue import Catalogue
-from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.config_update import ConfigUpdate, Variant
 from config_manager.config.errors import TooLarge
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
@@ -36,6 +36,9 @@ from config_manager.storage.state import (
 )
 
 A_co = TypeVar("A_co", covariant=True)
+
+OWN_CONTENT = ""
+"""In place of a content id: the revision's own. No id is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +146,17 @@ class Revision:
     number: int
 
     def next(
-        self, service: str, stored: JsonObject | None, secrets: Mapping[str, int] | None = None
+        self,
+        service: str,
+        stored: JsonObject | None,
+        secrets: Mapping[str, int] | None = None,
+        *,
+        content: str | None = OWN_CONTENT,
+        variants: tuple[Variant, ...] = (),
     ) -> ServiceState:
         """The service's next state. stored: None is the tombstone. secrets: None leaves them as they are.
-        Raises TooLarge."""
+        content: its id is this revision's own, if nothing is said; that of an earlier message, if this one
+        decides nothing new; None for none. Raises TooLarge."""
         before, on = self.before.services.get(service), self.on
         if secrets is None:
             secrets = before.secrets if before else {}
@@ -166,6 +176,8 @@ class Revision:
             secrets={} if stored is None else secrets,
             deleted=stored is None,
             correlation_id=on.correlation_id,
+            content=str(self.number) if content == OWN_CONTENT else content,
+            variants=variants,
         ).to_bytes()
         size = wire.envelope_size(len(payload), on.correlation_id)
         if size > wire.MAX_ENVELOPE_BYTES:
@@ -238,7 +250,7 @@ class Revision:
 
     def _again(self, state: ServiceState) -> ServiceState:
         """The next state of an unchanged configuration. A message may be too large with 100 bytes more: then
-        it goes without the digest of the one before and without the correlation id. Raises TooLarge."""
+        it goes without the digest of the one before, the correlation id and the content id. Raises TooLarge."""
         stored = None if state.deleted else state.stored
         try:
             return self.next(state.service, stored)
@@ -249,7 +261,7 @@ class Revision:
                 before=replace(self.before, services=undated),
                 on=replace(self.on, correlation_id=""),
             )
-            return shorter.next(state.service, stored)
+            return shorter.next(state.service, stored, content=None)
 
     def _commit(
         self,
