@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ SNAPSHOT_TOPIC = f"system/config-snapshot/{OUR_ID}"
 CONFIG_FILTER = "system/config/+"
 ROOTS_PREFIX = "system/trust/roots/"
 ROOTS_FILTER = ROOTS_PREFIX + "+"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _ROOTS_AHEAD = 3
 """A client's SUBSCRIBE has eight filters then; some brokers take no more at once (AWS IoT Core)."""
 SEALED_FILTER = "system/config-sealed/+/+"
@@ -129,6 +131,11 @@ class Envelope:
 def digest(payload: bytes) -> str:
     """A document's digest: SHA-256, in hex, of its payload bytes."""
     return hashlib.sha256(payload).hexdigest()
+
+
+def is_digest(text: str) -> bool:
+    """Whether this has the form of a digest."""
+    return _DIGEST.fullmatch(text) is not None
 
 
 def keyid(public_key: bytes) -> str:
