@@ -73,15 +73,20 @@ class Deciding(Generic[M]):
     _asked_at: float | None = None
     _not_before: float | None = None
     _bakes_until: float | None = None
+    _lacked: Version | None = None
+    """did not fit the model without its secrets"""
 
     # ── what happens ───────────────────────────────────────────────────────────────────────────
 
     def run_kept(self, kept: Version, now: float, *, bakes: bool) -> Refused | None:
         """Start with what was kept. Returns why it does not fit, else None."""
         update, _ = kept
+        secrets = self._deliveries.values(update, self._subscriber.root, at_a_start=True)
         try:
-            effective = self._merged(update, self._deliveries.values(update))
+            effective = self._merged(update, secrets)
         except DoesNotFit as error:
+            if secrets is None:
+                self._lacked = self._lacked or kept
             self._attempted(update, "refused", f"model: {error}")
             return Refused("model", f"what was kept no longer fits: {error}")
         if bakes:
@@ -112,30 +117,48 @@ class Deciding(Generic[M]):
             todo += self.retry(now)
         return [*todo, *self._say_no_answer(now)]
 
-    def is_withdrawn(self) -> None:
+    def is_withdrawn(self) -> list[Do[M]]:
         """The configuration was deleted. What the callback is being asked about stays."""
-        if self._trial.asked is None:
-            self._candidate = None
+        return [self._account.receipt()] if self._drop_what_waited() else []
 
     def go_on_under_root(self) -> None:
         """What a newer root took away is no longer applied."""
-        last, trial, kept = self._account.attempt, self._trial, self._subscriber.kept
-        if last is None or trial.asked is not None or (kept is not None and kept.deleted):
-            return
-        waited = {"deferred": trial.offered is None, "restart-required": trial.tried is None}
-        if waited.get(last.stage, False):
-            reason = "unknown-key: its signer was revoked"
-            self._account.attempt = replace(last, stage="refused", reason=reason)
-            self._candidate = None
+        self._drop_what_waited()
+
+    def weigh_anew(self, now: float) -> list[Do[M]]:
+        """A newer root came: nothing goes on with secrets that only whom it revoked vouched for, if there are
+        others."""
+        candidate = self._candidate
+        if self._trial.asked is not None:
+            return []
+        if candidate is None or candidate.update is None:
+            return self.weigh(now) if self._offer_with_other_secrets() else []
+        held, secrets = candidate.secrets, self._vouched_secrets(candidate.update)
+        return self.weigh(now) if held and not _are_same(held, secrets) else []
 
     def offer_what_lacks_secrets(self) -> bool:
-        """Offer what runs again if it names secrets and has none: they have come, or will. Returns whether
-        it does."""
-        runs = self._account.running
-        lacks = runs is not None and bool(runs[0].secrets) and not self._account.effective.secrets
-        if lacks and self.is_enrolled:
-            self._subscriber.trial = self._trial.offer_again()
-        return lacks and self.is_enrolled
+        """Offer again what lacks its secrets, or has others than today's keys vouch for: they have come, or
+        will. Returns whether it does."""
+        if not self.is_enrolled:
+            return False
+        runs, missed = self._account.running, self._lacked
+        if missed is None or not self._subscriber.stands(missed):
+            missed = (
+                runs if runs and runs[0].secrets and not self._account.effective.secrets else None
+            )
+        if missed is None:
+            return self._offer_with_other_secrets()
+        self._subscriber.trial = self._trial.offer_again(missed)
+        return True
+
+    def _offer_with_other_secrets(self) -> bool:
+        """Offer what runs again if a revoked key vouched for its secrets, and today's for others."""
+        runs, held = self._account.running, self._account.effective.secrets
+        secrets = self._vouched_secrets(runs[0]) if runs and held else None
+        if runs is None or secrets is None or _are_same(held, secrets):
+            return False
+        self._subscriber.trial = self._trial.offer_again(runs)
+        return True
 
     def weigh(self, now: float) -> list[Do[M]]:
         """Whether a new offer fits, and whether it may be applied while the service runs."""
@@ -143,21 +166,23 @@ class Deciding(Generic[M]):
         if trial.offered is None or trial.asked is not None:
             return []
         update, _ = trial.offered
-        self._candidate = None
+        self._candidate = self._lacked = None
         if self._runs(update):
             return self._move()
         self._attempted(update, "received")
         self._account.correlation_id = update.correlation_id
-        return self._as_decided_before(trial.offered) or self._weigh_anew(update, now)
+        return self._as_decided_before(trial.offered) or self._judge(trial.offered, now)
 
-    def _weigh_anew(self, update: ConfigUpdate, now: float) -> list[Do[M]]:
-        secrets = self._deliveries.values(update)
+    def _judge(self, offered: Version, now: float) -> list[Do[M]]:
+        update, _ = offered
+        secrets = self._vouched_secrets(update)
         if secrets is None and self.is_enrolled:
             self._attempted(update, "deferred", "waiting for secrets")
             return [self._account.receipt()]
         try:
             effective = self._merged(update, secrets)
         except DoesNotFit as error:
+            self._lacked = offered if secrets is None else None
             why = "" if secrets is not None else f" (its secrets are not delivered: {NOT_ENROLLED})"
             return self._turn_down("model", f"{error}{why}")
         changed = effective.changed_since(self._account.effective)
@@ -215,6 +240,8 @@ class Deciding(Generic[M]):
                 self._not_before = now + pause
                 self._attempted(trial.asked[0], "deferred", "not now")
                 todo.append(self._account.receipt())
+            elif self._drop_what_waited():
+                todo.append(self._account.receipt())
         return [*todo, *self.weigh(now)] if is_overtaken else todo
 
     def keep(self, trial: Trial, *, with_newest: bool = False) -> Keep:
@@ -226,6 +253,29 @@ class Deciding(Generic[M]):
     @property
     def _trial(self) -> Trial:
         return self._subscriber.trial
+
+    def _vouched_secrets(self, update: ConfigUpdate) -> Mapping[str, Secret] | None:
+        """Those that it names, if enough of today's keys vouch for them."""
+        return self._deliveries.values(update, self._subscriber.root)
+
+    def _drop_what_waited(self) -> bool:
+        """Drop what is offered no more. Returns whether the last attempt was one that waited for it."""
+        last, trial, kept = self._account.attempt, self._trial, self._subscriber.kept
+        if trial.asked is not None:
+            return False
+        if trial.offered is None:
+            self._candidate = None
+        waits = {
+            "received": trial.offered,
+            "deferred": trial.offered,
+            "restart-required": trial.tried,
+        }
+        if last is None or waits.get(last.stage, ...) is not None:
+            return False
+        is_deleted = kept is not None and kept.deleted and last.stage != "restart-required"
+        why = "the publisher deleted it" if is_deleted else "unknown-key: its signer was revoked"
+        self._account.attempt = replace(last, stage="refused", reason=why)
+        return True
 
     def _say_no_answer(self, now: float) -> list[Do[M]]:
         """Once, if a callback takes so long that the operator should know."""
@@ -289,8 +339,11 @@ class Deciding(Generic[M]):
 
     def _runs(self, update: ConfigUpdate) -> bool:
         """Whether it gives the service what runs, whatever its content id says."""
-        runs = self._trial.runs
+        runs, held = self._trial.runs, self._account.effective.secrets
         if runs is None or (self.is_enrolled and self._lacks(runs[0])):
+            return False
+        secrets = self._vouched_secrets(update)
+        if held and secrets is not None and not _are_same(held, secrets):
             return False
         return choosing.fingerprint(self._chosen(update)) == choosing.fingerprint(
             self._chosen(runs[0])
@@ -334,3 +387,10 @@ class Deciding(Generic[M]):
         self._subscriber.refusals["callback"] += 1
         told = Tell(Refused("callback", f"revision {update.revision}: {detail}"))
         return [self.keep(self._trial.refuse(), with_newest=True), told, self._account.receipt()]
+
+
+def _are_same(held: Mapping[str, Secret], others: Mapping[str, Secret] | None) -> bool:
+    # compared here alone, and nobody learns how long it took
+    return others is not None and {name: one.reveal() for name, one in held.items()} == {
+        name: one.reveal() for name, one in others.items()
+    }

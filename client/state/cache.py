@@ -117,6 +117,7 @@ class Cache:
                     "seen_by": {key: _seen_to_list(seen) for key, seen in kept.seen_by.items()},
                     "applied": _seen_to_list(kept.applied) if kept.applied else None,
                     "deleted": kept.deleted,
+                    "has_floor": kept.has_floor,
                     "beacon_order": kept.beacon_order,
                     "beacons_by": dict(kept.beacons_by),
                     "root_version": kept.root_version,
@@ -166,6 +167,7 @@ class Cache:
             root_version=int(value.get("root_version", 0)),
             sealed=tuple(wire.envelope_from_object(one) for one in value.get("sealed", ())),
             schema=value.get("schema"),
+            has_floor=seen is None or value.get("has_floor") is True,
         )
         try:
             running, revoked = self._kept_envelope(value["envelope"])
