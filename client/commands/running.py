@@ -16,7 +16,7 @@ import trio
 
 from config_manager.client.commands.wrapping import Wrapped, wrap
 from config_manager.client.drivers.trio_driver import follow
-from config_manager.client.rules.events import Applied, Deleted, Fresh, Moved, News, Refused, Stale
+from config_manager.client.rules.events import Applied, Deleted, Fresh, News, Refused, Stale
 from config_manager.config import strict_json
 from config_manager.config.descriptors import guard_stderr
 from config_manager.config.ending import ENDING, SIGNALS
@@ -126,9 +126,9 @@ def to_line(service: str, event: News) -> dict[str, Any]:
             return {**line, "signer_revoked": True} if signer_revoked else line
         case Refused(reason, detail):
             return {"event": "refused", "reason": reason, "detail": detail}
-        case Deleted(update) | Moved(update):
+        case Deleted(update):
             return {
-                "event": "deleted" if isinstance(event, Deleted) else "moved",
+                "event": "deleted",
                 "service": service,
                 "epoch_seq": update.epoch_seq,
                 "revision": update.revision,

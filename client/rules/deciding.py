@@ -351,15 +351,20 @@ class Deciding(Generic[M]):
 
     def _move(self) -> list[Do[M]]:
         """What runs goes by the newer message: nobody is asked, and a bake goes on."""
+        before = self._trial.runs
         keep = self.keep(self._trial.move(), with_newest=True)
         runs = self._trial.runs
+        assert before is not None
         assert runs is not None
-        update, _ = runs
+        update, envelope = runs
         effective = self._layers.moved(self._account.effective, self._chosen(update))
         self._account.moves(effective, runs)
         bakes = self._bakes_until is not None
         self._attempted(update, "applied" if bakes else "healthy", self._lacks(update))
-        return [keep, Swap(effective, None), Tell(Moved(*runs)), self._account.receipt()]
+        # a decision is told of, also if it changes nothing here
+        is_decided = content_of(before) != content_of(runs)
+        told = Applied(update, envelope, "broker") if is_decided else Moved(update, envelope)
+        return [keep, Swap(effective, None), Tell(told), self._account.receipt()]
 
     def _as_decided_before(self, version: Version) -> list[Do[M]] | None:
         """What to do about a content that the service died of, or turned down in this life; None for any other."""

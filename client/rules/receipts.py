@@ -61,7 +61,7 @@ class Account(Generic[M]):
 
     def moves(self, effective: Merged[M], version: Version) -> None:
         """What runs goes by a newer message. effective: the same values, as of that."""
-        self.effective, self.running = effective, version
+        self.effective, self.source, self.running = effective, "broker", version
         self.correlation_id = version[0].correlation_id
 
     def attempted(

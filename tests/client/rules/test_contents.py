@@ -24,8 +24,10 @@ FIVE = {"whisper_model": "base.en", "n": 5}
 SIX = {"whisper_model": "base.en", "n": 6}
 
 
-def moves(story: Story) -> list[int]:
-    return [event.update.revision for event in story.events if isinstance(event, Moved)]
+def told(story: Story) -> list[tuple[str, int]]:
+    """Revisions that were told of as what runs, and whether they decided anew."""
+    runs = [event for event in story.events if isinstance(event, Applied | Moved)]
+    return [(type(event).__name__.lower(), event.update.revision) for event in runs]
 
 
 def runs(story: Story) -> tuple[int, str | None, str]:
@@ -46,7 +48,7 @@ def test_a_newer_message_that_says_what_runs_moves_the_mark_and_asks_nobody(
     before = story.current.values
     story.gets(6, config=FIVE, content=content)
     assert (story.n, story.asked, story.swaps, story.seen) == (5, [], [], 6)
-    assert (runs(story), moves(story)) == ((6, content, "healthy 6"), [6])
+    assert runs(story) == (6, content, "healthy 6")
     digest = wire.digest(m.make_update(6, config=FIVE, content=content).to_bytes())
     assert story.receipts[-1].running is not None
     assert story.receipts[-1].running.digest == digest
@@ -55,6 +57,17 @@ def test_a_newer_message_that_says_what_runs_moves_the_mark_and_asks_nobody(
     assert story.current.values is before
     again = story.died()  # what was kept is the newer message
     assert (again.n, again.on_disk, runs(again)) == (5, (6, None), (6, content, "healthy 6"))
+
+
+@pytest.mark.parametrize(
+    ("content", "event"), [("6", "moved"), ("7", "applied"), (None, "applied")]
+)
+def test_a_decision_is_told_of_also_if_the_values_stay_and_its_repetition_is_not(
+    content: str | None, event: str
+) -> None:
+    story = running(5).gets(6, content="6").says().gets(7, config=SIX, content=content)
+    assert (story.asked, told(story)[1:]) == ([6], [("applied", 6), (event, 7)])
+    assert story.receipts[-1].source == "broker"
 
 
 def test_the_order_of_members_says_nothing_and_the_kind_of_a_number_does() -> None:
@@ -112,7 +125,8 @@ def test_what_runs_is_wanted_again_while_the_service_is_asked_about_another(
 
 def test_the_same_content_while_the_service_is_asked_about_it_is_not_asked_about_twice() -> None:
     story = running(5).gets(6, content="6").gets(7, config=SIX, content="6").says()
-    assert (story.n, story.asked, story.stage, moves(story)) == (6, [6], "applied 7", [7])
+    assert (story.n, story.asked, story.stage) == (6, [6], "applied 7")
+    assert told(story)[1:] == [("applied", 6), ("moved", 7)]
 
 
 def test_a_deletion_taken_back_with_the_same_values_asks_nobody() -> None:
@@ -285,8 +299,7 @@ def test_old_code_is_asked_only_where_its_own_values_change() -> None:
     for revision, extra in ((2, "a"), (3, "b")):
         variants = (Variant(("f" * 64, OLD), {"n": 1}, ()),)
         story.gets(revision, config={"n": 1, "c": extra}, variants=variants)
-    assert (story.asked, story.stage, moves(story)) == ([1], "healthy 3", [2, 3])
-    assert runs(story)[0] == 3
+    assert (story.asked, story.stage, runs(story)[0]) == ([1], "healthy 3", 3)
 
 
 def test_a_start_chooses_anew_by_the_schema_that_it_was_built_with() -> None:
@@ -332,8 +345,5 @@ def test_the_first_variant_that_names_the_schema_is_taken_and_else_the_configura
 def test_a_first_start_is_applied_and_never_moved() -> None:
     snapshot = m.snapshot_bytes({m.SERVICE: m.entry(1, content="1")}, 1)
     story = Story().receives(snapshot, wire.SNAPSHOT_TOPIC).gets(1, content="1").says()
-    assert (moves(story), [type(e) for e in story.events if isinstance(e, Applied)]) == (
-        [],
-        [Applied],
-    )
+    assert told(story) == [("applied", 1)]
     assert runs(story) == (1, "1", "applied 1")
