@@ -164,7 +164,7 @@ def _check_host(url: SplitResult, problem: SettingsInvalid) -> None:
 
 def _files(query: str, hint: str, *, tls: bool) -> dict[str, Path]:
     problem = SettingsInvalid(
-        "CONFIG_MANAGER_MQTT_URL: after the port only mqtts:// and wss:// take something: "
+        "CONFIG_MANAGER_MQTT_URL: after the ? only these are known, once each, with mqtts:// or wss://: "
         f"?ca=FILE&cert=FILE&key=FILE{hint}"
     )
     if not query:

@@ -53,7 +53,16 @@ NO_PROXIES = TrustedProxies()
 
 def parse_trusted_proxies(text: str) -> TrustedProxies:
     """Addresses or networks with commas (`192.0.2.7, 10.0.0.0/8, fd00::/8`); raises ValueError."""
-    return TrustedProxies(tuple(_network(one.strip()) for one in text.split(",") if one.strip()))
+    networks = tuple(_network(one.strip()) for one in text.split(",") if one.strip())
+    of_4 = [one for one in networks if isinstance(one, ipaddress.IPv4Network)]
+    of_6 = [one for one in networks if isinstance(one, ipaddress.IPv6Network)]
+    together: list[Network] = [
+        *ipaddress.collapse_addresses(of_4),
+        *ipaddress.collapse_addresses(of_6),
+    ]
+    if any(one.prefixlen == 0 for one in together):
+        raise ValueError(f"{text} is everybody: then any caller could say to be another one")
+    return TrustedProxies(networks)
 
 
 def _network(text: str) -> Network:
@@ -74,8 +83,6 @@ def _network(text: str) -> Network:
     within = getattr(network.network_address, "ipv4_mapped", None)
     if within is not None:  # as an address of it is
         network = ipaddress.ip_network((int(within), network.prefixlen - _MAPPED_BITS))
-    if network.prefixlen == 0:
-        raise ValueError(f"{text} is everybody: then any caller could say to be another one")
     return network
 
 

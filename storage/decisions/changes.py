@@ -13,7 +13,7 @@ from typing import Generic, TypeVar, cast
 
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS, chain
-from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.config_update import ConfigUpdate, Variant
 from config_manager.config.errors import TooLarge
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
@@ -37,6 +37,9 @@ from config_manager.storage.state import (
 )
 
 A_co = TypeVar("A_co", covariant=True)
+
+OWN_CONTENT = ""
+"""In place of a content id: the revision's own. No id is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +142,23 @@ class Revision:
     number: int
 
     def next(
-        self, service: str, stored: JsonObject | None, secrets: Mapping[str, int] | None = None
+        self,
+        service: str,
+        stored: JsonObject | None,
+        secrets: Mapping[str, int] | None = None,
+        *,
+        content: str | None = OWN_CONTENT,
+        variants: tuple[Variant, ...] = (),
     ) -> ServiceState:
         """The service's next state, in its active shape. See `shaped`."""
-        return self.shaped(self.shapes.of(self.before, service), service, stored, secrets)
+        return self.shaped(
+            self.shapes.of(self.before, service),
+            service,
+            stored,
+            secrets,
+            content=content,
+            variants=variants,
+        )
 
     def shaped(
         self,
@@ -150,9 +166,13 @@ class Revision:
         service: str,
         stored: JsonObject | None,
         secrets: Mapping[str, int] | None = None,
+        *,
+        content: str | None = OWN_CONTENT,
+        variants: tuple[Variant, ...] = (),
     ) -> ServiceState:
         """The service's next state. stored: None is the tombstone. secrets: None leaves them as they are.
-        Raises TooLarge."""
+        content: its id is this revision's own, if nothing is said; that of an earlier message, if this one
+        decides nothing new; None for none. Raises TooLarge."""
         before, on = self.before.services.get(service), self.on
         if secrets is None:
             secrets = before.secrets if before else {}
@@ -170,6 +190,8 @@ class Revision:
             secrets={} if stored is None else secrets,
             deleted=stored is None,
             correlation_id=on.correlation_id,
+            content=str(self.number) if content == OWN_CONTENT else content,
+            variants=variants,
         ).to_bytes()
         size = wire.envelope_size(len(payload), on.correlation_id)
         if size > wire.MAX_ENVELOPE_BYTES:
@@ -254,7 +276,7 @@ class Revision:
 
     def _again(self, state: ServiceState, shape: Shape | None) -> ServiceState:
         """The next state of an unchanged configuration. A message may be too large with 100 bytes more: then
-        it goes without the digest of the one before and without the correlation id. Raises TooLarge."""
+        it goes without the digest of the one before, the correlation id and the content id. Raises TooLarge."""
         stored = None if state.deleted else state.stored
         try:
             return self.shaped(shape, state.service, stored)
@@ -265,7 +287,7 @@ class Revision:
                 before=replace(self.before, services=undated),
                 on=replace(self.on, correlation_id=""),
             )
-            return shorter.shaped(shape, state.service, stored)
+            return shorter.shaped(shape, state.service, stored, content=None)
 
     def _commit(
         self,

@@ -48,6 +48,7 @@ def test_what_is_no_address_is_nobodys() -> None:
         ("10.1.2.3/8", "10.0.0.0/8"),
         ("0.0.0.0/0", "any caller could say to be another one"),
         ("::ffff:0:0/96", "any caller could say to be another one"),
+        ("0.0.0.0/1, 128.0.0.0/1", "any caller could say to be another one"),
         ("proxy.example", "expected such as 127.0.0.1"),
     ],
 )

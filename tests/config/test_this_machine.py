@@ -18,6 +18,10 @@ from config_manager.config.this_machine import connectable, is_loopback, is_this
         ("0.0.0.0", False, True, "127.0.0.1"),
         ("::", False, True, "::1"),
         ("0:0::0", False, True, "::1"),
+        # IPv4 within IPv6
+        ("::ffff:127.0.0.1", True, True, "::ffff:127.0.0.1"),
+        ("::ffff:0.0.0.0", False, True, "127.0.0.1"),
+        ("::ffff:192.0.2.1", False, False, "::ffff:192.0.2.1"),
         ("192.0.2.1", False, False, "192.0.2.1"),
         ("2001:db8::1", False, False, "2001:db8::1"),
         ("localhost.example", False, False, "localhost.example"),
