@@ -13,6 +13,7 @@ from typing import Generic, TypeVar, cast
 
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS, chain
+from config_manager.config.catalogue import Effective
 from config_manager.config.documents.config_update import ConfigUpdate, Variant
 from config_manager.config.errors import TooLarge
 from config_manager.config.names import Epoch, Mark
@@ -20,6 +21,7 @@ from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.registry_digests import digests_of
 from config_manager.storage.decisions.shapes import SCHEMA, Shape, Shapes, effective
+from config_manager.storage.decisions.variants import variants as made_variants
 from config_manager.storage.state import (
     Action,
     AuditEntry,
@@ -148,17 +150,10 @@ class Revision:
         secrets: Mapping[str, int] | None = None,
         *,
         content: str | None = OWN_CONTENT,
-        variants: tuple[Variant, ...] = (),
     ) -> ServiceState:
         """The service's next state, in its active shape. See `shaped`."""
-        return self.shaped(
-            self.shapes.of(self.before, service),
-            service,
-            stored,
-            secrets,
-            content=content,
-            variants=variants,
-        )
+        shape = self.shapes.of(self.before, service)
+        return self.shaped(shape, service, stored, secrets, content=content)
 
     def shaped(
         self,
@@ -168,15 +163,19 @@ class Revision:
         secrets: Mapping[str, int] | None = None,
         *,
         content: str | None = OWN_CONTENT,
-        variants: tuple[Variant, ...] = (),
+        variants: tuple[Variant, ...] | None = None,
     ) -> ServiceState:
         """The service's next state. stored: None is the tombstone. secrets: None leaves them as they are.
         content: its id is this revision's own, if nothing is said; that of an earlier message, if this one
-        decides nothing new; None for none. Raises TooLarge."""
+        decides nothing new; None for none. variants: None makes those that instances need. Raises TooLarge."""
         before, on = self.before.services.get(service), self.on
         if secrets is None:
             secrets = before.secrets if before else {}
-        config, defaulted = ({}, ()) if stored is None else effective(shape, stored)
+        delivered = Effective({}, ()) if stored is None else effective(shape, stored)
+        if variants is None and stored is not None:
+            variants = made_variants(
+                self.shapes, self.before, shape, service, stored, delivered, now=on.now
+            )
         payload = ConfigUpdate(
             service=service,
             topic=wire.config_topic(service),
@@ -185,28 +184,23 @@ class Revision:
             revision=self.number,
             previous=(before.digest or None) if before else None,
             issued_at=on.at,
-            config=config,
-            defaulted=defaulted,
+            config=delivered.config,
+            defaulted=delivered.defaulted,
             secrets={} if stored is None else secrets,
             deleted=stored is None,
             correlation_id=on.correlation_id,
             content=str(self.number) if content == OWN_CONTENT else content,
-            variants=variants,
+            variants=variants or (),
         ).to_bytes()
-        size = wire.envelope_size(len(payload), on.correlation_id)
-        if size > wire.MAX_ENVELOPE_BYTES:
-            raise TooLarge(
-                f"{service} would be a message of {size} bytes; "
-                f"services take at most {wire.MAX_ENVELOPE_BYTES}"
-            )
+        self._check_size(service, payload)
         return ServiceState(
             service=service,
             revision=self.number,
             version=(before.version if before else 0) + 1,
             epoch=self.epoch,
             stored=stored or {},
-            effective=config,
-            defaulted=defaulted,
+            effective=delivered.config,
+            defaulted=delivered.defaulted,
             secrets=secrets,
             deleted=stored is None,
             updated_at=on.at,
@@ -215,6 +209,40 @@ class Revision:
             payload=payload,
             digest=wire.digest(payload),
         )
+
+    def adapted(self, state: ServiceState, variants: tuple[Variant, ...]) -> ServiceState:
+        """The same message with other variants: for everyone else nothing is new. Raises TooLarge."""
+        on = self.on
+        payload = replace(
+            ConfigUpdate.parse(state.payload),
+            config_epoch=self.epoch.id,
+            epoch_seq=self.epoch.seq,
+            revision=self.number,
+            previous=state.digest or None,
+            issued_at=on.at,
+            correlation_id=on.correlation_id,
+            variants=variants,
+        ).to_bytes()
+        self._check_size(state.service, payload)
+        return replace(
+            state,
+            revision=self.number,
+            version=state.version + 1,
+            epoch=self.epoch,
+            updated_at=on.at,
+            updated_by=on.by,
+            correlation_id=on.correlation_id,
+            payload=payload,
+            digest=wire.digest(payload),
+        )
+
+    def _check_size(self, service: str, payload: bytes) -> None:
+        size = wire.envelope_size(len(payload), self.on.correlation_id)
+        if size > wire.MAX_ENVELOPE_BYTES:
+            raise TooLarge(
+                f"{service} would be a message of {size} bytes; "
+                f"services take at most {wire.MAX_ENVELOPE_BYTES}"
+            )
 
     def commit(
         self,
@@ -276,7 +304,7 @@ class Revision:
 
     def _again(self, state: ServiceState, shape: Shape | None) -> ServiceState:
         """The next state of an unchanged configuration. A message may be too large with 100 bytes more: then
-        it goes without the digest of the one before, the correlation id and the content id. Raises TooLarge."""
+        it goes without the digest of the one before, the ids and the variants. Raises TooLarge."""
         stored = None if state.deleted else state.stored
         try:
             return self.shaped(shape, state.service, stored)
@@ -287,7 +315,7 @@ class Revision:
                 before=replace(self.before, services=undated),
                 on=replace(self.on, correlation_id=""),
             )
-            return shorter.shaped(shape, state.service, stored, content=None)
+            return shorter.shaped(shape, state.service, stored, content=None, variants=())
 
     def _commit(
         self,
