@@ -39,7 +39,6 @@ _KNOWN_BY_SIGHT = 4 * MAX_INSTANCES
 _MAX_TEXT = 200
 
 _WORD = re.compile(r"[a-z][a-z-]{0,31}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +137,13 @@ class StatusBoard:
         """What is known of one instance."""
         self.drop_forgotten(service, instance)
         return self._statuses.get((service, instance))
+
+    def names_schema(self, service: str, digest: str, *, but: str) -> bool:
+        """Whether an instance of this service names this schema, other than the one of that name."""
+        return any(
+            one.receipt.schema == digest and one.receipt.instance != but
+            for one in self.statuses(service)
+        )
 
     def take(
         self, broker: str, topic: str, payload: bytes, *, retained: bool, now: float
@@ -341,7 +347,7 @@ def _check(receipt: Receipt) -> float:
         raise _Garbage("source or stage: expected a word")
     if max(len(receipt.freshness), len(receipt.library)) > _MAX_TEXT:
         raise _Garbage(f"freshness or library: expected up to {_MAX_TEXT} characters")
-    if receipt.running is not None and not _DIGEST.fullmatch(receipt.running.digest):
+    if receipt.running is not None and not wire.is_digest(receipt.running.digest):
         raise _Garbage("running.digest: expected 64 hex digits")
     try:
         return parse_rfc3339(receipt.at)

@@ -52,7 +52,6 @@ from config_manager.storage.decisions.schema_changes import (
     PutSchema,
 )
 from config_manager.storage.decisions.schema_outlook import (
-    INSTANCE_SCHEMA,
     Outlook,
     basis,
     outlook,
@@ -197,7 +196,7 @@ async def adopt_schema(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     body = read(request, AdoptRequest)
     write_terms = write_terms_of(request).because(body.reason)
-    kept = api.system.view.committed.registered(INSTANCE_SCHEMA).get(f"{service}/{body.digest}")
+    kept = api.system.shapes.of_instances(api.system.view.committed, service).get(body.digest)
     if kept is None or schema_digest(kept["schema"]) != body.digest:
         raise NotFound(
             f"no instance of {service} was heard with this schema; GET /api/v1/schemas/{service} lists "

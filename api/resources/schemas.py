@@ -31,10 +31,7 @@ from config_manager.storage.decisions.schema_changes import (
     active_version,
 )
 from config_manager.storage.decisions.schema_comparison import compare
-from config_manager.storage.decisions.schema_outlook import (
-    INSTANCE_SCHEMA,
-    LiveInstance,
-)
+from config_manager.storage.decisions.schema_outlook import LiveInstance
 from config_manager.storage.decisions.shapes import row
 from config_manager.storage.state import Committed, SchemaSource, SchemaVersion
 
@@ -373,9 +370,7 @@ def _instance_schemas(api: Api, committed: Committed, service: str) -> list[Json
             "first_seen": kept["first_seen"],
             "last_seen": kept["last_seen"],
         }
-        for key, kept in committed.registered(INSTANCE_SCHEMA).items()
-        for name, _, digest in [key.partition("/")]
-        if name == service
+        for digest, kept in api.system.shapes.of_instances(committed, service).items()
     ]
 
 

@@ -9,7 +9,8 @@ from config_manager.api.rest.models import Answer, Name, about
 from config_manager.api.rest.request import Api
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions import forecast
-from config_manager.storage.decisions.forecast import Runner, Verdict
+from config_manager.storage.decisions.forecast import Runner
+from config_manager.storage.decisions.instance_verdicts import Verdict
 from config_manager.storage.state import ServiceState
 
 

@@ -13,13 +13,15 @@ from typing import Generic, TypeVar, cast
 
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS, chain
-from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.catalogue import Effective
+from config_manager.config.documents.config_update import ConfigUpdate, Variant
 from config_manager.config.errors import TooLarge
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.registry_digests import digests_of
 from config_manager.storage.decisions.shapes import SCHEMA, Shape, Shapes, effective
+from config_manager.storage.decisions.variants import variants as made_variants
 from config_manager.storage.state import (
     Action,
     AuditEntry,
@@ -38,6 +40,9 @@ from config_manager.storage.state import (
 )
 
 A_co = TypeVar("A_co", covariant=True)
+
+OWN_CONTENT = ""
+"""In place of a content id: the revision's own. No id is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +146,16 @@ class Revision:
     number: int
 
     def next(
-        self, service: str, stored: JsonObject | None, secrets: Mapping[str, int] | None = None
+        self,
+        service: str,
+        stored: JsonObject | None,
+        secrets: Mapping[str, int] | None = None,
+        *,
+        content: str | None = OWN_CONTENT,
     ) -> ServiceState:
         """The service's next state, in its active shape. See `shaped`."""
-        return self.shaped(self.shapes.of(self.before, service), service, stored, secrets)
+        shape = self.shapes.of(self.before, service)
+        return self.shaped(shape, service, stored, secrets, content=content)
 
     def shaped(
         self,
@@ -152,13 +163,21 @@ class Revision:
         service: str,
         stored: JsonObject | None,
         secrets: Mapping[str, int] | None = None,
+        *,
+        content: str | None = OWN_CONTENT,
+        variants: tuple[Variant, ...] | None = None,
     ) -> ServiceState:
         """The service's next state. stored: None is the tombstone. secrets: None leaves them as they are.
-        Raises TooLarge."""
+        content: its id is this revision's own, if nothing is said; that of an earlier message, if this one
+        decides nothing new; None for none. variants: None makes those that instances need. Raises TooLarge."""
         before, on = self.before.services.get(service), self.on
         if secrets is None:
             secrets = before.secrets if before else {}
-        config, defaulted = ({}, ()) if stored is None else effective(shape, stored)
+        delivered = Effective({}, ()) if stored is None else effective(shape, stored)
+        if variants is None and stored is not None:
+            variants = made_variants(
+                self.shapes, self.before, shape, service, stored, delivered, now=on.now
+            )
         payload = ConfigUpdate(
             service=service,
             topic=wire.config_topic(service),
@@ -167,26 +186,23 @@ class Revision:
             revision=self.number,
             previous=(before.digest or None) if before else None,
             issued_at=on.at,
-            config=config,
-            defaulted=defaulted,
+            config=delivered.config,
+            defaulted=delivered.defaulted,
             secrets={} if stored is None else secrets,
             deleted=stored is None,
             correlation_id=on.correlation_id,
+            content=str(self.number) if content == OWN_CONTENT else content,
+            variants=variants or (),
         ).to_bytes()
-        size = wire.envelope_size(len(payload), on.correlation_id)
-        if size > wire.MAX_ENVELOPE_BYTES:
-            raise TooLarge(
-                f"{service} would be a message of {size} bytes; "
-                f"services take at most {wire.MAX_ENVELOPE_BYTES}"
-            )
+        self._check_size(service, payload)
         return ServiceState(
             service=service,
             revision=self.number,
             version=(before.version if before else 0) + 1,
             epoch=self.epoch,
             stored=stored or {},
-            effective=config,
-            defaulted=defaulted,
+            effective=delivered.config,
+            defaulted=delivered.defaulted,
             secrets=secrets,
             deleted=stored is None,
             updated_at=on.at,
@@ -195,6 +211,40 @@ class Revision:
             payload=payload,
             digest=wire.digest(payload),
         )
+
+    def adapted(self, state: ServiceState, variants: tuple[Variant, ...]) -> ServiceState:
+        """The same message with other variants: for everyone else nothing is new. Raises TooLarge."""
+        on = self.on
+        payload = replace(
+            ConfigUpdate.parse(state.payload),
+            config_epoch=self.epoch.id,
+            epoch_seq=self.epoch.seq,
+            revision=self.number,
+            previous=state.digest or None,
+            issued_at=on.at,
+            correlation_id=on.correlation_id,
+            variants=variants,
+        ).to_bytes()
+        self._check_size(state.service, payload)
+        return replace(
+            state,
+            revision=self.number,
+            version=state.version + 1,
+            epoch=self.epoch,
+            updated_at=on.at,
+            updated_by=on.by,
+            correlation_id=on.correlation_id,
+            payload=payload,
+            digest=wire.digest(payload),
+        )
+
+    def _check_size(self, service: str, payload: bytes) -> None:
+        size = wire.envelope_size(len(payload), self.on.correlation_id)
+        if size > wire.MAX_ENVELOPE_BYTES:
+            raise TooLarge(
+                f"{service} would be a message of {size} bytes; "
+                f"services take at most {wire.MAX_ENVELOPE_BYTES}"
+            )
 
     def commit(
         self,
@@ -258,7 +308,7 @@ class Revision:
 
     def _again(self, state: ServiceState, shape: Shape | None) -> ServiceState:
         """The next state of an unchanged configuration. A message may be too large with 100 bytes more: then
-        it goes without the digest of the one before and without the correlation id. Raises TooLarge."""
+        it goes without the digest of the one before, the ids and the variants. Raises TooLarge."""
         stored = None if state.deleted else state.stored
         try:
             return self.shaped(shape, state.service, stored)
@@ -269,7 +319,7 @@ class Revision:
                 before=replace(self.before, services=undated),
                 on=replace(self.on, correlation_id=""),
             )
-            return shorter.shaped(shape, state.service, stored)
+            return shorter.shaped(shape, state.service, stored, content=None, variants=())
 
     def _commit(
         self,

@@ -6,22 +6,21 @@ A forecast: an instance is judged by the schema that it says it was built with, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from config_manager.config import wire
-from config_manager.config.catalogue import Effective
 from config_manager.config.errors import SchemaInvalid
-from config_manager.config.strict_json import JsonObject, same
-from config_manager.storage.decisions import migrating
+from config_manager.config.strict_json import JsonObject
+from config_manager.storage.decisions.instance_verdicts import Judged, changed_secrets, verdict
 from config_manager.storage.decisions.json_schema import CompiledSchema
-from config_manager.storage.decisions.schema_outlook import instance_schema, why_not
 from config_manager.storage.decisions.shapes import Shapes
+from config_manager.storage.decisions.variants import given
 from config_manager.storage.state import Committed, ServiceState, changed_keys
-
-Verdict = Literal["hot", "restart", "same", "refuses", "unknown"]
 
 NewSchemas = Mapping[str, CompiledSchema]
 """service → the schema that becomes active with the change"""
+_TAKES_ANYTHING = CompiledSchema({"type": "object"})
+"""Of an instance without a model."""
 
 
 class Runner(NamedTuple):
@@ -34,14 +33,6 @@ class Runner(NamedTuple):
     schema: str
     library: str
     overrides: tuple[str, ...]
-
-
-class Judged(NamedTuple):
-    """overrides: of the keys that would change, those that the instance's environment decides."""
-
-    verdict: Verdict
-    why: str
-    overrides: tuple[str, ...] = ()
 
 
 def services(before: Committed, states: Sequence[ServiceState]) -> list[JsonObject]:
@@ -79,12 +70,12 @@ def instances(
             "enrolled": one.enrolled,
             "verdict": judged.verdict,
             "why": judged.why,
-            "overrides": list(judged.overrides),
+            "overrides": overrides,
             "library": one.library,
         }
         for state in states
         if (running := runners.get(state.service))
-        for one, judged in _judged(before, shapes, state, running, new or {})
+        for one, judged, overrides in _judged(before, shapes, state, running, new or {})
     ]
 
 
@@ -94,90 +85,53 @@ def _judged(
     state: ServiceState,
     running: Sequence[Runner],
     new: NewSchemas,
-) -> Iterator[tuple[Runner, Judged]]:
-    """Those that were built alike are judged once."""
+) -> Iterator[tuple[Runner, Judged, list[str]]]:
+    """Each with what it makes of it, and the keys that would change and that its environment decides. Those that were
+    built alike are judged once."""
     judging = _Judging(before, shapes, state, new.get(state.service))
-    known: dict[tuple[str, tuple[str, ...]], Judged] = {}
+    known: dict[tuple[str, tuple[str, ...]], tuple[Judged, list[str]]] = {}
     for one in running:
         alike = (one.schema, one.overrides)
         if alike not in known:
             known[alike] = judging.judged(one)
-        yield one, known[alike]
+        yield one, *known[alike]
 
 
 class _Judging:
-    """One service's next state, as code of each schema gets it."""
+    """One service's next state, as code of each schema is given it."""
 
     def __init__(
         self, before: Committed, shapes: Shapes, state: ServiceState, new: CompiledSchema | None
     ) -> None:
         self._before, self._shapes, self._state = before, shapes, state
-        live = before.live(state.service)
-        self._live = live
+        self._live = before.live(state.service)
         try:
             old = shapes.schema_of(before, state.service)
         except SchemaInvalid:  # of a model that says more than a schema may
             old = None
-        self._old = old
-        self._active = new or old
+        self._known = [one for one in (new, old) if one is not None]
 
-    def judged(self, one: Runner) -> Judged:
+    def judged(self, one: Runner) -> tuple[Judged, list[str]]:
         state, live = self._state, self._live
         if state.deleted:
-            return Judged("same", "it keeps what it runs")
-        own = self._own(one.schema)
-        if own is None and one.schema:
-            return Judged("unknown", f"its schema {one.schema[:8]} is not known here")
-        now = {} if live is None else live.effective
-        then, needs_restart = state.effective, frozenset[str]()
-        if own is not None:
-            needs_restart = own.restart_required
-            taken = _as_taken(own, state, [self._active, self._old])
-            if taken is None:
-                delivered = Effective(state.effective, state.defaulted)
-                return Judged("refuses", why_not(own, delivered))
-            then = taken
-            now = own.defaults if live is None else _as_taken(own, live, [self._old]) or now
-        changed = [one.key for one in changed_keys(now, then)]
-        if live is not None and not same(dict(live.secrets), dict(state.secrets)):
-            changed += state.secrets
-        overridden = tuple(key for key in changed if key in one.overrides)
-        return _of_changed(changed, overridden, needs_restart)
+            return Judged("same", "it keeps what it runs"), []
+        values = given(state, one.schema)
+        runs = None if live is None else given(live, one.schema)
+        judged = verdict(
+            self._own(one.schema),
+            values,
+            one.overrides,
+            runs,
+            secrets=changed_secrets(live, state),
+        )
+        changed = changed_keys({} if runs is None else runs.config, values.config)
+        return judged, [each.key for each in changed if each.key in one.overrides]
 
     def _own(self, digest: str) -> CompiledSchema | None:
         """The schema that an instance was built with, if it is known."""
-        for known in (self._active, self._old):
-            if known is not None and known.digest == digest:
+        if not digest:
+            return _TAKES_ANYTHING
+        for known in self._known:
+            if known.digest == digest:
                 return known
-        return instance_schema(self._before, self._shapes, self._state.service, digest)
-
-
-def _of_changed(
-    changed: Sequence[str], overridden: tuple[str, ...], needs_restart: frozenset[str]
-) -> Judged:
-    shadowed = f"its environment decides {', '.join(overridden)}" if overridden else ""
-    arriving = [key for key in changed if key not in overridden]
-    if not arriving:
-        return Judged("same", shadowed, overridden)
-    late = [key for key in arriving if key in needs_restart]
-    if late:
-        told = f"a restart brings {', '.join(late)}"
-        return Judged("restart", f"{told}; {shadowed}" if shadowed else told, overridden)
-    return Judged("hot", shadowed, overridden)
-
-
-def _as_taken(
-    own: CompiledSchema, state: ServiceState, chain: Sequence[CompiledSchema | None]
-) -> JsonObject | None:
-    """The values with which code of this schema would run, perhaps by a variant; None if it takes none."""
-    delivered = Effective(state.effective, state.defaulted)
-    if own.reads(delivered):
-        given = {k: v for k, v in delivered.config.items() if k not in delivered.defaulted}
-        return {**own.defaults, **given}
-    versions = list({one.digest: one for one in chain if one is not None}.values())
-    if len(versions) > 1 and own.digest == versions[-1].digest:
-        versions.pop()
-    if not versions:
-        return None
-    found = migrating.variant(state.stored, versions, own)
-    return None if found is None else found.config
+        return self._shapes.of_instance(self._before, self._state.service, digest)

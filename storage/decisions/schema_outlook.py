@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from config_manager.config.catalogue import Effective, schema_digest
+from config_manager.config.catalogue import Effective
 from config_manager.config.errors import FieldError, InvalidValues, SchemaInvalid
 from config_manager.config.names import pointer
 from config_manager.config.strict_json import JsonObject
@@ -21,8 +21,6 @@ from config_manager.storage.decisions.schema_comparison import Difference, compa
 from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.state import Committed
 
-INSTANCE_SCHEMA = "instance-schema"
-"""Registry kind: `service/digest` → a schema that an instance said it was built with."""
 _REMOVED = ("key removed", "required key removed")
 _SHOWN = 60
 """Characters of a value in an explanation."""
@@ -169,7 +167,7 @@ def _refusing(
         return
     delivered = new.effective(values)
     for one in instances:
-        own = instance_schema(state, shapes, service, one.schema)
+        own = shapes.of_instance(state, service, one.schema)
         if own is None or own.reads(delivered):
             continue
         chain = [new] if old is None or own.digest == old.digest else [new, old]
@@ -180,19 +178,6 @@ def _refusing(
                 "enrolled": one.enrolled,
                 "why": why_not(own, delivered),
             }
-
-
-def instance_schema(
-    state: Committed, shapes: Shapes, service: str, digest: str
-) -> CompiledSchema | None:
-    """A schema that an instance said it was built with, if it is known and fit for a service."""
-    row = state.registered(INSTANCE_SCHEMA).get(f"{service}/{digest}")
-    if row is None or schema_digest(row["schema"]) != digest:
-        return None
-    try:
-        return shapes.compiled(row["schema"], digest)
-    except SchemaInvalid:
-        return None
 
 
 def why_not(own: CompiledSchema, delivered: Effective) -> str:

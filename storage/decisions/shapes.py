@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
-from config_manager.config.catalogue import Catalogue, Effective
-from config_manager.config.errors import FieldError, NotFound
+from config_manager.config.catalogue import Catalogue, Effective, schema_digest
+from config_manager.config.errors import FieldError, NotFound, SchemaInvalid
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.json_schema import CompiledSchema
-from config_manager.storage.state import Committed
+from config_manager.storage.state import Committed, SchemaVersion
 
 SCHEMA = "schema"
 """Registry kind: service → the version of its schema that somebody made active, with the schema itself."""
+INSTANCE_SCHEMA = "instance-schema"
+"""Registry kind: `service/digest` → a schema that an instance said it was built with, and when it was seen."""
 _MOST_COMPILED = 2_000
+_NONE: Mapping[str, JsonObject] = MappingProxyType({})
+
+Versions = Callable[[str], Sequence[SchemaVersion]]
+"""Of a service's schema, newest first, as many as are looked at. Raises DatabaseUnavailable."""
 
 
 class Shape(Protocol):
@@ -63,11 +70,16 @@ class Shape(Protocol):
 
 
 class Shapes:
-    """Which shape of a service is active. A service without one takes any JSON object."""
+    """Which shape of a service is active, and what its instances were built with. A service without a shape takes any
+    JSON object."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, versions: Versions = lambda _service: ()) -> None:
         self.catalogue = catalogue
+        self.versions = versions
         self._compiled: dict[str, CompiledSchema] = {}
+        self.chains: dict[tuple[str, str, str], tuple[CompiledSchema, ...]] = {}
+        """the way from one schema to another, worked out once (`storage.decisions.variants`)"""
+        self._of_instances: tuple[object, Mapping[str, Mapping[str, JsonObject]]] = (None, {})
 
     def of(self, committed: Committed, service: str) -> Shape | None:
         """The service's active shape as of this state: what was put or adopted, else the catalogue's model."""
@@ -92,6 +104,37 @@ class Shapes:
                 self._compiled.clear()
             known = self._compiled[digest] = CompiledSchema(schema)
         return known
+
+    def of_instances(self, committed: Committed, service: str) -> Mapping[str, JsonObject]:
+        """Digest → row of each schema that instances of the service were built with, as far as they are kept."""
+        rows = committed.registered(INSTANCE_SCHEMA)
+        if not rows:
+            return _NONE
+        kept, found = self._of_instances
+        if kept is not rows:
+            by_service: dict[str, dict[str, JsonObject]] = {}
+            for key, row in rows.items():
+                name, _, digest = key.partition("/")
+                by_service.setdefault(name, {})[digest] = row
+            found = by_service
+            self._of_instances = (rows, found)
+        return found.get(service, _NONE)
+
+    def of_instance(self, committed: Committed, service: str, digest: str) -> CompiledSchema | None:
+        """The schema with this digest that instances of the service were built with; None if none is kept, or it is
+        not what its digest says."""
+        row = self.of_instances(committed, service).get(digest)
+        if row is None:
+            return None
+        known = self._compiled.get(digest)
+        if known is not None:
+            return known
+        if schema_digest(row["schema"]) != digest:
+            return None
+        try:
+            return self.compiled(row["schema"], digest)
+        except SchemaInvalid:
+            return None
 
     def services(self, committed: Committed) -> frozenset[str]:
         """The services that have a shape as of this state."""

@@ -23,7 +23,7 @@ from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.administration import noted
 from config_manager.storage.decisions.changes import Decided
 from config_manager.storage.decisions.equipment import Equipped
-from config_manager.storage.decisions.schema_outlook import INSTANCE_SCHEMA
+from config_manager.storage.decisions.shapes import INSTANCE_SCHEMA
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.state import Committed, RegistryRow
 from tests.kit.asgi import TOKEN, Answer, Caller, on_disk, running

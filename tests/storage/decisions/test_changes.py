@@ -154,6 +154,7 @@ def test_the_payload_is_the_document_that_clients_check() -> None:
         secrets={},
         deleted=False,
         correlation_id="abc",
+        content="2",
     )
 
 
