@@ -376,8 +376,4 @@ def _instance_schemas(api: Api, committed: Committed, service: str) -> list[Json
 
 def live(api: Api, service: str) -> list[LiveInstance]:
     """The instances of a service that are there now, and what each says it was built with."""
-    return [
-        LiveInstance(one.receipt.instance, one.verified, one.receipt.schema)
-        for one in api.system.statuses.statuses(service)
-        if not one.gone
-    ]
+    return api.system.statuses.live(service)
