@@ -167,11 +167,11 @@ class Learner:
             if not may_be_adopted(committed, service, has_model=has_model):
                 return
             active = row(committed, service)
-            under = None if active is None else active["digest"]
+            under: str | None = None if active is None else active["digest"]
             if under == digest or self._tried.get(key, "") == under or not self._counts(key):
                 continue
             since = None
-            if active is not None:
+            if active is not None and under is not None:
                 since = rows[under]["first_seen"] if under in rows else active["at"]
             is_newer = since is None or rows[digest]["first_seen"] > since
             if not await self._is_adopted(key, is_newer=is_newer):
