@@ -100,7 +100,7 @@ async def open_data(
         world=world,
     )
     fingerprint_key = derive_key(keys.instance_key, "idempotency-fingerprints")
-    shapes = Shapes(catalogue)
+    shapes = Shapes(catalogue, opening.schema_versions)
     tools = tools_of(shapes, boxes, vouching, fingerprint_key, world)
     writer = Writer(opening, tools, boxes, world)
     cache = LastKnownGood.of(keys, world)

@@ -29,6 +29,8 @@ class Instances:
     async def read(self) -> None:
         """Ask for everything retained, again."""
         await self._connection.subscribe(wire.STATUS_FILTER, qos=0)
+        # apart: an access list of before 0.6.0 refuses it
+        await self._connection.subscribe(wire.SCHEMA_FILTER, qos=0)
 
     def begin(self) -> None:
         """What was forgotten before is emptied only where it is read: the broker may hold something newer."""
@@ -47,6 +49,7 @@ class Instances:
             retained=message.retained,
             now=desk.world.clock.now(),
         )
+        desk.heard()
         match told:
             case NewlyRuns(receipt, running):
                 log.info(
@@ -65,6 +68,14 @@ class Instances:
                 self._empty(service, instance)
             case None:
                 pass
+
+    def heard_schema(self, message: Message) -> None:
+        """What some instance was built with."""
+        desk = self._desk
+        why = desk.schemas.take(message.topic, message.payload, desk.world.clock.now())
+        if why is not None:
+            structlog.get_logger().debug("no schema", topic=message.topic[:256], reason=why)
+        desk.heard()
 
     def empty_what_was_forgotten(self) -> None:
         """What was forgotten since the last call."""

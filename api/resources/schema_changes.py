@@ -14,6 +14,7 @@ from config_manager.api.resources.schemas import (
     SchemaNumber,
     SchemaOrigin,
     comparing,
+    instance_schema,
     live,
     parse_digest,
 )
@@ -41,7 +42,6 @@ from config_manager.api.rest.writing import (
     are_confirmed,
     write_terms_of,
 )
-from config_manager.config.catalogue import schema_digest
 from config_manager.config.errors import Conflict, NotFound
 from config_manager.config.names import ServiceName, is_key
 from config_manager.config.strict_json import JsonObject
@@ -196,13 +196,13 @@ async def adopt_schema(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     body = read(request, AdoptRequest)
     write_terms = write_terms_of(request).because(body.reason)
-    kept = api.system.shapes.of_instances(api.system.view.committed, service).get(body.digest)
-    if kept is None or schema_digest(kept["schema"]) != body.digest:
+    schema = instance_schema(api, service, body.digest)
+    if schema is None:
         raise NotFound(
             f"no instance of {service} was heard with this schema; GET /api/v1/schemas/{service} lists "
             "those that were"
         )
-    return await _put(request, api, service, kept["schema"], write_terms, "instance")
+    return await _put(request, api, service, schema, write_terms, "instance")
 
 
 @operation(

@@ -23,9 +23,11 @@ from config_manager.api.rest.models import (
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import SERVICE, Query, number
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
+from config_manager.config.catalogue import schema_digest
 from config_manager.config.errors import NotFound
 from config_manager.config.names import ServiceName, parse_service
 from config_manager.config.strict_json import JsonObject
+from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.decisions.schema_changes import (
     active_version,
@@ -358,26 +360,42 @@ def _active(
 
 
 def _instance_schemas(api: Api, committed: Committed, service: str) -> list[JsonObject]:
+    """Those that are kept, and those of instances that never enrolled: brokers hold them, and we remember them."""
     shape = api.system.shapes.of(committed, service)
     running: dict[str, list[str]] = {}
     for one in live(api, service):
         running.setdefault(one.schema, []).append(one.instance)
+    kept = api.system.shapes.of_instances(committed, service)
+    seen = {digest: (row["first_seen"], row["last_seen"]) for digest, row in kept.items()}
+    now = rfc3339(api.system.world.clock.now())
+    for digest, heard in api.system.schemas.candidates(service).items():
+        seen.setdefault(digest, (rfc3339(heard.at), now))
     return [
         {
             "digest": digest,
             "instances": running.get(digest, []),
             "candidate": shape is None or shape.digest != digest,
-            "first_seen": kept["first_seen"],
-            "last_seen": kept["last_seen"],
+            "first_seen": first_seen,
+            "last_seen": last_seen,
         }
-        for digest, kept in api.system.shapes.of_instances(committed, service).items()
+        for digest, (first_seen, last_seen) in seen.items()
     ]
+
+
+def instance_schema(api: Api, service: str, digest: str) -> JsonObject | None:
+    """The schema with this digest that an instance was built with, kept or only heard."""
+    kept = api.system.shapes.of_instances(api.system.view.committed, service).get(digest)
+    if kept is not None:
+        return kept["schema"] if schema_digest(kept["schema"]) == digest else None
+    heard = api.system.schemas.candidates(service).get(digest)
+    if heard is None:
+        return None
+    try:
+        return heard.parsed()
+    except ValueError:
+        return None
 
 
 def live(api: Api, service: str) -> list[LiveInstance]:
     """The instances of a service that are there now, and what each says it was built with."""
-    return [
-        LiveInstance(one.receipt.instance, one.verified, one.receipt.schema)
-        for one in api.system.statuses.statuses(service)
-        if not one.gone
-    ]
+    return api.system.statuses.live(service)

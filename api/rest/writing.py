@@ -17,6 +17,7 @@ from config_manager.api.rest.request import Api, ApiRequest
 from config_manager.config.errors import FieldError, MalformedRequest
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.equipment import Decidable
+from config_manager.storage.decisions.instance_verdicts import refused_by
 from config_manager.storage.decisions.terms import Idempotency, Terms
 from config_manager.storage.state import KeyChange, ServiceState
 
@@ -157,6 +158,14 @@ class WarningAnswer(Answer):
     detail: str
 
 
+class RefusedBy(Answer):
+    """An instance that would turn down what is written, by the schema that it says it was built with: a forecast."""
+
+    service: Name
+    instance: Name
+    why: str
+
+
 class WriteAnswer(Answer):
     """What an answer says of how a write went; of a dry run, what would change."""
 
@@ -182,6 +191,10 @@ class WriteAnswer(Answer):
     warnings: Annotated[
         Sequence[WarningAnswer],
         about("what the schema does not allow and was there before; left out if there is nothing"),
+    ] = ()
+    refused_by: Annotated[
+        Sequence[RefusedBy],
+        about("instances that are there and would turn it down; left out if there are none"),
     ] = ()
 
 
@@ -215,6 +228,7 @@ async def outcome_of(
     """The members of a `WriteAnswer`: `confirmed` if the caller waits and a broker holds all of it in time,
     else `pending`. Of a dry run it has what would change. changes: None if each has to name its service."""
     warned = {"warnings": [one._asdict() for one in warnings]} if warnings else {}
+    warned |= _refused_by(api, states)
     if write_terms.terms.dry_run:
         shown = forecast_of(api, states, several=changes is None)
         if changes is not None:
@@ -228,6 +242,17 @@ async def outcome_of(
         "propagation": "confirmed" if confirmed else "pending",
         **warned,
     }
+
+
+def _refused_by(api: Api, states: Sequence[ServiceState]) -> JsonObject:
+    """Nothing is looked for, if no instance of these services told what it was built with."""
+    committed, shapes = api.system.view.committed, api.system.shapes
+    known = [one.service for one in states if shapes.of_instances(committed, one.service)]
+    if not known:
+        return {}
+    live = {service: api.system.statuses.live(service) for service in known}
+    found = refused_by(committed, shapes, states, live)
+    return {"refused_by": found} if found else {}
 
 
 async def are_confirmed(api: Api, revisions: Sequence[tuple[str, int]], wait_s: float) -> bool:

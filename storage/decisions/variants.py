@@ -49,9 +49,9 @@ def variants(
 
 def missing(
     shapes: Shapes, before: Committed, state: ServiceState, *, now: float
-) -> tuple[Variant, ...]:
-    """The variants of a service's current message, and those that it lacks; the same, if it lacks none. What
-    instances are given that take what they get stays as it is."""
+) -> tuple[Variant, ...] | None:
+    """The variants of a service's current message, and those that it lacks; None if it lacks none. What instances
+    are given already stays as it is. now: Unix seconds."""
     said = ConfigUpdate.parse(state.payload)
     named = {digest for one in said.variants for digest in one.schemas}
     delivered = Effective(state.effective, state.defaulted)
@@ -66,14 +66,15 @@ def missing(
         if digest not in named
     }
     if not added:
-        return said.variants
+        return None
     kept = [
         (digest, Effective(one.config, one.defaulted))
         for one in said.variants
         for digest in one.schemas
         if digest not in stale
     ]
-    return tuple(_together([*kept, *added.items()]))
+    wanted = tuple(_together([*kept, *added.items()]))
+    return None if wanted == said.variants else wanted
 
 
 def given(state: ServiceState, digest: str) -> Effective:
@@ -132,7 +133,7 @@ def _together(found: Iterable[tuple[str, Effective]]) -> Iterator[Variant]:
     """Equal values share one variant; the first 8."""
     shared: dict[bytes, tuple[Effective, list[str]]] = {}
     for digest, values in found:
-        key = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
+        key = orjson.dumps([values.config, values.defaulted], option=orjson.OPT_SORT_KEYS)
         if key in shared or len(shared) < MAX_VARIANTS:
             shared.setdefault(key, (values, []))[1].append(digest)
     for values, digests in shared.values():
