@@ -6,11 +6,14 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.kit.processes import COMMAND, Processes, Server
+from config_manager.client.state.identity import trust_init
+from tests.kit.processes import COMMAND, MOSQUITTO, Processes, Server, eventually
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "plans.md"
 
@@ -106,3 +109,88 @@ def test_a_file_that_says_nothing_clear_is_refused(
     (shell.directory / name).write_text(text)
     code, said = shell.run("config-manager", "plan", name)
     assert (code, why in said) == (2, True), said
+
+
+# ── the forecast, and what instances then say ──────────────────────────────────────────────────
+
+LAMPS = """
+import sys
+from typing import Literal
+import trio
+from pydantic import BaseModel, ConfigDict, Field
+from config_manager.client import open_config
+
+class Old(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    colour: Literal["white", "red"] = "white"
+    level: float = Field(0.5, ge=0, le=1)
+
+class New(Old):
+    colour: Literal["white", "red", "blue"] = "white"
+    port: int = Field(80, json_schema_extra={"x-restart-required": True})
+
+async def run(model, name):
+    where = {"state_dir": f"{sys.argv[1]}/{name}", "mqtt_url": sys.argv[2]}
+    async with open_config(model, service="lamp", instance=name, **where):
+        await trio.sleep_forever()
+
+async def main():
+    async with trio.open_nursery() as nursery:
+        for model, name in ((Old, "attic"), (New, "kitchen"), (New, "lab-1")):
+            nursery.start_soon(run, model, name)
+
+trio.run(main)
+"""
+
+
+@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+def test_an_instance_with_an_older_schema_refuses_as_the_plan_said(
+    shop: tuple[Processes, Path],
+) -> None:
+    """A11"""
+    processes, directory = shop
+    broker = processes.broker(directory / "broker")
+    server = processes.server(directory / "data", broker.url, "--dev")
+    for name in ("attic", "kitchen", "lab-1"):
+        trust_init(directory / "states" / name, server.data_dir / "trust" / "root.json")
+    assert server.put("lamp", {"colour": "white"}).status_code == 201
+    processes.start([sys.executable, "-c", LAMPS, str(directory / "states"), broker.url])
+
+    def known() -> bool:
+        told = server.get("/api/v1/schemas/lamp/instances").json()["instance_schemas"]
+        return sorted(len(one["instances"]) for one in told) == [1, 2]
+
+    eventually(known, within=15, what="both schemas are known")
+    with processes.client(server.url) as http:
+        wanted = {"patch": {"lamp": {"colour": "blue"}}, "reason": "a colder light"}
+        plan = http.post("/api/v1/plans?reason=x", json=wanted)
+        assert plan.status_code == 201, plan.text
+        forecast = {one["instance"]: one for one in plan.json()["instances"]}
+        assert {name: one["verdict"] for name, one in forecast.items()} == {
+            "attic": "refuses",
+            "kitchen": "hot",
+            "lab-1": "hot",
+        }
+        assert "/colour" in forecast["attic"]["why"]
+        restart = http.post("/api/v1/plans", json={"patch": {"lamp": {"port": 8080}}}).json()
+        assert {one["instance"]: one["verdict"] for one in restart["instances"]} == {
+            "attic": "same",
+            "kitchen": "restart",
+            "lab-1": "restart",
+        }
+        applied = http.post(f"/api/v1/plans/{plan.json()['id']}/apply").json()
+
+    def attempts() -> dict[str, Any]:
+        told = server.get("/api/v1/status?service=lamp").json()["instances"]
+        return {one["instance"]: one["last_attempt"] for one in told}
+
+    def decided() -> bool:
+        return all(
+            one is not None and one["revision"] == applied["revision"]
+            for one in attempts().values()
+        )
+
+    eventually(decided, within=15, what="every instance has decided")
+    stages = {name: one["stage"] for name, one in attempts().items()}
+    assert stages["attic"] == "refused", stages
+    assert {stages["kitchen"], stages["lab-1"]} <= {"applied", "healthy"}, stages
