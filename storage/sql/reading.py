@@ -84,24 +84,24 @@ class SqlReads:
     # ── beside the writer ──────────────────────────────────────────────────────────────────────
 
     def history(self, query: HistoryQuery) -> HistoryPage:
-        where = ["h.service = ?"]
+        # the first table is read in its order; left to itself, SQLite looks through the whole history for a key
+        rows_in, first = "history h", "h"
+        if query.key is not None:
+            rows_in, first = "history_keys k CROSS JOIN history h USING (service, revision)", "k"
+        where = [f"{first}.service = ?"]
         values: list[str | int] = [query.service]
-        joined = ""
         for clause, value in (
-            ("h.revision < ?", query.before),
+            (f"{first}.key = ?", query.key),
+            (f"{first}.revision < ?", query.before),
             ("h.at >= ?", query.since),
             ("h.at <= ?", query.until),
         ):
             if value is not None:
                 where.append(clause)
                 values.append(value)
-        if query.key is not None:
-            joined = "JOIN history_keys k USING (service, revision)"
-            where.append("k.key = ?")
-            values.append(query.key)
         sql = (
-            f"SELECT {ENTRY} FROM history h {joined} WHERE {' AND '.join(where)}"  # noqa: S608  no caller's text in it
-            " ORDER BY h.revision DESC LIMIT ?"
+            f"SELECT {ENTRY} FROM {rows_in} WHERE {' AND '.join(where)}"  # noqa: S608  no caller's text in it
+            f" ORDER BY {first}.revision DESC LIMIT ?"
         )
         with (
             self._translated(),
