@@ -133,7 +133,7 @@ def _together(found: Iterable[tuple[str, Effective]]) -> Iterator[Variant]:
     """Equal values share one variant; the first 8."""
     shared: dict[bytes, tuple[Effective, list[str]]] = {}
     for digest, values in found:
-        key = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
+        key = orjson.dumps([values.config, values.defaulted], option=orjson.OPT_SORT_KEYS)
         if key in shared or len(shared) < MAX_VARIANTS:
             shared.setdefault(key, (values, []))[1].append(digest)
     for values, digests in shared.values():
