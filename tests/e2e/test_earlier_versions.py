@@ -403,7 +403,7 @@ def test_a_message_with_variants_reaches_old_code_and_new_code_each_with_its_own
     for state in states:
         processes.pin(state, directory / "root.json")
     with listening(broker.port) as listener:
-        first = {"config": {"greeting": "hello"}, "content": "1"}
+        first: dict[str, Any] = {"config": {"greeting": "hello"}, "content": "1"}
         publisher.revision = 1
         listener.publish(publisher.topic, publisher.update(1, **first))
         listener.publish(
@@ -418,14 +418,13 @@ def test_a_message_with_variants_reaches_old_code_and_new_code_each_with_its_own
         for service in (old, new):
             assert service.event("opened", within=15)["greeting"] == "hello"
         topic = eventually(lambda: schema_topic(listener), within=10, what="a schema is published")
-        own = {"config": {"greeting": "for new code"}, "defaulted": (), "schemas": (topic[-64:],)}
-        variants = (Variant(**own),)
-        everyones = {"config": {"greeting": "for everybody"}, "variants": variants}
+        variants = (Variant((topic[-64:],), {"greeting": "for new code"}, ()),)
+        everyones: dict[str, Any] = {"config": {"greeting": "for everybody"}, "variants": variants}
         listener.publish(publisher.topic, publisher.update(2, **everyones, content="2"))
         old.event("changed", greeting="for everybody", within=15)
         new.event("changed", greeting="for new code", within=15)
         listener.publish(publisher.topic, publisher.update(3, **everyones, content="2"))
-        last = {"config": {"greeting": "bye"}, "content": "4"}
+        last: dict[str, Any] = {"config": {"greeting": "bye"}, "content": "4"}
         listener.publish(publisher.topic, publisher.update(4, **last))
         for service in (old, new):
             service.event("changed", greeting="bye", within=15)
