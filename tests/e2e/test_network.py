@@ -405,6 +405,7 @@ def test_doctor_finds_what_is_wrong_with_an_open_stock_broker(
         "anonymous writes", "missing ACL", "retained messages", "persistence",
         "max_queued_messages", "access", "keys beside the data",
     }  # fmt: skip
+    assert "another service's schemas" in json.dumps(found["missing ACL"])
     assert "of 1100 came at QoS 1" in found["retained messages"][0]["detail"]
     assert all(one["remedy"] for each in found.values() for one in each if one["level"] != "ok")
 
