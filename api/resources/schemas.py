@@ -24,8 +24,8 @@ from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import SERVICE, Query, number
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
 from config_manager.config.catalogue import schema_digest
-from config_manager.config.errors import MalformedRequest, NotFound
-from config_manager.config.names import ServiceName
+from config_manager.config.errors import NotFound
+from config_manager.config.names import ServiceName, parse_service
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.json_schema import CompiledSchema
@@ -163,7 +163,7 @@ def parse_digest(value: Any) -> str:
 # ── reading ────────────────────────────────────────────────────────────────────────────────────
 
 _LIMIT = number("limit", f"entries; {_PAGE}", least=1, most=_MOST)
-_AFTER = Query("after", "`next_after` of the page before", NAME, str)
+_AFTER = Query("after", "`next_after` of the page before", NAME, parse_service)
 _BEFORE = number("before", "versions below this one")
 _FROM = number("from", "the older version; the one before `to`", least=1)
 _TO = number("to", "the newer version; the active one", least=1)
@@ -209,15 +209,15 @@ async def get_schema(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     request.allow_query()
     number, digest = _VERSION.of(request), _OF_DIGEST.of(request)
-    if number is not None and digest is not None:
-        raise MalformedRequest("version or digest, not both")
     committed, which = api.system.view.committed, number or digest
     active = await _active_of(request, api, committed, service)
     found = active
     if which is not None and (active is None or which not in (active.version, active.digest)):
         found = await api.system.reading.schema_version(service, which, request.context)
-    if found is None:
+    if found is None or digest not in (None, found.digest):
         what = "no schema" if which is None else f"no schema {which}"
+        if number is not None and digest is not None:
+            what += f" with the digest {digest}"
         raise NotFound(
             f"{service} has {what}; PUT one, or look at /api/v1/schemas/{service}/history"
         )
