@@ -132,7 +132,7 @@ class DeliveredSource(PydanticBaseSettingsSource):
         directory = expanded(self._state_dir or default_state_dir(said))
         instance = self._instance or said.get("CONFIG_MANAGER_INSTANCE") or None
         names = delivered_names(self.settings_cls)
-        schema = published_schema(self.settings_cls).digest
+        schema = published_schema(self.settings_cls).named
         values = _read(directory, self._service, instance, schema, self._world)
         return {names.get(key, key): value for key, value in values.items()}
 
@@ -183,7 +183,7 @@ def _read_again(dotenv: Any) -> Lines:
 
 
 def _read(
-    directory: Path, service: str, instance: str | None, schema: str, world: World
+    directory: Path, service: str, instance: str | None, schema: str | None, world: World
 ) -> JsonObject:
     """What an operator set, and the secrets that came with it. schema: of the class."""
     try:

@@ -308,7 +308,7 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
             f"{state} keeps no configuration of {name} yet; "
             + (remark or "`config-manager client run` fetches it")
         )
-    update = chosen(kept.to_start_with[0], kept.schema or "")
+    update = chosen(kept.to_start_with[0], kept.schema)
     if cache.is_the_one_before is not None:
         click.echo(f"{cache.is_the_one_before} (revision {update.revision})", err=True)
     if remark is not None:

@@ -223,7 +223,7 @@ def prepare(
     with ExitStack() as unless_all_goes_well:
         unless_all_goes_well.callback(claim.close)
         _claim(claim, service)
-        schema = published_schema(model, policy.restart_required).digest
+        schema = published_schema(model, policy.restart_required).named
         cache = Cache(
             state_dir, service, identity.file_key, identity.roots, world, claim, schema=schema
         )

@@ -24,6 +24,11 @@ class PublishedSchema(NamedTuple):
     digest: str
     payload: bytes | None
 
+    @property
+    def named(self) -> str | None:
+        """By what variants name it; None: nobody but us has seen it, so none is made for it."""
+        return self.digest if self.payload is not None else None
+
 
 @cache
 def published_schema(

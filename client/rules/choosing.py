@@ -8,10 +8,10 @@ from config_manager.config import strict_json, wire
 from config_manager.config.documents.config_update import ConfigUpdate
 
 
-def chosen(update: ConfigUpdate, schema: str) -> ConfigUpdate:
+def chosen(update: ConfigUpdate, schema: str | None) -> ConfigUpdate:
     """The update with the values of the variant that names this schema; as it is, if none does.
 
-    schema: the digest of the one that the service was built with. Of `variants` the one that was taken is left.
+    schema: the digest of the one that the service was built with; None: it published none. Of `variants` the one that was taken is left.
     """
     for one in update.variants:
         if schema in one.schemas:

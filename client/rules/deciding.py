@@ -51,7 +51,7 @@ NOT_ENROLLED = "this instance is not enrolled, see config-manager client enroll"
 class Deciding(Generic[M]):
     """The decisions of one instance. Monotonic seconds.
 
-    schema: the digest of the one that the service was built with. asks: there is a callback.
+    schema: the digest of the one that the service published, or None. asks: there is a callback.
     is_enrolled: secrets that are named will come. is_open: the service runs.
     holds: how often it is inside `hold`.
     """
@@ -61,7 +61,7 @@ class Deciding(Generic[M]):
     _layers: Layers[M]
     _account: Account[M]
     _policy: TrialPolicy
-    schema: str
+    schema: str | None
     asks: bool
     is_enrolled: bool
     is_open: bool = False

@@ -91,7 +91,7 @@ class InstanceRules(Generic[M]):
             layers,
             self._account,
             policy,
-            self.schema.digest,
+            self.schema.named,
             asks=asks,
             is_enrolled=f"{service}/{instance}" in identity.enrolled or bool(self.deliveries.kept),
         )
