@@ -13,7 +13,6 @@
     │   ├── Conflict                the current state does not allow it, such as a name that is taken
     │   ├── NothingToTakeBack       no change is left that could be taken back
     │   ├── UndoConflict            a key of the change that is to be undone was written since
-    │   ├── RollbackRefused         values of then that today's schema does not take
     │   ├── PlanStale               what a plan was worked out from has moved
     │   ├── PlanUsed                a plan that was applied
     │   ├── PlanExpired             a plan that was not applied in time
@@ -25,6 +24,7 @@
     │   │   ├── SchemaInvalid       no JSON Schema that may describe a service
     │   │   ├── SchemaBreaking      a schema that breaks stored values, new code or an instance
     │   │   ├── MigrationLossy      a schema that would lose stored values
+    │   │   ├── RollbackRefused     values of then that today's schema does not take
     │   │   └── IdempotencyMismatch the same Idempotency-Key with another request
     │   ├── TooManyRequests         more unknown tokens, or more writes, than the limit allows
     │   ├── SecretUnreadable        a stored secret does not open: altered, or its key is gone
