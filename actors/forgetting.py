@@ -74,7 +74,8 @@ class ForgetInstance:
         receipt = known.receipt
         # a key that is not enrolled may claim any time, and would hide what comes until then
         latest = known.at if known.verified else min(known.at, now + CLOCK_TOLERANCE_S)
-        mark = Forgotten(known.keyid, *receipt.order, until=max(latest, now))
+        until = max(latest, now)
+        mark = Forgotten(known.keyid, *receipt.order, until=until, schema=receipt.schema[:64])
         rows = rows_after(before, self.service, self.instance, mark)
         about: JsonObject = {"service": self.service, "instance": self.instance}
         details: JsonObject = {

@@ -33,11 +33,14 @@ class HealthBoard:
         confirmations: Confirmations,
         states: ActorStates,
         cache_available: Callable[[], bool],
+        misfits: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
+        """misfits: what is stored and does not fit, a line for each service."""
         self._view = view
         self._confirmations = confirmations
         self._states = states
         self._cache_available = cache_available
+        self._misfits = misfits
         self._brokerless_since: float | None = None
 
     def report(self) -> HealthReport:
@@ -53,6 +56,7 @@ class HealthBoard:
             if broker.state != "connected" and broker.last_error:
                 reasons.append(f"broker {broker.url}: {broker.last_error}")
             reasons += broker_reasons(broker)
+        reasons += _a_few(list(self._misfits()), "stored values that their schema does not take:")
         return HealthReport(
             ok=view.mode == "normal" and not down and not brokerless,
             mode=view.mode,

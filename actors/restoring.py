@@ -14,7 +14,7 @@ from config_manager.actors.starting import open_sql_store
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents.root import Root
-from config_manager.config.errors import InvalidValues, RootRefused
+from config_manager.config.errors import RootRefused
 from config_manager.config.names import Mark
 from config_manager.config.settings import Settings
 from config_manager.config.strict_json import JsonObject
@@ -22,6 +22,7 @@ from config_manager.config.world import World
 from config_manager.storage.decisions import accepting
 from config_manager.storage.decisions.changes import Occasion
 from config_manager.storage.decisions.devices import devices, sign_key_of
+from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.decisions.tokens import tokens
 from config_manager.storage.decisions.vouching import Judgement, Vouching, without
 from config_manager.storage.keys.key_ring import KeyRing
@@ -86,6 +87,7 @@ class _Here:
         self._database = keys.data_dir / "config.db"
         self._keys = keys
         self._catalogue = catalogue
+        self._shapes = Shapes(catalogue)
         self._world = world
         self._vouching = Vouching(keys.instance_key)
         self._files = RootFiles(keys.data_dir, world)
@@ -167,7 +169,7 @@ class _Here:
                 highest=highest,
                 highest_revision=revision,
                 epoch_id=self._world.randomness.uuid(),
-                catalogue=self._catalogue,
+                shapes=self._shapes,
                 on=Occasion(
                     "restore", reason, self._world.clock.now(), self._world.randomness.uuid()
                 ),
@@ -208,15 +210,14 @@ class _Here:
         return after
 
     def _not_allowed(self, after: Committed) -> tuple[str, ...]:
-        """Services whose values today's model does not allow; they stay as they are."""
-        names: list[str] = []
-        for name, state in after.services.items():
-            try:
-                if not state.deleted:
-                    self._catalogue.check(name, state.stored)
-            except InvalidValues:
-                names.append(name)
-        return tuple(names)
+        """Services whose values their active shape does not allow; they stay as they are."""
+        return tuple(
+            name
+            for name, state in after.services.items()
+            if not state.deleted
+            and (shape := self._shapes.of(after, name)) is not None
+            and shape.errors(state.stored)
+        )
 
 
 def _access(committed: Committed) -> tuple[str, ...]:

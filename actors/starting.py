@@ -30,7 +30,8 @@ from config_manager.config.sealed_file import derive_key
 from config_manager.config.settings import Settings
 from config_manager.config.world import World, rfc3339
 from config_manager.storage.decisions.changes import empty
-from config_manager.storage.decisions.schemas import new_versions
+from config_manager.storage.decisions.schema_versions import at_start
+from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.decisions.tokens import AcceptAdminToken, hash_of, make_token, tokens
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.keys.key_file import check_private, read_token
@@ -57,6 +58,7 @@ class OpenedData:
     root_files: RootFiles
     trust: TrustView
     view: CommittedView
+    shapes: Shapes
     boxes: SecretBoxes
     witness: Witness
     opening: Opening
@@ -98,7 +100,8 @@ async def open_data(
         world=world,
     )
     fingerprint_key = derive_key(keys.instance_key, "idempotency-fingerprints")
-    tools = tools_of(catalogue, boxes, vouching, fingerprint_key, world)
+    shapes = Shapes(catalogue, opening.schema_versions)
+    tools = tools_of(shapes, boxes, vouching, fingerprint_key, world)
     writer = Writer(opening, tools, boxes, world)
     cache = LastKnownGood.of(keys, world)
     await opening.start(witness.mark, witness.audit, cache.load)
@@ -106,7 +109,7 @@ async def open_data(
     await accept_tokens(writer, view, settings, keys, world)
     reading = Reading(opening, vouching)
     return OpenedData(
-        keys, root_files, trust, view, boxes, witness, opening, writer, reading, cache
+        keys, root_files, trust, view, shapes, boxes, witness, opening, writer, reading, cache
     )
 
 
@@ -181,8 +184,9 @@ def open_sql_store(keys: KeyRing, *, catalogue: Catalogue, world: World, fresh: 
         fresh=fresh,
     )
     try:
-        if versions := new_versions(store.schemas(), catalogue, at):
-            store.keep_schemas(versions)
+        kept = at_start(store.newest_schemas(), store.activations(), catalogue, at, store.revision)
+        if any(kept):
+            store.keep_schemas(*kept)
     except BaseException:
         store.abandon()
         raise

@@ -18,6 +18,7 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
@@ -29,6 +30,9 @@ from config_manager.config.errors import InvalidName
 from config_manager.config.names import accept_correlation_id, parse_instance, parse_service
 from config_manager.config.world import parse_rfc3339
 from config_manager.storage.decisions.forgotten import Forgotten
+from config_manager.storage.decisions.schema_outlook import LiveInstance
+
+K = TypeVar("K")
 
 MAX_RECEIPT_BYTES = wire.MAX_RECEIPT_BYTES
 MAX_INSTANCES = 10_000
@@ -39,7 +43,6 @@ _KNOWN_BY_SIGHT = 4 * MAX_INSTANCES
 _MAX_TEXT = 200
 
 _WORD = re.compile(r"[a-z][a-z-]{0,31}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,8 @@ class StatusBoard:
         self.refused = 0
         """messages that were no receipts, or too many"""
         self._statuses: dict[tuple[str, str], InstanceStatus] = {}
+        self._of_service: dict[str, dict[str, InstanceStatus]] = {}
+        self._of_schema: dict[tuple[str, str], dict[str, InstanceStatus]] = {}
         self._strangers: dict[
             tuple[str, str], None
         ] = {}  # not verified; in the order in which they came
@@ -126,18 +131,41 @@ class StatusBoard:
 
     def statuses(self, service: str | None = None) -> list[InstanceStatus]:
         """All of them, or one service's, by service and instance."""
+        if service is not None:
+            for instance in list(self._of_service.get(service, ())):
+                self.drop_forgotten(service, instance)
+            return [one for _, one in sorted(self._of_service.get(service, {}).items())]
         for name in list(self._statuses):
             self.drop_forgotten(*name)
+        return [one for _, one in sorted(self._statuses.items(), key=lambda item: item[0])]
+
+    def live(self, service: str) -> list[LiveInstance]:
+        """The service's instances that are there now, and what each says it was built with."""
         return [
-            status
-            for (name, _), status in sorted(self._statuses.items(), key=lambda item: item[0])
-            if service is None or name == service
+            LiveInstance(one.receipt.instance, one.verified, one.receipt.schema)
+            for one in self.statuses(service)
+            if not one.gone
         ]
+
+    def schemas(self) -> list[tuple[str, str]]:
+        """(service, digest) of every schema that some instance says it was built with."""
+        return list(self._of_schema)
 
     def status(self, service: str, instance: str) -> InstanceStatus | None:
         """What is known of one instance."""
         self.drop_forgotten(service, instance)
         return self._statuses.get((service, instance))
+
+    def names_schema(self, service: str, digest: str, *, but: str) -> bool:
+        """Whether an instance of this service names this schema, other than the one of that name."""
+        names = self._of_schema.get((service, digest), {})
+        return any(one != but and self.status(service, one) is not None for one in list(names))
+
+    def built_with(self, service: str, digest: str) -> Literal["enrolled", "claimed"] | None:
+        """Whether an instance that is there names this schema: one that enrolled, or one that only claims to."""
+        names = self._of_schema.get((service, digest), {}).values()
+        there = [one.verified for one in names if not one.gone]
+        return None if not there else "enrolled" if any(there) else "claimed"
 
     def take(
         self, broker: str, topic: str, payload: bytes, *, retained: bool, now: float
@@ -235,6 +263,9 @@ class StatusBoard:
             self._drop(stranger)
         self._drop(key)
         self._statuses[key] = status
+        service, instance = key
+        self._of_service.setdefault(service, {})[instance] = status
+        self._of_schema.setdefault((service, status.receipt.schema), {})[instance] = status
         self._total_bytes += status.size
         if not status.verified:
             self._strangers[key] = None
@@ -248,12 +279,20 @@ class StatusBoard:
     def _drop(self, key: tuple[str, str]) -> None:
         removed = self._statuses.pop(key, None)
         if removed is not None:
+            _take_out(self._of_service, key[0], key[1])
+            _take_out(self._of_schema, (key[0], removed.receipt.schema), key[1])
             self._total_bytes -= removed.size
             if not removed.verified:
                 del self._strangers[key]
                 self._strangers_of[key[0]] -= 1
                 if not self._strangers_of[key[0]]:
                     del self._strangers_of[key[0]]
+
+
+def _take_out(index: dict[K, dict[str, InstanceStatus]], key: K, instance: str) -> None:
+    del index[key][instance]
+    if not index[key]:
+        del index[key]
 
 
 def _succeed(held: InstanceStatus, told: InstanceStatus, *, retained: bool) -> InstanceStatus:
@@ -341,7 +380,7 @@ def _check(receipt: Receipt) -> float:
         raise _Garbage("source or stage: expected a word")
     if max(len(receipt.freshness), len(receipt.library)) > _MAX_TEXT:
         raise _Garbage(f"freshness or library: expected up to {_MAX_TEXT} characters")
-    if receipt.running is not None and not _DIGEST.fullmatch(receipt.running.digest):
+    if receipt.running is not None and not wire.is_digest(receipt.running.digest):
         raise _Garbage("running.digest: expected 64 hex digits")
     try:
         return parse_rfc3339(receipt.at)

@@ -1,7 +1,7 @@
 """The whole tree on one page: start order, policies, shutdown order.
 
-Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → publishing → trusting →
-delivering → beaconing → health`, and HTTP inside all of them. They stop in the opposite order: each refuses new
+Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → publishing →
+learning-schemas → trusting → delivering → beaconing → health`, and HTTP inside all of them. They stop in the opposite order: each refuses new
 mail, drains within its grace, and is named if it did not stop. Before publishing stops, the retained health says
 `shutdown`.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 import trio
@@ -30,12 +30,15 @@ from config_manager.actors.caching import Keeper, caching
 from config_manager.actors.callers import Callers, noting_callers
 from config_manager.actors.delivering import Deliverer, delivering
 from config_manager.actors.health import HealthBoard, HealthFrames, health
+from config_manager.actors.learning_schemas import Learner, News, learning_schemas
 from config_manager.actors.messages import Confirmed, Sign, Witnessed, Write
+from config_manager.actors.misfits import Misfits
 from config_manager.actors.mqtt.broker_ways import Ways, ways_to_brokers
 from config_manager.actors.mqtt.port import Transport
 from config_manager.actors.publishing.desk import Desk
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.publishing.publisher import Publisher
+from config_manager.actors.schema_board import SchemaBoard
 from config_manager.actors.secrets_rotating import RotationReport, SecretsRotation
 from config_manager.actors.signing import signing
 from config_manager.actors.starting import OpenedData, OpenStore, open_data, start_brokers
@@ -47,12 +50,14 @@ from config_manager.config import wire
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.files import make_directory
+from config_manager.config.names import OUR_ID
 from config_manager.config.settings import Settings
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
 from config_manager.storage.decisions.devices import sign_key_of
 from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.forgotten import forgotten
+from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.keys.recovery import Recovery
 from config_manager.storage.state import ServiceState
@@ -77,7 +82,8 @@ class System:
 
     storing: takes every write; reading: history, audit and secrets, beside it. signing: signs answers. rotating: begins
     a new secrets key; rotation: how far that is. trust: the root and its versions; trusting: takes every change
-    to it. states: every actor, in start order. statuses: what instances say they run. callers: when tokens were
+    to it. states: every actor, in start order. statuses: what instances say they run. schemas: what
+    brokers hold of their schemas, and the database does not. callers: when tokens were
     last used, and which calls were refused.
     """
 
@@ -91,11 +97,12 @@ class System:
     health: Callable[[], HealthReport]
     trust: TrustView
     trusting: Actor
-    catalogue: Catalogue
+    shapes: Shapes
     world: World
     states: ActorStates
     brokers: Sequence[BrokerAddress] = ()
     statuses: StatusBoard = field(default_factory=StatusBoard)
+    schemas: SchemaBoard = field(default_factory=SchemaBoard)
     callers: Callers = field(default_factory=Callers)
 
 
@@ -123,6 +130,7 @@ async def running_system(
         frames = HealthFrames(world)
         addresses = await start_brokers(targets, settings, stack, tree.states, world)
         brokers = await _start_publishing(tree, opened, writing, addresses, transport, frames)
+        await _start_learning(tree, opened, writing, brokers, dev=settings.dev)
         await stack.enter_async_context(_farewell(frames, brokers.outlets))
         trusting_actor = await _start_signed_documents(tree, opened, writing, brokers.outlets)
         heartbeat_s = settings.heartbeat_seconds
@@ -138,11 +146,12 @@ async def running_system(
             health=board.report,
             trust=opened.trust,
             trusting=trusting_actor,
-            catalogue=catalogue,
+            shapes=opened.shapes,
             world=world,
             states=tree.states,
             brokers=addresses,
             statuses=brokers.statuses,
+            schemas=brokers.schemas,
             callers=writing.callers,
         )
 
@@ -218,6 +227,8 @@ class _Brokers(NamedTuple):
     outlets: Sequence[Outlet]
     confirmations: Confirmations
     statuses: StatusBoard
+    schemas: SchemaBoard
+    news: News
 
 
 async def _start_publishing(
@@ -236,6 +247,11 @@ async def _start_publishing(
         lambda service, instance: sign_key_of(view.committed, service, instance),
         lambda service, instance: forgotten(view.committed, service, instance),
     )
+    schemas = SchemaBoard(
+        statuses.built_with,
+        lambda service, digest: digest in opened.shapes.of_instances(view.committed, service),
+    )
+    news = News()
     ways = Ways(witness.instance_id, tree.world.randomness.uuid())
     for index, address in enumerate(addresses):
         desk = Desk(
@@ -250,6 +266,8 @@ async def _start_publishing(
             world=tree.world,
             boot_seq=lambda: witness.boot_seq,
             statuses=statuses,
+            schemas=schemas,
+            heard=news.tell,
             echoes=ways.echoes,
         )
         publisher = Publisher(
@@ -257,7 +275,27 @@ async def _start_publishing(
         )
         name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
         await tree.start(name, follower(publisher.run))
-    return _Brokers(outlets, confirmations, statuses)
+    return _Brokers(outlets, confirmations, statuses, schemas, news)
+
+
+async def _start_learning(
+    tree: _Tree, opened: OpenedData, writing: _Writing, brokers: _Brokers, *, dev: bool
+) -> None:
+    async def ask(what: Decidable[Any], reason: str) -> Any:
+        context = Context(tree.world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
+        return await writing.storing.ask(Write(what, Terms(OUR_ID, reason)), context)
+
+    learner = Learner(
+        brokers.schemas,
+        brokers.statuses,
+        opened.view,
+        opened.shapes,
+        ask,
+        brokers.news,
+        tree.world,
+        believes_claims=dev,
+    )
+    await tree.start("learning-schemas", learning_schemas(learner))
 
 
 async def _start_signed_documents(
@@ -290,7 +328,13 @@ async def _start_signs_of_life(
 ) -> HealthBoard:
     """Beacons and health."""
     view, trust = opened.view, opened.trust
-    board = HealthBoard(view, brokers.confirmations, tree.states, lambda: opened.cache.available)
+    board = HealthBoard(
+        view,
+        brokers.confirmations,
+        tree.states,
+        lambda: opened.cache.available,
+        Misfits(view, opened.shapes).reasons,
+    )
     maker = BeaconMaker(
         writing.signing,
         boot_seq=lambda: opened.witness.boot_seq,

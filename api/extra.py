@@ -7,7 +7,16 @@ from typing import IO, Any
 
 import click
 
-SERVER = ("amqtt", "h11", "hypercorn", "quart", "quart-trio", "sqlcipher3", "structlog")
+SERVER = (
+    "amqtt",
+    "h11",
+    "hypercorn",
+    "jsonschema-rs",
+    "quart",
+    "quart-trio",
+    "sqlcipher3",
+    "structlog",
+)
 """The packages of `config-manager[server]` in pyproject.toml. Here too, because reading what was
 installed takes longer than a command should; a test compares the two."""
 

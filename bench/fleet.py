@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 
@@ -65,7 +65,7 @@ def memory(yard: Yard, mqtt_port: int, *, idle_s: float, updates: int) -> Iterat
 
 
 def history(yard: Yard, mqtt_port: int, *, entries: int, rounds: int) -> Iterator[Figure]:
-    """Latency of GET, PUT and a history page with a long history, against none."""
+    """Latency of GET, PUT and a history page with a long history, against none; and of what looks into it."""
     ours = yard.ours(mqtt_port, "history")
     page = request("GET", f"{PATH}/history?limit=50", host=f"{ours.host}:{ours.port}", headers=AUTH)
     _fill(ours, 200)  # a page is full from the start, so that both are the same work
@@ -80,7 +80,31 @@ def history(yard: Yard, mqtt_port: int, *, entries: int, rounds: int) -> Iterato
         else:
             limit = round(short[name] * 1.1, 3)
             yield at_most(f"{name} p50 at {entries:,} entries", now, "ms", limit, note=note)
+    for name, call in _of_the_past(ours, entries).items():
+        took = sorted(_latencies_s(ours, call, rounds, count=80))
+        slowest = f"{name}, slowest, at {entries:,} entries"
+        yield at_most(
+            slowest, took[-1] * 1000, "ms", 50, note=f"p50 {percentile(took, 50) * 1000:.3g} ms"
+        )
     yard.stop(ours.process)
+
+
+def _of_the_past(ours: Contender, entries: int) -> dict[str, Callable[[int], bytes]]:
+    def asking(path: Callable[[int], str]) -> Callable[[int], bytes]:
+        host = f"{ours.host}:{ours.port}"
+        return lambda number: request("GET", path(number), host=host, headers=AUTH)
+
+    def any_one(number: int) -> int:
+        return 1 + number * 7919 % entries  # a prime: all over the history
+
+    return {
+        "any revision": asking(lambda number: f"{PATH}?revision={any_one(number)}"),
+        "any two": asking(lambda n: f"{PATH}/diff?from={any_one(n)}&to={any_one(n + 1)}"),
+        "explain": asking(lambda _: f"{PATH}/explain"),
+        "search in the history": asking(
+            lambda _: "/api/v1/config/search?q=no-such-text&in=keys,values,history"
+        ),
+    }
 
 
 def _fill(ours: Contender, count: int) -> None:
@@ -90,7 +114,11 @@ def _fill(ours: Contender, count: int) -> None:
 
 
 def _p50_ms(ours: Contender, call, rounds: int) -> float:  # type: ignore[no-untyped-def]
+    return percentile(_latencies_s(ours, call, rounds), 50) * 1000
+
+
+def _latencies_s(ours: Contender, call, rounds: int, *, count: int = 400) -> list[float]:  # type: ignore[no-untyped-def]
     found: list[float] = []
     for _ in range(rounds):
-        found += drive(ours.host, ours.port, call, connections=1, count=400).latencies_s
-    return percentile(found, 50) * 1000
+        found += drive(ours.host, ours.port, call, connections=1, count=count).latencies_s
+    return found

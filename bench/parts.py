@@ -18,6 +18,7 @@ from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.world import World, rfc3339
 from config_manager.storage.decisions.decider import Decider
 from config_manager.storage.decisions.intents import Put
+from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.keys.secret_box import SecretBoxes
@@ -36,7 +37,7 @@ def run(directory: Path, *, rounds: int) -> Iterator[Figure]:
     key = world.randomness.token(32)
     vouching = Vouching(key)
     tools = tools_of(
-        SAMPLE_CATALOGUE,
+        Shapes(SAMPLE_CATALOGUE),
         SecretBoxes(key, world.randomness, successor=None),
         vouching,
         key,

@@ -42,7 +42,8 @@ def make_app(directory: Path, mqtt_port: int) -> FastAPI:
     mqtt.loop_start()
 
     def effective(service: str, config: dict[str, Any]) -> dict[str, Any]:
-        return {**SAMPLE_CATALOGUE.effective(service, {})[0], **config}
+        shape = SAMPLE_CATALOGUE.shape(service)
+        return config if shape is None else shape.effective(config).config
 
     @app.get("/health")
     async def health() -> dict[str, bool]:
@@ -60,7 +61,9 @@ def make_app(directory: Path, mqtt_port: int) -> FastAPI:
 
     @app.put("/api/v1/config/{service}")
     def put(service: str, config: dict[str, Any]) -> dict[str, Any]:
-        SAMPLE_CATALOGUE.check(service, config)
+        shape = SAMPLE_CATALOGUE.shape(service)
+        if shape is not None and shape.errors(config):
+            raise HTTPException(422)
         text, at, change = json.dumps(config), datetime.now(UTC).isoformat(), str(uuid.uuid4())
         with lock, database:
             (version,) = database.execute(

@@ -26,7 +26,9 @@ from pydantic_settings import (
 )
 
 from config_manager.client.model.guarded import attempt
+from config_manager.client.model.published_schema import published_schema
 from config_manager.client.model.spelling import Key, delivered_names, taken_under
+from config_manager.client.rules import choosing
 from config_manager.client.rules.deliveries import Deliveries
 from config_manager.client.state import env_file
 from config_manager.client.state.cache import Cache, KeptBroken
@@ -130,7 +132,8 @@ class DeliveredSource(PydanticBaseSettingsSource):
         directory = expanded(self._state_dir or default_state_dir(said))
         instance = self._instance or said.get("CONFIG_MANAGER_INSTANCE") or None
         names = delivered_names(self.settings_cls)
-        values = _read(directory, self._service, instance, self._world)
+        schema = published_schema(self.settings_cls).named
+        values = _read(directory, self._service, instance, schema, self._world)
         return {names.get(key, key): value for key, value in values.items()}
 
 
@@ -179,8 +182,10 @@ def _read_again(dotenv: Any) -> Lines:
         return {}
 
 
-def _read(directory: Path, service: str, instance: str | None, world: World) -> JsonObject:
-    """What an operator set, and the secrets that came with it."""
+def _read(
+    directory: Path, service: str, instance: str | None, schema: str | None, world: World
+) -> JsonObject:
+    """What an operator set, and the secrets that came with it. schema: of the class."""
     try:
         identity = load_identity(directory, world)
         name, looks = parse_service(service), Onlooker(directory, service)
@@ -191,7 +196,7 @@ def _read(directory: Path, service: str, instance: str | None, world: World) -> 
         return {}
     if kept is None or kept.to_start_with is None:
         return {}
-    update, _ = kept.to_start_with
+    update = choosing.chosen(kept.to_start_with[0], schema)
     cache.say_if_older(kept)
     # what the server only filled in is the server's default: the service has its own
     values = {k: v for k, v in update.config.items() if k not in update.defaulted}

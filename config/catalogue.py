@@ -6,17 +6,17 @@ service without a model takes any JSON object.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from types import UnionType
-from typing import Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from config_manager.config import wire
 from config_manager.config.errors import FieldError, InvalidValues
 from config_manager.config.names import pointer
+from config_manager.config.schema_words import in_words, unknown_key
 from config_manager.config.strict_json import JsonObject, is_object
 
 _MOST_ERRORS = 50
@@ -64,167 +64,106 @@ class Effective(NamedTuple):
     defaulted: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A model, and what every write needs of it, computed once."""
+class ModelShape:
+    """A shape (`storage.decisions.shapes.Shape`) by a pydantic model, which checks by itself."""
 
-    model: type[ServiceSettings]
-    defaults: JsonObject
-    secrets: frozenset[str]
-    allowed: Mapping[str, str]
+    def __init__(self, model: type[ServiceSettings]) -> None:
+        fields = model.model_fields
+        self.service = model.SERVICE
+        self.keys = tuple(fields)
+        self.secrets = _marked(fields, "x-secret")
+        self.restart_required = _marked(fields, "x-restart-required")
+        defaults = model().model_dump(mode="json")
+        self.defaults: JsonObject = {k: v for k, v in defaults.items() if k not in self.secrets}
+        self._model = model
+        self.schema: JsonObject = model.model_json_schema()
+        """JSON Schema (2020-12) of the service's settings with our metadata."""
+        self.digest = schema_digest(self.schema)
+        properties = self.schema.get("properties", {})
+        self._allowed = {name: in_words(one) for name, one in properties.items()}
+
+    def errors(self, stored: JsonObject) -> list[FieldError]:
+        """An entry for each wrong field, which says what it takes. stored: without secret keys."""
+        try:
+            self._model.model_validate(stored)
+        except ValidationError as error:
+            return self._field_errors(error)
+        return []
+
+    def check_secret(self, name: str, value: str) -> None:
+        """Raises InvalidValues (pointer /name or /value) unless the model has this secret and takes
+        this value. The message never contains the value."""
+        if name not in self.secrets:
+            names = ", ".join(sorted(self.secrets)) or "none"
+            detail = f"{self.service} has no such secret; its secrets: {names}"
+            raise InvalidValues("unknown secret", [FieldError("/name", detail)])
+        try:
+            self._model.model_validate({name: value})
+        except ValidationError:
+            detail = f"expected {self._allowed[name]}"
+            raise InvalidValues(
+                "not a value for this secret", [FieldError("/value", detail)]
+            ) from None
+
+    def effective(self, stored: JsonObject) -> Effective:
+        """Stored values over the model's defaults, in the model's order, without secret keys."""
+        defaulted = tuple(key for key in self.defaults if key not in stored)
+        return Effective({**self.defaults, **stored}, defaulted)
+
+    def _field_errors(self, error: ValidationError) -> list[FieldError]:
+        allowed = self._allowed
+        found: dict[str, str] = {}
+        for item in error.errors(include_url=False, include_input=False)[: 10 * _MOST_ERRORS]:
+            location = item["loc"]
+            key = str(location[0]) if location else ""
+            if item["type"] == "extra_forbidden":
+                found[pointer(key)] = unknown_key(key, self.keys, self.defaults)
+            elif item["type"] == "value_error":
+                # a rule over several fields names the one to change: "key: what it takes"
+                message = item["msg"].removeprefix("Value error, ")
+                named, separator, rest = message.partition(": ")
+                if not key and separator and named in allowed:
+                    found[pointer(named)] = rest
+                else:
+                    found[pointer(key) if key else ""] = message
+            else:
+                found.setdefault(pointer(key), f"expected {allowed.get(key, 'something else')}")
+        errors = [FieldError(where, detail) for where, detail in found.items()]
+        if len(errors) > _MOST_ERRORS:
+            more = error.error_count() - _MOST_ERRORS
+            return [*errors[:_MOST_ERRORS], FieldError("", f"and {more} more")]
+        return errors
 
 
 class Catalogue:
     """The known services. Pure and immutable: pass it in."""
 
     def __init__(self, models: Iterable[type[ServiceSettings]] = ()) -> None:
-        self._known = {model.SERVICE: _know(model) for model in models}
-
-    def __contains__(self, service: str) -> bool:
-        return service in self._known
+        self._known = {model.SERVICE: ModelShape(model) for model in models}
 
     @property
     def services(self) -> tuple[str, ...]:
         return tuple(sorted(self._known))
 
-    def secret_keys(self, service: str) -> frozenset[str]:
-        """The keys that the service's model marks as secret; none for an unknown service."""
-        known = self._known.get(service)
-        return known.secrets if known else frozenset()
-
-    def check(self, service: str, stored: JsonObject) -> None:
-        """Raises InvalidValues, with an entry for each wrong field that says what it takes.
-
-        stored: without secret keys. A service without a model takes anything.
-        """
-        known = self._known.get(service)
-        if known is None:
-            return
-        try:
-            known.model.model_validate(stored)
-        except ValidationError as error:
-            raise InvalidValues(
-                f"{service} does not take these values; nothing was written",
-                _field_errors(known, error),
-            ) from None
-
-    def check_secret(self, service: str, name: str, value: str) -> None:
-        """Raises InvalidValues (pointer /name or /value) unless the model has this secret and takes
-        this value. The message never contains the value."""
-        known = self._known.get(service)
-        if known is None:
-            return
-        if name not in known.secrets:
-            names = ", ".join(sorted(known.secrets)) or "none"
-            detail = f"{service} has no such secret; its secrets: {names}"
-            raise InvalidValues("unknown secret", [FieldError("/name", detail)])
-        try:
-            known.model.model_validate({name: value})
-        except ValidationError:
-            detail = f"expected {known.allowed[name]}"
-            raise InvalidValues(
-                "not a value for this secret", [FieldError("/value", detail)]
-            ) from None
-
-    def effective(self, service: str, stored: JsonObject) -> Effective:
-        """Stored values over the model's defaults, in the model's order, without secret keys."""
-        known = self._known.get(service)
-        if known is None:
-            return Effective(dict(stored), ())
-        defaulted = tuple(key for key in known.defaults if key not in stored)
-        return Effective({**known.defaults, **stored}, defaulted)
-
-    def json_schema(self, service: str) -> dict[str, Any] | None:
-        """JSON Schema (2020-12) of the service's settings with our metadata; None without a model."""
-        known = self._known.get(service)
-        return None if known is None else known.model.model_json_schema()
+    def shape(self, service: str) -> ModelShape | None:
+        """What its model says the service takes; None without a model."""
+        return self._known.get(service)
 
 
-def _know(model: type[ServiceSettings]) -> _Known:
-    fields = model.model_fields
-    secrets = frozenset(name for name, f in fields.items() if _extra(f).get("x-secret"))
-    defaults = model().model_dump(mode="json")
-    return _Known(
-        model,
-        {name: value for name, value in defaults.items() if name not in secrets},
-        secrets,
-        {name: _in_words(field) for name, field in fields.items()},
-    )
+def schema_text(schema: JsonObject) -> bytes:
+    """A schema as it is kept, digested and compared: JSON with its members in order, without spaces."""
+    return orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
+
+
+def schema_digest(schema: JsonObject) -> str:
+    """SHA-256 (hex) of `schema_text`."""
+    return wire.digest(schema_text(schema))
+
+
+def _marked(fields: Mapping[str, FieldInfo], mark: str) -> frozenset[str]:
+    return frozenset(name for name, field in fields.items() if _extra(field).get(mark))
 
 
 def _extra(field: FieldInfo) -> Mapping[str, Any]:
     extra = field.json_schema_extra
     return extra if is_object(extra) else {}
-
-
-def _field_errors(known: _Known, error: ValidationError) -> list[FieldError]:
-    found: dict[str, str] = {}
-    for item in error.errors(include_url=False, include_input=False)[: 10 * _MOST_ERRORS]:
-        location = item["loc"]
-        key = str(location[0]) if location else ""
-        if item["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(key, known.allowed, n=1)
-            hint = f"; did you mean {close[0]}?" if close else "."
-            found[pointer(key)] = f"unknown key{hint} The keys: {', '.join(known.defaults)}"
-        elif item["type"] == "value_error":
-            # a rule over several fields names the one to change: "key: what it takes"
-            message = item["msg"].removeprefix("Value error, ")
-            named, separator, rest = message.partition(": ")
-            if not key and separator and named in known.allowed:
-                found[pointer(named)] = rest
-            else:
-                found[pointer(key) if key else ""] = message
-        else:
-            found.setdefault(pointer(key), f"expected {known.allowed.get(key, 'something else')}")
-    errors = [FieldError(where, detail) for where, detail in found.items()]
-    if len(errors) > _MOST_ERRORS:
-        more = error.error_count() - _MOST_ERRORS
-        return [*errors[:_MOST_ERRORS], FieldError("", f"and {more} more")]
-    return errors
-
-
-_TYPE_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
-
-
-def _in_words(field: FieldInfo) -> str:
-    """What a field takes, for an error message, such as "a number from 0 to 1"."""
-    extra = _extra(field)
-    if "x-allowed" in extra:
-        return str(extra["x-allowed"])
-    kinds = [field.annotation]
-    if get_origin(field.annotation) in (Union, UnionType):
-        kinds = list(get_args(field.annotation))
-    words: list[str] = []
-    for kind in kinds:
-        if get_origin(kind) is Literal:
-            words.append("one of " + ", ".join(map(str, get_args(kind))))
-        elif kind is type(None):
-            words.append("null")
-        elif get_origin(kind) in (list, dict):
-            words.append("a list" if get_origin(kind) is list else "an object")
-        else:
-            words.append(_TYPE_WORDS.get(kind, "a value") + _limits(field))  # type: ignore[arg-type]
-    unit = f" ({extra['x-unit']})" if "x-unit" in extra else ""
-    return " or ".join(words) + unit
-
-
-def _limits(field: FieldInfo) -> str:
-    limits: dict[str, Any] = {
-        name: value
-        for item in field.metadata
-        for name in ("ge", "gt", "le", "lt", "min_length", "max_length")
-        if (value := getattr(item, name, None)) is not None
-    }
-    match limits:
-        case {"ge": least, "le": most}:
-            return f" from {least} to {most}"
-        case {"min_length": least, "max_length": most}:
-            return f" of {least} to {most} characters"
-        case {"max_length": most}:
-            return f" of at most {most} characters"
-        case {"min_length": least}:
-            return f" of at least {least} characters"
-        case _:
-            words = {"ge": "at least", "gt": "over", "le": "at most", "lt": "under"}
-            parts = [f"{words[name]} {limits[name]}" for name in words if name in limits]
-            return " " + " and ".join(parts) if parts else ""

@@ -7,14 +7,24 @@
     │   ├── NotAuthenticated        no token, or an unknown one
     │   ├── Forbidden               a known token that may not do this, or not from here
     │   ├── NotFound                no such service, revision, root, page
+    │   │   └── NotThereThen        no such service as of that revision or time
     │   ├── MethodNotAllowed
     │   ├── RevisionConflict        If-Match names another revision than the current one
     │   ├── Conflict                the current state does not allow it, such as a name that is taken
+    │   ├── NothingToTakeBack       no change is left that could be taken back
+    │   ├── UndoConflict            a key of the change that is to be undone was written since
+    │   ├── PlanStale               what a plan was worked out from has moved
+    │   ├── PlanUsed                a plan that was applied
+    │   ├── PlanExpired             a plan that was not applied in time
     │   ├── StillThere              an instance that is to be forgotten is still heard
     │   ├── TooLarge                body over 1 MiB, or an envelope over 256 KiB
     │   ├── UnsupportedMediaType
     │   ├── InvalidValues           JSON that the service's model does not allow; one entry per field
     │   │   ├── UseSecrets          a secret's value where no secret may be
+    │   │   ├── SchemaInvalid       no JSON Schema that may describe a service
+    │   │   ├── SchemaBreaking      a schema that breaks stored values, new code or an instance
+    │   │   ├── MigrationLossy      a schema that would lose stored values
+    │   │   ├── RollbackRefused     values of then that today's schema does not take
     │   │   └── IdempotencyMismatch the same Idempotency-Key with another request
     │   ├── TooManyRequests         more unknown tokens, or more writes, than the limit allows
     │   ├── SecretUnreadable        a stored secret does not open: altered, or its key is gone
@@ -107,6 +117,10 @@ class NotFound(Refusal):
     """There is no such thing. Look at the list, such as `GET /api/v1/config`, or at `GET /docs` for paths."""
 
 
+class NotThereThen(NotFound):
+    """There was no such service then, or the revision is still to come. `GET …/history` says since when it is there."""
+
+
 class MethodNotAllowed(Refusal):
     """The path has no such method. Use one of those in `Allow`."""
 
@@ -137,6 +151,55 @@ class RevisionConflict(Refusal):
 
 class Conflict(Refusal):
     """What is there does not allow it, such as a name that is taken. `detail` says what to change first."""
+
+
+class NothingToTakeBack(Refusal):
+    """No change of values is left that has not been taken back, or this one changes nothing any more. Look at the
+    history; `to_revision` writes what was there at any revision."""
+
+
+class UndoConflict(Refusal):
+    """A key of the change was written since: `moved` names each. List it in `keys` to take it back all the same."""
+
+    def __init__(self, detail: str, moved: Sequence[Mapping[str, Any]] = ()) -> None:
+        """moved: `{"service", "key", "revision"}` of each key, with the newest revision that wrote it."""
+        super().__init__(detail)
+        self.moved = tuple(moved)
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        return {"moved": list(self.moved)}
+
+
+class PlanStale(Refusal):
+    """What the plan was worked out from was changed since: `moved` names what, and by whom. Look at that, and plan
+    again; nothing was written."""
+
+    def __init__(self, detail: str, moved: Sequence[Mapping[str, Any]] = ()) -> None:
+        """moved: `{"service", "what", "was", "is", "by"}` of each revision or schema that is another."""
+        super().__init__(detail)
+        self.moved = tuple(moved)
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        return {"moved": list(self.moved)}
+
+
+class PlanUsed(Refusal):
+    """The plan was applied already: a plan is used once. `applied` says when, by whom, and which revision that
+    is."""
+
+    def __init__(self, detail: str, applied: Mapping[str, Any] = MappingProxyType({})) -> None:
+        super().__init__(detail)
+        self.applied = applied
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        return {"applied": dict(self.applied)}
+
+
+class PlanExpired(Refusal):
+    """The plan was good for 24 hours, and they are over. Plan again; nothing was written."""
 
 
 class StillThere(Refusal):
@@ -175,6 +238,42 @@ class InvalidValues(Refusal):
 
 class UseSecrets(InvalidValues):
     """A secret's value stands among the values. Set it with `POST /api/v1/secrets`, and leave it out here."""
+
+
+class SchemaInvalid(InvalidValues):
+    """It is no JSON Schema that may describe a service. Correct what `errors` points at, in the schema."""
+
+
+class SchemaBreaking(InvalidValues):
+    """The schema breaks stored values, code that is built with it, or an instance that runs. Look at
+    `differences` and `breaks`; change the schema, or ask for it with `allow_breaking` and a reason."""
+
+    def __init__(
+        self,
+        detail: str,
+        errors: Sequence[FieldError] = (),
+        *,
+        differences: Sequence[Mapping[str, Any]] = (),
+        breaks: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(detail, errors)
+        self.differences = tuple(differences)
+        self.breaks = breaks
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        also = {"differences": list(self.differences), "breaks": dict(self.breaks)}
+        return {**super().extensions, **also}
+
+
+class RollbackRefused(InvalidValues):
+    """Today's schema does not take some values of then: `errors` names each. Take back other keys (`keys`), or write
+    the values as they have to be now."""
+
+
+class MigrationLossy(InvalidValues):
+    """A stored value would be lost as the schema's `x-was` moves it. Correct that, or ask for it with `allow_lossy`;
+    a value that has no counterpart, such as an integer with a fraction, has to be changed first."""
 
 
 class IdempotencyMismatch(InvalidValues):
@@ -331,14 +430,26 @@ DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
     ),
     Forbidden: Description("forbidden", "Not allowed", 403, 5, "warning"),
     NotFound: Description("not-found", "Not found", 404, 6),
+    NotThereThen: Description("not-there-then", "Not there then", 404, 6),
     MethodNotAllowed: Description("method-not-allowed", "Method not allowed", 405, 2),
     RevisionConflict: Description("revision-conflict", "Somebody else wrote first", 412, 7),
     Conflict: Description("conflict", "Stands against what is there", 409, 7),
+    NothingToTakeBack: Description("nothing-to-take-back", "There is nothing to take back", 409, 7),
+    UndoConflict: Description("undo-conflict", "It was written again since", 409, 7),
+    RollbackRefused: Description(
+        "rollback-refused", "Today's schema does not take what was there", 409, 7
+    ),
+    PlanStale: Description("plan-stale", "The plan's base has moved", 409, 7),
+    PlanUsed: Description("plan-used", "The plan was applied already", 409, 7),
+    PlanExpired: Description("plan-expired", "The plan is past its time", 409, 7),
     StillThere: Description("still-there", "It is still heard", 409, 7),
     TooLarge: Description("too-large", "Too large", 413, 2),
     UnsupportedMediaType: Description("unsupported-media-type", "Unsupported media type", 415, 2),
     InvalidValues: Description("invalid-values", "The values are not allowed", 422, 2),
     UseSecrets: Description("use-secrets", "Secrets have a call of their own", 422, 2),
+    SchemaInvalid: Description("schema-invalid", "Not a schema for a service", 422, 2),
+    SchemaBreaking: Description("schema-breaking", "The schema breaks something", 409, 7),
+    MigrationLossy: Description("migration-lossy", "Values would be lost", 422, 2),
     IdempotencyMismatch: Description(
         "idempotency-mismatch", "This Idempotency-Key was used for another request", 422, 7
     ),

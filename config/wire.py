@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,9 +26,13 @@ SNAPSHOT_TOPIC = f"system/config-snapshot/{OUR_ID}"
 CONFIG_FILTER = "system/config/+"
 ROOTS_PREFIX = "system/trust/roots/"
 ROOTS_FILTER = ROOTS_PREFIX + "+"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _ROOTS_AHEAD = 3
 """A client's SUBSCRIBE has eight filters then; some brokers take no more at once (AWS IoT Core)."""
 SEALED_FILTER = "system/config-sealed/+/+"
+SCHEMA_PREFIX = "system/config-schema/"
+SCHEMA_FILTER = SCHEMA_PREFIX + "+/+"
+MAX_SCHEMA_BYTES = 64 * 1024
 STATUS_PREFIX = "system/config-status/"
 STATUS_FILTER = STATUS_PREFIX + "+/+"
 
@@ -62,8 +67,9 @@ def status_topic(service: str, instance: str) -> str:
     return f"{STATUS_PREFIX}{service}/{instance}"
 
 
-def schema_topic(service: str, instance: str) -> str:
-    return f"system/config-schema/{service}/{instance}"
+def schema_topic(service: str, digest: str) -> str:
+    """Where the instances that were built with this schema publish it."""
+    return f"{SCHEMA_PREFIX}{service}/{digest}"
 
 
 def _payload_type(kind: str) -> str:
@@ -126,6 +132,11 @@ class Envelope:
 def digest(payload: bytes) -> str:
     """A document's digest: SHA-256, in hex, of its payload bytes."""
     return hashlib.sha256(payload).hexdigest()
+
+
+def is_digest(text: str) -> bool:
+    """Whether this has the form of a digest."""
+    return _DIGEST.fullmatch(text) is not None
 
 
 def keyid(public_key: bytes) -> str:

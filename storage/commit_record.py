@@ -2,14 +2,15 @@
 
 A record is JSON: {"v": 1, "kind": "change", "at", "before": [revision, audit_seq, audit_head], "after":
 [epoch_seq, epoch_id, revision, audit_seq, audit_head], "services", "history", "audit", "registry", "secret",
-"forgotten", "idempotency", "reason"}. Members that would be empty are left out. A record holds what
+"forgotten", "taken_back", "idempotency", "reason", "schemas", "activations", "plans", "plans_gone"}. Members that would be empty are left out.
+A record holds what
 the database holds of a change, sealed secrets included: it has to be kept encrypted.
 """
 
 from __future__ import annotations
 
 import base64
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
@@ -23,9 +24,13 @@ from config_manager.storage.state import (
     HistoryEntry,
     HistoryRow,
     IdempotencyRecord,
+    KeptPlan,
     KeyChange,
     RegistryRow,
+    SchemaActivation,
+    SchemaVersion,
     SealedSecret,
+    TakenBack,
     rows_between,
     with_rows,
 )
@@ -70,8 +75,13 @@ def encode(change: Commit) -> bytes:
         "registry": [[row.kind, row.key, row.value] for row in change.registry] or None,
         "secret": change.secret and _to_object(change.secret),
         "forgotten": change.forgotten,
+        "taken_back": [list(one) for one in change.taken_back] or None,
         "idempotency": change.idempotency and _to_object(change.idempotency),
         "reason": change.reason,
+        "schemas": [one._asdict() for one in change.schemas] or None,
+        "activations": [list(one) for one in change.activations] or None,
+        "plans": [one._asdict() for one in change.plans] or None,
+        "plans_gone": list(change.plans_gone) or None,
     }
     return strict_json.dumps({name: value for name, value in record.items() if value is not None})
 
@@ -153,7 +163,21 @@ def _change(value: JsonObject, before: Committed) -> Commit:
         secret=secret and _from_object(SealedSecret, secret),
         forgotten=forgotten and (forgotten[0], forgotten[1]),
         idempotency=idempotency and _from_object(IdempotencyRecord, idempotency),
+        taken_back=tuple(map(_taken_back, value.get("taken_back", ()))),
+        schemas=tuple(SchemaVersion(**one) for one in value.get("schemas", ())),
+        activations=tuple(SchemaActivation(*one) for one in value.get("activations", ())),
+        plans=tuple(map(_plan, value.get("plans", ()))),
+        plans_gone=tuple(value.get("plans_gone", ())),
     )
+
+
+def _taken_back(row: list[Any]) -> TakenBack:
+    service, revision, after, upto, keys = row
+    return TakenBack(service, revision, after, upto, None if keys is None else tuple(keys))
+
+
+def _plan(value: JsonObject) -> KeptPlan:
+    return KeptPlan(**value)._replace(services=tuple(value["services"]))
 
 
 def _history_to_object(row: HistoryRow) -> JsonObject:

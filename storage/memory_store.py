@@ -14,18 +14,30 @@ from config_manager.storage.decisions.changes import empty
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.state import (
     AuditEntry,
+    Checkpoint,
     Commit,
     Committed,
     HistoryEntry,
     HistoryPage,
     HistoryQuery,
     HistoryRow,
+    HistorySearch,
     IdempotencyRecord,
+    KeptPlan,
+    SchemaActivation,
     SchemaVersion,
     SealedSecret,
+    TakenBack,
     up_to_bytes,
 )
-from config_manager.storage.store import DatabaseUnavailable, Finish, KeptEntry, KeptState, Store
+from config_manager.storage.store import (
+    PLANS_KEPT,
+    DatabaseUnavailable,
+    Finish,
+    KeptEntry,
+    KeptState,
+    Store,
+)
 
 
 class MemoryStore(Store):
@@ -42,6 +54,12 @@ class MemoryStore(Store):
         self._idempotency: dict[str, IdempotencyRecord] = {}
         self._confirmed: dict[str, int] = {}
         self._schemas: list[SchemaVersion] = []
+        self._checkpoints: list[Checkpoint] = []
+        self._taken_back: list[TakenBack] = []
+        self._plans: dict[str, KeptPlan] = {}
+        self._epochs = [(epoch, 0)]
+        """each with its first revision"""
+        self._activations: dict[tuple[str, int], SchemaActivation] = {}
         self.fail_next: DatabaseUnavailable | None = None
 
     def begin(self, changes: Sequence[Commit]) -> Finish:
@@ -56,6 +74,11 @@ class MemoryStore(Store):
     def _keep(self, changes: Sequence[Commit]) -> None:
         for change in changes:
             self._history += change.history
+            self._checkpoints += change.checkpoints
+            self._taken_back += change.taken_back
+            self._keep_plans(change)
+            if change.after.epoch != change.before.epoch:
+                self._epochs.append((change.after.epoch, change.after.revision))
             if change.audit is not None:
                 self._audit.append(change.audit)
             if change.forgotten is not None:
@@ -65,7 +88,28 @@ class MemoryStore(Store):
                 self._secrets[_place(change.secret)] = change.secret
             if change.idempotency is not None:
                 self._idempotency[change.idempotency.key] = change.idempotency
+            self._keep_schemas(change.schemas, change.activations)
         self._committed = changes[-1].after
+
+    def _keep_plans(self, change: Commit) -> None:
+        plans = self._plans | {one.id: one for one in change.plans}
+        newest = sorted(plans.values(), key=lambda one: one.seq)[-PLANS_KEPT:]
+        self._plans = {one.id: one for one in newest if one.id not in change.plans_gone}
+
+    def plan(self, plan_id: str) -> KeptPlan | None:
+        self._maybe_fail()
+        return self._plans.get(plan_id)
+
+    def plan_beside(self, plan_id: str) -> KeptPlan | None:
+        return self.plan(plan_id)
+
+    def plans(self, *, before: int | None = None) -> Sequence[KeptPlan]:
+        self._maybe_fail()
+        return [
+            one._replace(result="", shown="")
+            for one in reversed(self._plans.values())
+            if before is None or one.seq < before
+        ]
 
     def history(self, query: HistoryQuery) -> HistoryPage:
         self._maybe_fail()
@@ -83,6 +127,35 @@ class MemoryStore(Store):
         )
         more = len(entries) > len(page)
         return HistoryPage(query.service, page, page[-1].revision if more else None)
+
+    def checkpoints(
+        self, service: str, revision: int
+    ) -> tuple[Checkpoint | None, Checkpoint | None]:
+        self._maybe_fail()
+        of_it = [one for one in self._checkpoints if one.service == service]
+        below = [one for one in of_it if one.revision <= revision]
+        above = [one for one in of_it if one.revision > revision]
+        return (below[-1] if below else None), (above[0] if above else None)
+
+    def taken_back(self, service: str) -> Sequence[TakenBack]:
+        self._maybe_fail()
+        return [one for one in reversed(self._taken_back) if one.service == service]
+
+    def epoch_as_of(self, revision: int) -> Epoch:
+        self._maybe_fail()
+        return [epoch for epoch, first in self._epochs if first <= revision][-1]
+
+    def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:
+        self._maybe_fail()
+        text = query.text.lower()
+        rows = sorted(self._history, key=lambda row: (-row.entry.revision, row.service))
+        return [
+            row
+            for row in rows
+            if (query.services is None or row.service in query.services)
+            and (query.start is None or (-row.entry.revision, row.service) >= _falling(query.start))
+            and any(text in one.lower() for one in _texts(row.entry))
+        ][: query.limit]
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
         self._maybe_fail()
@@ -124,14 +197,60 @@ class MemoryStore(Store):
         self._maybe_fail()
         self._secrets |= {_place(s): s for s in sealed if _place(s) in self._secrets}
 
-    def schemas(self) -> Sequence[SchemaVersion]:
-        self._maybe_fail()
-        newest = {one.service: one for one in self._schemas}
-        return [newest[service] for service in sorted(newest)]
+    def schemas(self, service: str) -> Sequence[SchemaVersion]:
+        return self.newest_schemas(service)
 
-    def keep_schemas(self, versions: Sequence[SchemaVersion]) -> None:
+    def newest_schemas(self, service: str | None = None) -> Sequence[SchemaVersion]:
         self._maybe_fail()
+        newest = {
+            (one.service, one.source): one
+            for one in self._schemas
+            if service in (None, one.service)
+        }
+        return sorted(newest.values())
+
+    def schema_versions(
+        self, service: str, *, before: int | None = None, limit: int, most_bytes: int | None = None
+    ) -> Sequence[SchemaVersion]:
+        self._maybe_fail()
+        found = [
+            one
+            for one in reversed(self._schemas)
+            if one.service == service and (before is None or one.version < before)
+        ]
+        return list(up_to_bytes(found[:limit], lambda one: len(one.schema), most_bytes))
+
+    def schema_version(self, service: str, which: int | str) -> SchemaVersion | None:
+        self._maybe_fail()
+        found = (one for one in reversed(self._schemas) if one.service == service)
+        return next((one for one in found if which in (one.version, one.digest)), None)
+
+    def schema_as_of(self, service: str, revision: int) -> SchemaVersion | None:
+        self._maybe_fail()
+        found = [
+            one
+            for (name, since), one in sorted(self._activations.items())
+            if name == service and since <= revision
+        ]
+        version = found[-1].version if found else None
+        return None if version is None else self.schema_version(service, version)
+
+    def activations(self) -> Sequence[SchemaActivation]:
+        self._maybe_fail()
+        newest = {name: one for (name, _), one in sorted(self._activations.items())}
+        return list(newest.values())
+
+    def keep_schemas(
+        self, versions: Sequence[SchemaVersion], activations: Sequence[SchemaActivation] = ()
+    ) -> None:
+        self._maybe_fail()
+        self._keep_schemas(versions, activations)
+
+    def _keep_schemas(
+        self, versions: Sequence[SchemaVersion], activations: Sequence[SchemaActivation]
+    ) -> None:
         self._schemas += versions
+        self._activations |= {(one.service, one.revision): one for one in activations}
 
     def audit(
         self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None
@@ -215,6 +334,17 @@ class MemorySnapshot:
 
 def _changes(entry: HistoryEntry) -> bytes:
     return orjson.dumps([change.to_list() for change in entry.changes])
+
+
+def _texts(entry: HistoryEntry) -> Sequence[str]:
+    values = [value for change in entry.changes for value in (change.key, change.old, change.new)]
+    texts = [one if isinstance(one, str) else orjson.dumps(one).decode() for one in values]
+    return [*texts, entry.reason or ""]
+
+
+def _falling(place: tuple[int, str]) -> tuple[int, str]:
+    """Sorts by revision, the newest first, then by service."""
+    return -place[0], place[1]
 
 
 def _place(sealed: SealedSecret) -> tuple[str, str, int]:

@@ -6,16 +6,29 @@ everything as of one revision.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from config_manager.config import strict_json
-from config_manager.config.names import Epoch, Mark
+from config_manager.config.names import OUR_ID, Epoch, Mark
 from config_manager.config.strict_json import JsonObject
 
-Action = Literal["put", "patch", "delete", "epoch", "secret", "secret-delete", "restore"]
+Action = Literal[
+    "put",
+    "patch",
+    "delete",
+    "epoch",
+    "secret",
+    "secret-delete",
+    "restore",
+    "rollback",
+    "schema",
+    "adapt",
+]
+SchemaSource = Literal["put", "catalogue", "instance"]
 
 Registry = Mapping[str, Mapping[str, JsonObject]]
 """kind → key → what is kept. The module that owns a kind reads and writes its objects."""
@@ -154,6 +167,17 @@ class HistoryQuery:
     most_bytes: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class HistorySearch:
+    """text: in any case. services: only of these; None: of all. start: (revision, service) of the first row that
+    may come, in the order of revisions, the newest first, and then of services."""
+
+    text: str
+    limit: int
+    services: Sequence[str] | None = None
+    start: tuple[int, str] | None = None
+
+
 class SealedSecret(NamedTuple):
     """A secret as it lies in the database: XChaCha20-Poly1305, see `storage.keys.secret_box`."""
 
@@ -187,15 +211,102 @@ class AuditEntry:
     hash: str
 
 
+class Checkpoint(NamedTuple):
+    """A service as a whole as of one of its revisions, from which its changes lead to others. version: the
+    service's own number of that revision. secrets: names of those that were stored."""
+
+    service: str
+    revision: int
+    version: int
+    deleted: bool
+    stored: JsonObject
+    secrets: tuple[str, ...]
+
+    @classmethod
+    def of(cls, state: ServiceState) -> Checkpoint:
+        secrets = tuple(sorted(state.secrets))
+        return cls(
+            state.service, state.revision, state.version, state.deleted, state.stored, secrets
+        )
+
+
+VERSIONS_A_CHECKPOINT = 64
+"""A service's version is kept as a whole so often."""
+
+
+class TakenBack(NamedTuple):
+    """What a rollback, the revision, took back of a service: its changes with after < revision ≤ upto.
+    keys: only of these; None: of all."""
+
+    service: str
+    revision: int
+    after: int
+    upto: int
+    keys: tuple[str, ...] | None
+
+    def to_object(self) -> JsonObject:
+        """As the audit says it of its service."""
+        return {"after": self.after, "upto": self.upto, "keys": self.keys}
+
+
 class SchemaVersion(NamedTuple):
-    """A version of a service's JSON Schema: from 1, without gaps. schema: JSON, with its members in order.
-    digest: its SHA-256 (hex). at: when it was first seen (RFC 3339)."""
+    """A version of a service's JSON Schema: from 1, without gaps, whatever its source. It never changes.
+
+    schema: JSON, with its members in order. digest: its SHA-256 (hex). at: when it was made (RFC 3339).
+    differences: from the schema that was active before, as JSON; None if there was none, or they are not
+    known. revision: the newest one when it was made.
+    """
 
     service: str
     version: int
     digest: str
     schema: str
     at: str
+    source: SchemaSource = "catalogue"
+    by: str = OUR_ID
+    reason: str | None = None
+    correlation_id: str = ""
+    differences: str | None = None
+    revision: int = 0
+
+
+class SchemaActivation(NamedTuple):
+    """From this revision on the service's values are shaped by this version of its schema; None: by none."""
+
+    service: str
+    revision: int
+    version: int | None
+
+
+class KeptPlan(NamedTuple):
+    """A plan (`storage.decisions.plans`) as it is kept.
+
+    seq: of the row of the audit with which it was made: plans rise by it. services: those that it names. base, result,
+    shown: JSON; digest: of the three. outcome: JSON; None until it is applied. Nothing else of it ever changes.
+    """
+
+    id: str
+    seq: int
+    at: str
+    expires_at: str
+    by: str
+    reason: str | None
+    services: tuple[str, ...]
+    digest: str
+    base: str
+    result: str
+    shown: str
+    outcome: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its digest is of what it holds."""
+        return self.digest == plan_digest(self.base, self.result, self.shown)
+
+
+def plan_digest(base: str, result: str, shown: str) -> str:
+    """Of three texts in JSON, which has no line ends."""
+    return hashlib.sha256(f"{base}\n{result}\n{shown}".encode()).hexdigest()
 
 
 R = TypeVar("R")
@@ -266,7 +377,9 @@ class Commit:
     """One accepted write, ready to be stored: rows to add, and the state after it.
 
     audit: None only for bookkeeping that nobody decided (a token's last use). secret: a version to add.
-    forgotten: (service, name) of a secret of which every version is removed.
+    forgotten: (service, name) of a secret of which every version is removed. taken_back: by a rollback.
+    schemas: versions to keep. activations: which version of a schema counts from this change on. plans: to keep, also
+    in the place of one. plans_gone: ids of plans to let go.
     """
 
     before: Committed
@@ -279,6 +392,19 @@ class Commit:
     secret: SealedSecret | None = None
     forgotten: tuple[str, str] | None = None
     idempotency: IdempotencyRecord | None = None
+    taken_back: tuple[TakenBack, ...] = ()
+    schemas: tuple[SchemaVersion, ...] = ()
+    activations: tuple[SchemaActivation, ...] = ()
+    plans: tuple[KeptPlan, ...] = ()
+    plans_gone: tuple[str, ...] = ()
+
+    @property
+    def checkpoints(self) -> Iterator[Checkpoint]:
+        """The services to keep as a whole. One that `restore` accepted is: its history may not lead there."""
+        is_restored = self.history and self.history[0].entry.action == "restore"
+        for state in self.services:
+            if is_restored or state.version % VERSIONS_A_CHECKPOINT == 0:
+                yield Checkpoint.of(state)
 
     @property
     def at(self) -> str | None:

@@ -1,8 +1,9 @@
 """The store port: what any store does, the one in SQLCipher and the one in memory alike.
 
-All methods block, except `begin`, which is quick. `history`, `audit`, `secret_versions`, `count_secrets` and
-`snapshot` may be called from any thread, beside another call. The others are called one at a time, from
-whichever thread.
+All methods block, except `begin`, which is quick. `history`, `checkpoints`, `taken_back`, `epoch_as_of`,
+`find_in_history`, `plan_beside`, `plans`, `audit`, `secret_versions`, `count_secrets`, `newest_schemas`, `schema_versions`,
+`schema_version`, `schema_as_of` and `snapshot` may be called from any thread, beside another call. The others
+are called one at a time, from whichever thread.
 A store decides nothing: the pure functions of `storage.decisions` do, and hand over finished rows.
 
 tests/storage/test_store_contract.py holds both stores to the same words.
@@ -15,19 +16,28 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from config_manager.config.audit import Head
+from config_manager.config.names import Epoch
 from config_manager.storage.state import (
     AuditEntry,
+    Checkpoint,
     Commit,
     Committed,
     HistoryPage,
     HistoryQuery,
+    HistoryRow,
+    HistorySearch,
     IdempotencyRecord,
+    KeptPlan,
+    SchemaActivation,
     SchemaVersion,
     SealedSecret,
+    TakenBack,
 )
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
 """How long an Idempotency-Key stands for its answer. Readers ask for it; a store deletes what is older."""
+PLANS_KEPT = 100
+"""A store lets go of older ones when it keeps another."""
 
 Finish = Callable[[], None]
 """Blocks until what was begun is durable. Raises DiskFull or DatabaseUnavailable: then nothing of it is
@@ -132,6 +142,24 @@ class Store(Protocol):
         there is one, whatever its size."""
         ...
 
+    def checkpoints(
+        self, service: str, revision: int
+    ) -> tuple[Checkpoint | None, Checkpoint | None]:
+        """The service's newest checkpoint at or below this revision, and the oldest above it."""
+        ...
+
+    def taken_back(self, service: str) -> Sequence[TakenBack]:
+        """What rollbacks took back of a service, the newest first."""
+        ...
+
+    def epoch_as_of(self, revision: int) -> Epoch:
+        """The epoch in which this revision, or the newest one below it, was made."""
+        ...
+
+    def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:
+        """Rows in which the text may stand, newest first: those in which it does not are few."""
+        ...
+
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
         """The record of this key, unless it is older than `since` (Unix seconds)."""
         ...
@@ -167,12 +195,49 @@ class Store(Protocol):
         DiskFull or DatabaseUnavailable."""
         ...
 
-    def schemas(self) -> Sequence[SchemaVersion]:
-        """The newest version of each service's JSON Schema, by service."""
+    def schemas(self, service: str) -> Sequence[SchemaVersion]:
+        """The newest version of a service's schema from each source, by version."""
         ...
 
-    def keep_schemas(self, versions: Sequence[SchemaVersion]) -> None:
-        """Keep these versions, all or none, durable. Raises DiskFull or DatabaseUnavailable."""
+    def newest_schemas(self, service: str | None = None) -> Sequence[SchemaVersion]:
+        """The same beside the writer, by service and version: of all services if none is named."""
+        ...
+
+    def schema_versions(
+        self, service: str, *, before: int | None = None, limit: int, most_bytes: int | None = None
+    ) -> Sequence[SchemaVersion]:
+        """Versions of a service's schema, newest first: at most `limit`, below `before`, and none after the
+        one with which their schemas reach `most_bytes`."""
+        ...
+
+    def schema_version(self, service: str, which: int | str) -> SchemaVersion | None:
+        """One version, by its number or (the newest) by its digest."""
+        ...
+
+    def schema_as_of(self, service: str, revision: int) -> SchemaVersion | None:
+        """The version that shaped the values which the service had from this revision of its own on."""
+        ...
+
+    def activations(self) -> Sequence[SchemaActivation]:
+        """The newest activation of each service's schema, by service."""
+        ...
+
+    def keep_schemas(
+        self, versions: Sequence[SchemaVersion], activations: Sequence[SchemaActivation] = ()
+    ) -> None:
+        """Keep these, all or none, durable. Raises DiskFull or DatabaseUnavailable."""
+        ...
+
+    def plan(self, plan_id: str) -> KeptPlan | None:
+        """One plan, unless it is not kept."""
+        ...
+
+    def plan_beside(self, plan_id: str) -> KeptPlan | None:
+        """The same beside the writer."""
+        ...
+
+    def plans(self, *, before: int | None = None) -> Sequence[KeptPlan]:
+        """Every plan, newest first, without `result` and `shown`. before: those made below this row of the audit."""
         ...
 
     def audit(

@@ -14,6 +14,7 @@ from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.publishing.refusals import BrokerRefusals
 from config_manager.actors.publishing.rivals import Echoes, Rivals
 from config_manager.actors.publishing.rollback_evidence import RollbackEvidence
+from config_manager.actors.schema_board import SchemaBoard
 from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.views import Believed, BrokerView, CommittedView, Confirmations, about
 from config_manager.config.strict_json import MAX_INTEGER
@@ -43,6 +44,8 @@ class Desk:
     world: World
     boot_seq: Callable[[], int] = lambda: MAX_INTEGER
     statuses: StatusBoard = field(default_factory=StatusBoard)
+    schemas: SchemaBoard = field(default_factory=SchemaBoard)
+    heard: Callable[[], None] = lambda: None
     echoes: Echoes = field(default_factory=Echoes)
 
     @cached_property

@@ -12,7 +12,7 @@ from config_manager.actors.publishing.repairs import Repairs
 from config_manager.actors.statuses import Leftover, NewlyRuns, NotTaken
 from config_manager.config import wire
 from config_manager.config.strict_json import JsonObject
-from config_manager.storage.decisions.forgotten import FORGOTTEN, newly_forgotten
+from config_manager.storage.decisions.forgotten import FORGOTTEN, forgotten, newly_forgotten
 
 
 class Instances:
@@ -29,6 +29,8 @@ class Instances:
     async def read(self) -> None:
         """Ask for everything retained, again."""
         await self._connection.subscribe(wire.STATUS_FILTER, qos=0)
+        # apart: an access list of before 0.6.0 refuses it
+        await self._connection.subscribe(wire.SCHEMA_FILTER, qos=0)
 
     def begin(self) -> None:
         """What was forgotten before is emptied only where it is read: the broker may hold something newer."""
@@ -47,6 +49,7 @@ class Instances:
             retained=message.retained,
             now=desk.world.clock.now(),
         )
+        desk.heard()
         match told:
             case NewlyRuns(receipt, running):
                 log.info(
@@ -66,6 +69,14 @@ class Instances:
             case None:
                 pass
 
+    def heard_schema(self, message: Message) -> None:
+        """What some instance was built with."""
+        desk = self._desk
+        why = desk.schemas.take(message.topic, message.payload, desk.world.clock.now())
+        if why is not None:
+            structlog.get_logger().debug("no schema", topic=message.topic[:256], reason=why)
+        desk.heard()
+
     def empty_what_was_forgotten(self) -> None:
         """What was forgotten since the last call."""
         rows = self._desk.view.committed.registered(FORGOTTEN)
@@ -77,13 +88,14 @@ class Instances:
     def _empty(self, service: str, instance: str) -> None:
         """Take away what this broker retains of an instance. Never at once: a broker may repeat one message
         without end while what it retains is being read."""
-        schema, status = wire.schema_topic(service, instance), wire.status_topic(service, instance)
+        status = wire.status_topic(service, instance)
 
         def empty() -> None:
             if not self._desk.view.publishable:
                 return  # the instance stays forgotten, and is emptied when it is read again
             self._emptied.add(status)
-            for topic in (schema, status):  # the receipt last: while it is there, this is not done
+            # the receipt last: while it is there, this is not done
+            for topic in (*self._schema_topics(service, instance), status):
                 self._connection.hand_over(topic, b"", lambda _code: None)
             structlog.get_logger().info(
                 "emptying", broker=self._desk.broker_view.url, service=service, instance=instance
@@ -91,3 +103,12 @@ class Instances:
 
         if self._repairs.has_room_for(status):
             self._repairs.do(status, empty)
+
+    def _schema_topics(self, service: str, instance: str) -> list[str]:
+        """That of the schema which a forgotten instance named, unless another instance names it, too."""
+        desk = self._desk
+        what = forgotten(desk.view.committed, service, instance)
+        if what is None or what.schema is None or not wire.is_digest(what.schema):
+            return []
+        is_shared = desk.statuses.names_schema(service, what.schema, but=instance)
+        return [] if is_shared else [wire.schema_topic(service, what.schema)]

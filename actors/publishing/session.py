@@ -175,6 +175,9 @@ class Session:
                 if topic.startswith(wire.STATUS_PREFIX):
                     self._instances.heard(message)
                     continue
+                if topic.startswith(wire.SCHEMA_PREFIX):
+                    self._instances.heard_schema(message)
+                    continue
                 if topic == wire.KEEPALIVE_TOPIC:
                     outlet.company.keepalive(message.payload)
                     continue

@@ -8,7 +8,7 @@ writes are refused, and a fresh open is tried until one succeeds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
 import structlog
@@ -23,7 +23,7 @@ from config_manager.config.names import Mark
 from config_manager.config.world import World
 from config_manager.storage.decisions.changes import Occasion
 from config_manager.storage.decisions.vouching import Judgement, Vouching, without
-from config_manager.storage.state import Committed
+from config_manager.storage.state import Committed, SchemaVersion
 from config_manager.storage.store import DatabaseUnavailable, DiskFull, Store
 
 DISK_FULL = "disk-full"
@@ -38,6 +38,8 @@ _REOPEN_INTERVAL_S = 1.0
 _REFUSALS = 5
 """Doublings of that, up to half a minute, while the database is refused."""
 _PROGRESS_S = 5.0
+_VERSIONS = 32
+"""Of a service's schema: values go that many versions down for older code."""
 
 _log = structlog.get_logger()
 
@@ -95,6 +97,12 @@ class Opening:
         if self.store is None:
             raise self.refusal()
         return self.store
+
+    def schema_versions(self, service: str) -> Sequence[SchemaVersion]:
+        """The newest versions of a service's schema, newest first; none while there is no store. Raises
+        DatabaseUnavailable."""
+        store = self.store
+        return () if store is None else store.schema_versions(service, limit=_VERSIONS)
 
     def refusal(self) -> ReadOnly:
         """The refusal of a write, which tells about the disk, or about the database that was refused."""

@@ -17,7 +17,13 @@ from config_manager.actors.storing.opening import Opening
 from config_manager.config.audit import AuditFault, Head
 from config_manager.config.errors import ReadOnly
 from config_manager.storage.decisions.vouching import Judgement, Vouching
-from config_manager.storage.state import AuditEntry, HistoryPage, HistoryQuery, SealedSecret
+from config_manager.storage.state import (
+    AuditEntry,
+    HistoryPage,
+    HistoryQuery,
+    SchemaVersion,
+    SealedSecret,
+)
 from config_manager.storage.store import DatabaseUnavailable, Store
 
 R = TypeVar("R")
@@ -34,6 +40,36 @@ class Reading:
 
     async def history(self, query: HistoryQuery, context: Context) -> HistoryPage:
         return await self._page(self._store_with_history, lambda s: s.history(query), context)
+
+    async def past(self, read: Callable[[Store], R], context: Context) -> R:
+        """What this pure function makes of what is kept (`storage.decisions.past`), in a thread."""
+        return await self._page(self._store_with_history, read, context)
+
+    async def newest_schemas(
+        self, context: Context, service: str | None = None
+    ) -> Sequence[SchemaVersion]:
+        """The newest version from each source, of one service's schema or of every service's."""
+        return await self._page(
+            self._store_with_history, lambda s: s.newest_schemas(service), context
+        )
+
+    async def schema_versions(
+        self, service: str, context: Context, *, before: int | None, limit: int, most_bytes: int
+    ) -> Sequence[SchemaVersion]:
+        """See `Store.schema_versions`."""
+
+        def read(store: Store) -> Sequence[SchemaVersion]:
+            return store.schema_versions(service, before=before, limit=limit, most_bytes=most_bytes)
+
+        return await self._page(self._store_with_history, read, context)
+
+    async def schema_version(
+        self, service: str, which: int | str, context: Context
+    ) -> SchemaVersion | None:
+        """One version of a service's schema, by number or digest."""
+        return await self._page(
+            self._store_with_history, lambda s: s.schema_version(service, which), context
+        )
 
     async def audit(
         self, context: Context, *, after: int, limit: int, most_bytes: int

@@ -27,7 +27,6 @@ from config_manager.actors.messages import (
     Write,
 )
 from config_manager.actors.storing.opening import DISK_FULL, Opening
-from config_manager.config.catalogue import Catalogue
 from config_manager.config.errors import (
     DatabaseUnopenable,
     OutcomeUnknown,
@@ -40,6 +39,7 @@ from config_manager.config.secret import Secret
 from config_manager.config.world import World
 from config_manager.storage.decisions.decider import Decider
 from config_manager.storage.decisions.equipment import Decidable, Tools
+from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.keys.secret_box import SecretBox, SecretBoxes
@@ -58,7 +58,7 @@ _log = structlog.get_logger()
 
 
 def tools_of(
-    catalogue: Catalogue,
+    shapes: Shapes,
     boxes: SecretBoxes,
     vouching: Vouching,
     fingerprint_key: bytes,
@@ -77,7 +77,7 @@ def tools_of(
             ) from None
 
     return Tools(
-        catalogue,
+        shapes,
         new_id=world.randomness.uuid,
         seal=lambda committed: boxes.sealing(committed).seal,
         open=opened,

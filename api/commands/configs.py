@@ -1,41 +1,33 @@
-"""`config-manager get | set | history | diff | rollback`: a service's configuration, by hand."""
+"""`config-manager get | set | history`: a service's configuration, by hand."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, repeat
-from typing import IO, Any, cast
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any
 
 import click
 
-from config_manager.api.commands.options import HISTORY_REASON, shows_an_answer
+from config_manager.api.commands.changes import change_lines, shown, side
+from config_manager.api.commands.options import (
+    DRY_RUN,
+    HISTORY_REASON,
+    WAIT,
+    json_object_in,
+    shows_an_answer,
+    waiting,
+)
 from config_manager.api.commands.output import Shown, clean, table, to_json
 from config_manager.api.commands.remote import Server
 from config_manager.config.errors import Conflict, NotFound, ServerSays, SettingsInvalid
-from config_manager.config.secret import MASK
-from config_manager.storage.decisions import rollback
-from config_manager.storage.decisions.rollback import Step, Values
 
 _PATH = ("api", "v1", "config")
 _CONFIG = "config revision"
-_PAGES = (4, 32, 256, 500)
-"""Entries to ask for: mostly the newest few say it all, and each may be large."""
 _HISTORY = "entries next_before"
-_SHOWN = 60
-"""Characters of a value in a table."""
 _NOT_FOUND = 404
 
-_WAIT = click.option(
-    "--wait",
-    type=click.FloatRange(0, 60),
-    metavar="SECONDS",
-    help="Wait until a broker holds it, at most so long.",
-)
-_DRY_RUN = click.option(
-    "--dry-run", is_flag=True, help="Say what would change, and change nothing."
-)
+Values = dict[str, Any]
 
 
 # ── get ────────────────────────────────────────────────────────────────────────────────────────
@@ -46,14 +38,31 @@ _DRY_RUN = click.option(
 @click.argument("service")
 @click.argument("key", required=False)
 @click.option("--stored", is_flag=True, help="Only what was written, without the defaults.")
-def get_config(server: Server, service: str, key: str | None, stored: bool) -> Shown:
-    """Show a service's configuration, or one KEY's value.
+@click.option("--revision", type=click.IntRange(0), help="As of this revision of the server's.")
+@click.option("--at", metavar="TIME", help="As of this time, such as 2026-01-31T12:00:00Z.")
+def get_config(
+    server: Server,
+    service: str,
+    key: str | None,
+    stored: bool,
+    revision: int | None,
+    at: str | None,
+) -> Shown:
+    """Show a service's configuration, or one KEY's value; as it is, or as it was.
 
     \b
       config-manager get stt-worker
       config-manager get stt-worker vad_threshold
+      config-manager get stt-worker --at 2026-01-31T12:00:00Z
     """
-    answer = server.get(*_PATH, service, holds=_CONFIG, view="stored" if stored else None)
+    if revision is not None and at is not None:
+        raise SettingsInvalid("--revision and --at: give one of them")
+    query = {
+        "view": "stored" if stored else None,
+        "revision": None if revision is None else str(revision),
+        "at": at,
+    }
+    answer = server.get(*_PATH, service, holds=_CONFIG, **query)
     values: Values = answer["config"]
     if key is None:
         return Shown(answer, _config_lines(answer))
@@ -64,9 +73,7 @@ def get_config(server: Server, service: str, key: str | None, stored: bool) -> S
 
 def _config_lines(answer: dict[str, Any]) -> Iterator[str]:
     defaulted = set(answer["defaulted"])
-    rows = (
-        (k, _shown(v), "default" if k in defaulted else "") for k, v in answer["config"].items()
-    )
+    rows = ((k, shown(v), "default" if k in defaulted else "") for k, v in answer["config"].items())
     yield from table(("KEY", "VALUE", ""), rows)
     at = f", {answer['updated_at']} by {clean(answer['updated_by'])}" if answer["revision"] else ""
     yield f"\nrevision {answer['revision']}{at}"
@@ -102,8 +109,8 @@ def _plain(value: Any) -> Iterator[str]:
 )
 @click.option("--revision", type=click.IntRange(0), help="Only if it is still at this revision.")
 @HISTORY_REASON
-@_WAIT
-@_DRY_RUN
+@WAIT
+@DRY_RUN
 def set_config(
     server: Server,
     service: str,
@@ -134,14 +141,15 @@ def set_config(
     if revision is not None and revision != at:
         raise Conflict(f"{service} is at revision {at}, not {revision}")
     if file is not None:
-        after = _object(file.read())
+        after = json_object_in("--file", file.read())
     else:
         after = {k: v for k, v in before.items() if k not in unset}
-        after |= dict(map(_assignment, assignments))
+        after |= dict(map(assignment, assignments))
     return _put(server, service, before, after, at, reason=reason, wait=wait, dry_run=dry_run)
 
 
-def _assignment(text: str) -> tuple[str, Any]:
+def assignment(text: str) -> tuple[str, Any]:
+    """KEY=VALUE; the value is JSON if it parses as such, else text. Raises SettingsInvalid."""
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise SettingsInvalid(f"{text!r}: expected KEY=VALUE")
@@ -153,16 +161,6 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(name)  # NaN and Infinity are words like any other
-
-
-def _object(data: bytes) -> Values:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise SettingsInvalid("--file: expected a JSON object, key → value")
-    return cast("Values", value)
 
 
 def _stored(server: Server, service: str) -> tuple[Values, int]:
@@ -190,8 +188,7 @@ def _put(
     """Replace a service's values if it is still at revision `at`, and show what changed."""
     query = {
         "reason": reason,
-        "wait": "confirmed" if wait is not None else None,
-        "timeout": str(wait) if wait is not None else None,
+        **waiting(wait),
         "dry_run": "true" if dry_run else None,
     }
     headers = {"If-Match": f'"{at}"'}
@@ -200,7 +197,9 @@ def _put(
     ).value
 
     def lines() -> Iterator[str]:
-        yield from _change_lines(_changes(before, after), before, after)
+        yield from change_lines(_changes(before, after))
+        for one in answer.get("warnings", ()):
+            yield clean(f"warning: {one['pointer'][1:]}: {one['detail']}")
         if dry_run:
             yield f"nothing was changed: {service} stays at revision {at}"
         else:
@@ -245,94 +244,7 @@ def show_history(
 
 
 def _told(change: Mapping[str, Any]) -> str:
-    old, new = (
-        "null" if side in change.get("nulls", ()) else _shown(change[side])
-        for side in ("old", "new")
-    )
-    return f"{change['key']}: {old} → {new}"
-
-
-def _shown(value: Any) -> str:
-    text = "-" if value is None else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
-# ── diff and rollback ──────────────────────────────────────────────────────────────────────────
-
-
-@click.command("diff")
-@shows_an_answer
-@click.argument("service")
-@click.argument("old", type=click.IntRange(1), required=False)
-@click.argument("new", type=click.IntRange(1), required=False)
-def diff_config(server: Server, service: str, old: int | None, new: int | None) -> Shown:
-    """Show what changed from revision OLD to NEW; by default, what the last write changed.
-
-    Secrets are not compared.
-    """
-    now, at = _stored(server, service)
-    if old is None:
-        newest = next(_history(server, service), None)
-        if newest is None:
-            raise NotFound(f"{service} has no history")
-        # none if the newest revision was the service's first
-        before = rollback.undone(now, [newest])
-    else:
-        before = rollback.as_of(service, now, at, old, _history(server, service))
-    after = now if new is None else rollback.as_of(service, now, at, new, _history(server, service))
-    changes = _changes(before, after)
-    value = {"service": service, "from": old, "to": new or at, "changes": changes}
-    return Shown(value, _change_lines(changes, before, after))
-
-
-@click.command("rollback")
-@shows_an_answer
-@click.argument("service")
-@click.argument("revision", type=click.IntRange(1))
-@click.option("--reason", help="Why, for the history. [rollback to revision N]")
-@_WAIT
-@_DRY_RUN
-def rollback_config(
-    server: Server,
-    service: str,
-    revision: int,
-    reason: str | None,
-    wait: float | None,
-    dry_run: bool,
-) -> Shown:
-    """Write again what a service had as of REVISION: a new revision, so nothing is lost.
-
-    Secrets stay as they are.
-    """
-    now, at = _stored(server, service)
-    return _put(
-        server,
-        service,
-        now,
-        rollback.as_of(service, now, at, revision, _history(server, service)),
-        at,
-        reason=reason or f"rollback to revision {revision}",
-        wait=wait,
-        dry_run=dry_run,
-    )
-
-
-def _history(server: Server, service: str) -> Iterator[Step]:
-    """Every entry, newest first, a page at a time."""
-    for page in _pages(server, service, chain(_PAGES, repeat(_PAGES[-1]))):
-        yield from map(_step, page["entries"])
-
-
-def _step(entry: Mapping[str, Any]) -> Step:
-    before = {change["key"]: _before(change) for change in entry["changes"]}
-    return Step(entry["revision"], entry["action"] == "delete", before)
-
-
-def _before(change: Mapping[str, Any]) -> object:
-    """`masked`: a server from before 0.3 does not say whether the mask stands for something."""
-    was_there = change["old"] is not None or "old" in change.get("nulls", ())
-    is_secret = change.get("masked", MASK in (change["old"], change["new"]))
-    return change["old"] if was_there and not is_secret else rollback.NOT_THERE
+    return f"{change['key']}: {side(change, 'old')} → {side(change, 'new')}"
 
 
 def _newest(
@@ -369,17 +281,4 @@ def _pages(
 def _changes(before: Values, after: Values) -> list[dict[str, Any]]:
     from config_manager.storage.state import changed_keys  # brings orjson
 
-    return [{"key": c.key, "old": c.old, "new": c.new} for c in changed_keys(before, after)]
-
-
-def _change_lines(
-    changes: Sequence[Mapping[str, Any]], before: Values, after: Values
-) -> Iterator[str]:
-    for change in changes:
-        key = change["key"]
-        if key in before:
-            yield f"- {clean(key)} = {clean(_shown(before[key]))}"
-        if key in after:
-            yield f"+ {clean(key)} = {clean(_shown(after[key]))}"
-    if not changes:
-        yield "no difference"
+    return [change.to_object() for change in changed_keys(before, after)]

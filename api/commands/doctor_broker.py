@@ -274,6 +274,7 @@ async def try_neighbour(address: BrokerAddress) -> list[Finding]:
             for topic, what in (
                 (wire.config_topic(other), "configurations"),
                 (wire.status_topic(other, "probe"), "another service's status"),
+                (wire.schema_topic(other, "0" * 64), "another service's schemas"),
             ):
                 if await _reaches(theirs, ears, topic):
                     findings.append(_no_acl(f"{who} may read and write {what}"))

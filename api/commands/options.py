@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -20,6 +21,14 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 AUDIT_REASON = click.option("--reason", help="Why, for the audit.")
 HISTORY_REASON = click.option("--reason", help="Why, for the history.")
+WAIT = click.option(
+    "--wait",
+    type=click.FloatRange(0, 60),
+    metavar="SECONDS",
+    help="Wait until a broker holds it, at most so long.",
+)
+
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 
 
 def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
@@ -65,6 +74,25 @@ def shows_an_answer(command: Callable[..., Shown]) -> Callable[..., None]:
         command(**options).show(as_json=as_json)
 
     return asks_a_server(and_shows_it)
+
+
+def waiting(seconds: float | None) -> dict[str, str | None]:
+    """The query of `--wait`."""
+    return {
+        "wait": "confirmed" if seconds is not None else None,
+        "timeout": str(seconds) if seconds is not None else None,
+    }
+
+
+def json_object_in(what: str, data: bytes) -> dict[str, Any]:
+    """The JSON object that an option or argument gives. Raises SettingsInvalid."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise SettingsInvalid(f"{what}: expected a JSON object")
+    return cast("dict[str, Any]", value)
 
 
 @contextmanager

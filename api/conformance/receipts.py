@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from config_manager.actors.mqtt.port import Message
 from config_manager.api.conformance.cases import Unmet
 from config_manager.api.conformance.rig import APPLIED_S, INSTANCE, Rig
 from config_manager.api.conformance.stories import Play, Scene, Story
 from config_manager.config import wire
+from config_manager.config.documents.config_update import Variant
 from config_manager.config.documents.receipt import Receipt, Running
 
 _FRESHNESS = ("fresh", "unknown", "clock-unknown", "stale (")
@@ -29,7 +31,12 @@ def _read(payload: bytes) -> tuple[Receipt, frozenset[str]]:
 
 
 def _all(rig: Rig) -> list[tuple[Receipt, frozenset[str]]]:
-    return [_read(message.payload) for message in rig.heard if message.payload]
+    return [_read(message.payload) for message in _messages(rig)]
+
+
+def _messages(rig: Rig) -> list[Message]:
+    topic = wire.status_topic(rig.publisher.service, INSTANCE)
+    return [one for one in rig.heard if one.topic == topic and one.payload]
 
 
 async def _until_one(rig: Rig, what: str, wanted: Callable[[Receipt], bool]) -> Receipt:
@@ -42,7 +49,7 @@ async def _until_one(rig: Rig, what: str, wanted: Callable[[Receipt], bool]) -> 
     await rig.until(lambda: newest() is not None, APPLIED_S, ends_with_client=False)
     found = newest()
     if found is None:
-        raise Unmet(f"{len(rig.heard)} receipts, the last of them without {what}")
+        raise Unmet(f"{len(_messages(rig))} receipts, the last of them without {what}")
     return found
 
 
@@ -61,6 +68,24 @@ async def _what_runs(rig: Rig) -> None:
         raise Unmet(f"freshness {receipt.freshness!r}")
 
 
+async def _takes_its_variant(rig: Rig) -> None:
+    """That of the schema which it published; what everybody takes, if it published none."""
+    p = rig.publisher
+    schema = (await _until_one(rig, "what runs", _says_what_runs(rig))).schema
+    topic = wire.schema_topic(p.service, schema)
+    await rig.retained(topic)
+    # it may be published just now, and then it is not said to be retained
+    is_published = any(one.topic == topic for one in rig.heard)
+    everyones, own, others = ({"whose": whose} for whose in ("everybody's", "its own", "another's"))
+    variants = (Variant(("0" * 64,), others, ()), Variant((schema,), own, ()))
+    p.revision += 1
+    message = p.update(p.revision, config=everyones, variants=variants)
+    rig.permit(message, own if is_published else everyones)
+    await rig.send(message, retain=True)
+    await rig.applied(p.revision)
+    await rig.goes_on()
+
+
 async def _kept(rig: Rig) -> Receipt:
     """As a later subscriber gets it from the broker."""
     found = await rig.retained(wire.status_topic(rig.publisher.service, INSTANCE))
@@ -77,7 +102,7 @@ async def _retained(rig: Rig) -> None:
 async def _rising(rig: Rig) -> None:
     await rig.goes_on()
     await _until_one(rig, "what runs", _says_what_runs(rig))
-    orders = [_read(one.payload)[0].order for one in rig.heard if one.payload and not one.retained]
+    orders = [_read(one.payload)[0].order for one in _messages(rig) if not one.retained]
     if orders != sorted(set(orders)):
         raise Unmet(f"(boot_seq, seq) {orders}")
 
@@ -107,6 +132,7 @@ RECEIPTS = (
             Story("what runs", "service, instance, running", _what_runs),
             Story("kept by the broker", "retained", _retained),
             Story("one after the other", "(boot_seq, seq) rises", _rising),
+            Story("of variants its own", "applied", _takes_its_variant),
             Story("stopped and started", "gone, then a higher boot_seq", _starts_again(Rig.stop)),
             Story("killed and started", "gone, then a higher boot_seq", _starts_again(Rig.kill)),
         )

@@ -18,6 +18,7 @@ from config_manager.api.conformance.client_process import ClientProcess, Command
 from config_manager.api.conformance.publisher import Publisher
 from config_manager.config import wire
 from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import Disk, World
 
 INSTANCE = "kitchen"
@@ -48,7 +49,7 @@ class Rig:
         self.mqtt_url = mqtt_url
         self.lines: list[Line] = []
         self.heard: list[Message] = []
-        """every receipt on the broker"""
+        """every receipt on the broker, and what was asked for by `retained`"""
         self.sent: list[tuple[str, bytes]] = []
         self.permitted = Permitted()
         self.unsafe: str | None = None
@@ -157,11 +158,11 @@ class Rig:
         self.sent.append((on, payload))
         await self._connection.publish(on, payload, retain=retain)
 
-    def permit(self, message: bytes) -> ConfigUpdate:
-        """The client may apply this configuration."""
+    def permit(self, message: bytes, chosen: JsonObject | None = None) -> ConfigUpdate:
+        """The client may apply this configuration. chosen: the values of its variant."""
         update = ConfigUpdate.parse(wire.parse_envelope(message).payload)
         if not update.deleted:
-            self.permitted.add(update.epoch_seq, update.revision, update.config)
+            self.permitted.add(update.epoch_seq, update.revision, chosen or update.config)
         return update
 
     async def publish(self, revision: int, *signers: SigningKey, **fields: Any) -> None:
@@ -197,7 +198,7 @@ class Rig:
         known = len(self.heard)
 
         def found() -> list[Message]:
-            return [one for one in self.heard[known:] if one.retained]
+            return [one for one in self.heard[known:] if one.retained and one.topic == topic]
 
         await self._connection.subscribe(topic)  # again: what is kept comes once more
         await self.until(lambda: bool(found()), REFUSED_S, ends_with_client=False)

@@ -231,6 +231,23 @@ async def _marks_are_kept(rig: Rig) -> None:
     await rig.goes_on()
 
 
+async def _equal_is_kept(rig: Rig) -> None:
+    """What is equal to what runs takes its place, on disk, too; no line need say so."""
+    p = rig.publisher
+    fields = {"config": {"n": 1}, "content": "as before"}
+    await rig.publish(p.revision + 1, **fields)
+    await rig.applied(p.revision)
+    before = p.revision
+    await rig.publish(p.revision + 1, **fields)
+    rig.since()
+    await rig.send(p.update(before, **fields))
+    await rig.refuses("rolled-back")
+    await rig.kill()
+    rig.since()
+    await rig.start_offline()
+    await rig.applied(p.revision)
+
+
 async def _tombstone(rig: Rig) -> None:
     p = rig.publisher
     before = p.revision
@@ -267,6 +284,11 @@ RESTARTS = (
     alone("kill -9, and a start with the broker gone", "applied", _killed_without_a_broker),
     alone("kill -9 while changes come", "never less than it said", _killed_while_changes_come),
     alone("a restart forgets no mark", "refused (rolled-back, equivocation)", _marks_are_kept),
+    alone(
+        "kill -9 after a message that is equal to what runs",
+        "refused (rolled-back), then the newer applied",
+        _equal_is_kept,
+    ),
     alone("a tombstone takes nothing away", "deleted, then applied", _tombstone),
     alone(
         "a first start takes nothing older than the snapshot names",

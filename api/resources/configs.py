@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, cast
 
 from config_manager.actors.messages import Write
+from config_manager.api.resources.past import moment_of, seen_then, shown
 from config_manager.api.rest.conditions import (
     CONDITIONS,
     PRECONDITIONS,
@@ -15,7 +16,6 @@ from config_manager.api.rest.conditions import (
 )
 from config_manager.api.rest.models import (
     NAME,
-    NO_NUL,
     Always,
     Answer,
     Body,
@@ -33,21 +33,22 @@ from config_manager.api.rest.models import (
     read,
 )
 from config_manager.api.rest.operations import only_refusing, operation
-from config_manager.api.rest.parameters import SERVICE, one_of
+from config_manager.api.rest.parameters import SERVICE, number, one_of, time
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import (
-    MAX_REASON,
     WRITE,
+    ReasonInBody,
     WriteAnswer,
     WriteTerms,
     outcome_of,
     with_outcome,
     write_terms_of,
 )
-from config_manager.config.errors import FieldError, InvalidName, NotFound, RevisionConflict
+from config_manager.config.errors import FieldError, InvalidName, RevisionConflict
 from config_manager.config.names import ServiceName, parse_service, pointer
 from config_manager.config.secret import MASK
 from config_manager.config.strict_json import JsonObject
+from config_manager.storage.decisions import shapes
 from config_manager.storage.decisions.intents import Delete, NewEpoch, Patch, Put
 from config_manager.storage.state import Committed, ServiceState
 
@@ -85,6 +86,10 @@ class _Stamp(Answer):
 class ConfigAnswer(WriteAnswer, _Stamp, _Shown):
     """A service's configuration; after a write, how that went."""
 
+    unchanged: Annotated[
+        Sequence[str], about("of a dry run: the keys that would stay as they are")
+    ] = ()
+
 
 class DeletedAnswer(WriteAnswer, _Stamp, _Deleted):
     """A service's configuration is deleted: a revision of its own."""
@@ -105,7 +110,8 @@ class ConfigList(Answer):
     services: list[ListEntry]
 
 
-def _parse_services(value: Any) -> dict[str, JsonObject]:
+def parse_services(value: Any) -> dict[str, JsonObject]:
+    """service → an object. Raises as a `Reader` may."""
     if not isinstance(value, dict):
         raise ValueError("expected an object: service → its values")  # noqa: TRY004  a reader's
     services: dict[str, JsonObject] = {}
@@ -120,12 +126,6 @@ def _parse_services(value: Any) -> dict[str, JsonObject]:
     return services
 
 
-def _parse_reason(value: Any) -> str | None:
-    if value is not None and (not isinstance(value, str) or len(value) > MAX_REASON):
-        raise ValueError(f"expected text of at most {MAX_REASON} characters")
-    return value
-
-
 class EpochRequest(Body):
     """What several services shall be from now on, all or none."""
 
@@ -134,7 +134,7 @@ class EpochRequest(Body):
     services: Annotated[
         dict[str, JsonObject],
         Reader(
-            _parse_services,
+            parse_services,
             {
                 "type": "object",
                 "propertyNames": NAME,
@@ -144,18 +144,7 @@ class EpochRequest(Body):
             },
         ),
     ]
-    reason: Annotated[
-        str | None,
-        Reader(
-            _parse_reason,
-            {
-                **NO_NUL,
-                "type": ["string", "null"],
-                "maxLength": MAX_REASON,
-                "description": "why, for history and audit; it wins over the query's",
-            },
-        ),
-    ] = None
+    reason: ReasonInBody = None
 
 
 class _Epoch(Answer):
@@ -172,6 +161,8 @@ class EpochAnswer(WriteAnswer, _Epoch):
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────
 
 _VIEW = one_of("view", "stored: exactly what PUT takes", "effective", "stored")
+_REVISION = number("revision", "as of this revision of the server's; not with `at`")
+_AT = time("at", "as of this time; not with `revision`")
 
 
 @operation(
@@ -184,7 +175,9 @@ async def list_configs(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     committed = api.system.view.committed
     live = {name: state for name, state in committed.services.items() if not state.deleted}
-    names = sorted(filter(request.grant.covers, {*live, *api.system.catalogue.services}))
+    names = sorted(
+        filter(request.grant.covers, live.keys() | api.system.shapes.services(committed))
+    )
     entries = [_list_entry(name, live.get(name)) for name in names]
     return json_response(ConfigList(services=entries))
 
@@ -192,11 +185,13 @@ async def list_configs(request: ApiRequest, api: Api) -> ApiResponse:
 @operation(
     "A service's effective configuration; secrets are masked",
     answers={200: ConfigAnswer, 304: None},
-    problems=(404, 412),
-    takes=(*CONDITIONS, _VIEW),
+    problems=(404, 412, 422, 503, 504),
+    takes=(*CONDITIONS, _VIEW, _REVISION, _AT),
     tagged=True,
     description="The values as the service runs them: defaults are filled in, and `defaulted` names them. A "
-    "service of the catalogue that nobody has written is 200 with revision 0.\n\n"
+    "service that has a schema and that nobody has written is 200 with revision 0.\n\n"
+    "With `revision` or `at` it is what was answered then: 404 `not-there-then` if there was no such service. A "
+    "value whose key has become a secret since is masked.\n\n"
     "The `ETag` is the revision: send it in `If-None-Match` to be answered 304 while nothing has changed, "
     "and in `If-Match` of the next write so that nobody else's is lost.",
 )
@@ -205,17 +200,22 @@ async def get_config(request: ApiRequest, api: Api) -> ApiResponse:
     committed = api.system.view.committed
     if request.raw_query:
         request.allow_query()
-        if _VIEW.of(request) == "stored":
-            stored = _config_response(_existing(api, committed, service, stored=True))
-            return _unless_known(request, service, stored, committed)
+        is_stored, then = _VIEW.of(request) == "stored", moment_of(request, _REVISION, _AT)
+        if then is not None:
+            seen = await seen_then(request, api, service, then)
+            response = tagged(shown(seen, service, stored=is_stored))
+            return _unless_known(request, service, response, seen.revision)
+        if is_stored:
+            response = tagged(_existing(api, committed, service, stored=True))
+            return _unless_known(request, service, response, _revision_of(committed, service))
     # the answer for a service without values (never written, or deleted) depends on the epoch
-    key = committed.live(service) or committed.epoch
+    key, schema = committed.live(service) or committed.epoch, shapes.row(committed, service)
     cached = api.bodies.get(service)
-    if cached is not None and cached[0] is key:
-        return _unless_known(request, service, cached[1], committed)
-    response = _config_response(_existing(api, committed, service))
-    api.bodies[service] = (key, response)
-    return _unless_known(request, service, response, committed)
+    if cached is not None and cached[0] is key and cached[1] is schema:
+        return _unless_known(request, service, cached[2], _revision_of(committed, service))
+    response = tagged(_existing(api, committed, service))
+    api.bodies[service] = (key, schema, response)
+    return _unless_known(request, service, response, _revision_of(committed, service))
 
 
 @operation(
@@ -290,14 +290,14 @@ async def new_epoch(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, EpochRequest)
     for service in body.services:
         request.grant.require("write", service)
-    write_terms = write_terms_of(request)
-    terms = write_terms.terms
-    if body.reason is not None:
-        terms = replace(terms, reason=body.reason)
+    write_terms = write_terms_of(request).because(body.reason)
     epoch = NewEpoch(services=body.services)
-    written = await api.system.storing.ask(Write(epoch, terms), request.context)
+    written = await api.system.storing.ask(Write(epoch, write_terms.terms), request.context)
     answer = EpochAnswer.of(written, services=[state.service for state in written.services])
-    return json_response(await with_outcome(answer, api, written.services, write_terms))
+    shown = await with_outcome(
+        answer, api, written.services, write_terms, warnings=written.warnings
+    )
+    return json_response(shown)
 
 
 async def _write(
@@ -305,11 +305,11 @@ async def _write(
 ) -> ApiResponse:
     written = await api.system.storing.ask(Write(what, write_terms.terms), request.context)
     state = written.state
-    answer = _view(api, state.service, state)
-    answer |= await outcome_of(api, [state], write_terms, written.changes)
+    answer = view(api, state.service, state)
+    answer |= await outcome_of(api, [state], write_terms, written.changes, written.warnings)
     if write_terms.terms.dry_run:
         return json_response(answer)
-    return _config_response(answer, 201 if written.first else 200)
+    return tagged(answer, 201 if written.first else 200)
 
 
 # ── what is shown ──────────────────────────────────────────────────────────────────────────────
@@ -322,24 +322,24 @@ def _existing(
     api: Api, committed: Committed, service: ServiceName, *, stored: bool = False
 ) -> JsonObject:
     state = committed.live(service)
-    if state is None and service not in api.system.catalogue:
-        raise NotFound(f"{service} is not in the catalogue and nobody has written it")
-    answer = _view(api, service, state)
+    if not api.system.shapes.is_known(committed, service):
+        raise shapes.unknown(service)
+    answer = view(api, service, state)
     if stored:
         answer |= {"config": state.stored if state else {}, "defaulted": []}
     return answer
 
 
-def _view(api: Api, service: str, state: ServiceState | None) -> JsonObject:
+def view(api: Api, service: str, state: ServiceState | None) -> JsonObject:
     """A service as GET shows it: effective values, secrets masked."""
-    catalogue = api.system.catalogue
+    shape = api.system.shapes.of(api.system.view.committed, service)
     if state is None:
-        effective, defaulted = catalogue.effective(service, {})
+        effective, defaulted = shapes.effective(shape, {})
         epoch, secrets = api.system.view.committed.epoch, dict[str, int]()
     else:
         effective, defaulted, epoch = state.effective, state.defaulted, state.epoch
         secrets = dict(state.secrets)
-    declared = catalogue.secret_keys(service)
+    declared = shape.secrets if shape is not None else frozenset[str]()
     masked = dict.fromkeys(sorted({*declared, *secrets}), MASK)
     unset = [name for name in sorted(declared) if name not in secrets]
     return {
@@ -355,25 +355,28 @@ def _view(api: Api, service: str, state: ServiceState | None) -> JsonObject:
     }
 
 
-def _config_response(answer: JsonObject, status: int = 200) -> ApiResponse:
+def tagged(answer: JsonObject, status: int = 200) -> ApiResponse:
     return json_response(answer, status, ((b"etag", b'"%d"' % answer["revision"]),))
 
 
 def _unless_known(
-    request: ApiRequest, service: ServiceName, response: ApiResponse, committed: Committed
+    request: ApiRequest, service: ServiceName, response: ApiResponse, revision: int
 ) -> ApiResponse:
     """304 if the reader has it already. Raises RevisionConflict if it wants another revision.
 
     A service that nobody has written is always sent in full: under revision 0 its defaults and epoch may change.
     """
-    state = committed.live(service)
-    revision = state.revision if state else 0
     tag = f'"{revision}"'
     if (wanted := is_other(request, tag)) is not None:
         raise RevisionConflict(service, wanted, revision)
     if revision and is_known(request, tag):
         return ApiResponse(304, b"", response.headers)
     return response
+
+
+def _revision_of(committed: Committed, service: ServiceName) -> int:
+    state = committed.live(service)
+    return state.revision if state else 0
 
 
 def _list_entry(name: str, state: ServiceState | None) -> ListEntry:
@@ -384,5 +387,8 @@ def _list_entry(name: str, state: ServiceState | None) -> ListEntry:
 
 @only_refusing
 async def reserved_name(request: ApiRequest, api: Api) -> ApiResponse:  # noqa: ARG001
-    """A path with `epoch` as the service's name, which is reserved."""
-    raise InvalidName("'epoch' is reserved: POST makes a new epoch, and no service is called that")
+    """A path with `epoch` or `search` as the service's name; both are reserved."""
+    raise InvalidName(
+        "'epoch' and 'search' are reserved: POST …/epoch makes a new epoch, GET …/search searches, and no "
+        "service is called that"
+    )

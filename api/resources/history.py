@@ -6,7 +6,6 @@ from typing import Annotated
 
 from config_manager.api.rest.limits import MOST_BYTES_OF_A_PAGE
 from config_manager.api.rest.models import (
-    KEY,
     Answer,
     By,
     CorrelationId,
@@ -19,16 +18,13 @@ from config_manager.api.rest.models import (
     about,
 )
 from config_manager.api.rest.operations import operation
-from config_manager.api.rest.parameters import SERVICE, Query, number
+from config_manager.api.rest.parameters import SERVICE, key, number, time
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import KeyChangeAnswer
-from config_manager.config.errors import NotFound
-from config_manager.config.names import is_key
 from config_manager.config.secret import MASK
 from config_manager.config.strict_json import JsonObject
-from config_manager.config.world import parse_rfc3339, rfc3339
 from config_manager.storage import state
-from config_manager.storage.decisions.changes import secret_keys_of
+from config_manager.storage.decisions.shapes import unknown
 from config_manager.storage.state import HistoryEntry, HistoryQuery
 
 _PAGE = 50
@@ -64,25 +60,11 @@ class HistoryAnswer(Answer):
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _parse_key(text: str) -> str:
-    if not is_key(text):
-        raise ValueError("not a key's name")
-    return text
-
-
-def _parse_time(text: str) -> str:
-    try:
-        return rfc3339(parse_rfc3339(text.replace(" ", "+")))  # an unescaped + reads as a space
-    except (ValueError, OverflowError, OSError):
-        raise ValueError("expected a time such as 2026-01-31T12:00:00Z") from None
-
-
-_TIME = {"type": "string", "format": "date-time"}
 _LIMIT = number("limit", f"entries; {_PAGE}", least=1, most=500)
 _BEFORE = number("before", "revisions below this one")
-_KEY = Query("key", "only revisions that changed this key", KEY, _parse_key)
-_SINCE = Query("since", "not older than this", _TIME, _parse_time)
-_UNTIL = Query("until", "not newer than this", _TIME, _parse_time)
+_KEY = key("only revisions that changed this key")
+_SINCE = time("since", "not older than this")
+_UNTIL = time("until", "not newer than this")
 
 
 @operation(
@@ -96,21 +78,21 @@ _UNTIL = Query("until", "not newer than this", _TIME, _parse_time)
 async def get_history(request: ApiRequest, api: Api) -> ApiResponse:
     service = SERVICE.of(request)
     request.allow_query()
-    key = _KEY.of(request)
     query = HistoryQuery(
         service=service,
         limit=_LIMIT.of(request) or _PAGE,
         before=_BEFORE.of(request),
-        key=key,
+        key=_KEY.of(request),
         since=_SINCE.of(request),
         until=_UNTIL.of(request),
         most_bytes=MOST_BYTES_OF_A_PAGE,
     )
-    if service not in api.system.view.committed.services and service not in api.system.catalogue:
-        raise NotFound(f"{service} is not in the catalogue and nobody has written it")
+    committed, shapes = api.system.view.committed, api.system.shapes
+    if service not in committed.services and shapes.of(committed, service) is None:
+        raise unknown(service)
     page = await api.system.reading.history(query, request.context)
     # as of now: what was plain when it was written may have become a secret since
-    secrets = secret_keys_of(api.system.view.committed, service, api.system.catalogue)
+    secrets = shapes.secret_keys(api.system.view.committed, service)
     entries = [_entry(entry, secrets) for entry in page.entries]
     return json_response(
         {"service": page.service, "entries": entries, "next_before": page.next_before}

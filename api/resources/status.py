@@ -10,12 +10,20 @@ from pydantic import Field
 
 from config_manager.actors import statuses
 from config_manager.actors.forgetting import ForgetInstance
-from config_manager.api.rest.models import Always, Answer, Digest, Name, Revision, Time, about
+from config_manager.api.rest.models import (
+    Always,
+    Answer,
+    Digest,
+    EpochSeq,
+    Name,
+    Revision,
+    Time,
+    about,
+)
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import INSTANCE, SERVICE, service_in_query
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import ADMINISTRATION, administer
-from config_manager.config.documents.receipt import Running
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.drift import is_in_sync
 from config_manager.storage.state import Committed
@@ -30,6 +38,21 @@ class Wanted(Answer):
     digest: Digest
 
 
+Content = Annotated[
+    str | None,
+    about("of the decision that its message came from; left out if the message had none"),
+]
+
+
+class Running(Answer):
+    """What an instance runs."""
+
+    epoch_seq: EpochSeq
+    revision: Revision
+    digest: Digest
+    content: Content = None
+
+
 class LastAttempt(Answer):
     """The last configuration that an instance was given, and how far it got with it."""
 
@@ -40,6 +63,7 @@ class LastAttempt(Answer):
     ]
     reason: Annotated[str | None, about("why it got no further")]
     deaths: Annotated[int, about("in a row, within its bake time; left out if none")] = 0
+    content: Content = None
 
 
 class InstanceAnswer(Answer):
@@ -146,6 +170,7 @@ def _instance(status: statuses.InstanceStatus, committed: Committed) -> Instance
         receipt,
         enrolled=status.verified,  # if not, the receipt is only a claim
         wanted=wanted,
+        running=None if running is None else running.to_object(),
         in_sync=is_in_sync(wanted, running, gone=status.gone),
         since=rfc3339(status.since),
         received_at=rfc3339(status.received_at),

@@ -169,7 +169,11 @@ class Body(BaseModel):
 def read(request: ApiRequest, model: type[B]) -> B:
     """The body. Raises UnsupportedMediaType, MalformedRequest, and InvalidValues, which names every wrong
     member, and up to 64 unknown ones."""
-    given = request.json_object()
+    return parsed(request.json_object(), model)
+
+
+def parsed(given: JsonObject, model: type[B]) -> B:
+    """The same of an object in a body. Raises InvalidName, and InvalidValues with pointers into the object."""
     known = model.model_fields
     required = [name for name, one in known.items() if one.is_required()]
     unknown = list(islice((name for name in given if name not in known), _MOST_UNKNOWN))

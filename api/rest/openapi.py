@@ -13,6 +13,7 @@ from pydantic_core import core_schema
 
 from config_manager.api.rest.models import INTEGER, KEY, TEXT
 from config_manager.api.rest.operations import Operation, Route
+from config_manager.api.rest.parameters import Parameter, Query
 from config_manager.api.rest.problems import Problem, names_of
 from config_manager.config.access import able
 from config_manager.config.strict_json import JsonObject
@@ -37,6 +38,18 @@ _BY_HAND: Mapping[str, JsonObject] = {
         "propertyNames": KEY,
         "additionalProperties": {},
     },
+    "JsonSchema": {
+        "description": (
+            "A JSON Schema (2020-12) of a service's values: an object with `properties`, and beside them "
+            "`required`, `dependentRequired`, `allOf` of `if` and `then`, `x-compare` and `$defs`. A key may have "
+            "`x-level`, `x-unit`, `x-secret`, `x-restart-required`, `x-allowed` and `x-was`. At most 64 KiB, 32 "
+            "levels and 500 keys; a `$ref` leads to its own `$defs`. What is not of this form is 422 "
+            "`schema-invalid`."
+        ),
+        "type": "object",
+        "required": ["type"],
+        "properties": {"type": {"const": "object"}},
+    },
 }
 
 _ABOUT = """\
@@ -50,6 +63,8 @@ A refusal is `application/problem+json` (RFC 9457). The last segment of its `typ
 `GET /problems/{name}` explains it. Clients should expect types that they do not know."""
 _TAGS = {
     "config": "Configurations: read, written, taken back, and what was changed when",
+    "schemas": "Schemas: what a service's values look like, version by version",
+    "plans": "Plans: what a change would do, kept, and applied as it was shown",
     "secrets": "Secrets: stored encrypted, delivered sealed, and never in an answer but `reveal`",
     "tokens": "Tokens: who may call what",
     "devices": "Instances that enrolled, and which secrets they can read",
@@ -147,7 +162,7 @@ def _operation(route: Route, described: Operation, schemas: Schemas) -> JsonObje
         found["parameters"] = parameters
     if described.body is not None:
         content = {described.media_type: {"schema": schemas[described.body]}}
-        found["requestBody"] = {"required": True, "content": content}
+        found["requestBody"] = {"required": not described.optional_body, "content": content}
     if route.needs is None:
         found["security"] = []
     return found
@@ -209,12 +224,16 @@ def _parameters(route: Route) -> list[JsonObject]:
         {
             "name": one.name,
             "in": one.is_in,
-            **({"required": True} if one.is_in == "path" else {}),
+            **({"required": True} if _is_required(one) else {}),
             "schema": one.schema,
             "description": one.description,
         }
         for one in (*in_path, *others)
     ]
+
+
+def _is_required(one: Parameter) -> bool:
+    return one.is_in == "path" or (isinstance(one, Query) and one.required)
 
 
 def _in_camel_case(name: str) -> str:

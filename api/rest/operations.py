@@ -25,7 +25,8 @@ class Operation:
     an answer without a body. problems: the statuses of refusals that do not follow from the route and
     what it takes (see `api.rest.openapi`). takes: every query parameter and header, and parameters of the path
     but services and instances. body: its model; media_type: how it is sent. description: what a caller
-    should know beside the summary, in CommonMark. tagged: whether answers carry an `ETag`.
+    should know beside the summary, in CommonMark. tagged: whether answers carry an `ETag`. optional_body: the
+    body may be left out.
     only_refuses: no request gets anything else from it, so no `Allow` names it.
     """
 
@@ -38,6 +39,7 @@ class Operation:
     media_type: str = "application/json"
     description: str = ""
     tagged: bool = False
+    optional_body: bool = False
     only_refuses: bool = False
 
 
@@ -51,10 +53,12 @@ def operation(
     media_type: str = "application/json",
     description: str = "",
     tagged: bool = False,
+    optional_body: bool = False,
 ) -> Callable[[Handler], Operation]:
     """The decorated handler as an operation, with these fields."""
     return lambda handler: Operation(
-        handler, summary, answers, problems, takes, body, media_type, description, tagged
+        *(handler, summary, answers, problems, takes, body, media_type, description, tagged),
+        optional_body=optional_body,
     )
 
 

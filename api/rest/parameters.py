@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from config_manager.api.rest.models import INTEGER, NAME
+from config_manager.api.rest.models import INTEGER, KEY, NAME
 from config_manager.api.rest.request import ApiRequest
 from config_manager.config.errors import MalformedRequest
-from config_manager.config.names import parse_instance, parse_service
+from config_manager.config.names import is_key, parse_instance, parse_service
 from config_manager.config.strict_json import JsonObject
+from config_manager.config.world import parse_rfc3339, rfc3339
 
 T = TypeVar("T")
 _DIGITS = re.compile(r"[0-9]{1,16}")
@@ -35,7 +36,8 @@ class Path(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Query(Generic[T]):
-    """A query parameter. parse: raises ValueError, whose words say what was expected, or a `Refusal`."""
+    """A query parameter. parse: raises ValueError, whose words say what was expected, or a `Refusal`. required: in
+    words for callers; the handler refuses what lacks it."""
 
     is_in: ClassVar = "query"
 
@@ -43,6 +45,7 @@ class Query(Generic[T]):
     description: str
     schema: JsonObject
     parse: Callable[[str], T]
+    required: bool = False
 
     def of(self, request: ApiRequest) -> T | None:
         """None if it is left out; raises MalformedRequest."""
@@ -107,6 +110,31 @@ def flag(name: str, description: str) -> Query[bool]:
         return text == "true"
 
     return Query(name, description, {"type": "boolean"}, parse)
+
+
+def parse_time(text: str) -> str:
+    """RFC 3339 in UTC, of a time with any offset; raises ValueError."""
+    try:
+        return rfc3339(parse_rfc3339(text.replace(" ", "+")))  # an unescaped + reads as a space
+    except (ValueError, OverflowError, OSError):
+        raise ValueError("expected a time such as 2026-01-31T12:00:00Z") from None
+
+
+TIME: JsonObject = {"type": "string", "format": "date-time"}
+
+
+def time(name: str, description: str) -> Query[str]:
+    return Query(name, description, TIME, parse_time)
+
+
+def parse_key(text: str) -> str:
+    if not is_key(text):
+        raise ValueError("not a key's name")
+    return text
+
+
+def key(description: str) -> Query[str]:
+    return Query("key", description, KEY, parse_key)
 
 
 def service_in_query(description: str) -> Query[Any]:

@@ -44,10 +44,10 @@ class Api:
     system: System
     dev: bool
     tokens: TokenIndex = field(default_factory=TokenIndex)
-    bodies: dict[str, tuple[object, ApiResponse]] = field(
-        default_factory=dict[str, "tuple[object, ApiResponse]"]
+    bodies: dict[str, tuple[object, object, ApiResponse]] = field(
+        default_factory=dict[str, "tuple[object, object, ApiResponse]"]
     )
-    """service → (the state, the GET answer made of it): a body is made once per revision"""
+    """service → (the state, its schema's row, the GET answer made of them): a body is made once per revision"""
     failed_logins: Limiter = field(
         default_factory=lambda: Limiter(
             RateLimit("failed-logins", FAILED_LOGINS, 60), most_keys=MOST_ADDRESSES

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import trio
 
 from config_manager.actors.messages import Write
-from config_manager.api.rest.models import NO_NUL, Answer, CorrelationId, about
+from config_manager.api.rest.forecasts import InstanceForecast, forecast_of
+from config_manager.api.rest.models import NO_NUL, Answer, CorrelationId, Name, Reader, about
 from config_manager.api.rest.parameters import Header, Query, flag, one_of
 from config_manager.api.rest.request import Api, ApiRequest
-from config_manager.config.errors import MalformedRequest
+from config_manager.config.errors import FieldError, MalformedRequest
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.equipment import Decidable
+from config_manager.storage.decisions.instance_verdicts import refused_by
 from config_manager.storage.decisions.terms import Idempotency, Terms
 from config_manager.storage.state import KeyChange, ServiceState
 
@@ -30,6 +33,27 @@ def _parse_reason(text: str) -> str:
     if len(text) > MAX_REASON:
         raise ValueError(f"at most {MAX_REASON} characters")
     return text
+
+
+def _parse_reason_in_body(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or len(value) > MAX_REASON):
+        raise ValueError(f"expected text of at most {MAX_REASON} characters")
+    return value
+
+
+ReasonInBody = Annotated[
+    str | None,
+    Reader(
+        _parse_reason_in_body,
+        {
+            **NO_NUL,
+            "type": ["string", "null"],
+            "maxLength": MAX_REASON,
+            "description": "why, for history and audit; it wins over the query's",
+        },
+    ),
+]
+"""A member of a body that is an order."""
 
 
 def _parse_timeout(text: str) -> float:
@@ -89,6 +113,12 @@ class WriteTerms(NamedTuple):
     terms: Terms
     wait_s: float | None
 
+    def because(self, reason: str | None) -> WriteTerms:
+        """With the reason of the body, which wins over the query's if there is one."""
+        if reason is None:
+            return self
+        return self._replace(terms=replace(self.terms, reason=reason))
+
 
 def write_terms_of(request: ApiRequest) -> WriteTerms:
     """Raises MalformedRequest."""
@@ -115,6 +145,27 @@ class KeyChangeAnswer(Answer):
     ] = False
 
 
+class WouldChange(KeyChangeAnswer):
+    """A key whose value would change."""
+
+    service: Annotated[Name, about("of several services: whose key it is")] = ""
+
+
+class WarningAnswer(Answer):
+    """Something that is not refused, and that somebody should look at."""
+
+    pointer: Annotated[str, about("RFC 6901, into the values; of an epoch, into the request")]
+    detail: str
+
+
+class RefusedBy(Answer):
+    """An instance that would turn down what is written, by the schema that it says it was built with: a forecast."""
+
+    service: Name
+    instance: Name
+    why: str
+
+
 class WriteAnswer(Answer):
     """What an answer says of how a write went; of a dry run, what would change."""
 
@@ -125,7 +176,25 @@ class WriteAnswer(Answer):
     ] = "pending"
     dry_run: Annotated[bool, about("true: nothing was changed; left out otherwise")] = False
     changes: Annotated[
-        Sequence[KeyChangeAnswer], about("of a dry run: what would change, of one service")
+        Sequence[WouldChange], about("of a dry run: what would change of stored values")
+    ] = ()
+    effective: Annotated[
+        Sequence[WouldChange], about("of a dry run: what would change of effective values")
+    ] = ()
+    bytes: Annotated[
+        int, about("of a dry run, of one service: its message; at most 262144 are taken")
+    ] = 0
+    instances: Annotated[
+        Sequence[InstanceForecast],
+        about("of a dry run: what each live instance would make of it"),
+    ] = ()
+    warnings: Annotated[
+        Sequence[WarningAnswer],
+        about("what the schema does not allow and was there before; left out if there is nothing"),
+    ] = ()
+    refused_by: Annotated[
+        Sequence[RefusedBy],
+        about("instances that are there and would turn it down; left out if there are none"),
     ] = ()
 
 
@@ -138,9 +207,12 @@ async def with_outcome(
     states: Sequence[ServiceState],
     write_terms: WriteTerms,
     changes: Sequence[KeyChange] | None = None,
+    warnings: Sequence[FieldError] = (),
 ) -> W:
     """The answer with how the write went."""
-    outcome = WriteAnswer.model_validate(await outcome_of(api, states, write_terms, changes))
+    outcome = WriteAnswer.model_validate(
+        await outcome_of(api, states, write_terms, changes, warnings)
+    )
     return answer.model_copy(
         update={name: value for name, value in outcome if name in outcome.model_fields_set}
     )
@@ -151,25 +223,43 @@ async def outcome_of(
     states: Sequence[ServiceState],
     write_terms: WriteTerms,
     changes: Sequence[KeyChange] | None = None,
+    warnings: Sequence[FieldError] = (),
 ) -> JsonObject:
     """The members of a `WriteAnswer`: `confirmed` if the caller waits and a broker holds all of it in time,
-    else `pending`. Of a dry run it has the changes, if they are given."""
+    else `pending`. Of a dry run it has what would change. changes: None if each has to name its service."""
+    warned = {"warnings": [one._asdict() for one in warnings]} if warnings else {}
+    warned |= _refused_by(api, states)
     if write_terms.terms.dry_run:
-        shown = {} if changes is None else {"changes": [one.to_object() for one in changes]}
-        return {"dry_run": True, **shown}
-    confirmed = write_terms.wait_s is not None and await _are_confirmed(
-        api, states, write_terms.wait_s
+        shown = forecast_of(api, states, several=changes is None)
+        if changes is not None:
+            shown["changes"] = [one.to_object() for one in changes]
+        return {"dry_run": True, **shown, **warned}
+    confirmed = write_terms.wait_s is not None and await are_confirmed(
+        api, [(one.service, one.revision) for one in states], write_terms.wait_s
     )
     return {
         "correlation_id": states[0].correlation_id,
         "propagation": "confirmed" if confirmed else "pending",
+        **warned,
     }
 
 
-async def _are_confirmed(api: Api, states: Sequence[ServiceState], wait_s: float) -> bool:
+def _refused_by(api: Api, states: Sequence[ServiceState]) -> JsonObject:
+    """Nothing is looked for, if no instance of these services told what it was built with."""
+    committed, shapes = api.system.view.committed, api.system.shapes
+    known = [one.service for one in states if shapes.of_instances(committed, one.service)]
+    if not known:
+        return {}
+    live = {service: api.system.statuses.live(service) for service in known}
+    found = refused_by(committed, shapes, states, live)
+    return {"refused_by": found} if found else {}
+
+
+async def are_confirmed(api: Api, revisions: Sequence[tuple[str, int]], wait_s: float) -> bool:
+    """Whether within so many seconds a broker holds all of these (service, revision)."""
     with trio.move_on_after(wait_s):
-        for state in states:
-            if not await api.system.confirmations.wait(state.service, state.revision):
+        for service, revision in revisions:
+            if not await api.system.confirmations.wait(service, revision):
                 return False
         return True
     return False
@@ -185,13 +275,19 @@ def _idempotency(request: ApiRequest) -> Idempotency | None:
         return None
     if not 1 <= len(key) <= _MAX_KEY or not key.isascii() or not key.isprintable():
         raise MalformedRequest(f"Idempotency-Key: 1 to {_MAX_KEY} printable ASCII characters")
-    told_apart = (
+    told_apart: tuple[str, ...] = (
         request.method,
         request.raw_path.decode("ascii"),
         request.header(b"content-type") or "",
         request.header(b"if-match") or "",
         request.header(b"if-none-match") or "",
         request.query.get("dry_run", ""),
+    )
+    # where they are given: a request of before an upgrade has to be the same afterwards
+    told_apart += tuple(
+        f"{name}={request.query[name]}"
+        for name in ("allow_breaking", "allow_lossy", "drop")
+        if name in request.query
     )
     fingerprint = hashlib.sha256("\n".join(told_apart).encode() + b"\n" + request.body).digest()
     return Idempotency(f"{request.by} {key}", fingerprint)

@@ -10,6 +10,12 @@ from config_manager.api.resources import (
     docs,
     health,
     history,
+    past,
+    plans,
+    rollbacks,
+    schema_changes,
+    schemas,
+    search,
     secrets,
     secrets_rotation,
     status,
@@ -19,7 +25,9 @@ from config_manager.api.resources import (
 from config_manager.api.rest.operations import Route
 
 _SERVICE = "/api/v1/config/{service}"
+_SCHEMAS = "/api/v1/schemas"
 _SECRETS = "/api/v1/secrets"
+_PLANS = "/api/v1/plans"
 
 ROUTES = (
     Route("GET", "/health", health.health, None),
@@ -36,6 +44,28 @@ ROUTES = (
     Route("DELETE", "/api/v1/config/epoch", configs.reserved_name, "write"),
     Route("GET", _SERVICE + "/history", history.get_history, "read"),
     Route("GET", "/api/v1/config/epoch/history", configs.reserved_name, "read"),
+    Route("GET", _SERVICE + "/diff", past.diff_config, "read"),
+    Route("GET", _SERVICE + "/explain", past.explain_config, "read"),
+    Route("POST", _SERVICE + "/rollback", rollbacks.rollback_config, "write"),
+    Route("POST", "/api/v1/config/epoch/rollback", rollbacks.rollback_epoch, "write"),
+    Route("GET", "/api/v1/config/search", search.search_configs, "read"),
+    # `search` is reserved like `epoch`
+    Route("PUT", "/api/v1/config/search", configs.reserved_name, "write"),
+    Route("PATCH", "/api/v1/config/search", configs.reserved_name, "write"),
+    Route("DELETE", "/api/v1/config/search", configs.reserved_name, "write"),
+    Route("GET", _SCHEMAS, schemas.list_schemas, "read"),
+    Route("GET", _SCHEMAS + "/{service}", schemas.get_schema, "read"),
+    Route("PUT", _SCHEMAS + "/{service}", schema_changes.put_schema, "write"),
+    Route("DELETE", _SCHEMAS + "/{service}", schema_changes.delete_schema, "write"),
+    Route("GET", _SCHEMAS + "/{service}/history", schemas.schema_history, "read"),
+    Route("GET", _SCHEMAS + "/{service}/diff", schemas.schema_diff, "read"),
+    Route("GET", _SCHEMAS + "/{service}/instances", schemas.instance_schemas, "read"),
+    Route("POST", _SCHEMAS + "/{service}/adopt", schema_changes.adopt_schema, "write"),
+    Route("GET", _PLANS, plans.list_plans, "read"),
+    Route("POST", _PLANS, plans.make_plan, "write"),
+    Route("GET", _PLANS + "/{id}", plans.get_plan, "read"),
+    Route("DELETE", _PLANS + "/{id}", plans.delete_plan, "write"),
+    Route("POST", _PLANS + "/{id}/apply", plans.apply_plan, "write"),
     Route("GET", "/api/v1/tokens", tokens.list_tokens, "admin"),
     Route("POST", "/api/v1/tokens", tokens.create_token, "admin"),
     Route("DELETE", "/api/v1/tokens/{name}", tokens.revoke_token, "admin"),

@@ -282,6 +282,7 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
     """
 
     from config_manager.client.commands.formats import render
+    from config_manager.client.rules.choosing import chosen
     from config_manager.client.state.cache import Cache, KeptBroken
     from config_manager.client.state.claim import Onlooker
     from config_manager.client.state.identity import load_identity
@@ -307,7 +308,7 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
             f"{state} keeps no configuration of {name} yet; "
             + (remark or "`config-manager client run` fetches it")
         )
-    update, _ = kept.to_start_with
+    update = chosen(kept.to_start_with[0], kept.schema)
     if cache.is_the_one_before is not None:
         click.echo(f"{cache.is_the_one_before} (revision {update.revision})", err=True)
     if remark is not None:
@@ -327,7 +328,7 @@ def _remark(kept: Kept) -> str | None:
             return f"{died}; the last that proved itself is {before}"
         return f"it has not proved itself yet, the last that did is {before}"
     if kept.poison is not None:
-        newest = kept.seen is not None and kept.seen.digest == kept.poison
+        newest = kept.seen is not None and kept.seen.digest == kept.poison.digest
         died_of = f"revision {kept.seen.mark.revision}" if kept.seen and newest else "a newer one"
         return f"the service died within the bake time of {died_of}, which is not tried again"
     return None

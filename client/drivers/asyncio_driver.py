@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any, NoReturn, TypeVar, Unpack, cast
+from typing import Any, TypeVar, Unpack, cast
 
 from pydantic import BaseModel
 
@@ -234,6 +234,9 @@ class _Driver(Driver[M]):
                     for work in (
                         self._send_receipts(connection.publish, client_id),
                         self._subscribe_on(connection.subscribe, subscribed),
+                        self._schema_offer.make(
+                            connection.subscribe, connection.publish, client_id
+                        ),
                     )
                 ]
                 try:
@@ -248,7 +251,7 @@ class _Driver(Driver[M]):
                     await _ended(sending)
 
 
-async def _until_lost(work: Awaitable[NoReturn]) -> None:
+async def _until_lost(work: Awaitable[object]) -> None:
     with suppress(BrokerUnavailable):  # the reader of the same connection notices, and says so
         await work
 

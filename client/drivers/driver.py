@@ -23,6 +23,7 @@ from config_manager.client.drivers.callbacks import check_answer
 from config_manager.client.drivers.event_log import OnceAMinute, say_event
 from config_manager.client.drivers.loops import LoopEvent, Wakeup
 from config_manager.client.drivers.opening import ABSENT_GRACE_S, Prepared
+from config_manager.client.drivers.schema_offer import SchemaOffer
 from config_manager.client.rules.events import Event
 from config_manager.client.rules.todo import (
     Call,
@@ -91,6 +92,8 @@ class Driver(ABC, Generic[M]):
         """client id → the receipt that its broker acknowledged last"""
         self._acknowledged = Wakeup(self._new_event)
         self._new_root = Wakeup(self._new_event)
+        instance = prepared.instance
+        self._schema_offer = SchemaOffer(instance.service, instance.schema, self._sleep)
         self._leaves = False
 
     # ── what an event loop does ────────────────────────────────────────────────────────────────
@@ -348,6 +351,8 @@ class Driver(ABC, Generic[M]):
 
     async def _arrived(self, client_id: str, topic: str, payload: bytes) -> None:
         self._heard_from.add(client_id)
+        if self._schema_offer.takes(client_id, topic, payload):
+            return
         clock = self._world.clock
         is_done = self._ask(
             lambda: self._instance.receive(topic, payload, clock.now(), self._now())

@@ -9,6 +9,7 @@ from config_manager.client.rules.events import (
     Deleted,
     Event,
     Fresh,
+    Moved,
     Offered,
     Refused,
     Resigned,
@@ -35,6 +36,16 @@ def say_event(service: str, event: Event) -> None:
                 revision=update.revision,
                 source=source,
                 **revoked,
+            )
+        case Moved(update):
+            say(
+                logging.INFO,
+                "moved",
+                service=service,
+                correlation_id=update.correlation_id,
+                request_id=update.correlation_id,
+                epoch_seq=update.epoch_seq,
+                revision=update.revision,
             )
         case Refused(reason, detail):
             say(logging.WARNING, "refused", service=service, reason=reason, detail=detail)

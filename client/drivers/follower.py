@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 
 import trio
 from pydantic import BaseModel, ConfigDict
 
 from config_manager.client.drivers.loops import Wakeup
-from config_manager.client.rules.events import Applied, Event, News
+from config_manager.client.rules.events import Applied, Event, Moved, News
 from config_manager.client.rules.todo import Change
 from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
@@ -35,6 +36,8 @@ class Delivered:
     def tell(self, event: Event) -> None:
         if isinstance(event, Applied):
             self.running = event
+        if isinstance(event, Moved) and self.running is not None:
+            self.running = replace(self.running, update=event.update, envelope=event.envelope)
         if isinstance(event, News):
             self.unread.append(event)
             self.news.wake()

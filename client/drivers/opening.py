@@ -30,6 +30,7 @@ from config_manager.client.drivers.misspelt import say_unknown
 from config_manager.client.model.judging import DoesNotFit
 from config_manager.client.model.overrides import prefix_of, read_overrides
 from config_manager.client.model.precedence import Layers
+from config_manager.client.model.published_schema import published_schema
 from config_manager.client.model.validating import has_own_sources
 from config_manager.client.rules.identity import Identity
 from config_manager.client.rules.instance import InstanceRules
@@ -217,11 +218,15 @@ def prepare(
     named = options.instance or said.get("CONFIG_MANAGER_INSTANCE")
     name = parse_instance(named) if named else identity.instance
     layers = _layers(model, service, options.prefix, environment, lines)
+    policy = _policy(model, options)
     claim = Claim(state_dir, service)
     with ExitStack() as unless_all_goes_well:
         unless_all_goes_well.callback(claim.close)
         _claim(claim, service)
-        cache = Cache(state_dir, service, identity.file_key, identity.roots, world, claim)
+        schema = published_schema(model, policy.restart_required).named
+        cache = Cache(
+            state_dir, service, identity.file_key, identity.roots, world, claim, schema=schema
+        )
         kept, broken = _load(cache)
         boots = Boots(state_dir / f"{service}.boot", claim, world)
         with _in_words(model):
@@ -231,7 +236,7 @@ def prepare(
                 identity,
                 layers,
                 kept,
-                policy=_policy(model, options),
+                policy=policy,
                 boot_seq=boots.number,
                 asks=apply is not None,
                 requires=options.require,

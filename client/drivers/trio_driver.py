@@ -237,6 +237,8 @@ class _Driver(Driver[M]):
                 nursery.start_soon(self._subscribe_on, connection.subscribe, subscribed)
                 publish = partial(connection.publish, qos=1, retain=True)
                 nursery.start_soon(self._send_receipts, publish, client_id)
+                offer = partial(self._schema_offer.make, connection.subscribe, publish, client_id)
+                nursery.start_soon(offer)
                 async with aclosing(connection.messages()) as messages:
                     async for message in messages:
                         await self._arrived(client_id, message.topic, message.payload)

@@ -16,7 +16,7 @@ with every receipt.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from typing import Any, ForwardRef, Generic, Literal
 
@@ -45,7 +45,8 @@ class Explanation:
 
     name: of the variable, or the secret file, that set it. revision, at, correlation_id: of the
     configuration that delivered it, or that is shadowed. shadowed: the delivered value that an
-    override hides, else None. server_default: what the server filled in if nobody set the key.
+    override hides, else None. server_default: what the server filled in if nobody set the key. variant: it was
+    delivered for the schema that the service was built with, and others get other values.
     """
 
     key: str
@@ -57,12 +58,13 @@ class Explanation:
     correlation_id: str | None = None
     shadowed: Any = None
     server_default: Any = None
+    variant: bool = False
 
     def __str__(self) -> str:
         where = {
             "environment": f"from the environment ({self.name})",
             ".env": f"from .env ({self.name})",
-            "delivered": f"delivered in revision {self.revision} of {self.at}",
+            "delivered": f"delivered in revision {self.revision}{' (variant)' if self.variant else ''} of {self.at}",
             "secret file": f"from a secret file ({self.name})",
             "default": "the model's default; nobody set it",
         }[self.origin]
@@ -181,6 +183,12 @@ class Layers(Generic[M]):
                 self._validator.following - given.keys(),
             )
 
+    def moved(self, runs: Merged[M], update: ConfigUpdate) -> Merged[M]:
+        """The same, as of an update that says what runs."""
+        layered = self._layered(update, runs.secrets)
+        explanations = {key: self._explain(key, runs.values, layered) for key in runs.explanations}
+        return replace(runs, update=update, explanations=explanations)
+
     def incomplete(self) -> Merged[M]:
         """A placeholder, never to be run with, until a model without defaults has its values."""
         values = self._validator.incomplete()
@@ -225,7 +233,10 @@ class Layers(Generic[M]):
                 key, value, override.place, override.name, revision, at, correlation_id, shadowed
             )
         if key in layered.delivered or key in layered.unsealed:
-            return Explanation(key, value, "delivered", None, revision, at, correlation_id)
+            variant = update is not None and bool(update.variants)
+            return Explanation(
+                key, value, "delivered", None, revision, at, correlation_id, variant=variant
+            )
         if key in self._beneath:
             file = self._beneath[key]
             return Explanation(key, MASK, file.place, file.name)

@@ -1,13 +1,14 @@
 """What a service makes of each configuration that is offered to it, sans I/O.
 
 A configuration is applied if it fits the service's model, if its secrets are here, if the service is not
-inside a `hold`, and if the callback accepts it. `Trial` says what becomes of the offer.
+inside a `hold`, and if the callback accepts it. The callback is not asked about what runs already, nor again about
+what it turned down. `Trial` says what becomes of the offer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Generic, Literal
 
 from config_manager.client.model.guarded import attempt
@@ -15,9 +16,10 @@ from config_manager.client.model.judging import DoesNotFit
 from config_manager.client.model.precedence import Layers, Merged
 from config_manager.client.model.values import M
 from config_manager.client.model.words import name_of
+from config_manager.client.rules import choosing
 from config_manager.client.rules.deliveries import Deliveries
-from config_manager.client.rules.events import Applied, Refused
-from config_manager.client.rules.kept import Version
+from config_manager.client.rules.events import Applied, Moved, Refused
+from config_manager.client.rules.kept import Version, content_of
 from config_manager.client.rules.receipts import Account
 from config_manager.client.rules.subscriber import Subscriber
 from config_manager.client.rules.todo import (
@@ -38,6 +40,10 @@ from config_manager.config.secret import Secret
 NO_ANSWER_AFTER_S = 30.0
 """If a callback takes longer, the operator is told."""
 
+_MOST_TURNED_DOWN = 8
+
+NOT_AGAIN = "it is not applied again, a newer one will be"
+
 NOT_ENROLLED = "this instance is not enrolled, see config-manager client enroll"
 
 
@@ -45,7 +51,8 @@ NOT_ENROLLED = "this instance is not enrolled, see config-manager client enroll"
 class Deciding(Generic[M]):
     """The decisions of one instance. Monotonic seconds.
 
-    asks: there is a callback. is_enrolled: secrets that are named will come. is_open: the service runs.
+    schema: the digest of the one that the service published, or None. asks: there is a callback.
+    is_enrolled: secrets that are named will come. is_open: the service runs.
     holds: how often it is inside `hold`.
     """
 
@@ -54,10 +61,13 @@ class Deciding(Generic[M]):
     _layers: Layers[M]
     _account: Account[M]
     _policy: TrialPolicy
+    schema: str | None
     asks: bool
     is_enrolled: bool
     is_open: bool = False
     holds: int = 0
+    _turned_down: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+    """by content and fingerprint: what the callback refused in this life, the newest few, and why"""
     _candidate: Merged[M] | None = None
     """fits the model: what the callback is being asked about, else the offer"""
     _asked_at: float | None = None
@@ -73,11 +83,11 @@ class Deciding(Generic[M]):
         update, _ = kept
         secrets = self._deliveries.values(update, self._subscriber.root, at_a_start=True)
         try:
-            effective = self._layers.merge(update, secrets)
+            effective = self._merged(update, secrets)
         except DoesNotFit as error:
             if secrets is None:
                 self._lacked = self._lacked or kept
-            self._attempted(update.revision, "refused", f"model: {error}")
+            self._attempted(update, "refused", f"model: {error}")
             return Refused("model", f"what was kept no longer fits: {error}")
         if bakes:
             self._bakes_until = now + self._policy.bake_s
@@ -85,7 +95,7 @@ class Deciding(Generic[M]):
         if self._account.attempt is None:
             deaths = self._trial.deaths_of(update.revision)
             why = f"tried again: {died_in_words(deaths)}" if deaths else None
-            self._attempted(update.revision, "applied" if bakes else "healthy", why)
+            self._attempted(update, "applied" if bakes else "healthy", why)
         return None
 
     def was_delayed(self, seconds: float) -> None:
@@ -101,7 +111,7 @@ class Deciding(Generic[M]):
             assert lived is not None
             todo.append(self.keep(self._trial.prove()))
             if last is None or last.revision == lived[0].revision:
-                self._attempted(lived[0].revision, "healthy")
+                self._attempted(lived[0], "healthy")
             todo.append(self._account.receipt())
         if self._candidate is not None:
             todo += self.retry(now)
@@ -157,16 +167,22 @@ class Deciding(Generic[M]):
             return []
         update, _ = trial.offered
         self._candidate = self._lacked = None
-        self._attempted(update.revision, "received")
+        if self._runs(update):
+            return self._move()
+        self._attempted(update, "received")
         self._account.correlation_id = update.correlation_id
+        return self._as_decided_before(trial.offered) or self._judge(trial.offered, now)
+
+    def _judge(self, offered: Version, now: float) -> list[Do[M]]:
+        update, _ = offered
         secrets = self._vouched_secrets(update)
         if secrets is None and self.is_enrolled:
-            self._attempted(update.revision, "deferred", "waiting for secrets")
+            self._attempted(update, "deferred", "waiting for secrets")
             return [self._account.receipt()]
         try:
-            effective = self._layers.merge(update, secrets)
+            effective = self._merged(update, secrets)
         except DoesNotFit as error:
-            self._lacked = trial.offered if secrets is None else None
+            self._lacked = offered if secrets is None else None
             why = "" if secrets is not None else f" (its secrets are not delivered: {NOT_ENROLLED})"
             return self._turn_down("model", f"{error}{why}")
         changed = effective.changed_since(self._account.effective)
@@ -187,7 +203,7 @@ class Deciding(Generic[M]):
         if self.holds or (self._not_before is not None and now < self._not_before):
             assert candidate.update is not None
             if self._account.attempt is None or self._account.attempt.stage != "deferred":
-                self._attempted(candidate.update.revision, "deferred", "the service is busy")
+                self._attempted(candidate.update, "deferred", "the service is busy")
                 return [self._account.receipt()]
             return []
         if self.asks:
@@ -215,13 +231,14 @@ class Deciding(Generic[M]):
             is_overtaken |= self.offer_what_lacks_secrets()
         elif (pause := attempt(lambda: asked_again_after(error), None)) is None:
             words = attempt(lambda: self._account.hidden(candidate).words_of(error), name_of(error))
+            self._remember_refusal(trial.asked, words)
             todo = self._turn_down("callback", words)
         else:
             todo = [self.keep(trial.put_off())]
             if not is_overtaken:
                 self._candidate = candidate
                 self._not_before = now + pause
-                self._attempted(trial.asked[0].revision, "deferred", "not now")
+                self._attempted(trial.asked[0], "deferred", "not now")
                 todo.append(self._account.receipt())
             elif self._drop_what_waited():
                 todo.append(self._account.receipt())
@@ -257,7 +274,7 @@ class Deciding(Generic[M]):
             return False
         is_deleted = kept is not None and kept.deleted and last.stage != "restart-required"
         why = "the publisher deleted it" if is_deleted else "unknown-key: its signer was revoked"
-        self._attempted(last.revision, "refused", why)
+        self._account.attempt = replace(last, stage="refused", reason=why)
         return True
 
     def _say_no_answer(self, now: float) -> list[Do[M]]:
@@ -269,7 +286,7 @@ class Deciding(Generic[M]):
         assert trial.asked is not None
         if not trial.has_agreed:  # if it has agreed, the change waits for a hold to end
             why = f"the callback has not answered for {NO_ANSWER_AFTER_S:g} s"
-            self._attempted(trial.asked[0].revision, "deferred", why)
+            self._attempted(trial.asked[0], "deferred", why)
         return [self._account.receipt()]
 
     def _swap(self, candidate: Merged[M], now: float) -> list[Do[M]]:
@@ -284,9 +301,7 @@ class Deciding(Generic[M]):
         self._bakes_until = now + self._policy.bake_s if bakes else None
         self._account.attempt = None
         self._account.runs(candidate, "broker", runs)
-        lacks = update.secrets and not candidate.secrets
-        why = f"without its secrets: {NOT_ENROLLED}" if lacks else None
-        self._attempted(update.revision, "applied" if bakes else "healthy", why)
+        self._attempted(update, "applied" if bakes else "healthy", self._lacks(update))
         told = Tell(Applied(update, envelope, "broker"))
         done: list[Do[M]] = [Swap(candidate, change), told, self._account.receipt()]
         # from now on a death counts against what runs, no longer against the callback
@@ -294,19 +309,89 @@ class Deciding(Generic[M]):
 
     def _turn_down(self, reason: Literal["model", "callback"], detail: str) -> list[Do[M]]:
         trial = self._trial
-        revision = trial.decides_on[0].revision
-        self._attempted(revision, "refused", f"{reason}: {detail}")
+        update, _ = trial.decides_on
+        self._attempted(update, "refused", f"{reason}: {detail}")
         self._subscriber.refusals[reason] += 1
-        told = Tell(Refused(reason, f"revision {revision}: {detail}"))
+        told = Tell(Refused(reason, f"revision {update.revision}: {detail}"))
         return [self.keep(trial.refuse(), with_newest=True), told, self._account.receipt()]
 
     def _wait_for_restart(self, update: ConfigUpdate, keys: list[str]) -> list[Do[M]]:
         """The next start runs it; until then everything stays as it is."""
-        self._attempted(update.revision, "restart-required", f"restart to change {', '.join(keys)}")
+        self._attempted(update, "restart-required", f"restart to change {', '.join(keys)}")
         return [self.keep(self._trial.leave()), self._account.receipt()]
 
-    def _attempted(self, revision: int, stage: Stage, reason: str | None = None) -> None:
-        self._account.attempted(revision, stage, reason, self._candidate)
+    def _attempted(self, update: ConfigUpdate, stage: Stage, reason: str | None = None) -> None:
+        self._account.attempted(update, stage, reason, self._candidate)
+
+    # ── what was decided before ────────────────────────────────────────────────────────────────
+
+    def _chosen(self, update: ConfigUpdate) -> ConfigUpdate:
+        return choosing.chosen(update, self.schema)
+
+    def _merged(self, update: ConfigUpdate, secrets: Mapping[str, Secret] | None) -> Merged[M]:
+        """Raises DoesNotFit."""
+        return self._layers.merge(self._chosen(update), secrets)
+
+    def _lacks(self, update: ConfigUpdate) -> str | None:
+        """Why it runs without its secrets; None if it does not."""
+        lacks = update.secrets and not self._account.effective.secrets
+        return f"without its secrets: {NOT_ENROLLED}" if lacks else None
+
+    def _runs(self, update: ConfigUpdate) -> bool:
+        """Whether it gives the service what runs, whatever its content id says."""
+        runs, held = self._trial.runs, self._account.effective.secrets
+        if runs is None or (self.is_enrolled and self._lacks(runs[0])):
+            return False
+        secrets = self._vouched_secrets(update)
+        if held and secrets is not None and not _are_same(held, secrets):
+            return False
+        return choosing.fingerprint(self._chosen(update)) == choosing.fingerprint(
+            self._chosen(runs[0])
+        )
+
+    def _move(self) -> list[Do[M]]:
+        """What runs goes by the newer message: nobody is asked, and a bake goes on."""
+        before = self._trial.runs
+        keep = self.keep(self._trial.move(), with_newest=True)
+        runs = self._trial.runs
+        assert before is not None
+        assert runs is not None
+        update, envelope = runs
+        effective = self._layers.moved(self._account.effective, self._chosen(update))
+        self._account.moves(effective, runs)
+        bakes = self._bakes_until is not None
+        self._attempted(update, "applied" if bakes else "healthy", self._lacks(update))
+        # a decision is told of, also if it changes nothing here
+        is_decided = content_of(before) != content_of(runs)
+        told = Applied(update, envelope, "broker") if is_decided else Moved(update, envelope)
+        return [keep, Swap(effective, None), Tell(told), self._account.receipt()]
+
+    def _as_decided_before(self, version: Version) -> list[Do[M]] | None:
+        """What to do about a content that the service died of, or turned down in this life; None for any other."""
+        trial = self._trial
+        if trial.poison is not None and trial.poison.is_in(version):
+            return self._leave_alone(died_in_words(trial.died.times if trial.died else 1))
+        why = self._turned_down.get(self._identity(version))
+        return None if why is None else self._turn_down("callback", why)
+
+    def _remember_refusal(self, version: Version, why: str) -> None:
+        self._turned_down[self._identity(version)] = why
+        if len(self._turned_down) > _MOST_TURNED_DOWN:
+            del self._turned_down[next(iter(self._turned_down))]
+
+    def _identity(self, version: Version) -> tuple[str, str]:
+        """A content may come with other values for this service: a variant that was not there before."""
+        return content_of(version), choosing.fingerprint(self._chosen(version[0]))
+
+    def _leave_alone(self, died: str) -> list[Do[M]]:
+        """The service died of this content before."""
+        assert self._trial.offered is not None
+        update, _ = self._trial.offered
+        detail = f"{died}; {NOT_AGAIN}"
+        self._attempted(update, "poisoned", detail)
+        self._subscriber.refusals["callback"] += 1
+        told = Tell(Refused("callback", f"revision {update.revision}: {detail}"))
+        return [self.keep(self._trial.refuse(), with_newest=True), told, self._account.receipt()]
 
 
 def _are_same(held: Mapping[str, Secret], others: Mapping[str, Secret] | None) -> bool:

@@ -26,7 +26,7 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """Run this from now on. signer_revoked: the kept envelope's key is no longer good."""
+    """Run this from now on; also if the publisher decided anew on the values that run already. signer_revoked: the kept envelope's key is no longer good."""
 
     update: ConfigUpdate
     envelope: Envelope
@@ -51,6 +51,14 @@ class Deleted:
     """The publisher deleted the configuration; the running values stay."""
 
     update: ConfigUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What runs goes by a newer message, which decides nothing new: keep that, apply nothing."""
+
+    update: ConfigUpdate
+    envelope: Envelope
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +91,4 @@ class RootTrusted:
 News: TypeAlias = Applied | Refused | Deleted | Stale | Fresh
 """What a service can act on, and `client run` prints."""
 
-Event: TypeAlias = News | Offered | Resigned | RootTrusted
+Event: TypeAlias = News | Moved | Offered | Resigned | RootTrusted

@@ -18,9 +18,10 @@ from typing import Generic, Literal
 
 from config_manager.client.model.judging import DoesNotFit
 from config_manager.client.model.precedence import Layers, Merged
+from config_manager.client.model.published_schema import published_schema
 from config_manager.client.model.values import M
 from config_manager.client.rules import events
-from config_manager.client.rules.deciding import Deciding
+from config_manager.client.rules.deciding import NOT_AGAIN, Deciding
 from config_manager.client.rules.deliveries import Deliveries
 from config_manager.client.rules.freshness import Overdue
 from config_manager.client.rules.identity import Identity
@@ -80,13 +81,17 @@ class InstanceRules(Generic[M]):
             if not (requires and error.only_lacks):
                 raise
             before_any = layers.incomplete()
-        self._account = Account(self.subscriber, before_any, identity.sign_key, boot_seq, world)
+        self.schema = published_schema(layers.model, policy.restart_required)
+        self._account = Account(
+            self.subscriber, before_any, self.schema.digest, identity.sign_key, boot_seq, world
+        )
         self._deciding = Deciding(
             self.subscriber,
             self.deliveries,
             layers,
             self._account,
             policy,
+            self.schema.named,
             asks=asks,
             is_enrolled=f"{service}/{instance}" in identity.enrolled or bool(self.deliveries.kept),
         )
@@ -162,13 +167,13 @@ class InstanceRules(Generic[M]):
     def _say_poison(self, kept: Kept) -> list[Do[M]]:
         if kept.poison is None:
             return []
-        newest = kept.seen if kept.seen and kept.poison == kept.seen.digest else None
+        newest = kept.seen if kept.seen and kept.poison.digest == kept.seen.digest else None
         which = f"revision {newest.mark.revision}" if newest else "one before the newest"
         died = died_in_words(kept.died.times if kept.died else 1)
-        detail = f"{which}: {died}; it is not applied again, a newer one will be"
+        detail = f"{which}: {died}; {NOT_AGAIN}"
         self.subscriber.refusals["callback"] += 1
         if newest:
-            self._account.attempted(newest.mark.revision, "poisoned", detail)
+            self._account.stays_poisoned(newest.mark.revision, kept.poison, detail)
         return [Tell(events.Refused("callback", detail))]
 
     def was_delayed(self, seconds: float) -> None:
@@ -285,7 +290,13 @@ class InstanceRules(Generic[M]):
                     todo += [*self._keep(), *self._deciding.is_withdrawn()]
                 case events.Resigned():
                     todo += self._keep()
-                case events.Applied() | events.Refused() | events.Stale() | events.Fresh():
+                case (
+                    events.Applied()
+                    | events.Moved()
+                    | events.Refused()
+                    | events.Stale()
+                    | events.Fresh()
+                ):
                     pass
             todo.append(Tell(event))
         says_so = any(

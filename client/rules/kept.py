@@ -16,13 +16,41 @@ Version: TypeAlias = tuple[ConfigUpdate, Envelope]
 """One configuration, and the signed message that it came in."""
 
 
+def content_of(version: Version) -> str:
+    """The content's id: of a message without one, its digest."""
+    update, envelope = version
+    return update.content if update.content is not None else envelope.digest
+
+
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The service died within the bake time of this configuration, so often in a row."""
+    """The service died within the bake time of this content, so often in a row. revision, digest: of the message
+    that brought it last."""
 
     revision: int
     digest: str
     times: int
+    content: str
+
+    def of(self, version: Version) -> Died:
+        """The same row, for the message that brings this content now."""
+        return replace(self, revision=version[0].revision, digest=version[1].digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """A content that the service died of: only another one is tried. digest: of the message that brought it last,
+    by which a client of 0.5.0 or older knows it."""
+
+    digest: str
+    content: str
+
+    @classmethod
+    def of(cls, version: Version) -> Poison:
+        return cls(version[1].digest, content_of(version))
+
+    def is_in(self, version: Version) -> bool:
+        return content_of(version) == self.content or version[1].digest == self.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +61,15 @@ class Kept:
     trial: one that runs, or is about to, and has yet to live through its bake time; then `running`
     is the one before. trial_asked: the service is still being asked about it. trial_ended_well: the
     service stopped on purpose meanwhile. died: the one that the service died beside last, and how
-    often in a row. poison: the digest of one that it died of: only a newer one is tried.
+    often in a row. poison: one that it died of.
     seen: the highest ever accepted, tombstones included; None if no key of today vouches for any.
     beacon_order: the highest beacon, so that an old one proves nothing after a restart. Both stand
     as long as the keys that vouched for them: seen_by and beacons_by hold the highest of each key.
     has_floor: a mark was undone and nothing taken since, so the snapshot is the floor, as at a first
-    start. root_version: of the newest root that was trusted. signer_revoked: found while loading,
-    never stored; so is tried_elsewhere: what another process lives through its bake time with just now.
+    start. root_version: of the newest root that was trusted. schema: the digest of the one that the
+    service was built with when it kept this, for who only looks: a start chooses by its own.
+    signer_revoked: found while loading, never stored; so is tried_elsewhere: what another process lives
+    through its bake time with just now.
     """
 
     running: Version | None
@@ -51,12 +81,13 @@ class Kept:
     trial_asked: bool = False
     trial_ended_well: bool = False
     died: Died | None = None
-    poison: str | None = None
+    poison: Poison | None = None
     seen_by: Mapping[str, Seen] = field(default_factory=dict[str, Seen])
     beacons_by: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     root_version: int = 0
     sealed: tuple[Envelope, ...] = ()
     tried_elsewhere: Version | None = None
+    schema: str | None = None
     has_floor: bool = False
 
     @property

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Generic, Literal
 
 from nacl.signing import SigningKey
-from pydantic import BaseModel
 
 from config_manager.client.model.guarded import attempt
 from config_manager.client.model.precedence import Merged
 from config_manager.client.model.values import M
 from config_manager.client.model.words import Secrets, spelt
 from config_manager.client.rules.events import Source
-from config_manager.client.rules.kept import Kept, Version
+from config_manager.client.rules.kept import Kept, Poison, Version
 from config_manager.client.rules.subscriber import Subscriber
 from config_manager.client.rules.todo import PublishReceipt
-from config_manager.config import strict_json, wire
+from config_manager.config import wire
+from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.documents.receipt import Attempt, Receipt, Running, Stage
 from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import World, rfc3339
@@ -33,11 +32,12 @@ class Account(Generic[M]):
         self,
         subscriber: Subscriber,
         effective: Merged[M],
+        schema: str,
         sign_key: bytes,
         boot_seq: int,
         world: World,
     ) -> None:
-        """effective: what runs before anything was delivered."""
+        """effective: what runs before anything was delivered. schema: the digest of the model's."""
         self.effective = effective
         self.source: Literal["broker", "last-known-good", "defaults"] = "defaults"
         self.running: Version | None = None
@@ -48,7 +48,7 @@ class Account(Generic[M]):
         self._seq = 0
         self._subscriber = subscriber
         self._signing_key = SigningKey(sign_key)
-        self._schema = schema_digest(type(effective.values))
+        self._schema = schema
         self._world = world
 
     def start_anew(self, boot_seq: int) -> None:
@@ -59,17 +59,28 @@ class Account(Generic[M]):
         self.effective, self.source, self.running = effective, source, version
         self.correlation_id = version[0].correlation_id
 
+    def moves(self, effective: Merged[M], version: Version) -> None:
+        """What runs goes by a newer message. effective: the same values, as of that."""
+        self.effective, self.source, self.running = effective, "broker", version
+        self.correlation_id = version[0].correlation_id
+
     def attempted(
         self,
-        revision: int,
+        update: ConfigUpdate,
         stage: Stage,
         reason: str | None = None,
         candidate: Merged[M] | None = None,
     ) -> None:
         """candidate: what is about to run."""
         said = None if reason is None else spelt(self.hidden(candidate).without(reason))
+        deaths = self._subscriber.trial.deaths_of(update.revision)
+        self.attempt = Attempt(update.revision, stage, said, deaths, update.content)
+
+    def stays_poisoned(self, revision: int, poison: Poison, detail: str) -> None:
+        """At a start: this revision, the newest, is what the service died of."""
         deaths = self._subscriber.trial.deaths_of(revision)
-        self.attempt = Attempt(revision, stage, said, deaths)
+        content = poison.content if poison.content != poison.digest else None
+        self.attempt = Attempt(revision, "poisoned", detail, deaths, content)
 
     def hidden(self, candidate: Merged[M] | None) -> Secrets:
         """What no words may hold: the secrets of what runs, and of what is about to run."""
@@ -82,7 +93,7 @@ class Account(Generic[M]):
         running = None
         if self.running is not None:
             update, envelope = self.running
-            running = Running(update.epoch_seq, update.revision, envelope.digest)
+            running = Running(update.epoch_seq, update.revision, envelope.digest, update.content)
         document = Receipt(
             service=self._subscriber.service,
             instance=self._subscriber.instance,
@@ -131,17 +142,6 @@ class Account(Generic[M]):
     def _time(self) -> str:
         """Now; a clock outside every calendar counts as being at its beginning."""
         return attempt(lambda: rfc3339(self._world.clock.now()), rfc3339(0))
-
-
-@cache
-def schema_digest(model: type[BaseModel]) -> str:
-    """SHA-256 (hex) of the model's JSON Schema: which settings this instance knows. If the model has no
-    schema, of the names and types of its fields."""
-    said = attempt(lambda: strict_json.dumps(model.model_json_schema()), b"")
-    if not said:
-        kinds = {key: repr(info.annotation) for key, info in model.model_fields.items()}
-        said = "".join(f"{key}: {kinds[key]}\n" for key in sorted(kinds)).encode(errors="replace")
-    return hashlib.sha256(said).hexdigest()
 
 
 @cache

@@ -253,7 +253,7 @@ class Subscriber:
             # newer than a mark that was undone, but it runs already
             self.trial = self.trial.resigned(envelope, self._merged)
             return [Resigned(envelope)]
-        self.trial = self.trial.without_poison()
+        self.trial = self.trial.meets((update, envelope))
         return self._offer((update, envelope))
 
     def _take_duplicate(self, marks: Kept, version: Version) -> list[Event]:

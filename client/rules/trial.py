@@ -12,7 +12,7 @@ disk (`Kept`) decides what a start does after a death:
 
     asked     asked again; the service runs what ran before
     bakes     tried again after the first death in a row. After the second the service runs what ran
-              before, and the configuration is poison: only a newer one ends that
+              before, and the content is poison: only another one ends that
     waits     run, and it bakes
 """
 
@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from config_manager.client.rules.kept import Died, Kept, Version, is_same
+from config_manager.client.rules.kept import Died, Kept, Poison, Version, content_of, is_same
 from config_manager.config.wire import Envelope
 
 DEATHS_THAT_POISON = 2
@@ -48,6 +48,8 @@ _TABLE: Mapping[str, Mapping[Phase, tuple[Phase, ...]]] = {
     "put off": dict.fromkeys((_ASKED, _AGREED), (_NOTHING, _BAKES, _WAITS)),
     # without a bake time it is proved at once
     "run": dict.fromkeys(Phase, (_BAKES, _NOTHING)),
+    # a newer message says what runs: whatever waits for a start is not wanted any more
+    "move": {_NOTHING: (_NOTHING,), _BAKES: (_BAKES,), _WAITS: (_NOTHING, _BAKES)},
     "leave for a restart": {_NOTHING: (_WAITS,), _BAKES: (_WAITS,), _WAITS: (_WAITS,)},
     # what runs proves itself also while a newer one is asked about, or waits
     "prove": {
@@ -84,7 +86,7 @@ class Trial:
     trial_asked: bool = False
     trial_ended_well: bool = False
     died: Died | None = None
-    poison: str | None = None
+    poison: Poison | None = None
     signer_revoked: bool = False
     runs: Version | None = None
     offered: Version | None = None
@@ -109,7 +111,9 @@ class Trial:
             kept.poison,
             kept.signer_revoked,
             runs,
-            decided_on=frozenset(filter(None, (kept.poison, runs[1].digest if runs else None))),
+            decided_on=frozenset(
+                one.digest for one in (kept.poison, runs[1] if runs else None) if one is not None
+            ),
             revoked=runs[1].digest if runs is not None and kept.signer_revoked else None,
         )
 
@@ -168,9 +172,12 @@ class Trial:
         """The service is to decide on it."""
         return replace(self, offered=version, decided_on=frozenset({version[1].digest}))
 
-    def without_poison(self) -> Trial:
-        """A newer configuration came than the one that the service died of."""
-        return replace(self, poison=None)
+    def meets(self, version: Version) -> Trial:
+        """A newer configuration came. Another content than the one that the service died of ends the poison."""
+        poison = self.poison
+        if poison is not None:
+            poison = Poison.of(version) if poison.is_in(version) else None
+        return replace(self, poison=poison)
 
     def offer_again(self, version: Version) -> Trial:
         """The service is to decide on it once more: something that it lacked has come."""
@@ -179,6 +186,30 @@ class Trial:
     def withdraw(self) -> Trial:
         """The configuration was deleted, and the offer with it."""
         return replace(self, offered=None)
+
+    def move(self) -> Trial:
+        """What is offered is what runs, in a newer message: it goes by that from now on, and a bake goes on."""
+        offered, runs = self.offered, self.runs
+        assert offered is not None
+        assert runs is not None
+        is_proved = is_same(self.proved, runs)
+        died = self.died
+        if died is not None and died.content == content_of(runs):
+            died = replace(died.of(offered), content=content_of(offered))
+        moved = replace(
+            self,
+            runs=offered,
+            offered=None,
+            proved=offered if is_proved else self.proved,
+            tried=None if is_proved else offered,
+            trial_asked=False,
+            trial_ended_well=False,
+            died=died,
+            poison=None,
+            signer_revoked=False,
+            revoked=None,
+        )
+        return self._by("move", moved)
 
     def resigned(
         self, envelope: Envelope, merge: Callable[[Envelope, Envelope], Envelope]
@@ -283,7 +314,7 @@ class Trial:
         assert self.runs is not None
         lived = self._newest_of(self.runs)
         before = self.interrupted
-        has_died = self.died is not None and self.died.digest == lived[1].digest
+        has_died = self._died_of(lived) is not None
         proved = replace(
             self,
             proved=lived,
@@ -303,8 +334,10 @@ class Trial:
     def start_with(self, runs: Version | None) -> Trial:
         """What the service really runs: not everything that was kept fits every release. What does not may
         be offered."""
-        decided_on = frozenset(filter(None, (self.poison, runs[1].digest if runs else None)))
-        return replace(self, runs=runs, decided_on=decided_on)
+        known = (self.poison, runs[1] if runs else None)
+        return replace(
+            self, runs=runs, decided_on=frozenset(one.digest for one in known if one is not None)
+        )
 
     def resume(self) -> Trial:
         """It runs again, and must live through its bake time again."""
@@ -327,8 +360,8 @@ class Trial:
 
     def _died_of(self, version: Version) -> Died | None:
         """The row of deaths, if it goes on with this one."""
-        goes_on = self.died is not None and self.died.digest == version[1].digest
-        return self.died if goes_on else None
+        goes_on = self.died is not None and self.died.content == content_of(version)
+        return self.died.of(version) if self.died is not None and goes_on else None
 
     def _newest_of(self, decided: Version) -> Version:
         """The same bytes, with all the signatures that have come for them since."""
@@ -345,12 +378,12 @@ def after_a_death(proved: Kept, tried: Kept, *, was_asked: bool) -> Kept:
     about again.
     """
     assert tried.trial is not None
-    update, envelope = tried.trial
+    (update, envelope), content = tried.trial, content_of(tried.trial)
     before = tried.died
-    times = before.times + 1 if before is not None and before.digest == envelope.digest else 1
-    died = Died(update.revision, envelope.digest, times)
+    times = before.times + 1 if before is not None and before.content == content else 1
+    died = Died(update.revision, envelope.digest, times, content)
     if times >= DEATHS_THAT_POISON and proved.running is not None:
-        return replace(proved, died=died, poison=envelope.digest)
+        return replace(proved, died=died, poison=Poison.of(tried.trial))
     return replace(proved if was_asked else tried, died=died)
 
 

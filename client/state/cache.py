@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from config_manager.client.rules.kept import Died, Kept
+from config_manager.client.rules.kept import Died, Kept, Poison
 from config_manager.client.rules.trial import after_a_death
 from config_manager.client.state.claim import Claim, Onlooker
 from config_manager.client.state.log import say
@@ -48,13 +48,16 @@ class Cache:
         roots: Sequence[Root],
         world: World,
         claim: Claim | Onlooker | None = None,
+        *,
+        schema: str | None = None,
     ) -> None:
         """roots: every one that was trusted, the newest last. claim: a process that does not hold it
-        only reads; None if no other process can be there."""
+        only reads; None if no other process can be there. schema: of who keeps here, as in `Kept`."""
         self._service = service
         self._roots = roots
         self._world = world
         self._claim = claim
+        self._schema = schema
         self._writes = claim is None or claim.is_held
         self._unwritten: Kept | None = None
         self._file = SealedFile(
@@ -122,8 +125,11 @@ class Cache:
                     "trial_asked": kept.trial_asked,
                     "trial_ended_well": kept.trial_ended_well,
                     "died": _died_to_list(kept.died) if kept.died else None,
-                    "poison": kept.poison,
+                    "died_of": kept.died.content if kept.died else None,
+                    "poison": kept.poison.digest if kept.poison else None,
+                    "poison_content": kept.poison.content if kept.poison else None,
                     "sealed": [envelope.to_object() for envelope in kept.sealed],
+                    "schema": self._schema,
                 }
             )
         )
@@ -154,12 +160,13 @@ class Cache:
             _seen_from_list(seen) if seen is not None else None,
             bool(value["deleted"]),
             _order_from_list(order) if order is not None else None,
-            died=_died_from_list(value["died"]) if value.get("died") else None,
-            poison=value.get("poison"),
+            died=_died_from(value["died"], value.get("died_of")) if value.get("died") else None,
+            poison=_poison_from(value.get("poison"), value.get("poison_content")),
             seen_by={k: _seen_from_list(one) for k, one in value.get("seen_by", {}).items()},
             beacons_by={k: _order_from_list(one) for k, one in value.get("beacons_by", {}).items()},
             root_version=int(value.get("root_version", 0)),
             sealed=tuple(wire.envelope_from_object(one) for one in value.get("sealed", ())),
+            schema=value.get("schema"),
             has_floor=seen is None or value.get("has_floor") is True,
         )
         try:
@@ -222,9 +229,15 @@ def _died_to_list(died: Died) -> list[int | str]:
     return [died.revision, died.digest, died.times]
 
 
-def _died_from_list(value: Any) -> Died:
+def _died_from(value: Any, content: Any) -> Died:
+    """content: a file of 0.5.0 or older has none, and nor had the messages then."""
     revision, digest, times = value
-    return Died(int(revision), str(digest), int(times))
+    return Died(int(revision), str(digest), int(times), str(content or digest))
+
+
+def _poison_from(digest: Any, content: Any) -> Poison | None:
+    """content: as in `_died_from`."""
+    return None if digest is None else Poison(str(digest), str(content or digest))
 
 
 def _seen_to_list(seen: Seen) -> list[int | str]:

@@ -140,9 +140,10 @@ class Line:
         self._opened.wire.subscribed(self, filters)
         await checkpoint()
 
-    async def publish(self, topic: str, payload: bytes, **_: object) -> None:  # noqa: ARG002
+    async def publish(self, topic: str, payload: bytes, **_: object) -> None:
         await checkpoint()
-        self._opened.wire.take_receipt(self._opened, payload)
+        if topic.startswith(wire.STATUS_PREFIX):  # not its schema, which is for a server
+            self._opened.wire.take_receipt(self._opened, payload)
 
     async def messages(self) -> AsyncIterator[WireMessage]:
         while True:

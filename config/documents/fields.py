@@ -76,8 +76,12 @@ class Fields:
             }
         )
 
+    def place(self, name: str) -> str:
+        """Where this member is, for a message."""
+        return self._where + name
+
     def _wrong(self, name: str, expected: str) -> NotADocument:
-        return NotADocument(f"{self._where}{name}: expected {expected}")
+        return NotADocument(f"{self.place(name)}: expected {expected}")
 
     def present(self, name: str) -> bool:
         return self._value.get(name) is not None
@@ -120,6 +124,13 @@ class Fields:
             raise self._wrong(name, "an object")
         return value
 
+    def objects(self, name: str) -> tuple[Fields, ...]:
+        """A list of objects; an absent one is empty."""
+        value = self._value.get(name, [])
+        if not is_list(value):
+            raise self._wrong(name, "a list of objects")
+        return tuple(Fields.of(item, self.place(name)) for item in value)
+
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of strings; an absent one is empty."""
         value = self._value.get(name, [])
@@ -132,7 +143,7 @@ class Fields:
         try:
             return base64.b64decode(text, validate=True)
         except ValueError:
-            raise NotADocument(f"{self._where}{name} is not base64") from None
+            raise NotADocument(f"{self.place(name)} is not base64") from None
 
 
 _hints = cache(get_type_hints)

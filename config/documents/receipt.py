@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from config_manager.config import strict_json
+from config_manager.config.documents.config_update import content_id
 from config_manager.config.documents.fields import Fields, members
 from config_manager.config.strict_json import JsonObject
 
@@ -17,27 +18,36 @@ Source = Literal["broker", "last-known-good", "defaults"]
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What an instance runs."""
+    """What an instance runs. content: None if its message had none; readers of 0.1.0 don't know it."""
 
     epoch_seq: int
     revision: int
     digest: str
+    content: str | None = None
+
+    def to_object(self) -> JsonObject:
+        """As in a receipt."""
+        return _without_none(members(self), "content")
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """The last configuration an instance was given, and how far it got with it. deaths: how often in
-    a row the service died within its bake time; readers of 0.1.0 don't know it."""
+    a row the service died within its bake time. content: None if its message had none. Readers of 0.1.0 know
+    neither."""
 
     revision: int
     stage: Stage
     reason: str | None = None
     deaths: int = 0
+    content: str | None = None
 
     def to_object(self) -> JsonObject:
         """As in a receipt: `deaths` is left out if there were none."""
-        said: JsonObject = {"revision": self.revision, "stage": self.stage, "reason": self.reason}
-        return {**said, "deaths": self.deaths} if self.deaths else said
+        said = _without_none(members(self), "content")
+        if not self.deaths:
+            del said["deaths"]
+        return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,7 @@ class Receipt:
         return (self.boot_seq, self.seq)
 
     def to_bytes(self) -> bytes:
-        running = self.running and members(self.running)
+        running = self.running and self.running.to_object()
         attempt = self.last_attempt and self.last_attempt.to_object()
         return strict_json.dumps({**members(self), "running": running, "last_attempt": attempt})
 
@@ -79,14 +89,20 @@ class Receipt:
         )
 
 
+def _without_none(said: JsonObject, name: str) -> JsonObject:
+    return {key: value for key, value in said.items() if key != name or value is not None}
+
+
 def _running(fields: Fields, name: str) -> Running | None:
     item = fields.inside(name)
-    return item.read(Running) if item else None
+    return item.read(Running, content=content_id) if item else None
 
 
 def _attempt(fields: Fields, name: str) -> Attempt | None:
     item = fields.inside(name)
-    return item.read(Attempt, stage=Fields.text, deaths=_deaths) if item else None
+    if item is None:
+        return None
+    return item.read(Attempt, stage=Fields.text, deaths=_deaths, content=content_id)
 
 
 def _deaths(attempt: Fields, name: str) -> int:

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from config_manager.config.catalogue import Catalogue
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions import secret_rows
 from config_manager.storage.decisions.changes import Occasion, Revision
 from config_manager.storage.decisions.devices import DELIVERY
 from config_manager.storage.decisions.replay import Expected, Replay
+from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.decisions.vouching import Foreign, Judgement, everything_named, without
 from config_manager.storage.state import (
     Commit,
@@ -173,14 +173,14 @@ def accept(
     highest: Mark,
     highest_revision: int,
     epoch_id: str,
-    catalogue: Catalogue,
+    shapes: Shapes,
     on: Occasion,
 ) -> Commit:
     """The change that accepts it. judgement: of what is kept after its repair. highest, highest_revision: that
     anybody has seen. Raises TooLarge."""
     epoch = Epoch(max(highest.epoch_seq, what.before.epoch.seq) + 1, epoch_id)
     revision = max(highest.revision, highest_revision, what.before.revision) + 1
-    return Revision(what.before, on, catalogue, epoch, revision).reissue(
+    return Revision(what.before, on, shapes, epoch, revision).reissue(
         written=_as_written(what, judgement),
         registry=(*what.rows, secret_rows.floor_at(revision)),
         also=lambda after: {

@@ -13,13 +13,15 @@ from typing import Generic, TypeVar, cast
 
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS, chain
-from config_manager.config.catalogue import Catalogue
-from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.catalogue import Effective
+from config_manager.config.documents.config_update import ConfigUpdate, Variant
 from config_manager.config.errors import TooLarge
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.registry_digests import digests_of
+from config_manager.storage.decisions.shapes import SCHEMA, Shape, Shapes, effective
+from config_manager.storage.decisions.variants import variants as made_variants
 from config_manager.storage.state import (
     Action,
     AuditEntry,
@@ -29,13 +31,18 @@ from config_manager.storage.state import (
     HistoryRow,
     KeyChange,
     RegistryRow,
+    SchemaActivation,
     SealedSecret,
     ServiceState,
+    TakenBack,
     changed_keys,
     with_rows,
 )
 
 A_co = TypeVar("A_co", covariant=True)
+
+OWN_CONTENT = ""
+"""In place of a content id: the revision's own. No id is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +102,6 @@ def audit_row(
     return AuditEntry(seq, mark.revision, data, chain(previous, data))
 
 
-def secret_keys_of(state: Committed, service: str, catalogue: Catalogue) -> frozenset[str]:
-    """The keys of a service that hold secrets: by its model, or because one was stored."""
-    known = state.services.get(service)
-    declared = catalogue.secret_keys(service)
-    return declared if known is None else declared | known.secrets.keys()
-
-
 def merge_patch(target: JsonObject, patch: JsonObject) -> JsonObject:
     """RFC 7396, for objects: null removes, objects merge, everything else replaces."""
     merged = dict(target)
@@ -122,11 +122,14 @@ def merge_patch(target: JsonObject, patch: JsonObject) -> JsonObject:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What changes beside the services' values: usually nothing. sealed, forgotten: see `Commit`."""
+    """What changes beside the services' values: usually nothing. sealed, forgotten, taken_back: see `Commit`. details:
+    what is audited of it."""
 
     registry: tuple[RegistryRow, ...] = ()
     sealed: SealedSecret | None = None
     forgotten: tuple[str, str] | None = None
+    taken_back: tuple[TakenBack, ...] = ()
+    details: JsonObject | None = None
 
 
 NOTHING = Beside()
@@ -138,21 +141,43 @@ class Revision:
 
     before: Committed
     on: Occasion
-    catalogue: Catalogue
+    shapes: Shapes
     epoch: Epoch
     number: int
 
     def next(
-        self, service: str, stored: JsonObject | None, secrets: Mapping[str, int] | None = None
+        self,
+        service: str,
+        stored: JsonObject | None,
+        secrets: Mapping[str, int] | None = None,
+        *,
+        content: str | None = OWN_CONTENT,
+    ) -> ServiceState:
+        """The service's next state, in its active shape. See `shaped`."""
+        shape = self.shapes.of(self.before, service)
+        return self.shaped(shape, service, stored, secrets, content=content)
+
+    def shaped(
+        self,
+        shape: Shape | None,
+        service: str,
+        stored: JsonObject | None,
+        secrets: Mapping[str, int] | None = None,
+        *,
+        content: str | None = OWN_CONTENT,
+        variants: tuple[Variant, ...] | None = None,
     ) -> ServiceState:
         """The service's next state. stored: None is the tombstone. secrets: None leaves them as they are.
-        Raises TooLarge."""
+        content: its id is this revision's own, if nothing is said; that of an earlier message, if this one
+        decides nothing new; None for none. variants: None makes those that instances need. Raises TooLarge."""
         before, on = self.before.services.get(service), self.on
         if secrets is None:
             secrets = before.secrets if before else {}
-        effective, defaulted = (
-            ({}, ()) if stored is None else self.catalogue.effective(service, stored)
-        )
+        delivered = Effective({}, ()) if stored is None else effective(shape, stored)
+        if variants is None and stored is not None:
+            variants = made_variants(
+                self.shapes, self.before, shape, service, stored, delivered, now=on.now
+            )
         payload = ConfigUpdate(
             service=service,
             topic=wire.config_topic(service),
@@ -161,26 +186,23 @@ class Revision:
             revision=self.number,
             previous=(before.digest or None) if before else None,
             issued_at=on.at,
-            config=effective,
-            defaulted=defaulted,
+            config=delivered.config,
+            defaulted=delivered.defaulted,
             secrets={} if stored is None else secrets,
             deleted=stored is None,
             correlation_id=on.correlation_id,
+            content=str(self.number) if content == OWN_CONTENT else content,
+            variants=variants or (),
         ).to_bytes()
-        size = wire.envelope_size(len(payload), on.correlation_id)
-        if size > wire.MAX_ENVELOPE_BYTES:
-            raise TooLarge(
-                f"{service} would be a message of {size} bytes; "
-                f"services take at most {wire.MAX_ENVELOPE_BYTES}"
-            )
+        self._check_size(service, payload)
         return ServiceState(
             service=service,
             revision=self.number,
             version=(before.version if before else 0) + 1,
             epoch=self.epoch,
             stored=stored or {},
-            effective=effective,
-            defaulted=defaulted,
+            effective=delivered.config,
+            defaulted=delivered.defaulted,
             secrets=secrets,
             deleted=stored is None,
             updated_at=on.at,
@@ -189,6 +211,40 @@ class Revision:
             payload=payload,
             digest=wire.digest(payload),
         )
+
+    def adapted(self, state: ServiceState, variants: tuple[Variant, ...]) -> ServiceState:
+        """The same message with other variants: for everyone else nothing is new. Raises TooLarge."""
+        on = self.on
+        payload = replace(
+            ConfigUpdate.parse(state.payload),
+            config_epoch=self.epoch.id,
+            epoch_seq=self.epoch.seq,
+            revision=self.number,
+            previous=state.digest or None,
+            issued_at=on.at,
+            correlation_id=on.correlation_id,
+            variants=variants,
+        ).to_bytes()
+        self._check_size(state.service, payload)
+        return replace(
+            state,
+            revision=self.number,
+            version=state.version + 1,
+            epoch=self.epoch,
+            updated_at=on.at,
+            updated_by=on.by,
+            correlation_id=on.correlation_id,
+            payload=payload,
+            digest=wire.digest(payload),
+        )
+
+    def _check_size(self, service: str, payload: bytes) -> None:
+        size = wire.envelope_size(len(payload), self.on.correlation_id)
+        if size > wire.MAX_ENVELOPE_BYTES:
+            raise TooLarge(
+                f"{service} would be a message of {size} bytes; "
+                f"services take at most {wire.MAX_ENVELOPE_BYTES}"
+            )
 
     def commit(
         self,
@@ -211,8 +267,12 @@ class Revision:
         kept = {name: dict(s.secrets) for name, s in states.items() if s.deleted and s.secrets}
         if kept:  # a tombstone does not name them
             rest["secrets"] = kept
+        if beside.details is not None:
+            rest["details"] = beside.details
         if beside.registry:
             rest["registry"] = digests_of(beside.registry)
+        if beside.taken_back:
+            rest["taken_back"] = {one.service: one.to_object() for one in beside.taken_back}
         return self._commit(states, action, changes, rest, beside)
 
     def reissue(
@@ -226,22 +286,32 @@ class Revision:
         written: the values that the new rows of history change. registry: rows that are changed with it. also:
         more members of the audit row, from epoch, services and registry after it. Raises TooLarge.
         """
-        states = {name: self._again(state) for name, state in self.before.services.items()}
+        kept = with_rows(self.before.registry, registry)
+        as_kept = replace(self.before, registry=kept)
+        states = {
+            name: self._again(state, self.shapes.of(as_kept, name))
+            for name, state in self.before.services.items()
+        }
         changes = {name: changed_keys(written[name], s.stored) for name, s in states.items()}
-        after = replace(
-            self.before,
-            epoch=self.epoch,
-            services=states,
-            registry=with_rows(self.before.registry, registry),
+        after = replace(self.before, epoch=self.epoch, services=states, registry=kept)
+        change = self._commit(states, "restore", changes, also(after), Beside(registry))
+        return replace(
+            change,
+            activations=tuple(
+                SchemaActivation(
+                    one.key, self.number, None if one.value is None else one.value["version"]
+                )
+                for one in registry
+                if one.kind == SCHEMA
+            ),
         )
-        return self._commit(states, "restore", changes, also(after), Beside(registry))
 
-    def _again(self, state: ServiceState) -> ServiceState:
+    def _again(self, state: ServiceState, shape: Shape | None) -> ServiceState:
         """The next state of an unchanged configuration. A message may be too large with 100 bytes more: then
-        it goes without the digest of the one before and without the correlation id. Raises TooLarge."""
+        it goes without the digest of the one before, the ids and the variants. Raises TooLarge."""
         stored = None if state.deleted else state.stored
         try:
-            return self.next(state.service, stored)
+            return self.shaped(shape, state.service, stored)
         except TooLarge:
             undated = {state.service: replace(state, digest="")}
             shorter = replace(
@@ -249,7 +319,7 @@ class Revision:
                 before=replace(self.before, services=undated),
                 on=replace(self.on, correlation_id=""),
             )
-            return shorter.next(state.service, stored)
+            return shorter.shaped(shape, state.service, stored, content=None, variants=())
 
     def _commit(
         self,
@@ -285,6 +355,7 @@ class Revision:
             registry=beside.registry,
             secret=beside.sealed,
             forgotten=beside.forgotten,
+            taken_back=beside.taken_back,
         )
 
     def _history_row(

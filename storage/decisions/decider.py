@@ -9,25 +9,32 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from config_manager.storage.decisions.equipment import Decidable, Equipped, StoredSecrets, Tools
+from config_manager.storage.decisions.equipment import Decidable, Equipped, Stored, Tools
 from config_manager.storage.decisions.repeats import Repeats
 from config_manager.storage.decisions.terms import Idempotency, Terms
-from config_manager.storage.state import Commit, Committed, IdempotencyRecord, SealedSecret
+from config_manager.storage.state import (
+    Commit,
+    Committed,
+    IdempotencyRecord,
+    KeptPlan,
+    SchemaVersion,
+    SealedSecret,
+)
 from config_manager.storage.store import IDEMPOTENCY_KEPT_S
 
 A = TypeVar("A")
 
 
-class Stored(StoredSecrets, Protocol):
+class Remembering(Stored, Protocol):
     """What is asked of the store. Each may raise DatabaseUnavailable."""
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None: ...
 
 
 class Decider:
-    """Decides one batch. It is also the `StoredSecrets` of its decisions."""
+    """Decides one batch. It is also the `Stored` of its decisions."""
 
-    def __init__(self, tools: Tools, committed: Committed, stored: Stored) -> None:
+    def __init__(self, tools: Tools, committed: Committed, stored: Remembering) -> None:
         """committed: what the first write is decided on."""
         self._tools = tools
         self._repeats = Repeats(tools.keyed)
@@ -36,6 +43,8 @@ class Decider:
         self._records: dict[str, IdempotencyRecord] = {}
         self._sealed: dict[tuple[str, str, int], SealedSecret] = {}
         self._forgotten: set[tuple[str, str]] = set()
+        self._schemas: list[SchemaVersion] = []
+        self._plans: dict[str, KeptPlan | None] = {}
 
     def decide(
         self, what: Decidable[A], terms: Terms, *, now: float, correlation_id: str
@@ -66,15 +75,30 @@ class Decider:
             self._repeats.refuse(record, asked)
 
     def secrets(self, service: str) -> Sequence[SealedSecret]:
-        """See `StoredSecrets`."""
+        """See `Stored`."""
         return self._stored.secrets(service)
 
     def secret(self, service: str, name: str, version: int) -> SealedSecret | None:
-        """See `StoredSecrets`; as the writes so far leave it."""
+        """See `Stored`; as the writes so far leave it."""
         sealed = self._sealed.get((service, name, version))
         if sealed is not None or (service, name) in self._forgotten:
             return sealed
         return self._stored.secret(service, name, version)
+
+    def schemas(self, service: str) -> Sequence[SchemaVersion]:
+        """See `Stored`; as the writes so far leave it."""
+        newest = {
+            one.source: one
+            for one in (*self._stored.schemas(service), *self._schemas)
+            if one.service == service
+        }
+        return sorted(newest.values())
+
+    def plan(self, plan_id: str) -> KeptPlan | None:
+        """See `Stored`; as the writes so far leave it."""
+        if plan_id in self._plans:
+            return self._plans[plan_id]
+        return self._stored.plan(plan_id)
 
     def _record(self, asked: Idempotency, now: float) -> IdempotencyRecord | None:
         return self._records.get(asked.key) or self._stored.idempotency(
@@ -87,5 +111,8 @@ class Decider:
         if change.forgotten is not None:
             self._forgotten.add(change.forgotten)
             self._sealed = {k: s for k, s in self._sealed.items() if k[:2] != change.forgotten}
+        self._schemas += change.schemas
+        self._plans |= {one.id: one for one in change.plans}
+        self._plans |= dict.fromkeys(change.plans_gone)
         if (sealed := change.secret) is not None:
             self._sealed[sealed.service, sealed.name, sealed.version] = sealed

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from config_manager.config.catalogue import Catalogue
 from config_manager.config.documents.sealed import Sealed, SealedValue
 from config_manager.config.secret import Secret
 from config_manager.storage.decisions.changes import Decided, Occasion
 from config_manager.storage.decisions.devices import Delivery
-from config_manager.storage.state import Committed, SealedSecret
+from config_manager.storage.decisions.shapes import Shapes
+from config_manager.storage.state import Committed, KeptPlan, SchemaVersion, SealedSecret
 
 A_co = TypeVar("A_co", covariant=True)
 
@@ -36,7 +36,7 @@ class Tools:
     hold a secret, and a fingerprint without a key could be compared with guesses.
     """
 
-    catalogue: Catalogue
+    shapes: Shapes
     new_id: Callable[[], str]
     seal: Callable[[Committed], Seal]
     open: Callable[[SealedSecret], Secret]
@@ -45,7 +45,9 @@ class Tools:
     keyed: Callable[[bytes], bytes]
 
 
-class StoredSecrets(Protocol):
+class Stored(Protocol):
+    """What a decision may look up. Each may raise DatabaseUnavailable."""
+
     def secrets(self, service: str) -> Sequence[SealedSecret]:
         """The newest version of each of the service's secrets that are in the store."""
         ...
@@ -54,13 +56,21 @@ class StoredSecrets(Protocol):
         """One version, unless it is not kept."""
         ...
 
+    def schemas(self, service: str) -> Sequence[SchemaVersion]:
+        """The newest version of the service's schema from each source."""
+        ...
+
+    def plan(self, plan_id: str) -> KeptPlan | None:
+        """One plan, unless it is not kept."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Equipped(Occasion):
     """An occasion, with what deciding may use."""
 
     tools: Tools
-    stored: StoredSecrets
+    stored: Stored
 
 
 class Decidable(Protocol[A_co]):

@@ -24,13 +24,14 @@ class Forgotten:
     """How far an instance had come when it was forgotten.
 
     keyid, boot_seq, seq: of its newest receipt. until (Unix seconds): when it was forgotten, or the last time
-    on its own clock if that is later.
+    on its own clock if that is later. schema: the digest that its receipt named; None in rows of 0.5.0 and older.
     """
 
     keyid: str
     boot_seq: int
     seq: int
     until: float
+    schema: str | None = None
 
     def covers(self, receipt: Receipt, keyid: str, at: float, *, retained: bool) -> bool:
         """Whether the forgotten instance said this, and not one that came back.

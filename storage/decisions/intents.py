@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from config_manager.config.catalogue import Catalogue
 from config_manager.config.errors import (
     FieldError,
     InvalidValues,
@@ -24,10 +24,11 @@ from config_manager.storage.decisions.changes import (
     Decided,
     Revision,
     merge_patch,
-    secret_keys_of,
 )
 from config_manager.storage.decisions.equipment import Equipped
+from config_manager.storage.decisions.shapes import Shape, Shapes
 from config_manager.storage.decisions.terms import Precondition
+from config_manager.storage.decisions.writing import judge
 from config_manager.storage.state import Action, Committed, KeyChange, ServiceState
 
 MAX_SECRET_BYTES = 16 * 1024
@@ -39,18 +40,25 @@ class Written:
     """An accepted write (or, for a dry run, what it would be).
 
     first: the service was not there before. replayed: an earlier answer to the same
-    Idempotency-Key; then `changes` is empty and `state` is as it was answered.
+    Idempotency-Key; then `changes` is empty and `state` is as it was answered. warnings: what the service's
+    schema does not allow, and was there before. errors: what stands against a rollback; of its dry run.
     """
 
     state: ServiceState
     first: bool
     changes: tuple[KeyChange, ...]
     replayed: bool = False
+    warnings: tuple[FieldError, ...] = ()
+    errors: tuple[FieldError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EpochWritten:
-    """All services of a new epoch, as of its one revision."""
+    """All services of a new epoch, as of its one revision. warnings: see `Written`; pointers into the request.
+
+    Of a rollback alone: kept: services that stay, because they were not there. undone: the revision that was taken
+    back, if it was one. changes (of effective values, by service), errors: for its dry run.
+    """
 
     config_epoch: str
     epoch_seq: int
@@ -58,6 +66,13 @@ class EpochWritten:
     services: tuple[ServiceState, ...]
     correlation_id: str
     replayed: bool = False
+    warnings: tuple[FieldError, ...] = ()
+    kept: tuple[str, ...] = ()
+    undone: int | None = None
+    changes: Mapping[str, tuple[KeyChange, ...]] = field(
+        default_factory=dict[str, "tuple[KeyChange, ...]"]
+    )
+    errors: tuple[FieldError, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +84,9 @@ class Put:
     preconditions: tuple[Precondition, ...] = ()
 
     def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
-        _check_preconditions(before, self)
-        stored = _checked(before, self.service, self.values, on.tools.catalogue)
-        return _revised(before, on, "put", self.service, stored)
+        check_preconditions(before, self.service, self.preconditions)
+        taken = checked(before, self.service, self.values, on.tools.shapes)
+        return _revised(before, on, "put", self.service, taken.stored, warnings=taken.warnings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +98,9 @@ class Patch:
     preconditions: tuple[Precondition, ...] = ()
 
     def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
-        _check_preconditions(before, self)
-        service, catalogue, live = self.service, on.tools.catalogue, before.live(self.service)
-        if live is None and service not in catalogue:
-            raise NotFound(f"nobody has written {service} yet; PUT it first")
-        secret_keys = secret_keys_of(before, service, catalogue)
-        _refuse_secrets(self.patch, secret_keys)
-        patch = {key: value for key, value in self.patch.items() if key not in secret_keys}
-        merged = merge_patch(live.stored if live else {}, patch)
-        return _revised(before, on, "patch", service, _checked(before, service, merged, catalogue))
+        check_preconditions(before, self.service, self.preconditions)
+        taken = checked_patch(before, self.service, self.patch, on.tools.shapes)
+        return _revised(before, on, "patch", self.service, taken.stored, warnings=taken.warnings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +111,7 @@ class Delete:
     preconditions: tuple[Precondition, ...] = ()
 
     def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
-        _check_preconditions(before, self)
+        check_preconditions(before, self.service, self.preconditions)
         if before.live(self.service) is None:
             raise NotFound(f"{self.service} has no configuration to delete")
         return _revised(before, on, "delete", self.service, None)
@@ -115,11 +124,11 @@ class NewEpoch:
     services: dict[str, JsonObject]
 
     def decide(self, before: Committed, on: Equipped) -> Decided[EpochWritten]:
-        catalogue = on.tools.catalogue
+        shapes = on.tools.shapes
         epoch = Epoch(before.epoch.seq + 1, on.tools.new_id())
-        revision = Revision(before, on, catalogue, epoch, before.revision + 1)
-        checked = _checked_epoch(before, self.services, catalogue)
-        states = {name: revision.next(name, stored) for name, stored in checked.items()}
+        revision = Revision(before, on, shapes, epoch, before.revision + 1)
+        taken = _checked_epoch(before, self.services, shapes)
+        states = {name: revision.next(name, one.stored) for name, one in taken.items()}
         change = revision.commit(states, "epoch")
         answer = EpochWritten(
             config_epoch=epoch.id,
@@ -127,6 +136,11 @@ class NewEpoch:
             revision=revision.number,
             services=change.services,
             correlation_id=on.correlation_id,
+            warnings=tuple(
+                FieldError(pointer("services", name) + where, detail)
+                for name, one in taken.items()
+                for where, detail in one.warnings
+            ),
         )
         return Decided(answer, change, repeatable=True)
 
@@ -142,7 +156,7 @@ class SetSecret:
     def decide(self, before: Committed, on: Equipped) -> Decided[Written]:
         service, name = self.service, self.name
         live, known = before.live(service), before.services.get(service)
-        self._check(on.tools.catalogue, live)
+        self._check(on.tools.shapes.of(before, service), live)
         secrets: Mapping[str, int] = known.secrets if known else {}
         version = secret_rows.last_version(before, service, name) + 1
         return _revised(
@@ -159,7 +173,7 @@ class SetSecret:
             ),
         )
 
-    def _check(self, catalogue: Catalogue, live: ServiceState | None) -> None:
+    def _check(self, shape: Shape | None, live: ServiceState | None) -> None:
         if not is_key(self.name):
             detail = "a secret's name is 1 to 63 of a-z, 0-9 and '_', and starts with a letter"
             raise InvalidValues("not a secret's name", [FieldError("/name", detail)])
@@ -170,7 +184,8 @@ class SetSecret:
                 f"a secret of {size} bytes; at most {MAX_SECRET_BYTES}, because all of a service's "
                 "secrets are delivered in one message"
             )
-        catalogue.check_secret(self.service, self.name, value)  # its own limits need the value
+        if shape is not None:
+            shape.check_secret(self.name, value)  # its own limits need the value
         if live is not None and self.name in live.stored:
             detail = f"{self.name} is a plain key of {self.service}; remove it there first"
             raise InvalidValues("already a plain key", [FieldError("/name", detail)])
@@ -217,38 +232,61 @@ def _revised(
     secrets: Mapping[str, int] | None = None,
     shown: KeyChange | None = None,
     beside: Beside = NOTHING,
+    warnings: tuple[FieldError, ...] = (),
 ) -> Decided[Written]:
     """A revision of one service. stored, secrets: see `Revision.next`; shown, beside: see `Revision.commit`."""
-    revision = Revision(before, on, on.tools.catalogue, before.epoch, before.revision + 1)
+    revision = Revision(before, on, on.tools.shapes, before.epoch, before.revision + 1)
     state = revision.next(service, stored, secrets)
     change = revision.commit({service: state}, action, shown=shown, beside=beside)
     first = before.live(service) is None
-    answer = Written(state, first, change.history[0].entry.changes)
+    answer = Written(state, first, change.history[0].entry.changes, warnings=warnings)
     return Decided(answer, change, repeatable=True)
 
 
-def _check_preconditions(state: Committed, intent: Put | Patch | Delete) -> None:
+def check_preconditions(
+    state: Committed, service: str, preconditions: Iterable[Precondition]
+) -> None:
     """Raises RevisionConflict."""
-    live = state.live(intent.service)
+    live = state.live(service)
     current = live.revision if live else 0
-    for one in intent.preconditions:
+    for one in preconditions:
         if not one.holds_at(current):
-            raise RevisionConflict(intent.service, one.said, current)
+            raise RevisionConflict(service, one.said, current)
 
 
-def _checked(
-    state: Committed, service: str, values: JsonObject, catalogue: Catalogue
-) -> JsonObject:
-    """The values to store: secrets' masks dropped, everything else allowed by the model."""
-    secret_keys = secret_keys_of(state, service, catalogue)
-    _refuse_secrets(values, secret_keys)
-    stored = {key: value for key, value in values.items() if key not in secret_keys}
-    catalogue.check(service, stored)
-    check_keys(stored)  # after the model, which names every wrong key at once
-    return stored
+class Checked(NamedTuple):
+    """Values to store. warnings: see `Written`."""
+
+    stored: JsonObject
+    warnings: tuple[FieldError, ...]
 
 
-def _refuse_secrets(values: JsonObject, secret_keys: frozenset[str]) -> None:
+def checked_patch(state: Committed, service: str, patch: JsonObject, shapes: Shapes) -> Checked:
+    """The values to store once they are merged into what is stored. Raises NotFound, InvalidValues."""
+    if not shapes.is_known(state, service):
+        raise NotFound(f"nobody has written {service} yet; PUT it first")
+    live = state.live(service)
+    plain = without_secrets(patch, shapes.secret_keys(state, service))
+    return checked(state, service, merge_patch(live.stored if live else {}, plain), shapes)
+
+
+def checked(state: Committed, service: str, values: JsonObject, shapes: Shapes) -> Checked:
+    """The values to store: secrets' masks dropped, everything else allowed by the shape or there before. Raises
+    InvalidValues."""
+    stored = without_secrets(values, shapes.secret_keys(state, service))
+    shape = shapes.of(state, service)
+    warnings: list[FieldError] = []
+    if shape is not None:
+        live = state.live(service)
+        added, warnings = judge(shape, live.stored if live else None, stored)
+        if added:
+            raise InvalidValues(f"{service} does not take these values; nothing was written", added)
+    check_keys(stored)  # after the shape, which names every wrong key at once
+    return Checked(stored, tuple(warnings))
+
+
+def without_secrets(values: JsonObject, secret_keys: frozenset[str]) -> JsonObject:
+    """The values without masks of secrets. Raises UseSecrets for any other value there."""
     wrong = [key for key in values if key in secret_keys and values[key] != MASK]
     if wrong:
         raise UseSecrets(
@@ -258,22 +296,23 @@ def _refuse_secrets(values: JsonObject, secret_keys: frozenset[str]) -> None:
                 for key in wrong
             ],
         )
+    return {key: value for key, value in values.items() if key not in secret_keys}
 
 
 def _checked_epoch(
-    state: Committed, services: Mapping[str, JsonObject], catalogue: Catalogue
-) -> dict[str, JsonObject]:
+    state: Committed, services: Mapping[str, JsonObject], shapes: Shapes
+) -> dict[str, Checked]:
     if not services:
         raise InvalidValues(
             "an epoch names at least one service",
             [FieldError("/services", "expected an object: service → its values")],
         )
-    stored: dict[str, JsonObject] = {}
+    taken: dict[str, Checked] = {}
     errors: list[FieldError] = []
     kinds: set[type[InvalidValues]] = set()
     for service, values in services.items():
         try:
-            stored[service] = _checked(state, service, values, catalogue)
+            taken[service] = checked(state, service, values, shapes)
         except InvalidValues as error:
             kinds.add(type(error))
             prefix = pointer("services", service)
@@ -281,4 +320,4 @@ def _checked_epoch(
     if errors:
         kind = UseSecrets if kinds == {UseSecrets} else InvalidValues
         raise kind("the epoch was refused as a whole; nothing was written", errors)
-    return stored
+    return taken

@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 
 import orjson
 
-from config_manager.config.errors import Conflict, IdempotencyMismatch
+from config_manager.config.errors import Conflict, FieldError, IdempotencyMismatch
 from config_manager.storage import state_codec
 from config_manager.storage.decisions.changes import Decided
 from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.intents import EpochWritten, Intent, Written
+from config_manager.storage.decisions.rollback import Refused, Rollback, RollbackEpoch
 from config_manager.storage.decisions.terms import Idempotency
 from config_manager.storage.state import IdempotencyRecord
 
@@ -39,7 +40,7 @@ class Repeats:
         """What was answered to this very request before. Raises IdempotencyMismatch, and Conflict if the answer
         is not kept."""
         self._check(record, asked)
-        if isinstance(what, Intent):
+        if isinstance(what, Intent | Rollback | RollbackEpoch | Refused):
             return _decode(record.answer)
         if record.answer == _NOT_KEPT:
             raise Conflict(_DONE)
@@ -62,11 +63,11 @@ class Repeats:
 def _encode(answer: object) -> bytes:
     """The answer as JSON, without the payload bytes, which no answer shows."""
     match answer:
-        case Written(state, first, _):
-            states, epoch = (state,), None
+        case Written(state, first):
+            states, epoch, warnings = (state,), None, answer.warnings
         case EpochWritten(epoch_id, epoch_seq, revision, states, correlation_id):
-            first = False
-            epoch = [epoch_id, epoch_seq, revision, correlation_id]
+            first, warnings = False, answer.warnings
+            epoch = [epoch_id, epoch_seq, revision, correlation_id, answer.kept, answer.undone]
         case _:
             return orjson.dumps(answer)
     return orjson.dumps(
@@ -74,6 +75,7 @@ def _encode(answer: object) -> bytes:
             "states": [state_codec.encode_service(replace(s, payload=b"")) for s in states],
             "first": first,
             "epoch": epoch,
+            "warnings": warnings,
         }
     )
 
@@ -81,7 +83,13 @@ def _encode(answer: object) -> bytes:
 def _decode(data: bytes) -> Written | EpochWritten:
     value = orjson.loads(data)
     states = tuple(state_codec.decode_service(item) for item in value["states"])
+    warnings = tuple(FieldError(*one) for one in value.get("warnings", ()))  # 0.5.0 kept none
     if value["epoch"] is not None:
-        epoch_id, epoch_seq, revision, correlation_id = value["epoch"]
-        return EpochWritten(epoch_id, epoch_seq, revision, states, correlation_id, replayed=True)
-    return Written(states[0], value["first"], (), replayed=True)
+        epoch_id, epoch_seq, revision, correlation_id, *of_rollback = value["epoch"]
+        kept, undone = of_rollback or ((), None)  # 0.5.0 kept none
+        return EpochWritten(
+            *(epoch_id, epoch_seq, revision, states, correlation_id, True, warnings),
+            kept=tuple(kept),
+            undone=undone,
+        )
+    return Written(states[0], value["first"], (), True, warnings)

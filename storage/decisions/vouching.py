@@ -30,8 +30,10 @@ from config_manager.storage.decisions.devices import DELIVERY, Delivery
 from config_manager.storage.decisions.registry_digests import BOOKKEEPING, digests_of, row_digest
 from config_manager.storage.decisions.replay import BEGIN, Expected, HistoryChain, Replay
 from config_manager.storage.state import (
+    Checkpoint,
     Commit,
     Committed,
+    KeptPlan,
     Registry,
     RegistryRow,
     ServiceState,
@@ -103,11 +105,13 @@ class Judgement:
 
 
 class Vouching:
-    """The keys under which the end of the chain and the deliveries are sealed."""
+    """The keys under which the end of the chain, the deliveries and the checkpoints are sealed."""
 
     def __init__(self, instance_key: bytes) -> None:
         self._head = derive_key(instance_key, "audit-head")
         self._delivery = derive_key(instance_key, "deliveries")
+        self._checkpoint = derive_key(instance_key, "checkpoints")
+        self._plan = derive_key(instance_key, "plans")
 
     def seal(self, seq: int, row_hash: str, boot_seq: int) -> str:
         """The seal of the newest row and the number of starts (HMAC-SHA256, hex). It is kept beside them, so
@@ -129,6 +133,20 @@ class Vouching:
         """HMAC-SHA256, hex. key: `service/instance`."""
         about = [key, delivery.payload.decode(), dict(delivery.versions), delivery.sign_keyid]
         return _mac(self._delivery, about)
+
+    def seal_of(self, checkpoint: Checkpoint) -> str:
+        """HMAC-SHA256, hex. No row of the audit names a checkpoint, and a rollback writes what it leads to."""
+        return _mac(self._checkpoint, list(checkpoint))
+
+    def seal_of_plan(self, plan: KeptPlan) -> str:
+        """HMAC-SHA256, hex. Applying a plan writes what it keeps."""
+        return _mac(self._plan, list(plan._replace(base="", result="", shown="")))
+
+    def has_sealed_plan(self, plan: KeptPlan, seal: str) -> bool:
+        return hmac.compare_digest(seal.encode(), self.seal_of_plan(plan).encode())
+
+    def has_sealed(self, checkpoint: Checkpoint, seal: str) -> bool:
+        return hmac.compare_digest(seal.encode(), self.seal_of(checkpoint).encode())
 
     def judge(
         self,

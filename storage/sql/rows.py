@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -14,20 +14,33 @@ from config_manager.config.wire import digest
 from config_manager.storage.sql.database import SqlConnection
 from config_manager.storage.state import (
     AuditEntry,
+    Checkpoint,
     Commit,
     HistoryEntry,
     HistoryRow,
     IdempotencyRecord,
+    KeptPlan,
     KeyChange,
     RegistryRow,
+    SchemaActivation,
+    SchemaVersion,
+    SealedSecret,
     ServiceState,
+    TakenBack,
 )
-from config_manager.storage.store import IDEMPOTENCY_KEPT_S
+from config_manager.storage.store import IDEMPOTENCY_KEPT_S, PLANS_KEPT
 
 ENTRY = "revision, version, epoch_id, epoch_seq, at, by, action, reason, correlation_id, changes"
 """The columns of `history` beside the service, in the order of `HistoryEntry`."""
+CHECKPOINT = "service, revision, version, deleted, stored, secrets"
+"""The columns of `checkpoints` beside its seal, in the order of `Checkpoint`."""
+PLAN = "id, seq, at, expires_at, by, reason, services, digest, base, result, shown, outcome"
+"""The columns of `plans` beside its seal, in the order of `KeptPlan`."""
+_SERVICES = KeptPlan._fields.index("services")
 SEALED = "service, name, version, key_id, nonce, ciphertext, updated_at"
 """The columns of `secrets`, in the order of `SealedSecret`."""
+SCHEMA = "service, version, digest, schema, at, source, by, reason, correlation_id, differences, revision"
+"""The columns of `schemas`, in the order of `SchemaVersion`."""
 
 
 # ── writing ────────────────────────────────────────────────────────────────────────────────────
@@ -51,16 +64,32 @@ def insert_change(writer: SqlConnection, change: Commit) -> None:
             "INSERT OR REPLACE INTO epochs VALUES (?, ?, ?, ?, ?)",
             (epoch.seq, epoch.id, change.after.revision, change.at, change.reason),
         )
-    if change.forgotten is not None:
-        with overwritten(writer):
-            writer.execute("DELETE FROM secrets WHERE service = ? AND name = ?", change.forgotten)
-    if change.secret is not None:
-        writer.execute(
-            f"INSERT INTO secrets ({SEALED}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  a constant
-            change.secret,
+    if change.forgotten is not None or change.secret is not None:
+        _put_secret(writer, change.forgotten, change.secret)
+    if change.taken_back:
+        writer.executemany(
+            "INSERT INTO taken_back VALUES (?, ?, ?, ?, ?)",
+            [(*about, None if keys is None else _json(keys)) for *about, keys in change.taken_back],
         )
     if change.idempotency is not None:
         _put_idempotency(writer, change.idempotency)
+    if change.schemas or change.activations:
+        insert_schemas(writer, change.schemas, change.activations)
+
+
+def insert_schemas(
+    writer: SqlConnection,
+    versions: Sequence[SchemaVersion],
+    activations: Sequence[SchemaActivation],
+) -> None:
+    writer.executemany(
+        f"INSERT INTO schemas ({SCHEMA}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  a constant
+        versions,
+    )
+    writer.executemany(
+        "INSERT OR REPLACE INTO schema_activations VALUES (?, ?, ?)",
+        activations,
+    )
 
 
 def insert_history(writer: SqlConnection, row: HistoryRow) -> None:
@@ -74,6 +103,38 @@ def insert_history(writer: SqlConnection, row: HistoryRow) -> None:
     writer.executemany(
         "INSERT OR REPLACE INTO history_keys VALUES (?, ?, ?)",
         [(row.service, change.key, row.entry.revision) for change in changes],
+    )
+
+
+def insert_checkpoint(writer: SqlConnection, one: Checkpoint, seal: str) -> None:
+    writer.execute(
+        "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            one.service,
+            one.revision,
+            one.version,
+            int(one.deleted),
+            _json(one.stored),
+            _json(one.secrets),
+            seal,
+        ),
+    )
+
+
+def keep_plans(writer: SqlConnection, change: Commit, seal: Callable[[KeptPlan], str]) -> None:
+    """The plans of a change. Of one that is there only the outcome changes. The table keeps itself small."""
+    writer.executemany("DELETE FROM plans WHERE id = ?", [(one,) for one in change.plans_gone])
+    writer.executemany(
+        f"INSERT INTO plans ({PLAN}, seal) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  a constant
+        " ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome, seal = excluded.seal",
+        [
+            (*one[:_SERVICES], _json(one.services), *one[_SERVICES + 1 :], seal(one))
+            for one in change.plans
+        ],
+    )
+    writer.execute(
+        "DELETE FROM plans WHERE seq <= (SELECT seq FROM plans ORDER BY seq DESC LIMIT 1 OFFSET ?)",
+        (PLANS_KEPT,),
     )
 
 
@@ -126,6 +187,19 @@ def _put_service(writer: SqlConnection, before: ServiceState | None, state: Serv
     )
 
 
+def _put_secret(
+    writer: SqlConnection, forgotten: tuple[str, str] | None, secret: SealedSecret | None
+) -> None:
+    if forgotten is not None:
+        with overwritten(writer):
+            writer.execute("DELETE FROM secrets WHERE service = ? AND name = ?", forgotten)
+    if secret is not None:
+        writer.execute(
+            f"INSERT INTO secrets ({SEALED}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  a constant
+            secret,
+        )
+
+
 def _put_registry(writer: SqlConnection, row: RegistryRow) -> None:
     if row.value is None:
         writer.execute("DELETE FROM registry WHERE kind = ? AND key = ?", (row.kind, row.key))
@@ -168,6 +242,32 @@ def history_entry(row: Sequence[Any]) -> HistoryEntry:
     """Of the columns ENTRY. Raises ValueError, TypeError, LookupError."""
     *about, changes = row
     return HistoryEntry._make((*about, tuple(map(KeyChange.from_list, orjson.loads(changes)))))
+
+
+def checkpoint(row: Sequence[Any]) -> Checkpoint:
+    """Of the columns CHECKPOINT. Raises ValueError, TypeError."""
+    service, revision, version, deleted, stored, secrets = row
+    return Checkpoint(
+        service,
+        revision,
+        version,
+        bool(deleted),
+        json_object(stored),
+        tuple(orjson.loads(secrets)),
+    )
+
+
+def plan(row: Sequence[Any]) -> KeptPlan:
+    """Of the columns PLAN. Raises ValueError, TypeError."""
+    one = KeptPlan._make(row)
+    return one._replace(services=tuple(orjson.loads(row[_SERVICES])))
+
+
+def taken_back(row: Sequence[Any]) -> TakenBack:
+    """Of a row of `taken_back`. Raises ValueError, TypeError."""
+    service, revision, after, upto, keys = row
+    known = None if keys is None else tuple(orjson.loads(keys))
+    return TakenBack(service, revision, after, upto, known)
 
 
 def service_state(row: Sequence[Any]) -> ServiceState:

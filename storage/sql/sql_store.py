@@ -17,9 +17,23 @@ from config_manager.storage.sql import database
 from config_manager.storage.sql.database import SqlConnection, translated
 from config_manager.storage.sql.database_file import DatabaseFile, files_of
 from config_manager.storage.sql.reading import SqlReads
-from config_manager.storage.sql.rows import audit_rows, insert_change, insert_history, overwritten
+from config_manager.storage.sql.rows import (
+    audit_rows,
+    insert_change,
+    insert_checkpoint,
+    insert_history,
+    insert_schemas,
+    keep_plans,
+    overwritten,
+)
 from config_manager.storage.sql.snapshot import strangers
-from config_manager.storage.state import Commit, Committed, SchemaVersion, SealedSecret
+from config_manager.storage.state import (
+    Commit,
+    Committed,
+    SchemaActivation,
+    SchemaVersion,
+    SealedSecret,
+)
 from config_manager.storage.store import CommitUnsure, DatabaseUnavailable, DiskFull, Finish, Store
 
 _CANT_OPEN = "SQLITE_CANTOPEN"
@@ -27,6 +41,7 @@ _STAGED_AT_ONCE = 64
 """Services in changes that are staged without leaving the event loop: 60 µs each."""
 _OF_A_SERVICE = ("configurations", "outbox")
 """Where its newest state lies."""
+_OF_ITS_PAST = ("items", "history", "history_keys", "checkpoints", "taken_back")
 
 
 class _Busy(DatabaseUnavailable):
@@ -47,8 +62,7 @@ class SqlStore(SqlReads, Store):
         reader: SqlConnection,
         pages: SqlConnection,
     ) -> None:
-        super().__init__(path, key, reader=reader, pages=pages)
-        self._vouching = vouching
+        super().__init__(path, key, vouching=vouching, reader=reader, pages=pages)
         self._file = file
         self._writer = writer
         database.waits_for_locks(writer, False)
@@ -109,6 +123,10 @@ class SqlStore(SqlReads, Store):
             self._move_counters(changes[0].before, changes[-1].after)
             for change in changes:
                 insert_change(self._writer, change)
+                for one in change.checkpoints:
+                    insert_checkpoint(self._writer, one, self._vouching.seal_of(one))
+                if change.plans or change.plans_gone:
+                    keep_plans(self._writer, change, self._vouching.seal_of_plan)
 
     def _commit_staged(self) -> None:
         try:
@@ -153,9 +171,11 @@ class SqlStore(SqlReads, Store):
                 [(s.key_id, s.nonce, s.ciphertext, s.service, s.name, s.version) for s in sealed],
             )
 
-    def keep_schemas(self, versions: Sequence[SchemaVersion]) -> None:
+    def keep_schemas(
+        self, versions: Sequence[SchemaVersion], activations: Sequence[SchemaActivation] = ()
+    ) -> None:
         with self._transaction() as writer:
-            writer.executemany("INSERT INTO schemas VALUES (?, ?, ?, ?, ?)", versions)
+            insert_schemas(writer, versions, activations)
 
     def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
         with self._transaction() as writer:
@@ -179,7 +199,7 @@ class SqlStore(SqlReads, Store):
         with self._transaction() as writer:
             for kind, name in strangers(writer):
                 writer.execute(f"DROP {kind} {_quoted(name)}")
-            self._let_go(repair.strangers, ("items", "history", "history_keys", *_OF_A_SERVICE))
+            self._let_go(repair.strangers, (*_OF_ITS_PAST, *_OF_A_SERVICE))
             self._let_go(repair.odd, _OF_A_SERVICE)
             writer.executemany("DELETE FROM registry WHERE kind = ? AND key = ?", repair.rows)
             writer.executemany(

@@ -32,6 +32,7 @@ ACTORS = (
     "caching",
     "broker",
     "publishing",
+    "learning-schemas",
     "secrets-rotating",
     "trusting",
     "delivering",

@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 
 from config_manager.config import strict_json, wire
 from config_manager.config.documents.beacon import Beacon
-from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.config_update import (
+    MAX_VARIANT_DEPTH,
+    ConfigUpdate,
+    Variant,
+)
 from config_manager.config.documents.fields import NotADocument, UnknownCritical
 from config_manager.config.documents.receipt import Attempt, Receipt, Running
 from config_manager.config.documents.root import KeyRole, Root, RootKey
@@ -33,27 +37,41 @@ class Document(Protocol):
 Parse = Callable[[bytes], Document]
 KINDS: dict[str, tuple[Document, Parse]] = {
     "config-update": (m.UPDATE, ConfigUpdate.parse),
+    "config-update-with-variants": (m.UPDATE_WITH_VARIANTS, ConfigUpdate.parse),
     "snapshot": (m.SNAPSHOT, Snapshot.parse),
     "beacon": (m.BEACON, Beacon.parse),
     "root": (m.make_root(), Root.parse),
     "receipt": (m.RECEIPT, Receipt.parse),
+    "receipt-with-content": (m.RECEIPT_WITH_CONTENT, Receipt.parse),
 }
 
+_UPDATE = (
+    "format service topic config_epoch epoch_seq revision previous issued_at not_after config "
+    "defaulted secrets deleted correlation_id critical"
+)
+_RECEIPT = (
+    "service instance boot_seq seq running last_attempt source freshness overrides schema library "
+    "correlation_id gone at"
+)
 FIELDS = {
-    "config-update": "format service topic config_epoch epoch_seq revision previous issued_at "
-    "not_after config defaulted secrets deleted correlation_id critical",
+    "config-update": _UPDATE,
+    "config-update-with-variants": _UPDATE + " content variants",
     "snapshot": "config_epoch epoch_seq revision services",
     "beacon": "config_epoch epoch_seq revision snapshot root_version audit_head boot_seq seq "
     "issued_at valid_s",
     "root": "version issued_at keys roles",
-    "receipt": "service instance boot_seq seq running last_attempt source freshness overrides "
-    "schema library correlation_id gone at",
+    "receipt": _RECEIPT,
+    "receipt-with-content": _RECEIPT,
 }
 """As the contract lists them."""
 
+_UPDATE_MAY_LACK = {"previous", "not_after", "defaulted", "critical", "content", "variants"}
+_RECEIPT_MAY_LACK = {"running", "last_attempt", "overrides", "correlation_id"}
 NEED_NOT_BE_THERE = {
-    "config-update": {"previous", "not_after", "defaulted", "critical"},
-    "receipt": {"running", "last_attempt", "overrides", "correlation_id"},
+    "config-update": _UPDATE_MAY_LACK,
+    "config-update-with-variants": _UPDATE_MAY_LACK,
+    "receipt": _RECEIPT_MAY_LACK,
+    "receipt-with-content": _RECEIPT_MAY_LACK,
 }
 
 
@@ -187,6 +205,53 @@ def test_the_integers_that_earlier_servers_took_and_signed_are_read_and_no_large
         ConfigUpdate.parse(beyond.to_bytes())
 
 
+VARIANT = {"schemas": ["ab"], "config": {}, "defaulted": []}
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        ({"content": ""}, "content: expected 1 to 40 characters"),
+        ({"content": "x" * 41}, "content: expected 1 to 40 characters"),
+        ({"content": 41}, "content: expected a string"),
+        ({"variants": None}, "variants: expected a list of objects"),
+        ({"variants": ["ab"]}, "variants: expected an object"),
+        ({"variants": [VARIANT] * 9}, "variants: expected at most 8"),
+        ({"variants": [{**VARIANT, "schemas": [1]}]}, "variants.schemas: expected a list"),
+        ({"variants": [{**VARIANT, "config": []}]}, "variants.config: expected an object"),
+        ({"variants": [{**VARIANT, "defaulted": None}]}, "variants.defaulted: expected a list"),
+    ],
+)
+def test_a_content_or_variant_outside_its_bounds_is_named(
+    member: dict[str, object], message: str
+) -> None:
+    with pytest.raises(NotADocument) as caught:
+        ConfigUpdate.parse(changed("config-update", **member))
+    assert message in str(caught.value)
+
+
+def test_a_content_of_40_characters_and_8_variants_are_read_and_neither_need_be_there() -> None:
+    full = replace(m.UPDATE, content="é" * 40, variants=(Variant(("ab",), {"n": 1}, ()),) * 8)
+    assert ConfigUpdate.parse(full.to_bytes()) == full
+    assert ConfigUpdate.parse(changed("config-update", content=None)).content is None
+    variant = {"schemas": [], "config": {}, "tomorrow": 1}
+    read = ConfigUpdate.parse(changed("config-update", variants=[variant]))
+    assert read.variants == (Variant((), {}, ()),)
+
+
+@pytest.mark.parametrize(("more", "fits"), [(0, True), (1, False)])
+def test_a_variant_may_nest_two_levels_less_than_a_configuration(more: int, fits: bool) -> None:
+    deep: Any = 0
+    for _ in range(MAX_VARIANT_DEPTH - 1 + more):
+        deep = [deep]
+    update = replace(m.UPDATE, variants=(Variant(("ab",), {"deep": deep}, ()),))
+    if fits:
+        assert ConfigUpdate.parse(update.to_bytes()) == update
+    else:
+        with pytest.raises(NotADocument, match="nested deeper than 33"):
+            ConfigUpdate.parse(update.to_bytes())
+
+
 @pytest.mark.parametrize("secrets", [{"key": "1"}, {"key": -1}, {"key": None}, {"key": 2**53}])
 def test_a_secret_is_named_with_its_version(secrets: object) -> None:
     with pytest.raises(NotADocument, match="secrets: expected an integer"):
@@ -309,6 +374,7 @@ def test_a_role_that_nobody_knows_is_kept_aside_and_does_no_harm() -> None:
 numbers = st.integers(0, 2**53 - 1)
 optional = st.none() | m.texts
 names = st.lists(m.texts, max_size=3).map(tuple)
+contents = st.none() | m.texts.filter(bool)
 
 
 @st.composite
@@ -328,7 +394,8 @@ DOCUMENTS: dict[str, st.SearchStrategy[Document]] = {
         service=m.texts, topic=m.texts, config_epoch=m.texts, epoch_seq=numbers, revision=numbers,
         previous=optional, issued_at=m.texts, config=m.json_objects, defaulted=names,
         secrets=st.dictionaries(m.texts, numbers, max_size=3), deleted=st.booleans(),
-        correlation_id=m.texts, not_after=optional,
+        correlation_id=m.texts, not_after=optional, content=contents,
+        variants=st.lists(st.builds(Variant, names, m.json_objects, names), max_size=3).map(tuple),
     ),
     "snapshot": st.builds(
         Snapshot,
@@ -343,9 +410,11 @@ DOCUMENTS: dict[str, st.SearchStrategy[Document]] = {
     "receipt": st.builds(
         Receipt,
         service=m.texts, instance=m.texts, boot_seq=numbers, seq=numbers,
-        running=st.none() | st.builds(Running, numbers, numbers, m.texts),
+        running=st.none() | st.builds(Running, numbers, numbers, m.texts, contents),
         last_attempt=st.none()
-        | st.builds(Attempt, numbers, st.sampled_from(["applied", "refused"]), optional),
+        | st.builds(
+            Attempt, numbers, st.sampled_from(["applied", "refused"]), optional, numbers, contents
+        ),
         source=st.sampled_from(["broker", "last-known-good", "defaults"]), freshness=m.texts,
         overrides=names, schema=m.texts, library=m.texts, correlation_id=optional,
         gone=st.booleans(), at=m.texts,
@@ -353,7 +422,7 @@ DOCUMENTS: dict[str, st.SearchStrategy[Document]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DOCUMENTS)
 @m.STEADY
 @given(data=st.data())
 def test_what_a_writer_says_a_reader_hears(kind: str, data: st.DataObject) -> None:

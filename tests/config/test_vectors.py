@@ -19,7 +19,9 @@ from nacl.public import PrivateKey, SealedBox
 from nacl.signing import SigningKey, VerifyKey
 
 from config_manager.api.conformance.vectors import chain, message_of
+from config_manager.client.rules import choosing
 from config_manager.client.rules.deliveries import Deliveries
+from config_manager.client.rules.kept import content_of
 from config_manager.client.rules.root_chain import RootChain, Turned
 from config_manager.config import wire
 from config_manager.config.documents.beacon import Beacon
@@ -128,6 +130,35 @@ def test_an_update_is_judged_as_the_page_says(case: dict[str, Any]) -> None:
     if seen is not None:
         before = ConfigUpdate.parse(DOCUMENTS[case["before"]]["payload"].encode())
         assert seen == Seen(before.mark, DOCUMENTS[case["before"]]["digest"])
+
+
+@by_name(VECTORS["content_cases"])
+def test_what_is_an_instances_own_and_what_is_equal_can_be_told_from_the_page_alone(
+    case: dict[str, Any],
+) -> None:
+    runs, comes = (
+        _own(json.loads(case[name], parse_float=str), case["schema"]) for name in ("runs", "comes")
+    )
+    assert (comes == runs) is case["equal"]
+    given = json.loads(case["comes"])
+    digest = hashlib.sha256(case["comes"].encode()).hexdigest()
+    assert given.get("content", digest) == case["content"]
+
+
+def _own(message: dict[str, Any], schema: str | None) -> str:
+    mine = [one for one in message.get("variants", ()) if schema in one["schemas"]]
+    config, defaulted = (mine or [message])[0]["config"], (mine or [message])[0]["defaulted"]
+    return json.dumps([config, sorted(defaulted), message["secrets"]], sort_keys=True)
+
+
+@by_name(VECTORS["content_cases"])
+def test_our_client_chooses_and_compares_as_the_page_says(case: dict[str, Any]) -> None:
+    payloads = [case[name].encode() for name in ("runs", "comes")]
+    runs, comes = (choosing.chosen(ConfigUpdate.parse(one), case["schema"]) for one in payloads)
+    assert (comes.config, list(comes.defaulted)) == (case["config"], case["defaulted"])
+    assert (choosing.fingerprint(comes) == choosing.fingerprint(runs)) is case["equal"]
+    envelope = Envelope(wire.CONFIG_UPDATE, payloads[1], (), None)
+    assert content_of((comes, envelope)) == case["content"]
 
 
 @by_name(VECTORS["root_cases"])

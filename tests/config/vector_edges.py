@@ -66,6 +66,11 @@ def update_edges() -> Iterator[Edge]:
         "defaulted is null": {"defaulted": None},
         "a number in defaulted": {"defaulted": [1]},
         "a number in critical": {"critical": [1]},
+        "content is a number": {"content": 7},
+        "content of 41 characters": {"content": "7" * 41},
+        "variants is an object": {"variants": {}},
+        "9 variants": {"variants": [{"schemas": [], "config": {}, "defaulted": []}] * 9},
+        "a variant whose config is a list": {"variants": [{"schemas": [], "config": []}]},
     }
     for name, fields in odd_fields.items():
         yield name, with_fields(**fields), "malformed", {}

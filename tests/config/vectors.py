@@ -17,6 +17,7 @@ from config_manager.config.documents.root import Root
 from config_manager.config.documents.sealed import Sealed
 from config_manager.config.enrolment import Enrolment
 from tests.config import vector_revocations, vector_starts
+from tests.config.vector_contents import content_cases
 from tests.config.vector_documents import (
     AFTER_OLD_KEY,
     AFTER_ROTATION,
@@ -413,6 +414,7 @@ def make() -> dict[str, Any]:
         "messages": messages(),
         "enrolment": enrolment(),
         "cases": cases(),
+        "content_cases": content_cases(),
         "root_cases": root_cases(),
         "sealed_cases": sealed_cases(),
         "beacon_cases": beacon_cases(),

@@ -226,3 +226,122 @@ def test_a_rollback_brings_a_deleted_service_back_and_leaves_secrets_alone(
     operator.server.http.delete("/api/v1/config/llm-worker")
     operator.ok("rollback", "llm-worker", str(revision))
     assert operator.stored("llm-worker") == {"llm_timeout_sec": 7.5}
+
+
+def test_a_schema_from_the_first_one_to_a_breaking_one_that_is_caught(
+    operator: Operator, tmp_path: Path
+) -> None:
+    level: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5}
+    file = tmp_path / "lamp.json"
+
+    def write(**properties: Any) -> str:
+        closed = {"type": "object", "additionalProperties": False}
+        file.write_text(json.dumps({**closed, "properties": properties}))
+        return str(file)
+
+    assert operator.run("schema", "get", "lamp")[0] == 6
+    text = operator.ok("schema", "put", "lamp", write(level=level), "--reason", "it is typed now")
+    assert text.splitlines()[-1] == "lamp: version 1 is active"
+    assert json.loads(operator.ok("schema", "get", "lamp")) == json.loads(file.read_text())
+    code, text = operator.run("set", "lamp", "levle=0.4")
+    assert (code, "did you mean level?" in text) == (2, True)
+    operator.ok("set", "lamp", "level=0.9")
+
+    write(level={**level, "maximum": 0.5})
+    code, text = operator.run("schema", "check", "lamp", str(file))
+    assert code == 7
+    assert "stored in base: level = 0.9: expected a number from 0 to 0.5" in text
+    code, text = operator.run("schema", "put", "lamp", str(file))
+    assert (code, "/level: stored: 0.9: expected" in text) == (7, True)
+    assert operator.run("schema", "put", "lamp", str(file), "--allow-breaking")[0] == 2
+
+    renamed = {**level, "x-was": {"key": "level"}}
+    assert operator.run("schema", "check", "lamp", write(brightness=renamed))[0] == 0
+    text = operator.ok("schema", "put", "lamp", str(file), "--wait", "5")
+    assert "level → brightness renamed" in text
+    assert operator.stored("lamp") == {"brightness": 0.9}
+    again = operator.ok("schema", "put", "lamp", str(file))
+    assert again.splitlines()[-1] == "version 2 is the same schema; nothing was changed"
+
+    rows = operator.ok("schema", "history", "lamp").splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["2*", "1"]
+    assert rows[1].endswith("it is typed now")
+    assert "level → brightness renamed" in operator.ok("schema", "diff", "lamp")
+    listed = operator.ok("schema", "get")
+    assert [line.split()[:3] for line in listed.splitlines() if "lamp" in line] == [
+        ["lamp", "2", "put"]
+    ]
+    assert operator.run("schema", "adopt", "lamp", "ab")[0] == 2
+    assert "takes any values" in operator.ok("schema", "delete", "lamp", "--reason", "enough")
+    assert operator.run("schema", "delete", "lamp")[0] == 6
+    for wrong in ("[]", "{"):
+        file.write_text(wrong)
+        assert operator.run("schema", "put", "lamp", str(file))[0] == 2
+
+
+@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+def test_a_bad_epoch_is_taken_back_with_one_command_by_every_client(
+    operator: Operator, tmp_path: Path
+) -> None:
+    """A14."""
+    server, processes = operator.server, operator.processes
+    names = ["hall", "porch", "yard"]
+    for name in names:
+        server.put(name, {"level": 1})
+    clients = []
+    for name in names:
+        processes.pin(tmp_path / name, server.data_dir / "trust" / "root.json")
+        mqtt_url = server.ready["mqtt_url"]
+        clients.append(processes.follow(tmp_path / name, name, mqtt_url))
+    bad = {"services": {name: {"level": 9} for name in names}}
+    revision = server.http.post("/api/v1/config/epoch", json=bad).json()["revision"]
+    for client in clients:
+        client.event("applied", config={"level": 9})
+    shown = operator.ok("rollback", "--last", "--dry-run").splitlines()
+    assert shown[:4] == [
+        f"takes back revision {revision}", "hall:", "  - level = 9", "  + level = 1"
+    ]  # fmt: skip
+    assert shown[-1] == "nothing was changed"
+    said = operator.ok("rollback", "--last", "--reason", "too bright").splitlines()[-1]
+    assert said.startswith(f"hall, porch, yard are at revision {revision + 1}")
+    for client in clients:
+        client.event("applied", revision=revision + 1, config={"level": 1})
+
+
+def test_the_past_is_read_compared_explained_and_searched(operator: Operator) -> None:
+    first = operator.server.put("attic", {"host": "old.example", "level": 1}).json()
+    second = operator.server.put("attic", {"host": "new.example", "level": 1}).json()
+    revision = str(first["revision"])
+    assert operator.ok("get", "attic", "host", "--revision", revision) == "old.example\n"
+    assert operator.ok("get", "attic", "host", "--at", first["updated_at"]) == "old.example\n"
+    assert operator.run("get", "attic", "--at", "2001-01-01T00:00:00Z")[0] == 6
+    assert operator.run("get", "attic", "--revision", "1", "--at", first["updated_at"])[0] == 2
+    gone = ['- host = "old.example"', '+ host = "new.example"']
+    assert operator.ok("diff", "attic", first["updated_at"], "now").splitlines() == gone
+    assert operator.run("diff", "attic", "profile:night")[0] == 2
+    said = operator.ok("explain", "attic", "host").splitlines()
+    assert said[1].split()[:5] == [
+        "host",
+        '"new.example"',
+        "base",
+        "revision",
+        f"{second['revision']},",
+    ]
+    assert operator.run("explain", "attic", "no_such")[0] == 6
+    found = operator.ok("search", "OLD.example", "--in", "values,history").splitlines()
+    assert [line.split()[:2] for line in found[1:]] == [["attic", "host"]] * 2
+    assert operator.run("search", "")[0] == 2
+
+
+def test_one_change_in_the_middle_is_taken_back_and_a_conflict_names_the_key(
+    operator: Operator,
+) -> None:
+    operator.server.put("cellar", {"a": 1, "b": 1})
+    middle = str(operator.server.put("cellar", {"a": 2, "b": 2}).json()["revision"])
+    operator.server.put("cellar", {"a": 2, "b": 3})
+    code, text = operator.run("rollback", "--undo", middle)
+    assert (code, "cellar b was written since" in text) == (7, True)
+    operator.ok("rollback", "--undo", middle, "--key", "b", "--yes")
+    assert operator.stored("cellar") == {"a": 1, "b": 1}
+    assert operator.run("rollback", "--undo", middle)[0] == 7
+    assert operator.run("rollback")[0] == 2

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from config_manager.api.conformance.publisher import Publisher
+from config_manager.config import wire
+from config_manager.config.documents.config_update import Variant
 from tests.kit.earlier import (
     CLIENT,
     EXPORT,
@@ -25,7 +28,16 @@ from tests.kit.earlier import (
     python,
     unpack,
 )
-from tests.kit.processes import MOSQUITTO, TOKEN, Process, Processes, Server, eventually
+from tests.kit.processes import (
+    MOSQUITTO,
+    TOKEN,
+    Listener,
+    Process,
+    Processes,
+    Server,
+    eventually,
+    listening,
+)
 
 OFFLINE, PROVED_AT_ONCE = "none:", "0"
 
@@ -372,3 +384,55 @@ def test_what_todays_client_kept_its_client_starts_with(
         "pin": "the fourth pin",
         "source": "last-known-good",
     }
+
+
+# ── variants ───────────────────────────────────────────────────────────────────────────────────
+
+
+@needs_mosquitto
+def test_a_message_with_variants_reaches_old_code_and_new_code_each_with_its_own_values(
+    shop: tuple[Processes, Path],
+) -> None:
+    """A release before schemas takes what everybody takes; today's takes what names its schema."""
+    processes, directory = shop
+    code = unpack(VERSIONS[0].wheel, directory / "code")
+    publisher = Publisher("door")
+    broker = processes.broker(directory / "broker")
+    states = [directory / "theirs", directory / "ours"]
+    (directory / "root.json").write_bytes(publisher.root())
+    for state in states:
+        processes.pin(state, directory / "root.json")
+    with listening(broker.port) as listener:
+        first: dict[str, Any] = {"config": {"greeting": "hello"}, "content": "1"}
+        publisher.revision = 1
+        listener.publish(publisher.topic, publisher.update(1, **first))
+        listener.publish(
+            wire.SNAPSHOT_TOPIC, publisher.snapshot(names=publisher.payload(1, **first))
+        )
+        old, new = (
+            processes.start(
+                python(by, SERVICE_PROGRAM, str(state), "door", broker.url, PROVED_AT_ONCE)
+            )
+            for by, state in zip((code, None), states, strict=True)
+        )
+        for service in (old, new):
+            assert service.event("opened", within=15)["greeting"] == "hello"
+        topic = eventually(lambda: schema_topic(listener), within=10, what="a schema is published")
+        variants = (Variant((topic[-64:],), {"greeting": "for new code"}, ()),)
+        everyones: dict[str, Any] = {"config": {"greeting": "for everybody"}, "variants": variants}
+        listener.publish(publisher.topic, publisher.update(2, **everyones, content="2"))
+        old.event("changed", greeting="for everybody", within=15)
+        new.event("changed", greeting="for new code", within=15)
+        listener.publish(publisher.topic, publisher.update(3, **everyones, content="2"))
+        last: dict[str, Any] = {"config": {"greeting": "bye"}, "content": "4"}
+        listener.publish(publisher.topic, publisher.update(4, **last))
+        for service in (old, new):
+            service.event("changed", greeting="bye", within=15)
+            assert service.terminate() == 0
+    changes = [line["greeting"] for line in new.lines if line["event"] == "changed"]
+    assert changes == ["for new code", "bye"], "the third decides nothing new, and asks nobody"
+
+
+def schema_topic(listener: Listener) -> str | None:
+    prefix = "system/config-schema/door/"
+    return next((topic for topic, _, _ in listener.messages if topic.startswith(prefix)), None)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from config_manager.client.drivers.follower import Anything
+from config_manager.client.model.published_schema import published_schema
 from config_manager.config import wire
 from tests.kit.processes import (
     MOSQUITTO,
@@ -80,16 +82,19 @@ def retains_in_time(broker: Broker, wanted: set[str]) -> None:
     eventually(lambda: retains(broker) == wanted, within=20, what=f"it retains {sorted(wanted)}")
 
 
-def topics(name: str) -> set[str]:
-    return {wire.status_topic(SERVICE, name), wire.schema_topic(SERVICE, name)}
+SCHEMA = wire.schema_topic(SERVICE, published_schema(Anything).digest)
+"""That which the receipts of `client run` name."""
 
 
-def say_schemas(broker: Broker, *names: str) -> None:
-    """As their clients would."""
+def topics(*names: str) -> set[str]:
+    return {SCHEMA, *(wire.status_topic(SERVICE, name) for name in names)}
+
+
+def say_schema(broker: Broker) -> None:
+    """As a client with a model would."""
     with listening(broker.port, "system/config-schema/#") as listener:
-        for name in names:
-            listener.publish(wire.schema_topic(SERVICE, name), b"{}")
-            listener.message(wire.schema_topic(SERVICE, name))
+        listener.publish(SCHEMA, b"{}")
+        listener.message(SCHEMA)
 
 
 def test_what_runs_is_still_there_and_once_it_has_gone_it_leaves_nothing_behind(
@@ -101,11 +106,11 @@ def test_what_runs_is_still_there_and_once_it_has_gone_it_leaves_nothing_behind(
     fleet.follow("hall")
     for name in ("kitchen", "hall"):
         fleet.wait_for(name, in_sync=True)
-    say_schemas(broker, "kitchen", "hall")
+    say_schema(broker)
 
     code, text = fleet.forget("kitchen")
     assert (code, "has not gone since" in text, "Traceback" in text) == (7, True, False), text
-    assert retains(broker) == topics("kitchen") | topics("hall")
+    assert retains(broker) == topics("kitchen", "hall")
 
     assert kitchen.terminate() == 0
     fleet.wait_for("kitchen", gone=True)
@@ -142,7 +147,7 @@ def test_a_broker_that_was_down_meanwhile_is_emptied_when_it_is_back_also_by_a_s
     kitchen = fleet.follow("kitchen")
     fleet.wait_for("kitchen", in_sync=True)
     for broker in fleet.brokers:
-        say_schemas(broker, "kitchen")
+        say_schema(broker)
         retains_in_time(broker, topics("kitchen"))
     kept = second.directory / "mosquitto.db"
     eventually(

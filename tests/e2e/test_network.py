@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from tests.kit.earlier import SERVICE_PROGRAM, python
 from tests.kit.processes import (
     COMMAND,
     MOSQUITTO,
@@ -206,6 +207,15 @@ def followed(processes: Processes, state: Path, server: Server, url: str, servic
     )
 
 
+def heard_by(broker: SecureBroker, user: str, topic: str, *until: str) -> list[str]:
+    """The topics of the messages that it gets."""
+    return subprocess.run(
+        ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(broker.port), "--cafile", str(broker.ca),
+         "-u", user, "-P", f"{user}-password", "-t", topic, "-F", "%t", *until],
+        capture_output=True, text=True, check=False,
+    ).stdout.split()  # fmt: skip
+
+
 def test_under_the_acl_template_each_service_reads_its_own_and_reports(
     secure: tuple[Processes, Path, SecureBroker],
 ) -> None:
@@ -223,11 +233,13 @@ def test_under_the_acl_template_each_service_reads_its_own_and_reports(
         return any(one["service"] == "stt-worker" and one["in_sync"] for one in found)
 
     eventually(reported, within=10, what="its receipt came through the ACL")
-    heard = subprocess.run(
-        ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(broker.port), "--cafile", str(broker.ca),
-         "-u", "tts-worker", "-P", "tts-worker-password", "-t", "system/#", "-F", "%t", "-W", "2"],
-        capture_output=True, text=True, check=False,
-    ).stdout.split()  # fmt: skip
+    kept = directory / "in-python"
+    processes.pin(kept, server.data_dir / "trust" / "root.json")
+    url = broker.url("stt-worker")
+    processes.start(python(None, SERVICE_PROGRAM, str(kept), "stt-worker", url, "0"))
+    (schema,) = heard_by(broker, "config-manager", "system/config-schema/#", "-C", "1", "-W", "15")
+    assert schema.startswith("system/config-schema/stt-worker/"), "published through the ACL"
+    heard = heard_by(broker, "tts-worker", "system/#", "-W", "2")
     assert set(heard) <= {
         "system/config-snapshot/config-manager",
         "system/health/config-manager",
@@ -393,6 +405,7 @@ def test_doctor_finds_what_is_wrong_with_an_open_stock_broker(
         "anonymous writes", "missing ACL", "retained messages", "persistence",
         "max_queued_messages", "access", "keys beside the data",
     }  # fmt: skip
+    assert "another service's schemas" in json.dumps(found["missing ACL"])
     assert "of 1100 came at QoS 1" in found["retained messages"][0]["detail"]
     assert all(one["remedy"] for each in found.values() for one in each if one["level"] != "ok")
 

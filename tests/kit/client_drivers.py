@@ -60,7 +60,8 @@ class Broker(MemoryBroker):
 
     def takes(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
         super().takes(topic, payload, retain=retain)
-        self.receipts.append(Receipt.parse(wire.parse_envelope(payload).payload))
+        if topic.startswith(wire.STATUS_PREFIX):
+            self.receipts.append(Receipt.parse(wire.parse_envelope(payload).payload))
 
     def drops_all(self) -> None:
         for session in list(self.sessions):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import settings
@@ -19,7 +20,7 @@ from config_manager.client.testing.signed_documents import (
 )
 from config_manager.config import wire
 from config_manager.config.documents.beacon import Beacon
-from config_manager.config.documents.config_update import ConfigUpdate
+from config_manager.config.documents.config_update import ConfigUpdate, Variant
 from config_manager.config.documents.receipt import Attempt, Receipt, Running
 from config_manager.config.documents.root import Root
 from config_manager.config.documents.snapshot import Snapshot
@@ -83,6 +84,11 @@ UPDATE = ConfigUpdate(
     correlation_id="req-1",
     not_after="2026-06-01T00:00:00.000Z",
 )
+UPDATE_WITH_VARIANTS = replace(
+    UPDATE,
+    content="17",
+    variants=(Variant(("ab" * 32, "cd" * 32), {"vad": 0.5}, ("vad",)), Variant((), {}, ())),
+)
 SNAPSHOT = Snapshot("00000000-0000-4000-8000-000000000001", 3, 17, {SERVICE: (17, "cd" * 32)})
 BEACON = Beacon(
     "00000000-0000-4000-8000-000000000001", 3, 17, "cd" * 32, 1, "ef" * 32,
@@ -103,6 +109,12 @@ RECEIPT = Receipt(
     correlation_id=None,
     gone=False,
     at="2026-01-02T03:04:05.678Z",
+)
+
+RECEIPT_WITH_CONTENT = replace(
+    RECEIPT,
+    running=Running(3, 17, "cd" * 32, "17"),
+    last_attempt=Attempt(18, "poisoned", "died", 2, "18"),
 )
 
 

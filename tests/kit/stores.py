@@ -17,6 +17,7 @@ from config_manager.config.world import World, rfc3339
 from config_manager.storage.decisions import changes
 from config_manager.storage.decisions.equipment import Equipped, Seal, Tools
 from config_manager.storage.decisions.intents import Intent
+from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.keys.secret_box import SecretBox
 from config_manager.storage.memory_store import MemoryStore
@@ -48,6 +49,7 @@ class DoorSettings(ServiceSettings):
 
 
 CATALOGUE = Catalogue([DoorSettings])
+SHAPES = Shapes(CATALOGUE)
 """`door` has a model with a secret; every other service takes any object."""
 
 
@@ -135,13 +137,13 @@ def equipped(
     reason: str | None = None,
     now: float = START,
     correlation_id: str = "id",
-    catalogue: Catalogue = CATALOGUE,
+    shapes: Shapes = SHAPES,
     epoch_id: str = "00000000-0000-4000-8000-000000000002",
     seal: Seal | None = None,
 ) -> Equipped:
     box = SecretBox(b"s" * 32, Counting())
     tools = Tools(
-        catalogue,
+        shapes,
         new_id=lambda: epoch_id,
         seal=lambda _: seal or box.seal,
         open=box.open,

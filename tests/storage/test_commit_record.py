@@ -46,11 +46,18 @@ from config_manager.storage.decisions.intents import (
     Put,
     SetSecret,
 )
+from config_manager.storage.decisions.json_schema import CompiledSchema
+from config_manager.storage.decisions.planning import Wish, planned
+from config_manager.storage.decisions.plans import MakePlan
+from config_manager.storage.decisions.rollback import Rollback
+from config_manager.storage.decisions.schema_changes import DeleteSchema, PutSchema
+from config_manager.storage.decisions.schema_outlook import outlook
 from config_manager.storage.decisions.secret_rotation import (
     BeginRotation,
     FinishRotation,
     under_way,
 )
+from config_manager.storage.decisions.taking_back import Target
 from config_manager.storage.decisions.tokens import (
     AcceptAdminToken,
     CreateToken,
@@ -93,6 +100,32 @@ def forgotten(state: Committed, until: float) -> Commit:
     rows = rows_after(state, "door", "attic", Forgotten("f" * 64, 1, 2, until))
     on = m.equipped(now=NOW)
     return administration.administered(state, on, "instance.forget", {}, rows, None).change
+
+
+def schema_put(state: Committed, maximum: int) -> Commit:
+    volume = {"type": "integer", "maximum": maximum, "x-unit": "dB"}
+    volume["x-was"] = {"multiply": [1, 3]}
+    shape = CompiledSchema({"type": "object", "properties": {"volume": volume}})
+    then = outlook(state, m.SHAPES, "door", shape)
+    what = PutSchema(service="door", shape=shape, outlook=then, allow_breaking=True)
+    return administered(state, what, "narrower")
+
+
+def rolled_back(state: Committed, values: dict[str, Any]) -> Commit:
+    shape = m.SHAPES.of(state, "door")
+    digest = None if shape is None else shape.digest
+    target = Target(values, digest, (), after=0, upto=state.revision)
+    return written(state, Rollback(service="door", target=target, keys=("volume",)), "as it was")
+
+
+def plan_kept(state: Committed) -> Commit:
+    wish = Wish(services={"door": {"volume": 1}})
+    comes_to = planned(state, m.equipped(), m.SHAPES, wish, {})
+    return MakePlan(planned=comes_to).decide(state, m.equipped()).change
+
+
+def plan_gone(state: Committed) -> Commit:
+    return replace(plan_kept(state), plans=(), plans_gone=("p-0",))
 
 
 def rotation_finished(state: Committed) -> Commit:
@@ -177,6 +210,11 @@ EVERYTHING: tuple[Step, ...] = (
     partial(administered, what=BeginRotation("old", "new", 3), reason=None),
     rotation_finished,
     partial(forgotten, until=1.5),
+    partial(schema_put, maximum=5),
+    partial(administered, what=DeleteSchema(service="door"), reason=None),
+    partial(rolled_back, values={"volume": 2}),
+    plan_kept,
+    plan_gone,
 )  # fmt: skip
 
 

@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from config_manager.config.catalogue import Catalogue, ServiceSettings
+from config_manager.config.catalogue import Catalogue, ServiceSettings, schema_text
 from config_manager.config.errors import RevisionConflict
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.secret import Secret
 from config_manager.config.wire import digest
 from config_manager.config.world import rfc3339
+from config_manager.storage.commit_record import decode, encode
 from config_manager.storage.decisions.administration import administered, noted
 from config_manager.storage.decisions.changes import Decided, Occasion
 from config_manager.storage.decisions.intents import (
@@ -26,7 +27,9 @@ from config_manager.storage.decisions.intents import (
     Put,
     SetSecret,
 )
-from config_manager.storage.decisions.schemas import new_versions
+from config_manager.storage.decisions.planning import Planned
+from config_manager.storage.decisions.plans import DeletePlan, MakePlan
+from config_manager.storage.decisions.schema_versions import at_start
 from config_manager.storage.decisions.terms import Precondition
 from config_manager.storage.keys.secret_box import SecretBox
 from config_manager.storage.memory_store import MemoryStore
@@ -34,8 +37,12 @@ from config_manager.storage.state import (
     Commit,
     Committed,
     HistoryQuery,
+    KeptPlan,
     KeyChange,
     RegistryRow,
+    SchemaActivation,
+    SchemaSource,
+    SchemaVersion,
 )
 from config_manager.storage.store import DatabaseUnavailable, Store
 from tests.kit import stores as m
@@ -523,9 +530,10 @@ def test_a_models_schema_is_kept_once_and_again_when_it_changes(kind: Kind) -> N
     days: list[list[type[ServiceSettings]]]
     days = [[m.DoorSettings], [m.DoorSettings], [Louder], [Window], [Louder]]
     for day, models in enumerate(days):
-        store.keep_schemas(new_versions(store.schemas(), Catalogue(models), str(day)))
+        known, active = store.newest_schemas(), store.activations()
+        store.keep_schemas(*at_start(known, active, Catalogue(models), str(day), revision=day))
         store = kind.reopen()
-        found.append([(one.service, one.version, one.at) for one in store.schemas()])
+        found.append([(one.service, one.version, one.at) for one in store.newest_schemas()])
     assert found == [
         [("door", 1, "0")],
         [("door", 1, "0")],
@@ -533,9 +541,77 @@ def test_a_models_schema_is_kept_once_and_again_when_it_changes(kind: Kind) -> N
         [("door", 2, "2"), ("window", 1, "3")],
         [("door", 2, "2"), ("window", 1, "3")],
     ]
-    door, _ = store.schemas()
+    door, _ = store.newest_schemas()
     assert door.digest == digest(door.schema.encode())
     assert list(json.loads(door.schema)["properties"]) == ["bass", "greeting", "pin", "volume"]
+    was_active = [store.schema_as_of("door", revision) for revision in range(7)]
+    assert [one and one.version for one in was_active] == [None, 1, 1, 2, None, 2, 2]
+    assert list(store.activations()) == [("door", 5, 2), ("window", 5, None)]
+    assert door.differences is not None
+    assert [one["change"] for one in json.loads(door.differences)] == ["key added"]
+
+
+def put_schema(number: int, source: SchemaSource = "put", revision: int = 0) -> SchemaVersion:
+    text = schema_text({"type": "object", "title": str(number)}).decode()
+    return SchemaVersion(
+        service="door",
+        version=number,
+        digest=digest(text.encode()),
+        schema=text,
+        at=f"at {number}",
+        source=source,
+        by="ada",
+        reason="why",
+        correlation_id="id",
+        differences="[]",
+        revision=revision,
+    )
+
+
+def test_the_versions_of_a_schema_are_read_by_number_by_digest_and_in_pages(kind: Kind) -> None:
+    made = [put_schema(1, "catalogue"), put_schema(2), put_schema(3, "instance"), put_schema(4)]
+    kind.store.keep_schemas(made)
+    store = kind.reopen()
+    assert [one.version for one in store.newest_schemas()] == [1, 3, 4]
+    assert [one.version for one in store.schemas("door")] == [1, 3, 4]
+    assert list(store.schemas("window")) == []
+    assert list(store.schema_versions("door", limit=2)) == [made[3], made[2]]
+    assert list(store.schema_versions("door", before=3, limit=9)) == [made[1], made[0]]
+    assert list(store.schema_versions("door", limit=9, most_bytes=1)) == [made[3]]
+    assert (
+        store.schema_version("door", 2) == store.schema_version("door", made[1].digest) == made[1]
+    )
+    assert store.schema_version("door", 5) is store.schema_version("window", 1) is None
+
+
+def test_a_change_keeps_a_schema_and_from_which_revision_it_counts(kind: Kind) -> None:
+    hand = Hand(kind.store)
+    for number in (1, 2):
+        put = Put(service="door", values={"volume": number})
+        change = replace(
+            hand.decide(m.committed_in(kind.store), put).change,
+            schemas=(put_schema(number, revision=number - 1),),
+            activations=(SchemaActivation("door", number, number),),
+        )
+        assert decode(encode(change), change.before) == change
+        kind.store.commit([change])
+    store = kind.reopen()
+    assert store.schema_version("door", 2) == put_schema(2, revision=1)
+    assert [one and one.version for one in (store.schema_as_of("door", at) for at in range(4))] == [
+        *(None, 1, 2, 2)
+    ]
+
+
+def test_what_was_put_stays_active_when_the_model_changes() -> None:
+    put = put_schema(2)
+    first = at_start([], [], Catalogue([m.DoorSettings]), "monday", 0)
+    later = at_start(
+        [*first.versions, put], [SchemaActivation("door", 7, 2)], Catalogue([Louder]), "today", 9
+    )
+    assert [(one.version, one.source, one.revision) for one in later.versions] == [
+        (3, "catalogue", 9)
+    ]
+    assert later.activations == []
 
 
 # ── the outbox ─────────────────────────────────────────────────────────────────────────────────
@@ -698,3 +774,42 @@ def test_a_commit_that_fails_keeps_nothing_and_the_next_one_works(hand: Hand) ->
 
 def test_the_epoch_of_a_store_is_the_one_it_was_made_with(store: Store) -> None:
     assert m.committed_in(store).epoch == Epoch(1, m.FIRST_EPOCH.id)
+
+
+# ── plans ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def plan_kept(store: Store, *services: str) -> KeptPlan:
+    before = m.committed_in(store)
+    made = MakePlan(
+        planned=Planned(services, '{"revisions":{},"schemas":{}}', "{}", '{"services":[]}')
+    )
+    number = f"00000000-0000-4000-8000-{before.audit_seq:012}"
+    change = made.decide(before, m.equipped(epoch_id=number, reason="why")).change
+    store.commit([change])
+    assert decode(encode(change), change.before) == change
+    return change.plans[0]
+
+
+def test_a_plan_is_kept_over_a_restart_until_it_is_used_or_let_go(kind: Kind) -> None:
+    first, second = plan_kept(kind.store, "door"), plan_kept(kind.store, "a", "b")
+    store = kind.reopen()
+    assert store.plan(first.id) == store.plan_beside(first.id) == first
+    assert store.plan("p-ffffffffffff") is None
+    light = [one._replace(result="", shown="") for one in (second, first)]
+    assert list(store.plans()) == light
+    assert list(store.plans(before=second.seq)) == light[1:]
+    used = first._replace(outcome='{"revision":1}')
+    before = m.committed_in(store)
+    change = administered(before, m.equipped(), "plan.apply", {}, (), None).change
+    store.commit([replace(change, plans=(used,))])
+    assert store.plan(first.id) == used
+    gone = replace(m.equipped(), stored=store)
+    store.commit([DeletePlan(id=second.id).decide(m.committed_in(store), gone).change])
+    assert [one.id for one in store.plans()] == [first.id]
+
+
+def test_the_newest_hundred_plans_are_kept(store: Store) -> None:
+    made = [plan_kept(store, "door").id for _ in range(102)]
+    assert [one.id for one in store.plans()] == made[:1:-1]
+    assert store.plan(made[0]) is None

@@ -13,9 +13,9 @@ from trio.testing import MockClock
 from config_manager.actors.mqtt.port import BrokerUnavailable, Message
 from config_manager.config import strict_json, wire
 from config_manager.config.audit import GENESIS
-from config_manager.storage.decisions.forgotten import Forgotten, rows_after
+from config_manager.storage.decisions.forgotten import FORGOTTEN, Forgotten, rows_after
 from config_manager.storage.decisions.intents import Put
-from config_manager.storage.state import Committed, with_rows
+from config_manager.storage.state import Committed, RegistryRow, with_rows
 from tests.kit.desk import Desk, MemoryBroker, snapshot, update
 from tests.kit.documents import (
     BEACON,
@@ -372,10 +372,10 @@ async def test_a_leftover_of_ours_that_nobody_knows_is_cleared(autojump_clock: M
 # ── instances that were forgotten ──────────────────────────────────────────────────────────────
 
 RECEIPT_TOPIC = wire.status_topic(RECEIPT.service, RECEIPT.instance)
-SCHEMA_TOPIC = wire.schema_topic(RECEIPT.service, RECEIPT.instance)
+SCHEMA_TOPIC = wire.schema_topic(RECEIPT.service, RECEIPT.schema)
 OTHERS = {
     wire.status_topic(RECEIPT.service, "hall"): b"another instance's",
-    wire.schema_topic(RECEIPT.service, "hall"): b"{}",
+    wire.schema_topic(RECEIPT.service, "f" * 64): b"{}",
 }
 
 
@@ -386,7 +386,7 @@ def said(**fields: Any) -> bytes:
 def having_forgotten(state: Committed) -> Committed:
     """RECEIPT's instance, as of that receipt."""
     [signature] = wire.parse_envelope(said()).signatures
-    mark = Forgotten(signature.keyid, *RECEIPT.order, until=2_000_000_000.0)
+    mark = Forgotten(signature.keyid, *RECEIPT.order, until=2_000_000_000.0, schema=RECEIPT.schema)
     rows = rows_after(state, RECEIPT.service, RECEIPT.instance, mark)
     return replace(state, registry=with_rows(state.registry, rows))
 
@@ -405,6 +405,28 @@ async def test_what_is_forgotten_is_emptied_at_once_and_nothing_else_is(
         assert broker.cleared == [SCHEMA_TOPIC, RECEIPT_TOPIC]
         assert desk.statuses.statuses() == []
     assert broker.retained.items() >= OTHERS.items()
+
+
+async def test_a_schema_that_another_instance_names_stays_and_what_is_no_digest_is_no_topic(
+    autojump_clock: MockClock,
+) -> None:
+    broker = MemoryBroker()
+    hall = wire.status_topic(RECEIPT.service, "hall")
+    broker.retained |= {RECEIPT_TOPIC: said(), SCHEMA_TOPIC: b"{}", hall: said(instance="hall")}
+    desk = Desk(empty(), broker)
+    async with desk.actor.running():
+        await trio.sleep(5)
+        desk.view.replace(having_forgotten(empty()))
+        await trio.sleep(5)
+        assert broker.cleared == [RECEIPT_TOPIC]
+        key = f"{RECEIPT.service}/hall"
+        [row] = desk.view.committed.registered(FORGOTTEN).values()
+        odd = RegistryRow(FORGOTTEN, key, {**row, "schema": "../#"})
+        committed = desk.view.committed
+        registry = with_rows(committed.registry, (odd,))
+        desk.view.replace(replace(committed, registry=registry))
+        await trio.sleep(5)
+    assert broker.cleared == [RECEIPT_TOPIC, hall]
 
 
 async def test_a_broker_that_was_away_is_emptied_when_its_old_receipt_is_read(

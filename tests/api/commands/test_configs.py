@@ -8,41 +8,17 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner
 
-from config_manager.api.commands.configs import (
-    diff_config,
-    rollback_config,
-    set_config,
-    show_history,
-)
+from config_manager.api.commands.configs import set_config, show_history
+from config_manager.api.commands.rollback import rollback_config
 from tests.api.commands.test_remote import Fake
 
 
 @pytest.fixture
 def fake() -> Iterator[Fake]:
-    """It holds `a` at revision 7, since revision 3, and knows of a write that came after it."""
+    """It holds three keys at revision 7."""
     server = Fake()
-    entries = [
-        {"revision": 9, "action": "put", "changes": [{"key": "c", "old": 8, "new": 9}]},
-        {
-            "revision": 7,
-            "action": "put",
-            "changes": [
-                {"key": "a", "old": 0, "new": 1},
-                {"key": "n", "old": None, "new": 5, "nulls": ["old"]},
-                {"key": "o", "old": None, "new": 6},
-            ],
-        },
-        {"revision": 3, "action": "put", "changes": [{"key": "a", "old": None, "new": 0}]},
-    ]
-    server.answers(
-        {
-            "config": {"a": 1, "n": 5, "o": 6},
-            "revision": 7,
-            "propagation": "pending",
-            "entries": entries,
-            "next_before": None,
-        }
-    )
+    config = {"a": 1, "n": 5, "o": 6}
+    server.answers({"config": config, "revision": 7, "propagation": "pending"})
     yield server
     server.close()
 
@@ -56,46 +32,43 @@ def test_set_writes_on_top_of_what_it_has_read_and_of_nothing_newer(fake: Fake) 
     assert json.loads(written[3]) == {"a": 1, "b": 2, "n": 5, "o": 6}
 
 
-def test_rollback_undoes_what_it_has_read_and_not_what_came_meanwhile(fake: Fake) -> None:
-    result = CliRunner().invoke(rollback_config, ["--url", fake.url, "door", "4"])
+def test_rollback_does_what_it_has_shown_and_nothing_newer(fake: Fake) -> None:
+    fake.answers({"revision": 7, "service": "door", "changes": [], "propagation": "pending"})
+    result = CliRunner().invoke(rollback_config, ["--url", fake.url, "door", "4", "--key", "a"])
     assert result.exit_code == 0, result.output
-    *_, written = fake.asked
-    assert (written[0], written[2]["if-match"]) == ("PUT", '"7"')
-    assert json.loads(written[3]) == {"a": 0, "n": None}, "null was its value; o was not there"
+    read, shown, written = fake.asked
+    assert (read[0], read[1]) == ("GET", "/api/v1/config/door")
+    assert (shown[0], shown[1]) == ("POST", "/api/v1/config/door/rollback?dry_run=true")
+    assert (written[0], written[1]) == ("POST", "/api/v1/config/door/rollback")
+    assert written[2]["if-match"] == '"7"'
+    assert json.loads(shown[3]) == json.loads(written[3]) == {"to_revision": 4, "keys": ["a"]}
 
 
-def test_rollback_brings_back_a_plain_value_that_is_the_mask(fake: Fake) -> None:
-    mask = "********"
-    fake.answers(
-        {
-            "config": {"plain": "x"},
-            "revision": 3,
-            "propagation": "pending",
-            "entries": [
-                {
-                    "revision": 3,
-                    "action": "put",
-                    "changes": [{"key": "plain", "old": mask, "new": "x", "masked": False}],
-                },
-                {
-                    "revision": 2,
-                    "action": "secret",
-                    "changes": [{"key": "pin", "old": mask, "new": mask, "masked": True}],
-                },
-                {
-                    "revision": 1,
-                    "action": "put",
-                    "changes": [{"key": "plain", "old": None, "new": mask, "masked": False}],
-                },
-            ],
-            "next_before": None,
-        }
-    )
-    shown = CliRunner().invoke(diff_config, ["--url", fake.url, "door"])
-    assert '- plain = "********"' in shown.output
-    assert CliRunner().invoke(rollback_config, ["--url", fake.url, "door", "1"]).exit_code == 0
-    *_, written = fake.asked
-    assert json.loads(written[3]) == {"plain": mask}, "the secret stays as it is"
+def test_the_newest_change_is_the_one_that_was_shown(fake: Fake) -> None:
+    answer = {"revision": 8, "services": ["door"], "undone": 7, "changes": [], "kept": []}
+    fake.answers({**answer, "propagation": "pending"})
+    result = CliRunner().invoke(rollback_config, ["--url", fake.url, "--last", "--reason", "dark"])
+    assert result.exit_code == 0, result.output
+    shown, written = fake.asked
+    assert json.loads(shown[3]) == {"last": True, "reason": "dark"}
+    assert json.loads(written[3]) == {"undo": 7, "reason": "dark"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "door",
+        "--last door 3",
+        "--last --undo 3",
+        "--last --key a",
+        "--everything 3 --key a",
+        "--undo -1",
+    ],
+)
+def test_a_rollback_is_of_one_kind(fake: Fake, wrong: str) -> None:
+    assert CliRunner().invoke(rollback_config, ["--url", fake.url, *wrong.split()]).exit_code != 0
+    assert fake.asked == []
 
 
 def test_history_is_asked_for_until_there_is_as_much_as_was_wanted(fake: Fake) -> None:
@@ -109,8 +82,3 @@ def test_history_is_asked_for_until_there_is_as_much_as_was_wanted(fake: Fake) -
         "limit=1&before=8",
     ]
     assert len(json.loads(result.output)["entries"]) == 6
-
-
-def test_diff_asks_for_little_first(fake: Fake) -> None:
-    assert CliRunner().invoke(diff_config, ["--url", fake.url, "door"]).exit_code == 0
-    assert fake.asked[-1][1].endswith("/history?limit=4")

@@ -120,7 +120,7 @@ IN_ORDER: list[tuple[str, str, Any, str]] = [
         "POST",
         "/api/v1/config/epoch?dry_run=true",
         {"services": {"a": {"x": 1}}},
-        "config_epoch epoch_seq revision services dry_run",
+        "config_epoch epoch_seq revision services dry_run changes effective instances",
     ),
     (
         "POST",

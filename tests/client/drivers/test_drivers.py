@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from config_manager.client import Change, NotNow
+from config_manager.client.model.published_schema import published_schema
 from config_manager.client.rules.set_aside import ROOT_MAY_FOLLOW_S
 from config_manager.client.state.claim import Claim
 from config_manager.client.state.identity import load_identity
@@ -443,7 +444,7 @@ async def test_at_a_broker_that_gives_wildcards_nothing_retained_every_root_is_f
         assert config.refusals.total() == 0
         (session,) = it.a.sessions
         assert wire.root_topic(newest + 3) in session.filters
-        assert len(session.filters) == len(set(session.filters)) == 5 + newest + 2
+        assert len(session.filters) == len(set(session.filters)) == 6 + newest + 2
         it.a.says(wire.root_topic(newest + 1), r.root(newest + 1, config=(r.SECOND_CONFIG,)))
         it.a.configures(7, key=r.SECOND_CONFIG)
         await it.until(lambda: config.current.n == 7, within=3)
@@ -814,4 +815,5 @@ async def test_it_asks_for_its_own_topics_and_nobody_elses(it: Kit) -> None:
             m.TOPIC, wire.SNAPSHOT_TOPIC, wire.KEEPALIVE_TOPIC, wire.ROOTS_FILTER,
             wire.sealed_topic(m.SERVICE, config.instance),
             *map(wire.root_topic, (2, 3, 4)),
+            wire.schema_topic(m.SERVICE, published_schema(Settings).digest),
         }  # fmt: skip

@@ -607,7 +607,7 @@ def test_what_factories_make_within_or_of_what_cannot_be_shown_is_no_change() ->
     items = [{"name": "a"}]
     story = Story(disk_with(5, config={"n": 5, "items": items}), model=Makes)
     began = story.current.values
-    story.gets(6, config={"n": 5, "items": items}).says()
+    story.gets(6, config={"n": 5, "items": items, "not_mine": 1}).says()
     story.gets(7, config={"n": 7, "items": items}).says()
     story.gets(8, config={"n": 7, "items": [*items, {"name": "b"}]}).says()
     assert [change.keys for change in story.calls] == [set(), {"n", "title"}, {"items"}]

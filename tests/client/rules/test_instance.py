@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from config_manager.client.model.judging import DoesNotFit
+from config_manager.client.model.published_schema import published_schema
 from config_manager.client.rules.events import Applied, Deleted, Fresh, Stale
-from config_manager.client.rules.receipts import schema_digest
 from config_manager.client.rules.todo import NotNow
 from config_manager.client.rules.trial import Phase
 from config_manager.config import wire
@@ -573,8 +573,8 @@ def test_a_receipt_names_the_models_schema_and_the_library() -> None:
         extra: int = 0
 
     one, other = running(5).receipts[-1], running(5, model=Another).receipts[-1]
-    assert one.schema == schema_digest(Settings)
-    assert other.schema == schema_digest(Another) != one.schema
+    assert one.schema == published_schema(Settings).digest
+    assert other.schema == published_schema(Another).digest != one.schema
     assert one.library.startswith("config-manager-python")
     assert (one.at, one.service, one.instance) == ("2027-01-15T08:00:00.000Z", m.SERVICE, "robot-1")
 

@@ -154,6 +154,7 @@ def test_the_payload_is_the_document_that_clients_check() -> None:
         secrets={},
         deleted=False,
         correlation_id="abc",
+        content="2",
     )
 
 
@@ -694,7 +695,7 @@ def check_step(old: Committed, new: Committed, touched: set[str], is_epoch: bool
         assert update.mark == state.mark == new.mark
         assert (update.config, update.defaulted) == (state.effective, state.defaulted)
         assert dict(update.secrets) == ({} if state.deleted else state.secrets)
-        assert not state.stored.keys() & (state.secrets.keys() | m.CATALOGUE.secret_keys(name))
+        assert not state.stored.keys() & m.SHAPES.secret_keys(new, name)
         for secret, version in (known.secrets if known else {}).items():
             assert state.secrets.get(secret, version) >= version
 

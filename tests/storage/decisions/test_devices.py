@@ -37,6 +37,7 @@ from config_manager.storage.decisions.devices import (
 )
 from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.intents import Delete, DeleteSecret, Intent, SetSecret
+from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.state import Committed
 from tests.kit import stores as m
 
@@ -140,7 +141,7 @@ def with_secrets(state: Committed, **versions: int) -> Committed:
 
 
 def write(state: Committed, intent: Intent) -> Committed:
-    return m.decide(state, intent, catalogue=Catalogue([])).change.after
+    return m.decide(state, intent, shapes=Shapes(Catalogue())).change.after
 
 
 def sent(state: Committed, **versions: int) -> Committed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ from config_manager.storage.decisions.intents import (
     Put,
     SetSecret,
 )
+from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.decisions.replay import Replay
+from config_manager.storage.decisions.schema_changes import PutSchema
+from config_manager.storage.decisions.schema_outlook import outlook
 from config_manager.storage.decisions.tokens import (
     AcceptAdminToken,
     CreateToken,
@@ -87,11 +91,19 @@ def fill(store: Store) -> None:
     hand.write(SetSecret(service="gone", name="other", value=Secret("o")))
     hand.write(DeleteSecret(service="gone", name="other"))
     hand.write(Delete(service="gone"))
+    put_schema(store, "b", {"type": "object", "properties": {"x": {"type": "integer"}}})
     made = Delivery(b'{"sealed": 1}', {"pin": 1}, DEVICE.sign_keyid)
     mac = VOUCHING.delivery_mac("door/ada", made)
     administer(
         store, KeepDelivery(DEVICE, Delivery(made.payload, {"pin": 1}, made.sign_keyid, mac))
     )
+
+
+def put_schema(store: Store, service: str, schema: dict[str, Any], **asked: Any) -> None:
+    shape, before = CompiledSchema(schema), m.committed_in(store)
+    then = outlook(before, m.SHAPES, service, shape)
+    what = PutSchema(service=service, shape=shape, outlook=then, **asked)
+    store.commit([what.decide(before, replace(ADA, reason="why", stored=store)).change])
 
 
 def judged(store: Store, cached: Committed | None = None) -> Judgement:
@@ -267,6 +279,7 @@ KINDS = [
     ("token", "eve"),
     ("device", "door/ada"),
     ("enrolment", "d" * 64),
+    ("schema", "b"),
     ("delivery", "door/ada"),
 ]
 
@@ -278,7 +291,13 @@ def test_a_registry_row_that_is_edited_is_found(
     ((value,),) = stranger.execute(
         "SELECT value FROM registry WHERE kind = ?  AND key = ?", (kind, key)
     )
-    for old, new in (("read", "admin"), ("c3Nz", "c3Nx"), ("2030", "2040"), ("sealed", "mended")):
+    for old, new in (
+        ("read", "admin"),
+        ("c3Nz", "c3Nx"),
+        ("2030", "2040"),
+        ("sealed", "mended"),
+        ("integer", "string"),
+    ):
         edited = value.replace(old, new)
         if edited != value:
             break
@@ -291,7 +310,7 @@ def test_a_registry_row_that_is_edited_is_found(
     assert key not in left.registered(kind)
 
 
-@pytest.mark.parametrize(("kind", "key"), KINDS[:3])
+@pytest.mark.parametrize(("kind", "key"), KINDS[:4])
 def test_a_registry_row_that_is_removed_or_comes_from_nowhere_is_found(
     store: SqlStore, stranger: SqlConnection, kind: str, key: str
 ) -> None:
@@ -639,11 +658,35 @@ def accept(
         highest=highest,
         highest_revision=highest.revision,
         epoch_id=f"00000000-0000-4000-8000-{judgement.committed.audit_seq:012}",
-        catalogue=m.CATALOGUE,
+        shapes=m.SHAPES,
         on=ADA,
     )
     store.commit([change])
     return what
+
+
+def test_a_schema_that_nobody_put_is_let_go_and_a_migration_is_vouched_for(
+    store: SqlStore, stranger: SqlConnection
+) -> None:
+    pause = {"type": "number", "x-unit": "ms"}
+    put_schema(store, "a", {"type": "object", "properties": {"x": {}, "pause": pause}})
+    m.Hand(store).write(Put(service="a", values={"pause": 300}))
+    moved = {"type": "number", "x-unit": "s", "x-was": {"key": "pause", "multiply": [1, 1000]}}
+    schema = {"type": "object", "properties": {"wait": moved}}
+    put_schema(store, "a", schema, allow_breaking=True)
+    assert m.committed_in(store).services["a"].stored == {"wait": 0.3}
+    assert reasons(store) == []
+    stranger.execute(
+        "UPDATE registry SET value = replace(value, '1000', '10') WHERE kind = 'schema' AND key = 'a'"
+    )
+    assert reasons(store) == ["not-audited: registry schema/a"]
+    accept(store)
+    after = m.committed_in(store)
+    assert set(after.registered("schema")) == {"b"}
+    assert after.services["a"].stored == {"wait": 0.3}
+    assert reasons(store) == []
+    assert store.schema_as_of("a", after.revision) is None
+    assert store.schema_as_of("a", after.revision - 1) is not None
 
 
 def test_what_is_accepted_is_above_all_that_anybody_has_seen(store: SqlStore) -> None:

@@ -1,0 +1,512 @@
+"""Plans over REST: what a change would do, kept, and applied as it was shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from config_manager.actors.messages import Write
+from config_manager.api.resources.configs import parse_services
+from config_manager.api.resources.rollbacks import (
+    EpochRollbackRequest,
+    check_order,
+    demand_write,
+    of_order,
+    told_of,
+)
+from config_manager.api.resources.schema_changes import ALLOW_BREAKING, ALLOW_LOSSY, Breaks
+from config_manager.api.resources.schemas import DifferenceAnswer, SchemaDigest, comparing
+from config_manager.api.rest.forecasts import InstanceForecast, runners
+from config_manager.api.rest.limits import MOST_BYTES_OF_A_PAGE
+from config_manager.api.rest.models import (
+    NAME,
+    Always,
+    Answer,
+    Body,
+    By,
+    CorrelationId,
+    EpochId,
+    EpochSeq,
+    Name,
+    Reader,
+    Revision,
+    SeveralWrong,
+    Time,
+    about,
+    parsed,
+    read,
+)
+from config_manager.api.rest.operations import operation
+from config_manager.api.rest.parameters import Path, Query, number
+from config_manager.api.rest.request import (
+    NO_STORE,
+    Api,
+    ApiRequest,
+    ApiResponse,
+    json_response,
+)
+from config_manager.api.rest.writing import (
+    ADMINISTRATION,
+    WRITE,
+    KeyChangeAnswer,
+    ReasonInBody,
+    WarningAnswer,
+    WriteAnswer,
+    administer,
+    are_confirmed,
+    terms_of,
+    write_terms_of,
+)
+from config_manager.config.errors import (
+    FieldError,
+    InvalidValues,
+    Refusal,
+    SchemaInvalid,
+)
+from config_manager.config.names import pointer
+from config_manager.config.strict_json import JsonObject, is_object
+from config_manager.storage.decisions import plans
+from config_manager.storage.decisions.changes import Occasion
+from config_manager.storage.decisions.equipment import Decidable
+from config_manager.storage.decisions.json_schema import CompiledSchema
+from config_manager.storage.decisions.planning import Planned, Wish, planned
+from config_manager.storage.decisions.plans import ApplyPlan, DeletePlan, MakePlan, PlanState
+from config_manager.storage.decisions.rollback import Refused
+from config_manager.storage.decisions.terms import Terms
+from config_manager.storage.state import KeptPlan, up_to_bytes
+from config_manager.storage.store import Store
+
+_PAGE = 50
+_MOST = 500
+
+
+# ── what it looks like ─────────────────────────────────────────────────────────────────────────
+
+
+def _parse_objects(value: Any) -> dict[str, JsonObject]:
+    return {} if value is None else parse_services(value)
+
+
+def _by_service(what: str, description: str) -> Reader:
+    return Reader(
+        _parse_objects,
+        {
+            "type": "object",
+            "propertyNames": NAME,
+            "additionalProperties": {"$ref": f"#/components/schemas/{what}"},
+            "description": f"service → {description}",
+        },
+    )
+
+
+def _parse_rollback(value: Any) -> EpochRollbackRequest | None:
+    if value is None:
+        return None
+    if not is_object(value):
+        raise ValueError("expected an object")
+    try:
+        return parsed(value, EpochRollbackRequest)
+    except InvalidValues as error:
+        raise SeveralWrong(error.errors) from None
+
+
+class PlanRequest(Body):
+    """What is to be planned: values, patches and schemas of services; or a rollback, by itself."""
+
+    REFUSED: ClassVar[str] = "the plan is not as it should be; nothing was kept"
+
+    services: Annotated[
+        dict[str, JsonObject], _by_service("Values", "its values, which replace the stored ones")
+    ] = Field(default_factory=dict[str, JsonObject])
+    patch: Annotated[
+        dict[str, JsonObject],
+        _by_service("Values", "what is merged into its stored values (RFC 7396)"),
+    ] = Field(default_factory=dict[str, JsonObject])
+    schemas: Annotated[
+        dict[str, JsonObject],
+        _by_service("JsonSchema", "the schema that becomes active; values are in its terms"),
+    ] = Field(default_factory=dict[str, JsonObject])
+    rollback: Annotated[
+        EpochRollbackRequest | None,
+        Reader(
+            _parse_rollback,
+            {"allOf": [{"$ref": "#/components/schemas/EpochRollbackRequest"}]},
+        ),
+    ] = None
+    reason: ReasonInBody = None
+
+
+class ApplyRequest(Body):
+    """Why a plan is applied."""
+
+    REFUSED: ClassVar[str] = "the order is not as it should be; nothing was written"
+
+    reason: ReasonInBody = None
+
+
+class PlannedService(Answer):
+    """What a plan would change of a service."""
+
+    service: Name
+    changes: Annotated[list[KeyChangeAnswer], about("of stored values")]
+    effective: Annotated[list[KeyChangeAnswer], about("of what instances get")]
+    unchanged: Annotated[list[str], about("the keys that stay as they are")]
+    bytes: Annotated[int, about("its message; at most 262144 are taken")]
+
+
+class PlannedSchema(Answer):
+    """A schema that a plan would make the active one."""
+
+    service: Name
+    digest: SchemaDigest
+    differences: list[DifferenceAnswer]
+    breaks: Breaks
+
+
+class PlanBase(Answer):
+    """What a plan was worked out from. It can be applied while all of it is as it was; anything else may move."""
+
+    revisions: Annotated[dict[str, int], about("service → its newest revision; 0: it has none")]
+    schemas: Annotated[
+        dict[str, str | None], about("service → the digest of its active schema; null: it has none")
+    ]
+    active: Annotated[dict[str, Any], about("what is switched on; always empty in this version")]
+
+
+class Moved(Answer):
+    """Something of a plan's base that is not as it was."""
+
+    service: Name
+    what: Literal["revision", "schema"]
+    was: Annotated[int | str | None, about("a revision, or the digest of a schema")]
+    is_: Annotated[int | str | None, Field(alias="is", description="the same now")]
+    by: Annotated[str, about("who changed it last")]
+
+
+class PlanOutcome(Answer):
+    """How a plan was used."""
+
+    revision: Annotated[int, about("the newest one afterwards")]
+    at: Time
+    by: By
+    correlation_id: CorrelationId
+
+
+class _About(Answer):
+    id: str
+    digest: Annotated[str, about("SHA-256, in hex, of all that the plan keeps; it never changes")]
+    state: Annotated[
+        PlanState,
+        about("failed: its base has moved, so it can't be applied any more"),
+    ]
+    by: By
+    reason: Annotated[str | None, about("why, if somebody said so")]
+    created_at: Time
+    expires_at: Annotated[Time, about("until then it may be applied")]
+
+
+class PlanAnswer(_About):
+    """A plan: what a change would do. It never changes, and is applied once or never."""
+
+    base: PlanBase
+    services: list[PlannedService]
+    instances: list[InstanceForecast]
+    warnings: list[WarningAnswer]
+    schemas: Annotated[Sequence[PlannedSchema], about("left out if there are none")] = ()
+    kept: Annotated[
+        Sequence[Name],
+        about("of a rollback: services that were not there before, and stay as they are"),
+    ] = ()
+    undone: Annotated[
+        int | None,
+        about("of a rollback: the revision that it takes back; null: all after `to_revision`"),
+    ] = None
+    approvals: Annotated[list[str], about("always empty in this version")]
+    applied: Annotated[PlanOutcome | None, about("if it was")] = None
+    moved: Annotated[Sequence[Moved], about("if it failed: what is not as it was")] = ()
+
+
+class PlanEntry(_About):
+    """A plan, in a list."""
+
+    services: Annotated[list[Name], about("those that it is about")]
+
+
+class PlanList(Answer):
+    """The plans that are kept, of the services that the token is for."""
+
+    plans: list[PlanEntry]
+    next_after: Annotated[str | None, about("`after` of the next page; null: this is the last")]
+
+
+class AppliedSchema(Answer):
+    """A schema that is active now."""
+
+    service: Name
+    version: Annotated[int, about("the version's number, counted for this service")]
+    digest: SchemaDigest
+
+
+class _Applied(Answer):
+    plan: Annotated[str, about("the plan's id")]
+    config_epoch: EpochId
+    epoch_seq: EpochSeq
+    revision: Revision
+    services: Annotated[list[Name], about("those that were written")]
+    schemas: Annotated[Sequence[AppliedSchema], about("left out if there are none")] = ()
+
+
+class AppliedPlan(WriteAnswer, _Applied):
+    """A plan was applied: one revision of every service in it that changed."""
+
+
+class DeletedPlan(Answer):
+    """A plan is gone; what it wrote stays."""
+
+    id: str
+    deleted: Always
+
+
+# ── calls ──────────────────────────────────────────────────────────────────────────────────────
+
+_ID = Path("id", "the plan's id", {"type": "string", "pattern": "^p-[0-9a-f]{12}$"}, str)
+_LIMIT = number("limit", f"plans; {_PAGE}", least=1, most=_MOST)
+
+
+def _parse_after(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 15:  # noqa: PLR2004  below 2^53
+        raise ValueError("expected `next_after` of the page before")
+    return int(text)
+
+
+_AFTER = Query(
+    "after",
+    "`next_after` of the page before",
+    {"type": "string", "pattern": "^[0-9]{1,15}$"},
+    _parse_after,
+)
+
+
+@operation(
+    "Say what a change would do, and keep it as a plan",
+    answers={201: PlanAnswer},
+    problems=(404, 409),
+    takes=(ALLOW_BREAKING, ALLOW_LOSSY, *ADMINISTRATION),
+    body=PlanRequest,
+    description="What changes per key, what stays, and what each live instance would make of it. What a write would "
+    "refuse is refused here, too. The plan keeps the result: `POST …/{id}/apply` writes exactly that, once, within 24 "
+    "hours, and only if `base` is as it was. The newest 100 plans are kept.\n\n"
+    "A rollback is planned by itself; its members are those of `POST /api/v1/config/epoch/rollback`. The token must "
+    "be for every service that is named.",
+)
+async def make_plan(request: ApiRequest, api: Api) -> ApiResponse:
+    request.allow_query()
+    body = read(request, PlanRequest)
+    _check(request, body)
+    reason = body.reason
+    if body.rollback is not None:
+        reason = reason or body.rollback.reason
+        if reason is None and "reason" not in request.query:
+            reason = told_of(body.rollback)
+    terms = _because(terms_of(request), reason)
+    what: Decidable[Any]
+    try:
+        what = MakePlan(planned=await _planned(request, api, body, terms))
+    except Refusal as error:
+        if terms.idempotency is None:
+            raise
+        what = Refused(error)  # the repetition of what was done is answered all the same
+    answer = await api.system.storing.ask(Write(what, terms), request.context)
+    return json_response(answer, 201, headers=NO_STORE)
+
+
+@operation(
+    "The plans that are kept, newest first",
+    answers={200: PlanList},
+    problems=(503, 504),
+    takes=(_LIMIT, _AFTER),
+    description="Those of which every service is one that the token is for. Page on with `after=` the answer's "
+    "`next_after`, until it is null.",
+)
+async def list_plans(request: ApiRequest, api: Api) -> ApiResponse:
+    request.allow_query()
+    limit, before = _LIMIT.of(request) or _PAGE, _AFTER.of(request)
+    kept = await api.system.reading.past(lambda store: store.plans(before=before), request.context)
+    visible = [one for one in kept if _is_visible(request, one)]
+    page = list(up_to_bytes(visible[:limit], _size, MOST_BYTES_OF_A_PAGE))
+    committed, now = api.system.view.committed, api.system.world.clock.now()
+    entries = [
+        {
+            **plans.about(one, committed, api.system.shapes, now),
+            "services": list(one.services),
+        }
+        for one in page
+    ]
+    next_after = str(page[-1].seq) if len(page) < len(visible) else None
+    return json_response({"plans": entries, "next_after": next_after}, headers=NO_STORE)
+
+
+@operation(
+    "A plan",
+    answers={200: PlanAnswer},
+    problems=(404, 503, 504),
+    takes=(_ID,),
+    description="As it was made; `state` says whether it can still be applied.",
+)
+async def get_plan(request: ApiRequest, api: Api) -> ApiResponse:
+    request.allow_query()
+    plan = await _demand_plan(request, api)
+    now = api.system.world.clock.now()
+    answer = plans.view(plan, api.system.view.committed, api.system.shapes, now)
+    return json_response(answer, headers=NO_STORE)
+
+
+@operation(
+    "Apply a plan: write what it shows, all or nothing",
+    answers={200: AppliedPlan},
+    problems=(404, 409),
+    takes=(_ID, *WRITE),
+    body=ApplyRequest,
+    optional_body=True,
+    description="One transaction and one revision; several services are a new epoch, too. What does not change "
+    "is not written. 409 `plan-stale` if the base moved (`moved` says what, and by whom), `plan-used` if it was applied "
+    "before, `plan-expired` after 24 hours. The token must be for every service of the plan.",
+)
+async def apply_plan(request: ApiRequest, api: Api) -> ApiResponse:
+    body = read(request, ApplyRequest) if request.body else ApplyRequest()
+    write_terms = write_terms_of(request).because(body.reason)
+    plan = await _demand_writable(request, api)
+    what = ApplyPlan(id=plan.id)
+    answer = await api.system.storing.ask(Write(what, write_terms.terms), request.context)
+    if write_terms.terms.dry_run:
+        return json_response({**answer, "dry_run": True})
+    if answer["services"]:
+        revisions = [(name, answer["revision"]) for name in answer["services"]]
+        confirmed = write_terms.wait_s is not None and await are_confirmed(
+            api, revisions, write_terms.wait_s
+        )
+        answer = {**answer, "propagation": "confirmed" if confirmed else "pending"}
+    return json_response(answer)
+
+
+@operation(
+    "Let go of a plan",
+    answers={200: DeletedPlan},
+    problems=(404,),
+    takes=(_ID, *ADMINISTRATION),
+    description="What it wrote stays. The token must be for every service of the plan.",
+)
+async def delete_plan(request: ApiRequest, api: Api) -> ApiResponse:
+    request.allow_query()
+    plan = await _demand_writable(request, api)
+    return json_response(await administer(request, api, DeletePlan(id=plan.id)))
+
+
+# ── planning ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _check(request: ApiRequest, body: PlanRequest) -> None:
+    """Raises InvalidValues, Forbidden."""
+    wished = {**body.services, **body.patch, **body.schemas}
+    if body.rollback is not None:
+        if wished:
+            detail = "a rollback is planned by itself"
+            raise InvalidValues(body.REFUSED, [FieldError("/rollback", detail)])
+        try:
+            check_order(request, body.rollback)
+        except InvalidValues as error:
+            raise InvalidValues(body.REFUSED, _within("/rollback", error.errors)) from None
+    elif not wished:
+        detail = "expected at least one service in services, patch or schemas; or a rollback"
+        raise InvalidValues(body.REFUSED, [FieldError("", detail)])
+    if twice := sorted(body.services.keys() & body.patch.keys()):
+        detail = "replaced in services already: name it there or here"
+        wrong = [FieldError(pointer("patch", name), detail) for name in twice]
+        raise InvalidValues(body.REFUSED, wrong)
+    for name in wished:
+        request.grant.require("write", name)
+
+
+async def _planned(request: ApiRequest, api: Api, body: PlanRequest, terms: Terms) -> Planned:
+    """Beside the writer: what it is worked out from is what the plan names as its base. Raises what
+    `storage.decisions.planning` refuses, SchemaInvalid, Forbidden, TooSlowError."""
+    committed, shapes = api.system.view.committed, api.system.shapes
+    on = Occasion(
+        terms.by, terms.reason, api.system.world.clock.now(), correlation_id=request.correlation_id
+    )
+    order = body.rollback
+    if order is None:
+        wished = {**body.services, **body.patch, **body.schemas}
+        running = runners(api, wished)
+
+        def work_out() -> Planned:
+            wish = Wish(
+                services=body.services,
+                patch=body.patch,
+                schemas=_compiled(body.schemas),
+                allow_breaking=bool(ALLOW_BREAKING.of(request)),
+                allow_lossy=bool(ALLOW_LOSSY.of(request)),
+            )
+            return planned(committed, on, shapes, wish, running)
+
+        return await comparing(request, work_out)
+    everyone = runners(api, committed.services)
+
+    def take_back(kept: Store) -> Planned:
+        rollback = of_order(api, kept, committed, order, is_preview=False)
+        demand_write(request, rollback)
+        return planned(committed, on, shapes, Wish(rollback=rollback), everyone)
+
+    return await api.system.reading.past(take_back, request.context)
+
+
+def _compiled(schemas: Mapping[str, JsonObject]) -> dict[str, CompiledSchema]:
+    """Raises SchemaInvalid, with pointers into the request."""
+    compiled: dict[str, CompiledSchema] = {}
+    for name, schema in schemas.items():
+        try:
+            compiled[name] = CompiledSchema(schema)
+        except SchemaInvalid as error:
+            detail = f"{name}: {error.detail}"
+            raise SchemaInvalid(detail, _within(pointer("schemas", name), error.errors)) from None
+    return compiled
+
+
+def _within(at: str, errors: Sequence[FieldError]) -> list[FieldError]:
+    return [FieldError(at + one.pointer, one.detail) for one in errors]
+
+
+def _because(terms: Terms, reason: str | None) -> Terms:
+    if reason is None:
+        return terms
+    return Terms(terms.by, reason, terms.idempotency, terms.dry_run, terms.client)
+
+
+# ── finding one ────────────────────────────────────────────────────────────────────────────────
+
+
+def _is_visible(request: ApiRequest, plan: KeptPlan) -> bool:
+    return all(map(request.grant.covers, plan.services))
+
+
+async def _demand_plan(request: ApiRequest, api: Api) -> KeptPlan:
+    """Raises NotFound, also if the token is not for all of its services: nobody learns that it is there."""
+    plan_id = _ID.of(request)
+    found = await api.system.reading.past(lambda kept: kept.plan_beside(plan_id), request.context)
+    if found is not None and not _is_visible(request, found):
+        found = None
+    return plans.demanded(found, plan_id)
+
+
+async def _demand_writable(request: ApiRequest, api: Api) -> KeptPlan:
+    """Raises NotFound, Forbidden."""
+    plan = await _demand_plan(request, api)
+    for name in plan.services:
+        request.grant.require("write", name)
+    return plan
+
+
+def _size(plan: KeptPlan) -> int:
+    return sum(map(len, plan.services))
