@@ -79,7 +79,7 @@ class Service:
         )
 
     def hears(self, shape: CompiledSchema) -> bool:
-        return self.do(KeepInstanceSchema("lamp", shape.digest, shape.schema))
+        return bool(self.do(KeepInstanceSchema("lamp", shape.digest, shape.schema)))
 
     @property
     def lamp(self) -> ServiceState:
