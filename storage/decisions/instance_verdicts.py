@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from config_manager.config.catalogue import Effective
-from config_manager.config.strict_json import JsonObject, same
+from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.decisions.schema_outlook import LiveInstance, why_not
 from config_manager.storage.decisions.shapes import Shapes
