@@ -30,7 +30,7 @@ from config_manager.config.names import accept_correlation_id, parse_instance, p
 from config_manager.config.world import parse_rfc3339
 from config_manager.storage.decisions.forgotten import Forgotten
 
-MAX_RECEIPT_BYTES = 64 * 1024
+MAX_RECEIPT_BYTES = wire.MAX_RECEIPT_BYTES
 MAX_INSTANCES = 10_000
 MAX_TOTAL_BYTES = 16 * 1024 * 1024
 """Of all receipts together; an honest one has 1 KiB."""

@@ -197,5 +197,5 @@ def _read(directory: Path, service: str, instance: str | None, world: World) -> 
     values = {k: v for k, v in update.config.items() if k not in update.defaulted}
     own_name = parse_instance(instance) if instance else identity.instance
     deliveries = Deliveries(service, own_name, identity.seal_key, kept.sealed, identity.roots)
-    secrets = deliveries.values(update) or {}
+    secrets = deliveries.values(update, identity.roots[-1], at_a_start=True) or {}
     return {**values, **{key: secret.reveal() for key, secret in secrets.items()}}

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from config_manager.config import strict_json
 from config_manager.config.names import OUR_ID
 
+MAX_RECEIPT_BYTES = 64 * 1024
 MAX_ENVELOPE_BYTES = 256 * 1024
 MAX_SIGNATURES = 4
 

@@ -6,6 +6,7 @@ inside a `hold`, and if the callback accepts it. `Trial` says what becomes of th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal
 
@@ -32,6 +33,7 @@ from config_manager.client.rules.todo import (
 from config_manager.client.rules.trial import Trial, died_in_words
 from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.documents.receipt import Stage
+from config_manager.config.secret import Secret
 
 NO_ANSWER_AFTER_S = 30.0
 """If a callback takes longer, the operator is told."""
@@ -61,15 +63,20 @@ class Deciding(Generic[M]):
     _asked_at: float | None = None
     _not_before: float | None = None
     _bakes_until: float | None = None
+    _lacked: Version | None = None
+    """did not fit the model without its secrets"""
 
     # ── what happens ───────────────────────────────────────────────────────────────────────────
 
     def run_kept(self, kept: Version, now: float, *, bakes: bool) -> Refused | None:
         """Start with what was kept. Returns why it does not fit, else None."""
         update, _ = kept
+        secrets = self._deliveries.values(update, self._subscriber.root, at_a_start=True)
         try:
-            effective = self._layers.merge(update, self._deliveries.values(update))
+            effective = self._layers.merge(update, secrets)
         except DoesNotFit as error:
+            if secrets is None:
+                self._lacked = self._lacked or kept
             self._attempted(update.revision, "refused", f"model: {error}")
             return Refused("model", f"what was kept no longer fits: {error}")
         if bakes:
@@ -100,29 +107,48 @@ class Deciding(Generic[M]):
             todo += self.retry(now)
         return [*todo, *self._say_no_answer(now)]
 
-    def is_withdrawn(self) -> None:
+    def is_withdrawn(self) -> list[Do[M]]:
         """The configuration was deleted. What the callback is being asked about stays."""
-        if self._trial.asked is None:
-            self._candidate = None
+        return [self._account.receipt()] if self._drop_what_waited() else []
 
     def go_on_under_root(self) -> None:
         """What a newer root took away is no longer applied."""
-        last, trial, kept = self._account.attempt, self._trial, self._subscriber.kept
-        if last is None or trial.asked is not None or (kept is not None and kept.deleted):
-            return
-        waited = {"deferred": trial.offered is None, "restart-required": trial.tried is None}
-        if waited.get(last.stage, False):
-            self._attempted(last.revision, "refused", "unknown-key: its signer was revoked")
-            self._candidate = None
+        self._drop_what_waited()
+
+    def weigh_anew(self, now: float) -> list[Do[M]]:
+        """A newer root came: nothing goes on with secrets that only whom it revoked vouched for, if there are
+        others."""
+        candidate = self._candidate
+        if self._trial.asked is not None:
+            return []
+        if candidate is None or candidate.update is None:
+            return self.weigh(now) if self._offer_with_other_secrets() else []
+        held, secrets = candidate.secrets, self._vouched_secrets(candidate.update)
+        return self.weigh(now) if held and not _are_same(held, secrets) else []
 
     def offer_what_lacks_secrets(self) -> bool:
-        """Offer what runs again if it names secrets and has none: they have come, or will. Returns whether
-        it does."""
-        runs = self._account.running
-        lacks = runs is not None and bool(runs[0].secrets) and not self._account.effective.secrets
-        if lacks and self.is_enrolled:
-            self._subscriber.trial = self._trial.offer_again()
-        return lacks and self.is_enrolled
+        """Offer again what lacks its secrets, or has others than today's keys vouch for: they have come, or
+        will. Returns whether it does."""
+        if not self.is_enrolled:
+            return False
+        runs, missed = self._account.running, self._lacked
+        if missed is None or not self._subscriber.stands(missed):
+            missed = (
+                runs if runs and runs[0].secrets and not self._account.effective.secrets else None
+            )
+        if missed is None:
+            return self._offer_with_other_secrets()
+        self._subscriber.trial = self._trial.offer_again(missed)
+        return True
+
+    def _offer_with_other_secrets(self) -> bool:
+        """Offer what runs again if a revoked key vouched for its secrets, and today's for others."""
+        runs, held = self._account.running, self._account.effective.secrets
+        secrets = self._vouched_secrets(runs[0]) if runs and held else None
+        if runs is None or secrets is None or _are_same(held, secrets):
+            return False
+        self._subscriber.trial = self._trial.offer_again(runs)
+        return True
 
     def weigh(self, now: float) -> list[Do[M]]:
         """Whether a new offer fits, and whether it may be applied while the service runs."""
@@ -130,16 +156,17 @@ class Deciding(Generic[M]):
         if trial.offered is None or trial.asked is not None:
             return []
         update, _ = trial.offered
-        self._candidate = None
+        self._candidate = self._lacked = None
         self._attempted(update.revision, "received")
         self._account.correlation_id = update.correlation_id
-        secrets = self._deliveries.values(update)
+        secrets = self._vouched_secrets(update)
         if secrets is None and self.is_enrolled:
             self._attempted(update.revision, "deferred", "waiting for secrets")
             return [self._account.receipt()]
         try:
             effective = self._layers.merge(update, secrets)
         except DoesNotFit as error:
+            self._lacked = trial.offered if secrets is None else None
             why = "" if secrets is not None else f" (its secrets are not delivered: {NOT_ENROLLED})"
             return self._turn_down("model", f"{error}{why}")
         changed = effective.changed_since(self._account.effective)
@@ -196,6 +223,8 @@ class Deciding(Generic[M]):
                 self._not_before = now + pause
                 self._attempted(trial.asked[0].revision, "deferred", "not now")
                 todo.append(self._account.receipt())
+            elif self._drop_what_waited():
+                todo.append(self._account.receipt())
         return [*todo, *self.weigh(now)] if is_overtaken else todo
 
     def keep(self, trial: Trial, *, with_newest: bool = False) -> Keep:
@@ -207,6 +236,29 @@ class Deciding(Generic[M]):
     @property
     def _trial(self) -> Trial:
         return self._subscriber.trial
+
+    def _vouched_secrets(self, update: ConfigUpdate) -> Mapping[str, Secret] | None:
+        """Those that it names, if enough of today's keys vouch for them."""
+        return self._deliveries.values(update, self._subscriber.root)
+
+    def _drop_what_waited(self) -> bool:
+        """Drop what is offered no more. Returns whether the last attempt was one that waited for it."""
+        last, trial, kept = self._account.attempt, self._trial, self._subscriber.kept
+        if trial.asked is not None:
+            return False
+        if trial.offered is None:
+            self._candidate = None
+        waits = {
+            "received": trial.offered,
+            "deferred": trial.offered,
+            "restart-required": trial.tried,
+        }
+        if last is None or waits.get(last.stage, ...) is not None:
+            return False
+        is_deleted = kept is not None and kept.deleted and last.stage != "restart-required"
+        why = "the publisher deleted it" if is_deleted else "unknown-key: its signer was revoked"
+        self._attempted(last.revision, "refused", why)
+        return True
 
     def _say_no_answer(self, now: float) -> list[Do[M]]:
         """Once, if a callback takes so long that the operator should know."""
@@ -255,3 +307,10 @@ class Deciding(Generic[M]):
 
     def _attempted(self, revision: int, stage: Stage, reason: str | None = None) -> None:
         self._account.attempted(revision, stage, reason, self._candidate)
+
+
+def _are_same(held: Mapping[str, Secret], others: Mapping[str, Secret] | None) -> bool:
+    # compared here alone, and nobody learns how long it took
+    return others is not None and {name: one.reveal() for name, one in held.items()} == {
+        name: one.reveal() for name, one in others.items()
+    }

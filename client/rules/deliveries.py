@@ -8,8 +8,9 @@ what runs may still need the versions before.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from config_manager.client.rules.kept import are_enough, merged
 from config_manager.config import trust, wire
 from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.documents.root import Root
@@ -70,9 +71,14 @@ class Deliveries:
         """A message on `topic`. Returns whether it is news; raises Distrust. now: wall clock."""
         return self._take(self._judge(trust.open_envelope(payload), root, now), root)
 
-    def values(self, update: ConfigUpdate) -> Mapping[str, Secret] | None:
-        """The secrets that a configuration names, in its versions; None if they are not here."""
-        for one in self._delivered:
+    def values(
+        self, update: ConfigUpdate, root: Root, *, at_a_start: bool = False
+    ) -> Mapping[str, Secret] | None:
+        """The secrets that a configuration names, in its versions; None if they are not here: none that too
+        few of the root's keys vouch for, but at a start, if there are no others."""
+        role = root.roles["config"]
+        good = [one for one in self._delivered if are_enough(one.envelope.signers, role)]
+        for one in (*good, *(self._delivered if at_a_start else ())):
             if all(
                 name in one.values and one.sealed.secrets[name].version == version
                 for name, version in update.secrets.items()
@@ -111,8 +117,16 @@ class Deliveries:
                 "rolled-back",
                 f"sealed secrets of revision {new.sealed.revision} after {highest.revision}",
             )
-        if any(one.envelope == new.envelope for one in self._delivered):
-            return False
-        others = [one for one in self._delivered if one.sealed != new.sealed]
+        others: list[_Delivered] = []
+        for one in self._delivered:
+            if one.envelope.payload != new.envelope.payload:
+                others.append(one)
+                continue
+            both = merged(one.envelope, new.envelope, root.roles["config"])
+            if both is one.envelope:
+                return False
+            new = replace(new, envelope=both)
+        # a thief's must not displace what runs needs
+        others.sort(key=lambda one: not are_enough(one.envelope.signers, root.roles["config"]))
         self._delivered = [new, *others][:_KEPT]
         return True

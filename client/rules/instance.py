@@ -187,14 +187,16 @@ class InstanceRules(Generic[M]):
             return self._on_sealed(payload, wall_now, now)
         before = self.subscriber.root.version
         found = self.subscriber.receive(topic, payload, wall_now, now)
-        if self._sealed_aside is None or self.subscriber.root.version == before:
+        if self.subscriber.root.version == before:
             return self._on_events(found, now)
+        if self._sealed_aside is None:
+            return self._on_events(found, now) + self._deciding.weigh_anew(now)
         # after the roots, which have to be on disk before, and before what may need these secrets
         roots = [event for event in found if isinstance(event, events.RootTrusted)]
         others = [event for event in found if not isinstance(event, events.RootTrusted)]
         waited, self._sealed_aside = self._sealed_aside, None
         todo = self._on_events(roots, now) + self._on_sealed(waited, wall_now, now)
-        return todo + self._on_events(others, now)
+        return todo + self._on_events(others, now) + self._deciding.weigh_anew(now)
 
     def _on_sealed(self, payload: bytes, wall_now: float, now: float) -> list[Do[M]]:
         """This instance's secrets. An empty message takes nothing away: it was revoked, or a broker
@@ -280,8 +282,7 @@ class InstanceRules(Generic[M]):
                     self._deciding.go_on_under_root()
                     todo += [KeepRoot(link), *self._keep()]
                 case events.Deleted():
-                    self._deciding.is_withdrawn()
-                    todo += self._keep()
+                    todo += [*self._keep(), *self._deciding.is_withdrawn()]
                 case events.Resigned():
                     todo += self._keep()
                 case events.Applied() | events.Refused() | events.Stale() | events.Fresh():

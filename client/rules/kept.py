@@ -37,8 +37,9 @@ class Kept:
     seen: the highest ever accepted, tombstones included; None if no key of today vouches for any.
     beacon_order: the highest beacon, so that an old one proves nothing after a restart. Both stand
     as long as the keys that vouched for them: seen_by and beacons_by hold the highest of each key.
-    root_version: of the newest root that was trusted. signer_revoked: found while loading, never
-    stored; so is tried_elsewhere: what another process lives through its bake time with just now.
+    has_floor: a mark was undone and nothing taken since, so the snapshot is the floor, as at a first
+    start. root_version: of the newest root that was trusted. signer_revoked: found while loading,
+    never stored; so is tried_elsewhere: what another process lives through its bake time with just now.
     """
 
     running: Version | None
@@ -56,6 +57,7 @@ class Kept:
     root_version: int = 0
     sealed: tuple[Envelope, ...] = ()
     tried_elsewhere: Version | None = None
+    has_floor: bool = False
 
     @property
     def applied(self) -> Seen | None:
@@ -77,7 +79,14 @@ class Kept:
         """
         seen_by, seen = left_by(self.seen_by, self.seen, root.roles["config"])
         beacons_by, order = left_by(self.beacons_by, self.beacon_order, root.roles["beacon"])
-        return replace(self, seen=seen, seen_by=seen_by, beacon_order=order, beacons_by=beacons_by)
+        return replace(
+            self,
+            seen=seen,
+            seen_by=seen_by,
+            beacon_order=order,
+            beacons_by=beacons_by,
+            has_floor=self.has_floor or seen != self.seen,
+        )
 
 
 Rising = TypeVar("Rising", Seen, tuple[int, int])

@@ -112,17 +112,21 @@ class Account(Generic[M]):
         return self._signed(replace(shown, seq=self._seq, last_attempt=attempted, at=self._time()))
 
     def _signed(self, document: Receipt) -> PublishReceipt:
-        payload = attempt(document.to_bytes, b"")
-        if not payload:  # what a text raises must not end the driver: the receipt goes without it
-            document = replace(document, last_attempt=None, overrides=(), correlation_id=None)
-            payload = document.to_bytes()
+        data = attempt(lambda: self._enveloped(document), b"")
+        if not data:  # what a text raises must not end the driver: the receipt goes without it
+            document = replace(document, last_attempt=None)
+        if not data or len(data) > wire.MAX_RECEIPT_BYTES:
+            document = replace(document, overrides=(), correlation_id=None)
+            data = self._enveloped(document)
+        topic = wire.status_topic(self._subscriber.service, self._subscriber.instance)
+        return PublishReceipt(topic, data, document)
+
+    def _enveloped(self, document: Receipt) -> bytes:
+        payload = document.to_bytes()
         signed = self._signing_key.sign(wire.signed_bytes(wire.RECEIPT, payload)).signature
         keyid = wire.keyid(self._signing_key.verify_key.encode())
-        envelope = Envelope(
-            wire.RECEIPT, payload, (Signature(keyid, signed),), document.correlation_id
-        )
-        topic = wire.status_topic(self._subscriber.service, self._subscriber.instance)
-        return PublishReceipt(topic, envelope.to_bytes(), document)
+        signatures = (Signature(keyid, signed),)
+        return Envelope(wire.RECEIPT, payload, signatures, document.correlation_id).to_bytes()
 
     def _time(self) -> str:
         """Now; a clock outside every calendar counts as being at its beginning."""

@@ -54,7 +54,6 @@ class Subscriber:
         self.instance = instance
         self._roots = roots
         self._lost_root = 0
-        seen = kept.seen if kept is not None else None
         if kept is not None:
             self._lost_root = kept.root_version  # a file may be gone: see `check_root`
             # an older root undoes nothing: what it lists is no longer what the publisher says
@@ -67,8 +66,6 @@ class Subscriber:
         self._refusals = Refusals()
         self._topic = wire.config_topic(service)
         self._waits_for_floor = kept is None
-        # if a mark is undone, the snapshot is the floor, as at the first start
-        self._first_start = kept is None or kept.seen is None or kept.seen != seen
         self._held: Accepted | None = None
         self._aside = SetAside()
         self._now = 0.0
@@ -145,6 +142,11 @@ class Subscriber:
             events += self._release()
         return events + self._judge_freshness(monotonic_now)
 
+    def stands(self, version: Version) -> bool:
+        """Whether it is the newest that was taken, and enough of today's keys vouch for it."""
+        seen = self._marks.seen if self._marks is not None else None
+        return seen is not None and seen.digest == version[1].digest and self._is_good(version[1])
+
     def disconnected(self, monotonic_now: float) -> list[Event]:
         """A connection broke: nothing is stale yet. What was refused may be said again."""
         self._refusals.forget()
@@ -197,16 +199,20 @@ class Subscriber:
 
     def _accept(self, accepted: Accepted) -> list[Event]:
         if self._waits_for_floor:
+            if self._held is not None and accepted.duplicate:
+                both = self._merged(self._held.envelope, accepted.envelope)
+                accepted = replace(accepted, envelope=both)
             self._held = accepted
             return []
         self._check_floor(accepted)
         return self._take(accepted)
 
     def _check_floor(self, accepted: Accepted) -> None:
-        """On a first start, nothing older than what the snapshot names; raises Distrust."""
-        if not self._first_start or self.freshness.wanted is None:
+        """While there is a floor, nothing older than what the snapshot names; raises Distrust."""
+        wanted = self.freshness.wanted
+        if wanted is None or (self._marks is not None and not self._marks.has_floor):
             return
-        revision, digest = self.freshness.wanted
+        revision, digest = wanted
         mine = accepted.update.revision
         if mine < revision:
             raise Distrust(
@@ -235,10 +241,11 @@ class Subscriber:
         if accepted.duplicate and marks is not None:
             return self._take_duplicate(marks, (update, envelope))
         seen = Seen(update.mark, envelope.digest)
-        self._first_start = False
         marks = marks or Kept(None, seen, sealed=self._sealed)
         seen_by = raised(marks.seen_by, envelope.signers, seen)
-        self._marks = replace(marks, seen=seen, seen_by=seen_by, deleted=update.deleted)
+        self._marks = replace(
+            marks, seen=seen, seen_by=seen_by, deleted=update.deleted, has_floor=False
+        )
         if update.deleted:
             self.trial = self.trial.withdraw()
             return [Deleted(update)]
@@ -256,8 +263,8 @@ class Subscriber:
         self._marks = replace(marks, seen_by=seen_by)
         if not update.deleted:
             self.trial = self.trial.resigned(envelope, self._merged)
-            # what was kept of it was lost, or the service that ran before turned it down
-            if not is_same(self.trial.proved, version) and (events := self._offer(version)):
+            # what was kept of it was lost, or the service turned it down before it was started again
+            if not is_same(self.trial.runs, version) and (events := self._offer(version)):
                 return events
         return [Resigned(envelope)] if self.kept != before else []
 
@@ -336,12 +343,10 @@ class Subscriber:
             self._held = None
         self.trial = self.trial.without_revoked(self._is_good)
         if self._marks is not None:
-            seen, self._marks = self._marks.seen, self._marks.under(root)
-            # if a mark is undone, the snapshot is the floor, as at the first start
-            self._first_start |= self._marks.seen != seen
+            self._marks = self._marks.under(root)
 
     def _judge_again(self, wall_now: float) -> list[Event]:
-        """Judge again what was refused under the root before; of several configurations only the highest."""
+        """Judge again what was refused under the root before; of several configurations the highest is taken."""
         events: list[Event] = []
         accepted: list[tuple[Accepted, Aside]] = []
         for one in sorted(self._aside.take_all(), key=lambda one: one.topic != wire.SNAPSHOT_TOPIC):
@@ -357,13 +362,18 @@ class Subscriber:
             except Distrust:
                 self._aside.put_back(one)
         accepted.sort(key=lambda pair: pair[0].update.mark, reverse=True)
-        for _, one in accepted:
-            self._refusals.pardon(one)
-        for verdict, one in accepted[:1]:
+        taken: bytes | None = None
+        for verdict, one in accepted:
+            payload = verdict.envelope.payload
             try:
-                events += self._accept(verdict)
-            except Distrust as refused:
-                events += self._refuse(refused, one.topic, one.payload)
+                if taken is None:
+                    events += self._accept(verdict)
+                    taken = payload
+                elif payload == taken:  # signed by others, who vouch for it, too
+                    events += self._accept(replace(verdict, duplicate=True))
+                self._refusals.pardon(one)
+            except Distrust:  # by the floor
+                self._aside.put_back(one)
         return events
 
     def _refuse_for_now(self, verdict: Distrust, topic: str, payload: bytes) -> list[Event]:

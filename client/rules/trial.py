@@ -172,9 +172,9 @@ class Trial:
         """A newer configuration came than the one that the service died of."""
         return replace(self, poison=None)
 
-    def offer_again(self) -> Trial:
-        """What runs may be applied once more: something that it lacked has come."""
-        return self if self.offered is not None else replace(self, offered=self.runs)
+    def offer_again(self, version: Version) -> Trial:
+        """The service is to decide on it once more: something that it lacked has come."""
+        return self if self.offered is not None else replace(self, offered=version)
 
     def withdraw(self) -> Trial:
         """The configuration was deleted, and the offer with it."""
@@ -301,8 +301,10 @@ class Trial:
     # ── starts and ends ────────────────────────────────────────────────────────────────────────
 
     def start_with(self, runs: Version | None) -> Trial:
-        """What the service really runs: not everything that was kept fits every release."""
-        return replace(self, runs=runs)
+        """What the service really runs: not everything that was kept fits every release. What does not may
+        be offered."""
+        decided_on = frozenset(filter(None, (self.poison, runs[1].digest if runs else None)))
+        return replace(self, runs=runs, decided_on=decided_on)
 
     def resume(self) -> Trial:
         """It runs again, and must live through its bake time again."""

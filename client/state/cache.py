@@ -114,6 +114,7 @@ class Cache:
                     "seen_by": {key: _seen_to_list(seen) for key, seen in kept.seen_by.items()},
                     "applied": _seen_to_list(kept.applied) if kept.applied else None,
                     "deleted": kept.deleted,
+                    "has_floor": kept.has_floor,
                     "beacon_order": kept.beacon_order,
                     "beacons_by": dict(kept.beacons_by),
                     "root_version": kept.root_version,
@@ -159,6 +160,7 @@ class Cache:
             beacons_by={k: _order_from_list(one) for k, one in value.get("beacons_by", {}).items()},
             root_version=int(value.get("root_version", 0)),
             sealed=tuple(wire.envelope_from_object(one) for one in value.get("sealed", ())),
+            has_floor=seen is None or value.get("has_floor") is True,
         )
         try:
             running, revoked = self._kept_envelope(value["envelope"])

@@ -175,7 +175,7 @@ def test_sealed_secrets_are_judged_as_the_page_says(case: dict[str, Any]) -> Non
     if reason is None:
         named = {name: value["version"] for name, value in sealed_in(case["message"]).items()}
         update = ConfigUpdate.parse(DOCUMENTS["config-update"]["payload"].encode())
-        values = held.values(replace(update, secrets=named))
+        values = held.values(replace(update, secrets=named), roots[-1])
         assert values is not None
         assert {name: value.reveal() for name, value in values.items()} == case["opens"]
 

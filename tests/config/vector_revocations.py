@@ -30,6 +30,7 @@ _TWO_BEACONS = roots.rotated(
 )  # fmt: skip
 _SECOND_BEACON = roots.revoked(_TWO_BEACONS, keyid("beacon"), None, at="2026-01-06T00:00:00.000Z")
 _SEVEN = revision_of(7)
+_OTHERWISE = revision_of(7, config={"n": "another"})
 _WITH_SECRET = revision_of(8, secrets={"api_key": 3})
 
 
@@ -44,6 +45,7 @@ def messages() -> dict[str, Message]:
     return {
         "revision 8, with a secret, signed by config-2": on_topic(_WITH_SECRET, "config-2"),
         "sealed 8, signed by config-2": sealed(8, "config-2", api_key=(3, "sk-newer")),
+        "another revision 7, signed by config-2": on_topic(_OTHERWISE, "config-2"),
         "root 4, without config-2": _published(_ANOTHER_4, "root", "root-2"),
         "root 2, with two keys for beacons": _published(_TWO_BEACONS, "root"),
         "root 3, without the first key for beacons": _published(_SECOND_BEACON, "root"),
@@ -95,6 +97,27 @@ def timelines() -> list[dict[str, Any]]:
               step(17, "revision 7, signed by config-2", says=[applied(7)],
                    freshness="stale (no-beacon)"),
               kept=None),
+        story("the first start: who signs again what is held vouches for it, too",
+              step(1, "revision 7", freshness="unknown"),
+              step(2, "root 2", freshness="unknown", trusts=2),
+              step(3, "root 3", freshness="unknown", trusts=3),
+              step(4, "revision 7, signed by config-2", freshness="unknown"),
+              step(5, "root 4, without config-2", freshness="unknown", trusts=4),
+              step(14, freshness="unknown"),
+              step(16, says=[applied(7), stale("no-beacon")], freshness="stale (no-beacon)"),
+              kept=None),
+        story("of two that wait for their root, the floor refuses one: the other is taken",
+              step(1, "snapshot 7, beacon 11", freshness="unknown"),
+              step(1.5, "another revision 7, signed by config-2", freshness="unknown"),
+              step(1.625, "revision 7, signed by config-2", freshness="unknown"),
+              step(1.75, "root 2", says=[applied(7), FRESH], freshness="fresh", trusts=2),
+              step(3, says=[refused("unknown-key")], freshness="fresh"), kept=None),
+        story("secrets that only a revoked key vouched for are not taken for what comes then",
+              step(1, "sealed 8", freshness="unknown"),
+              step(2, "root 4", freshness="unknown", trusts=4),
+              step(3, "revision 8, with a secret, signed by config-2", freshness="unknown"),
+              step(4, "sealed 8, signed by config-2", says=[applied(8)], freshness="unknown"),
+              **both),
         story("what waits for its secrets is forgotten with its signer",
               step(1, "sealed 7", freshness="unknown"),
               step(2, "revision 8, with a secret", freshness="unknown"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, model_validator
 
 from config_manager.client.rules.deliveries import Deliveries
 from config_manager.config import wire
@@ -270,3 +270,127 @@ def test_secrets_that_come_while_another_waits_for_a_restart_take_nothing_back()
     story.receives(sealed(7, password=(1, "hunter2")), TOPIC)
     assert (story.n, password(story)) == (6, "hunter2")
     assert story.swaps == sorted(story.swaps)
+
+
+# ── a model that does not fit without them ─────────────────────────────────────────────────────
+
+
+class Locked(Guarded):
+    """From 6 on it needs the password."""
+
+    @model_validator(mode="after")
+    def _is_locked(self) -> Locked:
+        if self.n >= 6 and not self.password.get_secret_value():
+            raise ValueError("no password")
+        return self
+
+
+@pytest.mark.parametrize("comes_first", ["the configuration", "its secrets", "no configuration"])
+@pytest.mark.parametrize("enrolled", [True, False])
+def test_what_a_start_could_not_run_without_its_secrets_runs_once_they_come(
+    comes_first: str, enrolled: bool
+) -> None:
+    story = Story(disk_with(6, **names(1)), model=Locked, enrolled=enrolled, asks=False)
+    assert (story.n, story.stage) == (0, "refused 6")
+    if comes_first == "the configuration":
+        story.gets(6, **names(1))
+        assert story.stage == ("deferred 6" if enrolled else "refused 6")
+    story.receives(sealed(6, password=(1, "hunter2")), TOPIC)
+    if comes_first == "its secrets":
+        story.gets(6, **names(1))
+    assert (story.n, password(story), story.swaps) == (6, "hunter2", [6])
+    assert story.lives(10).on_disk == (6, None)
+
+
+def test_who_is_enrolled_later_is_offered_again_what_did_not_fit_without_its_secrets() -> None:
+    story = Story(disk_with(5), model=Locked, asks=False).gets(6, **names(1))
+    assert (story.n, story.stage) == (5, "refused 6")
+    story.receives(sealed(6, password=(1, "hunter2")), TOPIC)
+    assert (story.n, password(story), story.stage) == (6, "hunter2", "applied 6")
+
+
+def test_secrets_that_come_late_bring_back_nothing_that_was_overtaken() -> None:
+    story = Story(disk_with(5), model=Locked, asks=False).gets(6, **names(1))
+    story.gets(7, deleted=True, config={}).receives(sealed(6, password=(1, "hunter2")), TOPIC)
+    assert (story.n, story.stage) == (5, "refused 6")
+
+
+# ── sealed by a thief ──────────────────────────────────────────────────────────────────────────
+
+ROTATED = r.root(2, config=(m.SECOND_CONFIG, m.CONFIG_KEY))
+REVOKED = r.root(3, config=(m.SECOND_CONFIG,))
+STOLEN = sealed(6, password=(1, "the thief's"))
+RIGHT = sealed(6, m.SECOND_CONFIG, password=(1, "hunter2"))
+ROOTS = (
+    m.make_root(),
+    *(Root.parse(wire.parse_envelope(one).payload) for one in (ROTATED, REVOKED)),
+)
+
+
+def rotated() -> Story:
+    return guarded().receives(ROTATED, r.topic(2))
+
+
+def named(story: Story) -> Story:
+    """It gets a configuration that today's key signed and that names a password."""
+    return story.receives(m.update_bytes(6, key=m.SECOND_CONFIG, **names(1)))
+
+
+def test_a_configuration_takes_no_secret_that_only_a_revoked_key_vouches_for() -> None:
+    story = named(rotated().receives(STOLEN, TOPIC).receives(REVOKED, r.topic(3)))
+    assert (story.stage, story.why) == ("deferred 6", "waiting for secrets")
+    assert password(story.receives(RIGHT, TOPIC)) == "hunter2"
+
+
+def test_what_waits_lets_go_of_a_secret_once_its_signer_is_revoked() -> None:
+    story = named(rotated().receives(STOLEN, TOPIC).holds())
+    story.receives(REVOKED, r.topic(3)).lets_go().lives(5)
+    assert (story.stage, story.why, password(story)) == ("deferred 6", "waiting for secrets", "")
+    assert password(story.receives(RIGHT, TOPIC)) == "hunter2"
+
+
+def test_what_runs_with_a_thiefs_secret_goes_on_until_the_right_one_comes() -> None:
+    story = named(rotated().receives(STOLEN, TOPIC)).receives(REVOKED, r.topic(3))
+    assert password(story.lives(5)) == "the thief's"
+    story.receives(RIGHT, TOPIC)
+    assert (password(story), story.swaps) == ("hunter2", [6, 6])
+
+
+def test_where_the_right_one_is_here_already_the_root_alone_brings_it_back() -> None:
+    story = named(rotated().receives(RIGHT, TOPIC).receives(STOLEN, TOPIC))
+    assert password(story) == "the thief's"
+    assert password(story.receives(REVOKED, r.topic(3))) == "hunter2"
+
+
+def test_a_start_prefers_the_secrets_of_todays_keys_to_others_and_others_to_none() -> None:
+    update = m.make_update(6, **names(1))
+    for kept, found in ((STOLEN,), "the thief's"), ((STOLEN, RIGHT), "hunter2"):
+        envelopes = [wire.parse_envelope(one) for one in kept]
+        held = Deliveries(m.SERVICE, "robot-1", bytes(SEAL_KEY), envelopes, ROOTS)
+        values = held.values(update, ROOTS[-1], at_a_start=True)
+        assert values is not None
+        assert values["password"].reveal() == found
+
+
+def test_what_a_thief_sealed_displaces_nothing_that_runs_needs() -> None:
+    held = Deliveries(m.SERVICE, "robot-1", bytes(SEAL_KEY), (), ROOTS[:2])
+    assert held.receive(RIGHT, ROOTS[1], m.NOW)
+    for revision in (7, 8):
+        assert held.receive(sealed(revision, password=(1, "the thief's")), ROOTS[1], m.NOW)
+    for revision in (7, 8):
+        newer = sealed(revision, m.SECOND_CONFIG, password=(revision, "newer"))
+        assert held.receive(newer, ROOTS[2], m.NOW)
+    values = held.values(m.make_update(6, **names(1)), ROOTS[2])
+    assert values is not None
+    assert values["password"].reveal() == "hunter2"
+
+
+def test_whoever_signs_the_same_secrets_again_vouches_for_them_too() -> None:
+    both = ROOTS[1]
+    only_first = Root.parse(m.make_root(3, config=(m.CONFIG_KEY,)).to_bytes())
+    held = Deliveries(m.SERVICE, "robot-1", bytes(SEAL_KEY), (), [both])
+    again = wire.parse_envelope(STOLEN)
+    for key in (m.CONFIG_KEY, m.SECOND_CONFIG):
+        assert held.receive(m.sign(wire.SEALED, again.payload, key).to_bytes(), both, m.NOW)
+    assert not held.receive(STOLEN, both, m.NOW), "nothing new"
+    assert held.values(m.make_update(6, **names(1)), only_first) is not None

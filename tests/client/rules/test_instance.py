@@ -75,6 +75,22 @@ def test_a_callback_that_raises_leaves_what_runs_untouched_and_the_receipt_says_
     assert story.seen == 6  # never back, all the same
 
 
+def test_what_a_start_could_not_run_is_offered_again_once() -> None:
+    class FromSixOn(Settings):
+        n: int = Field(default=6, ge=6)
+
+    story = running(5, model=FromSixOn)
+    assert (story.n, story.stage, story.refused()) == (6, "refused 5", ["model"])
+    story.gets(5).gets(5)
+    assert (story.stages, story.refused()) == (["refused 5"], ["model", "model"])
+    assert story.gets(6).says().lives(10).on_disk == (6, None)
+
+
+def test_a_receipt_that_nobody_would_take_goes_without_what_makes_it_so_large() -> None:
+    story = running(5).gets(6, correlation_id="x" * 60_000)
+    assert (story.stage, story.receipts[-1].correlation_id) == ("received 6", None)
+
+
 def test_an_exceptions_essay_is_cut() -> None:
     story = running(5).gets(6).says(RuntimeError("x" * 100_000))
     assert len(story.why or "") < 600
@@ -176,6 +192,7 @@ def test_a_deletion_drops_what_was_put_off_and_the_running_values_stay() -> None
     story = running(5).gets(6).says(NotNow(1)).gets(7, deleted=True, config={}).lives(10)
     assert (story.n, story.asked) == (5, [6])
     assert any(isinstance(event, Deleted) for event in story.events)
+    assert (story.stage, story.why) == ("refused 6", "the publisher deleted it")
     assert story.died().n == 5
     assert story.gets(8).says().n == 8
 
@@ -186,6 +203,7 @@ def test_a_deletion_while_the_callback_runs_leaves_the_callback_its_say(
 ) -> None:
     story = running(5).gets(6).gets(7, deleted=True, config={}).says(answer).lives(20)
     assert (story.n, story.asked) == (6 if answer is None else 5, [6])
+    assert story.stage == ("healthy 6" if answer is None else "refused 6")
     assert story.died().n == story.n
 
 

@@ -209,8 +209,38 @@ def test_what_overtook_its_root_on_a_first_start_meets_the_floor_too() -> None:
     scene = Scene()
     assert scene.vouched(1, 50) == []
     assert scene.gets(49, r.SECOND_CONFIG) == []
-    assert scene.trusts(2, ROTATED) == ["root 2", "refused rolled-back"]
-    assert scene.subscriber.refusals == {"unknown-key": 0, "rolled-back": 1}
+    assert scene.trusts(2, ROTATED) == ["root 2"]
+    assert scene.lives(1) == ["refused unknown-key"]
+    assert scene.subscriber.refusals == {"unknown-key": 1}
+
+
+def test_where_the_floor_refuses_the_highest_the_next_is_taken() -> None:
+    scene = Scene()
+    scene.vouched(1, 5)
+    scene.gets(5, r.SECOND_CONFIG, config={"evil": True})
+    scene.gets(5, r.SECOND_CONFIG)
+    assert scene.trusts(2, ROTATED) == ["root 2", "applied 5", "fresh"]
+    assert scene.lives(1) == ["refused unknown-key"], "the other content"
+
+
+def test_what_the_floor_refused_is_judged_again_when_the_floor_is_gone() -> None:
+    scene = Scene()
+    scene.vouched(1, 50)
+    scene.gets(49, r.SECOND_CONFIG)
+    scene.trusts(2, ROTATED)
+    assert scene.lives(1) == ["refused unknown-key"]
+    third = r.root(3, config=(r.SECOND_CONFIG, r.CONFIG_KEY), beacon=(r.SECOND_BEACON,))
+    assert scene.trusts(3, third) == ["root 3", "applied 49"]
+
+
+def test_whoever_else_signed_the_highest_that_overtook_its_root_vouches_for_it_too() -> None:
+    scene = running(5)
+    for key in (r.SECOND_CONFIG, r.THIRD_CONFIG):
+        scene.gets(6, key)
+    scene.trusts(2, r.root(2, config=(r.CONFIG_KEY, r.SECOND_CONFIG, r.THIRD_CONFIG)))
+    assert scene.trusts(3, r.root(3, config=(r.CONFIG_KEY, r.THIRD_CONFIG))) == ["root 3"]
+    assert scene.seen == 6
+    assert not scene.subscriber.signer_revoked
 
 
 # ── revoked ────────────────────────────────────────────────────────────────────────────────────
@@ -377,6 +407,21 @@ def test_so_it_is_where_the_mark_fell_to_a_lower_one_while_the_service_was_off()
     assert after.gets(50, r.SECOND_CONFIG) == ["applied 50", "fresh"]
 
 
+def test_the_floor_outlasts_a_restart_until_a_configuration_is_taken() -> None:
+    third = r.root(3, config=(r.SECOND_CONFIG,))
+    before = running(5, roots=[ROTATED])
+    before.gets(10, r.SECOND_CONFIG)
+    before.gets(FARTHEST)
+    before.trusts(3, third)
+    after = Scene(before.kept, ROTATED, third)
+    after.vouched(1, 50)
+    assert after.gets(49, r.SECOND_CONFIG) == ["refused rolled-back"]
+    assert after.gets(50, r.SECOND_CONFIG) == ["applied 50", "fresh"]
+    again = Scene(after.kept, ROTATED, third)
+    again.vouched(2, 60)
+    assert again.gets(55, r.SECOND_CONFIG) == ["applied 55"]
+
+
 @pytest.mark.parametrize(
     "root",
     [ROTATED, r.root(2), BEACON_REVOKED, r.root(2, r.ROOT_KEY, r.SECOND_ROOT, root=(r.SECOND_ROOT,))],
@@ -470,6 +515,15 @@ def test_what_a_first_start_holds_is_dropped_with_its_signer() -> None:
     assert scene.trusts(2, REVOKED) == ["root 2"]
     assert scene.gets(5, r.SECOND_CONFIG) == []
     assert scene.lives(15) == ["applied 5", "stale no-beacon"]
+
+
+def test_whoever_signs_again_what_a_first_start_holds_vouches_for_it_too() -> None:
+    scene = Scene(None, ROTATED)
+    assert scene.gets(5) == []
+    assert scene.gets(5, r.SECOND_CONFIG) == []
+    assert scene.trusts(3, r.root(3, config=(r.CONFIG_KEY,))) == ["root 3"]
+    assert scene.lives(15) == ["applied 5", "stale no-beacon"]
+    assert not scene.subscriber.signer_revoked
 
 
 KEYS = (r.CONFIG_KEY, r.SECOND_CONFIG, r.THIRD_CONFIG)

@@ -86,17 +86,19 @@ def test_what_a_revoked_key_signed_starts_the_service_by_the_root_that_listed_it
 
 def test_marks_by_key_come_back_and_a_file_without_them_is_read_too(tmp_path: Path) -> None:
     cache = make_cache(tmp_path)
-    whole = replace(kept(5), beacons_by={m.key_id(m.BEACON_KEY): (1, 5)}, root_version=3)
+    beacons = {m.key_id(m.BEACON_KEY): (1, 5)}
+    whole = replace(kept(5), beacons_by=beacons, root_version=3, has_floor=True)
     cache.keep(whole)
     assert cache.load() == whole
     cache.keep(replace(whole, seen=None, seen_by={}))
     loaded = cache.load()
     assert loaded is not None
-    assert (loaded.seen, loaded.seen_by) == (None, {})
+    assert (loaded.seen, loaded.seen_by, loaded.has_floor) == (None, {}, True)
     value = strict_json.loads_object(cache._file.read())
-    for name in ("seen_by", "beacons_by", "root_version"):
+    for name in ("seen_by", "beacons_by", "root_version", "has_floor"):
         del value[name]
     cache._file.write(strict_json.dumps({**value, "seen": [1, 5, "d"]}))
     older = cache.load()
     assert older is not None
     assert (older.seen, older.seen_by, older.root_version) == (Seen(Mark(1, 5), "d"), {}, 0)
+    assert not older.has_floor
