@@ -81,7 +81,7 @@ def refused_by(
 def changed_secrets(before: ServiceState | None, state: ServiceState) -> list[str]:
     """The names of secrets that another version counts of."""
     was: Mapping[str, int] = {} if before is None else before.secrets
-    return [name for name, version in state.secrets.items() if not same(was.get(name), version)]
+    return [name for name, version in state.secrets.items() if was.get(name) != version]
 
 
 def _with_defaults(own: CompiledSchema, values: Effective) -> JsonObject:
