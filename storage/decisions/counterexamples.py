@@ -86,7 +86,10 @@ def _numbers(kind: str, schema: Any) -> Iterator[Any]:
 
 
 def _texts(schema: Any) -> Iterator[str]:
-    least, most = int(schema.get("minLength", 0)), int(schema.get("maxLength", 4))  # 1e15 is one, too
+    least, most = (
+        int(schema.get("minLength", 0)),
+        int(schema.get("maxLength", 4)),
+    )  # 1e15 is one, too
     for length in sorted({least, least + 1, most, most + 1}):
         if length <= _LONGEST:
             yield from ("a" * length, "1" * length, ("ab" + "c" * length)[:length], "ü" * length)
