@@ -54,7 +54,6 @@ from config_manager.api.rest.writing import (
     ReasonInBody,
     WarningAnswer,
     WriteAnswer,
-    administer,
     are_confirmed,
     terms_of,
     write_terms_of,
@@ -62,6 +61,7 @@ from config_manager.api.rest.writing import (
 from config_manager.config.errors import (
     FieldError,
     InvalidValues,
+    NotFound,
     Refusal,
     SchemaInvalid,
 )
@@ -377,9 +377,7 @@ async def get_plan(request: ApiRequest, api: Api) -> ApiResponse:
 async def apply_plan(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, ApplyRequest) if request.body else ApplyRequest()
     write_terms = write_terms_of(request).because(body.reason)
-    plan = await _demand_writable(request, api)
-    what = ApplyPlan(id=plan.id)
-    answer = await api.system.storing.ask(Write(what, write_terms.terms), request.context)
+    answer = await _use(request, api, write_terms.terms, ApplyPlan)
     if write_terms.terms.dry_run:
         return json_response({**answer, "dry_run": True})
     if answer["services"]:
@@ -400,8 +398,7 @@ async def apply_plan(request: ApiRequest, api: Api) -> ApiResponse:
 )
 async def delete_plan(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
-    plan = await _demand_writable(request, api)
-    return json_response(await administer(request, api, DeletePlan(id=plan.id)))
+    return json_response(await _use(request, api, terms_of(request), DeletePlan))
 
 
 # ── planning ───────────────────────────────────────────────────────────────────────────────────
@@ -500,12 +497,23 @@ async def _demand_plan(request: ApiRequest, api: Api) -> KeptPlan:
     return plans.demanded(found, plan_id)
 
 
-async def _demand_writable(request: ApiRequest, api: Api) -> KeptPlan:
-    """Raises NotFound, Forbidden."""
-    plan = await _demand_plan(request, api)
-    for name in plan.services:
-        request.grant.require("write", name)
-    return plan
+async def _use(
+    request: ApiRequest, api: Api, terms: Terms, order: type[ApplyPlan | DeletePlan]
+) -> JsonObject:
+    """Have it done to a plan. Raises NotFound, Forbidden, and what that refuses."""
+    what: ApplyPlan | DeletePlan | Refused
+    try:
+        plan = await _demand_plan(request, api)
+    except NotFound as error:
+        if terms.idempotency is None:
+            raise
+        what = Refused(error)  # the repetition of what was done is answered all the same
+    else:
+        for name in plan.services:
+            request.grant.require("write", name)
+        what = order(id=plan.id)
+    answer: JsonObject = await api.system.storing.ask(Write(what, terms), request.context)
+    return answer
 
 
 def _size(plan: KeptPlan) -> int:
