@@ -145,17 +145,18 @@ class MemoryStore(Store):
         self._maybe_fail()
         return [epoch for epoch, first in self._epochs if first <= revision][-1]
 
-    def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:
+    def find_in_history(self, query: HistorySearch) -> tuple[Sequence[HistoryRow], bool]:
         self._maybe_fail()
         text = query.text.lower()
         rows = sorted(self._history, key=lambda row: (-row.entry.revision, row.service))
-        return [
+        found = [
             row
             for row in rows
             if (query.services is None or row.service in query.services)
             and (query.start is None or (-row.entry.revision, row.service) >= _falling(query.start))
             and any(text in one.lower() for one in _texts(row.entry))
-        ][: query.limit]
+        ]
+        return found[: query.limit], len(found) > query.limit
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
         self._maybe_fail()

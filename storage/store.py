@@ -156,8 +156,9 @@ class Store(Protocol):
         """The epoch in which this revision, or the newest one below it, was made."""
         ...
 
-    def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:
-        """Rows in which the text may stand, newest first: those in which it does not are few."""
+    def find_in_history(self, query: HistorySearch) -> tuple[Sequence[HistoryRow], bool]:
+        """Rows in which the text may stand, newest first: those in which it does not are few. And whether there may be
+        more."""
         ...
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
