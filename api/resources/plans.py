@@ -12,7 +12,6 @@ from config_manager.api.resources.configs import parse_services
 from config_manager.api.resources.rollbacks import (
     EpochRollbackRequest,
     check_order,
-    demand_write,
     of_order,
     told_of,
 )
@@ -360,6 +359,8 @@ async def get_plan(request: ApiRequest, api: Api) -> ApiResponse:
     plan = await _demand_plan(request, api)
     now = api.system.world.clock.now()
     answer = plans.view(plan, api.system.view.committed, api.system.shapes, now)
+    if "kept" in answer:  # services that it does not touch
+        answer["kept"] = [name for name in answer["kept"] if request.grant.covers(name)]
     return json_response(answer, headers=NO_STORE)
 
 
@@ -452,8 +453,7 @@ async def _planned(request: ApiRequest, api: Api, body: PlanRequest, terms: Term
     everyone = runners(api, committed.services)
 
     def take_back(kept: Store) -> Planned:
-        rollback = of_order(api, kept, committed, order, is_preview=False)
-        demand_write(request, rollback)
+        rollback = of_order(request, api, kept, committed, order, is_preview=False)
         return planned(committed, on, shapes, Wish(rollback=rollback), everyone)
 
     return await api.system.reading.past(take_back, request.context)
