@@ -35,6 +35,7 @@ from config_manager.storage.store import (
     DatabaseUnavailable,
     Finish,
     KeptEntry,
+    KeptSchema,
     KeptState,
     Store,
 )
@@ -269,7 +270,8 @@ class MemoryStore(Store):
         self._maybe_fail()
         now = self._committed
         seal = self.vouching.seal(now.audit_seq, now.audit_head, self._boot_seq)
-        yield MemorySnapshot(now, tuple(self._audit), tuple(self._history), seal, self._boot_seq)
+        rows = (tuple(self._audit), tuple(self._history), tuple(self._schemas))
+        yield MemorySnapshot(now, *rows, seal, self._boot_seq)
 
     def note_boot(self, boot_seq: int) -> None:
         self._boot_seq = max(self._boot_seq, boot_seq)
@@ -314,6 +316,7 @@ class MemorySnapshot:
     _committed: Committed
     _audit: tuple[AuditEntry, ...]
     _history: tuple[HistoryRow, ...]
+    _schemas: tuple[SchemaVersion, ...]
     seal: str | None
     boot_seq: int
 
@@ -331,6 +334,10 @@ class MemorySnapshot:
         for row in self._history:
             *about, _ = row.entry
             yield KeptEntry._make((row.service, *about, _changes(row.entry)))
+
+    def schemas(self) -> Generator[KeptSchema]:
+        for one in self._schemas:
+            yield KeptSchema(one.service, one.version, one.digest, one.source, one.schema)
 
 
 def _changes(entry: HistoryEntry) -> bytes:

@@ -92,6 +92,16 @@ class KeptState(NamedTuple):
     odd: tuple[Odd, ...] = ()
 
 
+class KeptSchema(NamedTuple):
+    """A version of a service's schema as it is kept."""
+
+    service: str
+    version: int
+    digest: str
+    source: str
+    schema: str
+
+
 class StoreSnapshot(Protocol):
     """Everything that is kept, at one moment and past every cache. Every method raises DatabaseUnavailable."""
 
@@ -120,6 +130,10 @@ class StoreSnapshot(Protocol):
 
     def history(self) -> Generator[KeptEntry]:
         """Every row as it is kept. Those of one service come in the order of their revisions."""
+        ...
+
+    def schemas(self) -> Generator[KeptSchema]:
+        """Every version that is kept; none of a database of before 0.6.0."""
         ...
 
 

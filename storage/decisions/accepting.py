@@ -36,7 +36,7 @@ class Repair:
 
     mark, end: what the counters are set to: how far it is, and number and hash of the audit's last row.
     strangers: services that nobody made. odd: services whose newest state is not as it was written. rows:
-    registry rows (kind, key) to remove. history: service → the version after which its history is written
+    registry rows (kind, key) to remove, schemas: versions (service, number). history: service → the version after which its history is written
     anew from the audit.
     """
 
@@ -45,6 +45,7 @@ class Repair:
     strangers: tuple[str, ...]
     odd: tuple[str, ...]
     rows: tuple[tuple[str, str], ...]
+    schemas: tuple[tuple[str, int], ...]
     history: Mapping[str, int]
 
 
@@ -95,6 +96,12 @@ def weigh(judgement: Judgement, cached: Committed | None, here: Mark) -> Accepta
             if one.table == "registry"
             for kind, _, key in [one.key.partition("/")]
             if key not in registry.get(kind, {})
+        ),
+        schemas=tuple(
+            (service, int(version))
+            for one in foreign
+            if is_whole and one.table == "schemas"
+            for service, _, version in [one.key.rpartition("/")]
         ),
         history={
             one.key: judgement.replay.services[one.key].history_before

@@ -88,6 +88,10 @@ class Replay:
     def __init__(self) -> None:
         self.services: dict[str, Expected] = {}
         self.registry: dict[str, dict[str, str]] = {}
+        self.schemas: dict[tuple[str, int], str] = {}
+        """(service, number) → the digest of each version that was put or adopted"""
+        self.schemas_as_they_lie = False
+        """some were accepted as they were stored"""
         self.registry_row = 0
         """the newest row that names one of the registry's"""
         self.epochs: dict[int, str] = {}
@@ -140,6 +144,17 @@ class Replay:
             one = self.services[service]
             one.secrets, one.kept_secrets = dict(secrets), dict(secrets)
         self._take_registry(body, seq)
+        self._take_schemas(body)
+
+    def _take_schemas(self, body: JsonObject) -> None:
+        if "lay" in body.get("accepted", {}):
+            self.schemas, self.schemas_as_they_lie = {}, True
+        details = body.get("details", {})
+        made = details.get("schemas", [])
+        if body["action"] == "schema" and "source" in details and "deleted" not in details:
+            made = [details]
+        for one in made:
+            self.schemas[one["service"], one["version"]] = one["digest"]
 
     def _take_accepted(self, accepted: JsonObject) -> None:
         """Take over the history before a `restore`, if it was accepted as it was stored."""

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 import orjson
 
-from config_manager.config import strict_json
+from config_manager.config import strict_json, wire
 from config_manager.config.audit import AuditFault, ChainCheck, ChainVerdict, Head
 from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.documents.fields import NotADocument, UnknownCritical
@@ -38,7 +38,7 @@ from config_manager.storage.state import (
     RegistryRow,
     ServiceState,
 )
-from config_manager.storage.store import KeptEntry, StoreSnapshot
+from config_manager.storage.store import KeptEntry, KeptSchema, StoreSnapshot
 
 R = TypeVar("R")
 
@@ -181,6 +181,7 @@ class Vouching:
             *_foreign_services(committed.services, replay),
             *self._foreign_registry(committed.registry, replay, is_silent=is_silent),
             *_foreign_history(history, other_epochs, replay),
+            *_foreign_schemas(_looking_up(snapshot.schemas(), look_up), replay),
         ]
         if is_silent and ours is not None:
             foreign += _foreign_to_cache(committed, ours, replay)
@@ -384,6 +385,18 @@ def _foreign_history(
         written = replay.services.get(service, Expected())
         if kept.get(service, b"") != written.history.value or service in other_epochs:
             yield Foreign("history", service, "it is not what the audit's rows say", written.row)
+
+
+def _foreign_schemas(kept: Iterable[KeptSchema], replay: Replay) -> Iterator[Foreign]:
+    """Values move by what a version says. Those of the catalogue come with the server: no row names them."""
+    for one in kept:
+        named = replay.schemas.get((one.service, one.version))
+        if named is None:
+            is_foreign = one.source != "catalogue" and not replay.schemas_as_they_lie
+        else:
+            is_foreign = not one.digest == named == wire.digest(one.schema.encode())
+        if is_foreign:
+            yield Foreign("schemas", f"{one.service}/{one.version}", "not what the audit names")
 
 
 def _looking_up(rows: Generator[R], look_up: Callable[[], None]) -> Iterator[R]:

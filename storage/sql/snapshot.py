@@ -16,7 +16,7 @@ from config_manager.storage.sql import database
 from config_manager.storage.sql.database import SqlConnection, translated
 from config_manager.storage.sql.rows import ENTRY, audit_rows, json_object, service_state
 from config_manager.storage.state import AuditEntry, Committed, ServiceState
-from config_manager.storage.store import KeptEntry, KeptState, Odd
+from config_manager.storage.store import KeptEntry, KeptSchema, KeptState, Odd
 
 
 @contextmanager
@@ -92,6 +92,16 @@ class SqlSnapshot:
         ) as cursor:
             for *about, changes in cursor:
                 yield KeptEntry._make((*about, changes.encode()))
+
+    def schemas(self) -> Generator[KeptSchema]:
+        if not self._connection.execute(
+            "SELECT 1 FROM pragma_table_info('schemas') WHERE name = 'source'"  # migration 0006
+        ).fetchone():
+            return
+        with closing(
+            self._connection.execute("SELECT service, version, digest, source, schema FROM schemas")
+        ) as cursor:
+            yield from map(KeptSchema._make, cursor)
 
 
 def strangers(connection: SqlConnection) -> list[tuple[str, str]]:

@@ -203,6 +203,9 @@ class SqlStore(SqlReads, Store):
             self._let_go(repair.odd, _OF_A_SERVICE)
             writer.executemany("DELETE FROM registry WHERE kind = ? AND key = ?", repair.rows)
             writer.executemany(
+                "DELETE FROM schemas WHERE service = ? AND version = ?", repair.schemas
+            )
+            writer.executemany(
                 "DELETE FROM history WHERE service = ? AND version > ?", repair.history.items()
             )
             writer.execute(

@@ -885,3 +885,25 @@ def test_the_audit_names_what_was_decided_and_leaves_bookkeeping_out(store: SqlS
     judgement = judged(store)
     assert set(judgement.replay.registry) >= {"token", "device", "enrolment"}
     assert not {"delivery", "sent"} & set(judgement.replay.registry)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE schemas SET schema = replace(schema, 'integer', 'number') WHERE service = 'b'",
+        "UPDATE schemas SET digest = 'x', source = 'catalogue' WHERE service = 'b'",
+        "UPDATE schemas SET version = 7 WHERE service = 'b'",
+        "INSERT INTO schemas SELECT service, 2, digest, schema, at, source, by, reason, correlation_id,"
+        " differences, revision FROM schemas WHERE service = 'b'",
+    ],
+)
+def test_a_schema_that_is_edited_is_found_and_goes_when_the_rest_is_accepted(
+    store: SqlStore, stranger: SqlConnection, edit: str
+) -> None:
+    assert reasons(store) == []
+    stranger.execute(edit)
+    [found] = reasons(store)
+    assert found.startswith("not-audited: schemas b/")
+    judgement = judged(store)
+    store.repair(accepting.weigh(judgement, None, Mark(99, 99)).repair)
+    assert not [one for one in reasons(store) if "schemas" in one]
