@@ -270,7 +270,13 @@ class MemoryStore(Store):
         self._maybe_fail()
         now = self._committed
         seal = self.vouching.seal(now.audit_seq, now.audit_head, self._boot_seq)
-        rows = (tuple(self._audit), tuple(self._history), tuple(self._schemas))
+        rows = (
+            tuple(self._audit),
+            tuple(self._history),
+            tuple(self._schemas),
+            tuple(self._activations.values()),
+            tuple(self._taken_back),
+        )
         yield MemorySnapshot(now, *rows, seal, self._boot_seq)
 
     def note_boot(self, boot_seq: int) -> None:
@@ -317,6 +323,8 @@ class MemorySnapshot:
     _audit: tuple[AuditEntry, ...]
     _history: tuple[HistoryRow, ...]
     _schemas: tuple[SchemaVersion, ...]
+    _activations: tuple[SchemaActivation, ...]
+    _taken_back: tuple[TakenBack, ...]
     seal: str | None
     boot_seq: int
 
@@ -338,6 +346,12 @@ class MemorySnapshot:
     def schemas(self) -> Generator[KeptSchema]:
         for one in self._schemas:
             yield KeptSchema(one.service, one.version, one.digest, one.source, one.schema)
+
+    def activations(self) -> Generator[SchemaActivation]:
+        yield from self._activations
+
+    def taken_back(self) -> Generator[TakenBack]:
+        yield from self._taken_back
 
 
 def _changes(entry: HistoryEntry) -> bytes:

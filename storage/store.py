@@ -136,6 +136,14 @@ class StoreSnapshot(Protocol):
         """Every version that is kept; none of a database of before 0.6.0."""
         ...
 
+    def activations(self) -> Generator[SchemaActivation]:
+        """Every one that is kept; likewise."""
+        ...
+
+    def taken_back(self) -> Generator[TakenBack]:
+        """Every one that is kept; likewise."""
+        ...
+
 
 class Store(Protocol):
     def begin(self, changes: Sequence[Commit]) -> Finish:

@@ -36,7 +36,9 @@ from config_manager.storage.state import (
     KeptPlan,
     Registry,
     RegistryRow,
+    SchemaActivation,
     ServiceState,
+    TakenBack,
 )
 from config_manager.storage.store import KeptEntry, KeptSchema, StoreSnapshot
 
@@ -182,6 +184,8 @@ class Vouching:
             *self._foreign_registry(committed.registry, replay, is_silent=is_silent),
             *_foreign_history(history, other_epochs, replay),
             *_foreign_schemas(_looking_up(snapshot.schemas(), look_up), replay),
+            *_foreign_activations(_looking_up(snapshot.activations(), look_up), replay),
+            *_foreign_rollbacks(_looking_up(snapshot.taken_back(), look_up), replay),
         ]
         if is_silent and ours is not None:
             foreign += _foreign_to_cache(committed, ours, replay)
@@ -396,7 +400,34 @@ def _foreign_schemas(kept: Iterable[KeptSchema], replay: Replay) -> Iterator[For
         else:
             is_foreign = not one.digest == named == wire.digest(one.schema.encode())
         if is_foreign:
-            yield Foreign("schemas", f"{one.service}/{one.version}", "not what the audit names")
+            yield _not_as_audited("schemas", (one.service, one.version))
+
+
+def _foreign_activations(kept: Iterable[SchemaActivation], replay: Replay) -> Iterator[Foreign]:
+    """A start may make a version of the catalogue active, or none, without a row: not in the place of another's."""
+    there: set[tuple[str, int]] = set()
+    for one in kept:
+        there.add(one[:2])
+        named = replay.activations.get(one[:2])
+        versions = [one.version, *([] if named is None else [named.version])]
+        is_put = any((one.service, version) in replay.schemas for version in versions)
+        if one != named and is_put:
+            yield _not_as_audited("schema_activations", one[:2])
+    for key in replay.activations.keys() - there:
+        yield _not_as_audited("schema_activations", key)
+
+
+def _foreign_rollbacks(kept: Iterable[TakenBack], replay: Replay) -> Iterator[Foreign]:
+    rows = {one[:2]: one for one in kept}
+    for key in rows.keys() | replay.taken_back.keys():
+        named = replay.taken_back.get(key)
+        is_accepted = named is None and replay.schemas_as_they_lie
+        if rows.get(key) != named and not is_accepted and key[0] in replay.services:
+            yield _not_as_audited("taken_back", key)
+
+
+def _not_as_audited(table: str, key: tuple[str, int]) -> Foreign:
+    return Foreign(table, f"{key[0]}/{key[1]}", "not what the audit names")
 
 
 def _looking_up(rows: Generator[R], look_up: Callable[[], None]) -> Iterator[R]:

@@ -23,6 +23,7 @@ from config_manager.storage.sql.rows import (
     insert_checkpoint,
     insert_history,
     insert_schemas,
+    insert_taken_back,
     keep_plans,
     overwritten,
 )
@@ -205,6 +206,16 @@ class SqlStore(SqlReads, Store):
             writer.executemany(
                 "DELETE FROM schemas WHERE service = ? AND version = ?", repair.schemas
             )
+            for table, rows in (
+                ("schema_activations", repair.activations),
+                ("taken_back", repair.taken_back),
+            ):
+                writer.executemany(
+                    f"DELETE FROM {table} WHERE service = ? AND revision = ?",  # noqa: S608  a constant
+                    rows,
+                )
+            insert_schemas(writer, (), [one for one in repair.activations.values() if one])
+            insert_taken_back(writer, [one for one in repair.taken_back.values() if one])
             writer.executemany(
                 "DELETE FROM history WHERE service = ? AND version > ?", repair.history.items()
             )
