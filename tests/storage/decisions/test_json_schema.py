@@ -262,6 +262,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
         "properties": {f"k{n}": {"items": {"anyOf": [{"$ref": "#/$defs/A"}] * 4}} for n in range(200)},
         "$defs": {"A": {"pattern": "a{0,900}"}},
     },
+    "three fractions for each element": {"properties": {"a": {"items": {"allOf": [{"multipleOf": 0.1}] * 3}}}},
     "5,000 choices": {"properties": {"a": {"enum": list(range(5_000))}}},
 }  # fmt: skip
 
