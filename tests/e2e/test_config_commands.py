@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit.processes import COMMAND, MOSQUITTO, TOKEN, Processes, Server
+from tests.kit.processes import COMMAND, MOSQUITTO, TOKEN, Process, Processes, Server
 
 STT = "stt-worker"
 
@@ -288,7 +288,7 @@ def test_a_bad_epoch_is_taken_back_with_one_command_by_every_client(
     names = ["hall", "porch", "yard"]
     for name in names:
         server.put(name, {"level": 1})
-    clients = []
+    clients: list[Process] = []
     for name in names:
         processes.pin(tmp_path / name, server.data_dir / "trust" / "root.json")
         mqtt_url = server.ready["mqtt_url"]

@@ -96,7 +96,7 @@ def test_any_revision_is_told_from_any_checkpoints_or_none(
         with mock.patch.object(past, "VERSIONS_A_CHECKPOINT", FEW):
             then = past.as_of(store, service, revision, committed.services.get(service))
         if wanted is None or then is None:
-            assert wanted is None and then is None  # noqa: PT018
+            assert (wanted, then) == (None, None)
             continue
         assert then.entry.revision == wanted.revision
         assert (then.deleted, sorted(then.secrets)) == (wanted.deleted, list(wanted.secrets))
