@@ -183,4 +183,7 @@ def timelines() -> list[dict[str, Any]]:
               step(2, "revision 7", says=[applied(7), FRESH], freshness="fresh"),
               step(3, "snapshot 9, beacon 31", freshness="fresh"),
               step(4, "revision 8", says=[applied(8)], freshness="fresh"), **nothing),
+        story("an ordinary start has no floor",
+              step(1, "snapshot 9, beacon 31", freshness="unknown"),
+              step(2, "revision 8", says=[applied(8)], freshness="unknown")),
     ]  # fmt: skip
