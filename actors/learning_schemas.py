@@ -7,7 +7,7 @@ the variant that it lacks for code with that schema. Everything is decided by st
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import structlog
@@ -28,10 +28,11 @@ from config_manager.storage.decisions.instance_schemas import (
 )
 from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.decisions.schema_changes import PutSchema
-from config_manager.storage.decisions.schema_comparison import compare
+from config_manager.storage.decisions.schema_comparison import Difference, compare
 from config_manager.storage.decisions.schema_outlook import Outlook, outlook
 from config_manager.storage.decisions.shapes import Shapes, row
 from config_manager.storage.decisions.variants import missing
+from config_manager.storage.store import DatabaseUnavailable
 
 _LOOK_S = 0.25
 """News within that time are looked at together."""
@@ -91,7 +92,7 @@ class Learner:
             try:
                 await self.look()
                 pause_s = _LOOK_ANYWAY_S
-            except (Refusal, Gone, Full, trio.TooSlowError) as error:
+            except (Refusal, Gone, Full, DatabaseUnavailable, trio.TooSlowError) as error:
                 pause_s = _AGAIN_S
                 structlog.get_logger().warning("schemas not learnt", error=str(error))
             await trio.sleep(_LOOK_S)
@@ -188,7 +189,8 @@ class Learner:
         def worked_out() -> Outlook | None:
             if not is_newer and not _is_wider(shape, shapes.schema_of(committed, service)):
                 return None
-            return outlook(committed, shapes, service, shape, instances=live)
+            then = outlook(committed, shapes, service, shape, instances=live)
+            return None if _breaks(then.differences) else then
 
         then = await trio.to_thread.run_sync(worked_out)
         if then is None:
@@ -217,9 +219,12 @@ class Learner:
 
 def _is_wider(new: CompiledSchema, old: CompiledSchema | None) -> bool:
     """Whether the old one would not take what the new one takes."""
-    return old is not None and any(
-        "breaks" in (one.stored, one.new_code) for one in compare(new, old)
-    )
+    return old is not None and _breaks(compare(new, old))
+
+
+def _breaks(differences: Iterable[Difference]) -> bool:
+    """Stored values or new code, in principle: somebody who puts a schema may know that nothing of it is there."""
+    return any("breaks" in (one.stored, one.new_code) for one in differences)
 
 
 def learning_schemas(learner: Learner) -> Life:

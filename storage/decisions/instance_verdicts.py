@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from config_manager.config.catalogue import Effective
-from config_manager.config.strict_json import JsonObject, same
+from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.decisions.schema_outlook import LiveInstance, why_not
 from config_manager.storage.decisions.shapes import Shapes
@@ -76,12 +76,6 @@ def refused_by(
                 about = {"service": state.service, "instance": one.instance}
                 found.append({**about, "why": why_not(own, values)})
     return found
-
-
-def changed_secrets(before: ServiceState | None, state: ServiceState) -> list[str]:
-    """The names of secrets that another version counts of."""
-    was: Mapping[str, int] = {} if before is None else before.secrets
-    return [name for name, version in state.secrets.items() if not same(was.get(name), version)]
 
 
 def _with_defaults(own: CompiledSchema, values: Effective) -> JsonObject:

@@ -178,6 +178,7 @@ def test_each_gets_its_own_names_through_a_rename_under_one_signature(
     assert [one for one in theirs.lines if one.get("event") in ("refused", "stale")] == []
 
 
+@pytest.mark.torture
 def test_old_code_that_is_started_later_is_adapted_to_and_nobody_else_notices(
     shop: tuple[Processes, Path],
 ) -> None:
@@ -203,6 +204,7 @@ def test_old_code_that_is_started_later_is_adapted_to_and_nobody_else_notices(
     assert lamp.history()[0]["revision"] == revision + 1
 
 
+@pytest.mark.torture
 def test_without_dev_an_instance_that_never_enrolled_makes_a_candidate_alone(
     shop: tuple[Processes, Path],
 ) -> None:
