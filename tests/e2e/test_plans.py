@@ -157,10 +157,11 @@ def test_an_instance_with_an_older_schema_refuses_as_the_plan_said(
     processes.start([sys.executable, "-c", LAMPS, str(directory / "states"), broker.url])
 
     def known() -> bool:
-        told = server.get("/api/v1/schemas/lamp/instances").json()["instance_schemas"]
-        return sorted(len(one["instances"]) for one in told) == [1, 2]
+        told = server.get("/api/v1/schemas/lamp").json()
+        running = [len(one["instances"]) for one in told.get("instance_schemas", ())]
+        return sorted(running) == [1, 2] and "blue" in json.dumps(told["schema"])
 
-    eventually(known, within=15, what="both schemas are known")
+    eventually(known, within=15, what="both schemas are known, and the wider one is active")
     with processes.client(server.url) as http:
         wanted = {"patch": {"lamp": {"colour": "blue"}}, "reason": "a colder light"}
         plan = http.post("/api/v1/plans?reason=x", json=wanted)
