@@ -283,30 +283,38 @@ class _Raising:
         """stored: as of this revision of the service."""
         then = self._kept.schema_as_of(self._service, revision)
         values, impossible = stored, list[FieldError]()
-        for older, newer in pairwise(self._chain(then)):
+        for older, newer in pairwise(self._chain(then, revision)):
             step = migrating.up(values, older, newer)
             values = step.values
             impossible += step.impossible
         return migrating.Migrated(values, impossible=tuple(impossible))
 
-    def _chain(self, then: SchemaVersion | None) -> list[CompiledSchema]:
-        """From the version of then to the active one, by way of those that were active in between."""
+    def _chain(self, then: SchemaVersion | None, revision: int) -> list[CompiledSchema]:
+        """From the version of then to the active one, by way of those that were active in between. Values that no
+        schema shaped are in the terms of the first one that came after them."""
         now = self._now
-        if then is None or now is None or then.digest == now.digest:
+        if now is None or (then is not None and then.digest == now.digest):
             return []
-        versions = [then, *self._between(then.version, now.version), now]
+        if then is None:
+            versions = [*self._between(0, now.version, revision), now]
+        else:
+            versions = [then, *self._between(then.version, now.version, revision), now]
         try:
             return [CompiledSchema(orjson.loads(one.schema)) for one in versions]
         except SchemaInvalid:  # a model's that could not be put: nothing was ever moved by it
             return []
 
-    def _between(self, first: int, last: int) -> Iterator[SchemaVersion]:
+    def _between(self, first: int, last: int, revision: int) -> Iterator[SchemaVersion]:
+        """Those that became active at or after a revision."""
         for number in range(first + 1, last):
             one = self._kept.schema_version(self._service, number)
-            if one is not None and self._was_active(one):
+            if one is not None and one.revision >= revision and self._was_active(one):
                 yield one
 
     def _was_active(self, one: SchemaVersion) -> bool:
+        """The catalogue's is noted beside one that somebody put; any other is made to be active."""
+        if one.source != "catalogue":
+            return True
         found = self._kept.schema_as_of(self._service, one.revision + 1)
         return found is not None and found.version == one.version
 
