@@ -255,6 +255,18 @@ async def test_a_key_that_was_written_since_is_named_and_goes_back_only_if_liste
     assert await rest.stored("lamp") == {"level": 1, "colour": "red"}
 
 
+async def test_what_was_written_since_to_a_listed_key_is_taken_back_with_it(rest: Rest) -> None:
+    for level in (1, 2, 3):
+        await rest.put("lamp", level=level)
+    await rest.put("lamp", level=4, colour="red")
+    await rest.take_back(undo=3, keys=["level"])
+    assert await rest.stored("lamp") == {"level": 2, "colour": "red"}
+    assert (await rest.take_back(last=True))["undone"] == 4
+    assert await rest.stored("lamp") == {"level": 2}
+    assert (await rest.take_back(last=True))["undone"] == 2
+    assert (await rest.refused(EPOCH, last=True))[0] == "nothing-to-take-back"
+
+
 # ── everything ─────────────────────────────────────────────────────────────────────────────────
 
 
