@@ -230,7 +230,7 @@ async def _put(
     what, answer = await _decided(request, api, service, schema, write_terms.terms, source)
     if write_terms.terms.dry_run:
         return json_response({**answer, **_forecast(request, api, what), "dry_run": True})
-    told: JsonObject = {"correlation_id": request.correlation_id}
+    told: JsonObject = {}
     if answer["migrated"]:
         confirmed = write_terms.wait_s is not None and await are_confirmed(
             api, [(service, answer["revision"])], write_terms.wait_s
