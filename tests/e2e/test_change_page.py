@@ -25,7 +25,7 @@ def test_the_walk_through_of_the_page_does_what_it_says(shop: tuple[Processes, P
     told = [" ".join(line.split()) for line in said.splitlines()]
     for line in (
         "volume narrowed breaks breaks ok such as 99",
-        "stored in base: volume = 80: expected an integer from 0 to 50 (%)",
+        "stored in base: volume = 80: expected an integer from 0 to 70 (%)",
         "volume=80 timeout_ms=2000",
         "volume=80 timeout_s=2.0",
         "volume widened ok ok breaks such as 120",

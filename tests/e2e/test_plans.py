@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import pytest
 
 from config_manager.client.state.identity import trust_init
-from tests.kit.processes import MOSQUITTO, Processes, Server, eventually
+from tests.kit.processes import MOSQUITTO, Processes, eventually
 from tests.kit.shell import Shell, steps_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "plans.md"
