@@ -84,8 +84,8 @@ class PutSchema:
         breaking = outlook.refusing
         if breaking and not self.allow_breaking:
             return SchemaBreaking(
-                f"this schema breaks what {self.service} has; look at `differences` and `breaks`, or "
-                "ask for it with allow_breaking and a reason",
+                f"this schema breaks what {self.service} has; change it, or ask for it with "
+                "allow_breaking and a reason",
                 breaking,
                 differences=self.differences,
                 breaks=outlook.breaks,
