@@ -240,7 +240,7 @@ async def _put(
     else:
         if terms.dry_run:
             return json_response({**answer, **_forecast(request, api, what), "dry_run": True})
-    told: JsonObject = {"correlation_id": request.correlation_id}
+    told: JsonObject = {}
     if answer["migrated"]:
         confirmed = write_terms.wait_s is not None and await are_confirmed(
             api, [(service, answer["revision"])], write_terms.wait_s

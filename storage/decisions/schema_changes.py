@@ -61,7 +61,7 @@ class PutSchema:
         versions = on.stored.schemas(self.service)
         if self.outlook.basis.digest == self.shape.digest and not self.drop:
             active = active_version(before, self.service, versions)
-            answer = {**self._answer(before, active), "unchanged": True}
+            answer = {**self._answer(before, on, active), "unchanged": True}
             return Decided(answer, noted(before, on, ()).change, repeatable=True)
         refusal = self.refusal(on.reason)
         if refusal is not None and not self.only_compare:
@@ -75,14 +75,6 @@ class PutSchema:
     def refusal(self, reason: str | None) -> InvalidValues | SchemaBreaking | None:
         """What stands against it."""
         outlook = self.outlook
-        if outlook.in_the_open:
-            detail = (
-                "becomes a secret, and its value is stored in plain: drop it, and set the secret"
-            )
-            return InvalidValues(
-                "a stored value can't become a secret",
-                [FieldError(pointer(key), detail) for key in outlook.in_the_open],
-            )
         if outlook.impossible or (outlook.lossy and not self.allow_lossy):
             never = "; this can't be asked for" if outlook.impossible else ""
             return MigrationLossy(
@@ -92,11 +84,19 @@ class PutSchema:
         breaking = outlook.refusing
         if breaking and not self.allow_breaking:
             return SchemaBreaking(
-                f"this schema breaks what {self.service} has; look at `differences` and `breaks`, or "
-                "ask for it with allow_breaking and a reason",
+                f"this schema breaks what {self.service} has; change it, or ask for it with "
+                "allow_breaking and a reason",
                 breaking,
                 differences=self.differences,
                 breaks=outlook.breaks,
+            )
+        if outlook.in_the_open:
+            detail = (
+                "becomes a secret, and its value is stored in plain: drop it, and set the secret"
+            )
+            return InvalidValues(
+                "a stored value can't become a secret",
+                [FieldError(pointer(key), detail) for key in outlook.in_the_open],
             )
         if breaking and not (reason or "").strip():
             return InvalidValues(
@@ -110,7 +110,7 @@ class PutSchema:
         """From the active schema, as they are answered."""
         return [one.to_json() for one in self.outlook.differences]
 
-    def _answer(self, after: Committed, version: int | None) -> JsonObject:
+    def _answer(self, after: Committed, on: Occasion, version: int | None) -> JsonObject:
         outlook = self.outlook
         lossy = {"lossy": [one._asdict() for one in outlook.lossy]} if outlook.lossy else {}
         return {
@@ -121,6 +121,7 @@ class PutSchema:
             "breaks": outlook.breaks,
             "migrated": [],
             "revision": after.revision,
+            "correlation_id": on.correlation_id,
             **lossy,
         }
 
@@ -131,7 +132,7 @@ class PutSchema:
         for name in ("allow_breaking", "allow_lossy", "drop"):
             if value := getattr(self, name):
                 details[name] = value
-        active, answer = active_row(made, self.shape.schema), self._answer(before, number)
+        active, answer = active_row(made, self.shape.schema), self._answer(before, on, number)
         values, live = self.outlook.values, before.live(self.service)
         if values is None or live is None or not changed_keys(live.stored, values):
             return _activated(before, on, active, number, answer, details=details, schemas=(made,))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import model_validator
 
-from config_manager.config.catalogue import Effective, ServiceSettings
+from config_manager.config.catalogue import Effective, ModelShape, ServiceSettings, setting
 from config_manager.config.errors import FieldError, InvalidValues, SchemaInvalid
 from config_manager.config.services.llm_worker import LlmSettings
 from config_manager.config.services.memory_worker import MemorySettings
@@ -159,6 +160,35 @@ def test_a_write_is_refused_only_for_errors_that_it_adds() -> None:
             [error.pointer for error in part] for part in (added, stayed)
         ]
     assert [error.pointer for error in judge(STT, None, before)[0]] == ["/gone", "/threshold"]
+
+
+def test_many_errors_that_were_there_hide_none_that_a_write_adds() -> None:
+    one = service({"level": {"type": "integer", "maximum": 5}, "least": INTEGER})
+    removed = {f"k{n}": n for n in range(500)}
+    before = {**removed, "level": 9}
+    added, stayed = judge(one, before, {**before, "least": 1})
+    assert (added, len(stayed), stayed[-1].detail) == ([], 51, "and 451 more")
+    assert judge(one, before, {**before, "k1": 0, "least": "x"})[0] == [
+        FieldError("/k1", "unknown key. The keys: level, least"),
+        FieldError("/least", "expected an integer"),
+    ]
+
+
+def test_a_rule_of_a_model_is_asked_although_a_key_is_stored_that_the_model_lacks() -> None:
+    class Range(ServiceSettings):
+        SERVICE = "range"
+        low: int = setting(1, "the least")
+        high: int = setting(2, "the most")
+
+        @model_validator(mode="after")
+        def _ordered(self) -> Self:
+            if self.low > self.high:
+                raise ValueError("low: expected at most high")
+            return self
+
+    added, stayed = judge(ModelShape(Range), {"gone": 1}, {"gone": 1, "low": 3})
+    assert added == [FieldError("/low", "expected at most high")]
+    assert [error.pointer for error in stayed] == ["/gone"]
 
 
 def test_an_error_of_two_keys_is_new_if_the_other_key_makes_it_another() -> None:
