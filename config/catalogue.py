@@ -16,11 +16,8 @@ from pydantic.fields import FieldInfo
 from config_manager.config import wire
 from config_manager.config.errors import FieldError, InvalidValues
 from config_manager.config.names import pointer
-from config_manager.config.schema_words import in_words, unknown_key
+from config_manager.config.schema_words import MOST_ERRORS, first, in_words, unknown_keys
 from config_manager.config.strict_json import JsonObject, is_object
-
-_MOST_ERRORS = 50
-"""Named in one answer, which must not be many times larger than its request."""
 
 SettingLevel = Literal["simple", "advanced"]
 
@@ -82,12 +79,13 @@ class ModelShape:
         properties = self.schema.get("properties", {})
         self._allowed = {name: in_words(one) for name, one in properties.items()}
 
-    def errors(self, stored: JsonObject) -> list[FieldError]:
-        """An entry for each wrong field, which says what it takes. stored: without secret keys."""
+    def errors(self, stored: JsonObject, most: int | None = MOST_ERRORS) -> list[FieldError]:
+        """An entry for each wrong field, which says what it takes. stored: without secret keys. most: of them, and
+        how many more; None: all."""
         try:
             self._model.model_validate(stored)
         except ValidationError as error:
-            return self._field_errors(error)
+            return first(self._field_errors(error), most)
         return []
 
     def check_secret(self, name: str, value: str) -> None:
@@ -113,11 +111,12 @@ class ModelShape:
     def _field_errors(self, error: ValidationError) -> list[FieldError]:
         allowed = self._allowed
         found: dict[str, str] = {}
-        for item in error.errors(include_url=False, include_input=False)[: 10 * _MOST_ERRORS]:
+        unknown: list[str] = []
+        for item in error.errors(include_url=False, include_input=False):
             location = item["loc"]
             key = str(location[0]) if location else ""
             if item["type"] == "extra_forbidden":
-                found[pointer(key)] = unknown_key(key, self.keys, self.defaults)
+                unknown.append(key)
             elif item["type"] == "value_error":
                 # a rule over several fields names the one to change: "key: what it takes"
                 message = item["msg"].removeprefix("Value error, ")
@@ -128,11 +127,9 @@ class ModelShape:
                     found[pointer(key) if key else ""] = message
             else:
                 found.setdefault(pointer(key), f"expected {allowed.get(key, 'something else')}")
-        errors = [FieldError(where, detail) for where, detail in found.items()]
-        if len(errors) > _MOST_ERRORS:
-            more = error.error_count() - _MOST_ERRORS
-            return [*errors[:_MOST_ERRORS], FieldError("", f"and {more} more")]
-        return errors
+        said = unknown_keys(unknown, self.keys, self.defaults)
+        found |= zip(map(pointer, unknown), said, strict=True)
+        return [FieldError(where, detail) for where, detail in found.items()]
 
 
 class Catalogue:

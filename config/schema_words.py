@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from config_manager.config.errors import FieldError
 from config_manager.config.strict_json import is_list, is_object
 
 _TYPES = {
@@ -17,6 +18,10 @@ _TYPES = {
     "array": "a list",
     "object": "an object",
 }
+MOST_ERRORS = 50
+"""Named in one answer, which must not be many times larger than its request."""
+_MOST_EXPLAINED = 10
+"""Unknown keys that are compared with every known one: each comparison may take some ms."""
 _MOST_NAMED = 40
 """Choices or keys that one message names; a message stays shorter than what it is about."""
 
@@ -35,11 +40,25 @@ def in_words(schema: Any) -> str:
     return _kinds(schema) + unit
 
 
-def unknown_key(key: str, keys: Iterable[str], shown: Iterable[str]) -> str:
-    """What is said of a key that is none of `keys`. shown: those of them to name."""
-    close = difflib.get_close_matches(key, keys, n=1)
-    hint = f"; did you mean {close[0]}?" if close else "."
-    return f"unknown key{hint} The keys: {listed(shown)}"
+def unknown_keys(
+    unknown: Iterable[str], keys: Sequence[str], shown: Iterable[str]
+) -> Iterator[str]:
+    """What is said of each key that is none of `keys`. shown: those of them to name."""
+    named = listed(shown)
+    for number, key in enumerate(unknown):
+        if number >= _MOST_EXPLAINED:
+            yield "unknown key"
+            continue
+        close = difflib.get_close_matches(key[:80], keys, n=1)
+        hint = f"; did you mean {close[0]}?" if close else "."
+        yield f"unknown key{hint} The keys: {named}"
+
+
+def first(errors: list[FieldError], most: int | None = MOST_ERRORS) -> list[FieldError]:
+    """The first errors, and how many more there are. most: None is all."""
+    if most is None or len(errors) <= most:
+        return errors
+    return [*errors[:most], FieldError("", f"and {len(errors) - most} more")]
 
 
 def listed(names: Iterable[object]) -> str:

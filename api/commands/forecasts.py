@@ -32,7 +32,13 @@ def service_lines(
 def key_rows(service: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(key, what becomes of it), by effective values; a key that is only stored otherwise says so."""
     effective = {one["key"]: one for one in service["effective"]}
-    rows = [(key, f"{side(one, 'old')} → {side(one, 'new')}") for key, one in effective.items()]
+    written = {one["key"] for one in service["changes"]}
+    is_first = not service["unchanged"] and all(side(o, "old") == "-" for o in effective.values())
+    rows = [
+        (key, f"{side(one, 'old')} → {side(one, 'new')}")
+        for key, one in effective.items()
+        if key in written or not is_first
+    ]
     for one in service["changes"]:
         if one["key"] not in effective:
             is_set = one["new"] is not None or "new" in one.get("nulls", ())
@@ -43,9 +49,14 @@ def key_rows(service: Mapping[str, Any]) -> list[tuple[str, str]]:
     more = len(rows) - _MOST_KEYS
     if more > 0:
         rows[_MOST_KEYS:] = [("…", f"and {more} more keys")]
-    stay = len(service["unchanged"])
+    stay = len(effective) - len(written) if is_first else len(service["unchanged"])
     size = f"{service['bytes'] / 1024:.1f} of 256 KiB"
-    return [*rows, (f"{stay} {'key stays' if stay == 1 else 'keys stay'}", size)]
+    kept = (
+        ("has its default" if stay == 1 else "have their defaults")
+        if is_first
+        else ("stays" if stay == 1 else "stay")
+    )
+    return [*rows, (f"{stay} {'key' if stay == 1 else 'keys'} {kept}", size)]
 
 
 def instance_rows(instances: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

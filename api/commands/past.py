@@ -13,11 +13,8 @@ from config_manager.api.commands.output import Shown, clean, table
 from config_manager.api.commands.remote import Server
 
 _PATH = ("api", "v1", "config")
-_ORIGINS = {
-    "delivered": "as delivered",
-    "variant": "a variant",
-    "override": "its environment decides",
-}
+_ORIGINS = {"variant": "has a variant of", "override": "its environment decides"}
+_UNKNOWN = {"claimed": "it is not enrolled", "silent": "it is gone"}
 
 
 @click.command("diff")
@@ -74,11 +71,17 @@ def _explained(keys: list[dict[str, Any]]) -> Iterator[str]:
         for one in keys
     )
     yield from table(("KEY", "VALUE", "FROM", "SINCE", ""), rows)
+    does: dict[str, list[str]] = {}
     for one in keys:
         for instance in one["instances"]:
-            if instance["origin"] != "delivered":
-                does = _ORIGINS.get(instance["origin"], f"unknown ({instance['state']})")
-                yield clean(f"{instance['instance']}: {one['key']}: {does}")
+            if instance["origin"] == "unknown":
+                why = _UNKNOWN.get(instance["state"], "it does not run this revision")
+                does.setdefault(f"{instance['instance']}: unknown: {why}", [])
+            elif instance["origin"] != "delivered":
+                told = f"{instance['instance']}: {_ORIGINS[instance['origin']]}"
+                does.setdefault(told, []).append(one["key"])
+    for told, named in does.items():
+        yield clean(f"{told} {', '.join(named)}".rstrip())
 
 
 def _since(one: Mapping[str, Any]) -> str:
@@ -142,6 +145,9 @@ def _found(answer: Mapping[str, Any]) -> Iterator[str]:
         )
         for one in answer["matches"]
     )
+    if not answer["matches"]:
+        yield "nothing found; --in history looks into what was there before"
+        return
     yield from table(("SERVICE", "KEY", "VALUE", "IN", "REVISION"), rows)
     if answer["next_after"] is not None:
         yield clean(f"\nmore with --after {answer['next_after']}", keep="\n")

@@ -21,6 +21,7 @@ from config_manager.api.commands.options import (
 )
 from config_manager.api.commands.output import Shown, clean, table
 from config_manager.api.commands.remote import Server
+from config_manager.api.commands.schemas import difference_lines
 from config_manager.api.commands.values_files import read_values
 from config_manager.config.errors import SettingsInvalid
 
@@ -294,8 +295,8 @@ def _plan_lines(plan: Mapping[str, Any], *, is_kept: bool = True) -> Iterator[st
             service, [one for one in plan["instances"] if one["service"] == name]
         )
     for one in plan.get("schemas", ()):
-        changed = len(one["differences"])
-        yield clean(f"{one['service']}  another schema {one['digest'][:12]}, {changed} differences")
+        yield clean(f"{one['service']}  schema {one['digest'][:12]} becomes active")
+        yield from (f"  {line}" for line in difference_lines(one))
     for name in plan.get("kept", ()):
         yield clean(f"{name}: was not there then, and stays as it is")
     for one in plan["warnings"]:

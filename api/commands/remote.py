@@ -156,7 +156,10 @@ class Server:
         try:
             problem = json.loads(content)
             name, detail = problem["type"].rpartition("/")[2], problem["detail"]
-            more = [f"{item['pointer']}: {item['detail']}" for item in problem.get("errors", ())]
+            more = [
+                ": ".join(filter(None, (item["pointer"], item["detail"])))
+                for item in problem.get("errors", ())
+            ]
             text = "\n  ".join([detail, *more])
         except (ValueError, LookupError, TypeError, AttributeError):
             return ServerSays(

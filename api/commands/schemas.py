@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 import click
@@ -129,7 +129,7 @@ def diff_schema(server: Server, service: str, old: int | None, new: int | None) 
     answer = server.get(*_PATH, service, "diff", holds="differences from to", **query)
     lines = [
         f"version {answer['from']} → {answer['to']}",
-        *_difference_lines(answer["differences"]),
+        *(difference_lines(answer) or ["no difference that matters"]),
     ]
     return Shown(answer, lines)
 
@@ -183,14 +183,15 @@ def put_schema(server: Server, service: str, file: IO[bytes], **terms: Any) -> S
 @schema.command("adopt")
 @shows_an_answer
 @click.argument("service")
-@click.argument("digest")
+@click.argument("digest", required=False)
 @_terms
-def adopt_schema(server: Server, service: str, digest: str, **terms: Any) -> Shown:
+def adopt_schema(server: Server, service: str, digest: str | None, **terms: Any) -> Shown:
     """Make the schema that instances were built with the active one of their service.
 
-    DIGEST is one of `instance_schemas` in `config-manager schema get SERVICE --json`, or the beginning of it.
-    Refused as by `schema put`.
+    DIGEST, or the beginning of it, says which; without it, they are listed. Refused as by `schema put`.
     """
+    if digest is None:
+        return _adoptable(server, service)
     known = _instance_digests(server, service) if len(digest) < _DIGEST else [digest]
     found = [one for one in known if one.startswith(digest)]
     if len(found) != 1:
@@ -218,8 +219,13 @@ def check_schema(server: Server, service: str, file: IO[bytes], drop: tuple[str,
     body = json_object_in("FILE", file.read())
     query = {"dry_run": "true", "drop": ",".join(drop) or None}
     answer = server.ask("PUT", *_PATH, service, holds=_PUT, query=query, body=body).value
-    lines = [*_difference_lines(answer["differences"]), *_break_lines(answer)]
+    lines = [*difference_lines(answer), *_break_lines(answer)]
     refused, error = answer.get("refused"), None
+    if answer.get("unchanged"):
+        lines.append(f"version {answer['version']} is the same schema")
+    elif refused is None:
+        moved = "; stored values would move with it" if answer["migrated"] else ""
+        lines.append(clean(f"{service}: it would be version {answer['version']}{moved}"))
     if refused is not None:
         status = _STATUS.get(refused["type"], _REFUSED)
         error = ServerSays(clean(refused["detail"]), clean(refused["type"]), status)
@@ -254,6 +260,20 @@ def _query(terms: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
+def _adoptable(server: Server, service: str) -> Shown:
+    answer = server.get(*_PATH, service, "instances", holds="instance_schemas")
+    rows = (
+        (
+            one["digest"][:_SHOWN],
+            "candidate" if one["candidate"] else "active",
+            ", ".join(one["instances"]) or "-",
+            one["last_seen"][:19].replace("T", " "),
+        )
+        for one in answer["instance_schemas"]
+    )
+    return Shown(answer, table(("DIGEST", "STATE", "INSTANCES", "LAST SEEN"), rows))
+
+
 def _instance_digests(server: Server, service: str) -> list[str]:
     answer = server.get(*_PATH, service, "instances", holds="instance_schemas")
     return [one["digest"] for one in answer["instance_schemas"]]
@@ -263,7 +283,7 @@ def _instance_digests(server: Server, service: str) -> list[str]:
 
 
 def _put_lines(service: str, answer: Mapping[str, Any]) -> Iterator[str]:
-    yield from _difference_lines(answer["differences"])
+    yield from difference_lines(answer)
     yield from _break_lines(answer)
     if answer.get("unchanged"):
         yield f"version {answer['version']} is the same schema; nothing was changed"
@@ -274,15 +294,13 @@ def _put_lines(service: str, answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"stored values were moved: revision {answer['revision']}; {held}"
 
 
-def _difference_lines(differences: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    if not differences:
-        yield "no difference that matters"
-        return
-    rows = (
+def difference_lines(answer: Mapping[str, Any]) -> list[str]:
+    """A table of `differences`; nothing if there are none."""
+    rows = [
         (_told(one), one["stored"], one["new_code"], one["old_code"], _example(one))
-        for one in differences
-    )
-    yield from table(("WHAT", "STORED", "NEW CODE", "OLD CODE", ""), rows)
+        for one in answer["differences"]
+    ]
+    return list(table(("WHAT", "STORED", "NEW CODE", "OLD CODE", ""), rows)) if rows else []
 
 
 def _told(one: Mapping[str, Any]) -> str:

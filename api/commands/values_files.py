@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 def read_values(path: Path) -> Values:
     """The object that a file holds, by its suffix; `-` is JSON from stdin. Raises SettingsInvalid."""
     if str(path) == "-":
-        return _object("stdin", _json, sys.stdin.buffer.read())
+        return _object("stdin, read as JSON", _json, sys.stdin.buffer.read())
     readers = {".json": _json, ".toml": _toml, ".yaml": _yaml, ".yml": _yaml}
     reader = readers.get(path.suffix)
     if reader is None:

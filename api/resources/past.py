@@ -317,7 +317,7 @@ async def explain_config(request: ApiRequest, api: Api) -> ApiResponse:
         "service": service,
         "keys": [
             {
-                **_origin(seen, name, defaults),
+                **_origin(seen, name),
                 **_made(entries.get(name)),
                 "shadows": _shadows(seen, name, defaults),
                 "instances": instances.of(name),
@@ -328,11 +328,11 @@ async def explain_config(request: ApiRequest, api: Api) -> ApiResponse:
     return json_response(answer, headers=NO_STORE)
 
 
-def _origin(seen: Seen, name: str, defaults: Mapping[str, Any]) -> JsonObject:
+def _origin(seen: Seen, name: str) -> JsonObject:
     if name in seen.secrets:
         origin = "default" if name in seen.unset else "secret"
         return {"key": name, "value": MASK, "origin": origin}
-    origin = "base" if name in seen.stored or name not in defaults else "default"
+    origin = "base" if name in seen.stored else "default"
     return {"key": name, "value": seen.config[name], "origin": origin}
 
 

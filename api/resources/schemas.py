@@ -218,9 +218,13 @@ async def get_schema(request: ApiRequest, api: Api) -> ApiResponse:
         what = "no schema" if which is None else f"no schema {which}"
         if number is not None and digest is not None:
             what += f" with the digest {digest}"
-        raise NotFound(
-            f"{service} has {what}; PUT one, or look at /api/v1/schemas/{service}/history"
-        )
+        what_to_do = f"PUT one, or look at /api/v1/schemas/{service}/history"
+        built_with = [one["digest"] for one in _instance_schemas(api, committed, service)]
+        if which is None and built_with:
+            what_to_do = (
+                f"PUT one, or adopt what its instances were built with: {', '.join(built_with)}"
+            )
+        raise NotFound(f"{service} has {what}; {what_to_do}")
     answer = {
         **SchemaEntry.of(found).model_dump(),
         "active": active is not None and found.version == active.version,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from config_manager.config import wire
 from config_manager.config.errors import SchemaInvalid
 from config_manager.config.strict_json import JsonObject
-from config_manager.storage.decisions.instance_verdicts import Judged, changed_secrets, verdict
+from config_manager.storage.decisions.instance_verdicts import Judged, verdict
 from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.decisions.variants import given
@@ -97,6 +97,12 @@ def _judged(
         yield one, *known[alike]
 
 
+def _changed_secrets(live: ServiceState | None, state: ServiceState) -> list[str]:
+    """The names of secrets that another version counts of."""
+    was: Mapping[str, int] = {} if live is None else live.secrets
+    return [name for name, version in state.secrets.items() if was.get(name) != version]
+
+
 class _Judging:
     """One service's next state, as code of each schema is given it."""
 
@@ -122,7 +128,7 @@ class _Judging:
             values,
             one.overrides,
             runs,
-            secrets=changed_secrets(live, state),
+            secrets=_changed_secrets(live, state),
         )
         changed = changed_keys({} if runs is None else runs.config, values.config)
         return judged, [each.key for each in changed if each.key in one.overrides]

@@ -78,12 +78,6 @@ def refused_by(
     return found
 
 
-def changed_secrets(before: ServiceState | None, state: ServiceState) -> list[str]:
-    """The names of secrets that another version counts of."""
-    was: Mapping[str, int] = {} if before is None else before.secrets
-    return [name for name, version in state.secrets.items() if was.get(name) != version]
-
-
 def _with_defaults(own: CompiledSchema, values: Effective) -> JsonObject:
     """As code of this schema runs it: its own defaults for what nobody set."""
     given = {k: v for k, v in values.config.items() if k not in values.defaulted}

@@ -264,7 +264,7 @@ class Checked(NamedTuple):
 def checked_patch(state: Committed, service: str, patch: JsonObject, shapes: Shapes) -> Checked:
     """The values to store once they are merged into what is stored. Raises NotFound, InvalidValues."""
     if not shapes.is_known(state, service):
-        raise NotFound(f"nobody has written {service} yet; PUT it first")
+        raise NotFound(f"nobody has written {service} yet; write all its values first")
     live = state.live(service)
     plain = without_secrets(patch, shapes.secret_keys(state, service))
     return checked(state, service, merge_patch(live.stored if live else {}, plain), shapes)

@@ -17,7 +17,7 @@ from config_manager.config import wire
 from config_manager.config.catalogue import Effective, schema_digest
 from config_manager.config.errors import FieldError, InvalidValues, SchemaInvalid
 from config_manager.config.names import pointer
-from config_manager.config.schema_words import in_words, listed, unknown_key
+from config_manager.config.schema_words import MOST_ERRORS, first, in_words, listed, unknown_keys
 from config_manager.config.strict_json import JsonObject, dumps, is_list, is_object
 from config_manager.storage.decisions.references import Inlining
 from config_manager.storage.decisions.schema_form import complaints
@@ -25,8 +25,6 @@ from config_manager.storage.decisions.schema_rules import Rule, rules_of
 from config_manager.storage.decisions.schema_vocabulary import MAX_REGEX_BYTES, is_secret
 from config_manager.storage.decisions.validators import compiled
 
-MOST_ERRORS = 50
-"""Named in one answer, which must not be many times larger than its request."""
 _LARGEST_CONFIG = wire.MAX_ENVELOPE_BYTES * 3 // 4
 """A larger one can't be sent: an envelope holds it in base64."""
 _RULES = ("allOf", "if", "then", "else", "dependentRequired")
@@ -78,11 +76,11 @@ class CompiledSchema:
         defaulted = tuple(key for key in self.defaults if key not in stored)
         return Effective({**self.defaults, **stored}, defaulted)
 
-    def errors(self, stored: JsonObject) -> list[FieldError]:
+    def errors(self, stored: JsonObject, most: int | None = MOST_ERRORS) -> list[FieldError]:
         """What is wrong with stored values, which hold no secrets; nothing if they are allowed.
 
-        An error names a key, or what within it, and what is allowed there. At most 50, and how many more. Values
-        that are too large to be sent are not judged: who writes them is told so (`TooLarge`).
+        An error names a key, or what within it, and what is allowed there. most: of them, and how many more; None:
+        all. Values that are too large to be sent are not judged: who writes them is told so (`TooLarge`).
         """
         config = self.effective(stored).config
         if len(dumps(config)) > _LARGEST_CONFIG:
@@ -94,10 +92,7 @@ class CompiledSchema:
             and self._writer.is_valid(config)
         ):
             return []
-        found = list(dict.fromkeys(self._found(stored, config)))
-        if len(found) > MOST_ERRORS:
-            return [*found[:MOST_ERRORS], FieldError("", f"and {len(found) - MOST_ERRORS} more")]
-        return found
+        return first(list(dict.fromkeys(self._found(stored, config))), most)
 
     def check_secret(self, name: str, value: str) -> None:
         """Raises InvalidValues (pointer /name or /value) unless there is this secret and it takes this
@@ -125,10 +120,12 @@ class CompiledSchema:
     # ── finding errors ─────────────────────────────────────────────────────────────────────────
 
     def _found(self, stored: JsonObject, config: JsonObject) -> Iterator[FieldError]:
+        unknown = [key for key in stored if key not in self.properties]
+        shown = [name for name in self.keys if name not in self.secrets]
+        for key, said in zip(unknown, unknown_keys(unknown, self.keys, shown), strict=True):
+            yield FieldError(pointer(key), said)
         for key in stored:
-            if key not in self.properties:
-                yield FieldError(pointer(key), self._unknown(key))
-            elif key in self.secrets:
+            if key in self.secrets:
                 yield FieldError(pointer(key), "a secret: set it with POST /api/v1/secrets")
         for key in self.properties:
             if key in config and key not in self.secrets:
@@ -146,10 +143,6 @@ class CompiledSchema:
                 yield FieldError(
                     pointer(one["lower"]), f"expected {words} {upper} ({config[upper]})"
                 )
-
-    def _unknown(self, key: str) -> str:
-        shown = [name for name in self.keys if name not in self.secrets]
-        return unknown_key(key[:80], self.keys, shown)
 
     def _deepest(self, key: str, value: Any) -> FieldError:
         """The first wrong place within a key's value that can be told apart."""

@@ -84,8 +84,8 @@ class PutSchema:
         breaking = outlook.refusing
         if breaking and not self.allow_breaking:
             return SchemaBreaking(
-                f"this schema breaks what {self.service} has; look at `differences` and `breaks`, or "
-                "ask for it with allow_breaking and a reason",
+                f"this schema breaks what {self.service} has; change it, or ask for it with "
+                "allow_breaking and a reason",
                 breaking,
                 differences=self.differences,
                 breaks=outlook.breaks,
@@ -160,17 +160,15 @@ class DeleteSchema:
         if put is None or put["source"] != "put":
             whose = "" if put is None else f"; its schema is an {put['source']}'s own"
             raise NotFound(f"no schema was put for {self.service}{whose}")
+        has_model = on.tools.shapes.catalogue.shape(self.service) is not None
         others = [
             one
             for one in on.stored.schemas(self.service)
-            if one.source != "put" and digest(one.schema.encode()) == one.digest
+            if (one.source == "instance" or (one.source == "catalogue" and has_model))
+            and digest(one.schema.encode()) == one.digest
         ]
         then = max(others, key=lambda one: one.version, default=None)
-        is_model = (
-            then is not None
-            and then.source == "catalogue"
-            and on.tools.shapes.catalogue.shape(self.service) is not None
-        )
+        is_model = then is not None and then.source == "catalogue"
         active = (
             RegistryRow(SCHEMA, self.service, None)
             if then is None or is_model

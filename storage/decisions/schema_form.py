@@ -7,6 +7,7 @@ from typing import Any
 
 from config_manager.config.errors import FieldError
 from config_manager.config.names import is_key, pointer
+from config_manager.config.schema_words import first
 from config_manager.config.strict_json import MAX_DEPTH, JsonObject, dumps, is_list, is_object
 from config_manager.storage.decisions.schema_costs import Costs
 from config_manager.storage.decisions.schema_metadata import METADATA
@@ -28,8 +29,6 @@ from config_manager.storage.decisions.schema_vocabulary import (
     subschemas,
 )
 
-_MOST_ERRORS = 50
-
 
 def complaints(schema: Any) -> list[FieldError]:
     """What is outside the form, as pointers into the schema; nothing if it may describe a service.
@@ -43,11 +42,7 @@ def complaints(schema: Any) -> list[FieldError]:
     size = len(dumps(schema))
     if size > MAX_BYTES:
         return [FieldError("", f"a schema has at most {MAX_BYTES} bytes, this one {size}")]
-    found = _Form(schema).complaints
-    if len(found) > _MOST_ERRORS:
-        more = len(found) - _MOST_ERRORS
-        return [*found[:_MOST_ERRORS], FieldError("", f"and {more} more")]
-    return found
+    return first(_Form(schema).complaints)
 
 
 def _too_deep(schema: Any) -> str | None:

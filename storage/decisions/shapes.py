@@ -8,6 +8,7 @@ from typing import Protocol
 
 from config_manager.config.catalogue import Catalogue, Effective, schema_digest
 from config_manager.config.errors import FieldError, NotFound, SchemaInvalid
+from config_manager.config.schema_words import MOST_ERRORS
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.state import Committed, SchemaVersion
@@ -56,8 +57,9 @@ class Shape(Protocol):
         """The keys that only a restart changes."""
         ...
 
-    def errors(self, stored: JsonObject) -> list[FieldError]:
-        """What is wrong with these values once defaults are filled in. Pointers begin at the values."""
+    def errors(self, stored: JsonObject, most: int | None = MOST_ERRORS) -> list[FieldError]:
+        """What is wrong with these values once defaults are filled in. Pointers begin at the values. most: of
+        them, and how many more; None: all."""
         ...
 
     def effective(self, stored: JsonObject) -> Effective:

@@ -116,8 +116,8 @@ def undo(
     if moved:
         names = ", ".join(f"{one['service']} {one['key']}" for one in moved[:20])
         raise UndoConflict(
-            f"revision {revision} can't be taken back alone: {names} was written since. List these "
-            "keys in `keys` to take them back all the same; nothing was written",
+            f"revision {revision} can't be taken back alone: {names} was written since. To take "
+            f"them back all the same, undo revision {revision} with these keys named; nothing was written",
             moved,
         )
     return targets, tuple(sorted(made))

@@ -112,17 +112,29 @@ def _for_each(
     *,
     now: float,
 ) -> Iterator[tuple[str, Effective]]:
-    """(digest, values) of those that need a variant and can have one; those that were seen last come first."""
+    """(digest, values) of those that do not read what is meant and can be given it; those that were seen last come
+    first."""
     rows = shapes.of_instances(before, service)
     for digest in sorted(rows, key=lambda one: rows[one]["last_seen"], reverse=True):
         if not _counts(rows[digest], now):
             return
         own = shapes.of_instance(before, service, digest)
-        if own is None or own.reads(delivered):
+        if own is None or (shape is not None and shape.digest == digest and own.reads(delivered)):
             continue
         made = best(shapes, before, shape, service, stored, own)
-        if made is not None and _nests_no_deeper(made.config):
+        if made is None or (own.reads(delivered) and _known(made, own) == _known(delivered, own)):
+            continue
+        if _nests_no_deeper(made.config):
             yield digest, made
+
+
+def _known(values: Effective, own: CompiledSchema) -> JsonObject:
+    """What code with this schema has of them. Open code takes a new name or unit without a word, and misses it."""
+    return {
+        key: value
+        for key, value in values.config.items()
+        if key in own.properties and key not in values.defaulted
+    }
 
 
 def _counts(row: JsonObject, now: float) -> bool:

@@ -189,6 +189,8 @@ async def test_who_never_enrolled_makes_a_candidate_in_memory_alone(tmp_path: Pa
         told = (await door.rest.ask("GET", "/api/v1/schemas/door/instances")).json
         [one] = told["instance_schemas"]
         assert (one["digest"], one["candidate"]) == (wire.digest(NARROW), True)
+        absent = await door.rest.ask("GET", "/api/v1/schemas/door")
+        assert (absent.status, wire.digest(NARROW) in absent.json["detail"]) == (404, True)
         adopted = await door.rest.ask(
             "POST", "/api/v1/schemas/door/adopt", {"digest": one["digest"]}
         )

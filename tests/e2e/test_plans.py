@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,34 +11,10 @@ from typing import Any
 import pytest
 
 from config_manager.client.state.identity import trust_init
-from tests.kit.processes import COMMAND, MOSQUITTO, Processes, Server, eventually
+from tests.kit.processes import MOSQUITTO, Processes, eventually
+from tests.kit.shell import Shell, steps_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "plans.md"
-
-
-class Shell:
-    """A shell in a directory of its own, whose `config-manager` asks the server."""
-
-    def __init__(self, server: Server, directory: Path) -> None:
-        self.directory = directory
-        self._environment = {
-            "CONFIG_MANAGER_URL": server.url,
-            "PATH": f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}",
-            "LC_ALL": "C.UTF-8",
-        }
-
-    def run(self, *command: str, stdin: str = "") -> tuple[int, str]:
-        done = subprocess.run(
-            command,
-            cwd=self.directory,
-            env=self._environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return done.returncode, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +26,7 @@ def shell(module_shop: tuple[Processes, Path]) -> Shell:
 
 
 def test_the_walk_through_of_the_page_does_what_it_says(shell: Shell) -> None:
-    steps = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    code, said = shell.run("bash", "-ec", "".join(steps))
+    code, said = shell.run("bash", "-ec", steps_of(PAGE))
     assert code == 0, said
     told = said.splitlines()
     assert 'stt-worker  whisper_model  "base.en" → "small.en"' in told
@@ -157,10 +130,11 @@ def test_an_instance_with_an_older_schema_refuses_as_the_plan_said(
     processes.start([sys.executable, "-c", LAMPS, str(directory / "states"), broker.url])
 
     def known() -> bool:
-        told = server.get("/api/v1/schemas/lamp/instances").json()["instance_schemas"]
-        return sorted(len(one["instances"]) for one in told) == [1, 2]
+        told = server.get("/api/v1/schemas/lamp").json()
+        running = [len(one["instances"]) for one in told.get("instance_schemas", ())]
+        return sorted(running) == [1, 2] and "blue" in json.dumps(told["schema"])
 
-    eventually(known, within=15, what="both schemas are known")
+    eventually(known, within=15, what="both schemas are known, and the wider one is active")
     with processes.client(server.url) as http:
         wanted = {"patch": {"lamp": {"colour": "blue"}}, "reason": "a colder light"}
         plan = http.post("/api/v1/plans?reason=x", json=wanted)

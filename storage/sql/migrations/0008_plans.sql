@@ -3,7 +3,7 @@
 
 CREATE TABLE plans (
     id TEXT PRIMARY KEY,
-    seq INTEGER NOT NULL UNIQUE, -- of the row of the audit with which it was made
+    seq INTEGER NOT NULL, -- of the row of the audit with which it was made
     at TEXT NOT NULL,
     expires_at TEXT NOT NULL,
     by TEXT NOT NULL,

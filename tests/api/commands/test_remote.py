@@ -383,7 +383,7 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("command", ["status", "token", "audit", "get", "rollback"])
+@pytest.mark.parametrize("command", ["status", "token", "audit", "get", "plan", "rollback"])
 def test_a_command_loads_click_and_the_standard_library_alone(command: str) -> None:
     subprocess.run([sys.executable, "-c", _LIGHT, command], check=True, timeout=30)
 
@@ -398,6 +398,13 @@ COMMANDS = [
     ("history", "door", "--json"),
     ("diff", "door"),
     ("rollback", "door", "1"),
+    ("plan", "--last"),
+    ("plan", "--set", "door", "a=1", "--json"),
+    ("apply", "--last", "--yes"),
+    ("apply", "p-000000000000"),
+    ("plans",),
+    ("plans", "show", "p-000000000000"),
+    ("plans", "delete", "p-000000000000"),
     ("token", "list"),
     ("token", "list", "--json"),
     ("token", "create", "--name", "a", "--role", "read"),

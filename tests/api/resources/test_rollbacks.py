@@ -310,6 +310,28 @@ async def test_a_narrowed_token_takes_back_what_is_its_own_alone(rest: Rest) -> 
     assert (await ask(undo=3)).json["services"] == ["a"]
 
 
+async def test_a_narrowed_token_is_told_nothing_of_other_services(rest: Rest) -> None:
+    await rest.put("a", level=1)
+    for level in (1, 2, 3):
+        await rest.put("hidden", level=level)
+    await rest.put("a", level=2)
+    plan = await rest.did("POST", "/api/v1/plans", {"rollback": {"to_revision": 1}})
+    assert plan["kept"] == ["hidden"]
+    await rest.put("hidden", level=4)
+    body = {"name": "of-a", "role": "write", "services": ["a"]}
+    token = (await rest.did("POST", "/api/v1/tokens", body))["token"]
+    for order in ({"undo": 3}, {"undo": 4}, {"last": True}):
+        for path, asked in ((EPOCH, order), ("/api/v1/plans", {"rollback": order})):
+            answer = await rest.ask("POST", path, asked, token=token)
+            assert (answer.status, b"hidden" in answer.body) == (403, False), answer.body
+    seen = await rest.ask("GET", f"/api/v1/plans/{plan['id']}", token=token)
+    assert (seen.status, seen.json["kept"]) == (200, [])
+    while (await rest.ask("POST", EPOCH, {"last": True})).status == 200:
+        pass
+    left = await rest.ask("POST", EPOCH, {"last": True}, token=token)
+    assert (left.status, b"hidden" in left.body) == (409, False)
+
+
 async def test_whatever_is_written_meanwhile_nothing_else_is_taken_back(rest: Rest) -> None:
     """Each writer's own change is the newest of its service: one `last` after the other takes back one each."""
     for service in ("a", "b", "c"):

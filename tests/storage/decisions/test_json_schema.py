@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import model_validator
 
-from config_manager.config.catalogue import Effective, ServiceSettings
+from config_manager.config.catalogue import Effective, ModelShape, ServiceSettings, setting
 from config_manager.config.errors import FieldError, InvalidValues, SchemaInvalid
 from config_manager.config.services.llm_worker import LlmSettings
 from config_manager.config.services.memory_worker import MemorySettings
@@ -161,6 +162,35 @@ def test_a_write_is_refused_only_for_errors_that_it_adds() -> None:
     assert [error.pointer for error in judge(STT, None, before)[0]] == ["/gone", "/threshold"]
 
 
+def test_many_errors_that_were_there_hide_none_that_a_write_adds() -> None:
+    one = service({"level": {"type": "integer", "maximum": 5}, "least": INTEGER})
+    removed = {f"k{n}": n for n in range(500)}
+    before = {**removed, "level": 9}
+    added, stayed = judge(one, before, {**before, "least": 1})
+    assert (added, len(stayed), stayed[-1].detail) == ([], 51, "and 451 more")
+    assert judge(one, before, {**before, "k1": 0, "least": "x"})[0] == [
+        FieldError("/k1", "unknown key. The keys: level, least"),
+        FieldError("/least", "expected an integer"),
+    ]
+
+
+def test_a_rule_of_a_model_is_asked_although_a_key_is_stored_that_the_model_lacks() -> None:
+    class Range(ServiceSettings):
+        SERVICE = "range"
+        low: int = setting(1, "the least")
+        high: int = setting(2, "the most")
+
+        @model_validator(mode="after")
+        def _ordered(self) -> Self:
+            if self.low > self.high:
+                raise ValueError("low: expected at most high")
+            return self
+
+    added, stayed = judge(ModelShape(Range), {"gone": 1}, {"gone": 1, "low": 3})
+    assert added == [FieldError("/low", "expected at most high")]
+    assert [error.pointer for error in stayed] == ["/gone"]
+
+
 def test_an_error_of_two_keys_is_new_if_the_other_key_makes_it_another() -> None:
     before = {"shortest": 5, "longest": 4}
     assert judge(STT, before, {**before, "ws_url": "x"})[0] == []
@@ -254,6 +284,14 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "501 nested keys": {"properties": {"a": {"properties": {f"k{n}": {} for n in range(500)}}}},
     "a thousand judges of each element": {"properties": {"a": {"items": {"allOf": [{}] * 1000}}}},
     "fifty expressions for one text": {"properties": {"a": {"allOf": [{"pattern": f"a{n}"} for n in range(50)]}}},
+    "a long text that many keys refer to": {
+        "properties": {f"k{n}": {"$ref": "#/$defs/A"} for n in range(500)},
+        "$defs": {"A": {"const": "x" * 30_000}},
+    },
+    "an expression in many places": {
+        "properties": {f"k{n}": {"items": {"anyOf": [{"$ref": "#/$defs/A"}] * 4}} for n in range(200)},
+        "$defs": {"A": {"pattern": "a{0,900}"}},
+    },
     "5,000 choices": {"properties": {"a": {"enum": list(range(5_000))}}},
 }  # fmt: skip
 
