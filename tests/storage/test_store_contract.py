@@ -904,7 +904,7 @@ def searched(hand: Hand) -> Store:
 def test_what_a_search_of_history_finds(
     searched: Store, search: HistorySearch, found: list[tuple[int, str]]
 ) -> None:
-    rows = searched.find_in_history(search)
+    rows, _ = searched.find_in_history(search)
     assert [(row.entry.revision, row.service) for row in rows] == found
     for row in rows:
         assert row.entry in searched.history(HistoryQuery(row.service)).entries
