@@ -302,6 +302,8 @@ def test_an_instance_refuses_with_a_reason_or_is_not_known() -> None:
     told = verdict(LAMP, values(level=11), (), values(level=1))
     assert told.verdict == "refuses"
     assert "level" in told.why
+    told = verdict(LAMP, values(brightness=1, level=11), (), values(level=1))
+    assert told.why.startswith("/level: "), "a key that it does not know could be left out"
     assert verdict(None, values(level=11), (), None).verdict == "unknown"
     assert verdict(LAMP, values(level=1), (), values(level=1), secrets=["pin"]).verdict == "hot"
 
