@@ -183,7 +183,7 @@ def _refusing(
 def why_not(own: CompiledSchema, delivered: Effective) -> str:
     """Why code that was built with this schema turns down what is delivered."""
     given = {k: v for k, v in delivered.config.items() if k not in delivered.defaulted}
-    errors = own.errors(given)
+    errors = own.errors({k: v for k, v in given.items() if own.closed or k in own.properties})
     if not errors:
         return "the schema that it was built with does not take the values"
     where, detail = errors[0]
