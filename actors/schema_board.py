@@ -134,7 +134,8 @@ class SchemaBoard:
             crowd = mine if len(mine) >= MOST_OF_A_SERVICE else self._heard if is_full else {}
             if not crowd:
                 return True
-            weakest = min(crowd, key=self._rank)
+            nobodys = (one for one in crowd if not self._rank(one))  # of a flood the first is one
+            weakest = next(nobodys, None) or min(crowd, key=self._rank)
             if self._rank(weakest) > self._rank(key):
                 return False
             self.drop(weakest)

@@ -35,6 +35,7 @@ from config_manager.storage.store import (
     DatabaseUnavailable,
     Finish,
     KeptEntry,
+    KeptSchema,
     KeptState,
     Store,
 )
@@ -145,17 +146,18 @@ class MemoryStore(Store):
         self._maybe_fail()
         return [epoch for epoch, first in self._epochs if first <= revision][-1]
 
-    def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:
+    def find_in_history(self, query: HistorySearch) -> tuple[Sequence[HistoryRow], bool]:
         self._maybe_fail()
         text = query.text.lower()
         rows = sorted(self._history, key=lambda row: (-row.entry.revision, row.service))
-        return [
+        found = [
             row
             for row in rows
             if (query.services is None or row.service in query.services)
             and (query.start is None or (-row.entry.revision, row.service) >= _falling(query.start))
             and any(text in one.lower() for one in _texts(row.entry))
-        ][: query.limit]
+        ]
+        return found[: query.limit], len(found) > query.limit
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
         self._maybe_fail()
@@ -268,7 +270,14 @@ class MemoryStore(Store):
         self._maybe_fail()
         now = self._committed
         seal = self.vouching.seal(now.audit_seq, now.audit_head, self._boot_seq)
-        yield MemorySnapshot(now, tuple(self._audit), tuple(self._history), seal, self._boot_seq)
+        rows = (
+            tuple(self._audit),
+            tuple(self._history),
+            tuple(self._schemas),
+            tuple(self._activations.values()),
+            tuple(self._taken_back),
+        )
+        yield MemorySnapshot(now, *rows, seal, self._boot_seq)
 
     def note_boot(self, boot_seq: int) -> None:
         self._boot_seq = max(self._boot_seq, boot_seq)
@@ -313,6 +322,9 @@ class MemorySnapshot:
     _committed: Committed
     _audit: tuple[AuditEntry, ...]
     _history: tuple[HistoryRow, ...]
+    _schemas: tuple[SchemaVersion, ...]
+    _activations: tuple[SchemaActivation, ...]
+    _taken_back: tuple[TakenBack, ...]
     seal: str | None
     boot_seq: int
 
@@ -330,6 +342,16 @@ class MemorySnapshot:
         for row in self._history:
             *about, _ = row.entry
             yield KeptEntry._make((row.service, *about, _changes(row.entry)))
+
+    def schemas(self) -> Generator[KeptSchema]:
+        for one in self._schemas:
+            yield KeptSchema(one.service, one.version, one.digest, one.source, one.schema)
+
+    def activations(self) -> Generator[SchemaActivation]:
+        yield from self._activations
+
+    def taken_back(self) -> Generator[TakenBack]:
+        yield from self._taken_back
 
 
 def _changes(entry: HistoryEntry) -> bytes:

@@ -170,12 +170,14 @@ class HistoryQuery:
 @dataclass(frozen=True, slots=True)
 class HistorySearch:
     """text: in any case. services: only of these; None: of all. start: (revision, service) of the first row that
-    may come, in the order of revisions, the newest first, and then of services."""
+    may come, in the order of revisions, the newest first, and then of services. most_bytes: of changes; no row comes
+    after the one with which they reach it."""
 
     text: str
     limit: int
     services: Sequence[str] | None = None
     start: tuple[int, str] | None = None
+    most_bytes: int | None = None
 
 
 class SealedSecret(NamedTuple):

@@ -92,6 +92,16 @@ class KeptState(NamedTuple):
     odd: tuple[Odd, ...] = ()
 
 
+class KeptSchema(NamedTuple):
+    """A version of a service's schema as it is kept."""
+
+    service: str
+    version: int
+    digest: str
+    source: str
+    schema: str
+
+
 class StoreSnapshot(Protocol):
     """Everything that is kept, at one moment and past every cache. Every method raises DatabaseUnavailable."""
 
@@ -120,6 +130,18 @@ class StoreSnapshot(Protocol):
 
     def history(self) -> Generator[KeptEntry]:
         """Every row as it is kept. Those of one service come in the order of their revisions."""
+        ...
+
+    def schemas(self) -> Generator[KeptSchema]:
+        """Every version that is kept; none of a database of before 0.6.0."""
+        ...
+
+    def activations(self) -> Generator[SchemaActivation]:
+        """Every one that is kept; likewise."""
+        ...
+
+    def taken_back(self) -> Generator[TakenBack]:
+        """Every one that is kept; likewise."""
         ...
 
 
@@ -156,8 +178,9 @@ class Store(Protocol):
         """The epoch in which this revision, or the newest one below it, was made."""
         ...
 
-    def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:
-        """Rows in which the text may stand, newest first: those in which it does not are few."""
+    def find_in_history(self, query: HistorySearch) -> tuple[Sequence[HistoryRow], bool]:
+        """Rows in which the text may stand, newest first: those in which it does not are few. And whether there may be
+        more."""
         ...
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:

@@ -12,7 +12,6 @@ from config_manager.api.resources.configs import parse_services
 from config_manager.api.resources.rollbacks import (
     EpochRollbackRequest,
     check_order,
-    demand_write,
     of_order,
     told_of,
 )
@@ -54,7 +53,6 @@ from config_manager.api.rest.writing import (
     ReasonInBody,
     WarningAnswer,
     WriteAnswer,
-    administer,
     are_confirmed,
     terms_of,
     write_terms_of,
@@ -62,6 +60,7 @@ from config_manager.api.rest.writing import (
 from config_manager.config.errors import (
     FieldError,
     InvalidValues,
+    NotFound,
     Refusal,
     SchemaInvalid,
 )
@@ -360,6 +359,8 @@ async def get_plan(request: ApiRequest, api: Api) -> ApiResponse:
     plan = await _demand_plan(request, api)
     now = api.system.world.clock.now()
     answer = plans.view(plan, api.system.view.committed, api.system.shapes, now)
+    if "kept" in answer:  # services that it does not touch
+        answer["kept"] = [name for name in answer["kept"] if request.grant.covers(name)]
     return json_response(answer, headers=NO_STORE)
 
 
@@ -377,9 +378,7 @@ async def get_plan(request: ApiRequest, api: Api) -> ApiResponse:
 async def apply_plan(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, ApplyRequest) if request.body else ApplyRequest()
     write_terms = write_terms_of(request).because(body.reason)
-    plan = await _demand_writable(request, api)
-    what = ApplyPlan(id=plan.id)
-    answer = await api.system.storing.ask(Write(what, write_terms.terms), request.context)
+    answer = await _use(request, api, write_terms.terms, ApplyPlan)
     if write_terms.terms.dry_run:
         return json_response({**answer, "dry_run": True})
     if answer["services"]:
@@ -400,8 +399,7 @@ async def apply_plan(request: ApiRequest, api: Api) -> ApiResponse:
 )
 async def delete_plan(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
-    plan = await _demand_writable(request, api)
-    return json_response(await administer(request, api, DeletePlan(id=plan.id)))
+    return json_response(await _use(request, api, terms_of(request), DeletePlan))
 
 
 # ── planning ───────────────────────────────────────────────────────────────────────────────────
@@ -455,8 +453,7 @@ async def _planned(request: ApiRequest, api: Api, body: PlanRequest, terms: Term
     everyone = runners(api, committed.services)
 
     def take_back(kept: Store) -> Planned:
-        rollback = of_order(api, kept, committed, order, is_preview=False)
-        demand_write(request, rollback)
+        rollback = of_order(request, api, kept, committed, order, is_preview=False)
         return planned(committed, on, shapes, Wish(rollback=rollback), everyone)
 
     return await api.system.reading.past(take_back, request.context)
@@ -500,12 +497,23 @@ async def _demand_plan(request: ApiRequest, api: Api) -> KeptPlan:
     return plans.demanded(found, plan_id)
 
 
-async def _demand_writable(request: ApiRequest, api: Api) -> KeptPlan:
-    """Raises NotFound, Forbidden."""
-    plan = await _demand_plan(request, api)
-    for name in plan.services:
-        request.grant.require("write", name)
-    return plan
+async def _use(
+    request: ApiRequest, api: Api, terms: Terms, order: type[ApplyPlan | DeletePlan]
+) -> JsonObject:
+    """Have it done to a plan. Raises NotFound, Forbidden, and what that refuses."""
+    what: ApplyPlan | DeletePlan | Refused
+    try:
+        plan = await _demand_plan(request, api)
+    except NotFound as error:
+        if terms.idempotency is None:
+            raise
+        what = Refused(error)  # the repetition of what was done is answered all the same
+    else:
+        for name in plan.services:
+            request.grant.require("write", name)
+        what = order(id=plan.id)
+    answer: JsonObject = await api.system.storing.ask(Write(what, terms), request.context)
+    return answer
 
 
 def _size(plan: KeptPlan) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, TypeVar, cast
 
@@ -36,8 +36,10 @@ from config_manager.config.errors import (
     FieldError,
     Forbidden,
     InvalidValues,
+    NothingToTakeBack,
     NotThereThen,
     Refusal,
+    UndoConflict,
 )
 from config_manager.config.names import is_key, pointer
 from config_manager.config.strict_json import MAX_INTEGER, JsonObject
@@ -250,10 +252,9 @@ async def rollback_epoch(request: ApiRequest, api: Api) -> ApiResponse:
     write_terms = write_terms_of(request).because(body.reason or _reason(request, told_of(body)))
 
     def decision(committed: Committed, kept: Store) -> RollbackEpoch:
-        return of_order(api, kept, committed, body, is_preview=write_terms.terms.dry_run)
+        return of_order(request, api, kept, committed, body, is_preview=write_terms.terms.dry_run)
 
-    allowed = partial(demand_write, request)
-    written: EpochWritten = await _decided(request, api, write_terms, decision, allowed)
+    written: EpochWritten = await _decided(request, api, write_terms, decision)
     names = [state.service for state in written.services]
     answer: JsonObject = {
         "config_epoch": written.config_epoch,
@@ -296,10 +297,13 @@ def check_order(request: ApiRequest, body: EpochRollbackRequest) -> None:
         )
 
 
-def demand_write(request: ApiRequest, what: RollbackEpoch) -> None:
-    """Raises Forbidden if the token is not for every service that it names."""
-    for service in (*what.targets, *what.kept):
-        request.grant.require("write", service)
+def _demand_write(request: ApiRequest, services: Iterable[str]) -> None:
+    """Raises Forbidden, which names no service that the token is not for."""
+    request.grant.require("write")
+    if not all(map(request.grant.covers, services)):
+        raise Forbidden(
+            f"{request.by!r} is for {', '.join(request.grant.services)}; this concerns other services, too"
+        )
 
 
 def told_of(body: EpochRollbackRequest) -> str:
@@ -310,9 +314,16 @@ def told_of(body: EpochRollbackRequest) -> str:
 
 
 def of_order(
-    api: Api, kept: Store, committed: Committed, body: EpochRollbackRequest, *, is_preview: bool
+    request: ApiRequest,
+    api: Api,
+    kept: Store,
+    committed: Committed,
+    body: EpochRollbackRequest,
+    *,
+    is_preview: bool,
 ) -> RollbackEpoch:
-    """What it comes to, read from what is kept. Raises NotThereThen, UndoConflict, NothingToTakeBack."""
+    """What it comes to, read from what is kept. Raises NotThereThen, UndoConflict, NothingToTakeBack, and Forbidden if
+    the token is not for every service that it names."""
     shapes, read_at = api.system.shapes, committed.revision
     if body.to_revision is not None:
         _demand_past(committed, body.to_revision)
@@ -326,13 +337,23 @@ def of_order(
         )
     made: tuple[str, ...] = ()
     revision = body.undo
-    if revision is None:
-        revision, made = taking_back.newest_left(kept, committed, shapes)
-    _demand_past(committed, revision)
-    targets, also_made = taking_back.undo(kept, committed, shapes, revision, body.keys or ())
+    try:
+        if revision is None:
+            revision, made = taking_back.newest_left(kept, committed, shapes)
+        _demand_past(committed, revision)
+        targets, also_made = taking_back.undo(kept, committed, shapes, revision, body.keys or ())
+    except UndoConflict as error:
+        _demand_write(request, [one["service"] for one in error.moved])
+        raise
+    except NothingToTakeBack:
+        if request.grant.is_narrowed:  # it names others' services
+            raise NothingToTakeBack(taking_back.nothing_left(())) from None
+        raise
+    stay = tuple(sorted({*made, *also_made}))
+    _demand_write(request, (*targets, *stay))
     return RollbackEpoch(
         targets=targets,
-        kept=tuple(sorted({*made, *also_made})),
+        kept=stay,
         read_at=read_at,
         undone=revision,
         preview=is_preview,
@@ -355,7 +376,6 @@ async def _decided(
     api: Api,
     write_terms: WriteTerms,
     decision: Callable[[Committed, Store], D],
-    allowed: Callable[[D], None] = lambda _: None,
 ) -> Any:
     """Read the past beside the writer, then let it decide; from the beginning if somebody wrote in between. Raises
     Busy if that happens all the time."""
@@ -364,9 +384,7 @@ async def _decided(
         committed = api.system.view.committed
         what: Decidable[Any]
         try:
-            decided = await api.system.reading.past(partial(decision, committed), request.context)
-            allowed(decided)
-            what = decided
+            what = await api.system.reading.past(partial(decision, committed), request.context)
         except Refusal as error:
             if terms.idempotency is None:
                 raise

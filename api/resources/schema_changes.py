@@ -42,11 +42,12 @@ from config_manager.api.rest.writing import (
     are_confirmed,
     write_terms_of,
 )
-from config_manager.config.errors import Conflict, NotFound
+from config_manager.config.errors import Conflict, NotFound, Refusal
 from config_manager.config.names import ServiceName, is_key
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.changes import Occasion, Revision
 from config_manager.storage.decisions.json_schema import CompiledSchema
+from config_manager.storage.decisions.rollback import Refused
 from config_manager.storage.decisions.schema_changes import (
     DeleteSchema,
     PutSchema,
@@ -197,11 +198,6 @@ async def adopt_schema(request: ApiRequest, api: Api) -> ApiResponse:
     body = read(request, AdoptRequest)
     write_terms = write_terms_of(request).because(body.reason)
     schema = instance_schema(api, service, body.digest)
-    if schema is None:
-        raise NotFound(
-            f"no instance of {service} was heard with this schema; GET /api/v1/schemas/{service} lists "
-            "those that were"
-        )
     return await _put(request, api, service, schema, write_terms, "instance")
 
 
@@ -223,14 +219,28 @@ async def _put(
     request: ApiRequest,
     api: Api,
     service: ServiceName,
-    schema: JsonObject,
+    schema: JsonObject | None,
     write_terms: WriteTerms,
     source: SchemaSource,
 ) -> ApiResponse:
-    what, answer = await _decided(request, api, service, schema, write_terms.terms, source)
-    if write_terms.terms.dry_run:
-        return json_response({**answer, **_forecast(request, api, what), "dry_run": True})
-    told: JsonObject = {"correlation_id": request.correlation_id}
+    """schema: None if no instance was heard with it."""
+    terms = write_terms.terms
+    try:
+        if schema is None:
+            raise NotFound(
+                f"no instance of {service} was heard with this schema; GET /api/v1/schemas/{service} lists "
+                "those that were"
+            )
+        what, answer = await _decided(request, api, service, schema, terms, source)
+    except Refusal as error:
+        if terms.idempotency is None or terms.dry_run:
+            raise
+        # the repetition of what was done is answered all the same
+        answer = await api.system.storing.ask(Write(Refused(error), terms), request.context)
+    else:
+        if terms.dry_run:
+            return json_response({**answer, **_forecast(request, api, what), "dry_run": True})
+    told: JsonObject = {}
     if answer["migrated"]:
         confirmed = write_terms.wait_s is not None and await are_confirmed(
             api, [(service, answer["revision"])], write_terms.wait_s

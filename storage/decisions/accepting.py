@@ -8,9 +8,10 @@ verifies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
@@ -25,9 +26,13 @@ from config_manager.storage.state import (
     Committed,
     Registry,
     RegistryRow,
+    SchemaActivation,
     ServiceState,
+    TakenBack,
     rows_between,
 )
+
+_PUT_BACK = ("", "history", "counters", "schema_activations", "taken_back")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,8 @@ class Repair:
 
     mark, end: what the counters are set to: how far it is, and number and hash of the audit's last row.
     strangers: services that nobody made. odd: services whose newest state is not as it was written. rows:
-    registry rows (kind, key) to remove. history: service → the version after which its history is written
+    registry rows (kind, key) to remove, schemas: versions (service, number). activations, taken_back: by (service,
+    revision), what to put in that place; None removes it. history: service → the version after which its history is written
     anew from the audit.
     """
 
@@ -45,6 +51,9 @@ class Repair:
     strangers: tuple[str, ...]
     odd: tuple[str, ...]
     rows: tuple[tuple[str, str], ...]
+    schemas: tuple[tuple[str, int], ...]
+    activations: Mapping[tuple[str, int], SchemaActivation | None]
+    taken_back: Mapping[tuple[str, int], TakenBack | None]
     history: Mapping[str, int]
 
 
@@ -72,9 +81,7 @@ def weigh(judgement: Judgement, cached: Committed | None, here: Mark) -> Accepta
     strangers = {*committed.services, *names} - services.keys()
     is_whole = judgement.is_whole
     put_back = [
-        one
-        for one in foreign
-        if is_whole and one.table in ("", "history", "counters") and one.key not in strangers
+        one for one in foreign if is_whole and one.table in _PUT_BACK and one.key not in strangers
     ]
     before = replace(
         committed,
@@ -96,6 +103,9 @@ def weigh(judgement: Judgement, cached: Committed | None, here: Mark) -> Accepta
             for kind, _, key in [one.key.partition("/")]
             if key not in registry.get(kind, {})
         ),
+        schemas=tuple(_numbered(foreign, "schemas")) if is_whole else (),
+        activations=_as_audited(judgement, "schema_activations", judgement.replay.activations),
+        taken_back=_as_audited(judgement, "taken_back", judgement.replay.taken_back),
         history={
             one.key: judgement.replay.services[one.key].history_before
             for one in put_back
@@ -130,6 +140,25 @@ def _accepted_state(
         source = committed if cached is None else cached
         services, registry = source.services, source.registry
     return services, {kind: rows for kind, rows in registry.items() if rows and kind != DELIVERY}
+
+
+R = TypeVar("R")
+
+
+def _numbered(foreign: Iterable[Foreign], table: str) -> Iterator[tuple[str, int]]:
+    """(service, number) of each row of a table that is foreign."""
+    for one in foreign:
+        if one.table == table:
+            service, _, number = one.key.rpartition("/")
+            yield service, int(number)
+
+
+def _as_audited(
+    judgement: Judgement, table: str, audited: Mapping[tuple[str, int], R]
+) -> Mapping[tuple[str, int], R | None]:
+    if not judgement.is_whole:
+        return {}
+    return {key: audited.get(key) for key in _numbered(judgement.foreign, table)}
 
 
 def _put_back(name: str, one: Expected, committed: Committed) -> ServiceState:

@@ -86,7 +86,10 @@ def _numbers(kind: str, schema: Any) -> Iterator[Any]:
 
 
 def _texts(schema: Any) -> Iterator[str]:
-    least, most = schema.get("minLength", 0), schema.get("maxLength", 4)
+    least, most = (
+        int(schema.get("minLength", 0)),
+        int(schema.get("maxLength", 4)),
+    )  # 1e15 is one, too
     for length in sorted({least, least + 1, most, most + 1}):
         if length <= _LONGEST:
             yield from ("a" * length, "1" * length, ("ab" + "c" * length)[:length], "ü" * length)
@@ -96,7 +99,7 @@ def _texts(schema: Any) -> Iterator[str]:
 
 def _lists(schema: Any, depth: int) -> Iterator[list[Any]]:
     items = list(islice(edges(schema.get("items", {}), depth + 1), 12)) or [1, 2]
-    least, most = schema.get("minItems", 0), schema.get("maxItems", 2)
+    least, most = int(schema.get("minItems", 0)), int(schema.get("maxItems", 2))
     for length in sorted({0, 1, 2, least, most, most + 1}):
         if length <= _LONGEST // 2:
             yield [items[0]] * length

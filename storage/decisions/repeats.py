@@ -40,11 +40,13 @@ class Repeats:
         """What was answered to this very request before. Raises IdempotencyMismatch, and Conflict if the answer
         is not kept."""
         self._check(record, asked)
-        if isinstance(what, Intent | Rollback | RollbackEpoch | Refused):
+        if isinstance(what, Intent | Rollback | RollbackEpoch):
             return _decode(record.answer)
         if record.answer == _NOT_KEPT:
             raise Conflict(_DONE)
-        return orjson.loads(record.answer)
+        answer = orjson.loads(record.answer)
+        is_written = isinstance(what, Refused) and "states" in answer
+        return _decode(record.answer) if is_written else answer
 
     def refuse(self, record: IdempotencyRecord, asked: Idempotency) -> NoReturn:
         """Raises Conflict, because the request was done; else IdempotencyMismatch."""

@@ -13,7 +13,14 @@ import orjson
 from config_manager.config import strict_json
 from config_manager.config.audit import GENESIS
 from config_manager.config.strict_json import JsonObject
-from config_manager.storage.state import AuditEntry, HistoryEntry, HistoryRow, KeyChange
+from config_manager.storage.state import (
+    AuditEntry,
+    HistoryEntry,
+    HistoryRow,
+    KeyChange,
+    SchemaActivation,
+    TakenBack,
+)
 
 BEGIN = "vouched"
 """The action of the row that begins to vouch for what an earlier version wrote."""
@@ -88,6 +95,13 @@ class Replay:
     def __init__(self) -> None:
         self.services: dict[str, Expected] = {}
         self.registry: dict[str, dict[str, str]] = {}
+        self.schemas: dict[tuple[str, int], str] = {}
+        """(service, number) → the digest of each version that was put or adopted"""
+        self.activations: dict[tuple[str, int], SchemaActivation] = {}
+        self.taken_back: dict[tuple[str, int], TakenBack] = {}
+        """both by (service, revision)"""
+        self.schemas_as_they_lie = False
+        """some were accepted as they were stored"""
         self.registry_row = 0
         """the newest row that names one of the registry's"""
         self.epochs: dict[int, str] = {}
@@ -123,7 +137,7 @@ class Replay:
         )
 
     def _take(self, body: JsonObject, seq: int) -> None:
-        self.revision, self.epoch_seq = body["revision"], body["epoch_seq"]
+        before, self.revision, self.epoch_seq = self.revision, body["revision"], body["epoch_seq"]
         if body["action"] == ACCEPT:
             self.accepted_epoch, self.secret_floor = body["epoch_seq"], body["revision"]
         if "config_epoch" in body:
@@ -140,6 +154,26 @@ class Replay:
             one = self.services[service]
             one.secrets, one.kept_secrets = dict(secrets), dict(secrets)
         self._take_registry(body, seq)
+        self._take_schemas(body, before + 1)
+
+    def _take_schemas(self, body: JsonObject, revision: int) -> None:
+        """revision: from which on a schema counts that came with this row."""
+        if "lay" in body.get("accepted", {}):
+            self.schemas, self.activations, self.taken_back = {}, {}, {}
+            self.schemas_as_they_lie = True
+        details = body.get("details", {})
+        made = details.get("schemas", [])
+        if body["action"] == "schema" and "source" in details:
+            made = [details]
+        for one in made:
+            service, version = one["service"], one["version"]
+            if "deleted" not in one:
+                self.schemas[service, version] = one["digest"]
+            self.activations[service, revision] = SchemaActivation(service, revision, version)
+        for service, taken in body.get("taken_back", {}).items():
+            keys = None if taken["keys"] is None else tuple(taken["keys"])
+            about = (service, body["revision"], taken["after"], taken["upto"], keys)
+            self.taken_back[service, body["revision"]] = TakenBack._make(about)
 
     def _take_accepted(self, accepted: JsonObject) -> None:
         """Take over the history before a `restore`, if it was accepted as it was stored."""

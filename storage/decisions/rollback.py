@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from config_manager.config.errors import (
     Conflict,
@@ -36,11 +36,11 @@ class Moved(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A rollback that was refused when the past was read. Only the repetition of one that was done is answered."""
+    """What was refused before it came here. Only the repetition of what was done is answered."""
 
     error: Refusal
 
-    def decide(self, before: Committed, on: Equipped) -> Decided[Written | EpochWritten]:  # noqa: ARG002
+    def decide(self, before: Committed, on: Equipped) -> Decided[Any]:  # noqa: ARG002
         raise self.error
 
 

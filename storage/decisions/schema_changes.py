@@ -61,7 +61,7 @@ class PutSchema:
         versions = on.stored.schemas(self.service)
         if self.outlook.basis.digest == self.shape.digest and not self.drop:
             active = active_version(before, self.service, versions)
-            answer = {**self._answer(before, active), "unchanged": True}
+            answer = {**self._answer(before, on, active), "unchanged": True}
             return Decided(answer, noted(before, on, ()).change, repeatable=True)
         refusal = self.refusal(on.reason)
         if refusal is not None and not self.only_compare:
@@ -75,14 +75,6 @@ class PutSchema:
     def refusal(self, reason: str | None) -> InvalidValues | SchemaBreaking | None:
         """What stands against it."""
         outlook = self.outlook
-        if outlook.in_the_open:
-            detail = (
-                "becomes a secret, and its value is stored in plain: drop it, and set the secret"
-            )
-            return InvalidValues(
-                "a stored value can't become a secret",
-                [FieldError(pointer(key), detail) for key in outlook.in_the_open],
-            )
         if outlook.impossible or (outlook.lossy and not self.allow_lossy):
             never = "; this can't be asked for" if outlook.impossible else ""
             return MigrationLossy(
@@ -98,6 +90,14 @@ class PutSchema:
                 differences=self.differences,
                 breaks=outlook.breaks,
             )
+        if outlook.in_the_open:
+            detail = (
+                "becomes a secret, and its value is stored in plain: drop it, and set the secret"
+            )
+            return InvalidValues(
+                "a stored value can't become a secret",
+                [FieldError(pointer(key), detail) for key in outlook.in_the_open],
+            )
         if breaking and not (reason or "").strip():
             return InvalidValues(
                 "a breaking schema needs a reason",
@@ -110,7 +110,7 @@ class PutSchema:
         """From the active schema, as they are answered."""
         return [one.to_json() for one in self.outlook.differences]
 
-    def _answer(self, after: Committed, version: int | None) -> JsonObject:
+    def _answer(self, after: Committed, on: Occasion, version: int | None) -> JsonObject:
         outlook = self.outlook
         lossy = {"lossy": [one._asdict() for one in outlook.lossy]} if outlook.lossy else {}
         return {
@@ -121,6 +121,7 @@ class PutSchema:
             "breaks": outlook.breaks,
             "migrated": [],
             "revision": after.revision,
+            "correlation_id": on.correlation_id,
             **lossy,
         }
 
@@ -131,7 +132,7 @@ class PutSchema:
         for name in ("allow_breaking", "allow_lossy", "drop"):
             if value := getattr(self, name):
                 details[name] = value
-        active, answer = active_row(made, self.shape.schema), self._answer(before, number)
+        active, answer = active_row(made, self.shape.schema), self._answer(before, on, number)
         values, live = self.outlook.values, before.live(self.service)
         if values is None or live is None or not changed_keys(live.stored, values):
             return _activated(before, on, active, number, answer, details=details, schemas=(made,))
@@ -159,17 +160,15 @@ class DeleteSchema:
         if put is None or put["source"] != "put":
             whose = "" if put is None else f"; its schema is an {put['source']}'s own"
             raise NotFound(f"no schema was put for {self.service}{whose}")
+        has_model = on.tools.shapes.catalogue.shape(self.service) is not None
         others = [
             one
             for one in on.stored.schemas(self.service)
-            if one.source != "put" and digest(one.schema.encode()) == one.digest
+            if (one.source == "instance" or (one.source == "catalogue" and has_model))
+            and digest(one.schema.encode()) == one.digest
         ]
         then = max(others, key=lambda one: one.version, default=None)
-        is_model = (
-            then is not None
-            and then.source == "catalogue"
-            and on.tools.shapes.catalogue.shape(self.service) is not None
-        )
+        is_model = then is not None and then.source == "catalogue"
         active = (
             RegistryRow(SCHEMA, self.service, None)
             if then is None or is_model

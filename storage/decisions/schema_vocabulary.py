@@ -20,6 +20,8 @@ MAX_WEIGHT = 4_000
 """Subschemas, and entries of lists in them, once every `$ref` is followed."""
 MAX_ELEMENT_WEIGHT = 500
 """The same of what every element of a list, or every member of an object, has to satisfy."""
+MAX_SIZE = 512 * 1024
+"""Characters of all that, once every `$ref` is followed: so much of it is in memory, several times."""
 MAX_PATTERN = 500
 """Characters of one regular expression."""
 MAX_PATTERNS = 3

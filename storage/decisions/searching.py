@@ -23,6 +23,8 @@ NOW: Final[tuple[Place, ...]] = ("keys", "values", "descriptions")
 """Places that are searched as of now, in this order for one key."""
 _ROWS = 500
 """Rows of history to read at once."""
+_MOST_BYTES = 4 * 1024 * 1024
+"""Of values in one answer, and of rows to read at once; one value may be larger than that."""
 _MOST_PAGES = 8
 """Pages of rows to look through for one answer: a text may stand in many rows and in none of their values."""
 
@@ -68,7 +70,23 @@ class Found(NamedTuple):
 class Kept(Protocol):
     """What is asked of a store."""
 
-    def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]: ...
+    def find_in_history(self, query: HistorySearch) -> tuple[Sequence[HistoryRow], bool]: ...
+
+
+class _Page(list[Match]):
+    """At most `limit` matches, and none after the one with which their values reach so many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit, self._left = limit, _MOST_BYTES
+
+    @property
+    def is_full(self) -> bool:
+        return len(self) >= self._limit or self._left <= 0
+
+    def add(self, match: Match) -> None:
+        self.append(match)
+        self._left -= len(_text(match.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +103,15 @@ class Search:
 
     def run(self, kept: Kept, committed: Committed, shapes: Shapes) -> Found:
         """One page."""
-        matches: list[Match] = []
+        matches = _Page(self.limit)
         if not isinstance(self.after, HistoryFrom):
             for match in self._now(committed, shapes):
-                if len(matches) == self.limit:
+                if matches.is_full:
                     last = matches[-1]
                     return Found(
                         matches, NowAfter(last.service, str(last.key), _number(last.place))
                     )
-                matches.append(match)
+                matches.add(match)
         if "history" not in self.places:
             return Found(matches, None)
         return self._history(kept, committed, shapes, matches)
@@ -131,9 +149,7 @@ class Search:
 
     # ── in the history ─────────────────────────────────────────────────────────────────────────
 
-    def _history(
-        self, kept: Kept, committed: Committed, shapes: Shapes, matches: list[Match]
-    ) -> Found:
+    def _history(self, kept: Kept, committed: Committed, shapes: Shapes, matches: _Page) -> Found:
         known = {*committed.services, *shapes.services(committed)}
         services = [name for name in sorted(known) if self.covers(name)]
         start = self.after if isinstance(self.after, HistoryFrom) else None
@@ -143,18 +159,19 @@ class Search:
                 _ROWS,
                 services,
                 None if start is None else (start.revision, start.service),
+                _MOST_BYTES,
             )
-            rows = kept.find_in_history(query)
+            rows, more = kept.find_in_history(query)
             for row in rows:
                 is_begun = start is not None and _is_at(row, start)
                 skipped = start.skipped if start is not None and is_begun else 0
                 for number, match in enumerate(self._in_row(row, committed, shapes)):
                     if number < skipped:
                         continue
-                    if len(matches) == self.limit:
+                    if matches.is_full:
                         return Found(matches, HistoryFrom(row.entry.revision, row.service, number))
-                    matches.append(match)
-            if len(rows) < _ROWS:
+                    matches.add(match)
+            if not more:
                 return Found(matches, None)
             last = rows[-1]
             # a name that follows directly: a space stands before every letter of a name

@@ -111,7 +111,7 @@ def undo(
             continue
         undoing = _Undoing(kept, committed, shapes, entry, name)
         moved += undoing.moved(keys)
-        if (target := undoing.target()) is not None:
+        if (target := undoing.target(keys)) is not None:
             targets[name] = target
     if moved:
         names = ", ".join(f"{one['service']} {one['key']}" for one in moved[:20])
@@ -130,6 +130,7 @@ class _Undoing:
         self, kept: Kept, committed: Committed, shapes: Shapes, entry: HistoryEntry, service: str
     ) -> None:
         self._kept, self._service, self._entry = kept, service, entry
+        self._newest = committed.revision
         self._digest = _digest(committed, shapes, service)
         live = committed.live(service)
         self._is_gone = live is None
@@ -145,15 +146,15 @@ class _Undoing:
         self._changes = changed_keys(before.values, after.values)
         """in today's terms, as the revision made them"""
 
-    def target(self) -> Target | None:
-        """None if there is nothing to take back."""
+    def target(self, keys: Sequence[str]) -> Target | None:
+        """None if there is nothing to take back. What was written since to one of `keys` goes with it."""
         revives = self._entry.action == "delete" and self._is_gone
         if not self._changes and not revives:
             return None
         return Target(
             *(_without(self._now, self._changes), self._digest, self._impossible),
             after=self._entry.revision - 1,
-            upto=self._entry.revision,
+            upto=self._newest if self._is_beyond(keys) else self._entry.revision,
             keys=tuple(change.key for change in self._left),
         )
 
@@ -162,6 +163,9 @@ class _Undoing:
             by = None if change.key in keys else self._written_since(change)
             if by is not None:
                 yield {"service": self._service, "key": change.key, "revision": by}
+
+    def _is_beyond(self, keys: Sequence[str]) -> bool:
+        return any(one.key in keys and self._written_since(one) for one in self._changes)
 
     def _written_since(self, change: KeyChange) -> int | None:
         """The newest revision that wrote the key after this one; None if it is as this one left it."""
@@ -283,30 +287,38 @@ class _Raising:
         """stored: as of this revision of the service."""
         then = self._kept.schema_as_of(self._service, revision)
         values, impossible = stored, list[FieldError]()
-        for older, newer in pairwise(self._chain(then)):
+        for older, newer in pairwise(self._chain(then, revision)):
             step = migrating.up(values, older, newer)
             values = step.values
             impossible += step.impossible
         return migrating.Migrated(values, impossible=tuple(impossible))
 
-    def _chain(self, then: SchemaVersion | None) -> list[CompiledSchema]:
-        """From the version of then to the active one, by way of those that were active in between."""
+    def _chain(self, then: SchemaVersion | None, revision: int) -> list[CompiledSchema]:
+        """From the version of then to the active one, by way of those that were active in between. Values that no
+        schema shaped are in the terms of the first one that came after them."""
         now = self._now
-        if then is None or now is None or then.digest == now.digest:
+        if now is None or (then is not None and then.digest == now.digest):
             return []
-        versions = [then, *self._between(then.version, now.version), now]
+        if then is None:
+            versions = [*self._between(0, now.version, revision), now]
+        else:
+            versions = [then, *self._between(then.version, now.version, revision), now]
         try:
             return [CompiledSchema(orjson.loads(one.schema)) for one in versions]
         except SchemaInvalid:  # a model's that could not be put: nothing was ever moved by it
             return []
 
-    def _between(self, first: int, last: int) -> Iterator[SchemaVersion]:
+    def _between(self, first: int, last: int, revision: int) -> Iterator[SchemaVersion]:
+        """Those that became active at or after a revision."""
         for number in range(first + 1, last):
             one = self._kept.schema_version(self._service, number)
-            if one is not None and self._was_active(one):
+            if one is not None and one.revision >= revision and self._was_active(one):
                 yield one
 
     def _was_active(self, one: SchemaVersion) -> bool:
+        """The catalogue's is noted beside one that somebody put; any other is made to be active."""
+        if one.source != "catalogue":
+            return True
         found = self._kept.schema_as_of(self._service, one.revision + 1)
         return found is not None and found.version == one.version
 

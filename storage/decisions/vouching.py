@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 import orjson
 
-from config_manager.config import strict_json
+from config_manager.config import strict_json, wire
 from config_manager.config.audit import AuditFault, ChainCheck, ChainVerdict, Head
 from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.documents.fields import NotADocument, UnknownCritical
@@ -36,9 +36,11 @@ from config_manager.storage.state import (
     KeptPlan,
     Registry,
     RegistryRow,
+    SchemaActivation,
     ServiceState,
+    TakenBack,
 )
-from config_manager.storage.store import KeptEntry, StoreSnapshot
+from config_manager.storage.store import KeptEntry, KeptSchema, StoreSnapshot
 
 R = TypeVar("R")
 
@@ -181,6 +183,9 @@ class Vouching:
             *_foreign_services(committed.services, replay),
             *self._foreign_registry(committed.registry, replay, is_silent=is_silent),
             *_foreign_history(history, other_epochs, replay),
+            *_foreign_schemas(_looking_up(snapshot.schemas(), look_up), replay),
+            *_foreign_activations(_looking_up(snapshot.activations(), look_up), replay),
+            *_foreign_rollbacks(_looking_up(snapshot.taken_back(), look_up), replay),
         ]
         if is_silent and ours is not None:
             foreign += _foreign_to_cache(committed, ours, replay)
@@ -384,6 +389,45 @@ def _foreign_history(
         written = replay.services.get(service, Expected())
         if kept.get(service, b"") != written.history.value or service in other_epochs:
             yield Foreign("history", service, "it is not what the audit's rows say", written.row)
+
+
+def _foreign_schemas(kept: Iterable[KeptSchema], replay: Replay) -> Iterator[Foreign]:
+    """Values move by what a version says. Those of the catalogue come with the server: no row names them."""
+    for one in kept:
+        named = replay.schemas.get((one.service, one.version))
+        if named is None:
+            is_foreign = one.source != "catalogue" and not replay.schemas_as_they_lie
+        else:
+            is_foreign = not one.digest == named == wire.digest(one.schema.encode())
+        if is_foreign:
+            yield _not_as_audited("schemas", (one.service, one.version))
+
+
+def _foreign_activations(kept: Iterable[SchemaActivation], replay: Replay) -> Iterator[Foreign]:
+    """A start may make a version of the catalogue active, or none, without a row: not in the place of another's."""
+    there: set[tuple[str, int]] = set()
+    for one in kept:
+        there.add(one[:2])
+        named = replay.activations.get(one[:2])
+        versions = [one.version, *([] if named is None else [named.version])]
+        is_put = any((one.service, version) in replay.schemas for version in versions)
+        if one != named and is_put:
+            yield _not_as_audited("schema_activations", one[:2])
+    for key in replay.activations.keys() - there:
+        yield _not_as_audited("schema_activations", key)
+
+
+def _foreign_rollbacks(kept: Iterable[TakenBack], replay: Replay) -> Iterator[Foreign]:
+    rows = {one[:2]: one for one in kept}
+    for key in rows.keys() | replay.taken_back.keys():
+        named = replay.taken_back.get(key)
+        is_accepted = named is None and replay.schemas_as_they_lie
+        if rows.get(key) != named and not is_accepted and key[0] in replay.services:
+            yield _not_as_audited("taken_back", key)
+
+
+def _not_as_audited(table: str, key: tuple[str, int]) -> Foreign:
+    return Foreign(table, f"{key[0]}/{key[1]}", "not what the audit names")
 
 
 def _looking_up(rows: Generator[R], look_up: Callable[[], None]) -> Iterator[R]:

@@ -176,7 +176,7 @@ class SqlReads:
             ).fetchone()
             return Epoch(*row)
 
-    def find_in_history(self, query: HistorySearch) -> Sequence[HistoryRow]:
+    def find_in_history(self, query: HistorySearch) -> tuple[Sequence[HistoryRow], bool]:
         patterns = {_like(query.text), _like(json.dumps(query.text, ensure_ascii=False)[1:-1])}
         changes = " OR ".join("changes LIKE ? ESCAPE '\\'" for _ in patterns)
         where = [f"({changes} OR reason LIKE ? ESCAPE '\\')"]
@@ -187,13 +187,18 @@ class SqlReads:
         if query.start is not None:
             where.append("(revision < ? OR (revision = ? AND service >= ?))")
             values += [query.start[0], *query.start]
-        with self._sensible(), self._page() as pages:
-            rows = pages.execute(
-                f"SELECT service, {ENTRY} FROM history WHERE {' AND '.join(where)}"  # noqa: S608  no caller's text in it
-                " ORDER BY revision DESC, service LIMIT ?",
-                (*values, query.limit),
-            ).fetchall()
-            return [HistoryRow(row[0], history_entry(row[1:])) for row in rows]
+        sql = (
+            f"SELECT service, {ENTRY} FROM history WHERE {' AND '.join(where)}"  # noqa: S608  no caller's text in it
+            " ORDER BY revision DESC, service LIMIT ?"
+        )
+        with (
+            self._sensible(),
+            self._page() as pages,
+            closing(pages.execute(sql, (*values, query.limit))) as cursor,
+        ):
+            rows = list(up_to_bytes(cursor, lambda row: len(row[-1].encode()), query.most_bytes))
+            more = len(rows) == query.limit or cursor.fetchone() is not None
+            return [HistoryRow(row[0], history_entry(row[1:])) for row in rows], more
 
     def audit(
         self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None

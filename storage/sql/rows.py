@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -67,10 +67,7 @@ def insert_change(writer: SqlConnection, change: Commit) -> None:
     if change.forgotten is not None or change.secret is not None:
         _put_secret(writer, change.forgotten, change.secret)
     if change.taken_back:
-        writer.executemany(
-            "INSERT INTO taken_back VALUES (?, ?, ?, ?, ?)",
-            [(*about, None if keys is None else _json(keys)) for *about, keys in change.taken_back],
-        )
+        insert_taken_back(writer, change.taken_back)
     if change.idempotency is not None:
         _put_idempotency(writer, change.idempotency)
     if change.schemas or change.activations:
@@ -103,6 +100,13 @@ def insert_history(writer: SqlConnection, row: HistoryRow) -> None:
     writer.executemany(
         "INSERT OR REPLACE INTO history_keys VALUES (?, ?, ?)",
         [(row.service, change.key, row.entry.revision) for change in changes],
+    )
+
+
+def insert_taken_back(writer: SqlConnection, rows: Iterable[TakenBack]) -> None:
+    writer.executemany(
+        "INSERT INTO taken_back VALUES (?, ?, ?, ?, ?)",
+        [(*about, None if keys is None else _json(keys)) for *about, keys in rows],
     )
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from config_manager.config.audit import Head
 from config_manager.config.errors import DatabaseUnopenable
@@ -14,9 +15,21 @@ from config_manager.config.names import Epoch
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.sql import database
 from config_manager.storage.sql.database import SqlConnection, translated
-from config_manager.storage.sql.rows import ENTRY, audit_rows, json_object, service_state
-from config_manager.storage.state import AuditEntry, Committed, ServiceState
-from config_manager.storage.store import KeptEntry, KeptState, Odd
+from config_manager.storage.sql.rows import (
+    ENTRY,
+    audit_rows,
+    json_object,
+    service_state,
+    taken_back,
+)
+from config_manager.storage.state import (
+    AuditEntry,
+    Committed,
+    SchemaActivation,
+    ServiceState,
+    TakenBack,
+)
+from config_manager.storage.store import KeptEntry, KeptSchema, KeptState, Odd
 
 
 @contextmanager
@@ -92,6 +105,34 @@ class SqlSnapshot:
         ) as cursor:
             for *about, changes in cursor:
                 yield KeptEntry._make((*about, changes.encode()))
+
+    def schemas(self) -> Generator[KeptSchema]:
+        if not self._connection.execute(
+            "SELECT 1 FROM pragma_table_info('schemas') WHERE name = 'source'"  # migration 0006
+        ).fetchone():
+            return
+        with closing(
+            self._connection.execute("SELECT service, version, digest, source, schema FROM schemas")
+        ) as cursor:
+            yield from map(KeptSchema._make, cursor)
+
+    def activations(self) -> Generator[SchemaActivation]:
+        yield from map(SchemaActivation._make, self._rows("schema_activations"))
+
+    def taken_back(self) -> Generator[TakenBack]:
+        for row in self._rows("taken_back"):
+            try:
+                yield taken_back(row)
+            except (ValueError, TypeError):
+                yield TakenBack(*row[:4], ("",))  # what no rollback took back
+
+    def _rows(self, table: str) -> Generator[tuple[Any, ...]]:
+        """Nothing of a table that a later version made."""
+        if self._connection.execute(
+            "SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)
+        ).fetchone():
+            with closing(self._connection.execute(f"SELECT * FROM {table}")) as cursor:  # noqa: S608  a constant
+                yield from cursor
 
 
 def strangers(connection: SqlConnection) -> list[tuple[str, str]]:

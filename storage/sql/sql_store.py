@@ -23,6 +23,7 @@ from config_manager.storage.sql.rows import (
     insert_checkpoint,
     insert_history,
     insert_schemas,
+    insert_taken_back,
     keep_plans,
     overwritten,
 )
@@ -202,6 +203,19 @@ class SqlStore(SqlReads, Store):
             self._let_go(repair.strangers, (*_OF_ITS_PAST, *_OF_A_SERVICE))
             self._let_go(repair.odd, _OF_A_SERVICE)
             writer.executemany("DELETE FROM registry WHERE kind = ? AND key = ?", repair.rows)
+            writer.executemany(
+                "DELETE FROM schemas WHERE service = ? AND version = ?", repair.schemas
+            )
+            for table, rows in (
+                ("schema_activations", repair.activations),
+                ("taken_back", repair.taken_back),
+            ):
+                writer.executemany(
+                    f"DELETE FROM {table} WHERE service = ? AND revision = ?",  # noqa: S608  a constant
+                    rows,
+                )
+            insert_schemas(writer, (), [one for one in repair.activations.values() if one])
+            insert_taken_back(writer, [one for one in repair.taken_back.values() if one])
             writer.executemany(
                 "DELETE FROM history WHERE service = ? AND version > ?", repair.history.items()
             )

@@ -127,6 +127,39 @@ def test_every_version_of_every_secret_reveals_what_it_did(
         assert (shown.status_code, shown.json().get("value")) == (200, one["value"])
 
 
+def values_in(
+    entries: list[dict[str, Any]],
+) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """Each entry of a history, oldest first, and the values that it left; None: it deleted the service."""
+    values = dict[str, Any]()
+    for entry in reversed(entries):
+        for change in entry["changes"] if not entry["action"].startswith("secret") else ():
+            values.pop(change["key"], None)
+            if change["new"] is not None or "new" in change.get("nulls", ()):
+                values[change["key"]] = change["new"]
+        yield entry, None if entry["action"] == "delete" else dict(values)
+
+
+def test_services_are_read_as_of_any_revision_and_time_of_their_past(
+    opened: Server, earlier: Earlier, module_shop: tuple[Processes, Path]
+) -> None:
+    """That version kept no checkpoints: the way there is back from the newest values."""
+    answers = earlier.expected["answers"]
+    for service in ("door", "gate", "stt-worker"):
+        path = f"/api/v1/config/{service}"
+        for entry, values in values_in(answers[f"{path}/history?limit=500"]["body"]["entries"]):
+            for then in ({"revision": entry["revision"]}, {"at": entry["at"]}):
+                was = opened.get(path, params={**then, "view": "stored"})
+                assert was.json().get("config") == values, (service, entry)
+                if values is None:
+                    assert was.json()["type"] == "/problems/not-there-then"
+    processes, _ = module_shop
+    then = answers["/api/v1/config/door/history?limit=500"]["body"]["entries"][1]
+    asked = ("get", "door", "--at", then["at"], "--json", "--url", opened.url)
+    code, told = processes.run(*asked, env={"CONFIG_MANAGER_TOKEN": TOKEN})
+    assert (code, told.lines[0]["revision"]) == (0, then["revision"]), told.text
+
+
 def test_tokens_open_what_they_did_and_a_revoked_one_nothing(
     opened: Server, earlier: Earlier
 ) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ import pytest
 
 from config_manager.api.rest.limits import DRAIN_BYTES
 from tests.kit.processes import COMMAND, TOKEN, Processes, Server
+from tests.storage.decisions.test_json_schema import HOSTILE
 from tests.torture.rubbish import storm
 
 DOCUMENTED = {200, 201, 400, 401, 403, 404, 405, 412, 413, 415, 422, 431, 503}
@@ -164,6 +167,40 @@ def test_bytes_that_are_hardly_http(server: Server, request_bytes: bytes) -> Non
 )
 def test_json_that_readers_would_not_agree_on_is_400(server: Server, body: bytes) -> None:
     assert put(server, body).status_code == 400
+
+
+DEEPER_THAN_ANY_STACK = (
+    b'{"type":"object","properties":{"a":' + b'{"items":' * 100_000 + b"1" + b"}" * 100_002
+)
+
+
+def test_schemas_that_cost_much_are_refused_at_once_and_meanwhile_services_are_read(
+    server: Server,
+) -> None:
+    assert server.put("calm", {"a": 1}).status_code == 201
+    bodies = {
+        what: json.dumps({"type": "object", **schema}).encode()
+        for what, schema in HOSTILE.items()
+        if what != "deeper than any stack"
+    }
+
+    def refused(body: bytes) -> tuple[int, str]:
+        headers = {"Content-Type": "application/json"}
+        answer = server.http.put("/api/v1/schemas/hostile", content=body, headers=headers)
+        return answer.status_code, answer.json()["type"]
+
+    with ThreadPoolExecutor(len(bodies) + 1) as everybody:
+        deep = everybody.submit(refused, DEEPER_THAN_ANY_STACK)
+        others = {what: everybody.submit(refused, body) for what, body in bodies.items()}
+        while True:
+            is_over = all(one.done() for one in others.values())
+            assert server.get("/api/v1/config/calm").json()["config"] == {"a": 1}
+            if is_over:
+                break
+    assert deep.result()[0] == 400
+    answers = {what: one.result() for what, one in others.items()}
+    assert answers == dict.fromkeys(bodies, (422, "/problems/schema-invalid"))
+    assert server.get("/api/v1/schemas/hostile").status_code == 404
 
 
 def test_sizes_and_types_have_their_own_answers(server: Server) -> None:

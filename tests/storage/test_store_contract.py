@@ -34,15 +34,19 @@ from config_manager.storage.decisions.terms import Precondition
 from config_manager.storage.keys.secret_box import SecretBox
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.state import (
+    VERSIONS_A_CHECKPOINT,
+    Checkpoint,
     Commit,
     Committed,
     HistoryQuery,
+    HistorySearch,
     KeptPlan,
     KeyChange,
     RegistryRow,
     SchemaActivation,
     SchemaSource,
     SchemaVersion,
+    TakenBack,
 )
 from config_manager.storage.store import DatabaseUnavailable, Store
 from tests.kit import stores as m
@@ -813,3 +817,94 @@ def test_the_newest_hundred_plans_are_kept(store: Store) -> None:
     made = [plan_kept(store, "door").id for _ in range(102)]
     assert [one.id for one in store.plans()] == made[:1:-1]
     assert store.plan(made[0]) is None
+
+
+# ── the past ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_64th_version_of_a_service_is_kept_as_a_whole_and_found_from_either_side(
+    kind: Kind,
+) -> None:
+    hand = Hand(kind.store)
+    puts = [Put(service="a", values={"n": n}) for n in range(1, 2 * VERSIONS_A_CHECKPOINT + 1)]
+    hand.batch(
+        Put(service="b", values={}), SetSecret(service="a", name="pin", value=Secret("x")), *puts
+    )
+    first, second = (  # the secret was version 1, and revision 2
+        Checkpoint("a", n + 1, n, deleted=False, stored={"n": n - 1}, secrets=("pin",))
+        for n in (VERSIONS_A_CHECKPOINT, 2 * VERSIONS_A_CHECKPOINT)
+    )
+    for is_again in (False, True):
+        store = kind.reopen() if is_again else kind.store
+        assert store.checkpoints("a", first.revision - 1) == (None, first)
+        assert store.checkpoints("a", first.revision) == (first, second)
+        assert store.checkpoints("a", second.revision - 1) == (first, second)
+        assert store.checkpoints("a", second.revision) == (second, None)
+        assert store.checkpoints("b", first.revision) == (None, None)
+
+
+def test_what_was_taken_back_of_a_service_comes_newest_first(kind: Kind) -> None:
+    hand = Hand(kind.store)
+    kept = [
+        TakenBack("a", 2, after=0, upto=1, keys=None),
+        TakenBack("a", 3, after=1, upto=2, keys=("x", "ÿ")),
+        TakenBack("b", 4, after=3, upto=3, keys=()),
+    ]
+    hand.write(Put(service="a", values={"x": 1}))
+    for one in kept:
+        change = hand.decide(m.committed_in(hand.store), Put(service=one.service, values={})).change
+        hand.store.commit([replace(change, taken_back=(one,))])
+    for is_again in (False, True):
+        store = kind.reopen() if is_again else kind.store
+        assert list(store.taken_back("a")) == [kept[1], kept[0]]
+        assert list(store.taken_back("b")) == [kept[2]]
+        assert list(store.taken_back("c")) == []
+
+
+def test_the_epoch_of_a_revision_is_the_newest_that_had_begun(hand: Hand) -> None:
+    store = hand.store
+    assert store.epoch_as_of(0) == m.FIRST_EPOCH
+    hand.write(Put(service="a", values={}))
+    second = hand.write(NewEpoch(services={"a": {}})).change.after.epoch
+    hand.write(Put(service="a", values={}))
+    third = hand.write(NewEpoch(services={"a": {}})).change.after.epoch
+    epochs = [store.epoch_as_of(revision) for revision in range(6)]
+    assert epochs == [m.FIRST_EPOCH, m.FIRST_EPOCH, second, second, third, third]
+    assert [epoch.seq for epoch in epochs[1:5]] == [1, 2, 2, 3]
+
+
+@pytest.fixture
+def searched(hand: Hand) -> Store:
+    hand.write(Put(service="a", values={"host": "Alpha.example"}))
+    hand.write(Put(service="b", values={"peer": "alpha.example"}))
+    hand.write(NewEpoch(services={"a": {"host": "beta"}, "b": {"peer": "x"}, "c": {"alpha": 1}}))
+    hand.write(Put(service="a", values={"host": "100%"}), reason="back from ALPHA, 5 days")
+    hand.write(Put(service="b", values={"peer": 'say "grüß" _x'}))
+    return hand.store
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        (HistorySearch("alpha", 9), [(4, "a"), (3, "a"), (3, "b"), (3, "c"), (2, "b"), (1, "a")]),
+        (HistorySearch("ALPHA.ex", 9), [(3, "a"), (3, "b"), (2, "b"), (1, "a")]),
+        (HistorySearch("alpha", 2), [(4, "a"), (3, "a")]),
+        (HistorySearch("alpha", 9, services=("b", "c")), [(3, "b"), (3, "c"), (2, "b")]),
+        (HistorySearch("alpha", 9, services=()), []),
+        (HistorySearch("alpha", 9, start=(3, "b")), [(3, "b"), (3, "c"), (2, "b"), (1, "a")]),
+        (HistorySearch("alpha", 2, ("a",), start=(3, "b")), [(1, "a")]),
+        (HistorySearch("0%", 9), [(4, "a")]),
+        (HistorySearch("%", 9), [(4, "a")]),
+        (HistorySearch("_", 9), [(5, "b")]),
+        (HistorySearch('"grüß"', 9), [(5, "b")]),
+        (HistorySearch("days", 9), [(4, "a")]),
+        (HistorySearch("nowhere", 9), []),
+    ],
+)
+def test_what_a_search_of_history_finds(
+    searched: Store, search: HistorySearch, found: list[tuple[int, str]]
+) -> None:
+    rows = searched.find_in_history(search)
+    assert [(row.entry.revision, row.service) for row in rows] == found
+    for row in rows:
+        assert row.entry in searched.history(HistoryQuery(row.service)).entries

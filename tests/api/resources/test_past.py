@@ -275,3 +275,19 @@ async def test_a_text_is_found_in_keys_values_descriptions_and_what_was_there(re
         "q=a&limit=0",
     ):
         assert (await rest.ask("GET", f"{CONFIG}/search?{wrong}")).status == 400, wrong
+
+
+async def test_a_page_of_matches_ends_at_four_mebibytes_of_values_and_the_next_goes_on(
+    rest: Rest,
+) -> None:
+    long = "find" * 40_000
+    for number in range(32):
+        await rest.did("PUT", f"{CONFIG}/s{number}", {"a": f"{long}{number}"})
+    for place in ("history", "values"):
+        sizes: list[int] = []
+        after = ""
+        while not sizes or after:
+            page = await rest.did("GET", f"{CONFIG}/search?q=find&in={place}&limit=500{after}")
+            sizes.append(len(page["matches"]))
+            after = f"&after={page['next_after']}" if page["next_after"] else ""
+        assert sizes == [27, 5]

@@ -342,6 +342,28 @@ async def test_a_repetition_with_its_idempotency_key_is_answered_again(rest: Res
     assert again.json == made[0].json
 
 
+async def test_a_repetition_is_answered_again_though_it_would_be_refused_by_now(rest: Rest) -> None:
+    for level in (1, 2):
+        await rest.did("PUT", LAMP, {"level": level})
+    calls: list[tuple[str, str, Any]] = [("POST", PLANS, {"rollback": {"undo": 2}})]
+    made = [await rest.ask(*calls[0], headers={"Idempotency-Key": "0"})]
+    path = f"{PLANS}/{made[0].json['id']}"
+    schema_of_lamp = "/api/v1/schemas/lamp?allow_breaking=true&reason=r&drop=level"
+    calls += [
+        ("POST", f"{path}/apply", None), ("DELETE", path, None), ("PUT", schema_of_lamp, schema()),
+    ]  # fmt: skip
+    for number, call in enumerate(calls[1:], 1):
+        made.append(await rest.ask(*call, headers={"Idempotency-Key": str(number)}))
+    assert [one.status for one in made] == [201, 200, 200, 201], [one.body for one in made]
+    await rest.did("DELETE", LAMP)  # nothing of it would be done now
+    for number, call in enumerate(calls):
+        again = await rest.ask(*call, headers={"Idempotency-Key": str(number)})
+        about = {"correlation_id": again.json.get("correlation_id")}  # a schema's is the request's
+        assert again.json == {**made[number].json, **(about if number == 3 else {})}
+        other = await rest.ask(*call, headers={"Idempotency-Key": "another"})
+        assert other.status >= 400
+
+
 async def test_a_plan_can_be_let_go(rest: Rest) -> None:
     plan = await rest.plan(services={"a": {"x": 1}})
     assert await rest.did("DELETE", f"{PLANS}/{plan['id']}") == {"id": plan["id"], "deleted": True}

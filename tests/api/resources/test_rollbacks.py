@@ -138,6 +138,21 @@ async def test_values_of_an_older_schema_move_as_it_says(rest: Rest) -> None:
     assert await rest.stored("lamp") == {"pause": 2}
 
 
+async def test_values_from_before_the_first_schema_move_as_the_later_ones_say(rest: Rest) -> None:
+    """Also if an earlier schema was taken out of use before they were written."""
+    await rest.schema("lamp", wait={"type": "number"}, level={"type": "number"})
+    await rest.did("DELETE", "/api/v1/schemas/lamp")
+    await rest.put("lamp", wait=300)
+    await rest.put("lamp", wait=2000)
+    await rest.schema("lamp", wait={"type": "number"})
+    await rest.schema("lamp", pause={"type": "number", "x-was": {"key": "wait"}})
+    assert await rest.stored("lamp") == {"pause": 2000}
+    await rest.take_back(last=True)
+    assert await rest.stored("lamp") == {"pause": 300}
+    await rest.did("POST", f"{LAMP}/rollback", {"to_revision": 2})
+    assert await rest.stored("lamp") == {"pause": 2000}
+
+
 async def test_secrets_stay_and_a_key_that_became_one_is_not_written_in_plain(rest: Rest) -> None:
     await rest.put("lamp", pin="sk-marked", level=1)
     await rest.put("lamp", level=2)
@@ -240,6 +255,18 @@ async def test_a_key_that_was_written_since_is_named_and_goes_back_only_if_liste
     assert await rest.stored("lamp") == {"level": 1, "colour": "red"}
 
 
+async def test_what_was_written_since_to_a_listed_key_is_taken_back_with_it(rest: Rest) -> None:
+    for level in (1, 2, 3):
+        await rest.put("lamp", level=level)
+    await rest.put("lamp", level=4, colour="red")
+    await rest.take_back(undo=3, keys=["level"])
+    assert await rest.stored("lamp") == {"level": 2, "colour": "red"}
+    assert (await rest.take_back(last=True))["undone"] == 4
+    assert await rest.stored("lamp") == {"level": 2}
+    assert (await rest.take_back(last=True))["undone"] == 2
+    assert (await rest.refused(EPOCH, last=True))[0] == "nothing-to-take-back"
+
+
 # ── everything ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -281,6 +308,28 @@ async def test_a_narrowed_token_takes_back_what_is_its_own_alone(rest: Rest) -> 
         assert (await ask(**order)).status == 403
     assert rest.revision == 4
     assert (await ask(undo=3)).json["services"] == ["a"]
+
+
+async def test_a_narrowed_token_is_told_nothing_of_other_services(rest: Rest) -> None:
+    await rest.put("a", level=1)
+    for level in (1, 2, 3):
+        await rest.put("hidden", level=level)
+    await rest.put("a", level=2)
+    plan = await rest.did("POST", "/api/v1/plans", {"rollback": {"to_revision": 1}})
+    assert plan["kept"] == ["hidden"]
+    await rest.put("hidden", level=4)
+    body = {"name": "of-a", "role": "write", "services": ["a"]}
+    token = (await rest.did("POST", "/api/v1/tokens", body))["token"]
+    for order in ({"undo": 3}, {"undo": 4}, {"last": True}):
+        for path, asked in ((EPOCH, order), ("/api/v1/plans", {"rollback": order})):
+            answer = await rest.ask("POST", path, asked, token=token)
+            assert (answer.status, b"hidden" in answer.body) == (403, False), answer.body
+    seen = await rest.ask("GET", f"/api/v1/plans/{plan['id']}", token=token)
+    assert (seen.status, seen.json["kept"]) == (200, [])
+    while (await rest.ask("POST", EPOCH, {"last": True})).status == 200:
+        pass
+    left = await rest.ask("POST", EPOCH, {"last": True}, token=token)
+    assert (left.status, b"hidden" in left.body) == (409, False)
 
 
 async def test_whatever_is_written_meanwhile_nothing_else_is_taken_back(rest: Rest) -> None:

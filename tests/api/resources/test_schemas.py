@@ -28,7 +28,8 @@ from config_manager.storage.decisions.equipment import Equipped
 from config_manager.storage.decisions.shapes import INSTANCE_SCHEMA
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.state import Committed, RegistryRow
-from tests.kit.asgi import Answer, Caller, on_disk
+from tests.kit.asgi import Answer, Caller, on_disk, with_the_key
+from tests.kit.dying import accept
 
 LAMP, SCHEMA = "/api/v1/config/lamp", "/api/v1/schemas/lamp"
 NOW = 1_800_000_000.0
@@ -52,10 +53,11 @@ class KeepInstanceSchema:
     """What the publisher notes of an instance that said what it was built with."""
 
     schema: dict[str, Any]
+    service: str = "lamp"
 
     def decide(self, before: Committed, on: Equipped) -> Decided[None]:
         seen = {"schema": self.schema, "first_seen": on.at, "last_seen": on.at}
-        key = f"lamp/{schema_digest(self.schema)}"
+        key = f"{self.service}/{schema_digest(self.schema)}"
         return noted(before, on, (RegistryRow(INSTANCE_SCHEMA, key, seen),))
 
 
@@ -70,13 +72,17 @@ class Rest(Caller):
         headers = {"Content-Type": "application/merge-patch+json"}
         return await self.ask("PATCH", LAMP, values, headers=headers)
 
-    async def runs(self, instance: str, built_with: dict[str, Any]) -> None:
+    async def runs(
+        self, instance: str, built_with: dict[str, Any], *, service: str = "lamp"
+    ) -> None:
         """A live instance that said what it was built with."""
         storing = self.system.storing
         context = self.context()
-        await storing.ask(Write(KeepInstanceSchema(built_with), Terms("config-manager")), context)
+        await storing.ask(
+            Write(KeepInstanceSchema(built_with, service), Terms("config-manager")), context
+        )
         receipt = Receipt(
-            service="lamp",
+            service=service,
             instance=instance,
             boot_seq=1,
             seq=1,
@@ -92,7 +98,7 @@ class Rest(Caller):
             at=rfc3339(NOW),
         )
         envelope = Envelope(wire.RECEIPT, receipt.to_bytes(), (Signature("a" * 64, bytes(64)),))
-        topic = wire.status_topic("lamp", instance)
+        topic = wire.status_topic(service, instance)
         self.system.statuses.take("A", topic, envelope.to_bytes(), retained=False, now=NOW)
 
     def context(self) -> Any:
@@ -375,6 +381,9 @@ async def test_a_rule_is_judged_on_what_the_service_gets(rest: Rest) -> None:
 async def test_a_value_stored_in_plain_becomes_no_secret_unless_it_is_dropped(rest: Rest) -> None:
     await rest.did("PUT", LAMP, {"level": 0.9, "pin": "1234"})
     secret = schema(level=LEVEL, pin={"type": "string", "x-secret": True})
+    refused = await rest.ask("PUT", SCHEMA, secret)
+    assert (refused.status, refused.json["type"]) == (409, "/problems/schema-breaking")
+    assert b"1234" not in refused.body
     asked = f"{SCHEMA}?allow_breaking=true&reason=x"
     refused = await rest.ask("PUT", asked, secret)
     assert refused.status == 422
@@ -462,7 +471,8 @@ async def test_a_key_makes_a_schema_repeatable_and_belongs_to_its_flags(rest: Re
     target = f"{SCHEMA}?allow_breaking=true&reason=r"
     first = await rest.ask("PUT", target, schema(level=LEVEL), headers=once)
     again = await rest.ask("PUT", target, schema(level=LEVEL), headers=once)
-    assert (first.status, first.json["version"], again.json["version"]) == (201, 1, 1)
+    assert (first.status, first.json["version"]) == (201, 1)
+    assert (again.status, again.json) == (201, first.json)
     other = await rest.ask("PUT", SCHEMA, schema(level=LEVEL), headers=once)
     assert (other.status, other.json["type"]) == (422, "/problems/idempotency-mismatch")
 
@@ -476,4 +486,93 @@ async def test_what_was_put_is_there_after_a_restart(tmp_path: Path) -> None:
         rest = Rest(system)
         assert (await rest.did("GET", SCHEMA))["schema"] == schema(level=LEVEL)
         assert (await rest.ask("PUT", LAMP, {"level": 2})).status == 422
+        assert (await rest.did("GET", "/api/v1/audit/verify"))["ok"]
+
+
+# ── bad days ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def with_two_schemas(data: Path) -> None:
+    """lamp's was put, and bell's was adopted from an instance."""
+    bell = schema(volume={"type": "integer", "default": 3})
+    async with on_disk(data) as system:
+        rest = Rest(system)
+        await rest.did("PUT", SCHEMA, schema(level=LEVEL))
+        await rest.did("PUT", LAMP, {"level": 0.9})
+        await rest.runs("porch", bell, service="bell")
+        adopted = {"digest": schema_digest(bell)}
+        await rest.did("POST", "/api/v1/schemas/bell/adopt", adopted)
+        await rest.did("PUT", "/api/v1/config/bell", {"volume": 5})
+
+
+async def read(rest: Rest) -> list[Any]:
+    services = [await rest.did("GET", path) for path in (LAMP, "/api/v1/config/bell")]
+    schemas = [await rest.did("GET", path) for path in (SCHEMA, "/api/v1/schemas/bell")]
+    return [*services, *({k: one[k] for k in ("schema", "digest", "source")} for one in schemas)]
+
+
+async def values_are_judged(rest: Rest) -> None:
+    assert (await rest.ask("PUT", LAMP, {"level": 2})).status == 422
+    assert (await rest.ask("PUT", "/api/v1/config/bell", {"volume": "loud"})).status == 422
+    assert (await rest.did("PUT", LAMP, {}))["config"] == {"level": 0.5}
+    assert (await rest.did("PUT", "/api/v1/config/bell", {}))["config"] == {"volume": 3}
+
+
+async def test_from_the_last_known_good_cache_services_read_as_before_and_no_schema_is_written(
+    tmp_path: Path,
+) -> None:
+    await with_two_schemas(tmp_path)
+    async with on_disk(tmp_path) as system:
+        before = await read(Rest(system))
+    database = tmp_path / "config.db"
+    content = database.read_bytes()  # every page but the first: it opens, and can't be read
+    database.write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
+    async with on_disk(tmp_path) as system:
+        rest = Rest(system)
+        assert system.view.mode == "read-only"
+        for path, was in zip((LAMP, "/api/v1/config/bell"), before, strict=False):
+            assert await rest.did("GET", path) == was
+        for method, path, body in (
+            ("PUT", SCHEMA, schema(level=LEVEL, colour=COLOUR)),
+            ("DELETE", SCHEMA, None),
+            ("PUT", LAMP, {"level": 0.1}),
+        ):
+            refused = await rest.ask(method, path, body)
+            assert (refused.status, refused.json["type"]) == (503, "/problems/read-only"), path
+            assert int(refused.headers["retry-after"]) >= 1
+
+
+async def test_restored_schemas_that_were_put_and_adopted_stay_and_the_audit_verifies(
+    tmp_path: Path,
+) -> None:
+    await with_two_schemas(tmp_path)
+    async with on_disk(tmp_path) as system:
+        _, _, *schemas = await read(Rest(system))
+    await trio.to_thread.run_sync(accept, tmp_path)
+    async with on_disk(tmp_path) as system:
+        rest = Rest(system)
+        assert (system.view.mode, system.view.committed.epoch.seq) == ("normal", 2)
+        lamp, bell, *kept = await read(rest)
+        assert (lamp["config"], bell["config"], kept) == ({"level": 0.9}, {"volume": 5}, schemas)
+        await values_are_judged(rest)
+        assert (await rest.did("GET", "/api/v1/audit/verify"))["ok"]
+
+
+async def test_a_schema_that_was_edited_is_not_audited_and_a_restore_lets_go_of_it(
+    tmp_path: Path,
+) -> None:
+    await with_two_schemas(tmp_path)
+    with with_the_key(tmp_path, read_only=False) as stranger:
+        edited = "UPDATE registry SET value = replace(value, '0.5', '0.7') WHERE kind = 'schema' AND key = 'lamp'"
+        assert stranger.execute(edited).rowcount == 1
+    async with on_disk(tmp_path) as system:
+        told = await Rest(system).did("GET", "/api/v1/audit/verify")
+        assert not told["ok"]
+        assert "schema/lamp" in str(told)
+    await trio.to_thread.run_sync(accept, tmp_path)
+    async with on_disk(tmp_path) as system:
+        rest = Rest(system)
+        assert (await rest.ask("GET", SCHEMA)).status == 404
+        assert (await rest.did("GET", LAMP))["config"] == {"level": 0.9}
+        assert (await rest.did("GET", "/api/v1/schemas/bell"))["source"] == "instance"
         assert (await rest.did("GET", "/api/v1/audit/verify"))["ok"]

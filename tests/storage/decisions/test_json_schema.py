@@ -284,6 +284,14 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "501 nested keys": {"properties": {"a": {"properties": {f"k{n}": {} for n in range(500)}}}},
     "a thousand judges of each element": {"properties": {"a": {"items": {"allOf": [{}] * 1000}}}},
     "fifty expressions for one text": {"properties": {"a": {"allOf": [{"pattern": f"a{n}"} for n in range(50)]}}},
+    "a long text that many keys refer to": {
+        "properties": {f"k{n}": {"$ref": "#/$defs/A"} for n in range(500)},
+        "$defs": {"A": {"const": "x" * 30_000}},
+    },
+    "an expression in many places": {
+        "properties": {f"k{n}": {"items": {"anyOf": [{"$ref": "#/$defs/A"}] * 4}} for n in range(200)},
+        "$defs": {"A": {"pattern": "a{0,900}"}},
+    },
     "5,000 choices": {"properties": {"a": {"enum": list(range(5_000))}}},
 }  # fmt: skip
 

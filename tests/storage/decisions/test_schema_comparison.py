@@ -196,3 +196,11 @@ def test_what_can_not_be_proved_counts_as_breaking_and_says_so() -> None:
     [found] = compare(service({"a": one}), service({"a": other}))
     assert (found.change, found.stored, found.proof) == ("changed", "breaks", "not proved")
     assert "example" not in found.to_json()
+
+
+@pytest.mark.parametrize("keyword", ["minLength", "maxLength", "minItems", "maxItems"])
+def test_a_length_that_is_written_as_a_float_is_one(keyword: str) -> None:
+    kind = "string" if keyword.endswith("Length") else "array"
+    for length in (2.0, 1e15):
+        one = service({"a": {"type": kind, keyword: length}})
+        assert compare(one, service({"a": {"type": "boolean"}}))[0].change == "changed"

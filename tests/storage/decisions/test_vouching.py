@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from config_manager.config.audit import Head
 from config_manager.config.names import Mark
 from config_manager.config.secret import Secret
-from config_manager.storage.decisions import accepting
+from config_manager.storage.decisions import accepting, taking_back
 from config_manager.storage.decisions.administration import administered
 from config_manager.storage.decisions.changes import Decided, Occasion
 from config_manager.storage.decisions.devices import (
@@ -38,6 +38,7 @@ from config_manager.storage.decisions.intents import (
 )
 from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.decisions.replay import Replay
+from config_manager.storage.decisions.rollback import Rollback
 from config_manager.storage.decisions.schema_changes import PutSchema
 from config_manager.storage.decisions.schema_outlook import outlook
 from config_manager.storage.decisions.tokens import (
@@ -885,3 +886,56 @@ def test_the_audit_names_what_was_decided_and_leaves_bookkeeping_out(store: SqlS
     judgement = judged(store)
     assert set(judgement.replay.registry) >= {"token", "device", "enrolment"}
     assert not {"delivery", "sent"} & set(judgement.replay.registry)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE schemas SET schema = replace(schema, 'integer', 'number') WHERE service = 'b'",
+        "UPDATE schemas SET digest = 'x', source = 'catalogue' WHERE service = 'b'",
+        "UPDATE schemas SET version = 7 WHERE service = 'b'",
+        "INSERT INTO schemas SELECT service, 2, digest, schema, at, source, by, '', '', '', 1 FROM schemas",
+    ],
+)
+def test_a_schema_that_is_edited_is_found_and_goes_when_the_rest_is_accepted(
+    store: SqlStore, stranger: SqlConnection, edit: str
+) -> None:
+    assert reasons(store) == []
+    stranger.execute(edit)
+    [found] = reasons(store)
+    assert found.startswith("not-audited: schemas b/")
+    judgement = judged(store)
+    store.repair(accepting.weigh(judgement, None, Mark(99, 99)).repair)
+    assert not [one for one in reasons(store) if "schemas" in one]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE schema_activations SET version = NULL",
+        "UPDATE schema_activations SET revision = 3",
+        "DELETE FROM schema_activations",
+        "INSERT INTO schema_activations VALUES ('b', 2, 1)",
+        "UPDATE taken_back SET upto = 9",
+        "UPDATE taken_back SET keys = 'nonsense'",
+        "DELETE FROM taken_back",
+        "INSERT INTO taken_back VALUES ('door', 2, 1, 2, NULL)",
+    ],
+)
+def test_which_schema_counted_and_what_was_taken_back_is_put_back_as_the_audit_says(
+    store: SqlStore, stranger: SqlConnection, edit: str
+) -> None:
+    before = m.committed_in(store)
+    target = taking_back.as_of(store, before, m.SHAPES, "door", 1)
+    assert target is not None
+    on = replace(ADA, stored=store)
+    store.commit([Rollback(service="door", target=target).decide(before, on).change])
+    tables = ("schema_activations", "taken_back")
+    kept = [stranger.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
+    assert all(kept)
+    assert reasons(store) == []
+    stranger.execute(edit)
+    judgement = judged(store)
+    assert judgement.not_audited
+    store.repair(accepting.weigh(judgement, None, Mark(99, 99)).repair)
+    assert kept == [stranger.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
