@@ -124,7 +124,8 @@ class SqlSnapshot:
             try:
                 yield taken_back(row)
             except (ValueError, TypeError):
-                yield TakenBack(*row[:4], ("",))  # what no rollback took back
+                service, revision, after, upto, *_ = row
+                yield TakenBack(service, revision, after, upto, ("",))  # what no rollback took back
 
     def _rows(self, table: str) -> Generator[tuple[Any, ...]]:
         """Nothing of a table that a later version made."""
