@@ -203,6 +203,8 @@ def apply_plan(
         if len(plans) > 1 or others or wishes["undo"] is not None:
             raise SettingsInvalid("a plan is applied as it is: give its ID alone")
         return _applied(server, first, wishes["reason"], wait, [])
+    if first.startswith("p-") and not Path(first).suffix:
+        raise SettingsInvalid(f"{first}: no ID of a plan; `config-manager plans` lists them")
     plan = _planned(server, plans, wishes)
     lines = list(_plan_lines(plan, is_kept=False))
     if sys.stdin.isatty() and not yes:

@@ -184,7 +184,7 @@ def why_not(own: CompiledSchema, delivered: Effective) -> str:
     """Why code that was built with this schema turns down what is delivered: first of a key that it knows, because
     without the others a variant might do."""
     given = {k: v for k, v in delivered.config.items() if k not in delivered.defaulted}
-    errors = own.errors(given)
+    errors = own.errors({k: v for k, v in given.items() if own.closed or k in own.properties})
     if not errors:
         return "the schema that it was built with does not take the values"
     known = (one for one in errors if one.pointer[1:].partition("/")[0] in own.properties)

@@ -123,6 +123,27 @@ def test_who_takes_the_values_as_they_are_has_no_variant() -> None:
     assert service.update.variants == ()
 
 
+def test_open_code_would_read_its_own_default_after_a_rename_so_it_gets_a_variant() -> None:
+    service = Service()
+    old = CompiledSchema({"type": "object", "properties": {"level": {**NUMBER, "default": 1}}})
+    service.schema(old)
+    service.hears(old)
+    service.schema(OLD)
+    service.put(light=0.5)
+    assert given(service.lamp, old.digest).config == {"level": 0.5}
+
+
+def test_the_same_key_in_another_unit_is_converted_for_code_that_would_take_any_number() -> None:
+    service = Service()
+    old = CompiledSchema({"type": "object", "properties": {"wait": {**NUMBER, "x-unit": "ms"}}})
+    in_seconds = {**NUMBER, "x-unit": "s", "x-was": {"multiply": [1, 1000]}}
+    service.schema(old)
+    service.hears(old)
+    service.schema(CompiledSchema({"type": "object", "properties": {"wait": in_seconds}}))
+    service.put(wait=2)
+    assert given(service.lamp, old.digest).config == {"wait": 2000}
+
+
 def test_without_an_active_schema_closed_code_gets_what_it_knows() -> None:
     service = Service()
     service.hears(OLDEST)
