@@ -54,43 +54,88 @@
         ├── ConfigurationStale      for `max_stale_s` nothing has proved that what runs is current
         └── ForkedAway              a configuration was opened before a fork and used in the child
 
-`DESCRIPTIONS` is the one place where an error becomes a status code, an exit code and a log level. A class's
+`DESCRIPTIONS` (`config.error_table`) is the one place where an error becomes a status code, an exit code and a log level. A class's
 docstring is the `meaning` that `GET /problems/{name}` answers: when it comes, and what to do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any
 
-LogLevel = Literal["info", "warning", "error"]
-
-
-class FieldError(NamedTuple):
-    """What is wrong with one value: an RFC 6901 pointer into the request, and what is allowed."""
-
-    pointer: str
-    detail: str
-
-
-class ConfigManagerError(Exception):
-    """An error with a stable name. `internal` is a fault of the server: report it, with the log's lines of its `request_id`."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-
-    @property
-    def description(self) -> Description:
-        """Status, exit code, title and level of this error's class."""
-        return DESCRIPTIONS[type(self)]
-
-    @property
-    def extensions(self) -> Mapping[str, Any]:
-        """Members beside the standard ones in the problem document (RFC 9457, section 3.2)."""
-        return {}
+from config_manager.config.error_table import (
+    DESCRIPTIONS as DESCRIPTIONS,
+)
+from config_manager.config.error_table import (
+    ConfigManagerError as ConfigManagerError,
+)
+from config_manager.config.error_table import (
+    Description as Description,
+)
+from config_manager.config.error_table import (
+    FieldError as FieldError,
+)
+from config_manager.config.error_table import (
+    describe,
+)
+from config_manager.config.error_table import (
+    the_reason as the_reason,
+)
+from config_manager.config.process_errors import (
+    AuditBroken as AuditBroken,
+)
+from config_manager.config.process_errors import (
+    ConfigurationStale as ConfigurationStale,
+)
+from config_manager.config.process_errors import (
+    DatabaseUnopenable as DatabaseUnopenable,
+)
+from config_manager.config.process_errors import (
+    DataDirInUse as DataDirInUse,
+)
+from config_manager.config.process_errors import (
+    DataDirUnusable as DataDirUnusable,
+)
+from config_manager.config.process_errors import (
+    DiskFailed as DiskFailed,
+)
+from config_manager.config.process_errors import (
+    ForkedAway as ForkedAway,
+)
+from config_manager.config.process_errors import (
+    KeyFileUnsafe as KeyFileUnsafe,
+)
+from config_manager.config.process_errors import (
+    NotConformant as NotConformant,
+)
+from config_manager.config.process_errors import (
+    NothingDelivered as NothingDelivered,
+)
+from config_manager.config.process_errors import (
+    NothingKept as NothingKept,
+)
+from config_manager.config.process_errors import (
+    PortTaken as PortTaken,
+)
+from config_manager.config.process_errors import (
+    RecoveryRefused as RecoveryRefused,
+)
+from config_manager.config.process_errors import (
+    RootRefused as RootRefused,
+)
+from config_manager.config.process_errors import (
+    ServerSays as ServerSays,
+)
+from config_manager.config.process_errors import (
+    ServerUnreachable as ServerUnreachable,
+)
+from config_manager.config.process_errors import (
+    SettingsInvalid as SettingsInvalid,
+)
+from config_manager.config.process_errors import (
+    StartError as StartError,
+)
 
 
 class Refusal(ConfigManagerError):
@@ -323,189 +368,61 @@ class StorageFull(Refusal):
     """The disk is full, and nothing was written. Free some space."""
 
 
-class ServerUnreachable(ConfigManagerError): ...
-
-
-class ServerSays(ConfigManagerError):
-    """A server's problem, which keeps its name and status."""
-
-    def __init__(self, detail: str, name: str, status: int) -> None:
-        super().__init__(detail)
-        self.name = name
-        self.status = status
-
-    @property
-    def description(self) -> Description:
-        """Of the error that became this problem in the server; if it is unknown here, of its status."""
-        generic: Description | None = None
-        for description in DESCRIPTIONS.values():
-            if description.name == self.name:
-                return description
-            if generic is None and description.status == self.status:
-                generic = description
-        exit_code = generic.exit_code if generic is not None else 1
-        return Description(self.name, "The server refused", self.status, exit_code)
-
-
-class AuditBroken(ConfigManagerError): ...
-
-
-class NotConformant(ConfigManagerError):
-    """A client that was tried (`conformance`) does not do what docs/wire.md says."""
-
-
-class StartError(ConfigManagerError):
-    """The process can't start, or can't go on, as it was asked to."""
-
-
-class SettingsInvalid(StartError): ...
-
-
-class PortTaken(StartError): ...
-
-
-class DataDirUnusable(StartError):
-    """A data directory can't be made, entered or written, and holds no database: another one will do."""
-
-
-class DiskFailed(StartError):
-    """A disk can't be read or written, beside a database or in a command's work."""
-
-
-class DatabaseUnopenable(StartError): ...
-
-
-class KeyFileUnsafe(StartError): ...
-
-
-class DataDirInUse(StartError): ...
-
-
-class RecoveryRefused(StartError):
-    """A recovery key is mistyped or another's, or the sealed keys were altered."""
-
-
-class RootRefused(StartError): ...
-
-
-class NothingKept(StartError): ...
-
-
-class NothingDelivered(StartError):
-    """A service requires its configuration, and found neither a publisher nor a last-known-good file."""
-
-
-class ConfigurationStale(StartError):
-    """For longer than `max_stale_s` nothing has proved that the service runs what the publisher wants."""
-
-
-class ForkedAway(StartError):
-    """Raised by `current`, `changes()` and `hold()` in a child process if the configuration was opened before
-    the fork: only the parent follows it. Open it in the child."""
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What the outside sees of an error class.
-
-    name: stable; the last segment of the problem's `type`, and `error` in the log.
-    retry_after_s: sent as `Retry-After` if trying again may help.
-    """
-
-    name: str
-    title: str
-    status: int
-    exit_code: int
-    level: LogLevel = "info"
-    retry_after_s: int | None = None
-
-
-DESCRIPTIONS: Mapping[type[ConfigManagerError], Description] = {
-    ConfigManagerError: Description("internal", "Unexpected error", 500, 1, "error"),
-    Refusal: Description("refused", "Refused", 400, 1),
-    MalformedRequest: Description("malformed-request", "The request is malformed", 400, 2),
-    InvalidName: Description("invalid-name", "Not a valid name", 400, 2),
-    NotAuthenticated: Description(
-        "not-authenticated", "A valid token is needed", 401, 5, "warning"
-    ),
-    Forbidden: Description("forbidden", "Not allowed", 403, 5, "warning"),
-    NotFound: Description("not-found", "Not found", 404, 6),
-    NotThereThen: Description("not-there-then", "Not there then", 404, 6),
-    MethodNotAllowed: Description("method-not-allowed", "Method not allowed", 405, 2),
-    RevisionConflict: Description("revision-conflict", "Somebody else wrote first", 412, 7),
-    Conflict: Description("conflict", "Stands against what is there", 409, 7),
-    NothingToTakeBack: Description("nothing-to-take-back", "There is nothing to take back", 409, 7),
-    UndoConflict: Description("undo-conflict", "It was written again since", 409, 7),
-    RollbackRefused: Description(
-        "rollback-refused", "Today's schema does not take what was there", 409, 7
-    ),
-    PlanStale: Description("plan-stale", "The plan's base has moved", 409, 7),
-    PlanUsed: Description("plan-used", "The plan was applied already", 409, 7),
-    PlanExpired: Description("plan-expired", "The plan is past its time", 409, 7),
-    StillThere: Description("still-there", "It is still heard", 409, 7),
-    TooLarge: Description("too-large", "Too large", 413, 2),
-    UnsupportedMediaType: Description("unsupported-media-type", "Unsupported media type", 415, 2),
-    InvalidValues: Description("invalid-values", "The values are not allowed", 422, 2),
-    UseSecrets: Description("use-secrets", "Secrets have a call of their own", 422, 2),
-    SchemaInvalid: Description("schema-invalid", "Not a schema for a service", 422, 2),
-    SchemaBreaking: Description("schema-breaking", "The schema breaks something", 409, 7),
-    MigrationLossy: Description("migration-lossy", "Values would be lost", 422, 2),
-    IdempotencyMismatch: Description(
-        "idempotency-mismatch", "This Idempotency-Key was used for another request", 422, 7
-    ),
-    TooManyRequests: Description("too-many-requests", "Too many requests", 429, 1, "warning", 1),
-    SecretUnreadable: Description(
-        "secret-unreadable", "A stored secret does not open", 409, 3, "error"
-    ),
-    KeyUnusable: Description("key-unusable", "A public key can't be used", 409, 5, "error"),
-    ReadOnly: Description("read-only", "Read-only for now", 503, 1, "warning", 5),
-    OutcomeUnknown: Description(
-        "outcome-unknown", "It may have been written", 503, 1, "warning", 5
-    ),
-    Busy: Description("busy", "Busy, try again", 503, 1, "warning", 1),
-    DeadlineExceeded: Description("deadline-exceeded", "Not answered in time", 504, 1, "warning"),
-    DiskRefused: Description("disk-refused", "A file can't be read or written", 503, 1, "error", 5),
-    StorageFull: Description("storage-full", "No space left", 507, 1, "error"),
-    ServerUnreachable: Description("server-unreachable", "No server answers", 500, 1, "error"),
-    ServerSays: Description("server-says", "The server refused", 500, 1, "error"),
-    AuditBroken: Description("audit-broken", "The audit does not verify", 500, 5, "error"),
-    NotConformant: Description("not-conformant", "The client does not conform", 500, 5, "error"),
-    StartError: Description("start-failed", "Cannot start", 500, 1, "error"),
-    SettingsInvalid: Description("settings-invalid", "A setting does not parse", 500, 2, "error"),
-    PortTaken: Description("port-taken", "The port is taken", 500, 2, "error"),
-    DataDirUnusable: Description(
-        "data-dir-unusable", "The data directory can't be used", 500, 2, "error"
-    ),
-    DiskFailed: Description("disk-failed", "The disk refused", 500, 3, "error"),
-    DatabaseUnopenable: Description(
-        "database-unopenable", "The database cannot be opened", 500, 3, "error"
-    ),
-    KeyFileUnsafe: Description("key-file-unsafe", "Others can read a key file", 500, 3, "error"),
-    DataDirInUse: Description("data-dir-in-use", "The data directory is in use", 500, 4, "error"),
-    RecoveryRefused: Description(
-        "recovery-refused", "The recovery key does not open it", 500, 5, "error"
-    ),
-    RootRefused: Description("root-refused", "The trust root does not verify", 500, 5, "error"),
-    NothingKept: Description("nothing-kept", "No configuration was kept", 500, 6, "error"),
-    NothingDelivered: Description(
-        "nothing-delivered", "No configuration was delivered", 500, 6, "error"
-    ),
-    ConfigurationStale: Description(
-        "configuration-stale", "The configuration is out of date", 500, 1, "error"
-    ),
-    ForkedAway: Description("forked-away", "Opened before a fork", 500, 1, "error"),
-}
-
-
-def the_reason(
-    group: BaseExceptionGroup[BaseException], *kinds: type[BaseException]
-) -> BaseException:
-    """The first exception of these kinds in a group, earlier kinds first; else the group as it is."""
-    for kind in kinds:
-        found: BaseExceptionGroup[BaseException] | None = group.subgroup(kind)
-        while found is not None:
-            first = found.exceptions[0]
-            if not isinstance(first, BaseExceptionGroup):
-                return first
-            found = cast("BaseExceptionGroup[BaseException]", first)
-    return group
+describe(
+    {
+        Refusal: Description("refused", "Refused", 400, 1),
+        MalformedRequest: Description("malformed-request", "The request is malformed", 400, 2),
+        InvalidName: Description("invalid-name", "Not a valid name", 400, 2),
+        NotAuthenticated: Description(
+            "not-authenticated", "A valid token is needed", 401, 5, "warning"
+        ),
+        Forbidden: Description("forbidden", "Not allowed", 403, 5, "warning"),
+        NotFound: Description("not-found", "Not found", 404, 6),
+        NotThereThen: Description("not-there-then", "Not there then", 404, 6),
+        MethodNotAllowed: Description("method-not-allowed", "Method not allowed", 405, 2),
+        RevisionConflict: Description("revision-conflict", "Somebody else wrote first", 412, 7),
+        Conflict: Description("conflict", "Stands against what is there", 409, 7),
+        NothingToTakeBack: Description(
+            "nothing-to-take-back", "There is nothing to take back", 409, 7
+        ),
+        UndoConflict: Description("undo-conflict", "It was written again since", 409, 7),
+        RollbackRefused: Description(
+            "rollback-refused", "Today's schema does not take what was there", 409, 7
+        ),
+        PlanStale: Description("plan-stale", "The plan's base has moved", 409, 7),
+        PlanUsed: Description("plan-used", "The plan was applied already", 409, 7),
+        PlanExpired: Description("plan-expired", "The plan is past its time", 409, 7),
+        StillThere: Description("still-there", "It is still heard", 409, 7),
+        TooLarge: Description("too-large", "Too large", 413, 2),
+        UnsupportedMediaType: Description(
+            "unsupported-media-type", "Unsupported media type", 415, 2
+        ),
+        InvalidValues: Description("invalid-values", "The values are not allowed", 422, 2),
+        UseSecrets: Description("use-secrets", "Secrets have a call of their own", 422, 2),
+        SchemaInvalid: Description("schema-invalid", "Not a schema for a service", 422, 2),
+        SchemaBreaking: Description("schema-breaking", "The schema breaks something", 409, 7),
+        MigrationLossy: Description("migration-lossy", "Values would be lost", 422, 2),
+        IdempotencyMismatch: Description(
+            "idempotency-mismatch", "This Idempotency-Key was used for another request", 422, 7
+        ),
+        TooManyRequests: Description(
+            "too-many-requests", "Too many requests", 429, 1, "warning", 1
+        ),
+        SecretUnreadable: Description(
+            "secret-unreadable", "A stored secret does not open", 409, 3, "error"
+        ),
+        KeyUnusable: Description("key-unusable", "A public key can't be used", 409, 5, "error"),
+        ReadOnly: Description("read-only", "Read-only for now", 503, 1, "warning", 5),
+        OutcomeUnknown: Description(
+            "outcome-unknown", "It may have been written", 503, 1, "warning", 5
+        ),
+        Busy: Description("busy", "Busy, try again", 503, 1, "warning", 1),
+        DeadlineExceeded: Description(
+            "deadline-exceeded", "Not answered in time", 504, 1, "warning"
+        ),
+        DiskRefused: Description(
+            "disk-refused", "A file can't be read or written", 503, 1, "error", 5
+        ),
+        StorageFull: Description("storage-full", "No space left", 507, 1, "error"),
+    }
+)
