@@ -66,74 +66,30 @@ from typing import Any
 
 from config_manager.config.error_table import (
     DESCRIPTIONS as DESCRIPTIONS,
-)
-from config_manager.config.error_table import (
     ConfigManagerError as ConfigManagerError,
-)
-from config_manager.config.error_table import (
     Description as Description,
-)
-from config_manager.config.error_table import (
     FieldError as FieldError,
-)
-from config_manager.config.error_table import (
     describe,
-)
-from config_manager.config.error_table import (
     the_reason as the_reason,
 )
 from config_manager.config.process_errors import (
     AuditBroken as AuditBroken,
-)
-from config_manager.config.process_errors import (
     ConfigurationStale as ConfigurationStale,
-)
-from config_manager.config.process_errors import (
     DatabaseUnopenable as DatabaseUnopenable,
-)
-from config_manager.config.process_errors import (
     DataDirInUse as DataDirInUse,
-)
-from config_manager.config.process_errors import (
     DataDirUnusable as DataDirUnusable,
-)
-from config_manager.config.process_errors import (
     DiskFailed as DiskFailed,
-)
-from config_manager.config.process_errors import (
     ForkedAway as ForkedAway,
-)
-from config_manager.config.process_errors import (
     KeyFileUnsafe as KeyFileUnsafe,
-)
-from config_manager.config.process_errors import (
     NotConformant as NotConformant,
-)
-from config_manager.config.process_errors import (
     NothingDelivered as NothingDelivered,
-)
-from config_manager.config.process_errors import (
     NothingKept as NothingKept,
-)
-from config_manager.config.process_errors import (
     PortTaken as PortTaken,
-)
-from config_manager.config.process_errors import (
     RecoveryRefused as RecoveryRefused,
-)
-from config_manager.config.process_errors import (
     RootRefused as RootRefused,
-)
-from config_manager.config.process_errors import (
     ServerSays as ServerSays,
-)
-from config_manager.config.process_errors import (
     ServerUnreachable as ServerUnreachable,
-)
-from config_manager.config.process_errors import (
     SettingsInvalid as SettingsInvalid,
-)
-from config_manager.config.process_errors import (
     StartError as StartError,
 )
 
