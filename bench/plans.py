@@ -1,4 +1,4 @@
-"""A plan over 200 services with a schema of 30 keys and two instances each: made, and applied."""
+"""Over 200 services with a schema of 30 keys and two instances each: a plan, made and applied; another schema."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def run(yard: Yard, mqtt_port: int, *, services: int, rounds: int) -> Iterator[F
     publish.multiple(receipts, port=mqtt_port)
     made: list[float] = []
     applied: list[float] = []
+    compared: list[float] = []
     with httpx.Client(
         base_url=f"http://{ours.host}:{ours.port}", headers=AUTH, timeout=60, trust_env=False
     ) as http:
@@ -53,6 +54,11 @@ def run(yard: Yard, mqtt_port: int, *, services: int, rounds: int) -> Iterator[F
             http.post(f"{_PLANS}/{plan['id']}/apply").raise_for_status()
             applied.append(time.perf_counter() - began)
         heard = len(plan["instances"])
+        for number in range(4 * rounds):
+            began = time.perf_counter()
+            path = f"/api/v1/schemas/{names[0]}?dry_run=true"
+            http.put(path, json=_narrower(number)).raise_for_status()
+            compared.append(time.perf_counter() - began)
     yard.stop(ours.process)
     note = f"{_KEYS} keys each, {heard} instances"
     yield at_most(
@@ -64,12 +70,28 @@ def run(yard: Yard, mqtt_port: int, *, services: int, rounds: int) -> Iterator[F
         note=note,
     )
     yield Figure("the same, applied", median(applied) * 1e3, "ms", max(applied) * 1e3)
+    yield at_most(
+        "another schema, compared in three directions",
+        median(compared) * 1e3,
+        "ms",
+        10,
+        p99=max(compared) * 1e3,
+        note="over REST, dry run: each key narrowed, what that breaks",
+    )
 
 
 def _plan(http: httpx.Client, names: list[str], number: int) -> Any:
     values = {f"key_{n}": number + n for n in range(_KEYS // 2)}
     answer = http.post(_PLANS, json={"services": dict.fromkeys(names, values)})
     return answer.raise_for_status().json()
+
+
+def _narrower(number: int) -> dict[str, Any]:
+    """A schema that no comparison has met before: every key takes less."""
+    properties: dict[str, Any] = {
+        name: {**one, "maximum": 999 - number} for name, one in _SCHEMA["properties"].items()
+    }
+    return {**_SCHEMA, "properties": properties}
 
 
 def _receipt(service: str, instance: str) -> bytes:
