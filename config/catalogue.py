@@ -60,6 +60,11 @@ class Effective(NamedTuple):
     config: JsonObject
     defaulted: tuple[str, ...]
 
+    @property
+    def given(self) -> JsonObject:
+        """Without what was only filled in: code has its own defaults for that."""
+        return {key: value for key, value in self.config.items() if key not in self.defaulted}
+
 
 class ModelShape:
     """A shape (`storage.decisions.shapes.Shape`) by a pydantic model, which checks by itself."""

@@ -53,7 +53,7 @@ from config_manager.api.rest.writing import (
     ReasonInBody,
     WarningAnswer,
     WriteAnswer,
-    are_confirmed,
+    propagation,
     terms_of,
     write_terms_of,
 )
@@ -309,7 +309,7 @@ async def make_plan(request: ApiRequest, api: Api) -> ApiResponse:
         reason = reason or body.rollback.reason
         if reason is None and "reason" not in request.query:
             reason = told_of(body.rollback)
-    terms = _because(terms_of(request), reason)
+    terms = terms_of(request).because(reason)
     what: Decidable[Any]
     try:
         what = MakePlan(planned=await _planned(request, api, body, terms))
@@ -383,10 +383,7 @@ async def apply_plan(request: ApiRequest, api: Api) -> ApiResponse:
         return json_response({**answer, "dry_run": True})
     if answer["services"]:
         revisions = [(name, answer["revision"]) for name in answer["services"]]
-        confirmed = write_terms.wait_s is not None and await are_confirmed(
-            api, revisions, write_terms.wait_s
-        )
-        answer = {**answer, "propagation": "confirmed" if confirmed else "pending"}
+        answer = {**answer, "propagation": await propagation(api, revisions, write_terms)}
     return json_response(answer)
 
 
@@ -473,12 +470,6 @@ def _compiled(schemas: Mapping[str, JsonObject]) -> dict[str, CompiledSchema]:
 
 def _within(at: str, errors: Sequence[FieldError]) -> list[FieldError]:
     return [FieldError(at + one.pointer, one.detail) for one in errors]
-
-
-def _because(terms: Terms, reason: str | None) -> Terms:
-    if reason is None:
-        return terms
-    return Terms(terms.by, reason, terms.idempotency, terms.dry_run, terms.client)
 
 
 # ── finding one ────────────────────────────────────────────────────────────────────────────────

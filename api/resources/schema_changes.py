@@ -39,7 +39,7 @@ from config_manager.api.rest.writing import (
     WriteAnswer,
     WriteTerms,
     administer,
-    are_confirmed,
+    propagation,
     write_terms_of,
 )
 from config_manager.config.errors import Conflict, NotFound, Refusal
@@ -242,10 +242,8 @@ async def _put(
             return json_response({**answer, **_forecast(request, api, what), "dry_run": True})
     told: JsonObject = {}
     if answer["migrated"]:
-        confirmed = write_terms.wait_s is not None and await are_confirmed(
-            api, [(service, answer["revision"])], write_terms.wait_s
-        )
-        told["propagation"] = "confirmed" if confirmed else "pending"
+        revisions = [(service, answer["revision"])]
+        told["propagation"] = await propagation(api, revisions, write_terms)
     return json_response({**answer, **told}, 200 if "unchanged" in answer else 201)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import trio
@@ -115,9 +114,7 @@ class WriteTerms(NamedTuple):
 
     def because(self, reason: str | None) -> WriteTerms:
         """With the reason of the body, which wins over the query's if there is one."""
-        if reason is None:
-            return self
-        return self._replace(terms=replace(self.terms, reason=reason))
+        return self._replace(terms=self.terms.because(reason))
 
 
 def write_terms_of(request: ApiRequest) -> WriteTerms:
@@ -234,12 +231,10 @@ async def outcome_of(
         if changes is not None:
             shown["changes"] = [one.to_object() for one in changes]
         return {"dry_run": True, **shown, **warned}
-    confirmed = write_terms.wait_s is not None and await are_confirmed(
-        api, [(one.service, one.revision) for one in states], write_terms.wait_s
-    )
+    revisions = [(one.service, one.revision) for one in states]
     return {
         "correlation_id": states[0].correlation_id,
-        "propagation": "confirmed" if confirmed else "pending",
+        "propagation": await propagation(api, revisions, write_terms),
         **warned,
     }
 
@@ -255,7 +250,16 @@ def _refused_by(api: Api, states: Sequence[ServiceState]) -> JsonObject:
     return {"refused_by": found} if found else {}
 
 
-async def are_confirmed(api: Api, revisions: Sequence[tuple[str, int]], wait_s: float) -> bool:
+async def propagation(
+    api: Api, revisions: Sequence[tuple[str, int]], write_terms: WriteTerms
+) -> str:
+    """`confirmed` if the caller waits and a broker holds all of these (service, revision) in time, else `pending`."""
+    wait_s = write_terms.wait_s
+    confirmed = wait_s is not None and await _are_confirmed(api, revisions, wait_s)
+    return "confirmed" if confirmed else "pending"
+
+
+async def _are_confirmed(api: Api, revisions: Sequence[tuple[str, int]], wait_s: float) -> bool:
     """Whether within so many seconds a broker holds all of these (service, revision)."""
     with trio.move_on_after(wait_s):
         for service, revision in revisions:

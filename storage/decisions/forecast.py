@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from config_manager.config import wire
-from config_manager.config.errors import SchemaInvalid
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions.instance_verdicts import Judged, verdict
 from config_manager.storage.decisions.json_schema import CompiledSchema
@@ -111,10 +110,7 @@ class _Judging:
     ) -> None:
         self._before, self._shapes, self._state = before, shapes, state
         self._live = before.live(state.service)
-        try:
-            old = shapes.schema_of(before, state.service)
-        except SchemaInvalid:  # of a model that says more than a schema may
-            old = None
+        old = shapes.schema_of(before, state.service)
         self._known = [one for one in (new, old) if one is not None]
 
     def judged(self, one: Runner) -> tuple[Judged, list[str]]:

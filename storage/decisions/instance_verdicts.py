@@ -42,8 +42,8 @@ def verdict(
         return Judged("unknown", "its schema is not known here")
     if not own.reads(values):
         return Judged("refuses", why_not(own, values))
-    before = own.defaults if runs is None else _with_defaults(own, runs)
-    changed = [one.key for one in changed_keys(before, _with_defaults(own, values))]
+    before = own.defaults if runs is None else own.with_defaults(runs)
+    changed = [one.key for one in changed_keys(before, own.with_defaults(values))]
     changed += secrets
     shadowed = [key for key in changed if key in overrides]
     said = f"its environment decides {', '.join(shadowed)}" if shadowed else ""
@@ -76,9 +76,3 @@ def refused_by(
                 about = {"service": state.service, "instance": one.instance}
                 found.append({**about, "why": why_not(own, values)})
     return found
-
-
-def _with_defaults(own: CompiledSchema, values: Effective) -> JsonObject:
-    """As code of this schema runs it: its own defaults for what nobody set."""
-    given = {k: v for k, v in values.config.items() if k not in values.defaulted}
-    return {**own.defaults, **given}

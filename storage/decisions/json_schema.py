@@ -107,11 +107,14 @@ class CompiledSchema:
     def reads(self, delivered: Effective) -> bool:
         """Whether code that was built with this schema takes what is delivered: its own defaults over those
         that were filled in, keys it doesn't know as `additionalProperties` says."""
-        given = {k: v for k, v in delivered.config.items() if k not in delivered.defaulted}
-        config = {**self.defaults, **given}
+        config = self.with_defaults(delivered)
         return self._reader.is_valid(config) and all(
             _holds(one, config) for one in self.comparisons
         )
+
+    def with_defaults(self, delivered: Effective) -> JsonObject:
+        """As code that was built with this schema runs it: its own defaults for what nobody set."""
+        return {**self.defaults, **delivered.given}
 
     def takes(self, key: str, value: Any) -> bool:
         """Whether a key by itself takes a value."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from config_manager.config.catalogue import Effective
-from config_manager.config.errors import FieldError, InvalidValues, SchemaInvalid
+from config_manager.config.errors import FieldError, InvalidValues
 from config_manager.config.names import pointer
 from config_manager.config.strict_json import JsonObject
 from config_manager.storage.decisions import migrating
@@ -103,10 +103,7 @@ def outlook(
 ) -> Outlook:
     """drop: keys of which what is stored shall go. written: what is stored together with the schema, from what moved
     with it. Raises InvalidValues if there is no such key."""
-    try:
-        old = shapes.schema_of(state, service)
-    except SchemaInvalid:  # of a model that says more than a schema may
-        old = None
+    old = shapes.schema_of(state, service)
     live = state.live(service)
     stored = live.stored if live else {}
     _check_drop(drop, stored, old)
@@ -183,8 +180,9 @@ def _refusing(
 def why_not(own: CompiledSchema, delivered: Effective) -> str:
     """Why code that was built with this schema turns down what is delivered: first of a key that it knows, because
     without the others a variant might do."""
-    given = {k: v for k, v in delivered.config.items() if k not in delivered.defaulted}
-    errors = own.errors({k: v for k, v in given.items() if own.closed or k in own.properties})
+    errors = own.errors(
+        {k: v for k, v in delivered.given.items() if own.closed or k in own.properties}
+    )
     if not errors:
         return "the schema that it was built with does not take the values"
     known = (one for one in errors if one.pointer[1:].partition("/")[0] in own.properties)

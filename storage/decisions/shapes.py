@@ -91,12 +91,14 @@ class Shapes:
         return self.compiled(put["schema"], put["digest"])
 
     def schema_of(self, committed: Committed, service: str) -> CompiledSchema | None:
-        """The active shape as its schema alone says it, for comparing. Raises SchemaInvalid if the schema of a
-        model is none that could be put."""
-        shape = self.of(committed, service)
+        """The active shape as its schema alone says it, for comparing: see `as_schema`."""
+        return self.as_schema(self.of(committed, service))
+
+    def as_schema(self, shape: Shape | None) -> CompiledSchema | None:
+        """What a shape's schema alone says; None if it is a model's that says more than a schema may."""
         if shape is None or isinstance(shape, CompiledSchema):
             return shape
-        return self.compiled(shape.schema, shape.digest)
+        return self.fit(shape.schema, shape.digest)
 
     def compiled(self, schema: JsonObject, digest: str) -> CompiledSchema:
         """The shape of a schema whose digest is known to be this. Raises SchemaInvalid."""
@@ -106,6 +108,13 @@ class Shapes:
                 self._compiled.clear()
             known = self._compiled[digest] = CompiledSchema(schema)
         return known
+
+    def fit(self, schema: JsonObject, digest: str) -> CompiledSchema | None:
+        """As `compiled`; None if the schema is none that a service can have."""
+        try:
+            return self.compiled(schema, digest)
+        except SchemaInvalid:
+            return None
 
     def of_instances(self, committed: Committed, service: str) -> Mapping[str, JsonObject]:
         """Digest → row of each schema that instances of the service were built with, as far as they are kept."""
@@ -133,10 +142,7 @@ class Shapes:
             return known
         if schema_digest(row["schema"]) != digest:
             return None
-        try:
-            return self.compiled(row["schema"], digest)
-        except SchemaInvalid:
-            return None
+        return self.fit(row["schema"], digest)
 
     def services(self, committed: Committed) -> frozenset[str]:
         """The services that have a shape as of this state."""

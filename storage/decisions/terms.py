@@ -6,7 +6,7 @@ there: from here on there are only names, texts and revisions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class Terms:
     idempotency: Idempotency | None = None
     dry_run: bool = False
     client: str | None = None
+
+    def because(self, reason: str | None) -> Terms:
+        """With the reason of the body, which wins over the query's if there is one."""
+        return self if reason is None else replace(self, reason=reason)
 
 
 @dataclass(frozen=True, slots=True)

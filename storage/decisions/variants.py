@@ -14,7 +14,6 @@ from config_manager.config.documents.config_update import (
     ConfigUpdate,
     Variant,
 )
-from config_manager.config.errors import SchemaInvalid
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import parse_rfc3339
 from config_manager.storage.decisions import migrating
@@ -96,7 +95,7 @@ def best(
 ) -> Effective | None:
     """What code that was built with `own` could be given of these values; None if it can't be brought to take any.
     shape: the active one."""
-    active = _as_schema(shapes, shape)
+    active = shapes.as_schema(shape)
     if active is None:
         return migrating.variant(stored, [own], own)
     return migrating.variant(stored, _chain(shapes, before, service, active, own), own)
@@ -130,11 +129,7 @@ def _for_each(
 
 def _known(values: Effective, own: CompiledSchema) -> JsonObject:
     """What code with this schema has of them. Open code takes a new name or unit without a word, and misses it."""
-    return {
-        key: value
-        for key, value in values.config.items()
-        if key in own.properties and key not in values.defaulted
-    }
+    return {key: value for key, value in values.given.items() if key in own.properties}
 
 
 def _counts(row: JsonObject, now: float) -> bool:
@@ -209,23 +204,10 @@ def _older(
     # what is newer than the active one was taken out of use
     at = digests.index(active.digest) + 1 if active.digest in digests else 0
     for one in kept[at:]:
-        schema = _compiled(shapes, orjson.loads(one.schema), one.digest)
+        schema = shapes.fit(orjson.loads(one.schema), one.digest)
         if schema is not None:
             found.setdefault(one.digest, schema)
-    was = _as_schema(shapes, shapes.of(before, service))
+    was = shapes.schema_of(before, service)
     if was is not None and was.digest != active.digest and was.digest not in found:
         return [was, *found.values()]
     return list(found.values())
-
-
-def _as_schema(shapes: Shapes, shape: Shape | None) -> CompiledSchema | None:
-    if shape is None or isinstance(shape, CompiledSchema):
-        return shape
-    return _compiled(shapes, shape.schema, shape.digest)
-
-
-def _compiled(shapes: Shapes, schema: JsonObject, digest: str) -> CompiledSchema | None:
-    try:
-        return shapes.compiled(schema, digest)
-    except SchemaInvalid:  # of a model that says more than a schema may
-        return None
