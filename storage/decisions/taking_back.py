@@ -39,8 +39,8 @@ class Target:
     """What a service shall have again.
 
     values: stored ones, in the terms of the schema with this digest (None: it has no schema). impossible: those
-    that have no counterpart there. written: somebody had written the service then. after, upto, keys: which
-    changes that takes back, see `TakenBack`.
+    that have no counterpart there. written: whether the service had been written then. after, upto, keys: the
+    changes that this takes back, see `TakenBack`.
     """
 
     values: JsonObject
