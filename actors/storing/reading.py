@@ -7,7 +7,7 @@ were asked; a caller that no longer waits has left the queue.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import trio
@@ -29,6 +29,15 @@ from config_manager.storage.store import DatabaseUnavailable, Store
 R = TypeVar("R")
 
 
+@dataclass
+class _Judged:
+    """One reading of the whole audit. number: of all that began; answer: kept for those that wait for it."""
+
+    number: int
+    contains: str | None
+    answer: Judgement | None = None
+
+
 class Reading:
     """Every method raises Refusal, and TooSlowError at the context's deadline."""
 
@@ -37,6 +46,7 @@ class Reading:
         self._vouching = vouching
         self._turn = trio.Lock()
         self._judging = trio.Lock()
+        self._judged = _Judged(0, None)
 
     async def history(self, query: HistoryQuery, context: Context) -> HistoryPage:
         return await self._page(self._store_with_history, lambda s: s.history(query), context)
@@ -117,10 +127,19 @@ class Reading:
 
     async def judge(self, contains: str | None, context: Context) -> Judgement:
         """Compares every row of the audit with the end that this server holds in memory, and everything kept with the
-        rows. contains: see `Vouching.judge`. One at a time, because each takes a core, and beside the pages."""
+        rows. contains: see `Vouching.judge`. One at a time, because each takes a core, and beside the pages; callers
+        that waited while it began share the answer."""
+        begun_before = self._judged.number
         with trio.fail_at(context.deadline):
             async with self._judging:
-                return await self._judge(contains)
+                shared = self._judged
+                if shared.number > begun_before and shared.contains == contains and shared.answer:
+                    return shared.answer
+                self._judged = mine = _Judged(shared.number + 1, contains)
+                answer = await self._judge(contains)
+                if self._judging.statistics().tasks_waiting:
+                    mine.answer = answer
+                return answer
 
     async def _judge(self, contains: str | None) -> Judgement:
         opening, view = self._opening, self._opening.view

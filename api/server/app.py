@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
 import trio
 
 from config_manager.actors.system import System
@@ -64,7 +65,12 @@ class RestApp:
             await _answer_directly(self._api, self.room, scope, receive, send)
         else:
             quart = self._quart or await self._make_quart()
-            await quart(scope, receive, send)
+            try:
+                await quart(scope, receive, send)
+            except Exception:
+                # none is known; Hypercorn answers a bare 500, and would not log it
+                structlog.get_logger().exception("request failed in the framework", actor="rest")
+                raise
 
     async def make_quart_soon(self) -> None:
         """Once the start is over, so that hardly any request ever waits for it."""

@@ -6,9 +6,11 @@ Imported late (api/server/app.py): it and what it brings are a third of the time
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from quart import Response, request
 from quart_trio import QuartTrio
+from werkzeug.routing import MapAdapter
 
 from config_manager.api.rest.limits import DRAIN_BYTES
 from config_manager.api.rest.request import Api
@@ -17,11 +19,24 @@ from config_manager.api.server.asgi_request import QUART_METHODS, asked_of
 from config_manager.api.server.pipeline import HttpAnswer, admit, answer
 
 
+class _ByPathAlone(QuartTrio):
+    """Quart reads `Host` before any handler of ours is there, and fails on a name like `a..b`. Here it decides
+    nothing."""
+
+    def create_url_adapter(self, request: Any) -> MapAdapter | None:
+        """As Quart's own, for the path of this request at whatever host."""
+        if request is None:
+            return super().create_url_adapter(None)
+        return self.url_map.bind(
+            "localhost", "/", None, request.scheme, request.method, request.path
+        )
+
+
 def make_quart(api: Api, room: Room) -> QuartTrio:
     """The application. Takes a while the first time; best called in a thread."""
     # given, because Flask can't find a namespace package's folder
     here = str(Path(__file__).parent)
-    quart = QuartTrio(__name__, static_folder=None, root_path=here, instance_path=here)
+    quart = _ByPathAlone(__name__, static_folder=None, root_path=here, instance_path=here)
     quart.config["MAX_CONTENT_LENGTH"] = None  # counted while it is read
     quart.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     quart.config["BODY_TIMEOUT"] = None  # the server cuts slow requests (api/server/listening.py)

@@ -61,6 +61,21 @@ CASES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("PUT", A + "?wait=sometime", {"x": 2}, {}),
     ("PUT", "/api/v1/config/stt-worker", {"vad_threshold": 7, "nothing": 1}, {}),
     ("PUT", "/api/v1/config/epoch", {"x": 1}, {}),
+    *(
+        ("GET", A, None, {"headers": {"Host": host}})
+        for host in (
+            ".localhost",
+            "a..b",
+            "..",
+            "a" * 70,
+            "[::1",
+            "a b",
+            "xn--a",
+            "a:b",
+            "\xff",
+            "",
+        )
+    ),
 ]
 
 
