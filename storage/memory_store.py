@@ -39,6 +39,7 @@ from config_manager.storage.store import (
     KeptState,
     Store,
 )
+from config_manager.storage.trace import Change, ChangesQuery
 
 
 class MemoryStore(Store):
@@ -158,6 +159,17 @@ class MemoryStore(Store):
             and any(text in one.lower() for one in _texts(row.entry))
         ]
         return found[: query.limit], len(found) > query.limit
+
+    def changes(self, query: ChangesQuery) -> Sequence[Change]:
+        self._maybe_fail()
+        rows = [
+            row
+            for row in sorted(self._history, key=lambda row: (row.entry.revision, row.service))
+            if query.visible is None or row.service in query.visible
+        ]
+        wanted = {row.entry.revision for row in rows if _is_wanted(row, query)}
+        chosen = sorted(wanted, reverse=query.after is None)[: query.limit]
+        return [_change([row for row in rows if row.entry.revision == one]) for one in chosen]
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
         self._maybe_fail()
@@ -362,6 +374,34 @@ def _texts(entry: HistoryEntry) -> Sequence[str]:
     values = [value for change in entry.changes for value in (change.key, change.old, change.new)]
     texts = [one if isinstance(one, str) else orjson.dumps(one).decode() for one in values]
     return [*texts, entry.reason or ""]
+
+
+def _is_wanted(row: HistoryRow, query: ChangesQuery) -> bool:
+    entry = row.entry
+    return (
+        (query.after is None or entry.revision > query.after)
+        and (query.before is None or entry.revision < query.before)
+        and query.service in (None, row.service)
+        and query.by in (None, entry.by)
+        and (query.since is None or entry.at >= query.since)
+        and (query.until is None or entry.at <= query.until)
+        and query.correlation_id in (None, entry.correlation_id)
+    )
+
+
+def _change(rows: Sequence[HistoryRow]) -> Change:
+    entry = rows[0].entry
+    return Change(
+        revision=entry.revision,
+        correlation_id=entry.correlation_id,
+        epoch_seq=entry.epoch_seq,
+        config_epoch=entry.config_epoch,
+        at=entry.at,
+        by=entry.by,
+        action=entry.action,
+        reason=entry.reason,
+        services=tuple(row.service for row in rows),
+    )
 
 
 def _falling(place: tuple[int, str]) -> tuple[int, str]:

@@ -1,7 +1,7 @@
 """The store port: what any store does, the one in SQLCipher and the one in memory alike.
 
 All methods block, except `begin`, which is quick. `history`, `checkpoints`, `taken_back`, `epoch_as_of`,
-`find_in_history`, `plan_beside`, `plans`, `audit`, `secret_versions`, `count_secrets`, `newest_schemas`, `schema_versions`,
+`find_in_history`, `changes`, `plan_beside`, `plans`, `audit`, `secret_versions`, `count_secrets`, `newest_schemas`, `schema_versions`,
 `schema_version`, `schema_as_of` and `snapshot` may be called from any thread, beside another call. The others
 are called one at a time, from whichever thread.
 A store decides nothing: the pure functions of `storage.decisions` do, and hand over finished rows.
@@ -33,6 +33,7 @@ from config_manager.storage.state import (
     SealedSecret,
     TakenBack,
 )
+from config_manager.storage.trace import Change, ChangesQuery
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
 """How long an Idempotency-Key stands for its answer. Readers ask for it; a store deletes what is older."""
@@ -181,6 +182,10 @@ class Store(Protocol):
     def find_in_history(self, query: HistorySearch) -> tuple[Sequence[HistoryRow], bool]:
         """Rows in which the text may stand, newest first: those in which it does not are few. And whether there may be
         more."""
+        ...
+
+    def changes(self, query: ChangesQuery) -> Sequence[Change]:
+        """Changes of all services: one a revision, whatever it touched."""
         ...
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:

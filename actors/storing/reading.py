@@ -25,6 +25,7 @@ from config_manager.storage.state import (
     SealedSecret,
 )
 from config_manager.storage.store import DatabaseUnavailable, Store
+from config_manager.storage.trace import Change, ChangesQuery
 
 R = TypeVar("R")
 
@@ -50,6 +51,10 @@ class Reading:
 
     async def history(self, query: HistoryQuery, context: Context) -> HistoryPage:
         return await self._page(self._store_with_history, lambda s: s.history(query), context)
+
+    async def changes(self, query: ChangesQuery, context: Context) -> Sequence[Change]:
+        """See `Store.changes`."""
+        return await self._page(self._store_with_history, lambda s: s.changes(query), context)
 
     async def past(self, read: Callable[[Store], R], context: Context) -> R:
         """What this pure function makes of what is kept (`storage.decisions.past`), in a thread."""

@@ -17,6 +17,7 @@ from typing import Any
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.names import Epoch
 from config_manager.storage.decisions.vouching import Vouching
+from config_manager.storage.sql.changes import read_changes
 from config_manager.storage.sql.database import SqlConnection, nonsense, translated
 from config_manager.storage.sql.rows import (
     CHECKPOINT,
@@ -47,6 +48,7 @@ from config_manager.storage.state import (
     up_to_bytes,
 )
 from config_manager.storage.store import DatabaseUnavailable
+from config_manager.storage.trace import Change, ChangesQuery
 
 _WILD = re.compile(r"[%_\\]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
@@ -199,6 +201,10 @@ class SqlReads:
             rows = list(up_to_bytes(cursor, lambda row: len(row[-1].encode()), query.most_bytes))
             more = len(rows) == query.limit or cursor.fetchone() is not None
             return [HistoryRow(row[0], history_entry(row[1:])) for row in rows], more
+
+    def changes(self, query: ChangesQuery) -> Sequence[Change]:
+        with self._sensible(), self._page() as pages:
+            return read_changes(pages, query)
 
     def audit(
         self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None

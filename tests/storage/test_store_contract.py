@@ -49,6 +49,7 @@ from config_manager.storage.state import (
     TakenBack,
 )
 from config_manager.storage.store import DatabaseUnavailable, Store
+from config_manager.storage.trace import Change, ChangesQuery
 from tests.kit import stores as m
 from tests.kit.stores import Hand
 
@@ -908,3 +909,59 @@ def test_what_a_search_of_history_finds(
     assert [(row.entry.revision, row.service) for row in rows] == found
     for row in rows:
         assert row.entry in searched.history(HistoryQuery(row.service)).entries
+
+
+# ── changes of all services ────────────────────────────────────────────────────────────────────
+
+
+def test_changes_come_in_the_order_of_revisions_and_an_epoch_is_one_of_several_services(
+    hand: Hand,
+) -> None:
+    hand.write(Put(service="b", values={"x": 1}), by="ada", reason="first")
+    hand.write(Put(service="a", values={"x": 1}), by="bob")
+    hand.write(NewEpoch(services={"b": {"x": 2}, "a": {}}), reason="spring")
+    hand.write(Delete(service="b"), by="bob")
+    store = hand.store
+
+    def revisions(**query: Any) -> list[int]:
+        return [one.revision for one in store.changes(ChangesQuery(**query))]
+
+    newest, spring, *_, first = store.changes(ChangesQuery())
+    assert (newest.action, newest.services, newest.by) == ("delete", ("b",), "bob")
+    assert (spring.services, spring.epoch_seq, spring.reason) == (("a", "b"), 2, "spring")
+    assert first == Change(
+        revision=1,
+        correlation_id="id-1",
+        epoch_seq=1,
+        config_epoch=m.FIRST_EPOCH.id,
+        at=rfc3339(m.START + 1),
+        by="ada",
+        action="put",
+        reason="first",
+        services=("b",),
+    )
+    assert revisions() == [4, 3, 2, 1]
+    assert revisions(limit=2) == [4, 3]
+    assert revisions(before=3) == [2, 1]
+    assert revisions(after=0, limit=3) == [1, 2, 3]
+    assert revisions(after=1, before=4) == [2, 3]
+    assert revisions(by="bob") == [4, 2]
+    assert revisions(service="a") == [3, 2]
+    assert revisions(correlation_id="id-2") == [2]
+    assert revisions(since=rfc3339(m.START + 2), until=rfc3339(m.START + 3)) == [3, 2]
+    assert revisions(service="nobody") == []
+
+
+def test_of_changes_only_services_that_may_be_seen_are_told(hand: Hand) -> None:
+    hand.write(Put(service="a", values={}))
+    hand.write(NewEpoch(services={"a": {}, "b": {}, "c": {}}))
+    hand.write(Put(service="c", values={}))
+
+    def told(**query: Any) -> list[tuple[int, tuple[str, ...]]]:
+        found = hand.store.changes(ChangesQuery(**query))
+        return [(one.revision, one.services) for one in found]
+
+    assert told(visible=["a", "b"]) == [(2, ("a", "b")), (1, ("a",))]
+    assert told(visible=["a", "b"], service="a", limit=1) == [(2, ("a", "b"))]
+    assert told(visible=["a"], service="c") == []
+    assert told(visible=[]) == []
