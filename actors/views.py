@@ -6,6 +6,7 @@ and a wait, a look costs nothing (docs/architecture.md).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -99,6 +100,8 @@ class Confirmations:
         self.brokers = brokers
         self._changed = trio.Event()
         self._given_up = False
+        self.on_confirmed: Callable[[str, int], None] = lambda _service, _revision: None
+        """told of each read-back"""
 
     def confirmed(self, service: str, revision: int) -> bool:
         """Whether some broker holds this revision of the service, or a newer one."""
@@ -107,6 +110,7 @@ class Confirmations:
     def note(self, broker: BrokerView, service: str, revision: int) -> None:
         """The broker was read back: it holds this revision."""
         broker.holds[service] = revision
+        self.on_confirmed(service, revision)
         self._changed.set()
         self._changed = trio.Event()
 
