@@ -383,6 +383,8 @@ def _check(receipt: Receipt) -> float:
     if receipt.running is not None and not wire.is_digest(receipt.running.digest):
         raise _Garbage("running.digest: expected 64 hex digits")
     try:
+        if receipt.last_attempt is not None and receipt.last_attempt.at is not None:
+            parse_rfc3339(receipt.last_attempt.at)
         return parse_rfc3339(receipt.at)
     except (ValueError, OverflowError):
         raise _Garbage("at: expected a time in RFC 3339") from None
