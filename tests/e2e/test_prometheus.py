@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import pytest
 import trio
 import yaml
@@ -22,7 +21,7 @@ from config_manager.api.resources.metrics import families
 from config_manager.config.metrics import Family
 from tests.e2e.test_devices import enrol
 from tests.kit.asgi import running
-from tests.kit.processes import MOSQUITTO, TOKEN, Processes, eventually, free_port, workshop
+from tests.kit.processes import MOSQUITTO, Processes, eventually, free_port, workshop
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -260,7 +259,7 @@ def test_a_real_prometheus_scrapes_and_every_query_has_an_answer(
             rule.get("alert") or rule["record"] for rule in rules
         }
         assert [rule["health"] for rule in group["rules"]] == ["ok"] * len(rules)
-        firing = [one for one in prometheus.get("/api/v1/alerts")["alerts"]]
+        firing = list(prometheus.get("/api/v1/alerts")["alerts"])
         assert firing == []
         assert prometheus.value("config_manager_apply_duration_seconds_count") >= 10
         assert 0 < prometheus.value("config_manager:apply_duration_seconds:p99_5m") < 5
