@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Literal, NamedTuple
@@ -22,6 +22,7 @@ import trio
 from config_manager.actors.statuses import InstanceStatus, StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config.names import Mark
+from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import WallClock, parse_rfc3339
 from config_manager.storage.decisions.devices import DEVICE, enrolled
 from config_manager.storage.decisions.drift import (
@@ -272,7 +273,7 @@ class DriftBoard:
         if committed is before:
             return
         self._committed = committed
-        old = {} if before is None else before.services
+        old: Mapping[str, ServiceState] = {} if before is None else before.services
         if committed.services is not old:
             for service, state in committed.services.items():
                 if state is not old.get(service):
@@ -303,14 +304,14 @@ class DriftBoard:
 
     def _look_at_rows(self, committed: Committed, before: Committed | None) -> None:
         devices = committed.registered(DEVICE)
-        known = {} if before is None else before.registered(DEVICE)
+        known: Mapping[str, JsonObject] = {} if before is None else before.registered(DEVICE)
         if devices is not known:
             for name in {**devices, **known}:
                 if devices.get(name) is not known.get(name):
                     service, _, instance = name.partition("/")
                     self._dirty[service, instance] = None
         gone = committed.registered(FORGOTTEN)
-        were = {} if before is None else before.registered(FORGOTTEN)
+        were: Mapping[str, JsonObject] = {} if before is None else before.registered(FORGOTTEN)
         if gone is not were:
             for key in newly_forgotten(gone, were):
                 self._statuses.drop_forgotten(*key)

@@ -292,8 +292,8 @@ class StatusBoard:
         held = self._statuses.get(key)
         new = told if held is None else _succeed(held, told, retained=retained)
         if new is held:
-            if held.is_from_before and receipt == held.receipt and not held.gone:
-                self._keep(key, replace(held, broker=told.broker))
+            if new.is_from_before and receipt == new.receipt and not new.gone:
+                self._keep(key, replace(new, broker=told.broker))
             return None
         running, ran, since = new.receipt.running, None, told.since
         heard_at = max(0.0, min(told.at, told.heard_at)) if retained else told.heard_at
@@ -453,6 +453,8 @@ def _check(receipt: Receipt) -> float:
     if receipt.running is not None and not wire.is_digest(receipt.running.digest):
         raise _Garbage("running.digest: expected 64 hex digits")
     try:
+        if receipt.last_attempt is not None and receipt.last_attempt.at is not None:
+            parse_rfc3339(receipt.last_attempt.at)
         return parse_rfc3339(receipt.at)
     except (ValueError, OverflowError):
         raise _Garbage("at: expected a time in RFC 3339") from None

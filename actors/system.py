@@ -26,13 +26,14 @@ from config_manager.actors.actor import (
     follower,
 )
 from config_manager.actors.beaconing import BeaconMaker, beaconing
-from config_manager.actors.caching import Keeper, caching
+from config_manager.actors.caching import Keeper, LastKnownGood, caching
 from config_manager.actors.callers import Callers, noting_callers
 from config_manager.actors.delivering import Deliverer, delivering
 from config_manager.actors.drift_board import DriftBoard
 from config_manager.actors.drifting import Drifting, drifting
 from config_manager.actors.health import HealthBoard, HealthFrames, health
 from config_manager.actors.learning_schemas import Learner, News, learning_schemas
+from config_manager.actors.measuring import Measures
 from config_manager.actors.messages import Confirmed, Sign, Witnessed, Write
 from config_manager.actors.misfits import Misfits
 from config_manager.actors.mqtt.broker_ways import Ways, ways_to_brokers
@@ -86,7 +87,7 @@ class System:
     a new secrets key; rotation: how far that is. trust: the root and its versions; trusting: takes every change
     to it. states: every actor, in start order. statuses: what instances say they run. schemas: what
     brokers hold of their schemas, and the database does not. callers: when tokens were
-    last used, and which calls were refused.
+    last used, and which calls were refused. measures: what is counted and timed. cache: the last-known-good one.
     """
 
     storing: Actor
@@ -103,6 +104,8 @@ class System:
     world: World
     states: ActorStates
     drift: DriftBoard
+    measures: Measures
+    cache: LastKnownGood
     brokers: Sequence[BrokerAddress] = ()
     statuses: StatusBoard = field(default_factory=StatusBoard)
     schemas: SchemaBoard = field(default_factory=SchemaBoard)
@@ -127,13 +130,17 @@ async def running_system(
     make_directory(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(settings.data_dir))
-        opened = await open_data(settings, targets, catalogue, world, open_store)
+        measures = Measures()
+        opened = await open_data(settings, targets, catalogue, world, open_store, measures)
         tree = _Tree(stack, world)
         writing = await _start_writing(tree, opened)
         frames = HealthFrames(world)
         addresses = await start_brokers(targets, settings, stack, tree.states, world)
         brokers = await _start_publishing(
             tree, opened, writing, addresses, transport, frames, keep_s=settings.receipts_keep_s
+        )
+        brokers.confirmations.on_confirmed.append(
+            lambda _broker, service, revision: measures.confirmed(service, revision)
         )
         await _start_learning(tree, opened, writing, brokers, dev=settings.dev)
         await stack.enter_async_context(_farewell(frames, brokers.outlets))
@@ -159,6 +166,8 @@ async def running_system(
             statuses=brokers.statuses,
             schemas=brokers.schemas,
             callers=writing.callers,
+            measures=measures,
+            cache=opened.cache,
         )
 
 

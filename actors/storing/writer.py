@@ -18,6 +18,7 @@ from nacl.exceptions import CryptoError
 from outcome import Error, Outcome, Value
 
 from config_manager.actors.actor import BatchHandler, BatchLife, Context
+from config_manager.actors.measuring import Measures
 from config_manager.actors.messages import (
     Confirmed,
     Keep,
@@ -92,12 +93,20 @@ def tools_of(
 class Writer:
     """What the storing actor works on across its lives."""
 
-    def __init__(self, opening: Opening, tools: Tools, boxes: SecretBoxes, world: World) -> None:
+    def __init__(
+        self,
+        opening: Opening,
+        tools: Tools,
+        boxes: SecretBoxes,
+        world: World,
+        measures: Measures,
+    ) -> None:
         self._opening = opening
         self._view = opening.view
         self._tools = tools
         self._boxes = boxes
         self._world = world
+        self._measures = measures
 
     async def administer_at_start(self, what: Decidable[Any], correlation_id: str) -> bool:
         """Write what the settings say about access, before any request. False if the mode is read-only: then nothing
@@ -198,8 +207,9 @@ class Writer:
         try:
             if self._opening.store is None:  # a read in this very batch found it gone
                 raise DatabaseUnavailable("the database became unavailable")
-            finish = self._opening.store.begin([change for _, change in accepted])
-            await trio.to_thread.run_sync(finish)
+            began = trio.current_time()
+            changes = [change for _, change in accepted]
+            await trio.to_thread.run_sync(self._opening.store.begin(changes))
         except DiskFull as error:
             _log.error("disk full", actor="storing", writes=len(accepted), error=str(error))
             self._opening.note_full()
@@ -217,6 +227,7 @@ class Writer:
                 self._opening.go_read_only(error)
             refusal = self._opening.refusal()
         else:
+            self._measures.committed(changes, trio.current_time() - began)
             self._view.notices.pop(DISK_FULL, None)
             self._view.replace(accepted[-1][1].after)
             for index, change in accepted:
