@@ -66,6 +66,7 @@ class OpenedData:
     writer: Writer
     reading: Reading
     cache: LastKnownGood
+    measures: Measures
 
 
 async def open_data(
@@ -74,7 +75,6 @@ async def open_data(
     catalogue: Catalogue,
     world: World,
     open_store: OpenStore | None,
-    measures: Measures,
 ) -> OpenedData:
     """Open everything in the data directory, which is locked, and count the start. open_store: see
     `running_system`. Raises StartError, OSError, DatabaseUnavailable."""
@@ -104,6 +104,7 @@ async def open_data(
     fingerprint_key = derive_key(keys.instance_key, "idempotency-fingerprints")
     shapes = Shapes(catalogue, opening.schema_versions)
     tools = tools_of(shapes, boxes, vouching, fingerprint_key, world)
+    measures = Measures()
     writer = Writer(opening, tools, boxes, world, measures)
     cache = LastKnownGood.of(keys, world)
     await opening.start(witness.mark, witness.audit, cache.load)
@@ -111,7 +112,8 @@ async def open_data(
     await accept_tokens(writer, view, settings, keys, world)
     reading = Reading(opening, vouching)
     return OpenedData(
-        keys, root_files, trust, view, shapes, boxes, witness, opening, writer, reading, cache
+        *(keys, root_files, trust, view, shapes, boxes, witness, opening, writer, reading, cache),
+        measures,
     )
 
 

@@ -130,17 +130,13 @@ async def running_system(
     make_directory(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(settings.data_dir))
-        measures = Measures()
-        opened = await open_data(settings, targets, catalogue, world, open_store, measures)
+        opened = await open_data(settings, targets, catalogue, world, open_store)
         tree = _Tree(stack, world)
         writing = await _start_writing(tree, opened)
         frames = HealthFrames(world)
         addresses = await start_brokers(targets, settings, stack, tree.states, world)
         brokers = await _start_publishing(
             tree, opened, writing, addresses, transport, frames, keep_s=settings.receipts_keep_s
-        )
-        brokers.confirmations.on_confirmed.append(
-            lambda _broker, service, revision: measures.confirmed(service, revision)
         )
         await _start_learning(tree, opened, writing, brokers, dev=settings.dev)
         await stack.enter_async_context(_farewell(frames, brokers.outlets))
@@ -166,7 +162,7 @@ async def running_system(
             statuses=brokers.statuses,
             schemas=brokers.schemas,
             callers=writing.callers,
-            measures=measures,
+            measures=opened.measures,
             cache=opened.cache,
         )
 
@@ -265,6 +261,8 @@ async def _start_publishing(
         lambda service, instance: sign_key_of(view.committed, service, instance),
         lambda service, instance: forgotten(view.committed, service, instance),
     )
+    confirmations.on_confirmed.append(opened.measures.confirmed)
+    statuses.on_receipt.append(opened.measures.heard)
     drift = await _start_drifting(tree, opened, writing, statuses, confirmations, keep_s)
     schemas = SchemaBoard(
         statuses.built_with,
