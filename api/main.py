@@ -189,7 +189,9 @@ def serve(as_json: bool, **flags: Any) -> None:
     forbid_dumps(children=True)
     from config_manager.config.settings import load_settings
 
-    settings = load_settings(**flags | ({"log_format": "json"} if as_json else {}))
+    if as_json:
+        flags["log_format"] = "json"
+    settings = load_settings(**flags)
     from config_manager.api.serving import run  # after them: a mistake is told in half the time
 
     with disk_explained(settings.data_dir):
