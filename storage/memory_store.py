@@ -39,7 +39,13 @@ from config_manager.storage.store import (
     KeptState,
     Store,
 )
-from config_manager.storage.trace import Change, ChangesQuery
+from config_manager.storage.trace import (
+    FORGOTTEN_AT_ONCE,
+    Change,
+    ChangesQuery,
+    ChangeTimes,
+    earliest,
+)
 
 
 class MemoryStore(Store):
@@ -59,6 +65,7 @@ class MemoryStore(Store):
         self._checkpoints: list[Checkpoint] = []
         self._taken_back: list[TakenBack] = []
         self._plans: dict[str, KeptPlan] = {}
+        self._times: dict[int, ChangeTimes] = {}
         self._epochs = [(epoch, 0)]
         """each with its first revision"""
         self._activations: dict[tuple[str, int], SchemaActivation] = {}
@@ -170,6 +177,10 @@ class MemoryStore(Store):
         wanted = {row.entry.revision for row in rows if _is_wanted(row, query)}
         chosen = sorted(wanted, reverse=query.after is None)[: query.limit]
         return [_change([row for row in rows if row.entry.revision == one]) for one in chosen]
+
+    def change_times(self, revision: int) -> ChangeTimes | None:
+        self._maybe_fail()
+        return self._times.get(revision)
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
         self._maybe_fail()
@@ -294,10 +305,22 @@ class MemoryStore(Store):
     def note_boot(self, boot_seq: int) -> None:
         self._boot_seq = max(self._boot_seq, boot_seq)
 
-    def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
+    def mark_confirmed(
+        self,
+        revisions: Sequence[tuple[str, int]],
+        times: Sequence[ChangeTimes] = (),
+        *,
+        forget_before: float = 0.0,
+    ) -> None:
         for service, revision in revisions:
             if service in self._committed.services:
                 self._confirmed[service] = max(self._confirmed.get(service, 0), revision)
+        for one in times:
+            kept = self._times.get(one.revision)
+            self._times[one.revision] = one if kept is None else earliest(kept, one)
+        for revision in sorted(self._times)[:FORGOTTEN_AT_ONCE]:
+            if self._times[revision].committed < forget_before:
+                del self._times[revision]
 
     def pending(self) -> Sequence[tuple[str, int]]:
         return [

@@ -1,7 +1,7 @@
 """The store port: what any store does, the one in SQLCipher and the one in memory alike.
 
 All methods block, except `begin`, which is quick. `history`, `checkpoints`, `taken_back`, `epoch_as_of`,
-`find_in_history`, `changes`, `plan_beside`, `plans`, `audit`, `secret_versions`, `count_secrets`, `newest_schemas`, `schema_versions`,
+`find_in_history`, `changes`, `change_times`, `plan_beside`, `plans`, `audit`, `secret_versions`, `count_secrets`, `newest_schemas`, `schema_versions`,
 `schema_version`, `schema_as_of` and `snapshot` may be called from any thread, beside another call. The others
 are called one at a time, from whichever thread.
 A store decides nothing: the pure functions of `storage.decisions` do, and hand over finished rows.
@@ -33,7 +33,7 @@ from config_manager.storage.state import (
     SealedSecret,
     TakenBack,
 )
-from config_manager.storage.trace import Change, ChangesQuery
+from config_manager.storage.trace import Change, ChangesQuery, ChangeTimes
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
 """How long an Idempotency-Key stands for its answer. Readers ask for it; a store deletes what is older."""
@@ -188,6 +188,10 @@ class Store(Protocol):
         """Changes of all services: one a revision, whatever it touched."""
         ...
 
+    def change_times(self, revision: int) -> ChangeTimes | None:
+        """When each step of a change was done, as far as it was kept."""
+        ...
+
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
         """The record of this key, unless it is older than `since` (Unix seconds)."""
         ...
@@ -288,8 +292,18 @@ class Store(Protocol):
         DatabaseUnavailable."""
         ...
 
-    def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
-        """Note in the outbox that a broker holds these (service, revision). A newer one that is noted stays."""
+    def mark_confirmed(
+        self,
+        revisions: Sequence[tuple[str, int]],
+        times: Sequence[ChangeTimes] = (),
+        *,
+        forget_before: float = 0.0,
+    ) -> None:
+        """Note in the outbox that a broker holds these (service, revision). A newer one that is noted stays.
+
+        times: to keep as well; of each step the first time that was kept stays. forget_before: times of changes that
+        were committed before (Unix seconds) are let go, a few at each call.
+        """
         ...
 
     def pending(self) -> Sequence[tuple[str, int]]:

@@ -28,6 +28,7 @@ from config_manager.actors.messages import (
     Write,
 )
 from config_manager.actors.storing.opening import DISK_FULL, Opening
+from config_manager.actors.tracing import Tracing
 from config_manager.config.errors import (
     DatabaseUnopenable,
     OutcomeUnknown,
@@ -54,6 +55,8 @@ from config_manager.storage.store import (
 
 A = TypeVar("A")
 
+TIMES_KEPT_S = 90 * 24 * 3600.0
+"""How long the times of a change's steps are kept."""
 
 _log = structlog.get_logger()
 
@@ -98,6 +101,7 @@ class Writer:
         boxes: SecretBoxes,
         world: World,
         measures: Measures,
+        tracing: Tracing,
     ) -> None:
         self._opening = opening
         self._view = opening.view
@@ -105,6 +109,7 @@ class Writer:
         self._boxes = boxes
         self._world = world
         self._measures = measures
+        self._tracing = tracing
 
     async def administer_at_start(self, what: Decidable[Any], correlation_id: str) -> bool:
         """Write what the settings say about access, before any request. False if the mode is read-only: then nothing
@@ -230,6 +235,7 @@ class Writer:
             self._view.replace(accepted[-1][1].after)
             for index, change in accepted:
                 request, context = jobs[index]
+                self._tracing.committed(change, context, len(changes))
                 _log_committed(change, request.terms.by, context)
             return
         for index, outcome in enumerate(outcomes):
@@ -245,10 +251,18 @@ class Writer:
                 await self._opening.weigh(request)
             case Confirmed(revisions):
                 # for an operator who looks into the outbox after a crash; the next read-back says it again
-                await self._opening.best_effort(lambda store: store.mark_confirmed(revisions))
+                await self._mark_confirmed(revisions)
             case ResealSecrets():
                 return await self._reseal(request)
         return Value(None)
+
+    async def _mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
+        times = self._tracing.take_unkept()
+        forget_before = self._world.clock.now() - TIMES_KEPT_S
+        if not await self._opening.best_effort(
+            lambda store: store.mark_confirmed(revisions, times, forget_before=forget_before)
+        ):
+            self._tracing.not_kept(times)
 
     async def _reseal(self, request: ResealSecrets) -> Outcome[Resealed | None]:
         """Seal under the key that is committed now: the writes of this batch are decided later."""

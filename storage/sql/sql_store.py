@@ -14,6 +14,7 @@ from config_manager.storage.decisions.accepting import Repair
 from config_manager.storage.decisions.replay import history_in
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.sql import database
+from config_manager.storage.sql.changes import keep_times
 from config_manager.storage.sql.database import SqlConnection, translated
 from config_manager.storage.sql.database_file import DatabaseFile, files_of
 from config_manager.storage.sql.reading import SqlReads
@@ -36,6 +37,7 @@ from config_manager.storage.state import (
     SealedSecret,
 )
 from config_manager.storage.store import CommitUnsure, DatabaseUnavailable, DiskFull, Finish, Store
+from config_manager.storage.trace import ChangeTimes
 
 _CANT_OPEN = "SQLITE_CANTOPEN"
 _STAGED_AT_ONCE = 64
@@ -178,13 +180,20 @@ class SqlStore(SqlReads, Store):
         with self._transaction() as writer:
             insert_schemas(writer, versions, activations)
 
-    def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
+    def mark_confirmed(
+        self,
+        revisions: Sequence[tuple[str, int]],
+        times: Sequence[ChangeTimes] = (),
+        *,
+        forget_before: float = 0.0,
+    ) -> None:
         with self._transaction() as writer:
             writer.executemany(
                 "UPDATE outbox SET confirmed_revision = max(confirmed_revision, ?)"
                 " WHERE service = ?",
                 [(revision, service) for service, revision in revisions],
             )
+            keep_times(writer, times, forget_before=forget_before)
 
     def note_boot(self, boot_seq: int) -> None:
         with self._transaction() as writer:
