@@ -1,6 +1,6 @@
 """The whole tree on one page: start order, policies, shutdown order.
 
-Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → publishing →
+Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → drifting → publishing →
 learning-schemas → trusting → delivering → beaconing → health`, and HTTP inside all of them. They stop in the opposite order: each refuses new
 mail, drains within its grace, and is named if it did not stop. Before publishing stops, the retained health says
 `shutdown`.
@@ -29,6 +29,8 @@ from config_manager.actors.beaconing import BeaconMaker, beaconing
 from config_manager.actors.caching import Keeper, LastKnownGood, caching
 from config_manager.actors.callers import Callers, noting_callers
 from config_manager.actors.delivering import Deliverer, delivering
+from config_manager.actors.drift_board import DriftBoard
+from config_manager.actors.drifting import Drifting, drifting
 from config_manager.actors.health import HealthBoard, HealthFrames, health
 from config_manager.actors.learning_schemas import Learner, News, learning_schemas
 from config_manager.actors.measuring import Measures
@@ -103,6 +105,7 @@ class System:
     shapes: Shapes
     world: World
     states: ActorStates
+    drift: DriftBoard
     measures: Measures
     tracing: Tracing
     cache: LastKnownGood
@@ -137,9 +140,18 @@ async def running_system(
         frames = HealthFrames(world)
         addresses = await start_brokers(targets, settings, stack, tree.states, world)
         brokers = await _start_publishing(
-            tree, opened, writing, addresses, transport, frames, tracing
+            tree,
+            opened,
+            writing,
+            addresses,
+            transport,
+            frames,
+            tracing,
+            keep_s=settings.receipts_keep_s,
         )
-        brokers.confirmations.on_confirmed = measures.confirmed
+        brokers.confirmations.on_confirmed.append(
+            lambda _broker, service, revision: measures.confirmed(service, revision)
+        )
         await _start_learning(tree, opened, writing, brokers, dev=settings.dev)
         await stack.enter_async_context(_farewell(frames, brokers.outlets))
         trusting_actor = await _start_signed_documents(tree, opened, writing, brokers.outlets)
@@ -159,6 +171,7 @@ async def running_system(
             shapes=opened.shapes,
             world=world,
             states=tree.states,
+            drift=brokers.drift,
             brokers=addresses,
             statuses=brokers.statuses,
             schemas=brokers.schemas,
@@ -240,6 +253,7 @@ class _Brokers(NamedTuple):
     outlets: Sequence[Outlet]
     confirmations: Confirmations
     statuses: StatusBoard
+    drift: DriftBoard
     schemas: SchemaBoard
     news: News
 
@@ -252,8 +266,10 @@ async def _start_publishing(
     transport: Transport,
     frames: HealthFrames,
     tracing: Tracing,
+    *,
+    keep_s: float,
 ) -> _Brokers:
-    """One actor for each broker."""
+    """One actor for each broker; and before them the one that judges what they hear of instances. keep_s: of receipts."""
     view, trust, witness = opened.view, opened.trust, opened.witness
     outlets = [_outlet(view, trust) for _ in addresses]
     confirmations = Confirmations([BrokerView(str(address)) for address in addresses])
@@ -261,6 +277,7 @@ async def _start_publishing(
         lambda service, instance: sign_key_of(view.committed, service, instance),
         lambda service, instance: forgotten(view.committed, service, instance),
     )
+    drift = await _start_drifting(tree, opened, writing, statuses, confirmations, keep_s)
     schemas = SchemaBoard(
         statuses.built_with,
         lambda service, digest: digest in opened.shapes.of_instances(view.committed, service),
@@ -290,7 +307,31 @@ async def _start_publishing(
         )
         name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
         await tree.start(name, follower(publisher.run))
-    return _Brokers(outlets, confirmations, statuses, schemas, news)
+    return _Brokers(outlets, confirmations, statuses, drift, schemas, news)
+
+
+async def _start_drifting(
+    tree: _Tree,
+    opened: OpenedData,
+    writing: _Writing,
+    statuses: StatusBoard,
+    confirmations: Confirmations,
+    keep_s: float,
+) -> DriftBoard:
+    """Filled with what was kept, before any broker tells anything."""
+    board = DriftBoard(opened.view, statuses, confirmations, tree.world.clock)
+    work = Drifting(
+        board,
+        statuses,
+        opened.view,
+        writing.storing,
+        opened.reading,
+        tree.world,
+        keep_s=keep_s,
+    )
+    await work.restore()
+    await tree.start("drifting", drifting(work))
+    return board
 
 
 async def _start_learning(

@@ -100,8 +100,8 @@ class Confirmations:
         self.brokers = brokers
         self._changed = trio.Event()
         self._given_up = False
-        self.on_confirmed: Callable[[str, int], None] = lambda _service, _revision: None
-        """told of each read-back"""
+        self.on_confirmed: list[Callable[[BrokerView, str, int], None]] = []
+        """called with (broker, service, revision) each time that a broker was read back; quick, and never raises"""
 
     def confirmed(self, service: str, revision: int) -> bool:
         """Whether some broker holds this revision of the service, or a newer one."""
@@ -110,9 +110,10 @@ class Confirmations:
     def note(self, broker: BrokerView, service: str, revision: int) -> None:
         """The broker was read back: it holds this revision."""
         broker.holds[service] = revision
-        self.on_confirmed(service, revision)
         self._changed.set()
         self._changed = trio.Event()
+        for tell in self.on_confirmed:
+            tell(broker, service, revision)
 
     async def wait(self, service: str, revision: int) -> bool:
         """Until some broker holds the revision; False if we stop first. Callers bring their own deadline."""

@@ -78,10 +78,6 @@ class ChangesQuery:
     correlation_id: str | None = None
 
 
-FORGOTTEN_AT_ONCE = 256
-"""Of the oldest changes whose times are kept, so many are looked at when others are kept."""
-
-
 def earliest(one: ChangeTimes, other: ChangeTimes) -> ChangeTimes:
     """What is known of one change from two places: of each step the time in `one`, else in `other`."""
     steps = {(at.service, at.broker): at for at in other.brokers}

@@ -21,7 +21,9 @@ from config_manager.actors.actor import BatchHandler, BatchLife, Context
 from config_manager.actors.measuring import Measures
 from config_manager.actors.messages import (
     Confirmed,
+    Keep,
     NotDoneYet,
+    Prune,
     Resealed,
     ResealSecrets,
     Witnessed,
@@ -54,9 +56,6 @@ from config_manager.storage.store import (
 )
 
 A = TypeVar("A")
-
-TIMES_KEPT_S = 90 * 24 * 3600.0
-"""How long the times of a change's steps are kept."""
 
 _log = structlog.get_logger()
 
@@ -160,7 +159,7 @@ class Writer:
         kept: dict[int, Outcome[Any]] = {}
         # these first: they may change what the writes are decided on
         for index, (request, _) in enumerate(jobs):
-            if isinstance(request, Witnessed | Confirmed | ResealSecrets):
+            if isinstance(request, Witnessed | Confirmed | Keep | Prune | ResealSecrets):
                 kept[index] = await self._keep_house(request)
         store = self._opening.store
         decider = None if store is None else Decider(self._tools, self._view.committed, store)
@@ -245,24 +244,40 @@ class Writer:
 
     # ── what nobody decides ────────────────────────────────────────────────────────────────────
 
-    async def _keep_house(self, request: Witnessed | Confirmed | ResealSecrets) -> Outcome[Any]:
+    async def _keep_house(
+        self, request: Witnessed | Confirmed | Keep | Prune | ResealSecrets
+    ) -> Outcome[Any]:
         match request:
             case Witnessed():
                 await self._opening.weigh(request)
             case Confirmed(revisions):
                 # for an operator who looks into the outbox after a crash; the next read-back says it again
                 await self._mark_confirmed(revisions)
+            case Keep(observed):
+                kept = await self._opening.best_effort(lambda store: store.keep_observed(observed))
+                return Value(kept)
+            case Prune(before, limit):
+                return Value(await self._prune(before, limit))
             case ResealSecrets():
                 return await self._reseal(request)
         return Value(None)
 
     async def _mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
         times = self._tracing.take_unkept()
-        forget_before = self._world.clock.now() - TIMES_KEPT_S
         if not await self._opening.best_effort(
-            lambda store: store.mark_confirmed(revisions, times, forget_before=forget_before)
+            lambda store: store.mark_confirmed(revisions, times)
         ):
             self._tracing.not_kept(times)
+
+    async def _prune(self, before: float, limit: int) -> int:
+        gone = 0
+
+        def prune(store: Store) -> None:
+            nonlocal gone
+            gone = store.prune_observed(before, limit)
+
+        await self._opening.best_effort(prune)
+        return gone
 
     async def _reseal(self, request: ResealSecrets) -> Outcome[Resealed | None]:
         """Seal under the key that is committed now: the writes of this batch are decided later."""

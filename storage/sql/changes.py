@@ -9,7 +9,6 @@ from operator import itemgetter
 
 from config_manager.storage.sql.database import SqlConnection
 from config_manager.storage.trace import (
-    FORGOTTEN_AT_ONCE,
     BrokerTimes,
     Change,
     ChangesQuery,
@@ -57,9 +56,7 @@ def _filters(query: ChangesQuery) -> tuple[str, list[object]]:
     return " AND ".join(where), values
 
 
-def keep_times(
-    writer: SqlConnection, times: Sequence[ChangeTimes], *, forget_before: float
-) -> None:
+def keep_times(writer: SqlConnection, times: Sequence[ChangeTimes]) -> None:
     """See `Store.mark_confirmed`."""
     writer.executemany(
         "INSERT OR IGNORE INTO change_times VALUES (?, ?, ?, ?, ?)", [one[:-1] for one in times]
@@ -72,13 +69,19 @@ def keep_times(
         " confirmed = coalesce(confirmed, excluded.confirmed)",
         [(one.revision, *at) for one in times for at in one.brokers],
     )
-    oldest = writer.execute(
-        "SELECT revision, committed FROM change_times ORDER BY revision LIMIT ?",
-        (FORGOTTEN_AT_ONCE,),
+
+
+def prune_times(writer: SqlConnection, before: float, limit: int) -> int:
+    """See `Store.prune_observed`."""
+    past = writer.execute(
+        "SELECT revision FROM"
+        " (SELECT revision, committed FROM change_times ORDER BY revision LIMIT ?)"
+        " WHERE committed < ?",
+        (limit, before),
     ).fetchall()
-    past = [(revision,) for revision, committed in oldest if committed < forget_before]
     for table in ("change_times", "broker_times"):
         writer.executemany(f"DELETE FROM {table} WHERE revision = ?", past)  # noqa: S608  a constant
+    return len(past)
 
 
 def read_times(connection: SqlConnection, revision: int) -> ChangeTimes | None:

@@ -79,7 +79,8 @@ def test_what_an_earlier_process_committed_is_noted_only_if_no_broker_was_seen_t
 def test_the_oldest_are_let_go_and_a_change_of_many_services_counts_as_many() -> None:
     noting = Noting(most=7)
     for name in ("a", "b"):
-        noting.tracing.done("signed", *noting.commits(name), HERE)
+        (state,) = noting.commits(name)
+        noting.tracing.done("signed", state, HERE)
     assert (noting.tracing.of(1) is None, noting.tracing.of(2) is None) == (False, False)
     for state in noting.commits("c", "d", "e", "f"):
         noting.tracing.done("signed", state, HERE)

@@ -31,6 +31,7 @@ from config_manager.storage.decisions.planning import Planned
 from config_manager.storage.decisions.plans import DeletePlan, MakePlan
 from config_manager.storage.decisions.schema_versions import at_start
 from config_manager.storage.decisions.terms import Precondition
+from config_manager.storage.drifts import KeptReceipt, Observed
 from config_manager.storage.keys.secret_box import SecretBox
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.state import (
@@ -997,8 +998,20 @@ def test_times_are_let_go_with_age_and_the_newer_ones_stay(store: Store) -> None
     steps = (BrokerTimes("a", "mqtt://here:1883", 1.0),)
     times = [ChangeTimes(n, None, float(n), brokers=steps) for n in range(1, 6)]
     store.mark_confirmed([], times)
-    store.mark_confirmed([], [], forget_before=4.0)
+    assert [store.prune_observed(4.0, 2) for _ in range(3)] == [2, 1, 0]
     kept = [store.change_times(one.revision) for one in times]
     assert kept == [None, None, None, *times[3:]]
     store.mark_confirmed([], [times[0]._replace(brokers=())])
     assert store.change_times(1) == times[0]._replace(brokers=()), "nothing was left of its steps"
+
+
+def test_receipts_are_found_by_the_revision_that_they_tell_of(store: Store) -> None:
+    def receipt(service: str, seq: int, attempted: int | None) -> KeptReceipt:
+        return KeptReceipt(
+            service, "one", 1, seq, 0.0, 0.0, 1, "applied", "in-line", False, b"e", attempted
+        )
+
+    told = [receipt("a", 1, 7), receipt("b", 1, 7), receipt("a", 2, 8), receipt("a", 3, 7)]
+    store.keep_observed(Observed([*told, receipt("a", 4, None)]))
+    assert store.attempts("a", 7) == [told[0], told[3]]
+    assert store.attempts("c", 7) == []

@@ -22,3 +22,7 @@ CREATE TABLE broker_times (
     confirmed REAL,
     PRIMARY KEY (revision, service, broker)
 ) STRICT, WITHOUT ROWID;
+
+-- how far instances got with a revision
+ALTER TABLE receipts ADD COLUMN attempted INTEGER;
+CREATE INDEX receipts_of_attempt ON receipts (service, attempted, id);
