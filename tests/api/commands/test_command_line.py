@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -18,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from config_manager.api.main import cli
+from config_manager.config.colours import wants_colours
 from tests.kit.processes import COMMAND
 
 BASH = shutil.which("bash")
@@ -165,12 +167,21 @@ def on_a_terminal(argv: list[str], **environment: str) -> bytes:
 
 def test_colours_are_for_a_terminal_that_wants_them() -> None:
     argv = [sys.executable, "-c", _LOGS]
-    assert _ESCAPE.search(on_a_terminal(argv))
-    for refused in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
-        said = on_a_terminal(argv, **refused)
-        assert b"a line" in said
-        assert not _ESCAPE.search(said), refused
     assert _ESCAPE.search(on_a_terminal(argv, NO_COLOR="")), "an empty one says nothing"
+    refused = on_a_terminal(argv, NO_COLOR="1")
+    assert b"a line" in refused
+    assert not _ESCAPE.search(refused)
     piped = subprocess.run(argv, capture_output=True, env={**os.environ, "TERM": "xterm"})
     assert b"a line" in piped.stdout
     assert not _ESCAPE.search(piped.stdout)
+
+
+def test_no_colours_without_a_terminal_or_on_one_that_has_none() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    assert wants_colours(Terminal(), {})
+    assert not wants_colours(Terminal(), {"TERM": "dumb"})
+    assert not wants_colours(io.StringIO(), {})
+    assert not wants_colours(None, {})
