@@ -32,6 +32,7 @@ class LazyGroup(click.Group):
         "rollback": "config_manager.api.commands.rollback:rollback_config",
         "client": "config_manager.client.commands.client:client",
         "conformance": "config_manager.api.commands.conformance:conformance",
+        "notifications": "config_manager.api.commands.notifications:notifications",
         "doctor": "config_manager.api.commands.doctor:doctor",
         "init": "config_manager.api.commands.data_dir:init",
         "recover": "config_manager.api.commands.data_dir:recover",

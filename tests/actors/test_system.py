@@ -33,6 +33,7 @@ ACTORS = (
     "broker",
     "publishing",
     "learning-schemas",
+    "notifying",
     "secrets-rotating",
     "trusting",
     "delivering",

@@ -1,0 +1,451 @@
+"""Who is told what, in which order, how often, and what stays after a restart. The clock is Trio's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from config_manager.actors.actor import Context
+from config_manager.actors.http_out import Answered, Unanswered
+from config_manager.actors.notices import MOST_WAITING
+from config_manager.actors.notifying import Notifier, SendTest
+from config_manager.actors.views import CommittedView
+from config_manager.config.errors import Conflict, NotFound, ReadOnly
+from config_manager.config.http_target import HttpTarget
+from config_manager.config.secret import Secret
+from config_manager.config.webhooks import make_webhook_secret
+from config_manager.config.world import SystemRandomness, World, rfc3339
+from config_manager.storage.decisions.equipment import Decidable
+from config_manager.storage.decisions.intents import Put
+from config_manager.storage.decisions.notifications import (
+    NOTICE,
+    AddNotification,
+    EventKind,
+    Notification,
+    RemoveNotification,
+    notifications,
+    place_of,
+)
+from config_manager.storage.memory_store import MemoryStore
+from config_manager.storage.trace import Change, ChangesQuery
+from tests.kit.stores import FIRST_EPOCH, START, VOUCHING, Counting, empty, equipped
+
+EVERY: tuple[EventKind, ...] = ("revision", "rollback", "refused", "drift")
+DAY_S = 24 * 3600.0
+
+OK, DOWN = Answered(204), Unanswered("nobody is there")
+
+
+class Wall:
+    def now(self) -> float:
+        return START + trio.current_time()
+
+
+class Office:
+    """A store, its view and its writer, which outlive the notifier; and receivers with the manners of the test."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore(FIRST_EPOCH)
+        self.store.vouching = VOUCHING
+        self.view = CommittedView(empty())
+        self.world = World(clock=Wall(), randomness=Counting())
+        self.manners: Callable[[str], Answered | Unanswered] = lambda _name: OK
+        self.takes_s = 0.0
+        self.got: list[tuple[str, dict[str, Any]]] = []
+        self.ids: list[str] = []
+        self.tried_at: list[float] = []
+        self.at_once = self.most_at_once = 0
+        self.writes = 0
+        self.is_readable = True
+
+    # ── what the notifier is given ─────────────────────────────────────────────────────────────
+
+    async def changes(self, query: ChangesQuery, _context: Context) -> Sequence[Change]:
+        await trio.lowlevel.checkpoint()
+        if not self.is_readable:
+            raise ReadOnly("the disk is gone")
+        return self.store.changes(query)
+
+    async def secret_of(self, _target: Notification) -> Secret:
+        await trio.lowlevel.checkpoint()
+        return SECRET
+
+    async def write_down(self, what: Decidable[None]) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self.is_readable:
+            raise ReadOnly("the disk is gone")
+        self.writes += 1
+        self.write(what)
+
+    async def send(
+        self,
+        to: HttpTarget,
+        body: bytes,
+        headers: Sequence[tuple[str, str]],
+        _within_s: float,
+    ) -> Answered | Unanswered:
+        name = to.path.removeprefix("/")
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await trio.sleep(self.takes_s)
+        finally:
+            self.at_once -= 1
+        self.tried_at.append(trio.current_time())
+        self.ids.append(dict(headers)["webhook-id"])
+        answer = self.manners(name)
+        if answer.ok:
+            self.got.append((name, json.loads(body)))
+        return answer
+
+    # ── what a test does ───────────────────────────────────────────────────────────────────────
+
+    def write(self, what: Decidable[Any], by: str = "ada") -> Any:
+        now = self.world.clock.now()
+        decided = what.decide(self.view.committed, equipped(by=by, now=now))
+        self.store.commit([decided.change])
+        self.view.replace(decided.change.after)
+        return decided.answer
+
+    def put(self, number: int, service: str = "lamp") -> None:
+        self.write(Put(service=service, values={"n": number}))
+
+    def add(
+        self, name: str, events: tuple[EventKind, ...] = EVERY, services: tuple[str, ...] = ("*",)
+    ) -> None:
+        url = f"http://127.0.0.1:9/{name}"
+        self.write(AddNotification(name, url, False, events, services, SECRET))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Notifier]:
+        """Until it is killed: nothing is said at the end."""
+        notifier = Notifier(
+            self.view, self, self.secret_of, self.write_down, self.world, "4f0c2d1e", self.send
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(notifier.work)
+            yield notifier
+            nursery.cancel_scope.cancel()
+
+    def revisions(self, name: str = "chat") -> list[int]:
+        return [body["revision"] for who, body in self.got if who == name]
+
+
+SECRET = make_webhook_secret(SystemRandomness())
+
+
+@pytest.fixture
+def office() -> Office:
+    return Office()
+
+
+# ── what is told ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_each_change_after_the_adding_is_told_once_in_order(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    office.put(1)
+    async with office.running():
+        office.add("chat")
+        for number in range(2, 30):
+            office.put(number)
+            await trio.sleep(0.01)
+        await trio.sleep(5)
+    assert office.revisions() == list(range(2, 30))
+    assert len(set(office.ids)) == 28
+    assert office.most_at_once == 1
+    name, body = office.got[0]
+    assert name == "chat"
+    assert body == {
+        "type": "revision",
+        "revision": 2,
+        "config_epoch": FIRST_EPOCH.id,
+        "epoch_seq": 1,
+        "at": body["at"],
+        "by": "ada",
+        "action": "put",
+        "reason": None,
+        "correlation_id": "id",
+        "services": ["lamp"],
+    }
+
+
+async def test_a_target_hears_of_its_events_and_services_alone(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    office.add("all")
+    office.add("lamps", services=("lamp-*",))
+    office.add("drifts", events=("drift",))
+    async with office.running() as notifier:
+        office.put(1, "lamp-1")
+        office.put(2, "bell")
+        await trio.sleep(1)
+        at = office.world.clock.now()
+        for service in ("lamp-2", "bell"):
+            notifier.tell("drift", f"{service}-began", at, service, {"service": service})
+        await trio.sleep(1)
+    told = [
+        (name, body["type"], body.get("revision") or body["service"]) for name, body in office.got
+    ]
+    assert sorted(told, key=str) == [
+        ("all", "drift", "bell"),
+        ("all", "drift", "lamp-2"),
+        ("all", "revision", 1),
+        ("all", "revision", 2),
+        ("drifts", "drift", "bell"),
+        ("drifts", "drift", "lamp-2"),
+        ("lamps", "drift", "lamp-2"),
+        ("lamps", "revision", 1),
+    ]
+
+
+async def test_a_target_that_is_down_holds_up_no_other(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    office.add("down")
+    office.add("chat")
+    office.manners = lambda name: DOWN if name == "down" else OK
+    async with office.running() as notifier:
+        for number in range(1, 6):
+            office.put(number)
+        await trio.sleep(3)
+        chat, down = notifier.lines()
+    assert office.revisions() == [1, 2, 3, 4, 5]
+    assert (chat.state, down.state, len(down.queue)) == ("ok", "trying", 5)
+    assert down.last_error == "nobody is there"
+
+
+async def test_what_is_removed_is_told_nothing_more_and_what_is_added_again_begins_anew(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    office.add("chat")
+    office.manners = lambda _name: DOWN
+    async with office.running() as notifier:
+        office.put(1)
+        await trio.sleep(5)
+        office.write(RemoveNotification("chat"))
+        await trio.sleep(5)
+        assert notifier.lines() == []
+        office.manners = lambda _name: OK
+        office.add("chat")
+        office.put(2)
+        await trio.sleep(5)
+    assert office.revisions() == [2]
+
+
+# ── again, and for how long ────────────────────────────────────────────────────────────────────
+
+
+async def test_what_fails_is_sent_again_with_growing_pauses_and_the_same_id(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    office.add("chat")
+    office.manners = lambda _name: Answered(500)
+    async with office.running() as notifier:
+        office.put(1)
+        await trio.sleep(DAY_S / 2)
+        [line] = notifier.lines()
+        assert line.last_error == "the answer was 500"
+        pauses = [b - a for a, b in zip(office.tried_at, office.tried_at[1:], strict=False)]
+        # half of 1 s, 2 s, … as this world's chance is always one half
+        assert pauses[:10] == pytest.approx([0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256])
+        assert pauses[10:] == pytest.approx([300] * len(pauses[10:]))
+        office.manners = lambda _name: OK
+        await trio.sleep(601)
+        assert (line.state, len(line.queue)) == ("ok", 0)
+    assert office.revisions() == [1]
+    assert set(office.ids) == {"4f0c2d1e-1-1"}
+
+
+async def test_after_a_day_in_vain_it_fails_gives_up_what_is_old_and_recovers_by_itself(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    office.add("chat")
+    office.manners = lambda _name: DOWN
+    async with office.running() as notifier:
+        office.put(1)
+        office.put(2)
+        await trio.sleep(DAY_S - 700)
+        [line] = notifier.lines()
+        assert (line.state, notifier.reasons()) == ("trying", [])
+        await trio.sleep(1400)
+        assert line.state == "failing"
+        assert notifier.reasons() == [
+            "notification chat has been failing for over a day: nobody is there"
+        ]
+        assert [one.revision for one in line.queue] == [2]  # with which it goes on being tried
+        office.put(3)
+        await trio.sleep(700)
+        assert [one.revision for one in line.queue] == [3]
+        assert line.queue.given_up == 2
+        office.manners = lambda _name: OK
+        await trio.sleep(700)
+        assert (line.state, notifier.reasons()) == ("ok", [])
+    assert office.revisions() == [3]
+
+
+async def test_a_thousand_wait_and_the_oldest_give_way(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    office.add("chat")
+    office.manners = lambda _name: DOWN
+    async with office.running() as notifier:
+        for number in range(1, MOST_WAITING + 2):
+            office.put(number)
+        await trio.sleep(60)
+        [line] = notifier.lines()
+        assert len(line.queue) == MOST_WAITING == 1000
+        assert line.queue.given_up == 1
+        office.manners = lambda _name: OK
+        await trio.sleep(700)
+    assert office.revisions() == list(range(2, 1002))
+
+
+async def test_a_test_goes_past_what_waits_and_if_it_is_answered_the_rest_follows(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    office.add("chat")
+    office.manners = lambda _name: DOWN
+    async with office.running() as notifier:
+        office.put(1)
+        await trio.sleep(DAY_S / 2)
+        context = Context("test", trio.current_time() + 10)
+        assert await notifier.handle(SendTest("chat", 8), context) == DOWN
+        office.manners = lambda _name: OK
+        tried = len(office.tried_at)
+        assert await notifier.handle(SendTest("chat", 8), context) == OK
+        await trio.sleep(0.1)
+        assert len(office.tried_at) == tried + 2
+        with pytest.raises(NotFound):
+            await notifier.handle(SendTest("nobody", 8), context)
+    assert [body["type"] for _, body in office.got] == ["test", "revision"]
+
+
+# ── what stays ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_after_a_kill_it_goes_on_at_its_place(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    office.add("chat")
+    async with office.running() as notifier:
+        office.put(1)
+        await trio.sleep(3)
+        office.manners = lambda _name: DOWN
+        office.put(2)
+        await trio.sleep(1)
+        at = office.world.clock.now()
+        notifier.tell("drift", "lamp-kitchen-began", at, "lamp", {"service": "lamp", "revision": 0})
+        await trio.sleep(3)
+        office.put(3)
+        await trio.sleep(3)
+    office.put(4)  # while nobody was there to see it
+    office.manners = lambda _name: OK
+    async with office.running():
+        await trio.sleep(3)
+    told = [(body["type"], body["revision"]) for _, body in office.got]
+    assert told == [
+        ("revision", 1),
+        ("revision", 2),
+        ("drift", 0),
+        ("revision", 3),
+        ("revision", 4),
+    ]
+    assert office.ids.count("4f0c2d1e-lamp-kitchen-began") >= 1
+    assert office.view.committed.registered(NOTICE) == {}
+    async with office.running():
+        await trio.sleep(3)
+    assert len(office.got) == 5
+
+
+async def test_what_was_delivered_in_the_last_second_before_a_kill_comes_again_with_the_same_id(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    office.add("chat")
+    async with office.running():
+        office.put(1)
+        await trio.sleep(0.5)
+    async with office.running():
+        await trio.sleep(3)
+    assert office.revisions() == [1, 1]
+    assert office.ids == ["4f0c2d1e-1-1"] * 2
+
+
+async def test_places_are_written_once_a_second_however_much_is_told(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    office.add("chat")
+    async with office.running():
+        for number in range(100):
+            office.put(number)
+            await trio.sleep(0.1)
+        await trio.sleep(10)
+    assert len(office.revisions()) == 100
+    assert office.writes <= 12
+
+
+async def test_a_target_that_is_behind_costs_another_nothing(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    """Each begins at its own place, whatever was read for the others."""
+    office.add("down")
+    office.manners = lambda name: DOWN if name == "down" else OK
+    async with office.running():
+        office.put(1)
+        office.put(2)
+        await trio.sleep(3)
+        office.add("chat")
+        office.put(3)
+        await trio.sleep(3)
+    async with office.running():
+        await trio.sleep(3)
+        office.put(4)
+        await trio.sleep(3)
+    assert office.revisions() == [3, 4]
+    assert place_of(office.view.committed, "chat").revision == 4
+    assert place_of(office.view.committed, "down").revision == 0
+
+
+async def test_while_the_database_can_not_be_read_drifts_are_told_and_changes_later(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    office.add("chat")
+    async with office.running() as notifier:
+        await trio.sleep(1)
+        office.put(1)
+        office.is_readable = False
+        at = office.world.clock.now()
+        notifier.tell("refused", "lamp-kitchen-1", at, "lamp", {"service": "lamp"})
+        await trio.sleep(30)
+        assert [body["type"] for _, body in office.got] == ["refused"]
+        office.is_readable = True
+        await trio.sleep(30)
+    assert [body["type"] for _, body in office.got] == ["refused", "revision"]
+    assert place_of(office.view.committed, "chat").revision == 1
+
+
+def test_there_are_sixteen_at_most_each_with_its_name() -> None:
+    state = empty()
+    for number in range(16):
+        what = AddNotification(
+            f"to-{number}", "https://example.org/s3cret", False, EVERY, ("*",), SECRET
+        )
+        state = what.decide(state, equipped()).change.after
+    for name, why in (("to-1", "already"), ("to-16", "16")):
+        with pytest.raises(Conflict, match=why):
+            AddNotification(name, "https://example.org", False, EVERY, ("*",), SECRET).decide(
+                state, equipped()
+            )
+    change = RemoveNotification("to-1").decide(state, equipped()).change
+    assert change.forgotten == ("config-manager", "to-1")
+    assert len(notifications(change.after)) == 15
+    assert change.audit is not None
+    assert b"s3cret" not in change.audit.body
+    assert rfc3339(START).encode() in change.audit.body
