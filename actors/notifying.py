@@ -1,73 +1,71 @@
 """Tells others what happened: webhooks, each target in order and one at a time.
 
-Nobody waits for this actor. What happened is read from where it is kept anyway: changes from the history, drifts and
-refusals from the boards. So a target that is down costs its own queue, and a restart goes on at the place that was
-kept. That place is written down at most once a second: after a kill the last second may be told again, with the same ids.
+Nobody waits for this actor. What happened is read from where it is kept anyway: changes from the history, drift from its
+board. So a target that is down costs its own queue alone, and a restart goes on at the place that each has reached. The
+places, and refusals that wait, are written down at most once a second: after a kill the last second is told again, with
+the same ids, and a refusal of that second may be lost.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 import trio
-from nacl.exceptions import CryptoError
 
 from config_manager.actors.actor import Context, Full, Gone, Life, Request, follower
-from config_manager.actors.http_out import Answered, Unanswered, post
-from config_manager.actors.notices import Notice, Queue, of_change
+from config_manager.actors.drift_board import DriftBoard
+from config_manager.actors.http_out import Answered, Unanswered
+from config_manager.actors.notices import (
+    Notice,
+    before,
+    events_of,
+    kept_refusal,
+    of_change,
+    of_drift,
+    of_refusal,
+    refused_revision,
+)
+from config_manager.actors.notified import Notified, Post
+from config_manager.actors.statuses import HeardReceipt, StatusBoard
 from config_manager.actors.views import CommittedView
 from config_manager.config import strict_json
 from config_manager.config.errors import NotFound, Refusal
-from config_manager.config.http_target import HttpTarget, parse_http_target
-from config_manager.config.secret import Secret
 from config_manager.config.strict_json import JsonObject
-from config_manager.config.webhooks import signed
-from config_manager.config.world import World, backoff_s, rfc3339
+from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.notifications import (
     TARGET,
-    EventKind,
     NotePlaces,
     Notification,
     Place,
-    kept_notices,
-    last_notice,
+    kept_refusals,
+    last_refusal,
     notifications,
     place_of,
 )
+from config_manager.storage.drifts import Drift, DriftQuery
 from config_manager.storage.state import Committed
 from config_manager.storage.trace import Change, ChangesQuery
 
-DELIVERED_WITHIN_S = 10.0
-AGAIN_S = (1.0, 600.0)
-"""First and longest pause before a message is sent again; the real one is anything from 0 to that."""
 _GATHER_S = 1.0
 _READ_EVERY_S = 0.2
 """Changes are read that often at most, so that a flood of writes is not slowed."""
+_READ_WITHIN_S = 10.0
 _PAGE = 500
 _RETRY_S = 5.0
 _FAREWELL_S = 1.0
 
-Send = Callable[
-    [HttpTarget, bytes, Sequence[tuple[str, str]], float], Awaitable[Answered | Unanswered]
-]
-"""(to, body, headers, within so many seconds)"""
 
+class Kept(Protocol):
+    """What is read of the past. Raises Refusal and TooSlowError."""
 
-class ReadsChanges(Protocol):
-    async def changes(self, query: ChangesQuery, context: Context, /) -> Sequence[Change]:
-        """Raises Refusal and TooSlowError."""
-        ...
+    async def changes(self, query: ChangesQuery, context: Context, /) -> Sequence[Change]: ...
 
-
-async def send_over_http(
-    to: HttpTarget, body: bytes, headers: Sequence[tuple[str, str]], within_s: float
-) -> Answered | Unanswered:
-    return await post(to, body, headers=headers, within_s=within_s)
+    async def drifts(self, query: DriftQuery, context: Context, /) -> Sequence[Drift]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,121 +76,68 @@ class SendTest(Request[Answered | Unanswered]):
     within_s: float
 
 
-@dataclass(eq=False)
-class Line:
-    """A target, what it has yet to be told, and how it goes. start: what it is told comes after this place.
-    last_error: why the newest try failed; None after a success. delivered_at: Unix seconds."""
-
-    target: Notification
-    start: Place
-    queue: Queue = field(default_factory=Queue)
-    is_failing: bool = False
-    last_error: str | None = None
-    delivered_at: float | None = None
-    secret: Secret | None = None
-    written: Place | None = None
-    tries: int = 0
-    gone: trio.CancelScope = field(default_factory=trio.CancelScope)
-    _news: trio.Event = field(default_factory=trio.Event)
-
-    @property
-    def to(self) -> HttpTarget:
-        return parse_http_target(self.target.url, plain=True)
-
-    @property
-    def state(self) -> Literal["ok", "trying", "failing"]:
-        if self.is_failing:
-            return "failing"
-        return "ok" if self.last_error is None else "trying"
-
-    def take(self, notice: Notice) -> bool:
-        """Whether the notice is for this target and new to it."""
-        is_new = notice.revision > self.start.revision or notice.number > self.start.notice
-        if not is_new or not notice.concerns(self.target):
-            return False
-        self.queue.put(notice)
-        self.wake()
-        return True
-
-    def wake(self) -> None:
-        """There is something to send, or the target answers again: try now."""
-        self._news.set()
-        self._news = trio.Event()
-
-    async def first(self) -> Notice:
-        while (notice := self.queue.first) is None:
-            await self._news.wait()
-        return notice
-
-    async def pause(self, seconds: float) -> None:
-        """Before the next try; it ends early once a test succeeds."""
-        with trio.move_on_after(seconds):
-            while self.last_error is not None:
-                await self._news.wait()
-
-    def place(self, told: Place) -> Place:
-        """How far it has come, if it was given everything up to `told`."""
-        reached = self.queue.place(told)
-        return Place(
-            max(self.start.revision, reached.revision), max(self.start.notice, reached.notice)
-        )
-
-
 class Notifier:
     """What the actor works on across its lives. listeners: told of every notice, whether or not there is a target."""
 
     def __init__(
         self,
         view: CommittedView,
-        reading: ReadsChanges,
-        secret_of: Callable[[Notification], Awaitable[Secret]],
+        kept: Kept,
+        drift: DriftBoard,
+        statuses: StatusBoard,
         write_down: Callable[[Decidable[None]], Awaitable[None]],
-        world: World,
-        instance_id: str,
-        send: Send = send_over_http,
+        post: Post,
     ) -> None:
-        """secret_of: raises Refusal and CryptoError. write_down: raises what asking storing raises. instance_id: begins
-        the id of each message."""
+        """statuses: filled with what was known before the start, which is no news. write_down: raises what asking
+        storing raises."""
         self._view = view
-        self._reading = reading
-        self._secret_of = secret_of
+        self._kept = kept
+        self._drift = drift
         self._write_down = write_down
-        self._world = world
-        self._instance_id = instance_id
-        self._send = send
+        self._post = post
         self.listeners: list[Callable[[Notice], None]] = []
-        self.results = Counter[Literal["delivered", "failed", "given-up"]]()
-        """of all targets, since the start"""
-        self._lines: dict[str, Line] = {}
+        self._targets: dict[str, Notified] = {}
         self._rows: Mapping[str, JsonObject] = {}
-        committed = view.committed
-        self._told = Place(committed.revision, last_notice(committed))
+        self._written: dict[Notification, Place] = {}
         self._unkept: dict[int, Notice] = {}
-        self._pending = deque(Notice.of_row(n, row) for n, row in kept_notices(committed))
         self._dirty = trio.Event()
         self._nursery: trio.Nursery | None = None
-        self._look_at_targets(committed)
+        committed = view.committed
+        self._pending = deque(kept_refusal(*one) for one in kept_refusals(committed))
+        self._refused = {
+            (one.receipt.service, one.receipt.instance): revision
+            for one in statuses.statuses()
+            if (revision := refused_revision(one.receipt)) is not None
+        }
+        statuses.on_receipt.append(self._heard)
         # back to where the target that is furthest behind has come
-        behind = [committed.revision, *(line.start.revision for line in self._lines.values())]
-        self._told = self._told._replace(revision=min(behind))
+        self._here = Place(committed.revision, drift.last_seq, last_refusal(committed))
+        self._look_at_targets(committed)
+        behind = [self._here, *(one.start for one in self._targets.values())]
+        self._told = self._here._replace(
+            revision=min(place.revision for place in behind),
+            drift=min(place.drift for place in behind),
+        )
+        self._drift_seq = self._told.drift
+        self._is_recalled = not self._targets
 
     # ── what others see ────────────────────────────────────────────────────────────────────────
 
-    def lines(self) -> list[Line]:
-        """Every target, by name."""
-        return [self._lines[name] for name in sorted(self._lines)]
+    def targets(self) -> list[Notified]:
+        """By name."""
+        return [self._targets[name] for name in sorted(self._targets)]
 
-    def line(self, target: Notification) -> Line | None:
+    def of(self, target: Notification) -> Notified | None:
         """How it goes with a target; None while the actor has not seen it yet."""
-        line = self._lines.get(target.name)
-        return line if line is not None and line.target == target else None
+        one = self._targets.get(target.name)
+        return one if one is not None and one.target == target else None
 
     def reasons(self) -> list[str]:
         """For /health: a line for each target that fails."""
         return [
-            f"notification {line.target.name} has been failing for over a day: {line.last_error}"
-            for line in self.lines()
-            if line.is_failing
+            f"notification {one.target.name} has been failing for over a day: {one.last_error}"
+            for one in self.targets()
+            if one.is_failing
         ]
 
     # ── life ───────────────────────────────────────────────────────────────────────────────────
@@ -200,36 +145,53 @@ class Notifier:
     async def work(self) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            for line in self._lines.values():
-                self._start(line)
+            for one in self._targets.values():
+                nursery.start_soon(one.deliver, self._progressed)
+            await self._recall()
             nursery.start_soon(self._follow_changes)
+            nursery.start_soon(self._follow_drift)
             nursery.start_soon(self._write_places)
 
     async def handle(self, request: SendTest, _context: Context) -> Answered | Unanswered:
         self._look_at_targets(self._view.committed)
-        line = self._lines.get(request.name)
-        if line is None:
+        one = self._targets.get(request.name)
+        if one is None:
             raise NotFound(f"there is no notification {request.name!r}")
+        world = self._post.world
         body: JsonObject = {
             "type": "test",
-            "name": line.target.name,
-            "at": rfc3339(self._world.clock.now()),
+            "name": request.name,
+            "at": rfc3339(world.clock.now()),
         }
-        message_id = f"{self._instance_id}-test-{self._world.randomness.uuid()}"
-        within_s = min(request.within_s, DELIVERED_WITHIN_S)
-        answer = await self._post(line, message_id, strict_json.dumps(body), within_s)
-        if answer.ok and line.last_error is not None:
-            line.last_error = None  # it answers: what waits goes at once
-            line.wake()
-        return answer
+        message_id = f"test-{world.randomness.uuid()}"
+        return await one.test(message_id, strict_json.dumps(body), request.within_s)
+
+    # ── where notices come from ────────────────────────────────────────────────────────────────
+
+    async def _recall(self) -> None:
+        """Drift that was kept before the start, and that some target was not told; between it kept refusals."""
+        if self._is_recalled:
+            return
+        self._is_recalled = True
+        query = DriftQuery(limit=_PAGE, since=self._told.drift / 1_000)
+        try:
+            drifts = await self._kept.drifts(query, _context())
+        except (Refusal, trio.TooSlowError) as error:
+            structlog.get_logger().warning("drift not read", error=str(error))
+            return
+        known = {event.seq for event in self._drift.events_after(0)}
+        events = [event for drift in drifts for event in events_of(drift)]
+        fresh = [one for one in events if one.seq > self._told.drift and one.seq not in known]
+        told = [of_drift(one) for one in sorted(fresh, key=lambda one: one.seq)]
+        self._pending = deque(sorted((*self._pending, *told), key=lambda one: one.at))
 
     async def _follow_changes(self) -> None:
         while True:
             committed = self._view.committed
             self._look_at_targets(committed)
-            if not self._lines and not self.listeners:
+            if not self._targets and not self.listeners:
                 self._told = self._told._replace(revision=committed.revision)
-            elif self._told.revision < committed.revision or self._pending:
+            if self._told.revision < committed.revision or self._pending:
                 are_read = await self._read_changes(committed.revision)
                 self._hand_out_pending(float("inf"))
                 await trio.sleep(_READ_EVERY_S if are_read else _RETRY_S)
@@ -239,49 +201,62 @@ class Notifier:
                 await self._view.changed()
 
     async def _read_changes(self, upto: int) -> bool:
-        """Hand out the changes up to this revision, and kept notices between them. False if they can't be read now."""
+        """Hand out the changes up to this revision, and what is pending between them. False if they can't be read now."""
         while self._told.revision < upto:
-            context = Context("notifying", trio.current_time() + DELIVERED_WITHIN_S)
             query = ChangesQuery(limit=_PAGE, after=self._told.revision)
             try:
-                page = await self._reading.changes(query, context)
+                page = await self._kept.changes(query, _context())
             except (Refusal, trio.TooSlowError) as error:
                 structlog.get_logger().warning("changes not read", error=str(error))
                 return False
             changes = [change for change in page if change.revision <= upto]
             for change in changes:
-                notice = of_change(change, self._instance_id)
+                notice = of_change(change)
                 self._hand_out_pending(notice.at)
                 self._hand_out(notice)
             if len(changes) < _PAGE:
                 self._told = self._told._replace(revision=upto)
         return True
 
-    def _hand_out_pending(self, before: float) -> None:
-        while self._pending and self._pending[0].at <= before:
+    async def _follow_drift(self) -> None:
+        while True:
+            for event in self._drift.events_after(self._drift_seq):
+                self._drift_seq = event.seq
+                self._tell(of_drift(event))
+            await self._drift.changed()
+
+    def _heard(self, heard: HeardReceipt) -> None:
+        """An instance that enrolled refused what it had not refused before. Anybody can claim to be another one."""
+        receipt = heard.status.receipt
+        key, revision = (receipt.service, receipt.instance), refused_revision(receipt)
+        if revision is None:
+            self._refused.pop(key, None)
+        elif heard.status.verified and self._refused.get(key) != revision:
+            self._refused[key] = revision
+            number = self._here.refusal + 1
+            self._here = self._here._replace(refusal=number)
+            notice = of_refusal(receipt, number, heard.status.received_at)
+            self._unkept[number] = notice
+            self._tell(notice)
+            self._dirty.set()
+
+    # ── handing out ────────────────────────────────────────────────────────────────────────────
+
+    def _tell(self, notice: Notice) -> None:
+        """Now, unless older ones wait to be handed out."""
+        if self._pending:
+            self._pending.append(notice)
+        else:
+            self._hand_out(notice)
+
+    def _hand_out_pending(self, upto: float) -> None:
+        while self._pending and self._pending[0].at <= upto:
             self._hand_out(self._pending.popleft())
 
-    # ── notices ────────────────────────────────────────────────────────────────────────────────
-
-    def tell(
-        self, kind: EventKind, notice_id: str, at: float, service: str, data: JsonObject
-    ) -> None:
-        """Something happened that no history has. notice_id: unique to it."""
-        number = self._told.notice + 1
-        full_id = f"{self._instance_id}-{notice_id}"
-        notice = Notice(full_id, kind, at, (service,), data, number=number)
-        self._unkept[number] = notice
-        self._told = self._told._replace(notice=number)
-        self._pending.append(notice)
-        if len(self._pending) == 1:
-            self._hand_out_pending(float("inf"))
-        self._note_news()
-
     def _hand_out(self, notice: Notice) -> None:
-        if notice.revision:
-            self._told = self._told._replace(revision=notice.revision)
-        for line in self._lines.values():
-            line.take(notice)
+        self._told = notice.reached(self._told)
+        for one in self._targets.values():
+            one.take(notice)
         for listener in self.listeners:
             listener(notice)
 
@@ -293,74 +268,21 @@ class Notifier:
             return
         self._rows = rows
         known = notifications(committed)
-        for name, line in list(self._lines.items()):
-            if known.get(name) != line.target:
-                line.gone.cancel()
-                del self._lines[name]
-        for name, target in known.items():
-            if name not in self._lines:
-                line = self._lines[name] = Line(target, place_of(committed, name))
-                self._start(line)
-
-    def _start(self, line: Line) -> None:
-        if self._nursery is not None:
-            line.gone = trio.CancelScope()
-            self._nursery.start_soon(self._deliver, line)
-
-    async def _deliver(self, line: Line) -> None:
-        """Tell one target, for as long as it is one."""
-        with line.gone:
-            while True:
-                notice = await line.first()
-                answer = await self._post(line, notice.id, notice.body(line.target))
-                if answer.ok:
-                    self._note_delivered(line, notice)
-                else:
-                    self._note_failed(line, answer.why)
-                    longest = backoff_s(line.tries - 1, first_s=AGAIN_S[0], longest_s=AGAIN_S[1])
-                    await line.pause(longest * self._world.randomness.fraction())
-
-    async def _post(
-        self, line: Line, message_id: str, body: bytes, within_s: float = DELIVERED_WITHIN_S
-    ) -> Answered | Unanswered:
-        try:
-            if line.secret is None:
-                line.secret = await self._secret_of(line.target)
-        except CryptoError:
-            return Unanswered("its secret can't be read; remove it, and add it again")
-        except (Refusal, trio.TooSlowError) as error:
-            return Unanswered(str(error))
-        signatures = signed(line.secret, message_id, self._world.clock.now(), body)
-        headers = [("Content-Type", "application/json"), *signatures]
-        return await self._send(line.to, body, headers, within_s)
-
-    def _note_delivered(self, line: Line, notice: Notice) -> None:
-        line.queue.done(notice)
-        self.results["delivered"] += 1
-        if line.tries:
-            structlog.get_logger().info("notified again", name=line.target.name, tries=line.tries)
-        line.tries, line.last_error, line.is_failing = 0, None, False
-        line.delivered_at = self._world.clock.now()
-        self._note_news()
-
-    def _note_failed(self, line: Line, why: str) -> None:
-        log = structlog.get_logger().bind(name=line.target.name, to=str(line.to), why=why)
-        if not line.tries:
-            log.warning("not notified")
-        line.tries += 1
-        line.last_error = why
-        self.results["failed"] += 1
-        before = line.queue.given_up
-        if line.queue.give_up_old(self._world.clock.now()) and not line.is_failing:
-            line.is_failing = True
-            log.error("notification fails", waiting=len(line.queue))
-        if given_up := line.queue.given_up - before:
-            self.results["given-up"] += given_up
-            self._note_news()
+        for name, one in list(self._targets.items()):
+            if known.get(name) != one.target:
+                one.scope.cancel()
+                del self._targets[name]
+        for name in known.keys() - self._targets.keys():
+            start = place_of(committed, name) or self._here
+            if self._nursery is not None:  # it is new: it has missed nothing
+                start = start.at_least(self._told._replace(revision=0))
+            one = self._targets[name] = Notified(known[name], start, self._post)
+            if self._nursery is not None:
+                self._nursery.start_soon(one.deliver, self._progressed)
 
     # ── what is kept ───────────────────────────────────────────────────────────────────────────
 
-    def _note_news(self) -> None:
+    def _progressed(self) -> None:
         self._dirty.set()
 
     async def _write_places(self) -> None:
@@ -373,32 +295,23 @@ class Notifier:
     async def write(self) -> bool:
         """Keep what changed since the last time; False if that has to wait."""
         self._dirty = trio.Event()
-        lines, told = self.lines(), self._told
-        if self._pending:
-            told = told._replace(notice=self._pending[0].number - 1)
-        places = {line.target: line.place(told) for line in lines}
-        done = min((place.notice for place in places.values()), default=told.notice)
+        told = before(self._pending, self._told)
+        places = {one.target: one.place(told) for one in self.targets()}
+        done = min([place.refusal for place in places.values()] or [told.refusal])
         unkept = {number: one for number, one in self._unkept.items() if number > done}
-        news = {
-            line.target: places[line.target]
-            for line in lines
-            if line.written != places[line.target]
-        }
-        over = any(number <= done for number, _ in kept_notices(self._view.committed))
-        if news or unkept or over:
-            added = {number: one.to_row() for number, one in unkept.items()}
+        news = {key: place for key, place in places.items() if self._written.get(key) != place}
+        is_over = any(number <= done for number, _ in kept_refusals(self._view.committed))
+        if news or unkept or is_over:
+            added = {number: one.data for number, one in unkept.items()}
             try:
                 await self._write_down(NotePlaces(news, added, done))
             except (Refusal, Gone, Full, trio.TooSlowError) as error:
                 structlog.get_logger().warning("places not kept", error=str(error))
                 self._dirty.set()
                 return False
-        for line in lines:
-            line.written = places[line.target]
+        self._written = places
         # one that came meanwhile is kept the next time
         self._unkept = {n: one for n, one in self._unkept.items() if n > done and n not in unkept}
-        if self._unkept:
-            self._dirty.set()
         return True
 
 
@@ -409,3 +322,7 @@ def notifying(notifier: Notifier) -> Life:
     return follower(
         notifier.work, answers=notifier.handle, at_end=say_goodbye, end_within_s=_FAREWELL_S
     )
+
+
+def _context() -> Context:
+    return Context("notifying", trio.current_time() + _READ_WITHIN_S)

@@ -11,7 +11,8 @@ from pydantic import WithJsonSchema
 from config_manager.actors.actor import Context
 from config_manager.actors.http_out import Answered
 from config_manager.actors.messages import NotDoneYet, Write
-from config_manager.actors.notifying import Line, SendTest
+from config_manager.actors.notified import Notified
+from config_manager.actors.notifying import SendTest
 from config_manager.api.rest.models import (
     HIDDEN,
     TEXT,
@@ -188,7 +189,7 @@ _NAME = Path("name", "the notification's name", TEXT, str)
 async def list_notifications(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     known = sorted(notifications(api.system.view.committed).items())
-    listed = [_listed(target, api.system.notifier.line(target)) for _, target in known]
+    listed = [_listed(target, api.system.notifier.of(target)) for _, target in known]
     return json_response(Notifications(notifications=listed), headers=NO_STORE)
 
 
@@ -250,13 +251,13 @@ async def send_test(request: ApiRequest, api: Api) -> ApiResponse:
     return json_response(tested, headers=NO_STORE)
 
 
-def _listed(target: Notification, line: Line | None) -> ListedNotification:
-    delivered_at = None if line is None else line.delivered_at
+def _listed(target: Notification, one: Notified | None) -> ListedNotification:
+    delivered_at = None if one is None else one.delivered_at
     return ListedNotification.of(
         target,
-        state="ok" if line is None else line.state,
-        waiting=0 if line is None else len(line.queue),
-        given_up=0 if line is None else line.queue.given_up,
+        state="ok" if one is None else one.state,
+        waiting=0 if one is None else len(one.queue),
+        given_up=0 if one is None else one.queue.given_up,
         delivered_at=None if delivered_at is None else rfc3339(delivered_at),
-        last_error=None if line is None else line.last_error,
+        last_error=None if one is None else one.last_error,
     )

@@ -10,6 +10,7 @@ from config_manager.api.resources import (
     docs,
     health,
     history,
+    metrics,
     notifications,
     past,
     plans,
@@ -33,6 +34,7 @@ _NOTIFICATIONS = "/api/v1/notifications"
 
 ROUTES = (
     Route("GET", "/health", health.health, None),
+    Route("GET", "/metrics", metrics.metrics, "read"),
     Route("GET", "/api/v1/config", configs.list_configs, "read"),
     Route("POST", "/api/v1/config/epoch", configs.new_epoch, "write"),
     Route("GET", _SERVICE, configs.get_config, "read"),

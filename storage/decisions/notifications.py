@@ -2,8 +2,8 @@
 
 notification   by name: what an administrator decided. Its secret lies among the secrets, as one of `config-manager`'s
 notified       by name, bookkeeping: the place that a target has reached
-notice         by number, bookkeeping: a refusal or a drift that some target has yet to be told. A change needs none,
-               because the history has it
+notice         by number, bookkeeping: a refusal that some target has yet to be told. Changes and drift are kept
+               elsewhere anyway
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NOTICE = "notice"
 
 MOST_TARGETS = 16
 _DIGITS = 16
-"""Of a notice's number, so that keys sort as numbers do."""
+"""Of a refusal's number, so that keys sort as numbers do."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
@@ -84,11 +84,15 @@ def is_notification_name(text: str) -> bool:
 
 
 class Place(NamedTuple):
-    """How far a target has come: it was told of every change up to this revision, and every notice up to this
-    number, or they did not concern it, or they were given up."""
+    """How far a target has come. Of each stream it was told everything up to this number, or it did not concern it, or
+    it was given up. drift: the `seq` of an event of `actors.drift_board`."""
 
     revision: int
-    notice: int
+    drift: int
+    refusal: int
+
+    def at_least(self, other: Place) -> Place:
+        return Place(*map(max, self, other))
 
 
 def notifications(committed: Committed) -> Mapping[str, Notification]:
@@ -97,22 +101,20 @@ def notifications(committed: Committed) -> Mapping[str, Notification]:
     return {name: Notification.of(name, row) for name, row in rows.items()}
 
 
-def place_of(committed: Committed, name: str) -> Place:
-    """Where a target goes on; from now on, if no place of it is kept."""
+def place_of(committed: Committed, name: str) -> Place | None:
+    """Where a target goes on; None if no place of it is kept."""
     kept = committed.registered(PLACE).get(name)
-    if kept is None:
-        return Place(committed.revision, last_notice(committed))
-    return Place(min(int(kept["revision"]), committed.revision), int(kept["notice"]))
+    return None if kept is None else Place(**kept)
 
 
-def kept_notices(committed: Committed) -> list[tuple[int, JsonObject]]:
-    """Every notice that is kept, in order of their numbers."""
+def kept_refusals(committed: Committed) -> list[tuple[int, JsonObject]]:
+    """Every refusal that is kept, in order of their numbers."""
     return sorted((int(key), row) for key, row in committed.registered(NOTICE).items())
 
 
-def last_notice(committed: Committed) -> int:
-    """The highest number of a notice, as far as it is kept."""
-    places = (int(row["notice"]) for row in committed.registered(PLACE).values())
+def last_refusal(committed: Committed) -> int:
+    """The highest number of a refusal, as far as it is kept."""
+    places = (int(row["refusal"]) for row in committed.registered(PLACE).values())
     return max([0, *places, *map(int, committed.registered(NOTICE))])
 
 
@@ -144,7 +146,9 @@ class AddNotification:
         )
         seal = on.tools.seal(before)
         sealed = seal(OUR_ID, self.name, version, self.secret, on.at)
-        rows = (target.to_row(), _place_row(self.name, place_of(before, "")))
+        # events of drift are numbered by the clock, in milliseconds
+        here = Place(before.revision, int(on.now * 1_000), last_refusal(before))
+        rows = (target.to_row(), _place_row(self.name, here))
         decided = administered(before, on, "notification.add", _told(target), rows, target)
         return replace(decided, change=replace(decided.change, secret=sealed))
 
@@ -181,8 +185,8 @@ class NoteTest:
 
 @dataclass(frozen=True, slots=True)
 class NotePlaces:
-    """Bookkeeping: how far targets have come, and which notices wait. places: by target. added: number → notice.
-    done: numbers up to this one are over."""
+    """Bookkeeping: how far targets have come, and which refusals wait. places: by target. added: number → refusal.
+    done: refusals up to this number are over."""
 
     places: Mapping[Notification, Place]
     added: Mapping[int, JsonObject]

@@ -9,17 +9,24 @@ from typing import Any
 
 import pytest
 import trio
+from nacl.signing import SigningKey
 from trio.testing import MockClock
 
 from config_manager.actors.actor import Context
+from config_manager.actors.drift_board import DriftEvent
 from config_manager.actors.http_out import Answered, Unanswered
-from config_manager.actors.notices import MOST_WAITING
+from config_manager.actors.notices import MOST_WAITING, events_of
+from config_manager.actors.notified import Post
 from config_manager.actors.notifying import Notifier, SendTest
+from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.views import CommittedView
+from config_manager.config import wire
+from config_manager.config.documents.receipt import Attempt
 from config_manager.config.errors import Conflict, NotFound, ReadOnly
 from config_manager.config.http_target import HttpTarget
 from config_manager.config.secret import Secret
 from config_manager.config.webhooks import make_webhook_secret
+from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import SystemRandomness, World, rfc3339
 from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.intents import Put
@@ -32,8 +39,10 @@ from config_manager.storage.decisions.notifications import (
     notifications,
     place_of,
 )
+from config_manager.storage.drifts import Drift, DriftQuery
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.trace import Change, ChangesQuery
+from tests.actors.test_statuses import make
 from tests.kit.stores import FIRST_EPOCH, START, VOUCHING, Counting, empty, equipped
 
 EVERY: tuple[EventKind, ...] = ("revision", "rollback", "refused", "drift")
@@ -47,10 +56,47 @@ class Wall:
         return START + trio.current_time()
 
 
+class Drifts:
+    """What the notifier sees of the board of drift, in a process; `kept`: what is in the database of it."""
+
+    def __init__(self, kept: list[Drift]) -> None:
+        self.kept = kept
+        self._events: list[DriftEvent] = []
+        self.last_seq = max((max(one.seq, one.ended_seq or 0) for one in kept), default=0)
+        self._news = trio.Event()
+
+    def events_after(self, seq: int) -> tuple[DriftEvent, ...]:
+        return tuple(event for event in self._events if event.seq > seq)
+
+    async def changed(self) -> None:
+        await self._news.wait()
+
+    def begins(self, service: str) -> None:
+        now = START + trio.current_time()
+        drift = Drift(int(now * 1000), service, "kitchen", "late", "it waits", now, now, 1, "id")
+        self._tell(drift)
+        self.kept.append(drift)
+
+    def ends(self, service: str) -> None:
+        now = START + trio.current_time()
+        index = next(i for i, one in enumerate(self.kept) if one.service == service)
+        self.kept[index] = self.kept[index]._replace(ended=now, ended_seq=int(now * 1000))
+        self._tell(self.kept[index])
+
+    def _tell(self, drift: Drift) -> None:
+        self._events.append(list(events_of(drift))[-1])
+        self.last_seq = self._events[-1].seq
+        self._news.set()
+        self._news = trio.Event()
+
+
 class Office:
     """A store, its view and its writer, which outlive the notifier; and receivers with the manners of the test."""
 
     def __init__(self) -> None:
+        self.key = SigningKey(bytes(32))
+        self.drift = Drifts([])
+        self.statuses = StatusBoard()
         self.store = MemoryStore(FIRST_EPOCH)
         self.store.vouching = VOUCHING
         self.view = CommittedView(empty())
@@ -61,7 +107,7 @@ class Office:
         self.ids: list[str] = []
         self.tried_at: list[float] = []
         self.at_once = self.most_at_once = 0
-        self.writes = 0
+        self.writes = self.receipts = 0
         self.is_readable = True
 
     # ── what the notifier is given ─────────────────────────────────────────────────────────────
@@ -71,6 +117,11 @@ class Office:
         if not self.is_readable:
             raise ReadOnly("the disk is gone")
         return self.store.changes(query)
+
+    async def drifts(self, query: DriftQuery, _context: Context) -> Sequence[Drift]:
+        await trio.lowlevel.checkpoint()
+        assert query.since is not None
+        return [one for one in self.drift.kept if one.ended is None or one.ended >= query.since]
 
     async def secret_of(self, _target: Notification) -> Secret:
         await trio.lowlevel.checkpoint()
@@ -122,16 +173,44 @@ class Office:
         url = f"http://127.0.0.1:9/{name}"
         self.write(AddNotification(name, url, False, events, services, SECRET))
 
+    def refuses(self, revision: int, *, enrolled: bool = True, service: str = "lamp") -> None:
+        """An instance says so, with its next receipt."""
+        self.receipts += 1
+        receipt = make(
+            self.receipts,
+            service=service,
+            last_attempt=Attempt(revision, "refused", "no such voice"),
+        )
+        payload = receipt.to_bytes()
+        key = self.key if enrolled else SigningKey(bytes(range(32)))
+        signature = key.sign(wire.signed_bytes(wire.RECEIPT, payload)).signature
+        envelope = Envelope(wire.RECEIPT, payload, (Signature("a" * 64, signature),)).to_bytes()
+        topic = wire.status_topic(service, "kitchen")
+        now = self.world.clock.now()
+        self.statuses.take("A", topic, envelope, retained=False, now=now)
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Notifier]:
         """Until it is killed: nothing is said at the end."""
+        self.drift = Drifts(self.drift.kept)
+        self.statuses = StatusBoard(
+            lambda service, _: None if service == "stranger" else bytes(self.key.verify_key)
+        )
         notifier = Notifier(
-            self.view, self, self.secret_of, self.write_down, self.world, "4f0c2d1e", self.send
+            self.view,
+            self,
+            self.drift,  # type: ignore[arg-type]
+            self.statuses,
+            self.write_down,
+            Post(self.world, "4f0c2d1e", self.secret_of, self.send),
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(notifier.work)
             yield notifier
             nursery.cancel_scope.cancel()
+
+    def told(self) -> list[tuple[str, object]]:
+        return [(body["type"], body.get("event", body["revision"])) for _, body in self.got]
 
     def revisions(self, name: str = "chat") -> list[int]:
         return [body["revision"] for who, body in self.got if who == name]
@@ -143,6 +222,12 @@ SECRET = make_webhook_secret(SystemRandomness())
 @pytest.fixture
 def office() -> Office:
     return Office()
+
+
+def reached(office: Office, name: str) -> int:
+    place = place_of(office.view.committed, name)
+    assert place is not None
+    return place.revision
 
 
 # ── what is told ───────────────────────────────────────────────────────────────────────────────
@@ -183,16 +268,15 @@ async def test_a_target_hears_of_its_events_and_services_alone(
     office.add("all")
     office.add("lamps", services=("lamp-*",))
     office.add("drifts", events=("drift",))
-    async with office.running() as notifier:
+    async with office.running():
         office.put(1, "lamp-1")
         office.put(2, "bell")
         await trio.sleep(1)
-        at = office.world.clock.now()
         for service in ("lamp-2", "bell"):
-            notifier.tell("drift", f"{service}-began", at, service, {"service": service})
-        await trio.sleep(1)
+            office.drift.begins(service)
+            await trio.sleep(1)
     told = [
-        (name, body["type"], body.get("revision") or body["service"]) for name, body in office.got
+        (name, body["type"], body.get("service") or body["revision"]) for name, body in office.got
     ]
     assert sorted(told, key=str) == [
         ("all", "drift", "bell"),
@@ -216,7 +300,7 @@ async def test_a_target_that_is_down_holds_up_no_other(
         for number in range(1, 6):
             office.put(number)
         await trio.sleep(3)
-        chat, down = notifier.lines()
+        chat, down = notifier.targets()
     assert office.revisions() == [1, 2, 3, 4, 5]
     assert (chat.state, down.state, len(down.queue)) == ("ok", "trying", 5)
     assert down.last_error == "nobody is there"
@@ -232,7 +316,7 @@ async def test_what_is_removed_is_told_nothing_more_and_what_is_added_again_begi
         await trio.sleep(5)
         office.write(RemoveNotification("chat"))
         await trio.sleep(5)
-        assert notifier.lines() == []
+        assert notifier.targets() == []
         office.manners = lambda _name: OK
         office.add("chat")
         office.put(2)
@@ -251,7 +335,7 @@ async def test_what_fails_is_sent_again_with_growing_pauses_and_the_same_id(
     async with office.running() as notifier:
         office.put(1)
         await trio.sleep(DAY_S / 2)
-        [line] = notifier.lines()
+        [line] = notifier.targets()
         assert line.last_error == "the answer was 500"
         pauses = [b - a for a, b in zip(office.tried_at, office.tried_at[1:], strict=False)]
         # half of 1 s, 2 s, … as this world's chance is always one half
@@ -273,17 +357,17 @@ async def test_after_a_day_in_vain_it_fails_gives_up_what_is_old_and_recovers_by
         office.put(1)
         office.put(2)
         await trio.sleep(DAY_S - 700)
-        [line] = notifier.lines()
+        [line] = notifier.targets()
         assert (line.state, notifier.reasons()) == ("trying", [])
         await trio.sleep(1400)
         assert line.state == "failing"
         assert notifier.reasons() == [
             "notification chat has been failing for over a day: nobody is there"
         ]
-        assert [one.revision for one in line.queue] == [2]  # with which it goes on being tried
+        assert [one.number for one in line.queue] == [2]  # with which it goes on being tried
         office.put(3)
         await trio.sleep(700)
-        assert [one.revision for one in line.queue] == [3]
+        assert [one.number for one in line.queue] == [3]
         assert line.queue.given_up == 2
         office.manners = lambda _name: OK
         await trio.sleep(700)
@@ -300,7 +384,7 @@ async def test_a_thousand_wait_and_the_oldest_give_way(
         for number in range(1, MOST_WAITING + 2):
             office.put(number)
         await trio.sleep(60)
-        [line] = notifier.lines()
+        [line] = notifier.targets()
         assert len(line.queue) == MOST_WAITING == 1000
         assert line.queue.given_up == 1
         office.manners = lambda _name: OK
@@ -335,34 +419,105 @@ async def test_after_a_kill_it_goes_on_at_its_place(
     office: Office, autojump_clock: MockClock
 ) -> None:
     office.add("chat")
-    async with office.running() as notifier:
+    async with office.running():
         office.put(1)
         await trio.sleep(3)
         office.manners = lambda _name: DOWN
         office.put(2)
-        await trio.sleep(1)
-        at = office.world.clock.now()
-        notifier.tell("drift", "lamp-kitchen-began", at, "lamp", {"service": "lamp", "revision": 0})
+        await trio.sleep(3)
+        office.drift.begins("lamp")
+        await trio.sleep(3)
+        office.refuses(2)
         await trio.sleep(3)
         office.put(3)
+        await trio.sleep(3)
+        office.drift.ends("lamp")
         await trio.sleep(3)
     office.put(4)  # while nobody was there to see it
     office.manners = lambda _name: OK
     async with office.running():
         await trio.sleep(3)
-    told = [(body["type"], body["revision"]) for _, body in office.got]
-    assert told == [
+    told = [
         ("revision", 1),
         ("revision", 2),
-        ("drift", 0),
+        ("drift", "began"),
+        ("refused", 2),
         ("revision", 3),
+        ("drift", "ended"),
         ("revision", 4),
     ]
-    assert office.ids.count("4f0c2d1e-lamp-kitchen-began") >= 1
+    assert office.told() == told
     assert office.view.committed.registered(NOTICE) == {}
     async with office.running():
         await trio.sleep(3)
-    assert len(office.got) == 5
+    assert office.told() == told
+    # whatever was tried before the kill had the same id
+    assert len(set(office.ids)) == len(told)
+
+
+async def test_a_refusal_is_told_once_until_it_is_another_one_and_never_of_who_only_claims(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    office.add("chat", events=("refused",))
+    async with office.running():
+        for revision in (1, 1, 2):
+            office.refuses(revision)
+            office.refuses(revision, service="stranger")
+            office.refuses(revision, enrolled=False)
+            await trio.sleep(1)
+        await trio.sleep(3)
+    assert [body["revision"] for _, body in office.got] == [1, 2]
+    _, body = office.got[0]
+    assert body == {
+        "type": "refused",
+        "service": "lamp",
+        "instance": "kitchen",
+        "revision": 1,
+        "stage": "refused",
+        "why": "no such voice",
+        "at": rfc3339(START),
+        "correlation_id": "change-1",
+    }
+
+
+async def test_drift_is_told_as_it_begins_and_ends(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    office.add("chat")
+    async with office.running():
+        await trio.sleep(60)
+        office.drift.begins("lamp")
+        await trio.sleep(60)
+        office.drift.ends("lamp")
+        await trio.sleep(60)
+    began, ended = (body for _, body in office.got)
+    assert began == {
+        "type": "drift",
+        "event": "began",
+        "service": "lamp",
+        "instance": "kitchen",
+        "state": "late",
+        "why": "it waits",
+        "since": rfc3339(START + 60),
+        "at": rfc3339(START + 60),
+        "revision": 1,
+        "correlation_id": "id",
+    }
+    assert ended == {**began, "event": "ended", "at": rfc3339(START + 120)}
+
+
+async def test_drift_that_was_kept_just_before_a_kill_is_told_after_it(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    office.add("chat")
+    async with office.running():
+        await trio.sleep(5)
+    office.drift.begins("lamp")  # nobody was told of it any more
+    async with office.running():
+        await trio.sleep(5)
+    async with office.running():
+        await trio.sleep(5)
+    assert office.told() == [("drift", "began")]
 
 
 async def test_what_was_delivered_in_the_last_second_before_a_kill_comes_again_with_the_same_id(
@@ -409,26 +564,25 @@ async def test_a_target_that_is_behind_costs_another_nothing(
         office.put(4)
         await trio.sleep(3)
     assert office.revisions() == [3, 4]
-    assert place_of(office.view.committed, "chat").revision == 4
-    assert place_of(office.view.committed, "down").revision == 0
+    assert reached(office, "chat") == 4
+    assert reached(office, "down") == 0
 
 
 async def test_while_the_database_can_not_be_read_drifts_are_told_and_changes_later(
     office: Office, autojump_clock: MockClock
 ) -> None:
     office.add("chat")
-    async with office.running() as notifier:
+    async with office.running():
         await trio.sleep(1)
         office.put(1)
         office.is_readable = False
-        at = office.world.clock.now()
-        notifier.tell("refused", "lamp-kitchen-1", at, "lamp", {"service": "lamp"})
+        office.refuses(1)
         await trio.sleep(30)
         assert [body["type"] for _, body in office.got] == ["refused"]
         office.is_readable = True
         await trio.sleep(30)
     assert [body["type"] for _, body in office.got] == ["refused", "revision"]
-    assert place_of(office.view.committed, "chat").revision == 1
+    assert reached(office, "chat") == 1
 
 
 def test_there_are_sixteen_at_most_each_with_its_name() -> None:
