@@ -1,4 +1,4 @@
-"""Standard Webhooks 1.0: how a message to a webhook is signed (github.com/standard-webhooks, spec/standard-webhooks.md).
+"""Standard Webhooks 1.0: how a message to a webhook is signed (standardwebhooks.com).
 
 HMAC-SHA256 over `id.timestamp.body`. The id is the same each time a message is sent again, so a receiver that keeps
 the ids it has seen takes each message once; the timestamp is that of the sending, so an old one can't be played back.
