@@ -69,6 +69,7 @@ _TAGS = {
     "tokens": "Tokens: who may call what",
     "devices": "Instances that enrolled, and which secrets they can read",
     "status": "What each instance runs, beside what it should run",
+    "watch": "What happens, told while it happens",
     "trust": "The trust root: which keys sign what",
     "audit": "Who did what, in rows that are chained to each other",
     "server": "The server itself: how it is, and what it says of its API",
@@ -147,6 +148,8 @@ def _operation(route: Route, described: Operation, schemas: Schemas) -> JsonObje
     for status, model in described.answers.items():
         content = None if model is None else schemas[model]
         responses[str(status)] = _answer(status, content, tagged=described.tagged)
+        if described.events:
+            responses[str(status)]["content"] = _events(described, schemas)
     parameters = _parameters(route)
     for status in sorted(_problems(route, has_parameters=bool(parameters))):
         refused = {"$ref": f"#/components/responses/Problem{status}"}
@@ -187,6 +190,16 @@ def _answer(status: int, schema: JsonObject | None, *, tagged: bool) -> JsonObje
         "headers": _headers("X-Request-ID", *(("ETag",) if tagged else ())),
     }
     return said if schema is None else {**said, "content": {"application/json": {"schema": schema}}}
+
+
+def _events(described: Operation, schemas: Schemas) -> JsonObject:
+    """OpenAPI 3.1 has no words for events: a text, and beside it what stands in the data of each."""
+    text = {
+        "type": "string",
+        "description": "server-sent events; `x-events` has the schema of each event's `data`",
+        "x-events": {name: schemas[model] for name, model in described.events.items()},
+    }
+    return {"text/event-stream": {"schema": text}}
 
 
 def _problem(status: int, schema: JsonObject) -> JsonObject:
@@ -248,7 +261,7 @@ def _schemas_of(operations: Iterable[Operation]) -> tuple[Schemas, JsonObject]:
     """The schema of every model, and those that have a name, by it."""
     models: dict[Any, None] = {Problem: None}
     for one in operations:
-        models |= dict.fromkeys([*one.answers.values(), one.body])
+        models |= dict.fromkeys([*one.answers.values(), *one.events.values(), one.body])
     found, named = TypeAdapter.json_schemas(
         [(model, "validation", TypeAdapter(model)) for model in models if model is not None],
         schema_generator=_Generator,

@@ -38,6 +38,7 @@ ACTORS = (
     "delivering",
     "beaconing",
     "health",
+    "watching",
 )
 
 

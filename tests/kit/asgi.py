@@ -75,6 +75,7 @@ class Caller:
         client: str = "192.0.2.1",
         chunks: int = 1,
     ) -> Answer:
+        """Of an answer that goes on, its first piece: then the caller leaves."""
         content = (
             body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         )
@@ -102,7 +103,7 @@ class Caller:
         }
         size = max(1, -(-len(content) // chunks))
         parts = [content[i : i + size] for i in range(0, len(content), size)] or [b""]
-        given, got = list(parts), dict[str, Any]()
+        given, got, leaves = list(parts), dict[str, Any](), trio.Event()
         answered = bytearray()
 
         async def receive() -> dict[str, Any]:
@@ -110,8 +111,8 @@ class Caller:
             if given:
                 part = given.pop(0)
                 return {"type": "http.request", "body": part, "more_body": bool(given)}
-            await trio.sleep_forever()
-            raise AssertionError
+            await leaves.wait()
+            return {"type": "http.disconnect"}
 
         async def send(message: dict[str, Any]) -> None:
             await trio.lowlevel.checkpoint()
@@ -119,6 +120,8 @@ class Caller:
                 got.update(message)
             else:
                 answered.extend(message.get("body", b""))
+                if message.get("more_body", False):
+                    leaves.set()
 
         with trio.fail_after(10):
             await self._app(scope, receive, send)
