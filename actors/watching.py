@@ -54,7 +54,7 @@ class Watching:
     ) -> None:
         """read: `Reading.changes`."""
         self._view = view
-        self._read = read
+        self.read = read
         self._report = health
         self._watchers = dict[Watcher, None]()
         self._begun = trio.Event()
@@ -125,7 +125,7 @@ class Watching:
             query = ChangesQuery(after=self.newest, limit=CHANGES_HELD)
             context = Context("watching", trio.current_time() + _READ_WITHIN_S)
             try:
-                changes = await self._read(query, context)
+                changes = await self.read(query, context)
             except (Refusal, trio.TooSlowError) as error:
                 structlog.get_logger().warning("changes not read", error=str(error))
                 return

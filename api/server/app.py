@@ -57,8 +57,10 @@ class RestApp:
         writes = writes_limited_to(writes_per_minute) if writes_per_minute else None
         behind = ReverseProxies() if dev or proxies is None else proxies
         # half of the room at most: a stream is never closed to make room for others
-        streams = Streams(min(MOST_STREAMS, most_connections() // 2))
-        self._api = Api(system, dev, writes=writes, proxies=behind, routes=ROUTES, streams=streams)
+        self.streams = Streams(min(MOST_STREAMS, most_connections() // 2))
+        self._api = Api(
+            system, dev, writes=writes, proxies=behind, routes=ROUTES, streams=self.streams
+        )
         self.room = Room()
         """for the bodies of all requests"""
         self._fast_path = fast_path
@@ -79,7 +81,7 @@ class RestApp:
 
     def stop(self) -> None:
         """We are about to stop: whoever waits for something is answered while there is time to."""
-        self._api.streams.end_all()
+        self.streams.end_all()
         self._api.system.confirmations.give_up()
 
     async def make_quart_soon(self) -> None:
