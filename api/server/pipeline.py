@@ -122,7 +122,7 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
         told["error"] = shown.description.name
         if isinstance(shown, NotAuthenticated | Forbidden | TooManyRequests):
             _note_refusal(request, api, shown)
-    write_line = partial(_access_line, request, response.status, started, told)
+    write_line = partial(_access_line, request, request.by, response.status, started, told)
     stream, length = response.stream, [(b"content-length", b"%d" % len(response.body))]
     if stream is None:
         write_line()
@@ -144,7 +144,9 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
     return HttpAnswer(response.status, headers, response.body, stream)
 
 
-def _access_line(request: ApiRequest, status: int, started: float, told: Mapping[str, Any]) -> None:
+def _access_line(
+    request: ApiRequest, by: str, status: int, started: float, told: Mapping[str, Any]
+) -> None:
     log_request(
         actor="rest",
         request_id=request.correlation_id,
@@ -153,7 +155,7 @@ def _access_line(request: ApiRequest, status: int, started: float, told: Mapping
         path=request.raw_path.decode("latin-1")[:256],
         status=status,
         duration_ms=round((trio.current_time() - started) * 1000, 3),
-        by=request.by,
+        by=by,
         client=request.client_host,
         **told,
     )
