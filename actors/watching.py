@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from config_manager.actors.actor import Context
+from config_manager.actors.drift_board import DriftBoard, DriftEvent
 from config_manager.actors.views import CommittedView, HealthReport, Mode
 from config_manager.config.errors import Refusal
 from config_manager.storage.trace import Change, ChangesQuery
@@ -44,23 +45,28 @@ class Watcher(Protocol):
 
 
 class Watching:
-    """What watchers look at. newest: the revision up to which `after` knows all."""
+    """What watchers look at. newest: the revision up to which `after` knows all. drift_seq: of the newest event that
+    `drifts_after` knows."""
 
     def __init__(
         self,
         view: CommittedView,
         read: Callable[[ChangesQuery, Context], Awaitable[Sequence[Change]]],
         health: Callable[[], HealthReport],
+        drift: DriftBoard,
     ) -> None:
         """read: `Reading.changes`."""
         self._view = view
         self.read = read
         self._report = health
+        self._board = drift
         self._watchers = dict[Watcher, None]()
         self._begun = trio.Event()
         self._news = trio.Event()
         self._changes: list[Change] = []
         self._after = self.newest = view.committed.revision
+        self._drifts: Sequence[DriftEvent] = ()
+        self.drift_seq = drift.last_seq
         self._told = view.committed
         self._looked_at = 0.0
         self.health = HealthNow(True, view.mode, ())
@@ -70,6 +76,7 @@ class Watching:
         if not self._watchers:
             self._changes = []
             self._after = self.newest = self._view.committed.revision
+            self.drift_seq = self._board.last_seq
             self._look_at_health(trio.current_time())
         self._watchers[watcher] = None
         self._begun.set()
@@ -85,12 +92,17 @@ class Watching:
         start = bisect_right(self._changes, revision, key=lambda change: change.revision)
         return self._changes[start : start + most]
 
+    def drifts_after(self, seq: int) -> Sequence[DriftEvent]:
+        """What began and ended since; of the newest 1,024."""
+        return self._drifts[bisect_right(self._drifts, seq, key=lambda event: event.seq) :]
+
     async def follow(self) -> None:
         """Read what happens, and wake the watchers; the work of an actor."""
         while True:
             await self._begun.wait()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._note_news, self._view.changed)
+                nursery.start_soon(self._note_news, self._board.changed)
                 while self._watchers:
                     self._news = (
                         trio.Event()
@@ -111,13 +123,16 @@ class Watching:
 
     async def _look(self) -> bool:
         """Whether there may be news for somebody. A token that is gone is news, too."""
-        committed, health, now = self._view.committed, self.health, trio.current_time()
+        now, committed = trio.current_time(), self._view.committed
+        before = self._told, self.health, self.drift_seq
         if now >= self._looked_at + _LOOK_EVERY_S:
             self._look_at_health(now)
         await self._read_changes()
-        is_news = committed is not self._told or self.health != health
+        if self._board.last_seq != self.drift_seq:
+            self._drifts = self._board.events_after(0)
+            self.drift_seq = self._board.last_seq
         self._told = committed
-        return is_news
+        return before != (self._told, self.health, self.drift_seq)
 
     async def _read_changes(self) -> None:
         """Up to what is committed now. What can't be read is tried again at the next look."""

@@ -6,11 +6,12 @@ import math
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 import trio
 from pydantic import Field
 
+from config_manager.actors import drift_board
 from config_manager.actors.actor import Context
 from config_manager.actors.views import Mode
 from config_manager.actors.watching import HealthNow
@@ -34,7 +35,9 @@ from config_manager.api.rest.streams import EVENT_STREAM, Stream
 from config_manager.config import strict_json
 from config_manager.config.errors import MalformedRequest, Refusal
 from config_manager.config.strict_json import JsonObject
+from config_manager.config.world import rfc3339
 from config_manager.storage import state
+from config_manager.storage.drifts import State
 from config_manager.storage.trace import Change, ChangesQuery
 
 _A_PIECE = 100
@@ -59,6 +62,20 @@ class RevisionEvent(Answer):
     reason: Annotated[str | None, about("why, if somebody said so")]
     correlation_id: CorrelationId
     services: Annotated[list[Name], about("those it changed, of the ones that the token is for")]
+
+
+class DriftEvent(Answer):
+    """The data of an event `drift`: an instance has not run what it should for 10 s, or does so no longer."""
+
+    event: Annotated[
+        Literal["began", "ended"], about("ended: the state is of the drift that ended")
+    ]
+    service: Name
+    instance: Name
+    state: Annotated[State, about("why it counts as drift, in a word")]
+    since: Annotated[Time, about("when the instance came into this state")]
+    revision: Annotated[int | None, about("what was wanted; null: nobody had written its service")]
+    correlation_id: Annotated[str | None, about("of the change that made it wanted")]
 
 
 class HealthEvent(Answer):
@@ -91,6 +108,12 @@ def _revision(change: Change) -> bytes:
     return _event("revision", data, change.revision)
 
 
+@lru_cache(_RENDERED)
+def _drift(event: drift_board.DriftEvent) -> bytes:
+    data = {name: getattr(event, name) for name in DriftEvent.model_fields}
+    return _event("drift", {**data, "since": rfc3339(event.since)})
+
+
 @lru_cache(8)
 def _health(health: HealthNow) -> bytes:
     return _event("health", health._asdict())
@@ -108,12 +131,14 @@ _LAST_EVENT_ID = Header(
 
 @operation(
     "What happens, told while it happens: server-sent events",
-    answers={200: None},
+    answers={200: str},
+    produces="text/event-stream",
     problems=(503, 504),
     takes=(_OF_SERVICE, _LAST_EVENT_ID),
     events={
         "revision": RevisionEvent,
         "behind": BehindEvent,
+        "drift": DriftEvent,
         "health": HealthEvent,
     },
     description="The answer does not end. Read it with a client for server-sent events; `curl -N` shows it. A comment "
@@ -144,7 +169,7 @@ def _last_event_id(request: ApiRequest) -> int | None:
 
 
 class WatchStream(Stream):
-    """Remembers how far it has told: a revision, and the health."""
+    """Remembers how far it has told: a revision, the number of an event of drift, and the health."""
 
     def __init__(
         self, request: ApiRequest, api: Api, service: str | None, after: int | None
@@ -158,6 +183,7 @@ class WatchStream(Stream):
         self._told_id = min(self._seen, newest)
         self._first = b"retry: %d\nid: %d\n\n" % (_RETRY_MS, self._told_id)
         self._missed: Sequence[Change] = ()
+        self._drift_seq = self._hub.drift_seq
         self._health: HealthNow | None = None
         self._hub.join(self)
 
@@ -213,7 +239,7 @@ class WatchStream(Stream):
             self.end()
             return b""
         revisions = await self._revisions()
-        said, self._first = [self._first, *revisions], b""
+        said, self._first = [self._first, *revisions, *self._drifts()], b""
         if self._health != self._hub.health:
             self._health = self._hub.health
             said.append(_health(self._health))
@@ -231,6 +257,17 @@ class WatchStream(Stream):
             if told:
                 self._told_id = told[-1].revision
                 return [_revision(one) for one in told]
+
+    def _drifts(self) -> list[bytes]:
+        """What concerns the caller of what began and ended since."""
+        news = self._hub.drifts_after(self._drift_seq)
+        self._drift_seq = self._hub.drift_seq
+        covers = self._request.grant.covers
+        return [
+            _drift(one)
+            for one in news
+            if self._service in (None, one.service) and covers(one.service)
+        ]
 
     async def _newer(self) -> Sequence[Change]:
         changes = self._hub.after(self._seen, _A_PIECE)

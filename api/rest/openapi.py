@@ -147,9 +147,12 @@ def _operation(route: Route, described: Operation, schemas: Schemas) -> JsonObje
     responses: JsonObject = {}
     for status, model in described.answers.items():
         content = None if model is None else schemas[model]
-        responses[str(status)] = _answer(status, content, tagged=described.tagged)
-        if described.events:
-            responses[str(status)]["content"] = _events(described, schemas)
+        if (
+            described.events
+        ):  # OpenAPI 3.1 has no words for them: a text, and beside it what stands in each
+            events = {name: schemas[one] for name, one in described.events.items()}
+            content = {**schemas[str], "x-events": events}
+        responses[str(status)] = _answer(status, content, described)
     parameters = _parameters(route)
     for status in sorted(_problems(route, has_parameters=bool(parameters))):
         refused = {"$ref": f"#/components/responses/Problem{status}"}
@@ -184,22 +187,12 @@ def _who_may(route: Route) -> str:
     return f"Needs a token{of_service} with the role {roles}.".replace(", `admin`", " or `admin`")
 
 
-def _answer(status: int, schema: JsonObject | None, *, tagged: bool) -> JsonObject:
+def _answer(status: int, schema: JsonObject | None, described: Operation) -> JsonObject:
     said: JsonObject = {
         "description": _DONE.get(status, "Not ok"),
-        "headers": _headers("X-Request-ID", *(("ETag",) if tagged else ())),
+        "headers": _headers("X-Request-ID", *(("ETag",) if described.tagged else ())),
     }
-    return said if schema is None else {**said, "content": {"application/json": {"schema": schema}}}
-
-
-def _events(described: Operation, schemas: Schemas) -> JsonObject:
-    """OpenAPI 3.1 has no words for events: a text, and beside it what stands in the data of each."""
-    text = {
-        "type": "string",
-        "description": "server-sent events; `x-events` has the schema of each event's `data`",
-        "x-events": {name: schemas[model] for name, model in described.events.items()},
-    }
-    return {"text/event-stream": {"schema": text}}
+    return said if schema is None else {**said, "content": {described.produces: {"schema": schema}}}
 
 
 def _problem(status: int, schema: JsonObject) -> JsonObject:

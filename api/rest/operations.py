@@ -27,8 +27,8 @@ class Operation:
     but services and instances. body: its model; media_type: how it is sent. description: what a caller
     should know beside the summary, in CommonMark. tagged: whether answers carry an `ETag`. optional_body: the
     body may be left out.
-    only_refuses: no request gets anything else from it, so no `Allow` names it.
-    events: of an operation whose answer is a stream (`text/event-stream`), the model of each event's data.
+    only_refuses: no request gets anything else from it, so no `Allow` names it. produces: the media type of its answers.
+    events: of an answer that is a stream of events, the model of each event's data, by its name.
     """
 
     handle: Handler
@@ -43,6 +43,7 @@ class Operation:
     optional_body: bool = False
     only_refuses: bool = False
     events: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    produces: str = "application/json"
 
 
 def operation(
@@ -57,12 +58,14 @@ def operation(
     tagged: bool = False,
     optional_body: bool = False,
     events: Mapping[str, Any] | None = None,
+    produces: str = "application/json",
 ) -> Callable[[Handler], Operation]:
     """The decorated handler as an operation, with these fields."""
     return lambda handler: Operation(
         *(handler, summary, answers, problems, takes, body, media_type, description, tagged),
         optional_body=optional_body,
         events=events or {},
+        produces=produces,
     )
 
 

@@ -109,6 +109,8 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
         accept_correlation_id(request.header(b"x-request-id")) or world.randomness.uuid()
     )
     request.deadline = started + ANSWER_WITHIN_S
+    request.asked = world.clock.now()
+    request.traceparent = _traceparent(request)
     told: dict[str, Any] = {}
     if request.admitted:
         confirm(request, api)
@@ -120,21 +122,25 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
         shown = as_error(error)
         response = problem(shown, request.correlation_id)
         told["error"] = shown.description.name
+        api.system.measures.refused(request.method, shown.description.name)
         if isinstance(shown, NotAuthenticated | Forbidden | TooManyRequests):
             _note_refusal(request, api, shown)
-    write_line = partial(_access_line, request, request.by, response.status, started, told)
-    stream, length = response.stream, [(b"content-length", b"%d" % len(response.body))]
-    if stream is None:
-        write_line()
+    took_s = trio.current_time() - started
+    route = None if request.route is None else request.route.path
+    api.system.measures.answered(request.method, route, response.status, took_s)
+    content = [(b"content-type", response.content_type)]
+    line = request, request.by, response.status, started, told
+    if (stream := response.stream) is None:
+        content.append((b"content-length", b"%d" % len(response.body)))
+        _access_line(*line)
     else:  # its line comes at its end, so that its duration is true
-        length, stream.on_end = [], write_line
+        stream.on_end = partial(_access_line, *line)
         if request.method == "HEAD":
             stream.end()
-    content = [(b"content-type", response.content_type), *length]
     headers = [
         *(content if response.status != _NOT_MODIFIED else ()),
         (b"x-request-id", request.correlation_id.encode()),
-        (b"traceparent", _traceparent(request)),
+        (b"traceparent", request.traceparent),
         (b"x-content-type-options", b"nosniff"),
         *(request.standing.headers if request.standing else ()),
         *response.headers,

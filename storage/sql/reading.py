@@ -17,8 +17,16 @@ from typing import Any
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.names import Epoch
 from config_manager.storage.decisions.vouching import Vouching
-from config_manager.storage.sql.changes import read_changes
+from config_manager.storage.drifts import Drift, DriftQuery, KeptReceipt, ReceiptsQuery
+from config_manager.storage.sql.changes import read_changes, read_times
 from config_manager.storage.sql.database import SqlConnection, nonsense, translated
+from config_manager.storage.sql.drifts import (
+    read_attempts,
+    read_drifts,
+    read_newest_receipts,
+    read_open_drifts,
+    read_receipts,
+)
 from config_manager.storage.sql.rows import (
     CHECKPOINT,
     ENTRY,
@@ -48,7 +56,7 @@ from config_manager.storage.state import (
     up_to_bytes,
 )
 from config_manager.storage.store import DatabaseUnavailable
-from config_manager.storage.trace import Change, ChangesQuery
+from config_manager.storage.trace import Change, ChangesQuery, ChangeTimes
 
 _WILD = re.compile(r"[%_\\]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
@@ -205,6 +213,30 @@ class SqlReads:
     def changes(self, query: ChangesQuery) -> Sequence[Change]:
         with self._sensible(), self._page() as pages:
             return read_changes(pages, query)
+
+    def change_times(self, revision: int) -> ChangeTimes | None:
+        with self._sensible(), self._page() as pages:
+            return read_times(pages, revision)
+
+    def attempts(self, service: str, revision: int) -> Sequence[KeptReceipt]:
+        with self._sensible(), self._page() as pages:
+            return read_attempts(pages, service, revision)
+
+    def receipts(self, query: ReceiptsQuery) -> Sequence[KeptReceipt]:
+        with self._sensible(), self._page() as pages:
+            return read_receipts(pages, query)
+
+    def newest_receipts(self) -> Sequence[KeptReceipt]:
+        with self._sensible(), self._page() as pages:
+            return read_newest_receipts(pages)
+
+    def drifts(self, query: DriftQuery) -> Sequence[Drift]:
+        with self._sensible(), self._page() as pages:
+            return read_drifts(pages, query)
+
+    def open_drifts(self) -> tuple[Sequence[Drift], int]:
+        with self._sensible(), self._page() as pages:
+            return read_open_drifts(pages)
 
     def audit(
         self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None

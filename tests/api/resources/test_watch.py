@@ -65,8 +65,12 @@ async def test_each_change_is_one_event_that_names_what_it_touched(rest: Caller)
         assert told.id == str(written["revision"])
         assert told.data == {
             **{name: written[name] for name in ("revision", "config_epoch", "correlation_id")},
-            **{"epoch_seq": 1, "at": written["updated_at"], "by": "bootstrap"},
-            **{"action": "put", "reason": "night", "services": ["door"]},
+            "epoch_seq": 1,
+            "at": written["updated_at"],
+            "by": "bootstrap",
+            "action": "put",
+            "reason": "night",
+            "services": ["door"],
         }
         assert set(told.data) == set(schemas["RevisionEvent"]["properties"])
 

@@ -19,7 +19,6 @@ from config_manager.api.server.app import RestApp
 from config_manager.api.server.listening import serve
 from config_manager.config.errors import Busy
 from tests.kit.asgi import TOKEN, Caller, running
-from tests.kit.event_streams import EventReader
 
 PATH = b"/api/v1/watch"
 WHO = b"Host: x\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"
