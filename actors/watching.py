@@ -66,7 +66,7 @@ class Watching:
         self._changes: list[Change] = []
         self._after = self.newest = view.committed.revision
         self._drifts: Sequence[DriftEvent] = ()
-        self.drift_seq = drift.last_seq
+        self.drift_seq: int = drift.last_seq
         self._told = view.committed
         self._looked_at = 0.0
         self.health = HealthNow(True, view.mode, ())

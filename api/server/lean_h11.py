@@ -151,7 +151,7 @@ class LeanH11(H11Protocol):
 
     def _end_stream_if_others_wait(self) -> None:
         if self._is_stream and self._others_wait and self.stream is not None:
-            self.task_group.spawn(_say_that_its_caller_left, self.stream)
+            cast("Any", self.task_group).spawn(_say_that_its_caller_left, self.stream)
 
     def _bytes_of(self, event: Any) -> bytes:
         try:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from nacl.signing import SigningKey
 
+from config_manager.actors import drift_board
 from config_manager.api.resources import watch
 from config_manager.api.rest.limits import BEAT_S
 from config_manager.api.rest.openapi import openapi
 from config_manager.api.server.routes import ROUTES
+from config_manager.config import wire
+from config_manager.config.documents.receipt import Running
 from config_manager.config.errors import ReadOnly
+from config_manager.config.wire import Envelope, Signature
+from config_manager.config.world import rfc3339
+from config_manager.storage.decisions.devices import DEVICE
 from tests.kit.asgi import Caller, Listening, running
+from tests.kit.documents import RECEIPT
 
 WATCH = "/api/v1/watch"
+NOW = 1_800_000_000.0
 
 
 @pytest.fixture
@@ -260,6 +271,67 @@ async def test_the_health_is_told_when_it_changes(rest: Caller) -> None:
             "0",
             {"ok": False, "mode": "read-only", "reasons": ["the disk is full"]},
         )
+
+
+async def test_drift_is_told_when_it_begins_and_when_it_ends(
+    rest: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drift_board, "LASTING_S", 0.0)
+    schemas = openapi(ROUTES)["components"]["schemas"]
+    key = SigningKey(bytes(range(32)))
+    view, public = rest.system.view, base64.b64encode(key.verify_key.encode()).decode()
+    row = {"sign_public": public, "seal_public": public, "enrolled_at": rfc3339(NOW)}
+    devices = {"door/front": {**row, "enrolled_by": "ada"}}
+    view.replace(replace(view.committed, registry={**view.committed.registry, DEVICE: devices}))
+
+    def hear(seq: int, running: Running) -> None:
+        receipt = replace(
+            RECEIPT,
+            service="door",
+            instance="front",
+            seq=seq,
+            running=running,
+            last_attempt=None,
+            overrides=(),
+            at=rfc3339(NOW),
+        )
+        payload = receipt.to_bytes()
+        signed = key.sign(wire.signed_bytes(wire.RECEIPT, payload)).signature
+        signature = Signature(wire.keyid(key.verify_key.encode()), signed)
+        envelope = Envelope(wire.RECEIPT, payload, (signature,)).to_bytes()
+        topic = wire.status_topic("door", "front")
+        rest.system.statuses.take("A", topic, envelope, retained=False, now=NOW)
+
+    narrowed = await invite(rest, "gates", "gate")
+    async with (
+        rest.listen() as seen,
+        rest.listen(f"{WATCH}?service=door") as door,
+        rest.listen(f"{WATCH}?service=gate") as gate,
+        rest.listen(token=narrowed) as other,
+    ):
+        await put(rest, "door")
+        wanted = rest.system.view.committed.services["door"]
+        hear(1, Running(1, 99, "ab" * 32))
+        began = await seen.event("drift")
+        assert (began.id, set(began.data)) == ("1", set(schemas["DriftEvent"]["properties"]))
+        since = began.data.pop("since")
+        assert since.endswith("Z")
+        assert began.data == {
+            "event": "began",
+            "service": "door",
+            "instance": "front",
+            "state": "foreign",
+            "revision": wanted.revision,
+            "correlation_id": wanted.correlation_id,
+        }
+        hear(2, Running(1, wanted.revision, wanted.digest))
+        ended = await seen.event("drift")
+        assert (ended.data["event"], ended.data["state"]) == ("ended", "foreign")
+        assert [(await door.event("drift")).data["event"] for _ in range(2)] == ["began", "ended"]
+        await put(rest, "gate")
+        await gate.revisions(1)
+        await other.revisions(1)
+        assert b"front" not in gate.said + other.said
 
 
 async def test_while_nobody_watches_nothing_is_read(
