@@ -40,6 +40,7 @@ ACTORS = (
     "delivering",
     "beaconing",
     "health",
+    "watching",
 )
 
 
