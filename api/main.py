@@ -34,6 +34,7 @@ class LazyGroup(click.Group):
         "client": "config_manager.client.commands.client:client",
         "completion": "config_manager.api.commands.completion:completion",
         "conformance": "config_manager.api.commands.conformance:conformance",
+        "notifications": "config_manager.api.commands.notifications:notifications",
         "doctor": "config_manager.api.commands.doctor:doctor",
         "init": "config_manager.api.commands.data_dir:init",
         "recover": "config_manager.api.commands.data_dir:recover",
