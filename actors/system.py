@@ -38,6 +38,7 @@ from config_manager.actors.mqtt.port import Transport
 from config_manager.actors.publishing.desk import Desk
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.publishing.publisher import Publisher
+from config_manager.actors.reporting import ReportMaker
 from config_manager.actors.schema_board import SchemaBoard
 from config_manager.actors.secrets_rotating import RotationReport, SecretsRotation
 from config_manager.actors.signing import signing
@@ -84,7 +85,7 @@ class System:
     a new secrets key; rotation: how far that is. trust: the root and its versions; trusting: takes every change
     to it. states: every actor, in start order. statuses: what instances say they run. schemas: what
     brokers hold of their schemas, and the database does not. callers: when tokens were
-    last used, and which calls were refused.
+    last used, and which calls were refused. reports: makes them.
     """
 
     storing: Actor
@@ -100,6 +101,7 @@ class System:
     shapes: Shapes
     world: World
     states: ActorStates
+    reports: ReportMaker
     brokers: Sequence[BrokerAddress] = ()
     statuses: StatusBoard = field(default_factory=StatusBoard)
     schemas: SchemaBoard = field(default_factory=SchemaBoard)
@@ -134,7 +136,9 @@ async def running_system(
         await stack.enter_async_context(_farewell(frames, brokers.outlets))
         trusting_actor = await _start_signed_documents(tree, opened, writing, brokers.outlets)
         heartbeat_s = settings.heartbeat_seconds
-        board = await _start_signs_of_life(tree, opened, writing, brokers, frames, heartbeat_s)
+        board, maker = await _start_signs_of_life(
+            tree, opened, writing, brokers, frames, heartbeat_s
+        )
         yield System(
             storing=writing.storing,
             reading=opened.reading,
@@ -149,6 +153,9 @@ async def running_system(
             shapes=opened.shapes,
             world=world,
             states=tree.states,
+            reports=ReportMaker(
+                opened.reading, opened.view, opened.trust, writing.signing, maker, tree.world
+            ),
             brokers=addresses,
             statuses=brokers.statuses,
             schemas=brokers.schemas,
@@ -325,7 +332,7 @@ async def _start_signs_of_life(
     brokers: _Brokers,
     frames: HealthFrames,
     heartbeat_s: float,
-) -> HealthBoard:
+) -> tuple[HealthBoard, BeaconMaker]:
     """Beacons and health."""
     view, trust = opened.view, opened.trust
     board = HealthBoard(
@@ -351,7 +358,7 @@ async def _start_signs_of_life(
     )
     await tree.start("beaconing", life)
     await tree.start("health", health(board, frames, brokers.outlets))
-    return board
+    return board, maker
 
 
 def _outlet(view: CommittedView, trust: TrustView) -> Outlet:

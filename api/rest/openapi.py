@@ -70,6 +70,7 @@ _TAGS = {
     "devices": "Instances that enrolled, and which secrets they can read",
     "status": "What each instance runs, beside what it should run",
     "trust": "The trust root: which keys sign what",
+    "reports": "Who ran what and when, with its evidence, to be verified anywhere",
     "audit": "Who did what, in rows that are chained to each other",
     "server": "The server itself: how it is, and what it says of its API",
 }
