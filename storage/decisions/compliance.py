@@ -125,7 +125,7 @@ def _enrolled(ledger: Ledger, one: Enrolment) -> Period:
 
 def _wanted(ledger: Ledger, service: str, span: Period) -> Iterator[JsonObject]:
     known = ledger.wanted.get(service, [])
-    for one, after in zip(known, [*known[1:], None], strict=True):
+    for one, after in zip(known, (*known[1:], None), strict=False):
         period = ledger.times.between(one.index, after.index if after else None)
         at = ledger.times.at[one.index]
         if period is None and at is not None:
@@ -149,9 +149,9 @@ def _dues(ledger: Ledger, service: str) -> list[_Due]:
     known = ledger.wanted.get(service, [])
     dues: list[_Due] = []
     if ledger.first_seq == 1:
-        first = ledger.times.at[known[0].index] if known else math.inf
-        dues.append(_Due(Period(-math.inf, -math.inf if first is None else first), None, False))
-    for one, after in zip(known, [*known[1:], None], strict=True):
+        until = ledger.times.before(known[0].index) if known else math.inf
+        dues.append(_Due(Period(-math.inf, until), None, False))
+    for one, after in zip(known, (*known[1:], None), strict=False):
         period = ledger.times.between(one.index, after.index if after else None)
         if period is None:
             continue

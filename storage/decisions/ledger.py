@@ -69,6 +69,10 @@ class Times:
         end = self._earliest[after]
         return Period(begin, end) if begin <= end else None
 
+    def before(self, this: int) -> float:
+        """Until when `this` was surely not there yet."""
+        return -math.inf if self.at[this] is None else self._earliest[this]
+
     @property
     def went_back(self) -> Iterable[tuple[int, float]]:
         """(which, by how many seconds) of those that claim to be earlier than one before them."""
