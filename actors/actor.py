@@ -169,6 +169,10 @@ class Actor:
     ) -> None:
         self.name = name
         self.state: State = "starting"
+        self.waiting = 0
+        """requests that wait to be handled"""
+        self.most_waiting = 0
+        self.restarts = 0
         self._run_life = lambda: self._one_by_one(life)
         self._policy = policy
         self._on_event = on_event
@@ -197,6 +201,8 @@ class Actor:
         """Send and wait. Raises Refusal, Gone, Full, or TooSlowError at the context's deadline."""
         answer, waiter = trio.open_memory_channel[Outcome[R]](1)
         delivered = False
+        self.waiting += 1
+        self.most_waiting = max(self.most_waiting, self.waiting)
         with waiter:  # closed when we leave early: the request is abandoned then
             try:
                 with trio.fail_at(context.deadline):
@@ -211,6 +217,9 @@ class Actor:
                     raise
                 answer.close()
                 raise Full(f"{self.name} has no room for {_name(request)}") from None
+            finally:
+                if not delivered:
+                    self.waiting -= 1
         return outcome.unwrap()
 
     def crash(self, error: Exception) -> None:
@@ -265,6 +274,7 @@ class Actor:
             with self._mail, suppress(trio.WouldBlock, trio.EndOfChannel):
                 while True:  # closing a channel drops what it holds, so tell every queued caller
                     self._mail.receive_nowait().reply.close()
+                    self.waiting -= 1
             if started:
                 self._on_event(ActorStopped(self.name, overdue=scope.cancelled_caught))
 
@@ -277,6 +287,7 @@ class Actor:
         pause = backoff_s(len(crashes) - 1, first_s=policy.backoff, longest_s=policy.backoff_limit)
         pause *= self._jitter()
         self.state = "restarting"
+        self.restarts += 1
         self._on_event(ActorCrashed(self.name, crash, len(crashes), pause))
         await trio.sleep(pause)
 
@@ -296,6 +307,7 @@ class Actor:
         async with life() as handle:
             self._announce()
             async for mail in self._mail:
+                self.waiting -= 1
                 with mail.reply:  # a reply closed unsent tells the caller Gone
                     if not mail.abandoned:
                         await self._handle_one(handle, mail)
@@ -328,6 +340,7 @@ class Actor:
                 with suppress(trio.WouldBlock, trio.EndOfChannel):
                     while len(batch) < self._policy.mailbox:
                         batch.append(self._mail.receive_nowait())
+                self.waiting -= len(batch)
                 try:
                     wanted = [mail for mail in batch if not mail.abandoned]
                     if not wanted:

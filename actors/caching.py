@@ -27,6 +27,8 @@ class LastKnownGood:
     def __init__(self, file: CacheFile) -> None:
         self._file = file
         self.available = False
+        self.behind_since: float | None = None
+        """since when something that is committed is not kept, on Trio's clock; None while everything is"""
 
     @classmethod
     def of(cls, keys: KeyRing, world: World) -> LastKnownGood:
@@ -69,7 +71,9 @@ class Keeper:
     async def keep(self) -> bool:
         """Write what is due; False if the disk refuses."""
         log = structlog.get_logger()
-        committed = self._view.committed
+        committed, began = self._view.committed, trio.current_time()
+        if self._cache.behind_since is None:
+            self._cache.behind_since = began
         try:
             await trio.to_thread.run_sync(self._write, committed)
         except OSError as error:
@@ -84,6 +88,7 @@ class Keeper:
         self._view.notices.pop("cache", None)
         self._view.notices.pop("instance", None)  # the witness has the start, too
         self._kept = committed
+        self._cache.behind_since = None if self._view.committed is committed else began
         for name, state in committed.services.items():
             before = self._logged.services.get(name)
             if before is None or before.revision < state.revision:

@@ -16,6 +16,7 @@ from config_manager.config.roots import Needs
 from config_manager.config.wire import Envelope
 from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.terms import Idempotency, Terms
+from config_manager.storage.drifts import Observed
 
 A = TypeVar("A")
 
@@ -61,6 +62,21 @@ class Confirmed(Request[None]):
     """A broker was seen to hold these (service, revision): the outbox may forget them."""
 
     revisions: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Keep(Request[bool]):
+    """Keep what was seen of instances; nothing of it is audited. Whether it was kept."""
+
+    observed: Observed
+
+
+@dataclass(frozen=True, slots=True)
+class Prune(Request[int]):
+    """Let go of what was seen before (Unix seconds): see `Store.prune_observed`. Of how many; 0 if it could not be."""
+
+    before: float
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import structlog
 
 from config_manager.actors.actor import ActorStates
 from config_manager.actors.caching import LastKnownGood
+from config_manager.actors.measuring import Measures
 from config_manager.actors.own_broker import own_broker
 from config_manager.actors.signing import sign
 from config_manager.actors.storing.opening import Opening
@@ -73,6 +74,7 @@ async def open_data(
     catalogue: Catalogue,
     world: World,
     open_store: OpenStore | None,
+    measures: Measures,
 ) -> OpenedData:
     """Open everything in the data directory, which is locked, and count the start. open_store: see
     `running_system`. Raises StartError, OSError, DatabaseUnavailable."""
@@ -102,7 +104,7 @@ async def open_data(
     fingerprint_key = derive_key(keys.instance_key, "idempotency-fingerprints")
     shapes = Shapes(catalogue, opening.schema_versions)
     tools = tools_of(shapes, boxes, vouching, fingerprint_key, world)
-    writer = Writer(opening, tools, boxes, world)
+    writer = Writer(opening, tools, boxes, world, measures)
     cache = LastKnownGood.of(keys, world)
     await opening.start(witness.mark, witness.audit, cache.load)
     await count_start(witness, opening)

@@ -67,6 +67,26 @@ class InstanceStatus:
     size: int
     verified: bool = False
 
+    @property
+    def is_from_before(self) -> bool:
+        """As of before the start: no broker has told it since."""
+        return self.broker == BEFORE
+
+
+BEFORE = ""
+"""The broker of what is known from before the start alone: no broker has told it since."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeardReceipt:
+    """A receipt that told something new. receipt: what came; a will knows less than the status, which is what is known
+    since. at: its own time (Unix seconds). envelope: its bytes."""
+
+    status: InstanceStatus
+    receipt: Receipt
+    at: float
+    envelope: bytes
+
 
 @dataclass(frozen=True, slots=True)
 class NewlyRuns:
@@ -117,6 +137,10 @@ class StatusBoard:
         self._dropped: dict[tuple[str, str], Forgotten] = {}
         self.refused = 0
         """messages that were no receipts, or too many"""
+        self.on_receipt: list[Callable[[HeardReceipt], None]] = []
+        """called with each receipt that tells something new; quick, and never raises"""
+        self.on_change: list[Callable[[str, str], None]] = []
+        """called with (service, instance) where something else is known than before, or nothing any more"""
         self._statuses: dict[tuple[str, str], InstanceStatus] = {}
         self._of_service: dict[str, dict[str, InstanceStatus]] = {}
         self._of_schema: dict[tuple[str, str], dict[str, InstanceStatus]] = {}
@@ -183,7 +207,10 @@ class StatusBoard:
                 self.drop_forgotten(*key)
                 if self._is_leftover(key, told, retained=retained):
                     return Leftover(*key)
-                return self._judge(key, told, retained=retained)
+                before = self._statuses.get(key)
+                judged = self._judge(key, told, retained=retained)
+                self._tell_heard(key, before, told, payload)
+                return judged
         except _Garbage as garbage:
             if is_repeated:
                 return None
@@ -191,6 +218,21 @@ class StatusBoard:
             return NotTaken(str(garbage))
         self._drop(key)
         return None
+
+    def restore(
+        self, service: str, instance: str, envelope: bytes, received_at: float
+    ) -> Receipt | None:
+        """A receipt that was kept before the start, if it still counts. To be called before any broker tells anything,
+        the oldest first."""
+        key = (service, instance)
+        try:
+            told = _read(envelope, BEFORE, received_at, self._sign_key(*key))
+            if self._is_leftover(key, told, retained=True) or not told.verified:
+                return None
+            self._judge(key, told, retained=True)
+        except _Garbage:  # its key was exchanged
+            return None
+        return told.receipt
 
     def start_over(self, service: str, instance: str) -> None:
         """Another key counts from now on: drop what was said before."""
@@ -206,6 +248,26 @@ class StatusBoard:
         self._dropped[key] = what
         if held is not None and what.covers(held.receipt, held.keyid, held.at, retained=True):
             self._drop(key)
+
+    def _tell_heard(
+        self,
+        key: tuple[str, str],
+        before: InstanceStatus | None,
+        told: InstanceStatus,
+        envelope: bytes,
+    ) -> None:
+        status = self._statuses.get(key)
+        if status is None:
+            return
+        if before is not None and (status.receipt, status.gone) == (before.receipt, before.gone):
+            return
+        heard = HeardReceipt(status, told.receipt, told.at, envelope)
+        for tell in self.on_receipt:
+            tell(heard)
+
+    def _tell_changed(self, key: tuple[str, str]) -> None:
+        for tell in self.on_change:
+            tell(*key)
 
     def _is_leftover(self, key: tuple[str, str], told: InstanceStatus, *, retained: bool) -> bool:
         what = self._forgotten(*key)
@@ -230,6 +292,8 @@ class StatusBoard:
         held = self._statuses.get(key)
         new = told if held is None else _succeed(held, told, retained=retained)
         if new is held:
+            if new.is_from_before and receipt == new.receipt and not new.gone:
+                self._keep(key, replace(new, broker=told.broker))
             return None
         running, ran, since = new.receipt.running, None, told.since
         heard_at = max(0.0, min(told.at, told.heard_at)) if retained else told.heard_at
@@ -261,7 +325,7 @@ class StatusBoard:
                     "there are too many instances, or their receipts are too large together"
                 )
             self._drop(stranger)
-        self._drop(key)
+        self._take_out(key)
         self._statuses[key] = status
         service, instance = key
         self._of_service.setdefault(service, {})[instance] = status
@@ -270,6 +334,7 @@ class StatusBoard:
         if not status.verified:
             self._strangers[key] = None
             self._strangers_of[key[0]] += 1
+        self._tell_changed(key)
 
     def _fits(self, held: InstanceStatus | None, status: InstanceStatus) -> bool:
         count = len(self._statuses) + (held is None)
@@ -277,6 +342,11 @@ class StatusBoard:
         return count <= self._max_instances and total <= self._max_total_bytes
 
     def _drop(self, key: tuple[str, str]) -> None:
+        if key in self._statuses:
+            self._take_out(key)
+            self._tell_changed(key)
+
+    def _take_out(self, key: tuple[str, str]) -> None:
         removed = self._statuses.pop(key, None)
         if removed is not None:
             _take_out(self._of_service, key[0], key[1])
@@ -318,7 +388,7 @@ def _after_a_will(
     repeats its last receipt), or it is newer and has replaced the retained will."""
     live_seq = told.receipt.seq
     is_newer = live_seq > held.live_seq
-    took_its_place = retained and is_newer and told.broker == held.broker
+    took_its_place = retained and is_newer and held.broker in (told.broker, BEFORE)
     if took_its_place or (not retained and live_seq >= held.live_seq):
         return replace(newest, gone=False, broker=told.broker, live_seq=live_seq)
     return _gone(newest, held.broker, live_seq) if is_newer else held
@@ -383,6 +453,8 @@ def _check(receipt: Receipt) -> float:
     if receipt.running is not None and not wire.is_digest(receipt.running.digest):
         raise _Garbage("running.digest: expected 64 hex digits")
     try:
+        if receipt.last_attempt is not None and receipt.last_attempt.at is not None:
+            parse_rfc3339(receipt.last_attempt.at)
         return parse_rfc3339(receipt.at)
     except (ValueError, OverflowError):
         raise _Garbage("at: expected a time in RFC 3339") from None

@@ -1,6 +1,6 @@
 """The whole tree on one page: start order, policies, shutdown order.
 
-Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → publishing →
+Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → drifting → publishing →
 learning-schemas → trusting → delivering → beaconing → health`, and HTTP inside all of them. They stop in the opposite order: each refuses new
 mail, drains within its grace, and is named if it did not stop. Before publishing stops, the retained health says
 `shutdown`.
@@ -26,11 +26,14 @@ from config_manager.actors.actor import (
     follower,
 )
 from config_manager.actors.beaconing import BeaconMaker, beaconing
-from config_manager.actors.caching import Keeper, caching
+from config_manager.actors.caching import Keeper, LastKnownGood, caching
 from config_manager.actors.callers import Callers, noting_callers
 from config_manager.actors.delivering import Deliverer, delivering
+from config_manager.actors.drift_board import DriftBoard
+from config_manager.actors.drifting import Drifting, drifting
 from config_manager.actors.health import HealthBoard, HealthFrames, health
 from config_manager.actors.learning_schemas import Learner, News, learning_schemas
+from config_manager.actors.measuring import Measures
 from config_manager.actors.messages import Confirmed, Sign, Witnessed, Write
 from config_manager.actors.misfits import Misfits
 from config_manager.actors.mqtt.broker_ways import Ways, ways_to_brokers
@@ -85,7 +88,8 @@ class System:
     a new secrets key; rotation: how far that is. trust: the root and its versions; trusting: takes every change
     to it. states: every actor, in start order. statuses: what instances say they run. schemas: what
     brokers hold of their schemas, and the database does not. callers: when tokens were
-    last used, and which calls were refused. reports: makes them.
+    last used, and which calls were refused. reports: makes them. measures: what is counted and timed. cache: the
+    last-known-good one.
     """
 
     storing: Actor
@@ -102,6 +106,9 @@ class System:
     world: World
     states: ActorStates
     reports: ReportMaker
+    drift: DriftBoard
+    measures: Measures
+    cache: LastKnownGood
     brokers: Sequence[BrokerAddress] = ()
     statuses: StatusBoard = field(default_factory=StatusBoard)
     schemas: SchemaBoard = field(default_factory=SchemaBoard)
@@ -126,17 +133,23 @@ async def running_system(
     make_directory(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(settings.data_dir))
-        opened = await open_data(settings, targets, catalogue, world, open_store)
+        measures = Measures()
+        opened = await open_data(settings, targets, catalogue, world, open_store, measures)
         tree = _Tree(stack, world)
         writing = await _start_writing(tree, opened)
         frames = HealthFrames(world)
         addresses = await start_brokers(targets, settings, stack, tree.states, world)
-        brokers = await _start_publishing(tree, opened, writing, addresses, transport, frames)
+        brokers = await _start_publishing(
+            tree, opened, writing, addresses, transport, frames, keep_s=settings.receipts_keep_s
+        )
+        brokers.confirmations.on_confirmed.append(
+            lambda _broker, service, revision: measures.confirmed(service, revision)
+        )
         await _start_learning(tree, opened, writing, brokers, dev=settings.dev)
         await stack.enter_async_context(_farewell(frames, brokers.outlets))
         trusting_actor = await _start_signed_documents(tree, opened, writing, brokers.outlets)
         heartbeat_s = settings.heartbeat_seconds
-        board, maker = await _start_signs_of_life(
+        board, reports = await _start_signs_of_life(
             tree, opened, writing, brokers, frames, heartbeat_s
         )
         yield System(
@@ -153,13 +166,14 @@ async def running_system(
             shapes=opened.shapes,
             world=world,
             states=tree.states,
-            reports=ReportMaker(
-                opened.reading, opened.view, opened.trust, writing.signing, maker, tree.world
-            ),
+            reports=reports,
+            drift=brokers.drift,
             brokers=addresses,
             statuses=brokers.statuses,
             schemas=brokers.schemas,
             callers=writing.callers,
+            measures=measures,
+            cache=opened.cache,
         )
 
 
@@ -234,6 +248,7 @@ class _Brokers(NamedTuple):
     outlets: Sequence[Outlet]
     confirmations: Confirmations
     statuses: StatusBoard
+    drift: DriftBoard
     schemas: SchemaBoard
     news: News
 
@@ -245,8 +260,10 @@ async def _start_publishing(
     addresses: Sequence[BrokerAddress],
     transport: Transport,
     frames: HealthFrames,
+    *,
+    keep_s: float,
 ) -> _Brokers:
-    """One actor for each broker."""
+    """One actor for each broker; and before them the one that judges what they hear of instances. keep_s: of receipts."""
     view, trust, witness = opened.view, opened.trust, opened.witness
     outlets = [_outlet(view, trust) for _ in addresses]
     confirmations = Confirmations([BrokerView(str(address)) for address in addresses])
@@ -254,6 +271,7 @@ async def _start_publishing(
         lambda service, instance: sign_key_of(view.committed, service, instance),
         lambda service, instance: forgotten(view.committed, service, instance),
     )
+    drift = await _start_drifting(tree, opened, writing, statuses, confirmations, keep_s)
     schemas = SchemaBoard(
         statuses.built_with,
         lambda service, digest: digest in opened.shapes.of_instances(view.committed, service),
@@ -282,7 +300,31 @@ async def _start_publishing(
         )
         name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
         await tree.start(name, follower(publisher.run))
-    return _Brokers(outlets, confirmations, statuses, schemas, news)
+    return _Brokers(outlets, confirmations, statuses, drift, schemas, news)
+
+
+async def _start_drifting(
+    tree: _Tree,
+    opened: OpenedData,
+    writing: _Writing,
+    statuses: StatusBoard,
+    confirmations: Confirmations,
+    keep_s: float,
+) -> DriftBoard:
+    """Filled with what was kept, before any broker tells anything."""
+    board = DriftBoard(opened.view, statuses, confirmations, tree.world.clock)
+    work = Drifting(
+        board,
+        statuses,
+        opened.view,
+        writing.storing,
+        opened.reading,
+        tree.world,
+        keep_s=keep_s,
+    )
+    await work.restore()
+    await tree.start("drifting", drifting(work))
+    return board
 
 
 async def _start_learning(
@@ -332,8 +374,8 @@ async def _start_signs_of_life(
     brokers: _Brokers,
     frames: HealthFrames,
     heartbeat_s: float,
-) -> tuple[HealthBoard, BeaconMaker]:
-    """Beacons and health."""
+) -> tuple[HealthBoard, ReportMaker]:
+    """Beacons and health, and reports, which end in a beacon."""
     view, trust = opened.view, opened.trust
     board = HealthBoard(
         view,
@@ -358,7 +400,7 @@ async def _start_signs_of_life(
     )
     await tree.start("beaconing", life)
     await tree.start("health", health(board, frames, brokers.outlets))
-    return board, maker
+    return board, ReportMaker(opened.reading, view, trust, writing.signing, maker, tree.world)
 
 
 def _outlet(view: CommittedView, trust: TrustView) -> Outlet:

@@ -6,6 +6,7 @@ and a wait, a look costs nothing (docs/architecture.md).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -99,6 +100,8 @@ class Confirmations:
         self.brokers = brokers
         self._changed = trio.Event()
         self._given_up = False
+        self.on_confirmed: list[Callable[[BrokerView, str, int], None]] = []
+        """called with (broker, service, revision) each time that a broker was read back; quick, and never raises"""
 
     def confirmed(self, service: str, revision: int) -> bool:
         """Whether some broker holds this revision of the service, or a newer one."""
@@ -109,6 +112,8 @@ class Confirmations:
         broker.holds[service] = revision
         self._changed.set()
         self._changed = trio.Event()
+        for tell in self.on_confirmed:
+            tell(broker, service, revision)
 
     async def wait(self, service: str, revision: int) -> bool:
         """Until some broker holds the revision; False if we stop first. Callers bring their own deadline."""

@@ -160,6 +160,9 @@ def cli() -> None:
     help="Key files from elsewhere, read-only: db.key, secrets.key, … [systemd's $CREDENTIALS_DIRECTORY]",
 )
 @click.option("--heartbeat-seconds", type=float, help="Period of keepalive and beacon. [10]")
+@click.option(
+    "--receipts-keep", metavar="TIME", help="How long every receipt of an instance is kept. [90d]"
+)
 @click.option("--writes-per-minute", type=int, help="Limit on each token's writes. [none]")
 @click.option(
     "--log-format", type=click.Choice(["json", "console"]), help="[json; console with --dev]"

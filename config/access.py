@@ -71,7 +71,12 @@ class Grant:
             raise Forbidden(f"{self.name!r} has the role {self.role}; this needs one of: {roles}")
         if service is not None and not self.covers(service):
             raise Forbidden(f"{self.name!r} is for {', '.join(self.services)}, not for {service}")
-        if service is None and need == "admin" and self.is_narrowed:
+        if service is None and need == "admin":
+            self.require_every_service()
+
+    def require_every_service(self) -> None:
+        """For what shows all services at once; raises Forbidden."""
+        if self.is_narrowed:
             raise Forbidden(
                 f"{self.name!r} is for {', '.join(self.services)}; this concerns every service"
             )

@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_valid
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config_manager.config.brokers import parse_mqtt_urls
+from config_manager.config.durations import parse_duration
 from config_manager.config.errors import SettingsInvalid
 from config_manager.config.reverse_proxies import parse_public_url, parse_trusted_proxies
 from config_manager.config.this_machine import is_loopback
@@ -57,6 +58,7 @@ class Settings(BaseSettings):
     credentials_dir: Path | None = None
     bootstrap_token: SecretStr | None = None
     heartbeat_seconds: float = Field(default=10.0, ge=0.1, le=3600)
+    receipts_keep: str = "90d"
     writes_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
     log_format: Literal["json", "console"] | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -92,6 +94,12 @@ class Settings(BaseSettings):
         parse_trusted_proxies(value)
         return value
 
+    @field_validator("receipts_keep")
+    @classmethod
+    def _receipts_keep_parses(cls, value: str) -> str:
+        parse_duration(value)
+        return value
+
     @field_validator("public_url")
     @classmethod
     def _public_url_parses(cls, value: str | None) -> str | None:
@@ -107,6 +115,11 @@ class Settings(BaseSettings):
                     "a token is printable ASCII without spaces: it travels in a header"
                 )
         return value
+
+    @property
+    def receipts_keep_s(self) -> int:
+        """How long every receipt is kept; then the first and the last of each segment."""
+        return parse_duration(self.receipts_keep)
 
     @property
     def bind_address(self) -> Bind:

@@ -12,6 +12,13 @@ from config_manager.config.audit import Head
 from config_manager.config.names import Epoch
 from config_manager.storage.decisions.changes import empty
 from config_manager.storage.decisions.vouching import Vouching
+from config_manager.storage.drifts import (
+    Drift,
+    DriftQuery,
+    KeptReceipt,
+    Observed,
+    ReceiptsQuery,
+)
 from config_manager.storage.state import (
     AuditEntry,
     Checkpoint,
@@ -62,6 +69,8 @@ class MemoryStore(Store):
         self._epochs = [(epoch, 0)]
         """each with its first revision"""
         self._activations: dict[tuple[str, int], SchemaActivation] = {}
+        self._receipts: list[KeptReceipt] = []
+        self._drifts: dict[int, Drift] = {}
         self.fail_next: DatabaseUnavailable | None = None
 
     def begin(self, changes: Sequence[Commit]) -> Finish:
@@ -170,6 +179,56 @@ class MemoryStore(Store):
         wanted = {row.entry.revision for row in rows if _is_wanted(row, query)}
         chosen = sorted(wanted, reverse=query.after is None)[: query.limit]
         return [_change([row for row in rows if row.entry.revision == one]) for one in chosen]
+
+    def receipts(self, query: ReceiptsQuery) -> Sequence[KeptReceipt]:
+        self._maybe_fail()
+        return [
+            one
+            for one in self._receipts
+            if (one.service, one.instance) == (query.service, query.instance)
+            and (query.since is None or one.received_at >= query.since)
+            and (query.until is None or one.received_at <= query.until)
+        ]
+
+    def newest_receipts(self) -> Sequence[KeptReceipt]:
+        self._maybe_fail()
+        there = {one[:2]: one for one in self._receipts if not one.gone}
+        newest = {one[:2]: one for one in self._receipts}
+        found = [one for one in self._receipts if one in (there.get(one[:2]), newest[one[:2]])]
+        return sorted(found, key=lambda one: one[:2])
+
+    def drifts(self, query: DriftQuery) -> Sequence[Drift]:
+        self._maybe_fail()
+        return [
+            one
+            for _, one in sorted(self._drifts.items(), reverse=True)
+            if (query.before is None or one.seq < query.before)
+            and query.service in (None, one.service)
+            and (query.visible is None or one.service in query.visible)
+            and (query.since is None or one.ended is None or one.ended >= query.since)
+            and (query.until is None or one.began <= query.until)
+        ][: query.limit]
+
+    def open_drifts(self) -> tuple[Sequence[Drift], int]:
+        self._maybe_fail()
+        last = max((max(one.seq, one.ended_seq or 0) for one in self._drifts.values()), default=0)
+        return [one for _, one in sorted(self._drifts.items()) if one.ended is None], last
+
+    def keep_observed(self, observed: Observed) -> None:
+        self._maybe_fail()
+        self._receipts = [one for one in self._receipts if one[:2] not in observed.forgotten]
+        self._receipts += observed.receipts
+        self._drifts |= {one.seq: one for one in observed.drifts}
+
+    def prune_observed(self, before: float, limit: int) -> int:
+        self._maybe_fail()
+        inside = _insides(self._receipts, before)[:limit]
+        self._receipts = [one for i, one in enumerate(self._receipts) if i not in inside]
+        drifts = sorted(self._drifts.items())
+        ended = [seq for seq, one in drifts if one.ended is not None and one.ended < before][:limit]
+        for seq in ended:
+            del self._drifts[seq]
+        return max(len(inside), len(ended))
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
         self._maybe_fail()
@@ -374,6 +433,20 @@ def _texts(entry: HistoryEntry) -> Sequence[str]:
     values = [value for change in entry.changes for value in (change.key, change.old, change.new)]
     texts = [one if isinstance(one, str) else orjson.dumps(one).decode() for one in values]
     return [*texts, entry.reason or ""]
+
+
+def _insides(receipts: Sequence[KeptReceipt], before: float) -> list[int]:
+    """Where the old receipts stand that are neither the first nor the last of their segment."""
+    end = next((i for i, one in enumerate(receipts) if one.received_at >= before), len(receipts))
+    inside: list[int] = []
+    for name in {one[:2] for one in receipts[:end]}:
+        mine = [i for i, one in enumerate(receipts[:end]) if one[:2] == name]
+        inside += (
+            around[1]
+            for around in zip(mine, mine[1:], mine[2:], strict=False)
+            if len({(receipts[i].revision, receipts[i].state) for i in around}) == 1
+        )
+    return sorted(inside)
 
 
 def _is_wanted(row: HistoryRow, query: ChangesQuery) -> bool:

@@ -1,7 +1,8 @@
 """The store port: what any store does, the one in SQLCipher and the one in memory alike.
 
 All methods block, except `begin`, which is quick. `history`, `checkpoints`, `taken_back`, `epoch_as_of`,
-`find_in_history`, `changes`, `plan_beside`, `plans`, `audit`, `secret_versions`, `count_secrets`, `newest_schemas`, `schema_versions`,
+`find_in_history`, `changes`, `receipts`, `newest_receipts`,
+`drifts`, `open_drifts`, `plan_beside`, `plans`, `audit`, `secret_versions`, `count_secrets`, `newest_schemas`, `schema_versions`,
 `schema_version`, `schema_as_of` and `snapshot` may be called from any thread, beside another call. The others
 are called one at a time, from whichever thread.
 A store decides nothing: the pure functions of `storage.decisions` do, and hand over finished rows.
@@ -17,6 +18,13 @@ from typing import NamedTuple, Protocol
 
 from config_manager.config.audit import Head
 from config_manager.config.names import Epoch
+from config_manager.storage.drifts import (
+    Drift,
+    DriftQuery,
+    KeptReceipt,
+    Observed,
+    ReceiptsQuery,
+)
 from config_manager.storage.state import (
     AuditEntry,
     Checkpoint,
@@ -186,6 +194,33 @@ class Store(Protocol):
 
     def changes(self, query: ChangesQuery) -> Sequence[Change]:
         """Changes of all services: one a revision, whatever it touched."""
+        ...
+
+    def receipts(self, query: ReceiptsQuery) -> Sequence[KeptReceipt]:
+        """The kept receipts of one instance, with their envelopes, in the order in which they came."""
+        ...
+
+    def newest_receipts(self) -> Sequence[KeptReceipt]:
+        """Of each instance, by service and instance: the newest receipt in which it was there, if one is kept, and behind
+        it the will or farewell that came after it, if one did."""
+        ...
+
+    def drifts(self, query: DriftQuery) -> Sequence[Drift]:
+        """Drift that is kept, the newest first."""
+        ...
+
+    def open_drifts(self) -> tuple[Sequence[Drift], int]:
+        """All that has not ended; and the highest number of any beginning or end, 0 if there is none."""
+        ...
+
+    def keep_observed(self, observed: Observed) -> None:
+        """All or none, durable. Raises DiskFull or DatabaseUnavailable."""
+        ...
+
+    def prune_observed(self, before: float, limit: int) -> int:
+        """Of receipts that were received before (Unix seconds) let those go that are neither the first nor the last of
+        their segment, a time in which an instance ran one revision in one state; and drift that ended before. At most
+        `limit` of each, and answers of how many of the more numerous. Raises DiskFull or DatabaseUnavailable."""
         ...
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:

@@ -17,6 +17,7 @@ from config_manager.actors.storing.opening import Opening
 from config_manager.config.audit import AuditFault, Head
 from config_manager.config.errors import ReadOnly
 from config_manager.storage.decisions.vouching import Judgement, Vouching
+from config_manager.storage.drifts import Drift, DriftQuery, KeptReceipt, ReceiptsQuery
 from config_manager.storage.state import (
     AuditEntry,
     HistoryPage,
@@ -55,6 +56,14 @@ class Reading:
     async def changes(self, query: ChangesQuery, context: Context) -> Sequence[Change]:
         """See `Store.changes`."""
         return await self._page(self._store_with_history, lambda s: s.changes(query), context)
+
+    async def receipts(self, query: ReceiptsQuery, context: Context) -> Sequence[KeptReceipt]:
+        """See `Store.receipts`."""
+        return await self._page(self._store_with_history, lambda s: s.receipts(query), context)
+
+    async def drifts(self, query: DriftQuery, context: Context) -> Sequence[Drift]:
+        """See `Store.drifts`."""
+        return await self._page(self._store_with_history, lambda s: s.drifts(query), context)
 
     async def past(self, read: Callable[[Store], R], context: Context) -> R:
         """What this pure function makes of what is kept (`storage.decisions.past`), in a thread."""

@@ -18,9 +18,12 @@ from nacl.exceptions import CryptoError
 from outcome import Error, Outcome, Value
 
 from config_manager.actors.actor import BatchHandler, BatchLife, Context
+from config_manager.actors.measuring import Measures
 from config_manager.actors.messages import (
     Confirmed,
+    Keep,
     NotDoneYet,
+    Prune,
     Resealed,
     ResealSecrets,
     Witnessed,
@@ -90,12 +93,20 @@ def tools_of(
 class Writer:
     """What the storing actor works on across its lives."""
 
-    def __init__(self, opening: Opening, tools: Tools, boxes: SecretBoxes, world: World) -> None:
+    def __init__(
+        self,
+        opening: Opening,
+        tools: Tools,
+        boxes: SecretBoxes,
+        world: World,
+        measures: Measures,
+    ) -> None:
         self._opening = opening
         self._view = opening.view
         self._tools = tools
         self._boxes = boxes
         self._world = world
+        self._measures = measures
 
     async def administer_at_start(self, what: Decidable[Any], correlation_id: str) -> bool:
         """Write what the settings say about access, before any request. False if the mode is read-only: then nothing
@@ -146,7 +157,7 @@ class Writer:
         kept: dict[int, Outcome[Any]] = {}
         # these first: they may change what the writes are decided on
         for index, (request, _) in enumerate(jobs):
-            if isinstance(request, Witnessed | Confirmed | ResealSecrets):
+            if isinstance(request, Witnessed | Confirmed | Keep | Prune | ResealSecrets):
                 kept[index] = await self._keep_house(request)
         store = self._opening.store
         decider = None if store is None else Decider(self._tools, self._view.committed, store)
@@ -196,8 +207,9 @@ class Writer:
         try:
             if self._opening.store is None:  # a read in this very batch found it gone
                 raise DatabaseUnavailable("the database became unavailable")
-            finish = self._opening.store.begin([change for _, change in accepted])
-            await trio.to_thread.run_sync(finish)
+            began = trio.current_time()
+            changes = [change for _, change in accepted]
+            await trio.to_thread.run_sync(self._opening.store.begin(changes))
         except DiskFull as error:
             _log.error("disk full", actor="storing", writes=len(accepted), error=str(error))
             self._opening.note_full()
@@ -215,6 +227,7 @@ class Writer:
                 self._opening.go_read_only(error)
             refusal = self._opening.refusal()
         else:
+            self._measures.committed(changes, trio.current_time() - began)
             self._view.notices.pop(DISK_FULL, None)
             self._view.replace(accepted[-1][1].after)
             for index, change in accepted:
@@ -228,16 +241,33 @@ class Writer:
 
     # ── what nobody decides ────────────────────────────────────────────────────────────────────
 
-    async def _keep_house(self, request: Witnessed | Confirmed | ResealSecrets) -> Outcome[Any]:
+    async def _keep_house(
+        self, request: Witnessed | Confirmed | Keep | Prune | ResealSecrets
+    ) -> Outcome[Any]:
         match request:
             case Witnessed():
                 await self._opening.weigh(request)
             case Confirmed(revisions):
                 # for an operator who looks into the outbox after a crash; the next read-back says it again
                 await self._opening.best_effort(lambda store: store.mark_confirmed(revisions))
+            case Keep(observed):
+                kept = await self._opening.best_effort(lambda store: store.keep_observed(observed))
+                return Value(kept)
+            case Prune(before, limit):
+                return Value(await self._prune(before, limit))
             case ResealSecrets():
                 return await self._reseal(request)
         return Value(None)
+
+    async def _prune(self, before: float, limit: int) -> int:
+        gone = 0
+
+        def prune(store: Store) -> None:
+            nonlocal gone
+            gone = store.prune_observed(before, limit)
+
+        await self._opening.best_effort(prune)
+        return gone
 
     async def _reseal(self, request: ResealSecrets) -> Outcome[Resealed | None]:
         """Seal under the key that is committed now: the writes of this batch are decided later."""

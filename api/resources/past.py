@@ -27,9 +27,9 @@ from config_manager.config.errors import InvalidValues, NotFound, NotThereThen
 from config_manager.config.names import ServiceName, parse_service
 from config_manager.config.secret import MASK
 from config_manager.config.strict_json import JsonObject
-from config_manager.storage.decisions import drift, past, shapes
-from config_manager.storage.decisions.drift import State
+from config_manager.storage.decisions import past, shapes
 from config_manager.storage.decisions.past import Seen
+from config_manager.storage.drifts import State
 from config_manager.storage.state import (
     Committed,
     HistoryEntry,
@@ -353,8 +353,9 @@ class _Instances:
 
     def __init__(self, api: Api, wanted: ServiceState | None, service: str) -> None:
         self._all: list[tuple[InstanceStatus, State]] = [
-            (one, drift.state_of(one.receipt, wanted, gone=one.gone, verified=one.verified))
-            for one in api.system.statuses.statuses(service)
+            (one.status, one.state)
+            for one in api.system.drift.judged(service)
+            if one.status is not None
         ]
         self._variants = frozenset(_schemas_with_variants(wanted))
 

@@ -64,6 +64,12 @@ class LastAttempt(Answer):
     reason: Annotated[str | None, about("why it got no further")]
     deaths: Annotated[int, about("in a row, within its bake time; left out if none")] = 0
     content: Content = None
+    at: Annotated[
+        Time | None, about("when it got there, by its own clock; left out by older clients")
+    ] = None
+    took_ms: Annotated[
+        int | None, about("milliseconds since it was received; left out if not known")
+    ] = None
 
 
 class InstanceAnswer(Answer):

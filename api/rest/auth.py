@@ -60,6 +60,7 @@ def authenticate(request: ApiRequest, api: Api) -> None:
     token_hash = hash_of(token.strip().encode("latin-1"))
     request.grant = _grant_of(api, token_hash)
     request.token_hash = token_hash
+    api.system.measures.logins.inc("accepted")
 
 
 def confirm(request: ApiRequest, api: Api) -> None:
@@ -76,6 +77,7 @@ def _grant_of(api: Api, token_hash: str) -> Grant:
     if found is None:
         raise UnknownToken(_UNKNOWN)
     if found.expires_at != math.inf and found.expires_at <= api.system.world.clock.now():
+        api.system.measures.logins.inc("expired")
         raise NotAuthenticated(
             f"the token {found.token.name!r} expired at {found.token.expires_at}; ask for a new one"
         )
@@ -88,6 +90,7 @@ def login_failed(request: ApiRequest, api: Api, why: str) -> Refusal:
     with a valid token never gets here."""
     standing = api.failed_logins.take(address_key(request.client_host), trio.current_time())
     request.standing = standing
+    api.system.measures.logins.inc("limited" if standing.exceeded else "unknown")
     if standing.exceeded:
         return TooManyRequests(
             "too many unknown tokens came from this address; a valid one is never refused",

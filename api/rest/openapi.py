@@ -147,7 +147,7 @@ def _operation(route: Route, described: Operation, schemas: Schemas) -> JsonObje
     responses: JsonObject = {}
     for status, model in described.answers.items():
         content = None if model is None else schemas[model]
-        responses[str(status)] = _answer(status, content, tagged=described.tagged)
+        responses[str(status)] = _answer(status, content, described)
     parameters = _parameters(route)
     for status in sorted(_problems(route, has_parameters=bool(parameters))):
         refused = {"$ref": f"#/components/responses/Problem{status}"}
@@ -182,12 +182,12 @@ def _who_may(route: Route) -> str:
     return f"Needs a token{of_service} with the role {roles}.".replace(", `admin`", " or `admin`")
 
 
-def _answer(status: int, schema: JsonObject | None, *, tagged: bool) -> JsonObject:
+def _answer(status: int, schema: JsonObject | None, described: Operation) -> JsonObject:
     said: JsonObject = {
         "description": _DONE.get(status, "Not ok"),
-        "headers": _headers("X-Request-ID", *(("ETag",) if tagged else ())),
+        "headers": _headers("X-Request-ID", *(("ETag",) if described.tagged else ())),
     }
-    return said if schema is None else {**said, "content": {"application/json": {"schema": schema}}}
+    return said if schema is None else {**said, "content": {described.produces: {"schema": schema}}}
 
 
 def _problem(status: int, schema: JsonObject) -> JsonObject:

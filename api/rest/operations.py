@@ -27,7 +27,7 @@ class Operation:
     but services and instances. body: its model; media_type: how it is sent. description: what a caller
     should know beside the summary, in CommonMark. tagged: whether answers carry an `ETag`. optional_body: the
     body may be left out.
-    only_refuses: no request gets anything else from it, so no `Allow` names it.
+    only_refuses: no request gets anything else from it, so no `Allow` names it. produces: the media type of its answers.
     """
 
     handle: Handler
@@ -41,6 +41,7 @@ class Operation:
     tagged: bool = False
     optional_body: bool = False
     only_refuses: bool = False
+    produces: str = "application/json"
 
 
 def operation(
@@ -54,11 +55,13 @@ def operation(
     description: str = "",
     tagged: bool = False,
     optional_body: bool = False,
+    produces: str = "application/json",
 ) -> Callable[[Handler], Operation]:
     """The decorated handler as an operation, with these fields."""
     return lambda handler: Operation(
         *(handler, summary, answers, problems, takes, body, media_type, description, tagged),
         optional_body=optional_body,
+        produces=produces,
     )
 
 

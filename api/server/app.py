@@ -28,8 +28,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HOT_PREFIX = b"/api/v1/config/"
-_HOT_PATHS = frozenset({b"/health", b"/openapi.json", b"/docs", b"/api/v1/trust/root"})
-"""Paths that need no token: a flood of requests for them must cost little."""
+_HOT_PATHS = frozenset({b"/health", b"/metrics", b"/openapi.json", b"/docs", b"/api/v1/trust/root"})
+"""What is asked every few seconds, or by anybody: a flood of requests for them must cost little."""
 _LONG = b"/history"
 """Calls that may wait for others, and take a while."""
 _QUART_AFTER_S = 5.0

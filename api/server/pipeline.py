@@ -116,8 +116,12 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
         shown = as_error(error)
         response = problem(shown, request.correlation_id)
         told["error"] = shown.description.name
+        api.system.measures.refused(request.method, shown.description.name)
         if isinstance(shown, NotAuthenticated | Forbidden | TooManyRequests):
             _note_refusal(request, api, shown)
+    took_s = trio.current_time() - started
+    route = None if request.route is None else request.route.path
+    api.system.measures.answered(request.method, route, response.status, took_s)
     log_request(
         actor="rest",
         request_id=request.correlation_id,
@@ -125,7 +129,7 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
         method=request.method,
         path=request.raw_path.decode("latin-1")[:256],
         status=response.status,
-        duration_ms=round((trio.current_time() - started) * 1000, 3),
+        duration_ms=round(took_s * 1000, 3),
         by=request.by,
         client=request.client_host,
         **told,

@@ -10,6 +10,7 @@ from config_manager.api.resources import (
     docs,
     health,
     history,
+    metrics,
     past,
     plans,
     reports,
@@ -32,6 +33,7 @@ _PLANS = "/api/v1/plans"
 
 ROUTES = (
     Route("GET", "/health", health.health, None),
+    Route("GET", "/metrics", metrics.metrics, "read"),
     Route("GET", "/api/v1/config", configs.list_configs, "read"),
     Route("POST", "/api/v1/config/epoch", configs.new_epoch, "write"),
     Route("GET", _SERVICE, configs.get_config, "read"),

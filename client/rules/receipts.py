@@ -45,6 +45,8 @@ class Account(Generic[M]):
         self.correlation_id: str | None = None
         self.boot_seq = boot_seq
         self.is_gone = False
+        self._received: tuple[int, float] | None = None
+        """revision and time (Unix seconds) of what the service decides on, or decided on last"""
         self._seq = 0
         self._subscriber = subscriber
         self._signing_key = SigningKey(sign_key)
@@ -74,13 +76,19 @@ class Account(Generic[M]):
         """candidate: what is about to run."""
         said = None if reason is None else spelt(self.hidden(candidate).without(reason))
         deaths = self._subscriber.trial.deaths_of(update.revision)
-        self.attempt = Attempt(update.revision, stage, said, deaths, update.content)
+        now = self._world.clock.now()
+        if stage == "received":
+            self._received = update.revision, now
+        took_ms = self._took_ms(update.revision, now) if stage != "received" else None
+        self.attempt = Attempt(
+            update.revision, stage, said, deaths, update.content, self._time(), took_ms
+        )
 
     def stays_poisoned(self, revision: int, poison: Poison, detail: str) -> None:
         """At a start: this revision, the newest, is what the service died of."""
         deaths = self._subscriber.trial.deaths_of(revision)
         content = poison.content if poison.content != poison.digest else None
-        self.attempt = Attempt(revision, "poisoned", detail, deaths, content)
+        self.attempt = Attempt(revision, "poisoned", detail, deaths, content, self._time())
 
     def hidden(self, candidate: Merged[M] | None) -> Secrets:
         """What no words may hold: the secrets of what runs, and of what is about to run."""
@@ -119,7 +127,7 @@ class Account(Generic[M]):
         revision = kept.seen.mark.revision if kept.seen is not None else 0
         why = spelt(f"cannot keep: {error.strerror or type(error).__name__}")
         deaths = self._subscriber.trial.deaths_of(revision)
-        attempted = Attempt(revision, "deferred", why, deaths)
+        attempted = Attempt(revision, "deferred", why, deaths, at=self._time())
         return self._signed(replace(shown, seq=self._seq, last_attempt=attempted, at=self._time()))
 
     def _signed(self, document: Receipt) -> PublishReceipt:
@@ -138,6 +146,13 @@ class Account(Generic[M]):
         keyid = wire.keyid(self._signing_key.verify_key.encode())
         signatures = (Signature(keyid, signed),)
         return Envelope(wire.RECEIPT, payload, signatures, document.correlation_id).to_bytes()
+
+    def _took_ms(self, revision: int, now: float) -> int | None:
+        """Since this revision was received; None if that was another start, or the clock was set back since."""
+        if self._received is None or self._received[0] != revision:
+            return None
+        took = now - self._received[1]
+        return round(took * 1000) if 0 <= took < 2**31 else None
 
     def _time(self) -> str:
         """Now; a clock outside every calendar counts as being at its beginning."""

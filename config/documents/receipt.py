@@ -33,18 +33,20 @@ class Running:
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """The last configuration an instance was given, and how far it got with it. deaths: how often in
-    a row the service died within its bake time. content: None if its message had none. Readers of 0.1.0 know
-    neither."""
+    a row the service died within its bake time. content: None if its message had none. at: when it got there
+    (RFC 3339, the instance's clock). took_ms: since it was received. Readers of 0.1.0 know none of these four."""
 
     revision: int
     stage: Stage
     reason: str | None = None
     deaths: int = 0
     content: str | None = None
+    at: str | None = None
+    took_ms: int | None = None
 
     def to_object(self) -> JsonObject:
         """As in a receipt: `deaths` is left out if there were none."""
-        said = _without_none(members(self), "content")
+        said = _without_none(members(self), "content", "at", "took_ms")
         if not self.deaths:
             del said["deaths"]
         return said
@@ -89,8 +91,8 @@ class Receipt:
         )
 
 
-def _without_none(said: JsonObject, name: str) -> JsonObject:
-    return {key: value for key, value in said.items() if key != name or value is not None}
+def _without_none(said: JsonObject, *names: str) -> JsonObject:
+    return {key: value for key, value in said.items() if key not in names or value is not None}
 
 
 def _running(fields: Fields, name: str) -> Running | None:
@@ -102,8 +104,14 @@ def _attempt(fields: Fields, name: str) -> Attempt | None:
     item = fields.inside(name)
     if item is None:
         return None
-    return item.read(Attempt, stage=Fields.text, deaths=_deaths, content=content_id)
+    return item.read(
+        Attempt, stage=Fields.text, deaths=_deaths, content=content_id, took_ms=_took_ms
+    )
 
 
 def _deaths(attempt: Fields, name: str) -> int:
     return attempt.integer(name) if attempt.present(name) else 0
+
+
+def _took_ms(attempt: Fields, name: str) -> int | None:
+    return attempt.integer(name) if attempt.present(name) else None

@@ -24,7 +24,7 @@ from config_manager.config.documents.receipt import Receipt, Running
 from config_manager.config.names import Epoch, Mark
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
-from config_manager.storage.decisions.drift import LATE_S, State, Target, judge
+from config_manager.storage.decisions.drift import LATE_S, Target, judge
 from config_manager.storage.decisions.ledger import (
     Enrolment,
     Ledger,
@@ -33,6 +33,7 @@ from config_manager.storage.decisions.ledger import (
     Wanted,
     time_of,
 )
+from config_manager.storage.drifts import State
 from config_manager.storage.state import ServiceState
 
 Proof = Literal["between", "last-said", "none"]

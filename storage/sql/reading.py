@@ -17,8 +17,15 @@ from typing import Any
 from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.names import Epoch
 from config_manager.storage.decisions.vouching import Vouching
+from config_manager.storage.drifts import Drift, DriftQuery, KeptReceipt, ReceiptsQuery
 from config_manager.storage.sql.changes import read_changes
 from config_manager.storage.sql.database import SqlConnection, nonsense, translated
+from config_manager.storage.sql.drifts import (
+    read_drifts,
+    read_newest_receipts,
+    read_open_drifts,
+    read_receipts,
+)
 from config_manager.storage.sql.rows import (
     CHECKPOINT,
     ENTRY,
@@ -205,6 +212,22 @@ class SqlReads:
     def changes(self, query: ChangesQuery) -> Sequence[Change]:
         with self._sensible(), self._page() as pages:
             return read_changes(pages, query)
+
+    def receipts(self, query: ReceiptsQuery) -> Sequence[KeptReceipt]:
+        with self._sensible(), self._page() as pages:
+            return read_receipts(pages, query)
+
+    def newest_receipts(self) -> Sequence[KeptReceipt]:
+        with self._sensible(), self._page() as pages:
+            return read_newest_receipts(pages)
+
+    def drifts(self, query: DriftQuery) -> Sequence[Drift]:
+        with self._sensible(), self._page() as pages:
+            return read_drifts(pages, query)
+
+    def open_drifts(self) -> tuple[Sequence[Drift], int]:
+        with self._sensible(), self._page() as pages:
+            return read_open_drifts(pages)
 
     def audit(
         self, *, after: int = 0, limit: int | None = None, most_bytes: int | None = None

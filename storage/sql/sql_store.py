@@ -13,9 +13,11 @@ from config_manager.config.errors import DatabaseUnopenable
 from config_manager.storage.decisions.accepting import Repair
 from config_manager.storage.decisions.replay import history_in
 from config_manager.storage.decisions.vouching import Vouching
+from config_manager.storage.drifts import Observed
 from config_manager.storage.sql import database
 from config_manager.storage.sql.database import SqlConnection, translated
 from config_manager.storage.sql.database_file import DatabaseFile, files_of
+from config_manager.storage.sql.drifts import keep_observed, prune_observed
 from config_manager.storage.sql.reading import SqlReads
 from config_manager.storage.sql.rows import (
     audit_rows,
@@ -185,6 +187,15 @@ class SqlStore(SqlReads, Store):
                 " WHERE service = ?",
                 [(revision, service) for service, revision in revisions],
             )
+
+    def keep_observed(self, observed: Observed) -> None:
+        with self._transaction() as writer:
+            keep_observed(writer, observed)
+
+    def prune_observed(self, before: float, limit: int) -> int:
+        with self._transaction() as writer:
+            return prune_observed(writer, before, limit)
+        raise AssertionError("a transaction swallows nothing")
 
     def note_boot(self, boot_seq: int) -> None:
         with self._transaction() as writer:

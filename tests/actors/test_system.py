@@ -31,6 +31,7 @@ ACTORS = (
     "callers",
     "caching",
     "broker",
+    "drifting",
     "publishing",
     "learning-schemas",
     "secrets-rotating",

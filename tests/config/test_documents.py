@@ -276,6 +276,12 @@ def test_a_snapshot_lists_a_revision_and_a_digest_for_each_service(pair: object)
         ("last_attempt", {}, "last_attempt.revision"),
         ("last_attempt", {"revision": 1}, "last_attempt.stage"),
         ("last_attempt", {"revision": 1, "stage": "applied", "reason": 1}, "last_attempt.reason"),
+        ("last_attempt", {"revision": 1, "stage": "applied", "at": 1}, "last_attempt.at"),
+        (
+            "last_attempt",
+            {"revision": 1, "stage": "applied", "took_ms": -1},
+            "last_attempt.took_ms",
+        ),
         ("overrides", ["a", 1], "overrides: expected a list of strings"),
     ],
 )
@@ -413,7 +419,8 @@ DOCUMENTS: dict[str, st.SearchStrategy[Document]] = {
         running=st.none() | st.builds(Running, numbers, numbers, m.texts, contents),
         last_attempt=st.none()
         | st.builds(
-            Attempt, numbers, st.sampled_from(["applied", "refused"]), optional, numbers, contents
+            Attempt, numbers, st.sampled_from(["applied", "refused"]), optional, numbers, contents,
+            optional, st.none() | numbers,
         ),
         source=st.sampled_from(["broker", "last-known-good", "defaults"]), freshness=m.texts,
         overrides=names, schema=m.texts, library=m.texts, correlation_id=optional,

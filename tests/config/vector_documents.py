@@ -124,7 +124,7 @@ RECEIPT = Receipt(
     boot_seq=5,
     seq=9,
     running=Running(1, 7, DIGEST),
-    last_attempt=Attempt(7, "healthy"),
+    last_attempt=Attempt(7, "healthy", at="2026-01-02T03:04:06.000Z", took_ms=12),
     source="broker",
     freshness="fresh",
     overrides=("vad_threshold",),

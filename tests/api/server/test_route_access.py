@@ -33,6 +33,7 @@ class Expected(NamedTuple):
 
 EXPECTED: dict[str, Expected] = {
     "GET /health": Expected(None, "anybody"),
+    "GET /metrics": Expected("read", "every"),
     "GET /api/v1/config": Expected("read", "some"),
     "POST /api/v1/config/epoch": Expected("write", "some"),
     "GET /api/v1/config/{service}": Expected("read", "service"),

@@ -16,6 +16,7 @@ from config_manager.client.rules.events import Applied, Deleted, Fresh, Stale
 from config_manager.client.rules.todo import NotNow
 from config_manager.client.rules.trial import Phase
 from config_manager.config import wire
+from config_manager.config.world import rfc3339
 from tests.kit import documents as m
 from tests.kit import roots as r
 from tests.kit.client_story import Settings, Story, disk_with, read_receipt, running
@@ -94,6 +95,30 @@ def test_a_receipt_that_nobody_would_take_goes_without_what_makes_it_so_large() 
 def test_an_exceptions_essay_is_cut() -> None:
     story = running(5).gets(6).says(RuntimeError("x" * 100_000))
     assert len(story.why or "") < 600
+
+
+def test_a_receipt_says_when_a_stage_was_reached_and_how_long_that_took_since_it_was_received() -> (
+    None
+):
+    story = running(5).gets(6).lives(2)
+    story.says().lives(10)
+    said = [one.last_attempt for one in story.receipts if one.last_attempt is not None]
+    began = m.NOW
+    assert [(one.stage, one.at, one.took_ms) for one in said] == [
+        ("healthy", rfc3339(began), None),  # nothing was received: it was kept
+        ("received", rfc3339(began), None),
+        ("applied", rfc3339(began + 2), 2_000),
+        ("healthy", rfc3339(began + 12), 12_000),
+    ]
+
+
+def test_a_clock_that_was_set_back_takes_no_time() -> None:
+    story = running(5).gets(6)
+    story.clock.time -= 3600
+    attempt = story.says().receipts[-1].last_attempt
+    assert attempt is not None
+    assert (attempt.stage, attempt.took_ms) == ("applied", None)
+    assert attempt.at == rfc3339(m.NOW - 3600)
 
 
 def test_after_a_refusal_the_next_revision_is_asked_as_ever() -> None:

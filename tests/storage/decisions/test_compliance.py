@@ -134,7 +134,9 @@ def test_after_a_will_nothing_is_known_from_the_last_receipt_of_its_start_on(
     went = "silent" if first_after == 3 else None
     expected = [(200, 400, None, went, "none")]
     assert segments(fleet.claims(200, 400), KITCHENS) == expected
-    assert segments(fleet.claims(150, 200), KITCHENS)[0][3] == "in-line"  # as it said when it was made
+    assert (
+        segments(fleet.claims(150, 200), KITCHENS)[0][3] == "in-line"
+    )  # as it said when it was made
 
 
 def test_an_instance_that_enrolled_and_was_never_heard_is_there_with_nothing_to_say() -> None:

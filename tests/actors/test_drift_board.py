@@ -1,0 +1,323 @@
+"""Who drifts since when: a board with receipts, changes, brokers and a clock that the test turns."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from nacl.signing import SigningKey
+
+from config_manager.actors.drift_board import DriftBoard, DriftEvent
+from config_manager.actors.statuses import StatusBoard
+from config_manager.actors.views import BrokerView, CommittedView, Confirmations
+from config_manager.config import wire
+from config_manager.config.documents.receipt import Attempt, Receipt, Running
+from config_manager.config.names import Epoch
+from config_manager.config.wire import Envelope, Signature, digest, signed_bytes
+from config_manager.config.world import rfc3339
+from config_manager.storage.decisions.devices import DEVICE, sign_key_of
+from config_manager.storage.decisions.forgotten import FORGOTTEN, Forgotten, forgotten
+from config_manager.storage.drifts import Drift
+from config_manager.storage.state import Committed, ServiceState
+
+START = 1_800_000_000.0
+EPOCH = Epoch(1, "00000000-0000-4000-8000-000000000001")
+KEY = SigningKey(bytes(range(32)))
+
+
+class Fleet:
+    """now: on both clocks."""
+
+    def __init__(self, services: dict[str, int] | None = None, *, age_s: float = 0.0) -> None:
+        """services: each with its revision, committed `age_s` before the board is made."""
+        self.passed = 0.0
+        self.seq = 0
+        committed = Committed(EPOCH, 0, 0, "", {}, {})
+        self.view = CommittedView(committed)
+        for service, revision in (services or {}).items():
+            self.commit(service, revision, at=START - age_s)
+        self.broker = BrokerView("mqtt://a")
+        self.confirmations = Confirmations([self.broker])
+        self.statuses = StatusBoard(
+            lambda *key: sign_key_of(self.view.committed, *key),
+            lambda *key: forgotten(self.view.committed, *key),
+        )
+        self.board = DriftBoard(
+            self.view, self.statuses, self.confirmations, self, lambda: self.passed
+        )
+
+    def now(self) -> float:
+        return START + self.passed
+
+    def commit(
+        self, service: str, revision: int, *, at: float | None = None, **fields: Any
+    ) -> None:
+        payload = f"{service} {revision}".encode()
+        state = ServiceState(
+            service=service,
+            revision=revision,
+            version=revision,
+            epoch=EPOCH,
+            stored={},
+            effective={},
+            defaulted=(),
+            secrets={},
+            deleted=False,
+            updated_at=rfc3339(self.now() if at is None else at),
+            updated_by="ada",
+            correlation_id=f"change-{revision}",
+            payload=payload,
+            digest=digest(payload),
+        )
+        now = self.view.committed
+        services = {**now.services, service: replace(state, **fields)}
+        self.view.replace(replace(now, revision=revision, services=services))
+        if hasattr(self, "board"):
+            self.board.catch_up()  # as its actor does at once
+
+    def confirm(self, service: str, revision: int) -> None:
+        self.confirmations.note(self.broker, service, revision)
+
+    def enrol(self, service: str, instance: str) -> None:
+        key = base64.b64encode(KEY.verify_key.encode()).decode()
+        row = {
+            "sign_public": key,
+            "seal_public": key,
+            "enrolled_at": rfc3339(self.now()),
+            "enrolled_by": "ada",
+        }
+        self.register(DEVICE, f"{service}/{instance}", row)
+
+    def register(self, kind: str, key: str, row: dict[str, Any]) -> None:
+        now = self.view.committed
+        rows = {**now.registered(kind), key: row}
+        self.view.replace(replace(now, registry={**now.registry, kind: rows}))
+
+    def hear(self, service: str, instance: str, revision: int | None, **fields: Any) -> None:
+        """It says that it runs this revision."""
+        self.seq += 1
+        running = None
+        if revision is not None:
+            running = Running(1, revision, digest(f"{service} {revision}".encode()))
+        values: dict[str, Any] = {
+            "service": service,
+            "instance": instance,
+            "boot_seq": 1,
+            "seq": self.seq,
+            "running": running,
+            "last_attempt": None,
+            "source": "broker",
+            "freshness": "fresh",
+            "overrides": (),
+            "schema": "0" * 64,
+            "library": "a test",
+            "correlation_id": None,
+            "gone": False,
+            "at": rfc3339(self.now()),
+        }
+        payload = Receipt(**{**values, **fields}).to_bytes()
+        signed = KEY.sign(signed_bytes(wire.RECEIPT, payload)).signature
+        keyid = wire.keyid(KEY.verify_key.encode())
+        envelope = Envelope(wire.RECEIPT, payload, (Signature(keyid, signed),)).to_bytes()
+        topic = wire.status_topic(service, instance)
+        self.statuses.take("mqtt://a", topic, envelope, retained=False, now=self.now())
+
+    def state(self, service: str, instance: str) -> str:
+        judged = self.board.one(service, instance)
+        return "unknown" if judged is None else judged.state
+
+    def events(self) -> list[DriftEvent]:
+        return list(self.board.events_after(0))
+
+    @property
+    def told(self) -> list[tuple[str, str, str]]:
+        return [(one.event, one.instance, one.state) for one in self.events()]
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    """Service `a` at revision 1, instance `x` enrolled and running it."""
+    fleet = Fleet()
+    fleet.commit("a", 1)
+    fleet.enrol("a", "x")
+    fleet.hear("a", "x", 1)
+    return fleet
+
+
+def test_who_does_not_answer_is_late_30_s_after_a_broker_holds_the_change_and_drifts_10_s_later(
+    fleet: Fleet,
+) -> None:
+    assert fleet.state("a", "x") == "in-line"
+    fleet.passed = 100.0
+    fleet.commit("a", 2)
+    assert fleet.state("a", "x") == "pending"
+    fleet.passed = 105.0
+    fleet.confirm("a", 2)
+    fleet.passed = 134.9
+    assert fleet.state("a", "x") == "pending"
+    fleet.passed = 135.0
+    assert fleet.state("a", "x") == "late"
+    fleet.passed = 144.9
+    assert fleet.board.open() == []
+    fleet.passed = 145.0
+    (drift,) = fleet.board.open()
+    assert (drift.instance, drift.state, drift.since, drift.began) == (
+        "x",
+        "late",
+        START + 135.0,
+        START + 145.0,
+    )
+    assert (drift.revision, drift.correlation_id) == (2, "change-2")
+    fleet.passed = 150.0
+    fleet.hear("a", "x", 2)
+    assert fleet.board.open() == []
+    assert fleet.told == [("began", "x", "late"), ("ended", "x", "late")]
+    began, ended = fleet.events()
+    assert (ended.since, ended.at, ended.revision) == (began.since, START + 150.0, 2)
+    assert ended.seq > began.seq
+
+
+def test_if_no_broker_takes_the_change_it_is_late_30_s_after_its_commit_and_the_broker_is_why(
+    fleet: Fleet,
+) -> None:
+    fleet.commit("a", 2)
+    fleet.passed = 30.0
+    judged = fleet.board.one("a", "x")
+    assert judged is not None
+    assert (judged.state, judged.why) == ("late", "no broker is known to hold revision 2")
+    fleet.confirm("a", 2)
+    assert fleet.state("a", "x") == "pending"
+
+
+def test_what_lasts_less_than_10_s_is_no_drift(fleet: Fleet) -> None:
+    refused = Attempt(2, "refused", "model: no")
+    fleet.commit("a", 2)
+    fleet.hear("a", "x", 1, last_attempt=refused)
+    fleet.passed = 9.0
+    assert fleet.state("a", "x") == "refused"
+    fleet.commit("a", 3)
+    fleet.passed = 20.0
+    assert fleet.state("a", "x") == "pending"
+    assert fleet.events() == []
+
+
+def test_drift_that_changes_its_kind_ends_and_begins_at_once(fleet: Fleet) -> None:
+    fleet.commit("a", 2)
+    fleet.passed = 45.0
+    fleet.board.catch_up()
+    fleet.passed = 60.0
+    assert [one.state for one in fleet.board.open()] == ["late"]
+    fleet.hear("a", "x", 1, last_attempt=Attempt(2, "refused", "model: no"))
+    assert fleet.told == [
+        ("began", "x", "late"),
+        ("ended", "x", "late"),
+        ("began", "x", "refused"),
+    ]
+    assert [one.since for one in fleet.board.open()] == [START + 60.0]
+    assert fleet.board.drifting_services == 1
+
+
+def test_the_counts_follow_every_change_and_claims_are_counted_apart(fleet: Fleet) -> None:
+    fleet.enrol("a", "never")
+    fleet.hear("a", "stranger", 1)
+    fleet.hear("b", "lost", None)
+    assert +fleet.board.counts == {"in-line": 1, "silent": 1, "claimed": 2}
+    fleet.commit("a", 2)
+    assert +fleet.board.counts == {"pending": 1, "silent": 1, "claimed": 2}
+    fleet.hear("a", "x", 2, overrides=("volume",))
+    fleet.hear("a", "never", 2, gone=True)
+    assert +fleet.board.counts == {"overridden": 1, "silent": 1, "claimed": 2}
+    assert [(one.service, one.instance) for one in fleet.board.judged()] == [
+        ("a", "never"),
+        ("a", "stranger"),
+        ("a", "x"),
+        ("b", "lost"),
+    ]
+    assert [one.instance for one in fleet.board.judged("b")] == ["lost"]
+    assert [one.instance for one in fleet.board.after(("a", "stranger"))] == ["x", "lost"]
+    assert [one.instance for one in fleet.board.after(("a", "stranger"), "a")] == ["x"]
+
+
+def test_what_was_wanted_before_the_start_is_not_waited_for_anew() -> None:
+    fleet = Fleet({"a": 2}, age_s=600.0)
+    fleet.enrol("a", "x")
+    fleet.hear("a", "x", 1)
+    assert fleet.state("a", "x") == "late"
+    fleet.confirm("a", 2)
+    assert fleet.state("a", "x") == "late"
+
+
+def test_drift_that_was_open_before_the_start_goes_on_or_ends() -> None:
+    fleet = Fleet({"a": 2}, age_s=600.0)
+    for instance in ("late", "back"):
+        fleet.enrol("a", instance)
+    open_then = [
+        Drift(seq, "a", who, "late", "why", START - 500, START - 490, 2, "change-2")
+        for seq, who in enumerate(("late", "back", "removed"), 1)
+    ]
+    fleet.board.restore(open_then, 3)
+    fleet.hear("a", "late", 1)
+    fleet.hear("a", "back", 2)
+    (drift,) = fleet.board.open()
+    assert (drift.seq, drift.instance, drift.since) == (1, "late", START - 500)
+    assert sorted(fleet.told) == [("ended", "back", "late"), ("ended", "removed", "late")]
+    saved = fleet.board.take_unsaved()
+    assert sorted((one.seq, one.ended) for one in saved if one.ended) == [(2, START), (3, START)]
+    judged = fleet.board.one("a", "late")
+    assert judged is not None
+    assert judged.since == START - 500
+
+
+def test_what_is_older_and_of_another_content_is_foreign_if_the_server_published_it(
+    fleet: Fleet,
+) -> None:
+    fleet.commit("a", 2)
+    fleet.hear("a", "x", 1, running=Running(1, 1, "f" * 64))
+    judged = fleet.board.one("a", "x")
+    assert judged is not None
+    assert judged.state == "foreign"
+    assert "other content under revision 1" in judged.why
+
+
+def test_who_is_forgotten_leaves_the_board_and_ends_its_drift(fleet: Fleet) -> None:
+    told: list[tuple[str, str]] = []
+    fleet.board.on_forgotten.append(told.append)
+    fleet.board.catch_up()
+    fleet.commit("a", 2)
+    fleet.passed = 45.0
+    fleet.board.catch_up()
+    fleet.passed = 60.0
+    assert len(fleet.board.open()) == 1
+    keyid = wire.keyid(KEY.verify_key.encode())
+    mark = Forgotten(keyid, 1, fleet.seq, until=fleet.now())
+    row = {name: getattr(mark, name) for name in ("keyid", "boot_seq", "seq", "until", "schema")}
+    fleet.register(FORGOTTEN, "a/x", row)
+    assert fleet.state("a", "x") == "silent", "it is enrolled still"
+    assert fleet.board.open() == []
+    assert told == [("a", "x")]
+
+
+def test_a_change_judges_the_instances_of_its_service_alone(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for service in ("b", "c"):
+        fleet.commit(service, 1)
+        for number in range(20):
+            fleet.hear(service, f"i{number}", 1)
+    fleet.board.catch_up()
+    judged: list[str] = []
+    before = fleet.statuses.status
+
+    def status(service: str, instance: str) -> Any:
+        judged.append(service)
+        return before(service, instance)
+
+    monkeypatch.setattr(fleet.statuses, "status", status)
+    fleet.commit("b", 2)
+    fleet.board.catch_up()
+    assert judged == ["b"] * 20
+    fleet.passed = 1_000.0
+    fleet.board.catch_up()
+    assert judged == ["b"] * 20, "nobody who is enrolled waits, so time makes no difference"
