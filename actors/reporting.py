@@ -19,6 +19,7 @@ from config_manager.actors.storing.reading import Reading
 from config_manager.actors.trusting import TrustView
 from config_manager.actors.views import CommittedView
 from config_manager.config import strict_json, wire
+from config_manager.config.audit import ChainCheck, Head
 from config_manager.config.documents.beacon import Beacon
 from config_manager.config.documents.fields import NotADocument, UnknownCritical
 from config_manager.config.documents.receipt import Receipt
@@ -171,28 +172,43 @@ class ReportMaker:
         self, asked: Asked, heard: _Heard, committed: Committed, context: Context
     ) -> list[AuditRow]:
         """From the first that is needed up to the head of the beacon."""
-        needed = Needed(asked.span, asked.service, heard.runs)
-        after = 0
-        while after < committed.audit_seq:
-            page = await self._page(after, committed.audit_seq, context)
-            if not page:
-                break
-            for row in page:
-                needed.take(row.seq, parsed(row.body))
-            after = page[-1].seq
+        first = await self._first_row(asked, heard, committed, context)
         rows: list[AuditRow] = []
-        after, size = needed.first - 1, heard.size
+        after, size = first - 1, heard.size
         while after < committed.audit_seq:
             page = await self._page(after, committed.audit_seq, context)
             if not page:
                 break
             size += sum(len(row.body) for row in page)
             if size > asked.most_bytes:
-                rows_wanted = committed.audit_seq - needed.first + 1
+                rows_wanted = committed.audit_seq - first + 1
                 raise _too_large(asked, f"{rows_wanted} rows of the audit")
             rows += page
             after = page[-1].seq
         return rows
+
+    async def _first_row(
+        self, asked: Asked, heard: _Heard, committed: Committed, context: Context
+    ) -> int:
+        """The first that is needed. If the audit is not what this server wrote, all of it: then whoever verifies the
+        report is told, and a row that was removed can't hide an instance."""
+        needed = Needed(asked.span, asked.service, heard.runs)
+        check = ChainCheck(Head(committed.audit_seq, committed.audit_head, "the running server"))
+        after = 0
+        while after < committed.audit_seq:
+            page = await self._page(after, committed.audit_seq, context)
+            if not page:
+                break
+
+            def take(page: Sequence[AuditRow] = page) -> None:
+                for row in page:
+                    body = parsed(row.body)
+                    needed.take(row.seq, body)
+                    check.take(row.seq, body.get("revision", 0), row.body, row.hash)
+
+            await trio.to_thread.run_sync(take)
+            after = page[-1].seq
+        return needed.first if check.finish().ok else 1
 
     async def _page(self, after: int, last: int, context: Context) -> list[AuditRow]:
         kept = await self._reading.audit(
