@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from config_manager.config import strict_json, wire
-from config_manager.config.documents.fields import Fields
-from config_manager.config.strict_json import JsonObject
+from config_manager.config.documents.fields import Fields, NotADocument
+from config_manager.config.strict_json import JsonObject, is_object
 from config_manager.config.wire import Envelope
 
 
@@ -49,13 +49,16 @@ class Report:
     @classmethod
     def parse(cls, payload: bytes) -> Report:
         fields = Fields.parse(payload, _Members, with_format=True)
+        services = fields.object("services")
+        if not all(map(is_object, services.values())):
+            raise NotADocument("services: expected an object for each service")
         return cls(
             fields.text("from"),
             fields.text("to"),
             fields.text("made_at"),
             fields.text("made_by"),
             fields.text("evidence_sha256"),
-            fields.object("services"),
+            services,
         )
 
 

@@ -2,11 +2,13 @@
 
 The server works a report out with this, and whoever verifies it does so again from the same evidence.
 
-An instance's times are those of its own clock, in its receipts. `proof` of a segment:
+An instance's times are those of its own clock, in its receipts. `proof` of what ran in a segment:
 
-    between    a receipt before and the next one say the same, and none between them is missing
+    between    a receipt before and the next one say that the same ran, and none between them is missing
     last-said  a receipt before says so; the next one is missing, says something else, or there is none
     none       no receipt says anything of this time
+
+`state` is what the receipt before comes to, beside what was wanted.
 
 What one receipt says counts until the next. A will says what ran when it was signed, as any receipt does; that the
 instance went is told at a time that nobody signed. So from the last receipt of a start with a will on nothing is known.
@@ -267,19 +269,17 @@ class Timeline:
     def _piece(
         self, period: Period, one: Receipt, after: Receipt | None, due: _Due | None
     ) -> _Piece:
-        state = self._state(one, due)
         same = (
             after is not None
             and (after.boot_seq, after.seq) == (one.boot_seq, one.seq + 1)
             and after.running == one.running
-            and self._state(after, due) == state
         )
         running = one.running
         return _Piece(
             period,
             None if running is None else running.revision,
             None if running is None else running.digest,
-            state,
+            self._state(one, due),
             "between" if same else "last-said",
         )
 

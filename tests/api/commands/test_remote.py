@@ -383,7 +383,9 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("command", ["status", "token", "audit", "get", "plan", "rollback"])
+@pytest.mark.parametrize(
+    "command", ["status", "token", "audit", "get", "plan", "rollback", "report"]
+)
 def test_a_command_loads_click_and_the_standard_library_alone(command: str) -> None:
     subprocess.run([sys.executable, "-c", _LIGHT, command], check=True, timeout=30)
 
@@ -415,6 +417,7 @@ COMMANDS = [
     ("secret", "versions", "a", "b"),
     ("secret", "reveal", "a", "b", "--reason", "r"),
     ("secret", "rotate-key", "--json"),
+    ("report", "--at", "2026-01-01T00:00:00Z"),
     ("status",),
     ("status", "--json"),
     ("trust", "show"),

@@ -38,7 +38,7 @@ def test_two_receipts_that_say_the_same_prove_the_time_between_them_and_the_last
     assert segments(told, "hall-pi") == [
         (0, 101, None, None, "none"),
         (101, 1000, 1, "in-line", "between"),
-        (1000, 1001, 1, "pending", "last-said"),
+        (1000, 1001, 1, "pending", "between"),
         (1001, 2000, 1, "refused", "between"),
         (2000, 5000, None, "silent", "none"),
     ]

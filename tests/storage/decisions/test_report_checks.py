@@ -260,7 +260,7 @@ def test_a_claim_that_the_evidence_does_not_make_is_found_and_both_are_named() -
         lambda s: s[SERVICE]["wanted"].pop(),
         lambda s: s[SERVICE]["wanted"][0].update(approved_by="bo"),
         lambda s: s.update({"made-up": s[SERVICE]}),
-        lambda s: s.update({SERVICE: []}),
+        lambda s: s.update({SERVICE: {}}),
         lambda s: s[SERVICE].update(more=1),
     ],
 )
