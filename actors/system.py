@@ -1,7 +1,7 @@
 """The whole tree on one page: start order, policies, shutdown order.
 
 Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → drifting → publishing →
-learning-schemas → trusting → delivering → beaconing → health`, and HTTP inside all of them. They stop in the opposite order: each refuses new
+learning-schemas → trusting → delivering → beaconing → health → watching`, and HTTP inside all of them. They stop in the opposite order: each refuses new
 mail, drains within its grace, and is named if it did not stop. Before publishing stops, the retained health says
 `shutdown`.
 """
@@ -48,8 +48,10 @@ from config_manager.actors.signing import signing
 from config_manager.actors.starting import OpenedData, OpenStore, open_data, start_brokers
 from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.storing.reading import Reading
+from config_manager.actors.tracing import Tracing
 from config_manager.actors.trusting import Trusting, TrustView
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
+from config_manager.actors.watching import Watching
 from config_manager.config import wire
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.catalogue import Catalogue
@@ -88,8 +90,9 @@ class System:
     a new secrets key; rotation: how far that is. trust: the root and its versions; trusting: takes every change
     to it. states: every actor, in start order. statuses: what instances say they run. schemas: what
     brokers hold of their schemas, and the database does not. callers: when tokens were
-    last used, and which calls were refused. reports: makes them. measures: what is counted and timed. cache: the
-    last-known-good one.
+    last used, and which calls were refused. measures: what is counted and timed. tracing: when
+    the newest changes' steps were done. cache: the last-known-good one.
+    watching: what happens, for those that are told while it does. reports: makes them.
     """
 
     storing: Actor
@@ -100,6 +103,7 @@ class System:
     view: CommittedView
     confirmations: Confirmations
     health: Callable[[], HealthReport]
+    watching: Watching
     trust: TrustView
     trusting: Actor
     shapes: Shapes
@@ -108,6 +112,7 @@ class System:
     reports: ReportMaker
     drift: DriftBoard
     measures: Measures
+    tracing: Tracing
     cache: LastKnownGood
     brokers: Sequence[BrokerAddress] = ()
     statuses: StatusBoard = field(default_factory=StatusBoard)
@@ -133,14 +138,21 @@ async def running_system(
     make_directory(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(settings.data_dir))
-        measures = Measures()
-        opened = await open_data(settings, targets, catalogue, world, open_store, measures)
+        measures, tracing = Measures(), Tracing(world.clock.now)
+        opened = await open_data(settings, targets, catalogue, world, open_store, measures, tracing)
         tree = _Tree(stack, world)
         writing = await _start_writing(tree, opened)
         frames = HealthFrames(world)
         addresses = await start_brokers(targets, settings, stack, tree.states, world)
         brokers = await _start_publishing(
-            tree, opened, writing, addresses, transport, frames, keep_s=settings.receipts_keep_s
+            tree,
+            opened,
+            writing,
+            addresses,
+            transport,
+            frames,
+            tracing,
+            keep_s=settings.receipts_keep_s,
         )
         brokers.confirmations.on_confirmed.append(
             lambda _broker, service, revision: measures.confirmed(service, revision)
@@ -152,6 +164,8 @@ async def running_system(
         board, reports = await _start_signs_of_life(
             tree, opened, writing, brokers, frames, heartbeat_s
         )
+        watching = Watching(opened.view, opened.reading.changes, board.report, brokers.drift)
+        await tree.start("watching", follower(watching.follow))
         yield System(
             storing=writing.storing,
             reading=opened.reading,
@@ -161,6 +175,7 @@ async def running_system(
             view=opened.view,
             confirmations=brokers.confirmations,
             health=board.report,
+            watching=watching,
             trust=opened.trust,
             trusting=trusting_actor,
             shapes=opened.shapes,
@@ -173,6 +188,7 @@ async def running_system(
             schemas=brokers.schemas,
             callers=writing.callers,
             measures=measures,
+            tracing=tracing,
             cache=opened.cache,
         )
 
@@ -260,6 +276,7 @@ async def _start_publishing(
     addresses: Sequence[BrokerAddress],
     transport: Transport,
     frames: HealthFrames,
+    tracing: Tracing,
     *,
     keep_s: float,
 ) -> _Brokers:
@@ -291,6 +308,7 @@ async def _start_publishing(
             world=tree.world,
             boot_seq=lambda: witness.boot_seq,
             statuses=statuses,
+            tracing=tracing,
             schemas=schemas,
             heard=news.tell,
             echoes=ways.echoes,

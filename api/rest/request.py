@@ -18,6 +18,7 @@ from config_manager.actors.system import System
 from config_manager.api.rest.forwarded import ReverseProxies
 from config_manager.api.rest.limits import FAILED_LOGINS, MOST_ADDRESSES, MOST_WRITERS
 from config_manager.api.rest.rate_limits import Limiter, RateLimit, Standing
+from config_manager.api.rest.streams import Stream, Streams
 from config_manager.api.rest.token_index import TokenIndex
 from config_manager.config import strict_json
 from config_manager.config.access import ANYBODY, Grant
@@ -58,6 +59,7 @@ class Api:
     proxies: ReverseProxies = field(default_factory=ReverseProxies)
     routes: tuple[Route, ...] = ()
     """every call, for what describes them"""
+    streams: Streams = field(default_factory=Streams)
 
 
 def writes_limited_to(per_minute: int) -> Limiter:
@@ -70,7 +72,7 @@ class ApiRequest:
     the connection; at its other end may be a proxy (`api.rest.forwarded`).
 
     The pipeline fills in the rest, from `correlation_id` on. admitted: it has been through `admit`.
-    route: what is asked, found once. params: the path's. grant: who asks. token_hash: of the caller's
+    asked: when it came, in Unix seconds. traceparent: the caller's, else ours. route: what is asked, found once. params: the path's. grant: who asks. token_hash: of the caller's
     token. refusal: what stands against it. standing: where the caller stands with a limit that was
     asked, for the answer's headers.
     """
@@ -85,6 +87,8 @@ class ApiRequest:
     scheme: str = "http"
     correlation_id: str = ""
     deadline: float = float("inf")
+    asked: float | None = None
+    traceparent: bytes = b""
     admitted: bool = False
     route: Route | None = None
     params: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -99,7 +103,9 @@ class ApiRequest:
 
     @property
     def context(self) -> Context:
-        return Context(self.correlation_id, self.deadline)
+        return Context(
+            self.correlation_id, self.deadline, self.asked, self.traceparent.decode() or None
+        )
 
     def header(self, name: bytes) -> str | None:
         """The header's value as Latin-1; the first one if there are several."""
@@ -168,12 +174,13 @@ class ApiRequest:
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """An answer but for the headers that every answer carries."""
+    """An answer but for the headers that every answer carries. stream: what follows, in place of a body."""
 
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
     content_type: bytes = JSON
+    stream: Stream | None = None
 
 
 def json_response(

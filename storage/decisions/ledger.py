@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from config_manager.config.names import Mark
@@ -168,9 +168,7 @@ class Ledger:
         for service, digest in digests.items():
             known = self.wanted.get(service, [])
             if known and known[-1].digest is None:
-                last = known[-1]
-                values = {name: getattr(last, name) for name in Wanted.__slots__}
-                known[-1] = Wanted(**{**values, "digest": digest})
+                known[-1] = replace(known[-1], digest=digest)
 
     def _keep_only(self, index: int, devices: Mapping[str, object]) -> None:
         for (service, instance), all_of_it in self.enrolments.items():
@@ -192,8 +190,7 @@ class Ledger:
     @staticmethod
     def _end(all_of_it: list[Enrolment], index: int) -> None:
         if all_of_it and all_of_it[-1].ended is None:
-            last = all_of_it[-1]
-            all_of_it[-1] = Enrolment(last.index, last.seq, last.keyid, index)
+            all_of_it[-1] = replace(all_of_it[-1], ended=index)
 
 
 def time_of(text: object, known_until: float) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 
-from config_manager.config.strict_json import JsonObject
+from config_manager.config.strict_json import JsonObject, is_object
 from config_manager.config.wire import keyid
 from config_manager.storage.decisions.devices import DEVICE
 from config_manager.storage.decisions.ledger import Period, time_of
@@ -106,4 +106,4 @@ def keys_of(committed: Committed, rows: Iterable[JsonObject]) -> dict[str, bytes
 
 def _details(body: JsonObject) -> Mapping[str, object]:
     details = body.get("details")
-    return details if isinstance(details, dict) else {}
+    return details if is_object(details) else {}

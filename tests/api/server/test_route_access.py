@@ -82,6 +82,7 @@ EXPECTED: dict[str, Expected] = {
     "GET /api/v1/audit/export": Expected("admin", "every"),
     "GET /api/v1/reports": Expected("admin", "every"),
     "GET /api/v1/status": Expected("read", "some"),
+    "GET /api/v1/watch": Expected("read", "some"),
     "DELETE /api/v1/status/{service}/{instance}": Expected("admin", "service"),
     "GET /api/v1/devices": Expected("admin", "every"),
     "POST /api/v1/devices/tokens": Expected("admin", "every"),
