@@ -72,6 +72,7 @@ _TAGS = {
     "watch": "What happens, told while it happens",
     "trust": "The trust root: which keys sign what",
     "reports": "Who ran what and when, with its evidence, to be verified anywhere",
+    "notifications": "Notifications: who is told what happens, by webhooks",
     "audit": "Who did what, in rows that are chained to each other",
     "server": "The server itself: how it is, and what it says of its API",
 }
