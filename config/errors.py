@@ -38,6 +38,7 @@
     ├── ServerUnreachable           a command asked a server, and no answer of ours came
     ├── ServerSays                  a command asked a server, which answered with a problem
     ├── AuditBroken             a row of the audit is not what it was when it was written
+    ├── OpenDrift               instances do not run what they should
     ├── NotConformant           a client that was tried does not do what docs/wire.md says
     └── StartError                  the process cannot start (or go on) as asked
         ├── SettingsInvalid         a setting or the command line does not parse
@@ -82,6 +83,7 @@ from config_manager.config.process_errors import (
     ForkedAway as ForkedAway,
     KeyFileUnsafe as KeyFileUnsafe,
     NotConformant as NotConformant,
+    OpenDrift as OpenDrift,
     NothingDelivered as NothingDelivered,
     NothingKept as NothingKept,
     PortTaken as PortTaken,

@@ -40,6 +40,10 @@ class ServerSays(ConfigManagerError):
 class AuditBroken(ConfigManagerError): ...
 
 
+class OpenDrift(ConfigManagerError):
+    """Instances do not run what they should (`drift`)."""
+
+
 class NotConformant(ConfigManagerError):
     """A client that was tried (`conformance`) does not do what docs/wire.md says."""
 
@@ -99,6 +103,7 @@ describe(
         ServerUnreachable: Description("server-unreachable", "No server answers", 500, 1, "error"),
         ServerSays: Description("server-says", "The server refused", 500, 1, "error"),
         AuditBroken: Description("audit-broken", "The audit does not verify", 500, 5, "error"),
+        OpenDrift: Description("open-drift", "Instances drift", 500, 7, "error"),
         NotConformant: Description(
             "not-conformant", "The client does not conform", 500, 5, "error"
         ),

@@ -69,6 +69,7 @@ _TAGS = {
     "tokens": "Tokens: who may call what",
     "devices": "Instances that enrolled, and which secrets they can read",
     "status": "What each instance runs, beside what it should run",
+    "drift": "Who does not run what they should",
     "trust": "The trust root: which keys sign what",
     "audit": "Who did what, in rows that are chained to each other",
     "server": "The server itself: how it is, and what it says of its API",

@@ -80,6 +80,8 @@ EXPECTED: dict[str, Expected] = {
     "GET /api/v1/audit": Expected("admin", "every"),
     "GET /api/v1/audit/verify": Expected("admin", "every"),
     "GET /api/v1/audit/export": Expected("admin", "every"),
+    "GET /api/v1/drift": Expected("read", "some"),
+    "GET /api/v1/drift/events": Expected("read", "some"),
     "GET /api/v1/status": Expected("read", "some"),
     "DELETE /api/v1/status/{service}/{instance}": Expected("admin", "service"),
     "GET /api/v1/devices": Expected("admin", "every"),
