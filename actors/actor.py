@@ -50,10 +50,13 @@ class Request(Generic[R]):
 
 
 class Context(NamedTuple):
-    """What travels with a request. deadline: absolute, in seconds on Trio's clock."""
+    """What travels with a request. deadline: absolute, in seconds on Trio's clock. asked: when it came (Unix
+    seconds); traceparent: the caller's place in a trace (W3C Trace Context); None for what nobody asked."""
 
     correlation_id: str
     deadline: float = math.inf
+    asked: float | None = None
+    traceparent: str | None = None
 
 
 class Mail(NamedTuple):

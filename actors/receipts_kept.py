@@ -55,6 +55,7 @@ class ReceiptsToKeep:
             self._state(*key),
             receipt.gone,
             heard.envelope,
+            None if attempt is None else attempt.revision,
         )
         if self._has_room(key, self._monotonic()):
             self._ready.append(row)

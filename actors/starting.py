@@ -18,6 +18,7 @@ from config_manager.actors.signing import sign
 from config_manager.actors.storing.opening import Opening
 from config_manager.actors.storing.reading import Reading
 from config_manager.actors.storing.writer import Writer, tools_of
+from config_manager.actors.tracing import Tracing
 from config_manager.actors.trusting import TrustView
 from config_manager.actors.views import CommittedView
 from config_manager.config import wire
@@ -75,6 +76,7 @@ async def open_data(
     world: World,
     open_store: OpenStore | None,
     measures: Measures,
+    tracing: Tracing,
 ) -> OpenedData:
     """Open everything in the data directory, which is locked, and count the start. open_store: see
     `running_system`. Raises StartError, OSError, DatabaseUnavailable."""
@@ -104,15 +106,24 @@ async def open_data(
     fingerprint_key = derive_key(keys.instance_key, "idempotency-fingerprints")
     shapes = Shapes(catalogue, opening.schema_versions)
     tools = tools_of(shapes, boxes, vouching, fingerprint_key, world)
-    writer = Writer(opening, tools, boxes, world, measures)
+    writer = Writer(opening, tools, boxes, world, measures, tracing)
     cache = LastKnownGood.of(keys, world)
     await opening.start(witness.mark, witness.audit, cache.load)
     await count_start(witness, opening)
     await accept_tokens(writer, view, settings, keys, world)
+    await expect_unconfirmed(tracing, opening)
     reading = Reading(opening, vouching)
     return OpenedData(
         keys, root_files, trust, view, shapes, boxes, witness, opening, writer, reading, cache
     )
+
+
+async def expect_unconfirmed(tracing: Tracing, opening: Opening) -> None:
+    """What is published from now on for changes of earlier starts belongs to their traces."""
+    pending: list[tuple[str, int]] = []
+    await opening.best_effort(lambda store: pending.extend(store.pending()))
+    services = opening.view.committed.services
+    tracing.expect(services[name] for name, _ in pending if name in services)
 
 
 async def count_start(witness: Witness, opening: Opening) -> None:

@@ -47,6 +47,7 @@ from config_manager.actors.signing import signing
 from config_manager.actors.starting import OpenedData, OpenStore, open_data, start_brokers
 from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.storing.reading import Reading
+from config_manager.actors.tracing import Tracing
 from config_manager.actors.trusting import Trusting, TrustView
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
 from config_manager.config import wire
@@ -87,7 +88,8 @@ class System:
     a new secrets key; rotation: how far that is. trust: the root and its versions; trusting: takes every change
     to it. states: every actor, in start order. statuses: what instances say they run. schemas: what
     brokers hold of their schemas, and the database does not. callers: when tokens were
-    last used, and which calls were refused. measures: what is counted and timed. cache: the last-known-good one.
+    last used, and which calls were refused. measures: what is counted and timed. tracing: when
+    the newest changes' steps were done. cache: the last-known-good one.
     """
 
     storing: Actor
@@ -105,6 +107,7 @@ class System:
     states: ActorStates
     drift: DriftBoard
     measures: Measures
+    tracing: Tracing
     cache: LastKnownGood
     brokers: Sequence[BrokerAddress] = ()
     statuses: StatusBoard = field(default_factory=StatusBoard)
@@ -130,14 +133,21 @@ async def running_system(
     make_directory(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(settings.data_dir))
-        measures = Measures()
-        opened = await open_data(settings, targets, catalogue, world, open_store, measures)
+        measures, tracing = Measures(), Tracing(world.clock.now)
+        opened = await open_data(settings, targets, catalogue, world, open_store, measures, tracing)
         tree = _Tree(stack, world)
         writing = await _start_writing(tree, opened)
         frames = HealthFrames(world)
         addresses = await start_brokers(targets, settings, stack, tree.states, world)
         brokers = await _start_publishing(
-            tree, opened, writing, addresses, transport, frames, keep_s=settings.receipts_keep_s
+            tree,
+            opened,
+            writing,
+            addresses,
+            transport,
+            frames,
+            tracing,
+            keep_s=settings.receipts_keep_s,
         )
         brokers.confirmations.on_confirmed.append(
             lambda _broker, service, revision: measures.confirmed(service, revision)
@@ -167,6 +177,7 @@ async def running_system(
             schemas=brokers.schemas,
             callers=writing.callers,
             measures=measures,
+            tracing=tracing,
             cache=opened.cache,
         )
 
@@ -254,6 +265,7 @@ async def _start_publishing(
     addresses: Sequence[BrokerAddress],
     transport: Transport,
     frames: HealthFrames,
+    tracing: Tracing,
     *,
     keep_s: float,
 ) -> _Brokers:
@@ -285,6 +297,7 @@ async def _start_publishing(
             world=tree.world,
             boot_seq=lambda: witness.boot_seq,
             statuses=statuses,
+            tracing=tracing,
             schemas=schemas,
             heard=news.tell,
             echoes=ways.echoes,

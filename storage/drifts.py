@@ -26,7 +26,7 @@ class KeptReceipt(NamedTuple):
 
     boot_seq, seq, at: as it says; at and received_at: Unix seconds. revision: what it runs, None for nothing; stage: of
     its last attempt, None if there was none. state: as what it was judged then. gone: a will or a farewell. envelope: the
-    exact bytes that came.
+    exact bytes that came. attempted: the revision of its last attempt.
     """
 
     service: str
@@ -40,6 +40,7 @@ class KeptReceipt(NamedTuple):
     state: State
     gone: bool
     envelope: bytes
+    attempted: int | None = None
 
 
 class Drift(NamedTuple):

@@ -46,7 +46,12 @@ from config_manager.storage.store import (
     KeptState,
     Store,
 )
-from config_manager.storage.trace import Change, ChangesQuery
+from config_manager.storage.trace import (
+    Change,
+    ChangesQuery,
+    ChangeTimes,
+    earliest,
+)
 
 
 class MemoryStore(Store):
@@ -66,6 +71,7 @@ class MemoryStore(Store):
         self._checkpoints: list[Checkpoint] = []
         self._taken_back: list[TakenBack] = []
         self._plans: dict[str, KeptPlan] = {}
+        self._times: dict[int, ChangeTimes] = {}
         self._epochs = [(epoch, 0)]
         """each with its first revision"""
         self._activations: dict[tuple[str, int], SchemaActivation] = {}
@@ -180,6 +186,16 @@ class MemoryStore(Store):
         chosen = sorted(wanted, reverse=query.after is None)[: query.limit]
         return [_change([row for row in rows if row.entry.revision == one]) for one in chosen]
 
+    def change_times(self, revision: int) -> ChangeTimes | None:
+        self._maybe_fail()
+        return self._times.get(revision)
+
+    def attempts(self, service: str, revision: int) -> Sequence[KeptReceipt]:
+        self._maybe_fail()
+        return [
+            one for one in self._receipts if (one.service, one.attempted) == (service, revision)
+        ]
+
     def receipts(self, query: ReceiptsQuery) -> Sequence[KeptReceipt]:
         self._maybe_fail()
         return [
@@ -228,7 +244,10 @@ class MemoryStore(Store):
         ended = [seq for seq, one in drifts if one.ended is not None and one.ended < before][:limit]
         for seq in ended:
             del self._drifts[seq]
-        return max(len(inside), len(ended))
+        past = [rev for rev in sorted(self._times)[:limit] if self._times[rev].committed < before]
+        for revision in past:
+            del self._times[revision]
+        return max(len(inside), len(ended), len(past))
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
         self._maybe_fail()
@@ -353,10 +372,17 @@ class MemoryStore(Store):
     def note_boot(self, boot_seq: int) -> None:
         self._boot_seq = max(self._boot_seq, boot_seq)
 
-    def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
+    def mark_confirmed(
+        self,
+        revisions: Sequence[tuple[str, int]],
+        times: Sequence[ChangeTimes] = (),
+    ) -> None:
         for service, revision in revisions:
             if service in self._committed.services:
                 self._confirmed[service] = max(self._confirmed.get(service, 0), revision)
+        for one in times:
+            kept = self._times.get(one.revision)
+            self._times[one.revision] = one if kept is None else earliest(kept, one)
 
     def pending(self) -> Sequence[tuple[str, int]]:
         return [

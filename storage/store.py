@@ -1,7 +1,7 @@
 """The store port: what any store does, the one in SQLCipher and the one in memory alike.
 
 All methods block, except `begin`, which is quick. `history`, `checkpoints`, `taken_back`, `epoch_as_of`,
-`find_in_history`, `changes`, `receipts`, `newest_receipts`,
+`find_in_history`, `changes`, `change_times`, `attempts`, `receipts`, `newest_receipts`,
 `drifts`, `open_drifts`, `plan_beside`, `plans`, `audit`, `secret_versions`, `count_secrets`, `newest_schemas`, `schema_versions`,
 `schema_version`, `schema_as_of` and `snapshot` may be called from any thread, beside another call. The others
 are called one at a time, from whichever thread.
@@ -41,7 +41,7 @@ from config_manager.storage.state import (
     SealedSecret,
     TakenBack,
 )
-from config_manager.storage.trace import Change, ChangesQuery
+from config_manager.storage.trace import Change, ChangesQuery, ChangeTimes
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
 """How long an Idempotency-Key stands for its answer. Readers ask for it; a store deletes what is older."""
@@ -196,6 +196,15 @@ class Store(Protocol):
         """Changes of all services: one a revision, whatever it touched."""
         ...
 
+    def change_times(self, revision: int) -> ChangeTimes | None:
+        """When each step of a change was done, as far as it was kept."""
+        ...
+
+    def attempts(self, service: str, revision: int) -> Sequence[KeptReceipt]:
+        """The kept receipts that tell how far instances of a service got with this revision, in the order in which they
+        came."""
+        ...
+
     def receipts(self, query: ReceiptsQuery) -> Sequence[KeptReceipt]:
         """The kept receipts of one instance, with their envelopes, in the order in which they came."""
         ...
@@ -219,8 +228,8 @@ class Store(Protocol):
 
     def prune_observed(self, before: float, limit: int) -> int:
         """Of receipts that were received before (Unix seconds) let those go that are neither the first nor the last of
-        their segment, a time in which an instance ran one revision in one state; and drift that ended before. At most
-        `limit` of each, and answers of how many of the more numerous. Raises DiskFull or DatabaseUnavailable."""
+        their segment, a time in which an instance ran one revision in one state; drift that ended before; and the times
+        of changes that were committed before. At most `limit` of each, and answers of how many of the most numerous. Raises DiskFull or DatabaseUnavailable."""
         ...
 
     def idempotency(self, key: str, *, since: float) -> IdempotencyRecord | None:
@@ -323,8 +332,15 @@ class Store(Protocol):
         DatabaseUnavailable."""
         ...
 
-    def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
-        """Note in the outbox that a broker holds these (service, revision). A newer one that is noted stays."""
+    def mark_confirmed(
+        self,
+        revisions: Sequence[tuple[str, int]],
+        times: Sequence[ChangeTimes] = (),
+    ) -> None:
+        """Note in the outbox that a broker holds these (service, revision). A newer one that is noted stays.
+
+        times: to keep as well; of each step the first time that was kept stays.
+        """
         ...
 
     def pending(self) -> Sequence[tuple[str, int]]:

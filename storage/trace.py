@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from config_manager.storage.state import Action
 
@@ -21,6 +21,41 @@ class Change(NamedTuple):
     action: Action
     reason: str | None
     services: tuple[str, ...]
+
+
+BrokerStep = Literal["signed", "published", "acknowledged", "confirmed"]
+BROKER_STEPS: tuple[BrokerStep, ...] = get_args(BrokerStep)
+"""In the order in which they usually are done; a broker may acknowledge after it gave the message back."""
+
+
+class BrokerTimes(NamedTuple):
+    """When each step of one service's part of a change was done at one broker, the first time (Unix seconds, our
+    clock). broker: its URL without userinfo. acknowledged: its PUBACK came. confirmed: it gave the message back."""
+
+    service: str
+    broker: str
+    signed: float | None = None
+    published: float | None = None
+    acknowledged: float | None = None
+    confirmed: float | None = None
+
+
+class ChangeTimes(NamedTuple):
+    """When a change came and went, in Unix seconds by our clock. asked: its request began to be answered; None if
+    nobody asked, or it is not known. committed: it was on the disk. writes: how many were committed with it, itself
+    included. traceparent: of its request (W3C Trace Context)."""
+
+    revision: int
+    asked: float | None
+    committed: float
+    writes: int = 1
+    traceparent: str | None = None
+    brokers: tuple[BrokerTimes, ...] = ()
+
+    @property
+    def began(self) -> float:
+        """Where its times are counted from."""
+        return self.committed if self.asked is None else self.asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +76,14 @@ class ChangesQuery:
     since: str | None = None
     until: str | None = None
     correlation_id: str | None = None
+
+
+def earliest(one: ChangeTimes, other: ChangeTimes) -> ChangeTimes:
+    """What is known of one change from two places: of each step the time in `one`, else in `other`."""
+    steps = {(at.service, at.broker): at for at in other.brokers}
+    for at in one.brokers:
+        also = steps.get((at.service, at.broker), at)
+        steps[at.service, at.broker] = BrokerTimes._make(
+            there if here is None else here for here, there in zip(at, also, strict=True)
+        )
+    return one._replace(brokers=tuple(steps[key] for key in sorted(steps)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import structlog
 
@@ -16,11 +16,13 @@ from config_manager.actors.publishing.rivals import Echoes, Rivals
 from config_manager.actors.publishing.rollback_evidence import RollbackEvidence
 from config_manager.actors.schema_board import SchemaBoard
 from config_manager.actors.statuses import StatusBoard
+from config_manager.actors.tracing import Tracing
 from config_manager.actors.views import Believed, BrokerView, CommittedView, Confirmations, about
 from config_manager.config.strict_json import MAX_INTEGER
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
 from config_manager.storage.state import ServiceState
+from config_manager.storage.trace import BrokerStep
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Desk:
 
     view, believed: what is to be published, and which keys sign it. outlet: all other documents. broker_view,
     confirmations: where others see what the broker holds. sign, judge, note_confirmed: ask signing and
-    storing. boot_seq: of this start, as beacons have it. statuses: where receipts go. echoes: what was sent
-    on every way to a broker.
+    storing. boot_seq: of this start, as beacons have it. statuses: where receipts go. tracing: where times
+    go. echoes: what was sent on every way to a broker.
     """
 
     view: CommittedView
@@ -44,6 +46,7 @@ class Desk:
     world: World
     boot_seq: Callable[[], int] = lambda: MAX_INTEGER
     statuses: StatusBoard = field(default_factory=StatusBoard)
+    tracing: Tracing = field(default_factory=Tracing)
     schemas: SchemaBoard = field(default_factory=SchemaBoard)
     heard: Callable[[], None] = lambda: None
     echoes: Echoes = field(default_factory=Echoes)
@@ -58,7 +61,12 @@ class Desk:
 
     @cached_property
     def holding(self) -> Holding:
-        return Holding(self.broker_view, self.confirmations, self.note_confirmed)
+        return Holding(
+            self.broker_view,
+            self.confirmations,
+            self.note_confirmed,
+            partial(self.done, "confirmed"),
+        )
 
     @cached_property
     def evidence(self) -> RollbackEvidence:
@@ -66,6 +74,10 @@ class Desk:
         return RollbackEvidence(
             self.broker_view.url, self.view, self.believed, self.boot_seq, clock
         )
+
+    def done(self, step: BrokerStep, state: ServiceState) -> None:
+        """Note when this step was done for this broker."""
+        self.tracing.done(step, state, self.broker_view.url)
 
     @property
     def may_publish(self) -> bool:

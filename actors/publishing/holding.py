@@ -21,10 +21,13 @@ class Holding:
         broker: BrokerView,
         confirmations: Confirmations,
         note_confirmed: Callable[[tuple[tuple[str, int], ...]], Awaitable[None]],
+        done: Callable[[ServiceState], None],
     ) -> None:
+        """done: told of each state that was read back."""
         self._broker = broker
         self._confirmations = confirmations
         self._note_confirmed = note_confirmed
+        self._done = done
         self._news: dict[str, int] = {}
 
     def confirm(self, state: ServiceState) -> None:
@@ -34,6 +37,7 @@ class Holding:
             return
         if self._broker.holds.get(state.service) != state.revision:
             self._news[state.service] = state.revision
+            self._done(state)
             structlog.get_logger().info("confirmed", broker=self._broker.url, **about(state))
         self._confirmations.note(self._broker, state.service, state.revision)
 

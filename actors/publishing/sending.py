@@ -180,6 +180,8 @@ class Sending:
         del self.in_flight[offer.topic]
         if not self._desk.refusals.answered(offer.topic, code):
             self.awaited.pop(offer.topic, None)
+        elif offer.state is not None:
+            self._desk.done("acknowledged", offer.state)
         if offer.state is None:
             self._desk.outlet.answered(offer.topic)
         elif self._desk.outlet.has_more:

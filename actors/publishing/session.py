@@ -145,6 +145,7 @@ class Session:
                 await trio.sleep(_WATCH_S)
                 self._want(state.service)
                 continue
+            desk.done("signed", state)
             is_as_before = desk.may_publish and desk.believed.current is root
             if is_as_before and self._sending.has_room():
                 topic = wire.config_topic(state.service)
@@ -163,6 +164,7 @@ class Session:
                 await self._connection.publish(topic, payload, qos=0, retain=False)
 
     def _published(self, state: ServiceState) -> None:
+        self._desk.done("published", state)
         self._log.info("published", **about(state))
 
     # ── reading back ───────────────────────────────────────────────────────────────────────────

@@ -30,6 +30,7 @@ from config_manager.actors.messages import (
     Write,
 )
 from config_manager.actors.storing.opening import DISK_FULL, Opening
+from config_manager.actors.tracing import Tracing
 from config_manager.config.errors import (
     DatabaseUnopenable,
     OutcomeUnknown,
@@ -55,7 +56,6 @@ from config_manager.storage.store import (
 )
 
 A = TypeVar("A")
-
 
 _log = structlog.get_logger()
 
@@ -100,6 +100,7 @@ class Writer:
         boxes: SecretBoxes,
         world: World,
         measures: Measures,
+        tracing: Tracing,
     ) -> None:
         self._opening = opening
         self._view = opening.view
@@ -107,6 +108,7 @@ class Writer:
         self._boxes = boxes
         self._world = world
         self._measures = measures
+        self._tracing = tracing
 
     async def administer_at_start(self, what: Decidable[Any], correlation_id: str) -> bool:
         """Write what the settings say about access, before any request. False if the mode is read-only: then nothing
@@ -232,6 +234,7 @@ class Writer:
             self._view.replace(accepted[-1][1].after)
             for index, change in accepted:
                 request, context = jobs[index]
+                self._tracing.committed(change, context, len(changes))
                 _log_committed(change, request.terms.by, context)
             return
         for index, outcome in enumerate(outcomes):
@@ -249,7 +252,7 @@ class Writer:
                 await self._opening.weigh(request)
             case Confirmed(revisions):
                 # for an operator who looks into the outbox after a crash; the next read-back says it again
-                await self._opening.best_effort(lambda store: store.mark_confirmed(revisions))
+                await self._mark_confirmed(revisions)
             case Keep(observed):
                 kept = await self._opening.best_effort(lambda store: store.keep_observed(observed))
                 return Value(kept)
@@ -258,6 +261,13 @@ class Writer:
             case ResealSecrets():
                 return await self._reseal(request)
         return Value(None)
+
+    async def _mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
+        times = self._tracing.take_unkept()
+        if not await self._opening.best_effort(
+            lambda store: store.mark_confirmed(revisions, times)
+        ):
+            self._tracing.not_kept(times)
 
     async def _prune(self, before: float, limit: int) -> int:
         gone = 0

@@ -70,7 +70,7 @@ class ApiRequest:
     the connection; at its other end may be a proxy (`api.rest.forwarded`).
 
     The pipeline fills in the rest, from `correlation_id` on. admitted: it has been through `admit`.
-    route: what is asked, found once. params: the path's. grant: who asks. token_hash: of the caller's
+    asked: when it came, in Unix seconds. traceparent: the caller's, else ours. route: what is asked, found once. params: the path's. grant: who asks. token_hash: of the caller's
     token. refusal: what stands against it. standing: where the caller stands with a limit that was
     asked, for the answer's headers.
     """
@@ -85,6 +85,8 @@ class ApiRequest:
     scheme: str = "http"
     correlation_id: str = ""
     deadline: float = float("inf")
+    asked: float | None = None
+    traceparent: bytes = b""
     admitted: bool = False
     route: Route | None = None
     params: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -99,7 +101,9 @@ class ApiRequest:
 
     @property
     def context(self) -> Context:
-        return Context(self.correlation_id, self.deadline)
+        return Context(
+            self.correlation_id, self.deadline, self.asked, self.traceparent.decode() or None
+        )
 
     def header(self, name: bytes) -> str | None:
         """The header's value as Latin-1; the first one if there are several."""

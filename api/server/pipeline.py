@@ -105,6 +105,8 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
         accept_correlation_id(request.header(b"x-request-id")) or world.randomness.uuid()
     )
     request.deadline = started + ANSWER_WITHIN_S
+    request.asked = world.clock.now()
+    request.traceparent = _traceparent(request)
     told: dict[str, Any] = {}
     if request.admitted:
         confirm(request, api)
@@ -141,7 +143,7 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
     headers = [
         *(content if response.status != _NOT_MODIFIED else ()),
         (b"x-request-id", request.correlation_id.encode()),
-        (b"traceparent", _traceparent(request)),
+        (b"traceparent", request.traceparent),
         (b"x-content-type-options", b"nosniff"),
         *(request.standing.headers if request.standing else ()),
         *response.headers,

@@ -13,6 +13,7 @@ from config_manager.storage.drifts import (
     Observed,
     ReceiptsQuery,
 )
+from config_manager.storage.sql.changes import prune_times
 from config_manager.storage.sql.database import SqlConnection
 
 _RECEIPT = ", ".join(KeptReceipt._fields)
@@ -50,7 +51,7 @@ def keep_observed(writer: SqlConnection, observed: Observed) -> None:
         "DELETE FROM receipts WHERE service = ? AND instance = ?", observed.forgotten
     )
     writer.executemany(
-        f"INSERT INTO receipts ({_RECEIPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  a constant
+        f"INSERT INTO receipts ({_RECEIPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  a constant
         observed.receipts,
     )
     writer.executemany(
@@ -68,7 +69,7 @@ def prune_observed(writer: SqlConnection, before: float, limit: int) -> int:
         " (SELECT seq FROM drift_events WHERE ended < ? ORDER BY seq LIMIT ?)",
         (before, limit),
     )
-    return max(len(inside), ended.rowcount)
+    return max(len(inside), ended.rowcount, prune_times(writer, before, limit))
 
 
 # ── reading ────────────────────────────────────────────────────────────────────────────────────
@@ -80,6 +81,14 @@ def read_receipts(connection: SqlConnection, query: ReceiptsQuery) -> Sequence[K
         " AND (?3 IS NULL OR received_at >= ?3) AND (?4 IS NULL OR received_at <= ?4)"
         " ORDER BY id",
         (query.service, query.instance, query.since, query.until),
+    ).fetchall()
+    return list(map(_receipt, rows))
+
+
+def read_attempts(connection: SqlConnection, service: str, revision: int) -> Sequence[KeptReceipt]:
+    rows = connection.execute(
+        f"SELECT {_RECEIPT} FROM receipts WHERE service = ? AND attempted = ? ORDER BY id",  # noqa: S608  a constant
+        (service, revision),
     ).fetchall()
     return list(map(_receipt, rows))
 

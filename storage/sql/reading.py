@@ -18,9 +18,10 @@ from config_manager.config.errors import DatabaseUnopenable
 from config_manager.config.names import Epoch
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.drifts import Drift, DriftQuery, KeptReceipt, ReceiptsQuery
-from config_manager.storage.sql.changes import read_changes
+from config_manager.storage.sql.changes import read_changes, read_times
 from config_manager.storage.sql.database import SqlConnection, nonsense, translated
 from config_manager.storage.sql.drifts import (
+    read_attempts,
     read_drifts,
     read_newest_receipts,
     read_open_drifts,
@@ -55,7 +56,7 @@ from config_manager.storage.state import (
     up_to_bytes,
 )
 from config_manager.storage.store import DatabaseUnavailable
-from config_manager.storage.trace import Change, ChangesQuery
+from config_manager.storage.trace import Change, ChangesQuery, ChangeTimes
 
 _WILD = re.compile(r"[%_\\]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
@@ -212,6 +213,14 @@ class SqlReads:
     def changes(self, query: ChangesQuery) -> Sequence[Change]:
         with self._sensible(), self._page() as pages:
             return read_changes(pages, query)
+
+    def change_times(self, revision: int) -> ChangeTimes | None:
+        with self._sensible(), self._page() as pages:
+            return read_times(pages, revision)
+
+    def attempts(self, service: str, revision: int) -> Sequence[KeptReceipt]:
+        with self._sensible(), self._page() as pages:
+            return read_attempts(pages, service, revision)
 
     def receipts(self, query: ReceiptsQuery) -> Sequence[KeptReceipt]:
         with self._sensible(), self._page() as pages:

@@ -15,6 +15,7 @@ from config_manager.storage.decisions.replay import history_in
 from config_manager.storage.decisions.vouching import Vouching
 from config_manager.storage.drifts import Observed
 from config_manager.storage.sql import database
+from config_manager.storage.sql.changes import keep_times
 from config_manager.storage.sql.database import SqlConnection, translated
 from config_manager.storage.sql.database_file import DatabaseFile, files_of
 from config_manager.storage.sql.drifts import keep_observed, prune_observed
@@ -38,6 +39,7 @@ from config_manager.storage.state import (
     SealedSecret,
 )
 from config_manager.storage.store import CommitUnsure, DatabaseUnavailable, DiskFull, Finish, Store
+from config_manager.storage.trace import ChangeTimes
 
 _CANT_OPEN = "SQLITE_CANTOPEN"
 _STAGED_AT_ONCE = 64
@@ -180,13 +182,18 @@ class SqlStore(SqlReads, Store):
         with self._transaction() as writer:
             insert_schemas(writer, versions, activations)
 
-    def mark_confirmed(self, revisions: Sequence[tuple[str, int]]) -> None:
+    def mark_confirmed(
+        self,
+        revisions: Sequence[tuple[str, int]],
+        times: Sequence[ChangeTimes] = (),
+    ) -> None:
         with self._transaction() as writer:
             writer.executemany(
                 "UPDATE outbox SET confirmed_revision = max(confirmed_revision, ?)"
                 " WHERE service = ?",
                 [(revision, service) for service, revision in revisions],
             )
+            keep_times(writer, times)
 
     def keep_observed(self, observed: Observed) -> None:
         with self._transaction() as writer:

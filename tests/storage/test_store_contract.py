@@ -31,6 +31,7 @@ from config_manager.storage.decisions.planning import Planned
 from config_manager.storage.decisions.plans import DeletePlan, MakePlan
 from config_manager.storage.decisions.schema_versions import at_start
 from config_manager.storage.decisions.terms import Precondition
+from config_manager.storage.drifts import KeptReceipt, Observed
 from config_manager.storage.keys.secret_box import SecretBox
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.state import (
@@ -49,7 +50,7 @@ from config_manager.storage.state import (
     TakenBack,
 )
 from config_manager.storage.store import DatabaseUnavailable, Store
-from config_manager.storage.trace import Change, ChangesQuery
+from config_manager.storage.trace import BrokerTimes, Change, ChangesQuery, ChangeTimes
 from tests.kit import stores as m
 from tests.kit.stores import Hand
 
@@ -965,3 +966,52 @@ def test_of_changes_only_services_that_may_be_seen_are_told(hand: Hand) -> None:
     assert told(visible=["a", "b"], service="a", limit=1) == [(2, ("a", "b"))]
     assert told(visible=["a"], service="c") == []
     assert told(visible=[]) == []
+
+
+def test_the_first_time_of_a_step_stays_whenever_the_others_come(kind: Kind) -> None:
+    store, there, here = kind.store, "mqtt://there:1883", "mqtt://here:1883"
+    hand = Hand(store)
+    hand.write(Put(service="a", values={}))
+    first = ChangeTimes(1, 10.0, 10.5, 3, "00-trace", (BrokerTimes("a", there, 11.0, 11.25),))
+    store.mark_confirmed([], [first])
+    assert store.change_times(1) == first
+    later = first._replace(
+        asked=99.0,
+        brokers=(
+            BrokerTimes("a", there, 98.0, 98.0, 12.0, 12.5),
+            BrokerTimes("a", here, confirmed=13.0),
+        ),
+    )
+    store.mark_confirmed([("a", 1)], [later])
+    store = kind.reopen()
+    assert store.change_times(1) == first._replace(
+        brokers=(
+            BrokerTimes("a", here, confirmed=13.0),
+            BrokerTimes("a", there, 11.0, 11.25, 12.0, 12.5),
+        )
+    )
+    assert list(store.pending()) == []
+    assert store.change_times(2) is None
+
+
+def test_times_are_let_go_with_age_and_the_newer_ones_stay(store: Store) -> None:
+    steps = (BrokerTimes("a", "mqtt://here:1883", 1.0),)
+    times = [ChangeTimes(n, None, float(n), brokers=steps) for n in range(1, 6)]
+    store.mark_confirmed([], times)
+    assert [store.prune_observed(4.0, 2) for _ in range(3)] == [2, 1, 0]
+    kept = [store.change_times(one.revision) for one in times]
+    assert kept == [None, None, None, *times[3:]]
+    store.mark_confirmed([], [times[0]._replace(brokers=())])
+    assert store.change_times(1) == times[0]._replace(brokers=()), "nothing was left of its steps"
+
+
+def test_receipts_are_found_by_the_revision_that_they_tell_of(store: Store) -> None:
+    def receipt(service: str, seq: int, attempted: int | None) -> KeptReceipt:
+        return KeptReceipt(
+            service, "one", 1, seq, 0.0, 0.0, 1, "applied", "in-line", False, b"e", attempted
+        )
+
+    told = [receipt("a", 1, 7), receipt("b", 1, 7), receipt("a", 2, 8), receipt("a", 3, 7)]
+    store.keep_observed(Observed([*told, receipt("a", 4, None)]))
+    assert store.attempts("a", 7) == [told[0], told[3]]
+    assert store.attempts("c", 7) == []

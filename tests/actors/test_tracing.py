@@ -1,0 +1,92 @@
+"""The times of steps, in memory: what is noted, what is kept, and how much."""
+
+from __future__ import annotations
+
+from config_manager.actors.actor import Context
+from config_manager.actors.tracing import Tracing
+from config_manager.config.world import rfc3339
+from config_manager.storage.decisions.intents import NewEpoch, Put
+from config_manager.storage.state import Commit, Committed, ServiceState
+from config_manager.storage.trace import BrokerTimes, ChangeTimes
+from tests.kit import stores as m
+
+HERE, THERE = "mqtt://here:1883", "mqtt://there:1883"
+
+
+class Noting:
+    """A second passes with each time that is noted."""
+
+    def __init__(self, **how: int) -> None:
+        self.now = 100.0
+        self.tracing = Tracing(self._tick, **how)
+        self.state: Committed = m.empty()
+
+    def _tick(self) -> float:
+        self.now += 1
+        return self.now
+
+    def commits(self, *services: str, asked: float | None = 100.0) -> list[ServiceState]:
+        what = NewEpoch(services={one: {} for one in services})
+        one = Put(service=services[0], values={})
+        change: Commit = m.decide(self.state, one if len(services) == 1 else what).change
+        self.state = change.after
+        self.tracing.committed(change, Context("id", asked=asked, traceparent="00-a"), 2)
+        return [self.state.services[name] for name in services]
+
+
+def test_of_each_step_at_each_broker_the_first_time_counts() -> None:
+    noting = Noting()
+    (door,) = noting.commits("door")
+    for broker in (HERE, THERE):
+        noting.tracing.done("signed", door, broker)
+    noting.tracing.done("published", door, HERE)
+    noting.tracing.done("published", door, HERE)  # it was sent again
+    noting.tracing.done("confirmed", door, HERE)  # before its PUBACK came
+    noting.tracing.done("acknowledged", door, HERE)
+    assert noting.tracing.of(1) == ChangeTimes(
+        1, 100.0, 101.0, 2, "00-a",
+        (BrokerTimes("door", HERE, 102.0, 104.0, 106.0, 105.0), BrokerTimes("door", THERE, 103.0)),
+    )  # fmt: skip
+
+
+def test_what_is_taken_to_be_kept_is_taken_once_unless_the_disk_refused_it() -> None:
+    noting = Noting()
+    (door,) = noting.commits("door")
+    (taken,) = noting.tracing.take_unkept()
+    assert (taken.revision, taken.brokers) == (1, ())
+    assert noting.tracing.take_unkept() == []
+    noting.tracing.not_kept([taken])
+    noting.tracing.done("signed", door, HERE)
+    assert [one.brokers for one in noting.tracing.take_unkept()] == [
+        (BrokerTimes("door", HERE, 102.0),)
+    ]
+
+
+def test_what_an_earlier_process_committed_is_noted_only_if_no_broker_was_seen_to_hold_it() -> None:
+    before = Noting()
+    door, wall = *before.commits("door"), *before.commits("wall")
+    noting = Noting()
+    noting.tracing.expect([wall])
+    for state in (door, wall):
+        noting.tracing.done("confirmed", state, HERE)
+    assert noting.tracing.of(door.revision) is None, "a start reads everything back"
+    assert noting.tracing.of(wall.revision) == ChangeTimes(
+        2, None, m.START, brokers=(BrokerTimes("wall", HERE, confirmed=101.0),)
+    )
+    assert wall.updated_at == rfc3339(m.START)
+
+
+def test_the_oldest_are_let_go_and_a_change_of_many_services_counts_as_many() -> None:
+    noting = Noting(most=7)
+    for name in ("a", "b"):
+        (state,) = noting.commits(name)
+        noting.tracing.done("signed", state, HERE)
+    assert (noting.tracing.of(1) is None, noting.tracing.of(2) is None) == (False, False)
+    for state in noting.commits("c", "d", "e", "f"):
+        noting.tracing.done("signed", state, HERE)
+        noting.tracing.done("signed", state, THERE)
+    newest = noting.tracing.of(3)
+    assert noting.tracing.of(1) is noting.tracing.of(2) is None
+    assert newest is not None
+    assert len(newest.brokers) == 8, "the newest stays, whatever its size"
+    assert [one.revision for one in noting.tracing.take_unkept()] == [3]
