@@ -1,7 +1,7 @@
 """The whole tree on one page: start order, policies, shutdown order.
 
 Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → drifting → publishing →
-learning-schemas → trusting → delivering → beaconing → health`, and HTTP inside all of them. They stop in the opposite order: each refuses new
+learning-schemas → trusting → delivering → beaconing → health → watching`, and HTTP inside all of them. They stop in the opposite order: each refuses new
 mail, drains within its grace, and is named if it did not stop. Before publishing stops, the retained health says
 `shutdown`.
 """
@@ -50,6 +50,7 @@ from config_manager.actors.storing.reading import Reading
 from config_manager.actors.tracing import Tracing
 from config_manager.actors.trusting import Trusting, TrustView
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
+from config_manager.actors.watching import Watching
 from config_manager.config import wire
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.catalogue import Catalogue
@@ -90,6 +91,7 @@ class System:
     brokers hold of their schemas, and the database does not. callers: when tokens were
     last used, and which calls were refused. measures: what is counted and timed. tracing: when
     the newest changes' steps were done. cache: the last-known-good one.
+    watching: what happens, for those that are told while it does.
     """
 
     storing: Actor
@@ -100,6 +102,7 @@ class System:
     view: CommittedView
     confirmations: Confirmations
     health: Callable[[], HealthReport]
+    watching: Watching
     trust: TrustView
     trusting: Actor
     shapes: Shapes
@@ -157,6 +160,8 @@ async def running_system(
         trusting_actor = await _start_signed_documents(tree, opened, writing, brokers.outlets)
         heartbeat_s = settings.heartbeat_seconds
         board = await _start_signs_of_life(tree, opened, writing, brokers, frames, heartbeat_s)
+        watching = Watching(opened.view, opened.reading.changes, board.report, brokers.drift)
+        await tree.start("watching", follower(watching.follow))
         yield System(
             storing=writing.storing,
             reading=opened.reading,
@@ -166,6 +171,7 @@ async def running_system(
             view=opened.view,
             confirmations=brokers.confirmations,
             health=board.report,
+            watching=watching,
             trust=opened.trust,
             trusting=trusting_actor,
             shapes=opened.shapes,

@@ -32,6 +32,7 @@
     │   ├── ReadOnly                the database cannot be written now
     │   ├── OutcomeUnknown          the disk failed during a commit, which may have become durable
     │   ├── Busy                    a mailbox stayed full, or an actor was restarting: try again
+    │   ├── TooManyStreams          no room for another stream: in all, or of this token
     │   ├── DeadlineExceeded        accepted, but not answered in time: the outcome is unknown
     │   ├── DiskRefused             a file other than the database can't be read or written now
     │   └── StorageFull             the disk is full; nothing was written
@@ -313,6 +314,10 @@ class Busy(Refusal):
     """The server has too much to do, or a part of it starts again. Repeat after `Retry-After`."""
 
 
+class TooManyStreams(Refusal):
+    """Too many streams (`GET /api/v1/watch`) are open, in all or of this token. End one, or repeat after `Retry-After`."""
+
+
 class DeadlineExceeded(Refusal):
     """The outcome is unknown: read before you repeat. An Idempotency-Key makes repeating safe."""
 
@@ -375,6 +380,9 @@ describe(
             "outcome-unknown", "It may have been written", 503, 1, "warning", 5
         ),
         Busy: Description("busy", "Busy, try again", 503, 1, "warning", 1),
+        TooManyStreams: Description(
+            "too-many-streams", "Too many streams are open", 503, 1, "warning", 5
+        ),
         DeadlineExceeded: Description(
             "deadline-exceeded", "Not answered in time", 504, 1, "warning"
         ),

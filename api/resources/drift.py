@@ -32,7 +32,7 @@ class DriftAnswer(Answer):
     correlation_id: Annotated[str | None, about("of that change")]
 
 
-class DriftEventAnswer(DriftAnswer):
+class DriftSpanAnswer(DriftAnswer):
     """A time in which an instance drifted."""
 
     began: Annotated[Time, about("when it counted as drift, 10 s after it came about")]
@@ -49,7 +49,7 @@ class OpenDriftAnswer(Answer):
 class DriftEventsAnswer(Answer):
     """A page of drift, of the services that the token is for."""
 
-    drift: Annotated[list[DriftEventAnswer], about("newest first")]
+    drift: Annotated[list[DriftSpanAnswer], about("newest first")]
     checked_at: _Checked
     next_before: Annotated[int | None, about("`before` of the next page; null: this is the last")]
 
@@ -107,7 +107,7 @@ async def get_drift_events(request: ApiRequest, api: Api) -> ApiResponse:
     page = found[:limit]
     answer = DriftEventsAnswer(
         drift=[
-            DriftEventAnswer(
+            DriftSpanAnswer(
                 **_shown(one),
                 began=rfc3339(one.began),
                 ended=None if one.ended is None else rfc3339(one.ended),

@@ -23,6 +23,7 @@ from config_manager.api.resources import (
     status,
     tokens,
     trust,
+    watch,
 )
 from config_manager.api.rest.operations import Route
 
@@ -90,6 +91,7 @@ ROUTES = (
     Route("GET", "/api/v1/drift/events", drift.get_drift_events, "read"),
     Route("GET", "/api/v1/status", status.status, "read"),
     Route("DELETE", "/api/v1/status/{service}/{instance}", status.forget_instance, "admin"),
+    Route("GET", "/api/v1/watch", watch.watch, "read"),
     Route("GET", "/api/v1/trust/root", trust.trust_root, None),
     Route("GET", "/api/v1/trust/roots/{version}", trust.trust_root_version, None),
     Route("POST", "/api/v1/trust/roots", trust.apply_root, "admin"),

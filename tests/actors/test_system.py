@@ -39,6 +39,7 @@ ACTORS = (
     "delivering",
     "beaconing",
     "health",
+    "watching",
 )
 
 

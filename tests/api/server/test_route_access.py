@@ -83,6 +83,7 @@ EXPECTED: dict[str, Expected] = {
     "GET /api/v1/drift": Expected("read", "some"),
     "GET /api/v1/drift/events": Expected("read", "some"),
     "GET /api/v1/status": Expected("read", "some"),
+    "GET /api/v1/watch": Expected("read", "some"),
     "DELETE /api/v1/status/{service}/{instance}": Expected("admin", "service"),
     "GET /api/v1/devices": Expected("admin", "every"),
     "POST /api/v1/devices/tokens": Expected("admin", "every"),
