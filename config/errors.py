@@ -41,6 +41,7 @@
     ├── AuditBroken             a row of the audit is not what it was when it was written
     ├── OpenDrift               instances do not run what they should
     ├── NotConformant           a client that was tried does not do what docs/wire.md says
+    ├── NotDelivered            a test of a notification was not answered with 2xx
     └── StartError                  the process cannot start (or go on) as asked
         ├── SettingsInvalid         a setting or the command line does not parse
         ├── PortTaken
@@ -85,6 +86,7 @@ from config_manager.config.process_errors import (
     KeyFileUnsafe as KeyFileUnsafe,
     NotConformant as NotConformant,
     OpenDrift as OpenDrift,
+    NotDelivered as NotDelivered,
     NothingDelivered as NothingDelivered,
     NothingKept as NothingKept,
     PortTaken as PortTaken,

@@ -72,6 +72,7 @@ _TAGS = {
     "drift": "Who does not run what they should",
     "watch": "What happens, told while it happens",
     "trust": "The trust root: which keys sign what",
+    "notifications": "Notifications: who is told what happens, by webhooks",
     "audit": "Who did what, in rows that are chained to each other",
     "server": "The server itself: how it is, and what it says of its API",
 }

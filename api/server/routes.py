@@ -12,6 +12,7 @@ from config_manager.api.resources import (
     health,
     history,
     metrics,
+    notifications,
     past,
     plans,
     rollbacks,
@@ -31,6 +32,7 @@ _SERVICE = "/api/v1/config/{service}"
 _SCHEMAS = "/api/v1/schemas"
 _SECRETS = "/api/v1/secrets"
 _PLANS = "/api/v1/plans"
+_NOTIFICATIONS = "/api/v1/notifications"
 
 ROUTES = (
     Route("GET", "/health", health.health, None),
@@ -73,6 +75,10 @@ ROUTES = (
     Route("GET", "/api/v1/tokens", tokens.list_tokens, "admin"),
     Route("POST", "/api/v1/tokens", tokens.create_token, "admin"),
     Route("DELETE", "/api/v1/tokens/{name}", tokens.revoke_token, "admin"),
+    Route("GET", _NOTIFICATIONS, notifications.list_notifications, "admin"),
+    Route("POST", _NOTIFICATIONS, notifications.add_notification, "admin"),
+    Route("DELETE", _NOTIFICATIONS + "/{name}", notifications.remove_notification, "admin"),
+    Route("POST", _NOTIFICATIONS + "/{name}/test", notifications.send_test, "admin"),
     Route("GET", _SECRETS, secrets.list_secrets, "secrets"),
     Route("POST", _SECRETS, secrets.set_secret, "secrets"),
     Route("GET", _SECRETS + "/rotate-key", secrets_rotation.secrets_key_rotation, "admin"),
