@@ -28,6 +28,7 @@ class LazyGroup(click.Group):
         "set": "config_manager.api.commands.configs:set_config",
         "history": "config_manager.api.commands.configs:show_history",
         "diff": "config_manager.api.commands.past:diff_config",
+        "drift": "config_manager.api.commands.drift:drift",
         "explain": "config_manager.api.commands.past:explain_config",
         "search": "config_manager.api.commands.past:search_configs",
         "rollback": "config_manager.api.commands.rollback:rollback_config",

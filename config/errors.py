@@ -41,6 +41,7 @@
     ├── ServerSays                  a command asked a server, which answered with a problem
     ├── AuditBroken             a row of the audit is not what it was when it was written
     ├── ReportBroken            a report does not verify
+    ├── OpenDrift               instances do not run what they should
     ├── NotConformant           a client that was tried does not do what docs/wire.md says
     ├── NotDelivered            a test of a notification was not answered with 2xx
     └── StartError                  the process cannot start (or go on) as asked
@@ -86,6 +87,7 @@ from config_manager.config.process_errors import (
     ForkedAway as ForkedAway,
     KeyFileUnsafe as KeyFileUnsafe,
     NotConformant as NotConformant,
+    OpenDrift as OpenDrift,
     NotDelivered as NotDelivered,
     NothingDelivered as NothingDelivered,
     NothingKept as NothingKept,

@@ -85,6 +85,8 @@ EXPECTED: dict[str, Expected] = {
     "GET /api/v1/audit/verify": Expected("admin", "every"),
     "GET /api/v1/audit/export": Expected("admin", "every"),
     "GET /api/v1/reports": Expected("admin", "every"),
+    "GET /api/v1/drift": Expected("read", "some"),
+    "GET /api/v1/drift/events": Expected("read", "some"),
     "GET /api/v1/status": Expected("read", "some"),
     "GET /api/v1/watch": Expected("read", "some"),
     "DELETE /api/v1/status/{service}/{instance}": Expected("admin", "service"),
