@@ -28,6 +28,7 @@ def groups(rounds: int, *, quick: bool) -> dict[str, Group]:
     def start(at: Yard, port: int) -> Iterator[Figure]:
         yield from starting.server(at, port, rounds=few)
         yield from starting.client(at, port, rounds=few)
+        yield from starting.command(at, port, rounds=few)
 
     return {
         "requests": lambda at, port: requests.run(
