@@ -46,6 +46,7 @@ class LazyGroup(click.Group):
         "trust": "config_manager.api.commands.trust:trust",
         "status": "config_manager.api.commands.status:status",
         "token": "config_manager.api.commands.tokens:token",
+        "watch": "config_manager.api.commands.watch:watch",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -383,7 +383,9 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("command", ["status", "token", "audit", "get", "plan", "rollback"])
+@pytest.mark.parametrize(
+    "command", ["status", "token", "audit", "get", "plan", "rollback", "watch"]
+)
 def test_a_command_loads_click_and_the_standard_library_alone(command: str) -> None:
     subprocess.run([sys.executable, "-c", _LIGHT, command], check=True, timeout=30)
 
@@ -423,6 +425,8 @@ COMMANDS = [
     ("audit", "list"),
     ("audit", "verify", "--json"),
     ("audit", "export"),
+    ("watch",),
+    ("watch", "door", "--after", "1", "--json"),
 ]
 
 
