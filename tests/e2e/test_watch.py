@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import pytest
 
-from tests.kit.processes import COMMAND, TOKEN, Process, Processes, free_port
+from tests.kit.pages import DOCS, Page
+from tests.kit.processes import COMMAND, TOKEN, Process, Processes, eventually, free_port
+from tests.kit.shell import Shell, steps_of
 
 
 def revisions(watcher: Process) -> list[int]:
@@ -42,12 +44,9 @@ def test_who_watches_misses_nothing_though_the_server_is_killed_and_started_agai
         for n in range(12):
             made = server.http.post("/api/v1/tokens", json={"name": f"t-{n}", "role": "read"})
             headers = {"Authorization": f"Bearer {made.json()['token']}"}
-            client = stack.enter_context(
-                httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=20)
-            )
-            streams += [
-                stack.enter_context(client.stream("GET", "/api/v1/watch")) for _ in range(4)
-            ]
+            for _ in range(4):
+                stream = server.http.stream("GET", "/api/v1/watch", headers=headers)
+                streams.append(stack.enter_context(stream))
         assert {one.status_code for one in streams} == {200}
         texts = [one.iter_text() for one in streams]
         assert all("retry: 1000" in next(text) for text in texts)
@@ -59,3 +58,28 @@ def test_who_watches_misses_nothing_though_the_server_is_killed_and_started_agai
     assert len(lines) == 49
     watcher.popen.send_signal(signal.SIGINT)
     assert watcher.wait(5) == 0
+
+
+@pytest.mark.torture
+def test_the_page_shows_what_comes_and_its_program_keeps_its_place(
+    shop: tuple[Processes, Path],
+) -> None:
+    processes, directory = shop
+    server = processes.server(directory / "data", "none:")
+    environment = {"CONFIG_MANAGER_TOKEN": TOKEN, "CONFIG_MANAGER_URL": server.url}
+    page = Page("watch.md")
+    page.write(directory)
+    program = processes.start(["python3", str(directory / "watch.py")], env=environment)
+    shell = Shell(server, directory, environment)
+    code, said = shell.run("bash", "-ec", steps_of(DOCS / "watch.md"))
+    assert code == 0, said
+    assert said.count("event: health") == 2
+    for number, reason in enumerate(["first visitor", "closing time"], 1):
+        assert said.count(f'"reason":"{reason}"') == 1
+        assert f"id: {number}\ndata: " in said
+        eventually(
+            lambda: f"{number} ['door'] {reason}" in program.text,  # noqa: B023  asked at once
+            within=10,
+            what=reason,
+        )
+    program.kill()
