@@ -67,6 +67,7 @@ class OpenedData:
     writer: Writer
     reading: Reading
     cache: LastKnownGood
+    measures: Measures
 
 
 async def open_data(
@@ -75,7 +76,6 @@ async def open_data(
     catalogue: Catalogue,
     world: World,
     open_store: OpenStore | None,
-    measures: Measures,
     tracing: Tracing,
 ) -> OpenedData:
     """Open everything in the data directory, which is locked, and count the start. open_store: see
@@ -106,6 +106,7 @@ async def open_data(
     fingerprint_key = derive_key(keys.instance_key, "idempotency-fingerprints")
     shapes = Shapes(catalogue, opening.schema_versions)
     tools = tools_of(shapes, boxes, vouching, fingerprint_key, world)
+    measures = Measures()
     writer = Writer(opening, tools, boxes, world, measures, tracing)
     cache = LastKnownGood.of(keys, world)
     await opening.start(witness.mark, witness.audit, cache.load)
@@ -114,7 +115,8 @@ async def open_data(
     await expect_unconfirmed(tracing, opening)
     reading = Reading(opening, vouching)
     return OpenedData(
-        keys, root_files, trust, view, shapes, boxes, witness, opening, writer, reading, cache
+        *(keys, root_files, trust, view, shapes, boxes, witness, opening, writer, reading, cache),
+        measures,
     )
 
 

@@ -1,7 +1,8 @@
 """The whole tree on one page: start order, policies, shutdown order.
 
-Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → drifting → publishing →
-learning-schemas → trusting → delivering → beaconing → health → watching`, and HTTP inside all of them. They stop in the opposite order: each refuses new
+Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → drifting → notifying →
+publishing → learning-schemas → trusting → delivering → beaconing → health → watching`, and HTTP inside all of them. They
+stop in the opposite order: each refuses new
 mail, drains within its grace, and is named if it did not stop. Before publishing stops, the retained health says
 `shutdown`.
 """
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import structlog
 import trio
+from nacl.exceptions import CryptoError
 
 from config_manager.actors.actor import (
     Actor,
@@ -38,9 +40,12 @@ from config_manager.actors.messages import Confirmed, Sign, Witnessed, Write
 from config_manager.actors.misfits import Misfits
 from config_manager.actors.mqtt.broker_ways import Ways, ways_to_brokers
 from config_manager.actors.mqtt.port import Transport
+from config_manager.actors.notified import Post
+from config_manager.actors.notifying import Notifier, notifying
 from config_manager.actors.publishing.desk import Desk
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.publishing.publisher import Publisher
+from config_manager.actors.reporting import ReportMaker
 from config_manager.actors.schema_board import SchemaBoard
 from config_manager.actors.secrets_rotating import RotationReport, SecretsRotation
 from config_manager.actors.signing import signing
@@ -56,12 +61,14 @@ from config_manager.config.brokers import BrokerAddress
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.files import make_directory
 from config_manager.config.names import OUR_ID
+from config_manager.config.secret import Secret
 from config_manager.config.settings import Settings
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
 from config_manager.storage.decisions.devices import sign_key_of
 from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.forgotten import forgotten
+from config_manager.storage.decisions.notifications import Notification
 from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.keys.recovery import Recovery
@@ -70,11 +77,14 @@ from config_manager.storage.witness import lock_data_dir
 
 _FAREWELL_S = 1.0
 _NOTE_WITHIN_S = 5.0
+_SHORT_ID = 8
+"""Characters of our instance's id: enough to tell a few servers apart."""
 
 STORING = RestartPolicy(mailbox=256, grace=5.0)
 """256 writes may wait: at 2,000 a second that is an eighth of a second, then HTTP answers 503."""
 SIGNING = RestartPolicy(mailbox=256, grace=1.0)
 ROTATING = RestartPolicy(mailbox=4, grace=2.0)
+NOTIFYING = RestartPolicy(mailbox=4, grace=2.0)
 TRUSTING = RestartPolicy(mailbox=16, grace=6.0)
 """A change of the root is announced to the brokers for up to 5 s before it counts."""
 FOLLOWING = RestartPolicy(mailbox=1, grace=2.0)
@@ -91,7 +101,7 @@ class System:
     brokers hold of their schemas, and the database does not. callers: when tokens were
     last used, and which calls were refused. measures: what is counted and timed. tracing: when
     the newest changes' steps were done. cache: the last-known-good one.
-    watching: what happens, for those that are told while it does.
+    watching: what happens, for those that are told while it does. reports: makes them.
     """
 
     storing: Actor
@@ -99,6 +109,8 @@ class System:
     signing: Actor
     rotating: Actor
     rotation: Callable[[], RotationReport]
+    notifier: Notifier
+    notifying: Actor
     view: CommittedView
     confirmations: Confirmations
     health: Callable[[], HealthReport]
@@ -108,6 +120,7 @@ class System:
     shapes: Shapes
     world: World
     states: ActorStates
+    reports: ReportMaker
     drift: DriftBoard
     measures: Measures
     tracing: Tracing
@@ -136,8 +149,8 @@ async def running_system(
     make_directory(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(settings.data_dir))
-        measures, tracing = Measures(), Tracing(world.clock.now)
-        opened = await open_data(settings, targets, catalogue, world, open_store, measures, tracing)
+        tracing = Tracing(world.clock.now)
+        opened = await open_data(settings, targets, catalogue, world, open_store, tracing)
         tree = _Tree(stack, world)
         writing = await _start_writing(tree, opened)
         frames = HealthFrames(world)
@@ -152,14 +165,13 @@ async def running_system(
             tracing,
             keep_s=settings.receipts_keep_s,
         )
-        brokers.confirmations.on_confirmed.append(
-            lambda _broker, service, revision: measures.confirmed(service, revision)
-        )
         await _start_learning(tree, opened, writing, brokers, dev=settings.dev)
         await stack.enter_async_context(_farewell(frames, brokers.outlets))
         trusting_actor = await _start_signed_documents(tree, opened, writing, brokers.outlets)
         heartbeat_s = settings.heartbeat_seconds
-        board = await _start_signs_of_life(tree, opened, writing, brokers, frames, heartbeat_s)
+        board, reports = await _start_signs_of_life(
+            tree, opened, writing, brokers, frames, heartbeat_s
+        )
         watching = Watching(opened.view, opened.reading.changes, board.report, brokers.drift)
         await tree.start("watching", follower(watching.follow))
         yield System(
@@ -168,6 +180,8 @@ async def running_system(
             signing=writing.signing,
             rotating=writing.rotating,
             rotation=writing.rotation.report,
+            notifier=brokers.notifier,
+            notifying=brokers.notifying,
             view=opened.view,
             confirmations=brokers.confirmations,
             health=board.report,
@@ -177,12 +191,13 @@ async def running_system(
             shapes=opened.shapes,
             world=world,
             states=tree.states,
+            reports=reports,
             drift=brokers.drift,
             brokers=addresses,
             statuses=brokers.statuses,
             schemas=brokers.schemas,
             callers=writing.callers,
-            measures=measures,
+            measures=opened.measures,
             tracing=tracing,
             cache=opened.cache,
         )
@@ -212,6 +227,11 @@ class _Writing(NamedTuple):
     rotating: Actor
     rotation: SecretsRotation
     callers: Callers
+    world: World
+
+    async def write_down(self, what: Decidable[None], by: str) -> None:
+        context = Context(self.world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
+        await self.storing.ask(Write(what, Terms(by)), context)
 
     async def sign(self, state: ServiceState) -> Envelope:
         request = Sign("config", wire.CONFIG_UPDATE, state.payload, state.correlation_id)
@@ -243,14 +263,10 @@ async def _start_writing(tree: _Tree, opened: OpenedData) -> _Writing:
     rotating_life = follower(rotation.work, answers=rotation.handle)
     rotating = await tree.start("secrets-rotating", rotating_life, ROTATING)
 
-    async def write_down(what: Decidable[None], by: str) -> None:
-        context = Context(world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
-        await storing.ask(Write(what, Terms(by)), context)
-
-    callers = Callers()
-    await tree.start("callers", noting_callers(callers, write_down))
+    writing = _Writing(signer, storing, rotating, rotation, Callers(), world)
+    await tree.start("callers", noting_callers(writing.callers, writing.write_down))
     await tree.start("caching", caching(view, Keeper(view, opened.cache, opened.witness)))
-    return _Writing(signer, storing, rotating, rotation, callers)
+    return writing
 
 
 class _Brokers(NamedTuple):
@@ -262,6 +278,8 @@ class _Brokers(NamedTuple):
     drift: DriftBoard
     schemas: SchemaBoard
     news: News
+    notifier: Notifier
+    notifying: Actor
 
 
 async def _start_publishing(
@@ -283,7 +301,10 @@ async def _start_publishing(
         lambda service, instance: sign_key_of(view.committed, service, instance),
         lambda service, instance: forgotten(view.committed, service, instance),
     )
+    confirmations.on_confirmed.append(opened.measures.confirmed)
+    statuses.on_receipt.append(opened.measures.heard)
     drift = await _start_drifting(tree, opened, writing, statuses, confirmations, keep_s)
+    notifier, notifying_actor = await _start_notifying(tree, opened, writing, statuses, drift)
     schemas = SchemaBoard(
         statuses.built_with,
         lambda service, digest: digest in opened.shapes.of_instances(view.committed, service),
@@ -313,7 +334,9 @@ async def _start_publishing(
         )
         name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
         await tree.start(name, follower(publisher.run))
-    return _Brokers(outlets, confirmations, statuses, drift, schemas, news)
+    return _Brokers(
+        outlets, confirmations, statuses, drift, schemas, news, notifier, notifying_actor
+    )
 
 
 async def _start_drifting(
@@ -360,6 +383,25 @@ async def _start_learning(
     await tree.start("learning-schemas", learning_schemas(learner))
 
 
+async def _start_notifying(
+    tree: _Tree, opened: OpenedData, writing: _Writing, statuses: StatusBoard, drift: DriftBoard
+) -> tuple[Notifier, Actor]:
+    async def secret_of(target: Notification) -> Secret:
+        context = Context(f"notify-{target.name}", trio.current_time() + _NOTE_WITHIN_S)
+        versions = await opened.reading.secrets(context, OUR_ID, target.name)
+        sealed = [one for one in versions if one.version == target.secret]
+        if not sealed:
+            raise CryptoError("it is not there")
+        return opened.boxes.open(sealed[0])
+
+    async def write_down(what: Decidable[None]) -> None:
+        await writing.write_down(what, OUR_ID)
+
+    post = Post(tree.world, opened.witness.instance_id[:_SHORT_ID], secret_of)
+    notifier = Notifier(opened.view, opened.reading, drift, statuses, write_down, post)
+    return notifier, await tree.start("notifying", notifying(notifier), NOTIFYING)
+
+
 async def _start_signed_documents(
     tree: _Tree, opened: OpenedData, writing: _Writing, outlets: Sequence[Outlet]
 ) -> Actor:
@@ -387,8 +429,8 @@ async def _start_signs_of_life(
     brokers: _Brokers,
     frames: HealthFrames,
     heartbeat_s: float,
-) -> HealthBoard:
-    """Beacons and health."""
+) -> tuple[HealthBoard, ReportMaker]:
+    """Beacons and health, and reports, which end in a beacon."""
     view, trust = opened.view, opened.trust
     board = HealthBoard(
         view,
@@ -396,6 +438,7 @@ async def _start_signs_of_life(
         tree.states,
         lambda: opened.cache.available,
         Misfits(view, opened.shapes).reasons,
+        brokers.notifier.reasons,
     )
     maker = BeaconMaker(
         writing.signing,
@@ -413,7 +456,7 @@ async def _start_signs_of_life(
     )
     await tree.start("beaconing", life)
     await tree.start("health", health(board, frames, brokers.outlets))
-    return board
+    return board, ReportMaker(opened.reading, view, trust, writing.signing, maker, tree.world)
 
 
 def _outlet(view: CommittedView, trust: TrustView) -> Outlet:

@@ -69,8 +69,11 @@ _TAGS = {
     "tokens": "Tokens: who may call what",
     "devices": "Instances that enrolled, and which secrets they can read",
     "status": "What each instance runs, beside what it should run",
+    "drift": "Who does not run what they should",
     "watch": "What happens, told while it happens",
     "trust": "The trust root: which keys sign what",
+    "reports": "Who ran what and when, with its evidence, to be verified anywhere",
+    "notifications": "Notifications: who is told what happens, by webhooks",
     "audit": "Who did what, in rows that are chained to each other",
     "server": "The server itself: how it is, and what it says of its API",
 }

@@ -8,11 +8,14 @@ from config_manager.api.resources import (
     configs,
     devices,
     docs,
+    drift,
     health,
     history,
     metrics,
+    notifications,
     past,
     plans,
+    reports,
     rollbacks,
     schema_changes,
     schemas,
@@ -30,6 +33,7 @@ _SERVICE = "/api/v1/config/{service}"
 _SCHEMAS = "/api/v1/schemas"
 _SECRETS = "/api/v1/secrets"
 _PLANS = "/api/v1/plans"
+_NOTIFICATIONS = "/api/v1/notifications"
 
 ROUTES = (
     Route("GET", "/health", health.health, None),
@@ -72,6 +76,10 @@ ROUTES = (
     Route("GET", "/api/v1/tokens", tokens.list_tokens, "admin"),
     Route("POST", "/api/v1/tokens", tokens.create_token, "admin"),
     Route("DELETE", "/api/v1/tokens/{name}", tokens.revoke_token, "admin"),
+    Route("GET", _NOTIFICATIONS, notifications.list_notifications, "admin"),
+    Route("POST", _NOTIFICATIONS, notifications.add_notification, "admin"),
+    Route("DELETE", _NOTIFICATIONS + "/{name}", notifications.remove_notification, "admin"),
+    Route("POST", _NOTIFICATIONS + "/{name}/test", notifications.send_test, "admin"),
     Route("GET", _SECRETS, secrets.list_secrets, "secrets"),
     Route("POST", _SECRETS, secrets.set_secret, "secrets"),
     Route("GET", _SECRETS + "/rotate-key", secrets_rotation.secrets_key_rotation, "admin"),
@@ -82,10 +90,13 @@ ROUTES = (
     Route("GET", "/api/v1/audit", audit.get_audit, "admin"),
     Route("GET", "/api/v1/audit/verify", audit.verify_audit, "admin"),
     Route("GET", "/api/v1/audit/export", audit.export_audit, "admin"),
+    Route("GET", "/api/v1/reports", reports.get_report, "admin"),
     Route("GET", "/api/v1/devices", devices.list_devices, "admin"),
     Route("POST", "/api/v1/devices/tokens", devices.allow_enrolment, "admin"),
     Route("POST", "/api/v1/devices/enroll", devices.enrol, None),
     Route("DELETE", "/api/v1/devices/{service}/{instance}", devices.revoke_device, "admin"),
+    Route("GET", "/api/v1/drift", drift.get_drift, "read"),
+    Route("GET", "/api/v1/drift/events", drift.get_drift_events, "read"),
     Route("GET", "/api/v1/status", status.status, "read"),
     Route("DELETE", "/api/v1/status/{service}/{instance}", status.forget_instance, "admin"),
     Route("GET", "/api/v1/watch", watch.watch, "read"),

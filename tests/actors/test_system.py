@@ -34,6 +34,7 @@ ACTORS = (
     "drifting",
     "publishing",
     "learning-schemas",
+    "notifying",
     "secrets-rotating",
     "trusting",
     "delivering",
