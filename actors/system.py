@@ -278,6 +278,7 @@ async def _start_publishing(
         lambda service, instance: forgotten(view.committed, service, instance),
     )
     drift = await _start_drifting(tree, opened, writing, statuses, confirmations, keep_s)
+    statuses.on_receipt.append(tracing.heard)
     schemas = SchemaBoard(
         statuses.built_with,
         lambda service, digest: digest in opened.shapes.of_instances(view.committed, service),
