@@ -383,7 +383,9 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("command", ["status", "token", "audit", "get", "plan", "rollback"])
+@pytest.mark.parametrize(
+    "command", ["status", "token", "audit", "get", "plan", "rollback", "trace"]
+)
 def test_a_command_loads_click_and_the_standard_library_alone(command: str) -> None:
     subprocess.run([sys.executable, "-c", _LIGHT, command], check=True, timeout=30)
 
@@ -417,6 +419,10 @@ COMMANDS = [
     ("secret", "rotate-key", "--json"),
     ("status",),
     ("status", "--json"),
+    ("changes",),
+    ("changes", "--json"),
+    ("trace", "7"),
+    ("trace", "7", "--follow", "--json"),
     ("trust", "show"),
     ("trust", "rotate", "config", "--json"),
     ("trust", "pending", "--json"),

@@ -110,7 +110,7 @@ async def test_what_is_no_such_parameter_is_refused(rest: Rest, query: str) -> N
 
 async def test_a_narrowed_token_sees_its_services_alone_also_of_an_epoch(rest: Rest) -> None:
     await rest.put("a", "shared")
-    body = {"services": {"a": {}, "b": {}}}
+    body: dict[str, Any] = {"services": {"a": {}, "b": {}}}
     await rest.ask("POST", "/api/v1/config/epoch", body, headers={"x-request-id": "shared"})
     await rest.put("b", "hidden")
     token = await rest.narrowed("a")
