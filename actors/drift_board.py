@@ -134,6 +134,8 @@ class DriftBoard:
         self._open: dict[Key, Drift] = {}
         self._drifting_instances = Counter[str]()
         self._events = deque[DriftEvent](maxlen=EVENTS_KEPT)
+        self.told = Counter[tuple[State, Literal["began", "ended"]]]()
+        """how often, since the start"""
         self._seq = 0
         self._unsaved: dict[int, Drift] = {}
         self._restored: dict[Key, Drift] = {}
@@ -482,6 +484,7 @@ class DriftBoard:
             correlation_id=drift.correlation_id,
         )
         self._events.append(told)
+        self.told[drift.state, event] += 1
         self._is_changed = True
 
     def _next_seq(self) -> int:

@@ -34,13 +34,16 @@ class HealthBoard:
         states: ActorStates,
         cache_available: Callable[[], bool],
         misfits: Callable[[], Sequence[str]] = lambda: (),
+        notified: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
-        """misfits: what is stored and does not fit, a line for each service."""
+        """misfits: what is stored and does not fit, a line for each service. notified: a line for each notification that
+        fails."""
         self._view = view
         self._confirmations = confirmations
         self._states = states
         self._cache_available = cache_available
         self._misfits = misfits
+        self._notified = notified
         self._brokerless_since: float | None = None
 
     def report(self) -> HealthReport:
@@ -57,6 +60,7 @@ class HealthBoard:
                 reasons.append(f"broker {broker.url}: {broker.last_error}")
             reasons += broker_reasons(broker)
         reasons += _a_few(list(self._misfits()), "stored values that their schema does not take:")
+        reasons += self._notified()
         return HealthReport(
             ok=view.mode == "normal" and not down and not brokerless,
             mode=view.mode,

@@ -11,12 +11,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
 import h11
 import trio
 
 from config_manager.config.http_target import HttpTarget
+from config_manager.config.names import OUR_ID
 
 Connect = Callable[[HttpTarget], Awaitable[trio.abc.Stream]]
 """How a target is reached; raises OSError or trio.BrokenResourceError. Tests pass in another one."""
@@ -38,6 +40,11 @@ class Answered:
         """Whether the status is 2xx."""
         return 200 <= self.status < 300  # noqa: PLR2004  RFC 9110, 15.3
 
+    @property
+    def why(self) -> str:
+        """For people, if that is not what they wanted."""
+        return f"the answer was {self.status}"
+
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
@@ -52,6 +59,15 @@ class Unanswered:
 def system_trust() -> ssl.SSLContext:
     """The authorities that the system trusts, as they are at the first use; `SSL_CERT_FILE` names others."""
     return ssl.create_default_context()
+
+
+@cache
+def user_agent() -> str:
+    """This program, and its version."""
+    try:
+        return f"{OUR_ID}/{version(OUR_ID)}"
+    except PackageNotFoundError:  # run from a copied tree
+        return OUR_ID
 
 
 async def connect(target: HttpTarget) -> trio.abc.Stream:
@@ -90,7 +106,7 @@ async def post(
 ) -> Answered | Unanswered:
     """POST the body, and wait for the answer; all of it takes `within_s` seconds at most, looking up the name too.
 
-    headers: beside Host, Content-Length, Connection; names and values in ASCII. max_body_bytes: of the answer's body,
+    headers: beside Host, User-Agent, Content-Length, Connection; names and values in ASCII. max_body_bytes: of the answer's body,
     the rest is never read; 0 is done with the answer's head.
     """
     with trio.move_on_after(within_s) as scope:
@@ -114,6 +130,7 @@ def _request(target: HttpTarget, body: bytes, headers: Sequence[tuple[str, str]]
         target=target.path,
         headers=[
             ("Host", target.authority),
+            ("User-Agent", user_agent()),
             *headers,
             ("Content-Length", str(len(body))),
             ("Connection", "close"),

@@ -1,7 +1,8 @@
 """The whole tree on one page: start order, policies, shutdown order.
 
-Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → drifting → publishing →
-learning-schemas → trusting → delivering → beaconing → health`, and HTTP inside all of them. They stop in the opposite order: each refuses new
+Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → drifting → notifying →
+publishing → learning-schemas → trusting → delivering → beaconing → health → watching`, and HTTP inside all of them. They
+stop in the opposite order: each refuses new
 mail, drains within its grace, and is named if it did not stop. Before publishing stops, the retained health says
 `shutdown`.
 """
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import structlog
 import trio
+from nacl.exceptions import CryptoError
 
 from config_manager.actors.actor import (
     Actor,
@@ -38,6 +40,8 @@ from config_manager.actors.messages import Confirmed, Sign, Witnessed, Write
 from config_manager.actors.misfits import Misfits
 from config_manager.actors.mqtt.broker_ways import Ways, ways_to_brokers
 from config_manager.actors.mqtt.port import Transport
+from config_manager.actors.notified import Post
+from config_manager.actors.notifying import Notifier, notifying
 from config_manager.actors.publishing.desk import Desk
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.publishing.publisher import Publisher
@@ -50,17 +54,20 @@ from config_manager.actors.storing.reading import Reading
 from config_manager.actors.tracing import Tracing
 from config_manager.actors.trusting import Trusting, TrustView
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations, HealthReport
+from config_manager.actors.watching import Watching
 from config_manager.config import wire
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.files import make_directory
 from config_manager.config.names import OUR_ID
+from config_manager.config.secret import Secret
 from config_manager.config.settings import Settings
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
 from config_manager.storage.decisions.devices import sign_key_of
 from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.forgotten import forgotten
+from config_manager.storage.decisions.notifications import Notification
 from config_manager.storage.decisions.shapes import Shapes
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.keys.recovery import Recovery
@@ -69,11 +76,14 @@ from config_manager.storage.witness import lock_data_dir
 
 _FAREWELL_S = 1.0
 _NOTE_WITHIN_S = 5.0
+_SHORT_ID = 8
+"""Characters of our instance's id: enough to tell a few servers apart."""
 
 STORING = RestartPolicy(mailbox=256, grace=5.0)
 """256 writes may wait: at 2,000 a second that is an eighth of a second, then HTTP answers 503."""
 SIGNING = RestartPolicy(mailbox=256, grace=1.0)
 ROTATING = RestartPolicy(mailbox=4, grace=2.0)
+NOTIFYING = RestartPolicy(mailbox=4, grace=2.0)
 TRUSTING = RestartPolicy(mailbox=16, grace=6.0)
 """A change of the root is announced to the brokers for up to 5 s before it counts."""
 FOLLOWING = RestartPolicy(mailbox=1, grace=2.0)
@@ -90,6 +100,7 @@ class System:
     brokers hold of their schemas, and the database does not. callers: when tokens were
     last used, and which calls were refused. measures: what is counted and timed. tracing: when
     the newest changes' steps were done. cache: the last-known-good one.
+    watching: what happens, for those that are told while it does.
     """
 
     storing: Actor
@@ -97,9 +108,12 @@ class System:
     signing: Actor
     rotating: Actor
     rotation: Callable[[], RotationReport]
+    notifier: Notifier
+    notifying: Actor
     view: CommittedView
     confirmations: Confirmations
     health: Callable[[], HealthReport]
+    watching: Watching
     trust: TrustView
     trusting: Actor
     shapes: Shapes
@@ -133,8 +147,7 @@ async def running_system(
     make_directory(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(settings.data_dir))
-        measures, tracing = Measures(), Tracing(world.clock.now)
-        opened = await open_data(settings, targets, catalogue, world, open_store, measures, tracing)
+        opened = await open_data(settings, targets, catalogue, world, open_store)
         tree = _Tree(stack, world)
         writing = await _start_writing(tree, opened)
         frames = HealthFrames(world)
@@ -146,26 +159,27 @@ async def running_system(
             addresses,
             transport,
             frames,
-            tracing,
             keep_s=settings.receipts_keep_s,
-        )
-        brokers.confirmations.on_confirmed.append(
-            lambda _broker, service, revision: measures.confirmed(service, revision)
         )
         await _start_learning(tree, opened, writing, brokers, dev=settings.dev)
         await stack.enter_async_context(_farewell(frames, brokers.outlets))
         trusting_actor = await _start_signed_documents(tree, opened, writing, brokers.outlets)
         heartbeat_s = settings.heartbeat_seconds
         board = await _start_signs_of_life(tree, opened, writing, brokers, frames, heartbeat_s)
+        watching = Watching(opened.view, opened.reading.changes, board.report, brokers.drift)
+        await tree.start("watching", follower(watching.follow))
         yield System(
             storing=writing.storing,
             reading=opened.reading,
             signing=writing.signing,
             rotating=writing.rotating,
             rotation=writing.rotation.report,
+            notifier=brokers.notifier,
+            notifying=brokers.notifying,
             view=opened.view,
             confirmations=brokers.confirmations,
             health=board.report,
+            watching=watching,
             trust=opened.trust,
             trusting=trusting_actor,
             shapes=opened.shapes,
@@ -176,8 +190,8 @@ async def running_system(
             statuses=brokers.statuses,
             schemas=brokers.schemas,
             callers=writing.callers,
-            measures=measures,
-            tracing=tracing,
+            measures=opened.measures,
+            tracing=opened.tracing,
             cache=opened.cache,
         )
 
@@ -206,6 +220,11 @@ class _Writing(NamedTuple):
     rotating: Actor
     rotation: SecretsRotation
     callers: Callers
+    world: World
+
+    async def write_down(self, what: Decidable[None], by: str) -> None:
+        context = Context(self.world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
+        await self.storing.ask(Write(what, Terms(by)), context)
 
     async def sign(self, state: ServiceState) -> Envelope:
         request = Sign("config", wire.CONFIG_UPDATE, state.payload, state.correlation_id)
@@ -237,14 +256,10 @@ async def _start_writing(tree: _Tree, opened: OpenedData) -> _Writing:
     rotating_life = follower(rotation.work, answers=rotation.handle)
     rotating = await tree.start("secrets-rotating", rotating_life, ROTATING)
 
-    async def write_down(what: Decidable[None], by: str) -> None:
-        context = Context(world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
-        await storing.ask(Write(what, Terms(by)), context)
-
-    callers = Callers()
-    await tree.start("callers", noting_callers(callers, write_down))
+    writing = _Writing(signer, storing, rotating, rotation, Callers(), world)
+    await tree.start("callers", noting_callers(writing.callers, writing.write_down))
     await tree.start("caching", caching(view, Keeper(view, opened.cache, opened.witness)))
-    return _Writing(signer, storing, rotating, rotation, callers)
+    return writing
 
 
 class _Brokers(NamedTuple):
@@ -256,6 +271,8 @@ class _Brokers(NamedTuple):
     drift: DriftBoard
     schemas: SchemaBoard
     news: News
+    notifier: Notifier
+    notifying: Actor
 
 
 async def _start_publishing(
@@ -265,7 +282,6 @@ async def _start_publishing(
     addresses: Sequence[BrokerAddress],
     transport: Transport,
     frames: HealthFrames,
-    tracing: Tracing,
     *,
     keep_s: float,
 ) -> _Brokers:
@@ -277,8 +293,11 @@ async def _start_publishing(
         lambda service, instance: sign_key_of(view.committed, service, instance),
         lambda service, instance: forgotten(view.committed, service, instance),
     )
+    confirmations.on_confirmed.append(opened.measures.confirmed)
+    statuses.on_receipt.append(opened.measures.heard)
+    statuses.on_receipt.append(opened.tracing.heard)
     drift = await _start_drifting(tree, opened, writing, statuses, confirmations, keep_s)
-    statuses.on_receipt.append(tracing.heard)
+    notifier, notifying_actor = await _start_notifying(tree, opened, writing, statuses, drift)
     schemas = SchemaBoard(
         statuses.built_with,
         lambda service, digest: digest in opened.shapes.of_instances(view.committed, service),
@@ -298,7 +317,7 @@ async def _start_publishing(
             world=tree.world,
             boot_seq=lambda: witness.boot_seq,
             statuses=statuses,
-            tracing=tracing,
+            tracing=opened.tracing,
             schemas=schemas,
             heard=news.tell,
             echoes=ways.echoes,
@@ -308,7 +327,9 @@ async def _start_publishing(
         )
         name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
         await tree.start(name, follower(publisher.run))
-    return _Brokers(outlets, confirmations, statuses, drift, schemas, news)
+    return _Brokers(
+        outlets, confirmations, statuses, drift, schemas, news, notifier, notifying_actor
+    )
 
 
 async def _start_drifting(
@@ -355,6 +376,25 @@ async def _start_learning(
     await tree.start("learning-schemas", learning_schemas(learner))
 
 
+async def _start_notifying(
+    tree: _Tree, opened: OpenedData, writing: _Writing, statuses: StatusBoard, drift: DriftBoard
+) -> tuple[Notifier, Actor]:
+    async def secret_of(target: Notification) -> Secret:
+        context = Context(f"notify-{target.name}", trio.current_time() + _NOTE_WITHIN_S)
+        versions = await opened.reading.secrets(context, OUR_ID, target.name)
+        sealed = [one for one in versions if one.version == target.secret]
+        if not sealed:
+            raise CryptoError("it is not there")
+        return opened.boxes.open(sealed[0])
+
+    async def write_down(what: Decidable[None]) -> None:
+        await writing.write_down(what, OUR_ID)
+
+    post = Post(tree.world, opened.witness.instance_id[:_SHORT_ID], secret_of)
+    notifier = Notifier(opened.view, opened.reading, drift, statuses, write_down, post)
+    return notifier, await tree.start("notifying", notifying(notifier), NOTIFYING)
+
+
 async def _start_signed_documents(
     tree: _Tree, opened: OpenedData, writing: _Writing, outlets: Sequence[Outlet]
 ) -> Actor:
@@ -391,6 +431,7 @@ async def _start_signs_of_life(
         tree.states,
         lambda: opened.cache.available,
         Misfits(view, opened.shapes).reasons,
+        brokers.notifier.reasons,
     )
     maker = BeaconMaker(
         writing.signing,

@@ -13,12 +13,13 @@ from config_manager.api.start import begin
 from config_manager.config.errors import ConfigManagerError, the_reason
 
 _EXIT_UNEXPECTED = 1
+_WITHOUT_EXTRA = ("client", "completion")
 
 
 class LazyGroup(click.Group):
     """Imports a command's module when its name is typed: `client get` loads no server.
 
-    Only `client` works without the extra. Every other command is the server's or its operators'.
+    Only these two work without the extra; every other command is the server's or its operators'.
     """
 
     lazy = {  # noqa: RUF012
@@ -32,7 +33,9 @@ class LazyGroup(click.Group):
         "search": "config_manager.api.commands.past:search_configs",
         "rollback": "config_manager.api.commands.rollback:rollback_config",
         "client": "config_manager.client.commands.client:client",
+        "completion": "config_manager.api.commands.completion:completion",
         "conformance": "config_manager.api.commands.conformance:conformance",
+        "notifications": "config_manager.api.commands.notifications:notifications",
         "doctor": "config_manager.api.commands.doctor:doctor",
         "init": "config_manager.api.commands.data_dir:init",
         "recover": "config_manager.api.commands.data_dir:recover",
@@ -74,13 +77,13 @@ class LazyGroup(click.Group):
 
     def of_the_server(self, ctx: click.Context) -> list[str]:
         """The commands that need the extra."""
-        return [name for name in self.list_commands(ctx) if name != "client"]
+        return [name for name in self.list_commands(ctx) if name not in _WITHOUT_EXTRA]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         server = self.of_the_server(ctx)
         widest = max(map(len, server))
         for heading, names in (
-            ("Commands for services", ["client"]),
+            ("Commands for services, and for your shell", _WITHOUT_EXTRA),
             ("Commands of the server, with config-manager[server]", server),
         ):
             rows = [
@@ -169,10 +172,11 @@ def cli() -> None:
 @click.option(
     "--log-format", type=click.Choice(["json", "console"]), help="[json; console with --dev]"
 )
+@click.option("--json", "as_json", is_flag=True, help="The same as --log-format json.")
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[info]"
 )
-def serve(**flags: Any) -> None:
+def serve(as_json: bool, **flags: Any) -> None:
     """Run the service in the foreground until SIGTERM or SIGINT.
 
     Each option but the token is also an environment variable, such as CONFIG_MANAGER_DATA_DIR, and
@@ -188,6 +192,8 @@ def serve(**flags: Any) -> None:
     forbid_dumps(children=True)
     from config_manager.config.settings import load_settings
 
+    if as_json:
+        flags["log_format"] = "json"
     settings = load_settings(**flags)
     from config_manager.api.serving import run  # after them: a mistake is told in half the time
 

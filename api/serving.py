@@ -94,9 +94,7 @@ async def _run_all(settings: Settings, lines: LineWriter) -> None:
         )
         bind = settings.bind_address
         async with trio.open_nursery() as http:
-            serve_app = partial(
-                serve_http, on_stop=system.confirmations.give_up, certificate=certificate
-            )
+            serve_app = partial(serve_http, on_stop=app.stop, certificate=certificate)
             port: int = await http.start(serve_app, app, bind.host, bind.port)
             host = f"[{bind.host}]" if ":" in bind.host else bind.host
             scheme = "http" if certificate is None else "https"

@@ -32,6 +32,7 @@
     │   ├── ReadOnly                the database cannot be written now
     │   ├── OutcomeUnknown          the disk failed during a commit, which may have become durable
     │   ├── Busy                    a mailbox stayed full, or an actor was restarting: try again
+    │   ├── TooManyStreams          no room for another stream: in all, or of this token
     │   ├── DeadlineExceeded        accepted, but not answered in time: the outcome is unknown
     │   ├── DiskRefused             a file other than the database can't be read or written now
     │   └── StorageFull             the disk is full; nothing was written
@@ -39,6 +40,7 @@
     ├── ServerSays                  a command asked a server, which answered with a problem
     ├── AuditBroken             a row of the audit is not what it was when it was written
     ├── NotConformant           a client that was tried does not do what docs/wire.md says
+    ├── NotDelivered            a test of a notification was not answered with 2xx
     └── StartError                  the process cannot start (or go on) as asked
         ├── SettingsInvalid         a setting or the command line does not parse
         ├── PortTaken
@@ -82,6 +84,7 @@ from config_manager.config.process_errors import (
     ForkedAway as ForkedAway,
     KeyFileUnsafe as KeyFileUnsafe,
     NotConformant as NotConformant,
+    NotDelivered as NotDelivered,
     NothingDelivered as NothingDelivered,
     NothingKept as NothingKept,
     PortTaken as PortTaken,
@@ -311,6 +314,10 @@ class Busy(Refusal):
     """The server has too much to do, or a part of it starts again. Repeat after `Retry-After`."""
 
 
+class TooManyStreams(Refusal):
+    """Too many streams (`GET /api/v1/watch`) are open, in all or of this token. End one, or repeat after `Retry-After`."""
+
+
 class DeadlineExceeded(Refusal):
     """The outcome is unknown: read before you repeat. An Idempotency-Key makes repeating safe."""
 
@@ -373,6 +380,9 @@ describe(
             "outcome-unknown", "It may have been written", 503, 1, "warning", 5
         ),
         Busy: Description("busy", "Busy, try again", 503, 1, "warning", 1),
+        TooManyStreams: Description(
+            "too-many-streams", "Too many streams are open", 503, 1, "warning", 5
+        ),
         DeadlineExceeded: Description(
             "deadline-exceeded", "Not answered in time", 504, 1, "warning"
         ),

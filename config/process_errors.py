@@ -44,6 +44,10 @@ class NotConformant(ConfigManagerError):
     """A client that was tried (`conformance`) does not do what docs/wire.md says."""
 
 
+class NotDelivered(ConfigManagerError):
+    """A test of a notification did not come to 2xx."""
+
+
 class StartError(ConfigManagerError):
     """The process can't start, or can't go on, as it was asked to."""
 
@@ -102,6 +106,7 @@ describe(
         NotConformant: Description(
             "not-conformant", "The client does not conform", 500, 5, "error"
         ),
+        NotDelivered: Description("not-delivered", "Nobody was notified", 500, 1, "error"),
         StartError: Description("start-failed", "Cannot start", 500, 1, "error"),
         SettingsInvalid: Description(
             "settings-invalid", "A setting does not parse", 500, 2, "error"

@@ -210,7 +210,9 @@ async def get_change(request: ApiRequest, api: Api) -> ApiResponse:
     times = found.times if noted is None else _joined(noted, found.times)
     began = None if times is None else times.began
     newest = states.newest
-    shown = [] if times is None else tracing.steps(times, change.services, newest)
+    shown: Sequence[tracing.Step] = (
+        () if times is None else tracing.steps(times, change.services, newest)
+    )
     return json_response(
         {
             **_shown(change, states),

@@ -15,6 +15,7 @@ from config_manager.api.rest.operations import operation
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse
 from config_manager.config.metrics import CONTENT_TYPE, Family, Labels, Sampled, text
 from config_manager.config.process_figures import process_figures
+from config_manager.storage.decisions.drift import DRIFTS, STATES
 
 
 @operation(
@@ -69,6 +70,9 @@ def _whole(system: System) -> list[Family]:
             "For how long the last-known-good cache has lacked something; 0 while it has everything.",
             cache_age_s,
         ),
+        # pages come with their own issue; until then nobody can open one
+        Sampled(f"{OURS}live_pages", "Open pages and other streams of news.", 0),
+        Sampled(f"{OURS}sessions", "People who are logged in to pages.", 0),
         Sampled(
             f"{OURS}broker_connected",
             "1 while this broker is connected, by its URL without a login.",
@@ -117,7 +121,31 @@ def _parts(system: System) -> list[Family]:
 
 def _instances(system: System) -> list[Family]:
     """What runs where."""
+    counts = system.drift.counts
     return [
+        Sampled(
+            f"{OURS}instances",
+            "Instances, by what they run beside what is wanted.",
+            {(state,): counts[state] for state in STATES},
+            ("state",),
+        ),
+        Sampled(
+            f"{OURS}drifting_services",
+            "Services with an instance that drifts.",
+            system.drift.drifting_services,
+        ),
+        Sampled(
+            f"{OURS}drift_events_total",
+            "Drift that began or ended.",
+            {
+                (state, event): system.drift.told[state, event]
+                for state in STATES
+                if state in DRIFTS
+                for event in ("began", "ended")
+            },
+            ("state", "event"),
+            kind="counter",
+        ),
         Sampled(
             f"{OURS}receipts_refused_total",
             "Messages on receipts' topics that were no receipts, or too many.",

@@ -38,7 +38,7 @@ from config_manager.api.rest.writing import (
 )
 from config_manager.config import secret
 from config_manager.config.errors import NotFound
-from config_manager.config.names import parse_service
+from config_manager.config.names import OUR_ID, parse_service
 from config_manager.config.world import parse_rfc3339
 from config_manager.storage.decisions import secret_rows
 from config_manager.storage.decisions.intents import DeleteSecret, SetSecret
@@ -225,7 +225,11 @@ async def list_secrets(request: ApiRequest, api: Api) -> ApiResponse:
     if service is not None:
         request.grant.require("secrets", service)
     kept = await api.system.reading.secrets(request.context, service)
-    visible = [sealed for sealed in kept if request.grant.covers(sealed.service)]
+    visible = [
+        sealed
+        for sealed in kept
+        if request.grant.covers(sealed.service) and sealed.service != OUR_ID  # of notifications
+    ]
     # they come in the order of service, name and version
     by_name = groupby(visible, key=lambda sealed: (sealed.service, sealed.name))
     entries = [_entry(api, list(versions)) for _, versions in by_name]

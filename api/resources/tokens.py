@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, cast
-
-from pydantic import WithJsonSchema
+from typing import Annotated, Any, ClassVar
 
 from config_manager.api.rest.models import (
     DURATION,
@@ -15,8 +12,9 @@ from config_manager.api.rest.models import (
     Always,
     Answer,
     Body,
+    ListedPatterns,
     Reader,
-    SeveralWrong,
+    ServicePatterns,
     Time,
     about,
     read,
@@ -25,11 +23,8 @@ from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import Path
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import ADMINISTRATION, administer
-from config_manager.config.access import EVERY_SERVICE, Role, is_pattern
+from config_manager.config.access import EVERY_SERVICE, Role
 from config_manager.config.durations import parse_duration
-from config_manager.config.errors import FieldError
-from config_manager.config.names import pointer
-from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.tokens import (
     CreateToken,
@@ -41,9 +36,6 @@ from config_manager.storage.decisions.tokens import (
     tokens,
 )
 
-_MOST_PATTERNS = 64
-
-
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────
 
 
@@ -54,20 +46,6 @@ def _parse_name(value: Any) -> str:
             "others (anonymous, dev, settings, admin, bootstrap, config-manager)"
         )
     return value
-
-
-def _parse_patterns(value: Any) -> tuple[str, ...]:
-    patterns = cast("list[object]", value) if isinstance(value, list) else []
-    if not 1 <= len(patterns) <= _MOST_PATTERNS:
-        raise ValueError(f"expected a list of 1 to {_MOST_PATTERNS} patterns")
-    wrong = [
-        FieldError(pointer(index), "expected a service's name, `*` standing for any text: tts-*")
-        for index, pattern in enumerate(patterns)
-        if not isinstance(pattern, str) or not is_pattern(pattern)
-    ]
-    if wrong:
-        raise SeveralWrong(wrong)
-    return tuple(map(str, patterns))
 
 
 def _parse_expires(value: Any) -> int | None:
@@ -86,13 +64,6 @@ _Role = Annotated[
         "does everything"
     ),
 ]
-_PATTERNS: JsonObject = {
-    "type": "array",
-    "items": {"type": "string", "pattern": "^[a-z0-9*-]{1,63}$"},
-    "minItems": 1,
-    "maxItems": _MOST_PATTERNS,
-    "description": "the services that it is for; `*` stands for any text",
-}
 
 
 class TokenRequest(Body):
@@ -104,9 +75,7 @@ class TokenRequest(Body):
         str, Reader(_parse_name, {**NAME, "description": "what history, logs and audit call it"})
     ]
     role: _Role
-    services: Annotated[
-        tuple[str, ...], Reader(_parse_patterns, {**_PATTERNS, "default": [*EVERY_SERVICE]})
-    ] = EVERY_SERVICE
+    services: ServicePatterns = EVERY_SERVICE
     expires: Annotated[
         int | None,
         Reader(
@@ -123,7 +92,7 @@ class TokenRequest(Body):
 class _Token(Answer):
     name: Annotated[str, about("what history, logs and audit call it")]
     role: _Role
-    services: Annotated[Sequence[str], WithJsonSchema(_PATTERNS)]
+    services: ListedPatterns
     created_at: Annotated[Time | None, about("null: not known")]
     expires_at: Annotated[Time | None, about("null: never")]
 

@@ -72,6 +72,14 @@ def confirm(request: ApiRequest, api: Api) -> None:
             request.refusal, request.grant = refusal, ANYBODY
 
 
+def expires_at(request: ApiRequest, api: Api) -> float:
+    """When the caller's token ends, in Unix seconds; infinite if never."""
+    if request.token_hash is None:
+        return math.inf
+    found = api.tokens.find(api.system.view.committed, request.token_hash)
+    return math.inf if found is None else found.expires_at
+
+
 def _grant_of(api: Api, token_hash: str) -> Grant:
     found = api.tokens.find(api.system.view.committed, token_hash)
     if found is None:

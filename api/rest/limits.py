@@ -40,6 +40,14 @@ MOST_BYTES_ARRIVING = 64 * 1024 * 1024
 """Of bodies, all callers together, until each is answered."""
 MOST_BYTES_SENDING = 128 * 1024 * 1024
 """Of answers that their callers have not read yet, all together."""
+MOST_STREAMS = 64
+"""Answers that go on (`api.rest.streams`), at once, pages' included."""
+MOST_STREAMS_OF_ONE = 4
+"""Of them, of one token."""
+BEAT_S = 15.0
+"""A stream says at least a comment that often, so that both sides notice a dead connection."""
+MOST_REPLAYED = 1_000
+"""Revisions that a stream is told because it missed them."""
 MOST_HEADERS = 200
 MOST_BYTES_OF_A_PAGE = 4 * 1024 * 1024
 """Of entries in one answer, or in memory at once; a single entry may be larger than that."""

@@ -10,12 +10,13 @@ import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, core_schema
 
 from config_manager.api.rest.request import ApiRequest
+from config_manager.config.access import EVERY_SERVICE, is_pattern
 from config_manager.config.errors import FieldError, InvalidName, InvalidValues
 from config_manager.config.names import (
     InstanceName,
@@ -28,6 +29,7 @@ from config_manager.config.strict_json import JsonObject
 
 B = TypeVar("B", bound="Body")
 
+_MOST_PATTERNS = 64
 _MOST_UNKNOWN = 64
 """Unknown members of a body that a refusal names: it must not be many times as large as the body."""
 
@@ -241,3 +243,31 @@ def in_base64(encoded: str, size: int) -> bytes:
 
 Service = Annotated[ServiceName, Reader(lambda value: parse_service(text(value)), NAME)]
 Instance = Annotated[InstanceName, Reader(lambda value: parse_instance(text(value)), NAME)]
+
+
+def _parse_patterns(value: Any) -> tuple[str, ...]:
+    patterns = cast("list[object]", value) if isinstance(value, list) else []
+    if not 1 <= len(patterns) <= _MOST_PATTERNS:
+        raise ValueError(f"expected a list of 1 to {_MOST_PATTERNS} patterns")
+    wrong = [
+        FieldError(pointer(index), "expected a service's name, `*` standing for any text: tts-*")
+        for index, pattern in enumerate(patterns)
+        if not isinstance(pattern, str) or not is_pattern(pattern)
+    ]
+    if wrong:
+        raise SeveralWrong(wrong)
+    return tuple(map(str, patterns))
+
+
+_PATTERNS: JsonObject = {
+    "type": "array",
+    "items": {"type": "string", "pattern": "^[a-z0-9*-]{1,63}$"},
+    "minItems": 1,
+    "maxItems": _MOST_PATTERNS,
+    "description": "the services that it is for; `*` stands for any text",
+}
+ServicePatterns = Annotated[
+    tuple[str, ...], Reader(_parse_patterns, {**_PATTERNS, "default": [*EVERY_SERVICE]})
+]
+ListedPatterns = Annotated[Sequence[str], WithJsonSchema(_PATTERNS)]
+"""The same in an answer."""

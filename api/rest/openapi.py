@@ -70,7 +70,9 @@ _TAGS = {
     "tokens": "Tokens: who may call what",
     "devices": "Instances that enrolled, and which secrets they can read",
     "status": "What each instance runs, beside what it should run",
+    "watch": "What happens, told while it happens",
     "trust": "The trust root: which keys sign what",
+    "notifications": "Notifications: who is told what happens, by webhooks",
     "audit": "Who did what, in rows that are chained to each other",
     "server": "The server itself: how it is, and what it says of its API",
 }
@@ -147,6 +149,11 @@ def _operation(route: Route, described: Operation, schemas: Schemas) -> JsonObje
     responses: JsonObject = {}
     for status, model in described.answers.items():
         content = None if model is None else schemas[model]
+        if (
+            described.events
+        ):  # OpenAPI 3.1 has no words for them: a text, and beside it what stands in each
+            events = {name: schemas[one] for name, one in described.events.items()}
+            content = {**schemas[str], "x-events": events}
         responses[str(status)] = _answer(status, content, described)
     parameters = _parameters(route)
     for status in sorted(_problems(route, has_parameters=bool(parameters))):
@@ -249,7 +256,7 @@ def _schemas_of(operations: Iterable[Operation]) -> tuple[Schemas, JsonObject]:
     """The schema of every model, and those that have a name, by it."""
     models: dict[Any, None] = {Problem: None}
     for one in operations:
-        models |= dict.fromkeys([*one.answers.values(), one.body])
+        models |= dict.fromkeys([*one.answers.values(), *one.events.values(), one.body])
     found, named = TypeAdapter.json_schemas(
         [(model, "validation", TypeAdapter(model)) for model in models if model is not None],
         schema_generator=_Generator,

@@ -28,6 +28,7 @@ class Operation:
     should know beside the summary, in CommonMark. tagged: whether answers carry an `ETag`. optional_body: the
     body may be left out.
     only_refuses: no request gets anything else from it, so no `Allow` names it. produces: the media type of its answers.
+    events: of an answer that is a stream of events, the model of each event's data, by its name.
     """
 
     handle: Handler
@@ -41,6 +42,7 @@ class Operation:
     tagged: bool = False
     optional_body: bool = False
     only_refuses: bool = False
+    events: Mapping[str, Any] = field(default_factory=dict[str, Any])
     produces: str = "application/json"
 
 
@@ -55,12 +57,14 @@ def operation(
     description: str = "",
     tagged: bool = False,
     optional_body: bool = False,
+    events: Mapping[str, Any] | None = None,
     produces: str = "application/json",
 ) -> Callable[[Handler], Operation]:
     """The decorated handler as an operation, with these fields."""
     return lambda handler: Operation(
         *(handler, summary, answers, problems, takes, body, media_type, description, tagged),
         optional_body=optional_body,
+        events=events or {},
         produces=produces,
     )
 

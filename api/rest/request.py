@@ -18,6 +18,7 @@ from config_manager.actors.system import System
 from config_manager.api.rest.forwarded import ReverseProxies
 from config_manager.api.rest.limits import FAILED_LOGINS, MOST_ADDRESSES, MOST_WRITERS
 from config_manager.api.rest.rate_limits import Limiter, RateLimit, Standing
+from config_manager.api.rest.streams import Stream, Streams
 from config_manager.api.rest.token_index import TokenIndex
 from config_manager.config import strict_json
 from config_manager.config.access import ANYBODY, Grant
@@ -58,6 +59,7 @@ class Api:
     proxies: ReverseProxies = field(default_factory=ReverseProxies)
     routes: tuple[Route, ...] = ()
     """every call, for what describes them"""
+    streams: Streams = field(default_factory=Streams)
 
 
 def writes_limited_to(per_minute: int) -> Limiter:
@@ -172,12 +174,13 @@ class ApiRequest:
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """An answer but for the headers that every answer carries."""
+    """An answer but for the headers that every answer carries. stream: what follows, in place of a body."""
 
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
     content_type: bytes = JSON
+    stream: Stream | None = None
 
 
 def json_response(

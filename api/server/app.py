@@ -2,7 +2,7 @@
 
 A GET or PUT of one service through Quart costs 300 µs of framework that answers nothing: without
 it 1.6 times as many are answered. The fast path calls the very same pipeline;
-tests/api/server/test_two_ways.py compares both.
+tests/api/server/test_two_ways.py compares both. Streams never go through Quart, which cuts an answer after 60 s.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import trio
 
 from config_manager.actors.system import System
 from config_manager.api.rest.forwarded import ReverseProxies
-from config_manager.api.rest.limits import DRAIN_BYTES
+from config_manager.api.rest.limits import DRAIN_BYTES, MOST_STREAMS
 from config_manager.api.rest.request import Api, ApiRequest, writes_limited_to
+from config_manager.api.rest.streams import Stream, Streams
 from config_manager.api.server.arriving import ArrivingBody, Room
 from config_manager.api.server.asgi_request import QUART_METHODS, asked_of
+from config_manager.api.server.file_limits import most_connections
 from config_manager.api.server.pipeline import HttpAnswer, admit, answer
 from config_manager.api.server.routes import ROUTES
 
@@ -32,6 +34,7 @@ _HOT_PATHS = frozenset({b"/health", b"/metrics", b"/openapi.json", b"/docs", b"/
 """What is asked every few seconds, or by anybody: a flood of requests for them must cost little."""
 _LONG = b"/history"
 """Calls that may wait for others, and take a while."""
+_STREAMED = frozenset(route.path for route in ROUTES if route.operation.events)
 _QUART_AFTER_S = 5.0
 
 
@@ -53,7 +56,11 @@ class RestApp:
     ) -> None:
         writes = writes_limited_to(writes_per_minute) if writes_per_minute else None
         behind = ReverseProxies() if dev or proxies is None else proxies
-        self._api = Api(system, dev, writes=writes, proxies=behind, routes=ROUTES)
+        # half of the room at most: a stream is never closed to make room for others
+        self.streams = Streams(min(MOST_STREAMS, most_connections() // 2))
+        self._api = Api(
+            system, dev, writes=writes, proxies=behind, routes=ROUTES, streams=self.streams
+        )
         self.room = Room()
         """for the bodies of all requests"""
         self._fast_path = fast_path
@@ -61,7 +68,7 @@ class RestApp:
         self._making_quart = trio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._fast_path and _is_hot(scope):
+        if scope["type"] == "http" and (_is_stream(scope) or (self._fast_path and _is_hot(scope))):
             await _answer_directly(self._api, self.room, scope, receive, send)
         else:
             quart = self._quart or await self._make_quart()
@@ -71,6 +78,11 @@ class RestApp:
                 # none is known; Hypercorn answers a bare 500, and would not log it
                 structlog.get_logger().exception("request failed in the framework", actor="rest")
                 raise
+
+    def stop(self) -> None:
+        """We are about to stop: whoever waits for something is answered while there is time to."""
+        self.streams.end_all()
+        self._api.system.confirmations.give_up()
 
     async def make_quart_soon(self) -> None:
         """Once the start is over, so that hardly any request ever waits for it."""
@@ -91,6 +103,11 @@ def _quart_around(api: Api, room: Room) -> AsgiApp:
     return app  # type: ignore[no-any-return]
 
 
+def _is_stream(scope: Scope) -> bool:
+    """By the decoded path: if that is none of ours after all, the answer is a refusal, here as in Quart."""
+    return scope["method"] == "GET" and scope["path"] in _STREAMED
+
+
 def _is_hot(scope: Scope) -> bool:
     path: bytes = scope["raw_path"]
     if not path.startswith(b"/"):  # `http://host/path`, `*`: Quart fails on some of these
@@ -109,8 +126,12 @@ async def _answer_directly(
     if scope["method"] == "GET":
         if asked.raw_path.endswith(_LONG):
             await _answer_unless_left(api, asked, receive, send)
+            return
+        given = await answer(asked, api)
+        if given.stream is None:
+            await _send(send, given)
         else:
-            await _send(send, await answer(asked, api))
+            await _stream(given, given.stream, receive, send)
         return
     with ArrivingBody(*admit(asked, api), room) as body:
         while True:
@@ -143,6 +164,32 @@ async def _answer_unless_left(api: Api, asked: ApiRequest, receive: Receive, sen
 
 
 async def _send(send: Send, given: HttpAnswer) -> None:
-    start = {"type": "http.response.start", "status": given.status, "headers": given.headers}
-    await send(start)
+    await send(_start(given))
     await send({"type": "http.response.body", "body": given.body})
+
+
+async def _stream(given: HttpAnswer, stream: Stream, receive: Receive, send: Send) -> None:
+    """Until the stream ends, which it does when the caller leaves. Its end is an ordinary one: a caller that only
+    closed its own half reads it."""
+    try:
+        async with trio.open_nursery() as nursery:
+
+            async def look() -> None:
+                while (await receive())["type"] == "http.request":
+                    """A body, which a GET has no use for."""
+                stream.end()
+
+            nursery.start_soon(look)
+            await send(_start(given))
+            while (piece := await stream.next_piece()) is not None:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            nursery.cancel_scope.cancel()
+    except Exception:  # noqa: BLE001  logged here, because Hypercorn would not; the caller connects again
+        structlog.get_logger().exception("stream failed", actor="rest")
+    finally:
+        stream.end()
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _start(given: HttpAnswer) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": given.status, "headers": given.headers}

@@ -4,6 +4,8 @@
   unguarded process (pgjones/hypercorn#225), and h2c upgrades open a second protocol.
 - Head and body leave in one send.
 - What two readers may take for different requests is refused: see `_refuse_doubtful`.
+- A stream of events leaves piece by piece instead. It ends if its caller sends another request behind it: else nobody
+  would read on from there, and nobody would notice when the caller leaves.
 - Chunks that arrived together are passed on together. One by one, a byte each, they cost 60 µs a byte.
 - The request id's header is spelled `X-Request-ID` on the wire, because people grep for it.
 """
@@ -23,6 +25,7 @@ from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 
 from config_manager.api.rest.limits import MOST_HEADERS
+from config_manager.api.rest.streams import EVENT_STREAM
 
 _JOINED_BYTES = 2**16
 """Head and body up to this size leave together; a larger body is sent as it lies in memory."""
@@ -30,6 +33,8 @@ _EVENTS_A_TURN = 8
 """Parts of one body that are read before others get their turn."""
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _SPELLED = {b"x-request-id": b"X-Request-ID"}
+_SAY_WITHIN_S = 1.0
+_STREAMED = (b"content-type", EVENT_STREAM)
 _TOO_MANY = 431
 _OF_OURS = {400, _TOO_MANY}
 
@@ -38,6 +43,8 @@ class LeanH11(H11Protocol):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._held = b""
+        self._is_stream = False
+        self._others_wait = False
 
     @property
     def request_is_whole(self) -> bool:
@@ -60,8 +67,11 @@ class LeanH11(H11Protocol):
                 await self.send(Updated(idle=False))
                 await self._create_stream(event)
             elif event is h11.PAUSED:
+                self._others_wait = True
+                self._end_stream_if_others_wait()
                 await self.can_read.clear()
                 await self.can_read.wait()
+                self._others_wait = False
             elif isinstance(event, h11.EndOfMessage) and self.stream is not None:
                 await self.stream.handle(EndBody(stream_id=STREAM_ID))
             else:
@@ -120,19 +130,28 @@ class LeanH11(H11Protocol):
                     for name, value in chain(given, self.config.response_headers("h11"))
                 ]
                 self._held = self._bytes_of(h11.Response(headers=headers, status_code=status))
+                self._is_stream = _STREAMED in given
+                if self._is_stream:
+                    self._end_stream_if_others_wait()
+                    await self._let_go()
             case Body(data=data) if len(data) > _JOINED_BYTES // 2:
                 # not joined to its head: one document may be on its way to a thousand callers
                 await self._let_go()
                 await self.send(RawData(data=self._bytes_of(h11.Data(data=data))))
             case Body(data=data):
                 self._held += self._bytes_of(h11.Data(data=data))
-                if len(self._held) > _JOINED_BYTES:
+                if self._is_stream or len(self._held) > _JOINED_BYTES:
                     await self._let_go()
             case EndBody():
+                self._is_stream = False
                 self._held += self._bytes_of(h11.EndOfMessage())
                 await self._let_go()
             case _:
                 await super().stream_send(event)
+
+    def _end_stream_if_others_wait(self) -> None:
+        if self._is_stream and self._others_wait and self.stream is not None:
+            cast("Any", self.task_group).spawn(_say_that_its_caller_left, self.stream)
 
     def _bytes_of(self, event: Any) -> bytes:
         try:
@@ -146,6 +165,12 @@ class LeanH11(H11Protocol):
         held, self._held = self._held, b""
         if held:
             await self.send(RawData(data=held))
+
+
+async def _say_that_its_caller_left(stream: Any) -> None:
+    """In a task of its own, because there may be no room now beside what the caller sent as a body."""
+    with trio.move_on_after(_SAY_WITHIN_S):
+        await stream.app_put({"type": "http.disconnect"})
 
 
 def _refuse_doubtful(request: h11.Request) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import trio
@@ -20,6 +22,7 @@ from config_manager.api.rest.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES, MAX_
 from config_manager.api.rest.problems import as_error, problem
 from config_manager.api.rest.rate_limits import Limiter, address_key
 from config_manager.api.rest.request import Api, ApiRequest, ApiResponse
+from config_manager.api.rest.streams import Stream
 from config_manager.api.server.paths import Found, find
 from config_manager.config.access import ANYBODY
 from config_manager.config.errors import (
@@ -40,11 +43,12 @@ _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9
 
 
 class HttpAnswer(NamedTuple):
-    """What goes out: status, every header, body."""
+    """What goes out: status, every header, and either a body or a stream, which whoever sends it has to end."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
+    stream: Stream | None = None
 
 
 def admit(request: ApiRequest, api: Api) -> tuple[int, str]:
@@ -124,22 +128,15 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
     took_s = trio.current_time() - started
     route = None if request.route is None else request.route.path
     api.system.measures.answered(request.method, route, response.status, took_s)
-    log_request(
-        actor="rest",
-        request_id=request.correlation_id,
-        correlation_id=request.correlation_id,
-        method=request.method,
-        path=request.raw_path.decode("latin-1")[:256],
-        status=response.status,
-        duration_ms=round(took_s * 1000, 3),
-        by=request.by,
-        client=request.client_host,
-        **told,
-    )
-    content = [
-        (b"content-type", response.content_type),
-        (b"content-length", b"%d" % len(response.body)),
-    ]
+    content = [(b"content-type", response.content_type)]
+    line = request, request.by, response.status, started, told
+    if (stream := response.stream) is None:
+        content.append((b"content-length", b"%d" % len(response.body)))
+        _access_line(*line)
+    else:  # its line comes at its end, so that its duration is true
+        stream.on_end = partial(_access_line, *line)
+        if request.method == "HEAD":
+            stream.end()
     headers = [
         *(content if response.status != _NOT_MODIFIED else ()),
         (b"x-request-id", request.correlation_id.encode()),
@@ -148,7 +145,26 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
         *(request.standing.headers if request.standing else ()),
         *response.headers,
     ]
-    return HttpAnswer(response.status, headers, b"" if request.method == "HEAD" else response.body)
+    if request.method == "HEAD":
+        return HttpAnswer(response.status, headers, b"")
+    return HttpAnswer(response.status, headers, response.body, stream)
+
+
+def _access_line(
+    request: ApiRequest, by: str, status: int, started: float, told: Mapping[str, Any]
+) -> None:
+    log_request(
+        actor="rest",
+        request_id=request.correlation_id,
+        correlation_id=request.correlation_id,
+        method=request.method,
+        path=request.raw_path.decode("latin-1")[:256],
+        status=status,
+        duration_ms=round((trio.current_time() - started) * 1000, 3),
+        by=by,
+        client=request.client_host,
+        **told,
+    )
 
 
 async def _respond(request: ApiRequest, api: Api, unkept: Refusal | None) -> ApiResponse:

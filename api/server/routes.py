@@ -12,6 +12,7 @@ from config_manager.api.resources import (
     health,
     history,
     metrics,
+    notifications,
     past,
     plans,
     rollbacks,
@@ -23,6 +24,7 @@ from config_manager.api.resources import (
     status,
     tokens,
     trust,
+    watch,
 )
 from config_manager.api.rest.operations import Route
 
@@ -30,6 +32,7 @@ _SERVICE = "/api/v1/config/{service}"
 _SCHEMAS = "/api/v1/schemas"
 _SECRETS = "/api/v1/secrets"
 _PLANS = "/api/v1/plans"
+_NOTIFICATIONS = "/api/v1/notifications"
 
 ROUTES = (
     Route("GET", "/health", health.health, None),
@@ -74,6 +77,10 @@ ROUTES = (
     Route("GET", "/api/v1/tokens", tokens.list_tokens, "admin"),
     Route("POST", "/api/v1/tokens", tokens.create_token, "admin"),
     Route("DELETE", "/api/v1/tokens/{name}", tokens.revoke_token, "admin"),
+    Route("GET", _NOTIFICATIONS, notifications.list_notifications, "admin"),
+    Route("POST", _NOTIFICATIONS, notifications.add_notification, "admin"),
+    Route("DELETE", _NOTIFICATIONS + "/{name}", notifications.remove_notification, "admin"),
+    Route("POST", _NOTIFICATIONS + "/{name}/test", notifications.send_test, "admin"),
     Route("GET", _SECRETS, secrets.list_secrets, "secrets"),
     Route("POST", _SECRETS, secrets.set_secret, "secrets"),
     Route("GET", _SECRETS + "/rotate-key", secrets_rotation.secrets_key_rotation, "admin"),
@@ -90,6 +97,7 @@ ROUTES = (
     Route("DELETE", "/api/v1/devices/{service}/{instance}", devices.revoke_device, "admin"),
     Route("GET", "/api/v1/status", status.status, "read"),
     Route("DELETE", "/api/v1/status/{service}/{instance}", status.forget_instance, "admin"),
+    Route("GET", "/api/v1/watch", watch.watch, "read"),
     Route("GET", "/api/v1/trust/root", trust.trust_root, None),
     Route("GET", "/api/v1/trust/roots/{version}", trust.trust_root_version, None),
     Route("POST", "/api/v1/trust/roots", trust.apply_root, "admin"),

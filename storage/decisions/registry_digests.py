@@ -9,7 +9,7 @@ from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import digest
 from config_manager.storage.state import RegistryRow
 
-BOOKKEEPING = frozenset({"delivery", "sent", "instance-schema"})
+BOOKKEEPING = frozenset({"delivery", "sent", "instance-schema", "notified", "notice", "discovery"})
 """Kinds that nobody decides on, so that no row of the audit names them. A delivery, which is signed, has a MAC; a
 schema of an instance is named by its digest."""
 _BOOKKEPT = {"token": frozenset({"last_used_at"})}

@@ -88,8 +88,10 @@ def find(
     if change is None:
         return None
     others = tuple(one.revision for one in same_id if one.revision != change.revision)
-    instances = _instances(kept, change) if reads_receipts(change.revision) else {}
-    return Found(change, others, kept.change_times(change.revision), instances)
+    times = kept.change_times(change.revision)
+    if not reads_receipts(change.revision):
+        return Found(change, others, times, {})
+    return Found(change, others, times, _instances(kept, change))
 
 
 def _instances(kept: Kept, change: Change) -> Mapping[Pair, Sequence[StageTime]]:

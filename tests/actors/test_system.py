@@ -34,11 +34,13 @@ ACTORS = (
     "drifting",
     "publishing",
     "learning-schemas",
+    "notifying",
     "secrets-rotating",
     "trusting",
     "delivering",
     "beaconing",
     "health",
+    "watching",
 )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import trio
 from pydantic import SecretStr
@@ -15,6 +16,7 @@ from pydantic import SecretStr
 from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
 from config_manager.actors.system import System, running_system
 from config_manager.api.rest.forwarded import ReverseProxies
+from config_manager.api.rest.streams import Streams
 from config_manager.api.server.app import RestApp
 from config_manager.config.names import Epoch
 from config_manager.config.services import SAMPLE_CATALOGUE
@@ -26,6 +28,7 @@ from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.sql import database
 from config_manager.storage.sql.database import SqlConnection
 from config_manager.storage.store import Store
+from tests.kit.event_streams import Event, EventReader
 
 TOKEN = "a-token"
 JSON = "application/json"
@@ -64,6 +67,10 @@ class Caller:
             proxies=proxies,
         )
 
+    @property
+    def streams(self) -> Streams:
+        return self._app.streams
+
     async def ask(
         self,
         method: str,
@@ -75,34 +82,15 @@ class Caller:
         client: str = "192.0.2.1",
         chunks: int = 1,
     ) -> Answer:
+        """Of an answer that goes on, its first piece: then the caller leaves."""
         content = (
             body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         )
-        sent = {"host": "config.example", "user-agent": "test"}
-        if body is not None:
-            sent |= {"content-type": JSON, "content-length": str(len(content))}
-        if token is not None:
-            sent["authorization"] = f"Bearer {token}"
-        sent |= {name.lower(): value for name, value in (headers or {}).items()}
-        path, _, query = target.partition("?")
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": method,
-            "scheme": "http",
-            "path": path,
-            "raw_path": path.encode("latin-1"),
-            "query_string": query.encode("latin-1"),
-            "root_path": "",
-            "headers": [(k.encode(), v.encode("latin-1")) for k, v in sent.items() if v != ""],
-            "client": (client, 12345),
-            "server": ("127.0.0.1", 8081),
-            "extensions": {},
-        }
+        length = {} if body is None else {"content-type": JSON, "content-length": str(len(content))}
+        scope = _scope(method, target, token, {**length, **(headers or {})}, client)
         size = max(1, -(-len(content) // chunks))
         parts = [content[i : i + size] for i in range(0, len(content), size)] or [b""]
-        given, got = list(parts), dict[str, Any]()
+        given, got, leaves = list(parts), dict[str, Any](), trio.Event()
         answered = bytearray()
 
         async def receive() -> dict[str, Any]:
@@ -110,8 +98,8 @@ class Caller:
             if given:
                 part = given.pop(0)
                 return {"type": "http.request", "body": part, "more_body": bool(given)}
-            await trio.sleep_forever()
-            raise AssertionError
+            await leaves.wait()
+            return {"type": "http.disconnect"}
 
         async def send(message: dict[str, Any]) -> None:
             await trio.lowlevel.checkpoint()
@@ -119,6 +107,8 @@ class Caller:
                 got.update(message)
             else:
                 answered.extend(message.get("body", b""))
+                if message.get("more_body", False):
+                    leaves.set()
 
         with trio.fail_after(10):
             await self._app(scope, receive, send)
@@ -126,6 +116,118 @@ class Caller:
         return Answer(
             got["status"], dict(pairs), bytes(answered), tuple(sorted(k for k, _ in pairs))
         )
+
+    @asynccontextmanager
+    async def listen(
+        self,
+        target: str = "/api/v1/watch",
+        *,
+        token: str | None = TOKEN,
+        headers: dict[str, str] | None = None,
+        client: str = "192.0.2.1",
+    ) -> AsyncIterator[Listening]:
+        """An answer that goes on, until the block ends: then the caller leaves, and every trace of it has to go."""
+        pieces, read = trio.open_memory_channel[bytes](0)
+        listening = Listening(read)
+        leaves = trio.Event()
+
+        async def receive() -> dict[str, Any]:
+            await leaves.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                listening.begins(message)
+            elif message.get("body"):
+                with suppress(trio.BrokenResourceError):
+                    await pieces.send(message["body"])
+
+        async def answer() -> None:
+            async with pieces:
+                await self._app(_scope("GET", target, token, headers or {}, client), receive, send)
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(answer)
+                await listening.begun.wait()
+                try:
+                    yield listening
+                finally:
+                    leaves.set()
+                    await read.aclose()
+
+
+class Listening:
+    """The client of a stream. Whoever does not read holds the server up there, as a full socket would."""
+
+    def __init__(self, pieces: trio.MemoryReceiveChannel[bytes]) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.begun = trio.Event()
+        self.reader = EventReader()
+        self.said = b""
+        self._pieces = pieces
+        self._events = list[Event]()
+
+    def begins(self, start: dict[str, Any]) -> None:
+        self.status = start["status"]
+        self.headers = {k.decode().lower(): v.decode("latin-1") for k, v in start["headers"]}
+        self.begun.set()
+
+    async def piece(self) -> None:
+        """The next one; raises trio.EndOfChannel at the stream's end."""
+        piece = await self._pieces.receive()
+        self.said += piece
+        self._events += self.reader.feed(piece)
+
+    async def event(self, *kinds: str) -> Event:
+        """The next one, or the next of these kinds; raises trio.EndOfChannel at the stream's end."""
+        while True:
+            while self._events:
+                event = self._events.pop(0)
+                if not kinds or event.kind in kinds:
+                    return event
+            await self.piece()
+
+    async def revisions(self, count: int) -> list[dict[str, Any]]:
+        """The data of so many, which have to come next but for the health."""
+        events = [await self.event("revision", "behind", "drift") for _ in range(count)]
+        assert {event.kind for event in events} <= {"revision"}, events
+        return [event.data for event in events]
+
+    async def end(self) -> list[Event]:
+        """What comes until its end."""
+        while True:
+            try:
+                await self.piece()
+            except trio.EndOfChannel:
+                rest, self._events = self._events, []
+                return rest
+
+
+def _scope(
+    method: str, target: str, token: str | None, headers: dict[str, str], client: str
+) -> dict[str, Any]:
+    sent = {"host": "config.example", "user-agent": "test"}
+    if token is not None:
+        sent["authorization"] = f"Bearer {token}"
+    sent |= {name.lower(): value for name, value in headers.items()}
+    path, _, query = target.partition("?")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": unquote(path),
+        "raw_path": path.encode("latin-1"),
+        "query_string": query.encode("latin-1"),
+        "root_path": "",
+        "headers": [(k.encode(), v.encode("latin-1")) for k, v in sent.items() if v != ""],
+        "client": (client, 12345),
+        "server": ("127.0.0.1", 8081),
+        "extensions": {},
+    }
 
 
 @asynccontextmanager

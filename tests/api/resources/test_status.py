@@ -48,8 +48,8 @@ class Rest:
         at, _, query = path.partition("?")
         content = b"" if body is None else json.dumps(body).encode()
         request = ApiRequest(method, at.encode(), query.encode(), headers, "192.0.2.1", content)
-        status, _, answered = await answer(request, self._api)
-        return status, json.loads(answered)
+        given = await answer(request, self._api)
+        return given.status, json.loads(given.body)
 
     async def put(self, service: str, values: dict[str, Any]) -> Running:
         """Write; what an instance that runs it would report."""
