@@ -215,6 +215,7 @@ class DriftBoard:
         self._restored = {(one.service, one.instance): one for one in drifts}
         self._seq = max(self._seq, last_seq)
         self._dirty |= dict.fromkeys(self._restored)
+        self._news.set()
 
     async def wait(self) -> None:
         """Until something may have changed, or time makes a difference."""

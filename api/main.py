@@ -29,6 +29,7 @@ class LazyGroup(click.Group):
         "set": "config_manager.api.commands.configs:set_config",
         "history": "config_manager.api.commands.configs:show_history",
         "diff": "config_manager.api.commands.past:diff_config",
+        "drift": "config_manager.api.commands.drift:drift",
         "explain": "config_manager.api.commands.past:explain_config",
         "search": "config_manager.api.commands.past:search_configs",
         "rollback": "config_manager.api.commands.rollback:rollback_config",
@@ -44,6 +45,7 @@ class LazyGroup(click.Group):
         "plan": "config_manager.api.commands.plans:make_plan",
         "apply": "config_manager.api.commands.plans:apply_plan",
         "plans": "config_manager.api.commands.plans:plans",
+        "report": "config_manager.api.commands.report:report",
         "schema": "config_manager.api.commands.schemas:schema",
         "secret": "config_manager.api.commands.secrets:secret",
         "devices": "config_manager.api.commands.devices:devices",
@@ -69,7 +71,9 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         # not in get_command, which help and completion call for every command
-        if not ctx.resilient_parsing and args[0] in self.of_the_server(ctx):
+        # who verifies a report needs no server, and may have none
+        needs = args[:2] != ["report", "verify"] and args[0] in self.of_the_server(ctx)
+        if not ctx.resilient_parsing and needs:
             from config_manager.api.extra import demand_server
 
             demand_server(args[0])
