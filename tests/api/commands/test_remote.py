@@ -436,6 +436,10 @@ COMMANDS = [
     ("report", "--at", "2026-01-01T00:00:00Z"),
     ("status",),
     ("status", "--json"),
+    ("changes",),
+    ("changes", "--json"),
+    ("trace", "7"),
+    ("trace", "7", "--follow", "--json"),
     ("drift",),
     ("drift", "--since", "7d", "--json"),
     ("trust", "show"),
@@ -444,6 +448,8 @@ COMMANDS = [
     ("audit", "list"),
     ("audit", "verify", "--json"),
     ("audit", "export"),
+    ("watch",),
+    ("watch", "door", "--after", "1", "--json"),
 ]
 
 
