@@ -53,6 +53,7 @@ class LazyGroup(click.Group):
         "status": "config_manager.api.commands.status:status",
         "token": "config_manager.api.commands.tokens:token",
         "trace": "config_manager.api.commands.tracing:trace",
+        "watch": "config_manager.api.commands.watch:watch",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

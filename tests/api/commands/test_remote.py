@@ -400,7 +400,7 @@ assert not heavy, heavy
 
 
 @pytest.mark.parametrize(
-    "command", ["status", "token", "audit", "get", "plan", "rollback", "report", "trace"]
+    "command", ["status", "token", "audit", "get", "plan", "rollback", "report", "trace", "watch"]
 )
 def test_a_command_loads_click_and_the_standard_library_alone(command: str) -> None:
     subprocess.run([sys.executable, "-c", _LIGHT, command], check=True, timeout=30)
@@ -448,6 +448,8 @@ COMMANDS = [
     ("audit", "list"),
     ("audit", "verify", "--json"),
     ("audit", "export"),
+    ("watch",),
+    ("watch", "door", "--after", "1", "--json"),
 ]
 
 
