@@ -48,6 +48,7 @@ def test_without_anything_the_defaults_are_the_contracts() -> None:
         "credentials_dir": None,
         "bootstrap_token": None,
         "heartbeat_seconds": 10.0,
+        "receipts_keep": "90d",
         "otlp_url": None,
         "writes_per_minute": None,
         "log_format": None,
