@@ -27,13 +27,13 @@ class Row(NamedTuple):
 
 
 class Period(NamedTuple):
-    """Unix seconds; both ends belong to it."""
+    """Unix seconds. Its end belongs to what follows."""
 
     begin: float
     end: float
 
     def meets(self, other: Period) -> bool:
-        return self.begin <= other.end and self.end >= other.begin
+        return self.begin <= other.end and (self.end > other.begin or self.begin >= other.begin)
 
     def within(self, other: Period) -> Period:
         return Period(max(self.begin, other.begin), min(self.end, other.end))
