@@ -149,8 +149,7 @@ async def running_system(
     make_directory(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(settings.data_dir))
-        tracing = Tracing(world.clock.now)
-        opened = await open_data(settings, targets, catalogue, world, open_store, tracing)
+        opened = await open_data(settings, targets, catalogue, world, open_store)
         tree = _Tree(stack, world)
         writing = await _start_writing(tree, opened)
         frames = HealthFrames(world)
@@ -162,7 +161,6 @@ async def running_system(
             addresses,
             transport,
             frames,
-            tracing,
             keep_s=settings.receipts_keep_s,
         )
         await _start_learning(tree, opened, writing, brokers, dev=settings.dev)
@@ -198,7 +196,7 @@ async def running_system(
             schemas=brokers.schemas,
             callers=writing.callers,
             measures=opened.measures,
-            tracing=tracing,
+            tracing=opened.tracing,
             cache=opened.cache,
         )
 
@@ -289,7 +287,6 @@ async def _start_publishing(
     addresses: Sequence[BrokerAddress],
     transport: Transport,
     frames: HealthFrames,
-    tracing: Tracing,
     *,
     keep_s: float,
 ) -> _Brokers:
@@ -303,6 +300,7 @@ async def _start_publishing(
     )
     confirmations.on_confirmed.append(opened.measures.confirmed)
     statuses.on_receipt.append(opened.measures.heard)
+    statuses.on_receipt.append(opened.tracing.heard)
     drift = await _start_drifting(tree, opened, writing, statuses, confirmations, keep_s)
     notifier, notifying_actor = await _start_notifying(tree, opened, writing, statuses, drift)
     schemas = SchemaBoard(
@@ -324,7 +322,7 @@ async def _start_publishing(
             world=tree.world,
             boot_seq=lambda: witness.boot_seq,
             statuses=statuses,
-            tracing=tracing,
+            tracing=opened.tracing,
             schemas=schemas,
             heard=news.tell,
             echoes=ways.echoes,

@@ -24,6 +24,7 @@ class LazyGroup(click.Group):
 
     lazy = {  # noqa: RUF012
         "audit": "config_manager.api.commands.audit:audit",
+        "changes": "config_manager.api.commands.tracing:list_changes",
         "get": "config_manager.api.commands.configs:get_config",
         "set": "config_manager.api.commands.configs:set_config",
         "history": "config_manager.api.commands.configs:show_history",
@@ -51,6 +52,8 @@ class LazyGroup(click.Group):
         "trust": "config_manager.api.commands.trust:trust",
         "status": "config_manager.api.commands.status:status",
         "token": "config_manager.api.commands.tokens:token",
+        "trace": "config_manager.api.commands.tracing:trace",
+        "watch": "config_manager.api.commands.watch:watch",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

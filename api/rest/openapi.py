@@ -64,6 +64,7 @@ A refusal is `application/problem+json` (RFC 9457). The last segment of its `typ
 _TAGS = {
     "config": "Configurations: read, written, taken back, and what was changed when",
     "schemas": "Schemas: what a service's values look like, version by version",
+    "changes": "Changes of all services, and the trace of each: when it was where",
     "plans": "Plans: what a change would do, kept, and applied as it was shown",
     "secrets": "Secrets: stored encrypted, delivered sealed, and never in an answer but `reveal`",
     "tokens": "Tokens: who may call what",

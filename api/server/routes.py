@@ -5,6 +5,7 @@ from __future__ import annotations
 from config_manager.api.pages import docs as docs_page
 from config_manager.api.resources import (
     audit,
+    changes,
     configs,
     devices,
     docs,
@@ -73,6 +74,8 @@ ROUTES = (
     Route("GET", _PLANS + "/{id}", plans.get_plan, "read"),
     Route("DELETE", _PLANS + "/{id}", plans.delete_plan, "write"),
     Route("POST", _PLANS + "/{id}/apply", plans.apply_plan, "write"),
+    Route("GET", "/api/v1/changes", changes.list_changes, "read"),
+    Route("GET", "/api/v1/changes/{id}", changes.get_change, "read"),
     Route("GET", "/api/v1/tokens", tokens.list_tokens, "admin"),
     Route("POST", "/api/v1/tokens", tokens.create_token, "admin"),
     Route("DELETE", "/api/v1/tokens/{name}", tokens.revoke_token, "admin"),

@@ -74,6 +74,8 @@ EXPECTED: dict[str, Expected] = {
     "GET /api/v1/plans/{id}": Expected("read", "some"),
     "DELETE /api/v1/plans/{id}": Expected("write", "some"),
     "POST /api/v1/plans/{id}/apply": Expected("write", "some"),
+    "GET /api/v1/changes": Expected("read", "some"),
+    "GET /api/v1/changes/{id}": Expected("read", "some"),
     "GET /api/v1/tokens": Expected("admin", "every"),
     "POST /api/v1/tokens": Expected("admin", "every"),
     "DELETE /api/v1/tokens/{name}": Expected("admin", "every"),
