@@ -11,7 +11,7 @@ from config_manager.actors.measuring import Measures
 from config_manager.actors.views import BrokerView
 from config_manager.config.documents.receipt import Attempt
 from config_manager.storage.state import Commit
-from tests.actors.test_drift_board import Fleet
+from tests.kit.instances import Fleet
 
 
 class Measured:
