@@ -45,6 +45,7 @@ from config_manager.actors.notifying import Notifier, notifying
 from config_manager.actors.publishing.desk import Desk
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.publishing.publisher import Publisher
+from config_manager.actors.reporting import ReportMaker
 from config_manager.actors.schema_board import SchemaBoard
 from config_manager.actors.secrets_rotating import RotationReport, SecretsRotation
 from config_manager.actors.signing import signing
@@ -100,7 +101,7 @@ class System:
     brokers hold of their schemas, and the database does not. callers: when tokens were
     last used, and which calls were refused. measures: what is counted and timed. tracing: when
     the newest changes' steps were done. cache: the last-known-good one.
-    watching: what happens, for those that are told while it does.
+    watching: what happens, for those that are told while it does. reports: makes them.
     """
 
     storing: Actor
@@ -119,6 +120,7 @@ class System:
     shapes: Shapes
     world: World
     states: ActorStates
+    reports: ReportMaker
     drift: DriftBoard
     measures: Measures
     tracing: Tracing
@@ -147,8 +149,7 @@ async def running_system(
     make_directory(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(settings.data_dir))
-        tracing = Tracing(world.clock.now)
-        opened = await open_data(settings, targets, catalogue, world, open_store, tracing)
+        opened = await open_data(settings, targets, catalogue, world, open_store)
         tree = _Tree(stack, world)
         writing = await _start_writing(tree, opened)
         frames = HealthFrames(world)
@@ -160,14 +161,15 @@ async def running_system(
             addresses,
             transport,
             frames,
-            tracing,
             keep_s=settings.receipts_keep_s,
         )
         await _start_learning(tree, opened, writing, brokers, dev=settings.dev)
         await stack.enter_async_context(_farewell(frames, brokers.outlets))
         trusting_actor = await _start_signed_documents(tree, opened, writing, brokers.outlets)
         heartbeat_s = settings.heartbeat_seconds
-        board = await _start_signs_of_life(tree, opened, writing, brokers, frames, heartbeat_s)
+        board, reports = await _start_signs_of_life(
+            tree, opened, writing, brokers, frames, heartbeat_s
+        )
         watching = Watching(opened.view, opened.reading.changes, board.report, brokers.drift)
         await tree.start("watching", follower(watching.follow))
         yield System(
@@ -187,13 +189,14 @@ async def running_system(
             shapes=opened.shapes,
             world=world,
             states=tree.states,
+            reports=reports,
             drift=brokers.drift,
             brokers=addresses,
             statuses=brokers.statuses,
             schemas=brokers.schemas,
             callers=writing.callers,
             measures=opened.measures,
-            tracing=tracing,
+            tracing=opened.tracing,
             cache=opened.cache,
         )
 
@@ -284,7 +287,6 @@ async def _start_publishing(
     addresses: Sequence[BrokerAddress],
     transport: Transport,
     frames: HealthFrames,
-    tracing: Tracing,
     *,
     keep_s: float,
 ) -> _Brokers:
@@ -298,6 +300,7 @@ async def _start_publishing(
     )
     confirmations.on_confirmed.append(opened.measures.confirmed)
     statuses.on_receipt.append(opened.measures.heard)
+    statuses.on_receipt.append(opened.tracing.heard)
     drift = await _start_drifting(tree, opened, writing, statuses, confirmations, keep_s)
     notifier, notifying_actor = await _start_notifying(tree, opened, writing, statuses, drift)
     schemas = SchemaBoard(
@@ -319,7 +322,7 @@ async def _start_publishing(
             world=tree.world,
             boot_seq=lambda: witness.boot_seq,
             statuses=statuses,
-            tracing=tracing,
+            tracing=opened.tracing,
             schemas=schemas,
             heard=news.tell,
             echoes=ways.echoes,
@@ -424,8 +427,8 @@ async def _start_signs_of_life(
     brokers: _Brokers,
     frames: HealthFrames,
     heartbeat_s: float,
-) -> HealthBoard:
-    """Beacons and health."""
+) -> tuple[HealthBoard, ReportMaker]:
+    """Beacons and health, and reports, which end in a beacon."""
     view, trust = opened.view, opened.trust
     board = HealthBoard(
         view,
@@ -451,7 +454,7 @@ async def _start_signs_of_life(
     )
     await tree.start("beaconing", life)
     await tree.start("health", health(board, frames, brokers.outlets))
-    return board
+    return board, ReportMaker(opened.reading, view, trust, writing.signing, maker, tree.world)
 
 
 def _outlet(view: CommittedView, trust: TrustView) -> Outlet:

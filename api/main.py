@@ -24,6 +24,7 @@ class LazyGroup(click.Group):
 
     lazy = {  # noqa: RUF012
         "audit": "config_manager.api.commands.audit:audit",
+        "changes": "config_manager.api.commands.tracing:list_changes",
         "get": "config_manager.api.commands.configs:get_config",
         "set": "config_manager.api.commands.configs:set_config",
         "history": "config_manager.api.commands.configs:show_history",
@@ -44,12 +45,15 @@ class LazyGroup(click.Group):
         "plan": "config_manager.api.commands.plans:make_plan",
         "apply": "config_manager.api.commands.plans:apply_plan",
         "plans": "config_manager.api.commands.plans:plans",
+        "report": "config_manager.api.commands.report:report",
         "schema": "config_manager.api.commands.schemas:schema",
         "secret": "config_manager.api.commands.secrets:secret",
         "devices": "config_manager.api.commands.devices:devices",
         "trust": "config_manager.api.commands.trust:trust",
         "status": "config_manager.api.commands.status:status",
         "token": "config_manager.api.commands.tokens:token",
+        "trace": "config_manager.api.commands.tracing:trace",
+        "watch": "config_manager.api.commands.watch:watch",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -68,7 +72,9 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         # not in get_command, which help and completion call for every command
-        if not ctx.resilient_parsing and args[0] in self.of_the_server(ctx):
+        # who verifies a report needs no server, and may have none
+        needs = args[:2] != ["report", "verify"] and args[0] in self.of_the_server(ctx)
+        if not ctx.resilient_parsing and needs:
             from config_manager.api.extra import demand_server
 
             demand_server(args[0])

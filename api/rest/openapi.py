@@ -64,6 +64,7 @@ A refusal is `application/problem+json` (RFC 9457). The last segment of its `typ
 _TAGS = {
     "config": "Configurations: read, written, taken back, and what was changed when",
     "schemas": "Schemas: what a service's values look like, version by version",
+    "changes": "Changes of all services, and the trace of each: when it was where",
     "plans": "Plans: what a change would do, kept, and applied as it was shown",
     "secrets": "Secrets: stored encrypted, delivered sealed, and never in an answer but `reveal`",
     "tokens": "Tokens: who may call what",
@@ -72,6 +73,7 @@ _TAGS = {
     "drift": "Who does not run what they should",
     "watch": "What happens, told while it happens",
     "trust": "The trust root: which keys sign what",
+    "reports": "Who ran what and when, with its evidence, to be verified anywhere",
     "notifications": "Notifications: who is told what happens, by webhooks",
     "audit": "Who did what, in rows that are chained to each other",
     "server": "The server itself: how it is, and what it says of its API",

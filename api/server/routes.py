@@ -5,6 +5,7 @@ from __future__ import annotations
 from config_manager.api.pages import docs as docs_page
 from config_manager.api.resources import (
     audit,
+    changes,
     configs,
     devices,
     docs,
@@ -15,6 +16,7 @@ from config_manager.api.resources import (
     notifications,
     past,
     plans,
+    reports,
     rollbacks,
     schema_changes,
     schemas,
@@ -72,6 +74,8 @@ ROUTES = (
     Route("GET", _PLANS + "/{id}", plans.get_plan, "read"),
     Route("DELETE", _PLANS + "/{id}", plans.delete_plan, "write"),
     Route("POST", _PLANS + "/{id}/apply", plans.apply_plan, "write"),
+    Route("GET", "/api/v1/changes", changes.list_changes, "read"),
+    Route("GET", "/api/v1/changes/{id}", changes.get_change, "read"),
     Route("GET", "/api/v1/tokens", tokens.list_tokens, "admin"),
     Route("POST", "/api/v1/tokens", tokens.create_token, "admin"),
     Route("DELETE", "/api/v1/tokens/{name}", tokens.revoke_token, "admin"),
@@ -89,6 +93,7 @@ ROUTES = (
     Route("GET", "/api/v1/audit", audit.get_audit, "admin"),
     Route("GET", "/api/v1/audit/verify", audit.verify_audit, "admin"),
     Route("GET", "/api/v1/audit/export", audit.export_audit, "admin"),
+    Route("GET", "/api/v1/reports", reports.get_report, "admin"),
     Route("GET", "/api/v1/devices", devices.list_devices, "admin"),
     Route("POST", "/api/v1/devices/tokens", devices.allow_enrolment, "admin"),
     Route("POST", "/api/v1/devices/enroll", devices.enrol, None),

@@ -19,6 +19,7 @@ import trio
 import yaml
 
 from config_manager.api.resources.metrics import families
+from config_manager.api.rest.request import Api
 from config_manager.config.metrics import Family
 from tests.e2e.test_devices import enrol
 from tests.kit.asgi import running
@@ -44,7 +45,7 @@ def ours() -> dict[str, Family]:
     async def asked() -> list[Family]:
         with tempfile.TemporaryDirectory() as folder:
             async with running(Path(folder)) as system:
-                return families(system)
+                return families(Api(system, dev=False))
 
     found: dict[str, Family] = {}
     for family in trio.run(asked):

@@ -399,7 +399,9 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("command", ["status", "token", "audit", "get", "plan", "rollback"])
+@pytest.mark.parametrize(
+    "command", ["status", "token", "audit", "get", "plan", "rollback", "report", "trace", "watch"]
+)
 def test_a_command_loads_click_and_the_standard_library_alone(command: str) -> None:
     subprocess.run([sys.executable, "-c", _LIGHT, command], check=True, timeout=30)
 
@@ -431,8 +433,13 @@ COMMANDS = [
     ("secret", "versions", "a", "b"),
     ("secret", "reveal", "a", "b", "--reason", "r"),
     ("secret", "rotate-key", "--json"),
+    ("report", "--at", "2026-01-01T00:00:00Z"),
     ("status",),
     ("status", "--json"),
+    ("changes",),
+    ("changes", "--json"),
+    ("trace", "7"),
+    ("trace", "7", "--follow", "--json"),
     ("drift",),
     ("drift", "--since", "7d", "--json"),
     ("trust", "show"),
@@ -441,6 +448,8 @@ COMMANDS = [
     ("audit", "list"),
     ("audit", "verify", "--json"),
     ("audit", "export"),
+    ("watch",),
+    ("watch", "door", "--after", "1", "--json"),
 ]
 
 
