@@ -441,7 +441,8 @@ class Server:
     def wait_learnt(self, service: str, change: dict[str, Any], *names: str) -> dict[str, Any]:
         """Until a forecast of this change knows what each of these instances was built with; answers it by instance.
 
-        That a schema was heard says less: it counts once it is kept.
+        That a schema was heard says less: it counts once it is kept. What follows from it (it is adopted, the message
+        gets a variant) may still come.
         """
 
         def forecast() -> dict[str, Any] | None:
