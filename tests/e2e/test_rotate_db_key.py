@@ -17,6 +17,7 @@ from config_manager.storage.keys.recovery import FILE, open_sealed
 from config_manager.storage.sql import database, rekeying
 from config_manager.storage.sql.sql_store import SqlStore
 from tests.kit.dying import dies
+from tests.kit.long import LONG
 from tests.kit.processes import COMMAND, Processes
 from tests.kit.stores import committed_in
 
@@ -158,12 +159,14 @@ def test_a_key_that_is_mounted_is_changed_to_the_one_that_is_mounted_beside_it(
 # ── dying ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=LONG)])
 def test_killed_at_any_line_the_next_start_opens_it_and_the_next_run_completes_it(
-    stopped: tuple[Processes, Path, str], tmp_path: Path
+    stopped: tuple[Processes, Path, str], tmp_path: Path, every: int
 ) -> None:
+    """every: of so many lines one."""
     processes, start, recovery_key = stopped
-    deaths = dies("rekey", start, tmp_path)
-    assert deaths > 50
+    deaths = dies("rekey", start, tmp_path, every)
+    assert deaths > 50 // every
     old = key_in(start)
     opened_by_old = opened_by_new = 0
     for line in range(1, deaths + 1):
@@ -189,16 +192,13 @@ def test_killed_at_any_line_the_next_start_opens_it_and_the_next_run_completes_i
         if key != old:
             assert key_in(data) == key
             assert not opens(data, old)
-    assert opened_by_old > 10
-    assert opened_by_new > 10
+    assert opened_by_old > 10 // every
+    assert opened_by_new > 10 // every
     for line in (opened_by_old, deaths):
         code, said = rotate(processes, tmp_path / str(line))
         assert code == 0, said
         assert not opens(tmp_path / str(line), old)
     whole(processes, tmp_path / str(opened_by_old))
-
-
-LONG = pytest.mark.torture
 
 
 @pytest.mark.parametrize(
