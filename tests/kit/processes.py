@@ -438,6 +438,25 @@ class Server:
 
         eventually(empty, within=within, what="everything is confirmed")
 
+    def wait_learnt(self, service: str, change: dict[str, Any], *names: str) -> dict[str, Any]:
+        """Until a forecast of this change knows what each of these instances was built with; answers it by instance.
+
+        That a schema was heard says less: it counts once it is kept. What follows from it (it is adopted, the message
+        gets a variant) may still come.
+        """
+
+        def forecast() -> dict[str, Any] | None:
+            answer = self.http.patch(
+                f"/api/v1/config/{service}?dry_run=true",
+                content=json.dumps(change),
+                headers={"Content-Type": "application/merge-patch+json"},
+            )
+            found = {one["instance"]: one for one in answer.json()["instances"]}
+            known = {name for name, one in found.items() if one["verdict"] != "unknown"}
+            return found if {*names} <= known else None
+
+        return eventually(forecast, within=15, what=f"{service} is learnt of {', '.join(names)}")
+
     def verified(self, service: str, envelope: bytes) -> ConfigUpdate:
         """The message's content, once it verifies under this server's root."""
         return judge_update(
