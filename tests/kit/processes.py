@@ -26,6 +26,7 @@ import httpx
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from config_manager.client.state.identity import trust_init
 from config_manager.config import wire
 from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.documents.root import Root
@@ -539,6 +540,11 @@ class Processes:
         return process.wait(within), process
 
     def pin(self, state: Path, root: Path) -> None:
+        """As `client trust init` does it, which is a process only where another command than the checkout's is to
+        do it."""
+        if self.command == (COMMAND,):
+            trust_init(state, root)
+            return
         code, process = self.run(
             "client", "trust", "init", "--state", str(state), "--root", str(root)
         )
