@@ -1,6 +1,6 @@
 """`just bench [GROUP ...] [--rounds N] [--quick] [--json FILE]`: figures beside their references.
 
-Groups: requests, delivery, fleet, instances, start, versions, memory, history, cache, plans, parts; all of them if none is named.
+Groups: requests, delivery, fleet, instances, start, versions, memory, history, cache, plans, streams, parts; all of them if none is named.
 `--quick` shows that everything runs, in half a minute; its figures mean nothing.
 """
 
@@ -14,7 +14,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import cache, delivery, fleet, instances, parts, plans, requests, starting, versions
+from bench import (
+    cache,
+    delivery,
+    fleet,
+    instances,
+    parts,
+    plans,
+    requests,
+    starting,
+    streams,
+    versions,
+)
 from bench.contenders import Yard, yard
 from bench.figures import Figure, as_json, line
 
@@ -50,6 +61,13 @@ def groups(rounds: int, *, quick: bool) -> dict[str, Group]:
             at, port, services=10 if quick else 100, puts=2 if quick else 4 * rounds
         ),
         "plans": lambda at, port: plans.run(at, port, services=5 if quick else 200, rounds=few),
+        "streams": lambda at, port: streams.run(
+            at,
+            port,
+            rounds=few if quick else 2 * rounds,
+            seconds=0.3 if quick else 0.8,
+            puts=5 if quick else 50,
+        ),
         "parts": lambda at, _: parts.run(at.directory, rounds=few),
     }
 
