@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
 import h11
@@ -19,6 +18,7 @@ import trio
 
 from config_manager.config.http_target import HttpTarget
 from config_manager.config.names import OUR_ID
+from config_manager.config.our_version import our_version
 
 Connect = Callable[[HttpTarget], Awaitable[trio.abc.Stream]]
 """How a target is reached; raises OSError or trio.BrokenResourceError. Tests pass in another one."""
@@ -59,15 +59,6 @@ class Unanswered:
 def system_trust() -> ssl.SSLContext:
     """The authorities that the system trusts, as they are at the first use; `SSL_CERT_FILE` names others."""
     return ssl.create_default_context()
-
-
-@cache
-def user_agent() -> str:
-    """This program, and its version."""
-    try:
-        return f"{OUR_ID}/{version(OUR_ID)}"
-    except PackageNotFoundError:  # run from a copied tree
-        return OUR_ID
 
 
 async def connect(target: HttpTarget) -> trio.abc.Stream:
@@ -130,7 +121,7 @@ def _request(target: HttpTarget, body: bytes, headers: Sequence[tuple[str, str]]
         target=target.path,
         headers=[
             ("Host", target.authority),
-            ("User-Agent", user_agent()),
+            ("User-Agent", f"{OUR_ID}/{our_version()}"),
             *headers,
             ("Content-Length", str(len(body))),
             ("Connection", "close"),
