@@ -134,6 +134,8 @@ class DriftBoard:
         self._open: dict[Key, Drift] = {}
         self._drifting_instances = Counter[str]()
         self._events = deque[DriftEvent](maxlen=EVENTS_KEPT)
+        self.told = Counter[tuple[State, Literal["began", "ended"]]]()
+        """how often, since the start"""
         self._seq = 0
         self._unsaved: dict[int, Drift] = {}
         self._restored: dict[Key, Drift] = {}
@@ -213,6 +215,7 @@ class DriftBoard:
         self._restored = {(one.service, one.instance): one for one in drifts}
         self._seq = max(self._seq, last_seq)
         self._dirty |= dict.fromkeys(self._restored)
+        self._news.set()
 
     async def wait(self) -> None:
         """Until something may have changed, or time makes a difference."""
@@ -482,6 +485,7 @@ class DriftBoard:
             correlation_id=drift.correlation_id,
         )
         self._events.append(told)
+        self.told[drift.state, event] += 1
         self._is_changed = True
 
     def _next_seq(self) -> int:

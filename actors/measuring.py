@@ -11,7 +11,8 @@ from typing import get_args
 
 import trio
 
-from config_manager.actors.statuses import InstanceStatus
+from config_manager.actors.statuses import HeardReceipt
+from config_manager.actors.views import BrokerView
 from config_manager.config.documents.receipt import Stage
 from config_manager.config.errors import DESCRIPTIONS, ConfigManagerError, Refusal
 from config_manager.config.metrics import Counter, Family, Histogram
@@ -146,16 +147,16 @@ class Measures:
             for state in change.services:
                 self._newest[state.service] = _Newest(state.revision, now)
 
-    def confirmed(self, service: str, revision: int) -> None:
+    def confirmed(self, _broker: BrokerView, service: str, revision: int) -> None:
         """A broker gave this revision back; the first time of the newest one counts."""
         newest = self._newest.get(service)
         if newest is not None and newest.revision == revision and not newest.is_confirmed:
             newest.is_confirmed = True
             self.confirm_seconds.observe(trio.current_time() - newest.at)
 
-    def heard(self, status: InstanceStatus) -> None:
+    def heard(self, told: HeardReceipt) -> None:
         """An instance said something new. Its stage may be any word; only those of ours are labels."""
-        receipt = status.receipt
+        status, receipt = told.status, told.receipt
         attempt = receipt.last_attempt
         if attempt is None:
             self.receipts.inc("none")

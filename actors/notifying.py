@@ -8,7 +8,7 @@ the same ids, and a refusal of that second may be lost.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,7 +29,7 @@ from config_manager.actors.notices import (
     of_refusal,
     refused_revision,
 )
-from config_manager.actors.notified import Notified, Post
+from config_manager.actors.notified import Notified, Post, Result
 from config_manager.actors.statuses import HeardReceipt, StatusBoard
 from config_manager.actors.views import CommittedView
 from config_manager.config import strict_json
@@ -131,6 +131,11 @@ class Notifier:
         """How it goes with a target; None while the actor has not seen it yet."""
         one = self._targets.get(target.name)
         return one if one is not None and one.target == target else None
+
+    @property
+    def results(self) -> Counter[Result]:
+        """What became of messages, of all targets, since the start."""
+        return self._post.results
 
     def reasons(self) -> list[str]:
         """For /health: a line for each target that fails."""

@@ -67,6 +67,8 @@ class OpenedData:
     writer: Writer
     reading: Reading
     cache: LastKnownGood
+    measures: Measures
+    tracing: Tracing
 
 
 async def open_data(
@@ -75,8 +77,6 @@ async def open_data(
     catalogue: Catalogue,
     world: World,
     open_store: OpenStore | None,
-    measures: Measures,
-    tracing: Tracing,
 ) -> OpenedData:
     """Open everything in the data directory, which is locked, and count the start. open_store: see
     `running_system`. Raises StartError, OSError, DatabaseUnavailable."""
@@ -106,6 +106,7 @@ async def open_data(
     fingerprint_key = derive_key(keys.instance_key, "idempotency-fingerprints")
     shapes = Shapes(catalogue, opening.schema_versions)
     tools = tools_of(shapes, boxes, vouching, fingerprint_key, world)
+    measures, tracing = Measures(), Tracing(world.clock.now)
     writer = Writer(opening, tools, boxes, world, measures, tracing)
     cache = LastKnownGood.of(keys, world)
     await opening.start(witness.mark, witness.audit, cache.load)
@@ -114,7 +115,8 @@ async def open_data(
     await expect_unconfirmed(tracing, opening)
     reading = Reading(opening, vouching)
     return OpenedData(
-        keys, root_files, trust, view, shapes, boxes, witness, opening, writer, reading, cache
+        *(keys, root_files, trust, view, shapes, boxes, witness, opening, writer, reading, cache),
+        *(measures, tracing),
     )
 
 

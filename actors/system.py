@@ -46,6 +46,7 @@ from config_manager.actors.notifying import Notifier, notifying
 from config_manager.actors.publishing.desk import Desk
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.publishing.publisher import Publisher
+from config_manager.actors.reporting import ReportMaker
 from config_manager.actors.schema_board import SchemaBoard
 from config_manager.actors.secrets_rotating import RotationReport, SecretsRotation
 from config_manager.actors.signing import signing
@@ -104,7 +105,7 @@ class System:
     brokers hold of their schemas, and the database does not. callers: when tokens were
     last used, and which calls were refused. measures: what is counted and timed. tracing: when
     the newest changes' steps were done. cache: the last-known-good one.
-    watching: what happens, for those that are told while it does.
+    watching: what happens, for those that are told while it does. reports: makes them.
     """
 
     storing: Actor
@@ -123,6 +124,7 @@ class System:
     shapes: Shapes
     world: World
     states: ActorStates
+    reports: ReportMaker
     drift: DriftBoard
     measures: Measures
     tracing: Tracing
@@ -151,8 +153,7 @@ async def running_system(
     make_directory(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(settings.data_dir))
-        measures, tracing = Measures(), Tracing(world.clock.now)
-        opened = await open_data(settings, targets, catalogue, world, open_store, measures, tracing)
+        opened = await open_data(settings, targets, catalogue, world, open_store)
         tree = _Tree(stack, world)
         writing = await _start_writing(tree, opened)
         frames = HealthFrames(world)
@@ -164,19 +165,17 @@ async def running_system(
             addresses,
             transport,
             frames,
-            tracing,
             keep_s=settings.receipts_keep_s,
             for_home_assistant=settings.home_assistant != "off",
-        )
-        brokers.confirmations.on_confirmed.append(
-            lambda _broker, service, revision: measures.confirmed(service, revision)
         )
         await _start_learning(tree, opened, writing, brokers, dev=settings.dev)
         await stack.enter_async_context(_farewell(frames, brokers.outlets))
         await _start_home_assistant(tree, opened, writing, brokers, settings)
         trusting_actor = await _start_signed_documents(tree, opened, writing, brokers.outlets)
         heartbeat_s = settings.heartbeat_seconds
-        board = await _start_signs_of_life(tree, opened, writing, brokers, frames, heartbeat_s)
+        board, reports = await _start_signs_of_life(
+            tree, opened, writing, brokers, frames, heartbeat_s
+        )
         watching = Watching(opened.view, opened.reading.changes, board.report, brokers.drift)
         await tree.start("watching", follower(watching.follow))
         yield System(
@@ -196,13 +195,14 @@ async def running_system(
             shapes=opened.shapes,
             world=world,
             states=tree.states,
+            reports=reports,
             drift=brokers.drift,
             brokers=addresses,
             statuses=brokers.statuses,
             schemas=brokers.schemas,
             callers=writing.callers,
-            measures=measures,
-            tracing=tracing,
+            measures=opened.measures,
+            tracing=opened.tracing,
             cache=opened.cache,
         )
 
@@ -293,7 +293,6 @@ async def _start_publishing(
     addresses: Sequence[BrokerAddress],
     transport: Transport,
     frames: HealthFrames,
-    tracing: Tracing,
     *,
     keep_s: float,
     for_home_assistant: bool,
@@ -308,6 +307,9 @@ async def _start_publishing(
         lambda service, instance: sign_key_of(view.committed, service, instance),
         lambda service, instance: forgotten(view.committed, service, instance),
     )
+    confirmations.on_confirmed.append(opened.measures.confirmed)
+    statuses.on_receipt.append(opened.measures.heard)
+    statuses.on_receipt.append(opened.tracing.heard)
     drift = await _start_drifting(tree, opened, writing, statuses, confirmations, keep_s)
     notifier, notifying_actor = await _start_notifying(tree, opened, writing, statuses, drift)
     schemas = SchemaBoard(
@@ -329,7 +331,7 @@ async def _start_publishing(
             world=tree.world,
             boot_seq=lambda: witness.boot_seq,
             statuses=statuses,
-            tracing=tracing,
+            tracing=opened.tracing,
             schemas=schemas,
             heard=news.tell,
             echoes=ways.echoes,
@@ -460,8 +462,8 @@ async def _start_signs_of_life(
     brokers: _Brokers,
     frames: HealthFrames,
     heartbeat_s: float,
-) -> HealthBoard:
-    """Beacons and health."""
+) -> tuple[HealthBoard, ReportMaker]:
+    """Beacons and health, and reports, which end in a beacon."""
     view, trust = opened.view, opened.trust
     board = HealthBoard(
         view,
@@ -487,7 +489,7 @@ async def _start_signs_of_life(
     )
     await tree.start("beaconing", life)
     await tree.start("health", health(board, frames, brokers.outlets))
-    return board
+    return board, ReportMaker(opened.reading, view, trust, writing.signing, maker, tree.world)
 
 
 def _outlet(

@@ -1,24 +1,57 @@
 """When each step of a change was done: noted while it happens, and kept with what a broker confirms.
 
 Noted on the hot path, so it only keeps numbers: nothing is logged for it, nobody waits for it, and nothing is
-committed for it. `Store.mark_confirmed` commits anyway, and takes the times along.
+committed for it. `Store.mark_confirmed` commits anyway, and takes the times along. What instances reached is kept in
+their receipts (`actors.drifting`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from config_manager.actors.actor import Context
+from config_manager.actors.statuses import HeardReceipt
 from config_manager.config.world import parse_rfc3339
 from config_manager.storage.state import Commit, ServiceState
-from config_manager.storage.trace import BROKER_STEPS, BrokerStep, BrokerTimes, ChangeTimes
+from config_manager.storage.trace import (
+    BROKER_STEPS,
+    BrokerStep,
+    BrokerTimes,
+    ChangeTimes,
+    StageTime,
+    reach,
+    stage_of,
+)
 
-_MOST = 4096
-"""Of pairs of a service and a broker, over all changes; 300 bytes each."""
+_MOST = 16_384
+"""Of pairs of a service and a broker or an instance, over all changes; some 300 bytes each."""
 _STEP = {step: number for number, step in enumerate(BROKER_STEPS)}
 
-_Steps = list[float | None]
+Pair = tuple[str, str]
+"""(service, broker) or (service, instance)"""
+
+
+@dataclass(slots=True)
+class Noted:
+    """One change. is_whole: this process committed it, so that nothing of it was missed. brokers: the times of
+    `BROKER_STEPS`. instances: what each said that it reached."""
+
+    times: ChangeTimes
+    services: frozenset[str]
+    is_whole: bool
+    brokers: dict[Pair, list[float | None]] = field(default_factory=dict[Pair, list[float | None]])
+    instances: dict[Pair, list[StageTime]] = field(default_factory=dict[Pair, list[StageTime]])
+
+    @property
+    def pairs(self) -> int:
+        return 1 + len(self.brokers) + len(self.instances)
+
+    @property
+    def all_times(self) -> ChangeTimes:
+        brokers = (BrokerTimes(*pair, *steps) for pair, steps in sorted(self.brokers.items()))
+        return self.times._replace(brokers=tuple(brokers))
 
 
 class Tracing:
@@ -29,73 +62,104 @@ class Tracing:
         """now: Unix seconds. most: see `_MOST`."""
         self._now = now
         self._most = most
-        self._changes: dict[int, ChangeTimes] = {}
-        self._steps: dict[int, dict[tuple[str, str], _Steps]] = {}
+        self._changes: dict[int, Noted] = {}
         self._pairs = 0
         self._unkept: dict[int, None] = {}
+        self._news: dict[int, None] | None = None
 
     # ── what happens ───────────────────────────────────────────────────────────────────────────
 
     def expect(self, states: Iterable[ServiceState]) -> None:
         """States that no broker was seen to hold when this process began. When they were committed is not known; it
         was right after they were decided."""
-        for state in sorted(states, key=lambda one: one.revision):
-            times = ChangeTimes(state.revision, None, parse_rfc3339(state.updated_at))
-            self._add(times)
+        services: dict[int, list[ServiceState]] = {}
+        for state in states:
+            services.setdefault(state.revision, []).append(state)
+        for revision, those in sorted(services.items()):
+            times = ChangeTimes(revision, None, parse_rfc3339(those[0].updated_at))
+            self._add(times, frozenset(one.service for one in those), is_whole=False)
 
     def committed(self, change: Commit, context: Context, writes: int) -> None:
         """It is on the disk, with so many writes."""
         if change.history:
             revision = change.history[0].entry.revision
-            self._add(
-                ChangeTimes(revision, context.asked, self._now(), writes, context.traceparent)
-            )
+            times = ChangeTimes(revision, context.asked, self._now(), writes, context.traceparent)
+            services = frozenset(row.service for row in change.history)
+            self._add(times, services, is_whole=True)
 
     def done(self, step: BrokerStep, state: ServiceState, broker: str) -> None:
         """The broker, or we for it, did this step. The first time counts."""
-        steps = self._steps.get(state.revision)
-        if steps is None:
+        change = self._changes.get(state.revision)
+        if change is None:
             return
-        times = steps.get((state.service, broker))
-        if times is None:
-            times = steps[state.service, broker] = [None] * len(BROKER_STEPS)
-            self._pairs += 1
-            self._forget_the_oldest()
+        steps = change.brokers.get((state.service, broker))
+        if steps is None:
+            steps = change.brokers[state.service, broker] = [None] * len(BROKER_STEPS)
+            self._count_pair()
         number = _STEP[step]
-        if times[number] is None:
-            times[number] = self._now()
+        if steps[number] is None:
+            steps[number] = self._now()
             self._unkept[state.revision] = None
+            self._tell(state.revision)
 
-    def _add(self, times: ChangeTimes) -> None:
-        self._changes[times.revision] = times
-        self._steps[times.revision] = {}
+    def heard(self, heard: HeardReceipt) -> None:
+        """An instance said how far it got with a change."""
+        receipt = heard.receipt
+        found = stage_of(receipt, heard.status.received_at)  # the board has checked its times
+        change = None if found is None else self._changes.get(found[0])
+        if found is None or change is None or receipt.service not in change.services:
+            return
+        pair = (receipt.service, receipt.instance)
+        stages = change.instances.get(pair)
+        if stages is None:
+            stages = change.instances[pair] = []
+            self._count_pair()
+        if reach(stages, found[1]):
+            self._tell(found[0])
+
+    def _add(self, times: ChangeTimes, services: frozenset[str], *, is_whole: bool) -> None:
+        self._changes[times.revision] = Noted(times, services, is_whole)
         self._unkept[times.revision] = None
-        self._pairs += 1
-        self._forget_the_oldest()
+        self._tell(times.revision)
+        self._count_pair()
 
-    def _forget_the_oldest(self) -> None:
+    def _count_pair(self) -> None:
+        self._pairs += 1
         while self._pairs > self._most and len(self._changes) > 1:
             oldest = next(iter(self._changes))
-            del self._changes[oldest]
-            self._pairs -= 1 + len(self._steps.pop(oldest))
+            self._pairs -= self._changes.pop(oldest).pairs
             self._unkept.pop(oldest, None)
+
+    def _tell(self, revision: int) -> None:
+        if self._news is not None:
+            self._news[revision] = None
 
     # ── what can be asked ──────────────────────────────────────────────────────────────────────
 
-    def of(self, revision: int) -> ChangeTimes | None:
+    def of(self, revision: int) -> Noted | None:
         """What is known of this change, if it is one of the newest."""
-        times = self._changes.get(revision)
-        if times is None:
-            return None
-        steps = self._steps[revision]
-        return times._replace(brokers=tuple(BrokerTimes(*pair, *steps[pair]) for pair in steps))
+        return self._changes.get(revision)
+
+    def is_not_whole(self, revision: int) -> bool:
+        """Whether more may be kept of this change than `of` tells."""
+        change = self._changes.get(revision)
+        return change is None or not change.is_whole
+
+    def follow(self) -> None:
+        """From now on `take_news` tells what is new. One follower can do so."""
+        self._news = {}
+
+    def take_news(self) -> Mapping[int, Noted]:
+        """The changes of which something is new since the last call."""
+        news, self._news = self._news or {}, {}
+        return {one: self._changes[one] for one in news if one in self._changes}
 
     # ── what is to be kept ─────────────────────────────────────────────────────────────────────
 
     def take_unkept(self) -> Sequence[ChangeTimes]:
-        """What was noted since the last call."""
+        """What was noted of brokers since the last call."""
         unkept, self._unkept = self._unkept, {}
-        return [times for revision in unkept if (times := self.of(revision)) is not None]
+        return [self._changes[one].all_times for one in unkept if one in self._changes]
 
     def not_kept(self, times: Sequence[ChangeTimes]) -> None:
         """The disk did not take these: they are taken again."""

@@ -13,24 +13,28 @@ from config_manager.api.start import begin
 from config_manager.config.errors import ConfigManagerError, the_reason
 
 _EXIT_UNEXPECTED = 1
+_WITHOUT_EXTRA = ("client", "completion")
 
 
 class LazyGroup(click.Group):
     """Imports a command's module when its name is typed: `client get` loads no server.
 
-    Only `client` works without the extra. Every other command is the server's or its operators'.
+    Only these two work without the extra; every other command is the server's or its operators'.
     """
 
     lazy = {  # noqa: RUF012
         "audit": "config_manager.api.commands.audit:audit",
+        "changes": "config_manager.api.commands.tracing:list_changes",
         "get": "config_manager.api.commands.configs:get_config",
         "set": "config_manager.api.commands.configs:set_config",
         "history": "config_manager.api.commands.configs:show_history",
         "diff": "config_manager.api.commands.past:diff_config",
+        "drift": "config_manager.api.commands.drift:drift",
         "explain": "config_manager.api.commands.past:explain_config",
         "search": "config_manager.api.commands.past:search_configs",
         "rollback": "config_manager.api.commands.rollback:rollback_config",
         "client": "config_manager.client.commands.client:client",
+        "completion": "config_manager.api.commands.completion:completion",
         "conformance": "config_manager.api.commands.conformance:conformance",
         "notifications": "config_manager.api.commands.notifications:notifications",
         "doctor": "config_manager.api.commands.doctor:doctor",
@@ -41,12 +45,15 @@ class LazyGroup(click.Group):
         "plan": "config_manager.api.commands.plans:make_plan",
         "apply": "config_manager.api.commands.plans:apply_plan",
         "plans": "config_manager.api.commands.plans:plans",
+        "report": "config_manager.api.commands.report:report",
         "schema": "config_manager.api.commands.schemas:schema",
         "secret": "config_manager.api.commands.secrets:secret",
         "devices": "config_manager.api.commands.devices:devices",
         "trust": "config_manager.api.commands.trust:trust",
         "status": "config_manager.api.commands.status:status",
         "token": "config_manager.api.commands.tokens:token",
+        "trace": "config_manager.api.commands.tracing:trace",
+        "watch": "config_manager.api.commands.watch:watch",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -65,7 +72,9 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         # not in get_command, which help and completion call for every command
-        if not ctx.resilient_parsing and args[0] in self.of_the_server(ctx):
+        # who verifies a report needs no server, and may have none
+        needs = args[:2] != ["report", "verify"] and args[0] in self.of_the_server(ctx)
+        if not ctx.resilient_parsing and needs:
             from config_manager.api.extra import demand_server
 
             demand_server(args[0])
@@ -73,13 +82,13 @@ class LazyGroup(click.Group):
 
     def of_the_server(self, ctx: click.Context) -> list[str]:
         """The commands that need the extra."""
-        return [name for name in self.list_commands(ctx) if name != "client"]
+        return [name for name in self.list_commands(ctx) if name not in _WITHOUT_EXTRA]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         server = self.of_the_server(ctx)
         widest = max(map(len, server))
         for heading, names in (
-            ("Commands for services", ["client"]),
+            ("Commands for services, and for your shell", _WITHOUT_EXTRA),
             ("Commands of the server, with config-manager[server]", server),
         ):
             rows = [
@@ -173,10 +182,11 @@ def cli() -> None:
 @click.option(
     "--log-format", type=click.Choice(["json", "console"]), help="[json; console with --dev]"
 )
+@click.option("--json", "as_json", is_flag=True, help="The same as --log-format json.")
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[info]"
 )
-def serve(**flags: Any) -> None:
+def serve(as_json: bool, **flags: Any) -> None:
     """Run the service in the foreground until SIGTERM or SIGINT.
 
     Each option but the token is also an environment variable, such as CONFIG_MANAGER_DATA_DIR, and
@@ -192,6 +202,8 @@ def serve(**flags: Any) -> None:
     forbid_dumps(children=True)
     from config_manager.config.settings import load_settings
 
+    if as_json:
+        flags["log_format"] = "json"
     settings = load_settings(**flags)
     from config_manager.api.serving import run  # after them: a mistake is told in half the time
 

@@ -77,18 +77,22 @@ class ChainCheck:
     they still are, their faults no longer count.
 
     end: where the chain must end. known: other rows that it must hold. contains: the hash of a row
-    that it must hold anywhere.
+    that it must hold anywhere. after: number and hash of the row before the first one that is taken.
     """
 
     def __init__(
-        self, end: Head | None, known: Iterable[Head] = (), *, contains: str | None = None
+        self,
+        end: Head | None,
+        known: Iterable[Head] = (),
+        *,
+        contains: str | None = None,
+        after: tuple[int, str] = (0, GENESIS),
     ) -> None:
         self._end = end
         self._known = {head.seq: head for head in known}
         self._contains = contains
         self._rows = 0
-        self._seq = 0
-        self._hash = GENESIS
+        self._seq, self._hash = after
         self._problem: AuditFault | None = None
         self._lay = hashlib.sha256()
         """over every row so far, as it is stored"""

@@ -24,6 +24,7 @@
     │   │   ├── SchemaInvalid       no JSON Schema that may describe a service
     │   │   ├── SchemaBreaking      a schema that breaks stored values, new code or an instance
     │   │   ├── MigrationLossy      a schema that would lose stored values
+    │   │   ├── ReportTooLarge      a report that would need more evidence than one may hold
     │   │   ├── RollbackRefused     values of then that today's schema does not take
     │   │   └── IdempotencyMismatch the same Idempotency-Key with another request
     │   ├── TooManyRequests         more unknown tokens, or more writes, than the limit allows
@@ -39,6 +40,8 @@
     ├── ServerUnreachable           a command asked a server, and no answer of ours came
     ├── ServerSays                  a command asked a server, which answered with a problem
     ├── AuditBroken             a row of the audit is not what it was when it was written
+    ├── ReportBroken            a report does not verify
+    ├── OpenDrift               instances do not run what they should
     ├── NotConformant           a client that was tried does not do what docs/wire.md says
     ├── NotDelivered            a test of a notification was not answered with 2xx
     └── StartError                  the process cannot start (or go on) as asked
@@ -84,11 +87,13 @@ from config_manager.config.process_errors import (
     ForkedAway as ForkedAway,
     KeyFileUnsafe as KeyFileUnsafe,
     NotConformant as NotConformant,
+    OpenDrift as OpenDrift,
     NotDelivered as NotDelivered,
     NothingDelivered as NothingDelivered,
     NothingKept as NothingKept,
     PortTaken as PortTaken,
     RecoveryRefused as RecoveryRefused,
+    ReportBroken as ReportBroken,
     RootRefused as RootRefused,
     ServerSays as ServerSays,
     ServerUnreachable as ServerUnreachable,
@@ -275,6 +280,11 @@ class RollbackRefused(InvalidValues):
     the values as they have to be now."""
 
 
+class ReportTooLarge(InvalidValues):
+    """The report would need more rows of the audit, or more receipts, than one may hold. Ask for a shorter span, or for
+    one `service`."""
+
+
 class MigrationLossy(InvalidValues):
     """A stored value would be lost as the schema's `x-was` moves it. Correct that, or ask for it with `allow_lossy`;
     a value that has no counterpart, such as an integer with a fraction, has to be changed first."""
@@ -365,6 +375,7 @@ describe(
         SchemaInvalid: Description("schema-invalid", "Not a schema for a service", 422, 2),
         SchemaBreaking: Description("schema-breaking", "The schema breaks something", 409, 7),
         MigrationLossy: Description("migration-lossy", "Values would be lost", 422, 2),
+        ReportTooLarge: Description("report-too-large", "The report is too large", 422, 2),
         IdempotencyMismatch: Description(
             "idempotency-mismatch", "This Idempotency-Key was used for another request", 422, 7
         ),

@@ -13,6 +13,7 @@ from typing import IO, Any, Literal
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from config_manager.config.colours import wants_colours
 from config_manager.config.descriptors import never_waiting
 from config_manager.config.json_lines import Timestamps, encode_line, say_missing
 from config_manager.config.lines import LineWriter, TextLines
@@ -58,7 +59,7 @@ def configure(
         _straight = lines if _LEVELS[level] <= _LEVELS["info"] else None
     else:
         to = _ForPeople(lines, getattr(target, "encoding", None) or "utf-8")
-        processors = _columns(colors=target is not None and target.isatty())
+        processors = _columns(colors=wants_colours(target))
         _straight = None
     structlog.configure(
         processors=processors,

@@ -118,6 +118,11 @@ class Histogram(Family):
         bins = self._bins.get(values)
         return 0 if bins is None else sum(bins.counts)
 
+    def sum(self, *values: str) -> float:
+        """Of all observations so far."""
+        bins = self._bins.get(values)
+        return 0.0 if bins is None else bins.sum
+
     def lines(self) -> Iterator[str]:
         bounds = [*map(number, self.bounds), "+Inf"]
         for values, bins in sorted(self._bins.items(), key=lambda item: item[0]):

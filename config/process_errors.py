@@ -40,6 +40,14 @@ class ServerSays(ConfigManagerError):
 class AuditBroken(ConfigManagerError): ...
 
 
+class ReportBroken(ConfigManagerError):
+    """A report, or evidence in it, does not verify, or it claims what its evidence does not say."""
+
+
+class OpenDrift(ConfigManagerError):
+    """Instances do not run what they should (`drift`)."""
+
+
 class NotConformant(ConfigManagerError):
     """A client that was tried (`conformance`) does not do what docs/wire.md says."""
 
@@ -103,6 +111,8 @@ describe(
         ServerUnreachable: Description("server-unreachable", "No server answers", 500, 1, "error"),
         ServerSays: Description("server-says", "The server refused", 500, 1, "error"),
         AuditBroken: Description("audit-broken", "The audit does not verify", 500, 5, "error"),
+        ReportBroken: Description("report-broken", "The report does not verify", 500, 5, "error"),
+        OpenDrift: Description("open-drift", "Instances drift", 500, 7, "error"),
         NotConformant: Description(
             "not-conformant", "The client does not conform", 500, 5, "error"
         ),

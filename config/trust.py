@@ -32,6 +32,8 @@ from config_manager.config.documents.audit_export import AuditExport
 from config_manager.config.documents.beacon import Beacon
 from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.documents.fields import NotADocument, UnknownCritical
+from config_manager.config.documents.receipt import Receipt
+from config_manager.config.documents.report import Report
 from config_manager.config.documents.root import Root
 from config_manager.config.documents.sealed import Sealed
 from config_manager.config.documents.snapshot import Snapshot
@@ -46,7 +48,9 @@ Reason = Literal[
 
 RoleName = Literal["root", "config", "beacon"]
 T = TypeVar("T")
-Document = TypeVar("Document", Sealed, ConfigUpdate, Snapshot, Beacon, Root, AuditExport)
+Document = TypeVar(
+    "Document", Sealed, ConfigUpdate, Snapshot, Beacon, Root, AuditExport, Report, Receipt
+)
 
 
 _BEFORE_ANY_END = 0.0
@@ -255,6 +259,45 @@ def judge_audit_export(envelope: Envelope, root: Root) -> AuditExport:
     """
     payload = verify(envelope, wire.AUDIT_EXPORT, "config", root, now=_BEFORE_ANY_END)
     return parse_verified(payload, AuditExport.parse)
+
+
+def judge_report(envelope: Envelope, root: Root) -> Report:
+    """A report, signed by config keys that were good when it says that it was made; raises Distrust."""
+    payload = verify(envelope, wire.REPORT, "config", root, now=_BEFORE_ANY_END)
+    report = parse_verified(payload, Report.parse)
+    verify(envelope, wire.REPORT, "config", root, now=_time_of(report.made_at))
+    return report
+
+
+def judge_kept_update(envelope: Envelope, root: Root, now: float) -> ConfigUpdate:
+    """A configuration as such, whatever else was seen; raises Distrust."""
+    payload = verify(envelope, wire.CONFIG_UPDATE, "config", root, now)
+    return parse_verified(payload, ConfigUpdate.parse)
+
+
+def judge_receipt(envelope: Envelope, public: bytes) -> Receipt:
+    """A receipt that this key (raw Ed25519) signed; raises Distrust."""
+    if envelope.payload_type != wire.RECEIPT:
+        raise Distrust(
+            "wrong-type", f"expected {wire.RECEIPT}, got {envelope.payload_type[:100]!r}"
+        )
+    signed = wire.signed_bytes(envelope.payload_type, envelope.payload)
+    keyid = wire.keyid(public)
+    signatures = [one.sig for one in envelope.signatures if one.keyid == keyid]
+    if not signatures:
+        raise Distrust("unknown-key", f"key {keyid[:16]} did not sign it")
+    try:
+        VerifyKey(public).verify(signed, signatures[0])
+    except (BadSignatureError, ValueError):
+        raise Distrust("bad-signature", f"key {keyid[:16]} did not sign these bytes") from None
+    return parse_verified(envelope.payload, Receipt.parse)
+
+
+def _time_of(text: str) -> float:
+    try:
+        return parse_rfc3339(text)
+    except ValueError:
+        raise Distrust("malformed", f"{text[:40]!r} is no time in RFC 3339") from None
 
 
 def _is_past(not_after: str, now: float) -> bool:

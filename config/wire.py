@@ -85,6 +85,7 @@ ROOT = _payload_type("root")
 SEALED = _payload_type("sealed")
 RECEIPT = _payload_type("receipt")
 AUDIT_EXPORT = _payload_type("audit-export")
+REPORT = _payload_type("report")
 ENROLMENT = _payload_type("enrolment")
 
 

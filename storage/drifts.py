@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -76,13 +76,13 @@ class ReceiptsQuery:
 
 @dataclass(frozen=True, slots=True)
 class DriftQuery:
-    """Drift, the newest first. before: below this `seq`. visible: only of these services; None: of all. since, until: it
+    """Drift, the newest first. before: below this `seq`. covers: only of services of which this is true; None: of all. since, until: it
     was open at some moment between them (Unix seconds, inclusive)."""
 
     limit: int = 50
     before: int | None = None
     service: str | None = None
-    visible: Sequence[str] | None = None
+    covers: Callable[[str], bool] | None = None
     since: float | None = None
     until: float | None = None
 

@@ -220,7 +220,7 @@ class MemoryStore(Store):
             for _, one in sorted(self._drifts.items(), reverse=True)
             if (query.before is None or one.seq < query.before)
             and query.service in (None, one.service)
-            and (query.visible is None or one.service in query.visible)
+            and (query.covers is None or query.covers(one.service))
             and (query.since is None or one.ended is None or one.ended >= query.since)
             and (query.until is None or one.began <= query.until)
         ][: query.limit]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
+from config_manager.config.documents.receipt import Receipt
+from config_manager.config.world import parse_rfc3339
 from config_manager.storage.state import Action
 
 
@@ -22,6 +24,28 @@ class Change(NamedTuple):
     reason: str | None
     services: tuple[str, ...]
 
+
+@dataclass(frozen=True, slots=True)
+class ChangesQuery:
+    """Which changes. after: revisions above it, in rising order. before: revisions below it. Without `after` the newest
+    come first. limit: of changes.
+
+    service: which touched it. visible: which touched one of these, and nothing is told of other services; None: of all.
+    since, until: RFC 3339 in UTC, inclusive.
+    """
+
+    limit: int = 50
+    after: int | None = None
+    before: int | None = None
+    service: str | None = None
+    visible: Sequence[str] | None = None
+    by: str | None = None
+    since: str | None = None
+    until: str | None = None
+    correlation_id: str | None = None
+
+
+# ── times ──────────────────────────────────────────────────────────────────────────────────────
 
 BrokerStep = Literal["signed", "published", "acknowledged", "confirmed"]
 BROKER_STEPS: tuple[BrokerStep, ...] = get_args(BrokerStep)
@@ -58,26 +82,6 @@ class ChangeTimes(NamedTuple):
         return self.committed if self.asked is None else self.asked
 
 
-@dataclass(frozen=True, slots=True)
-class ChangesQuery:
-    """Which changes. after: revisions above it, in rising order. before: revisions below it. Without `after` the newest
-    come first. limit: of changes.
-
-    service: which touched it. visible: which touched one of these, and nothing is told of other services; None: of all.
-    since, until: RFC 3339 in UTC, inclusive.
-    """
-
-    limit: int = 50
-    after: int | None = None
-    before: int | None = None
-    service: str | None = None
-    visible: Sequence[str] | None = None
-    by: str | None = None
-    since: str | None = None
-    until: str | None = None
-    correlation_id: str | None = None
-
-
 def earliest(one: ChangeTimes, other: ChangeTimes) -> ChangeTimes:
     """What is known of one change from two places: of each step the time in `one`, else in `other`."""
     steps = {(at.service, at.broker): at for at in other.brokers}
@@ -87,3 +91,42 @@ def earliest(one: ChangeTimes, other: ChangeTimes) -> ChangeTimes:
             there if here is None else here for here, there in zip(at, also, strict=True)
         )
     return one._replace(brokers=tuple(steps[key] for key in sorted(steps)))
+
+
+# ── instances ──────────────────────────────────────────────────────────────────────────────────
+
+_MOST_STAGES = 32
+"""Of one instance and change: a client may defer without end."""
+
+
+class StageTime(NamedTuple):
+    """An instance reached a stage. at: by its own clock; received_at: when its receipt came, by ours (Unix seconds).
+    took_ms: since the instance received the configuration; None if it does not say."""
+
+    stage: str
+    at: float
+    received_at: float
+    reason: str | None = None
+    took_ms: int | None = None
+
+
+def stage_of(receipt: Receipt, received_at: float) -> tuple[int, StageTime] | None:
+    """The revision, and the stage that this receipt tells of; None if it tells of none. Raises ValueError."""
+    attempt = receipt.last_attempt
+    if attempt is None:
+        return None
+    at = parse_rfc3339(attempt.at or receipt.at)
+    stage = StageTime(attempt.stage, at, received_at, attempt.reason, attempt.took_ms)
+    return attempt.revision, stage
+
+
+def reach(stages: list[StageTime], stage: StageTime) -> bool:
+    """Add it, unless it repeats the last one: an instance says its last attempt again in every receipt."""
+    is_repeated = bool(stages) and (stages[-1].stage, stages[-1].reason) == (
+        stage.stage,
+        stage.reason,
+    )
+    if is_repeated or len(stages) >= _MOST_STAGES:
+        return False
+    stages.append(stage)
+    return True

@@ -245,7 +245,7 @@ def test_the_client_commands_follow_a_server(shop: tuple[Processes, Path]) -> No
     assert (code, "tiny.en" in wrapped.text) == (9, True)
 
 
-COMMANDS = sorted({"serve", *LazyGroup.lazy} - {"client"})
+COMMANDS = sorted({"serve", *LazyGroup.lazy} - {"client", "completion"})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -270,8 +270,14 @@ def test_help_lists_every_command_and_says_which_need_the_extra(
     before, _, after = "\n".join(said.text).partition("config-manager[server]:\n")
     assert code == 0
     assert "\n  client " in before
+    assert "\n  completion " in before
     assert re.findall(r"^  (\S+)", after, re.MULTILINE) == COMMANDS
-    for arguments in (["--version"], ["client", "--help"], ["client", "run", "--help"]):
+    for arguments in (
+        ["--version"],
+        ["client", "--help"],
+        ["client", "run", "--help"],
+        ["completion", "zsh"],
+    ):
         code, said = processes.run(*arguments)
         assert code == 0, said.text
     assert processes.run("srve")[0] == 2

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from config_manager.api.commands.local import disk_explained, on_a_data_dir, run_alone
-from config_manager.api.commands.options import DIRECTORY, FILE
+from config_manager.api.commands.options import AS_JSON, DIRECTORY, FILE
+from config_manager.api.commands.output import Shown
 from config_manager.config.dumps import forbid_dumps
 from config_manager.config.errors import Conflict, NotFound, SettingsInvalid
 
@@ -30,7 +31,10 @@ _MOST_CHARACTERS = 4096
 @click.option(
     "--new-recovery-key", is_flag=True, help="Replace the recovery key; the old one opens no more."
 )
-def init(settings: Settings, recovery_key_file: Path | None, new_recovery_key: bool) -> None:
+@AS_JSON
+def init(
+    settings: Settings, recovery_key_file: Path | None, new_recovery_key: bool, as_json: bool
+) -> None:
     """Make a data directory ready, without serving: keys, trust root, database, admin token.
 
     Shows a recovery key, once. Every key is sealed to it in <data>/recovery.sealed, again whenever
@@ -57,24 +61,36 @@ def init(settings: Settings, recovery_key_file: Path | None, new_recovery_key: b
             keys = KeyRing.of(settings, world)
             recovery = Recovery(keys, world)
             key = recovery.begin() if new_recovery_key or not recovery.exists else None
-    if made:
-        _say_where(settings, keys.directory / "admin.token")
+    told = _where(settings, keys.directory / "admin.token") | {"made": made}
+    lines = _where_lines(told, is_new_key=key is not None)
+    if key is not None:
+        told |= _handed_over(key, recovery_key_file) | {"recovery_sealed": str(recovery.path)}
+        lines += _key_lines(told, settings.data_dir)
+    Shown(told, lines).show(as_json=as_json)
+
+
+def _where(settings: Settings, token: Path) -> dict[str, Any]:
+    return {
+        "data_dir": str(settings.data_dir),
+        "trust_root": str(settings.data_dir / "trust" / "root.json"),
+        "admin_token_file": str(token) if token.exists() else None,  # else a token was given
+    }
+
+
+def _where_lines(told: dict[str, Any], *, is_new_key: bool) -> list[str]:
+    data_dir, token = told["data_dir"], told["admin_token_file"]
+    if not told["made"]:
+        but = " but the recovery key" if is_new_key else ""
+        lines = [f"{data_dir} was ready already; nothing in it changed{but}"]
     else:
-        but = " but the recovery key" if key else ""
-        click.echo(f"{settings.data_dir} was ready already; nothing in it changed{but}")
-    if key is None:
-        click.echo("its recovery key was shown when it was made; --new-recovery-key replaces it")
-        return
-    _hand_over(key, recovery_key_file, recovery.path)
-
-
-def _say_where(settings: Settings, token: Path) -> None:
-    click.echo(
-        f"{settings.data_dir} is ready: config-manager serve --data-dir {settings.data_dir}\n"
-        f"  trust root for your services  {settings.data_dir / 'trust' / 'root.json'}"
-    )
-    if token.exists():  # otherwise a token was given
-        click.echo(f"  admin token                   {token}")
+        lines = [
+            f"{data_dir} is ready: config-manager serve --data-dir {data_dir}",
+            f"  trust root for your services  {told['trust_root']}",
+        ]
+        lines += [f"  admin token                   {token}"] if token else []
+    if not is_new_key:
+        lines.append("its recovery key was shown when it was made; --new-recovery-key replaces it")
+    return lines
 
 
 def _make_everything(settings: Settings) -> None:
@@ -94,22 +110,29 @@ def _make_everything(settings: Settings) -> None:
     run_alone(start_and_stop)
 
 
-def _hand_over(key: Secret, file: Path | None, sealed: Path) -> None:
+def _handed_over(key: Secret, file: Path | None) -> dict[str, Any]:
+    """In the file, else to be shown: its only time on a screen."""
     from config_manager.config.world import SystemDisk
 
-    shown = key.reveal()  # its only time on a screen
-    if file is not None:
-        SystemDisk().write_atomic(file, shown.encode() + b"\n")
-        click.echo(f"\nThe recovery key is in {file}: take it off this machine.")
-    else:
-        click.echo(f"\nThe recovery key, shown this once:\n\n    {shown}\n")
-    click.echo(
-        f"""Every key is sealed to it in {sealed}, which belongs into your backups.
+    shown = key.reveal()
+    if file is None:
+        return {"recovery_key": shown}
+    SystemDisk().write_atomic(file, shown.encode() + b"\n")
+    return {"recovery_key_file": str(file)}
+
+
+def _key_lines(told: dict[str, Any], data_dir: Path) -> list[str]:
+    file = told.get("recovery_key_file")
+    return [
+        f"\nThe recovery key is in {file}: take it off this machine."
+        if file
+        else f"\nThe recovery key, shown this once:\n\n    {told['recovery_key']}\n",
+        f"""Every key is sealed to it in {told["recovery_sealed"]}, which belongs into your backups.
 Keep the recovery key where neither this machine nor its backups are: on paper, in a password
 manager. When the keys are lost: restore the backup, then
-    config-manager recover --data-dir {sealed.parent}
-Without it, and without keys/, the data can't be read by anybody, you included."""
-    )
+    config-manager recover --data-dir {data_dir}
+Without it, and without keys/, the data can't be read by anybody, you included.""",
+    ]
 
 
 @click.command()
@@ -125,7 +148,8 @@ Without it, and without keys/, the data can't be read by anybody, you included."
     help="Holds the recovery key. [asks for it, or reads a pipe]",
 )
 @click.option("--to", type=DIRECTORY, help="Where the key files go. [<data>/keys]")
-def recover(data_dir: Path, recovery_key_file: Path | None, to: Path | None) -> None:
+@AS_JSON
+def recover(data_dir: Path, recovery_key_file: Path | None, to: Path | None, as_json: bool) -> None:
     """Bring the keys of a data directory back with its recovery key.
 
     Opens <data>/recovery.sealed and writes the key files that are missing. A file that holds another
@@ -155,15 +179,17 @@ def recover(data_dir: Path, recovery_key_file: Path | None, to: Path | None) -> 
         if database.exists():
             file = KeyFile(keys / "db.key", world)
             rekeying.settle(database, file, file.read())
-    if not put:
-        click.echo(f"every key was in {keys} already; nothing changed")
-        return
-    click.echo(
-        f"put back in {keys}: {', '.join(sorted(put))}\n"
-        f"start it: config-manager serve --data-dir {data_dir}\n"
-        "if the keys were stolen rather than lost, change them now: config-manager rotate-db-key, "
-        "then secret rotate-key and trust rotate once it runs"
-    )
+    lines = [
+        f"put back in {keys}: {', '.join(sorted(put))}",
+        f"start it: config-manager serve --data-dir {data_dir}",
+        (
+            "if the keys were stolen rather than lost, change them now: config-manager rotate-db-key, "
+            "then secret rotate-key and trust rotate once it runs"
+        ),
+    ]
+    nothing = [f"every key was in {keys} already; nothing changed"]
+    told = {"keys_dir": str(keys), "put_back": sorted(put)}
+    Shown(told, lines if put else nothing).show(as_json=as_json)
 
 
 def _ask_for_key(file: Path | None) -> str:
@@ -181,7 +207,8 @@ def _ask_for_key(file: Path | None) -> str:
 
 @click.command("rotate-db-key")
 @on_a_data_dir
-def rotate_db_key(settings: Settings) -> None:
+@AS_JSON
+def rotate_db_key(settings: Settings, as_json: bool) -> None:
     """Put the whole database under a new key; the server must be stopped.
 
     Every page is written anew. This may be cut off at any moment: the next start finds the key that
@@ -208,7 +235,8 @@ def rotate_db_key(settings: Settings) -> None:
                     f"of {keys.db.path}: put it there by hand; until then both are needed"
                 )
             recovery.refresh()
-    click.echo(
-        f"the database is under a new key, in {keys.db.path}\n"
-        "backups from before still open with the old one: keep it with them, or let both go"
-    )
+    lines = [
+        f"the database is under a new key, in {keys.db.path}",
+        "backups from before still open with the old one: keep it with them, or let both go",
+    ]
+    Shown({"db_key_file": str(keys.db.path)}, lines).show(as_json=as_json)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from config_manager.api.commands.remote import Server
+from config_manager.config.colours import wants_colours
 from config_manager.config.errors import ConfigManagerError
 
 _STEP_S = 15.0
@@ -123,7 +124,7 @@ class _Tour:
         self._data = directory / "data"
         self._states = {name: directory / name for name in ("stt-worker", "tts-worker")}
         self._token = secrets.token_hex(16)
-        self._colour = sys.stdout.isatty()
+        self._colour = wants_colours(sys.stdout)
         self._number = 0
         self._mqtt_url = ""
 

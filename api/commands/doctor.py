@@ -13,10 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-import trio
 from click.core import ParameterSource
 
-from config_manager.api.commands.doctor_broker import try_broker, try_neighbour
 from config_manager.api.commands.doctor_findings import Finding, Severity, remedy
 from config_manager.api.commands.options import asks_a_server
 from config_manager.api.commands.output import Shown, clean
@@ -84,13 +82,25 @@ def doctor(
         findings.append(
             Finding("note", "broker", "not tried", "give --mqtt-url: what the `ready` line says")
         )
-    for address in _addresses(mqtt_url):
-        findings += trio.run(try_broker, address)
-    for address in _addresses(service_url):
-        findings += trio.run(try_neighbour, address)
+    findings += try_brokers(_addresses(mqtt_url), _addresses(service_url))
     value = {"findings": [asdict(one) for one in findings]}
     Shown(value, _lines(findings)).show(as_json=as_json)
     sys.exit(_EXIT_FOUND if any(one.level == "failed" for one in findings) else 0)
+
+
+def try_brokers(ours: list[BrokerAddress], of_services: list[BrokerAddress]) -> list[Finding]:
+    if not ours and not of_services:
+        return []
+    import trio
+
+    from config_manager.api.commands.doctor_broker import try_broker, try_neighbour
+
+    found: list[Finding] = []
+    for address in ours:
+        found += trio.run(try_broker, address)
+    for address in of_services:
+        found += trio.run(try_neighbour, address)
+    return found
 
 
 def _lines(findings: list[Finding]) -> Iterator[str]:

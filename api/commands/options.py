@@ -28,6 +28,7 @@ WAIT = click.option(
     help="Wait until a broker holds it, at most so long.",
 )
 
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 
 
@@ -51,7 +52,7 @@ def asks_a_server(command: Callable[..., None]) -> Callable[..., None]:
         show_envvar=True,
         help="The authority of an https server's certificate. [the system's]",
     )
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+    @AS_JSON
     @functools.wraps(command)
     def with_server(
         *, url: str, token_file: Path | None, ca_file: Path | None, **options: Any

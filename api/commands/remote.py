@@ -10,7 +10,7 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from config_manager.config.http_opener import opener_for
 DEFAULT_URL = "http://127.0.0.1:8081"
 _TIMEOUT_S = 30.0
 """Longer than the server takes for anything but `?wait=`."""
+_EVENTS = "text/event-stream"
 _TOKEN = re.compile(r"[!-~]+")
 _UNAUTHORISED = 401
 _BAD_REQUEST = 400
@@ -95,23 +96,55 @@ class Server:
 
         Raises ServerSays for any answer but 2xx, and ServerUnreachable if none came, or none of ours.
         """
-        url = "/".join([self.url, *(quote(segment, safe="") for segment in path)])
-        given = {name: value for name, value in (query or {}).items() if value is not None}
-        if given:
-            url += "?" + urlencode(given)
-        request = urllib.request.Request(url, method=method)  # noqa: S310  http(s), see __init__
-        request.add_header("Accept", "application/json")
+        request = self._request(method, path, query or {}, headers or {})
         if body is not None:
             request.data = json.dumps(body).encode()
             request.add_header("Content-Type", "application/json")
-        if self._token is not None:
-            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
-        for name, value in (headers or {}).items():
-            request.add_header(name, value)
         status, received, content = self._exchange(request)
         if not http.client.OK <= status < http.client.MULTIPLE_CHOICES:
             raise self._error(status, content)
         return Reply(status, self._told(content, holds), received)
+
+    def stream(
+        self,
+        *path: str,
+        query: Mapping[str, str | None],
+        headers: Mapping[str, str],
+        silence_s: float,
+    ) -> Iterator[str]:
+        """The lines of a stream of events as they come, until it ends. silence_s: the longest that is waited for one.
+        query, raises: as `ask`."""
+        request = self._request("GET", path, query, {**headers, "Accept": _EVENTS})
+        try:
+            with self._opener.open(request, timeout=silence_s) as answer:
+                if answer.headers.get_content_type() != _EVENTS:
+                    raise self.another_program()
+                for line in answer:
+                    yield line.decode().rstrip("\r\n")
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._error(error.code, error.read()) from None
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            raise self._no_answer(error) from None
+
+    def _request(
+        self,
+        method: str,
+        path: Sequence[str],
+        query: Mapping[str, str | None],
+        headers: Mapping[str, str],
+    ) -> urllib.request.Request:
+        url = "/".join([self.url, *(quote(segment, safe="") for segment in path)])
+        given = {name: value for name, value in query.items() if value is not None}
+        if given:
+            url += "?" + urlencode(given)
+        request = urllib.request.Request(url, method=method)  # noqa: S310  http(s), see __init__
+        request.add_header("Accept", "application/json")
+        if self._token is not None:
+            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+        for name, value in headers.items():
+            request.add_header(name, value)
+        return request
 
     def _exchange(self, request: urllib.request.Request) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body of whatever answers."""
@@ -127,17 +160,24 @@ class Server:
                 headers = {name.lower(): value for name, value in answer.headers.items()}
                 return answer.status, headers, answer.read()
         except (OSError, http.client.HTTPException, UnicodeError) as error:
-            raise ServerUnreachable(
-                f"no answer from {self.url} ({_plainly(error)}); is `config-manager serve` running "
-                "there? --url says where else"
-            ) from None
+            raise self._no_answer(error) from None
+
+    def _no_answer(self, error: Exception) -> ServerUnreachable:
+        return ServerUnreachable(
+            f"no answer from {self.url} ({_plainly(error)}); is `config-manager serve` running "
+            "there? --url says where else"
+        )
+
+    def another_program(self) -> ServerUnreachable:
+        """What to raise if something answers, but not as we would."""
+        return ServerUnreachable(
+            f"what answers at {self.url} is no config-manager; --url says where one is"
+        )
 
     def _told(self, content: bytes, holds: str) -> Any:
         """The JSON of an answer. If a member is missing, now or when the command looks for it, this raises
         ServerUnreachable: another program has the port."""
-        another = ServerUnreachable(
-            f"what answers at {self.url} is no config-manager; --url says where one is"
-        )
+        another = self.another_program()
 
         class Told(dict[str, Any]):
             def __missing__(self, key: str) -> Any:

@@ -12,7 +12,13 @@ from typing import Any
 
 import click
 
-from config_manager.api.commands.options import AUDIT_REASON, FILE, file_of, shows_an_answer
+from config_manager.api.commands.options import (
+    AS_JSON,
+    AUDIT_REASON,
+    FILE,
+    file_of,
+    shows_an_answer,
+)
 from config_manager.api.commands.output import Shown, clean, table
 from config_manager.api.commands.remote import Server
 from config_manager.config.errors import InvalidValues, RootRefused, SettingsInvalid
@@ -142,7 +148,8 @@ def apply(server: Server, file: Path, reason: str | None) -> Shown:
 @click.option(
     "--out", required=True, type=FILE, help="The private key; KEY.pub gets the public one."
 )
-def make_key(out: Path) -> None:
+@AS_JSON
+def make_key(out: Path, as_json: bool) -> None:
     """Make a root key where it will be kept. Needs no server and no network."""
     from nacl.signing import SigningKey
 
@@ -153,8 +160,13 @@ def make_key(out: Path) -> None:
     _write_new(out, seed.hex() + "\n", 0o600)
     beside = out.with_name(out.name + ".pub")
     _write_new(beside, base64.b64encode(public).decode() + "\n", 0o644)
-    click.echo(f"made {out} (keep it) and {beside} (hand it out); its id is {keyid(public)}")
-    click.echo(f"next: config-manager trust add-signer --public {beside}")
+    key_id = keyid(public)
+    lines = [
+        f"made {out} (keep it) and {beside} (hand it out); its id is {key_id}",
+        f"next: config-manager trust add-signer --public {beside}",
+    ]
+    told = {"keyid": key_id, "private": str(out), "public": str(beside)}
+    Shown(told, lines).show(as_json=as_json)
 
 
 @trust.command("sign")
@@ -162,7 +174,8 @@ def make_key(out: Path) -> None:
 @click.option("--in", "given", required=True, type=FILE, help="What is to be signed.")
 @click.option("--out", required=True, type=FILE, help="Where the signed one goes.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
-def sign_root(key: Path, given: Path, out: Path, yes: bool) -> None:
+@AS_JSON
+def sign_root(key: Path, given: Path, out: Path, yes: bool, as_json: bool) -> None:
     """Sign a root version where the root key is kept. Needs no server and no network.
 
     Shows what the version says before it asks: read it, for this is what every client will believe.
@@ -185,19 +198,20 @@ def sign_root(key: Path, given: Path, out: Path, yes: bool) -> None:
         raise RootRefused(f"{given} is no trust root: {error}") from None
     signing_key = SigningKey(read_key(key, World()))
     key_id = wire.keyid(signing_key.verify_key.encode())
-    click.echo(f"root version {root.version}, issued {clean(root.issued_at)}")
+    click.echo(f"root version {root.version}, issued {clean(root.issued_at)}", err=as_json)
     for name, role in root.roles.items():
-        click.echo(f"  {name}: {role.threshold} of {', '.join(one[:16] for one in role.keyids)}")
+        keys = ", ".join(one[:16] for one in role.keyids)
+        click.echo(f"  {name}: {role.threshold} of {keys}", err=as_json)
     if not yes:
-        click.confirm(f"sign this with {key_id[:16]}?", abort=True)
+        click.confirm(f"sign this with {key_id[:16]}?", abort=True, err=as_json)
     message = wire.signed_bytes(wire.ROOT, envelope.payload)
     signature = Signature(key_id, signing_key.sign(message).signature)
     others = tuple(one for one in envelope.signatures if one.keyid != key_id)
     signed = replace(envelope, signatures=(*others, signature))
     out.write_bytes(signed.to_bytes() + b"\n")
-    click.echo(
-        f"signed by {key_id[:16]}; next, where the server is: config-manager trust apply {out}"
-    )
+    next_step = f"next, where the server is: config-manager trust apply {out}"
+    told = {"version": root.version, "keyid": key_id, "out": str(out)}
+    Shown(told, [f"signed by {key_id[:16]}; {next_step}"]).show(as_json=as_json)
 
 
 @trust.command("export-root")
@@ -209,7 +223,8 @@ def sign_root(key: Path, given: Path, out: Path, yes: bool) -> None:
     "--to", required=True, type=click.Path(path_type=Path, file_okay=False),
     help="Where the root key goes: a medium that is taken away afterwards.",
 )  # fmt: skip
-def export_root(data_dir: Path, to: Path) -> None:
+@AS_JSON
+def export_root(data_dir: Path, to: Path, as_json: bool) -> None:
     """Take the root key offline: moves it out of the data directory.
 
     From then on `trust rotate`, `add-signer` and `revoke` answer what has to be signed where the key
@@ -233,15 +248,17 @@ def export_root(data_dir: Path, to: Path) -> None:
     _sync(keys)
     with replacing(to / "root.json", mode=0o644) as file:
         file.write((data_dir / "trust" / "root.json").read_bytes())
-    names = ", ".join(one.name for one in found)
-    click.echo(
-        f"moved {names} to {to}; the server can't change the root by itself any more\n"
-        "make a second copy, and keep both apart from the server. To change the root later:\n"
-        "  config-manager trust rotate config       # answers what has to be signed\n"
-        "  config-manager trust pending --out next.json\n"
-        f"  config-manager trust sign --key {to / found[0].name} --in next.json --out signed.json\n"
-        "  config-manager trust apply signed.json"
-    )
+    names = [one.name for one in found]
+    lines = [
+        f"moved {', '.join(names)} to {to}; the server can't change the root by itself any more",
+        "make a second copy, and keep both apart from the server. To change the root later:",
+        "  config-manager trust rotate config       # answers what has to be signed",
+        "  config-manager trust pending --out next.json",
+        f"  config-manager trust sign --key {to / names[0]} --in next.json --out signed.json",
+        "  config-manager trust apply signed.json",
+    ]
+    told = {"to": str(to), "moved": names, "root": str(to / "root.json")}
+    Shown(told, lines).show(as_json=as_json)
 
 
 # ── what they have in common ───────────────────────────────────────────────────────────────────

@@ -6,15 +6,18 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import version
+from typing import get_args
 
 import trio
 
 from config_manager.actors.measuring import OURS
+from config_manager.actors.notified import Result
 from config_manager.actors.system import System
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse
 from config_manager.config.metrics import CONTENT_TYPE, Family, Labels, Sampled, text
 from config_manager.config.process_figures import process_figures
+from config_manager.storage.decisions.drift import DRIFTS, STATES
 
 
 @operation(
@@ -27,22 +30,30 @@ from config_manager.config.process_figures import process_figures
 async def metrics(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     request.grant.require_every_service()
-    shown = text(families(api.system))
+    shown = text(families(api))
     return ApiResponse(200, shown.encode(), NO_STORE, CONTENT_TYPE.encode())
 
 
-def families(system: System) -> list[Family]:
+def families(api: Api) -> list[Family]:
     """Everything that a scrape shows."""
+    system = api.system
     return [
-        *_whole(system),
+        *_whole(system, api),
         *_parts(system),
         *_instances(system),
         *system.measures.families,
+        Sampled(
+            f"{OURS}notifications_total",
+            "Messages to targets of notifications: delivered; failed, a try that is made again; given-up.",
+            {(result,): system.notifier.results[result] for result in get_args(Result)},
+            ("result",),
+            kind="counter",
+        ),
         *process_figures(),
     ]
 
 
-def _whole(system: System) -> list[Family]:
+def _whole(system: System, api: Api) -> list[Family]:
     """The server, and what it holds."""
     report, services = system.health(), system.view.committed.services.values()
     behind_since = system.cache.behind_since
@@ -69,6 +80,8 @@ def _whole(system: System) -> list[Family]:
             "For how long the last-known-good cache has lacked something; 0 while it has everything.",
             cache_age_s,
         ),
+        Sampled(f"{OURS}live_pages", "Open streams of news, pages' included.", len(api.streams)),
+        Sampled(f"{OURS}sessions", "People who are logged in to pages.", 0),
         Sampled(
             f"{OURS}broker_connected",
             "1 while this broker is connected, by its URL without a login.",
@@ -117,7 +130,31 @@ def _parts(system: System) -> list[Family]:
 
 def _instances(system: System) -> list[Family]:
     """What runs where."""
+    counts = system.drift.counts
     return [
+        Sampled(
+            f"{OURS}instances",
+            "Instances, by what they run beside what is wanted.",
+            {(state,): counts[state] for state in STATES},
+            ("state",),
+        ),
+        Sampled(
+            f"{OURS}drifting_services",
+            "Services with an instance that drifts.",
+            system.drift.drifting_services,
+        ),
+        Sampled(
+            f"{OURS}drift_events_total",
+            "Drift that began or ended.",
+            {
+                (state, event): system.drift.told[state, event]
+                for state in STATES
+                if state in DRIFTS
+                for event in ("began", "ended")
+            },
+            ("state", "event"),
+            kind="counter",
+        ),
         Sampled(
             f"{OURS}receipts_refused_total",
             "Messages on receipts' topics that were no receipts, or too many.",

@@ -4,11 +4,12 @@ forget an instance that will not come back."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from itertools import islice
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from config_manager.actors import statuses
+from config_manager.actors.drift_board import Judged
 from config_manager.actors.forgetting import ForgetInstance
 from config_manager.api.rest.models import (
     Always,
@@ -21,12 +22,24 @@ from config_manager.api.rest.models import (
     about,
 )
 from config_manager.api.rest.operations import operation
-from config_manager.api.rest.parameters import INSTANCE, SERVICE, service_in_query
+from config_manager.api.rest.parameters import (
+    INSTANCE,
+    SERVICE,
+    Query,
+    number,
+    one_of,
+    service_in_query,
+)
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import ADMINISTRATION, administer
+from config_manager.config.names import parse_instance, parse_service
+from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
-from config_manager.storage.decisions.drift import is_in_sync
+from config_manager.storage.decisions.drift import STATES, is_in_sync
+from config_manager.storage.drifts import State
 from config_manager.storage.state import Committed
+
+_PAGE = 50
 
 # ── what it looks like ─────────────────────────────────────────────────────────────────────────
 
@@ -81,34 +94,50 @@ class InstanceAnswer(Answer):
     wanted: Annotated[Wanted | None, about("null: nobody has written its service")]
     running: Annotated[Running | None, about("null: its model's defaults alone")]
     in_sync: Annotated[bool, about("it is there and runs what is wanted")]
+    state: Annotated[State, about("what it runs, beside what it should run: the first that fits")]
+    why: Annotated[str, about("in words")]
+    state_since: Annotated[Time, about("when it came into this state, as far as is known")]
     since: Annotated[Time, about("when it began to run what it runs, or went")]
-    received_at: Annotated[Time, about("when the server got the receipt")]
+    received_at: Annotated[
+        Time | None,
+        about("when the server got the receipt; null: it enrolled and was never heard"),
+    ]
     freshness: Annotated[
-        str,
+        str | None,
         Field(
-            description="whether it knows that what it runs is the newest",
+            description="whether it knows that what it runs is the newest; null: it was never heard",
             examples=["fresh", "stale (no-beacon)"],
         ),
     ]
     source: Annotated[
-        str,
+        str | None,
         Field(
-            description="where what it runs came from",
+            description="where what it runs came from; null: it was never heard",
             examples=["broker", "last-known-good", "defaults"],
         ),
     ]
     overrides: Annotated[Sequence[str], about("keys that the instance's own environment decides")]
     last_attempt: LastAttempt | None
-    library: Annotated[str, about("its client, by name and version")]
+    library: Annotated[
+        str | None, about("its client, by name and version; null: it was never heard")
+    ]
     gone: Annotated[bool, about("it said that it ends, or its broker said that it is away")]
     correlation_id: Annotated[str | None, about("of the change that it runs")]
+    from_before: Annotated[
+        bool,
+        about("as of before the server's start: no broker has told it since; left out if not"),
+    ] = False
 
 
 class StatusAnswer(Answer):
-    """Every instance that was heard, of the services that the token is for."""
+    """Instances, of the services that the token is for."""
 
-    instances: list[InstanceAnswer]
+    instances: Annotated[list[InstanceAnswer], about("by service and instance")]
     refused: Annotated[int, about("messages that were no receipts, since the start")]
+    next_after: Annotated[
+        str | None,
+        about("`after` of the next page; null: this is the last; left out without `limit`"),
+    ] = None
 
 
 class ForgottenInstance(Answer):
@@ -127,28 +156,59 @@ class ForgottenInstance(Answer):
 
 # ── calls ──────────────────────────────────────────────────────────────────────────────────────
 
+
+def _parse_after(text: str) -> tuple[str, str]:
+    service, separator, instance = text.partition("/")
+    if not separator:
+        raise ValueError("expected SERVICE/INSTANCE")
+    return parse_service(service), parse_instance(instance)
+
+
 _OF_SERVICE = service_in_query("only this service's instances")
+_STATE = one_of("state", "only instances in this state", *STATES)
+_LIMIT = number("limit", f"instances, in pages; {_PAGE} with `after`", least=1, most=500)
+_AFTER = Query(
+    "after",
+    "SERVICE/INSTANCE, the last one of the page before",
+    {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}/[a-z0-9][a-z0-9-]{0,62}$"},
+    _parse_after,
+)
 
 
 @operation(
     "What each instance says it runs, beside what it should run",
     answers={200: StatusAnswer},
-    takes=(_OF_SERVICE,),
+    takes=(_OF_SERVICE, _STATE, _LIMIT, _AFTER),
     description="Of each instance the newest receipt, signed by it and kept by the brokers. Receipts of instances "
-    "that never enrolled are claims: `enrolled` is false.",
+    "that never enrolled are claims: `enrolled` is false. With `limit` or `after` it comes in pages, and has the "
+    "instances that enrolled and were never heard, too.",
 )
 async def status(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
-    service = _OF_SERVICE.of(request)
+    service, state = _OF_SERVICE.of(request), _STATE.of(request)
+    limit, after = _LIMIT.of(request), _AFTER.of(request)
     if service is not None:
         request.grant.require("read", service)
-    board, committed = api.system.statuses, api.system.view.committed
-    instances = [
-        _instance(one, committed)
-        for one in board.statuses(service)
-        if request.grant.covers(one.receipt.service)
-    ]
-    return json_response(StatusAnswer(instances=instances, refused=board.refused), headers=NO_STORE)
+    in_pages = limit is not None or after is not None
+    most = (limit or _PAGE) + 1 if in_pages else None
+    found = (
+        one
+        for one in api.system.drift.after(after, service)
+        if state in (None, one.state)
+        and (in_pages or one.status is not None)
+        and request.grant.covers(one.service)
+    )
+    chosen = list(islice(found, most))
+    page = chosen[: most - 1] if most is not None else chosen
+    committed = api.system.view.committed
+    answer: dict[str, Any] = {
+        "instances": [_instance(one, committed) for one in page],
+        "refused": api.system.statuses.refused,
+    }
+    if in_pages:
+        more = len(chosen) > len(page)
+        answer["next_after"] = f"{page[-1].service}/{page[-1].instance}" if more else None
+    return json_response(StatusAnswer(**answer), headers=NO_STORE)
 
 
 @operation(
@@ -167,11 +227,30 @@ async def forget_instance(request: ApiRequest, api: Api) -> ApiResponse:
     return json_response(answer)
 
 
-def _instance(status: statuses.InstanceStatus, committed: Committed) -> InstanceAnswer:
-    receipt = status.receipt
-    wanted = committed.live(receipt.service)
-    running = receipt.running
-    attempt = receipt.last_attempt
+def _instance(one: Judged, committed: Committed) -> InstanceAnswer:
+    wanted, status = committed.live(one.service), one.status
+    judged: JsonObject = {"state": one.state, "why": one.why, "state_since": rfc3339(one.since)}
+    if status is None:
+        return InstanceAnswer(
+            service=one.service,
+            instance=one.instance,
+            enrolled=True,
+            wanted=None if wanted is None else Wanted.of(wanted),
+            running=None,
+            in_sync=False,
+            since=rfc3339(one.since),
+            received_at=None,
+            freshness=None,
+            source=None,
+            overrides=(),
+            last_attempt=None,
+            library=None,
+            gone=False,
+            correlation_id=None,
+            **judged,
+        )
+    receipt, running, attempt = status.receipt, status.receipt.running, status.receipt.last_attempt
+    from_before = {"from_before": True} if status.is_from_before else {}
     return InstanceAnswer.of(
         receipt,
         enrolled=status.verified,  # if not, the receipt is only a claim
@@ -182,4 +261,6 @@ def _instance(status: statuses.InstanceStatus, committed: Committed) -> Instance
         received_at=rfc3339(status.received_at),
         last_attempt=None if attempt is None else attempt.to_object(),
         gone=status.gone,
+        **judged,
+        **from_before,
     )

@@ -14,6 +14,8 @@ ARRIVE_WITHIN_S = 15.0
 ANSWER_WITHIN_S = 10.0
 VERIFY_WITHIN_S = 60.0
 """For reading the whole audit: a million rows."""
+MOST_BYTES_OF_EVIDENCE = 32 * 1024 * 1024
+"""Of rows and receipts in one report, as they are kept."""
 IDLE_S = 75.0
 """A kept-alive connection between two requests."""
 STOP_WITHIN_S = 2.0

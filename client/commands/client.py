@@ -38,6 +38,8 @@ _INSTANCE = click.option(
     "--instance", metavar="NAME", help="This instance's name. [made by trust init]"
 )
 
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
 
 def _or_in_env_file(context: click.Context, option: click.Parameter, value: str | None) -> str:
     """A variable of ours that the environment does not have may stand in `.env`."""
@@ -81,7 +83,8 @@ def trust() -> None:
     required=True,
     help="The publisher's <data>/trust/root.json, or what GET /api/v1/trust/root answers.",
 )
-def trust_init(state: Path, root: Path) -> None:
+@_JSON
+def trust_init(state: Path, root: Path, as_json: bool) -> None:
     """Pin the publisher's trust root, and make this instance's own keys.
 
     Again with the same root changes nothing; another root is refused (exit 5): to follow another
@@ -94,7 +97,14 @@ def trust_init(state: Path, root: Path) -> None:
     from config_manager.client.state.identity import trust_init as pin
 
     identity = pin(state, root)
-    click.echo(f"{identity.instance} trusts root {identity.root.version} ({state})")
+    said = f"{identity.instance} trusts root {identity.root.version} ({state})"
+    _say(said, as_json, instance=identity.instance, root_version=identity.root.version)
+
+
+def _say(said: str, as_json: bool, **told: object) -> None:
+    import json
+
+    click.echo(json.dumps(told) if as_json else said)
 
 
 @client.command()
@@ -135,6 +145,7 @@ def trust_init(state: Path, root: Path) -> None:
     help="Give COMMAND its secrets where its settings go. A file (--render) is the better place: "
     "an environment is inherited by whatever COMMAND starts.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Nothing else: events are JSON anyway.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
     state: Path,
@@ -145,6 +156,7 @@ def run(
     on_change: str,
     prefix: str | None,
     secrets: bool,
+    as_json: bool,  # noqa: ARG001
     command: tuple[str, ...],
 ) -> None:
     """Follow a service: one JSON object a line on stdout per event, until SIGTERM or SIGINT.
@@ -210,6 +222,7 @@ def run(
     show_envvar=True,
     help="The authority of an https server's certificate. [the system's]",
 )
+@_JSON
 def enroll(
     state: Path,
     service: str,
@@ -217,6 +230,7 @@ def enroll(
     token_file: Path,
     instance: str | None,
     ca_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Enrol this instance, so that it receives its service's secrets.
 
@@ -234,7 +248,8 @@ def enroll(
     check_enrollable(state, World())
     at = enrol(identity, name, as_instance, url=url, token=_read_token(token_file), ca_file=ca_file)
     note_enrolled(state, name, as_instance, World())
-    click.echo(f"{name}/{as_instance} is enrolled since {at}; its secrets are on their way")
+    said = f"{name}/{as_instance} is enrolled since {at}; its secrets are on their way"
+    _say(said, as_json, service=name, instance=as_instance, enrolled_at=at)
 
 
 def _read_token(token_file: Path) -> Secret:
@@ -267,8 +282,9 @@ def _read_token(token_file: Path) -> Secret:
     default="json",
     show_default=True,
 )
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--prefix", metavar="TEXT", help="With env: '' for the bare keys. [STT_WORKER_]")
-def get(state: Path, service: str, form: str, prefix: str | None) -> None:
+def get(state: Path, service: str, form: str, as_json: bool, prefix: str | None) -> None:
     """Print the configuration that a start would begin with, without any network.
 
     That is the one last applied. If a running process has still to prove itself with that, or one died
@@ -314,7 +330,8 @@ def get(state: Path, service: str, form: str, prefix: str | None) -> None:
     if remark is not None:
         click.echo(f"revision {update.revision} is what a start begins with; {remark}", err=True)
     config = update.config
-    click.echo(render(name, config, cast("Format", form), prefix), nl=False)
+    chosen_form = cast("Format", "json" if as_json else form)
+    click.echo(render(name, config, chosen_form, prefix), nl=False)
 
 
 def _remark(kept: Kept) -> str | None:

@@ -222,6 +222,8 @@ class Enrol:
             "service": what.service,
             "instance": what.instance,
             "sign_keyid": device.sign_keyid,
+            # so that its receipts can be checked by whoever has this row alone
+            "sign_public": base64.b64encode(device.sign_public).decode(),
             "allowed_by": row["created_by"],
         }
         return administered(before, on, "device.enrol", details, rows, device)

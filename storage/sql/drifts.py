@@ -98,7 +98,10 @@ def read_newest_receipts(connection: SqlConnection) -> Sequence[KeptReceipt]:
 
 
 def read_drifts(connection: SqlConnection, query: DriftQuery) -> Sequence[Drift]:
-    visible = None if query.visible is None else json.dumps(query.visible)
+    visible = None
+    if query.covers is not None:
+        services = connection.execute("SELECT DISTINCT service FROM drift_events").fetchall()
+        visible = json.dumps([name for (name,) in services if query.covers(name)])
     rows = connection.execute(
         f"SELECT {_DRIFT} FROM drift_events"  # noqa: S608  a constant
         " WHERE (?1 IS NULL OR seq < ?1) AND (?2 IS NULL OR service = ?2)"

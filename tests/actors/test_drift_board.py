@@ -1,139 +1,14 @@
-"""Who drifts since when: a board with receipts, changes, brokers and a clock that the test turns."""
+"""Who drifts since when, judged anew where something changed or time makes a difference."""
 
 from __future__ import annotations
 
-import base64
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from nacl.signing import SigningKey
 
-from config_manager.actors.drift_board import DriftBoard, DriftEvent
-from config_manager.actors.statuses import StatusBoard
-from config_manager.actors.views import BrokerView, CommittedView, Confirmations
-from config_manager.config import wire
-from config_manager.config.documents.receipt import Attempt, Receipt, Running
-from config_manager.config.names import Epoch
-from config_manager.config.wire import Envelope, Signature, digest, signed_bytes
-from config_manager.config.world import rfc3339
-from config_manager.storage.decisions.devices import DEVICE, sign_key_of
-from config_manager.storage.decisions.forgotten import FORGOTTEN, Forgotten, forgotten
+from config_manager.config.documents.receipt import Attempt, Running
 from config_manager.storage.drifts import Drift
-from config_manager.storage.state import Committed, ServiceState
-
-START = 1_800_000_000.0
-EPOCH = Epoch(1, "00000000-0000-4000-8000-000000000001")
-KEY = SigningKey(bytes(range(32)))
-
-
-class Fleet:
-    """now: on both clocks."""
-
-    def __init__(self, services: dict[str, int] | None = None, *, age_s: float = 0.0) -> None:
-        """services: each with its revision, committed `age_s` before the board is made."""
-        self.passed = 0.0
-        self.seq = 0
-        committed = Committed(EPOCH, 0, 0, "", {}, {})
-        self.view = CommittedView(committed)
-        for service, revision in (services or {}).items():
-            self.commit(service, revision, at=START - age_s)
-        self.broker = BrokerView("mqtt://a")
-        self.confirmations = Confirmations([self.broker])
-        self.statuses = StatusBoard(
-            lambda *key: sign_key_of(self.view.committed, *key),
-            lambda *key: forgotten(self.view.committed, *key),
-        )
-        self.board = DriftBoard(
-            self.view, self.statuses, self.confirmations, self, lambda: self.passed
-        )
-
-    def now(self) -> float:
-        return START + self.passed
-
-    def commit(
-        self, service: str, revision: int, *, at: float | None = None, **fields: Any
-    ) -> None:
-        payload = f"{service} {revision}".encode()
-        state = ServiceState(
-            service=service,
-            revision=revision,
-            version=revision,
-            epoch=EPOCH,
-            stored={},
-            effective={},
-            defaulted=(),
-            secrets={},
-            deleted=False,
-            updated_at=rfc3339(self.now() if at is None else at),
-            updated_by="ada",
-            correlation_id=f"change-{revision}",
-            payload=payload,
-            digest=digest(payload),
-        )
-        now = self.view.committed
-        services = {**now.services, service: replace(state, **fields)}
-        self.view.replace(replace(now, revision=revision, services=services))
-        if hasattr(self, "board"):
-            self.board.catch_up()  # as its actor does at once
-
-    def confirm(self, service: str, revision: int) -> None:
-        self.confirmations.note(self.broker, service, revision)
-
-    def enrol(self, service: str, instance: str) -> None:
-        key = base64.b64encode(KEY.verify_key.encode()).decode()
-        row = {
-            "sign_public": key,
-            "seal_public": key,
-            "enrolled_at": rfc3339(self.now()),
-            "enrolled_by": "ada",
-        }
-        self.register(DEVICE, f"{service}/{instance}", row)
-
-    def register(self, kind: str, key: str, row: dict[str, Any]) -> None:
-        now = self.view.committed
-        rows = {**now.registered(kind), key: row}
-        self.view.replace(replace(now, registry={**now.registry, kind: rows}))
-
-    def hear(self, service: str, instance: str, revision: int | None, **fields: Any) -> None:
-        """It says that it runs this revision."""
-        self.seq += 1
-        running = None
-        if revision is not None:
-            running = Running(1, revision, digest(f"{service} {revision}".encode()))
-        values: dict[str, Any] = {
-            "service": service,
-            "instance": instance,
-            "boot_seq": 1,
-            "seq": self.seq,
-            "running": running,
-            "last_attempt": None,
-            "source": "broker",
-            "freshness": "fresh",
-            "overrides": (),
-            "schema": "0" * 64,
-            "library": "a test",
-            "correlation_id": None,
-            "gone": False,
-            "at": rfc3339(self.now()),
-        }
-        payload = Receipt(**{**values, **fields}).to_bytes()
-        signed = KEY.sign(signed_bytes(wire.RECEIPT, payload)).signature
-        keyid = wire.keyid(KEY.verify_key.encode())
-        envelope = Envelope(wire.RECEIPT, payload, (Signature(keyid, signed),)).to_bytes()
-        topic = wire.status_topic(service, instance)
-        self.statuses.take("mqtt://a", topic, envelope, retained=False, now=self.now())
-
-    def state(self, service: str, instance: str) -> str:
-        judged = self.board.one(service, instance)
-        return "unknown" if judged is None else judged.state
-
-    def events(self) -> list[DriftEvent]:
-        return list(self.board.events_after(0))
-
-    @property
-    def told(self) -> list[tuple[str, str, str]]:
-        return [(one.event, one.instance, one.state) for one in self.events()]
+from tests.kit.instances import START, Fleet
 
 
 @pytest.fixture
@@ -290,10 +165,7 @@ def test_who_is_forgotten_leaves_the_board_and_ends_its_drift(fleet: Fleet) -> N
     fleet.board.catch_up()
     fleet.passed = 60.0
     assert len(fleet.board.open()) == 1
-    keyid = wire.keyid(KEY.verify_key.encode())
-    mark = Forgotten(keyid, 1, fleet.seq, until=fleet.now())
-    row = {name: getattr(mark, name) for name in ("keyid", "boot_seq", "seq", "until", "schema")}
-    fleet.register(FORGOTTEN, "a/x", row)
+    fleet.forget("a", "x")
     assert fleet.state("a", "x") == "silent", "it is enrolled still"
     assert fleet.board.open() == []
     assert told == [("a", "x")]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from config_manager.actors.actor import Context
+from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.tracing import Tracing
+from config_manager.config import wire
+from config_manager.config.documents.receipt import Attempt, Stage
+from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.intents import NewEpoch, Put
 from config_manager.storage.state import Commit, Committed, ServiceState
-from config_manager.storage.trace import BrokerTimes, ChangeTimes
+from config_manager.storage.trace import BrokerTimes, ChangeTimes, StageTime
+from tests.kit import documents as d
 from tests.kit import stores as m
 
 HERE, THERE = "mqtt://here:1883", "mqtt://there:1883"
@@ -33,6 +40,11 @@ class Noting:
         self.tracing.committed(change, Context("id", asked=asked, traceparent="00-a"), 2)
         return [self.state.services[name] for name in services]
 
+    def times(self, revision: int) -> ChangeTimes:
+        noted = self.tracing.of(revision)
+        assert noted is not None
+        return noted.all_times
+
 
 def test_of_each_step_at_each_broker_the_first_time_counts() -> None:
     noting = Noting()
@@ -43,7 +55,7 @@ def test_of_each_step_at_each_broker_the_first_time_counts() -> None:
     noting.tracing.done("published", door, HERE)  # it was sent again
     noting.tracing.done("confirmed", door, HERE)  # before its PUBACK came
     noting.tracing.done("acknowledged", door, HERE)
-    assert noting.tracing.of(1) == ChangeTimes(
+    assert noting.times(1) == ChangeTimes(
         1, 100.0, 101.0, 2, "00-a",
         (BrokerTimes("door", HERE, 102.0, 104.0, 106.0, 105.0), BrokerTimes("door", THERE, 103.0)),
     )  # fmt: skip
@@ -70,7 +82,7 @@ def test_what_an_earlier_process_committed_is_noted_only_if_no_broker_was_seen_t
     for state in (door, wall):
         noting.tracing.done("confirmed", state, HERE)
     assert noting.tracing.of(door.revision) is None, "a start reads everything back"
-    assert noting.tracing.of(wall.revision) == ChangeTimes(
+    assert noting.times(wall.revision) == ChangeTimes(
         2, None, m.START, brokers=(BrokerTimes("wall", HERE, confirmed=101.0),)
     )
     assert wall.updated_at == rfc3339(m.START)
@@ -90,3 +102,32 @@ def test_the_oldest_are_let_go_and_a_change_of_many_services_counts_as_many() ->
     assert newest is not None
     assert len(newest.brokers) == 8, "the newest stays, whatever its size"
     assert [one.revision for one in noting.tracing.take_unkept()] == [3]
+
+
+def test_what_instances_say_of_a_change_is_noted_once_and_only_of_its_own_services() -> None:
+    noting, board = Noting(), StatusBoard()
+    board.on_receipt.append(noting.tracing.heard)
+    noting.commits("door")
+
+    def says(seq: int, stage: Stage, service: str = "door", revision: int = 1) -> None:
+        attempt = Attempt(revision, stage, at=rfc3339(m.START + seq), took_ms=seq)
+        receipt = replace(d.RECEIPT, service=service, instance="one", seq=seq, last_attempt=attempt)
+        envelope = Envelope(wire.RECEIPT, receipt.to_bytes(), (Signature("a" * 64, bytes(64)),))
+        topic = wire.status_topic(service, "one")
+        board.take(HERE, topic, envelope.to_bytes(), retained=False, now=200.0 + seq)
+
+    says(1, "received")
+    says(2, "applied")
+    says(3, "applied")  # another receipt of the same attempt
+    says(4, "healthy")
+    says(1, "applied", service="wall")
+    says(5, "applied", revision=2)
+    noted = noting.tracing.of(1)
+    assert noted is not None
+    assert noted.instances == {
+        ("door", "one"): [
+            StageTime("received", m.START + 1, 201.0, None, 1),
+            StageTime("applied", m.START + 2, 202.0, None, 2),
+            StageTime("healthy", m.START + 4, 204.0, None, 4),
+        ]
+    }

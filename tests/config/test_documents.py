@@ -22,6 +22,7 @@ from config_manager.config.documents.config_update import (
 )
 from config_manager.config.documents.fields import NotADocument, UnknownCritical
 from config_manager.config.documents.receipt import Attempt, Receipt, Running
+from config_manager.config.documents.report import Report
 from config_manager.config.documents.root import KeyRole, Root, RootKey
 from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.names import Mark
@@ -43,6 +44,7 @@ KINDS: dict[str, tuple[Document, Parse]] = {
     "root": (m.make_root(), Root.parse),
     "receipt": (m.RECEIPT, Receipt.parse),
     "receipt-with-content": (m.RECEIPT_WITH_CONTENT, Receipt.parse),
+    "report": (m.REPORT, Report.parse),
 }
 
 _UPDATE = (
@@ -62,6 +64,7 @@ FIELDS = {
     "root": "version issued_at keys roles",
     "receipt": _RECEIPT,
     "receipt-with-content": _RECEIPT,
+    "report": "format from to made_at made_by evidence_sha256 services",
 }
 """As the contract lists them."""
 

@@ -105,6 +105,30 @@ def test_log_and_audit_show_the_caller_and_not_who_it_says_it_is(house: House) -
     assert any(ADA in line.split() and "put" in line.split() for line in told.text)
 
 
+@pytest.mark.parametrize("where", ["site", "path"])
+def test_a_stream_comes_through_piece_by_piece_and_ends_with_its_caller(
+    house: House, where: str
+) -> None:
+    url = house.url if where == "site" else house.url_at_path
+    with house.caller(ADA, url).stream("GET", "/api/v1/watch") as stream:
+        text, said = stream.iter_text(), ""
+        while "event: health" not in said:
+            said += next(text)
+        revision = house.server.put("door", {"seen": where}).json()["revision"]
+        while f"id: {revision}\n" not in said.partition("event: revision")[2]:
+            said += next(text)
+        began = len(house.server.process.lines)
+
+    def gone() -> bool:
+        house.server.put(
+            "door", {"unseen": where}
+        )  # HAProxy notices when it has something to pass on
+        lines = house.server.process.lines[began:]
+        return any(one.get("path") == "/api/v1/watch" for one in lines)
+
+    eventually(gone, within=5, what="its caller has left")
+
+
 def test_one_who_guesses_tokens_locks_out_nobody_else_behind_the_same_proxy(house: House) -> None:
     guesser = house.caller(EVE, token="a-guess")
     answers = [

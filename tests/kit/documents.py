@@ -22,6 +22,7 @@ from config_manager.config import wire
 from config_manager.config.documents.beacon import Beacon
 from config_manager.config.documents.config_update import ConfigUpdate, Variant
 from config_manager.config.documents.receipt import Attempt, Receipt, Running
+from config_manager.config.documents.report import Report
 from config_manager.config.documents.root import Root
 from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.wire import Envelope
@@ -90,6 +91,46 @@ UPDATE_WITH_VARIANTS = replace(
     variants=(Variant(("ab" * 32, "cd" * 32), {"vad": 0.5}, ("vad",)), Variant((), {}, ())),
 )
 SNAPSHOT = Snapshot("00000000-0000-4000-8000-000000000001", 3, 17, {SERVICE: (17, "cd" * 32)})
+REPORT = Report(
+    begin="2026-01-01T00:00:00.000Z",
+    end="2026-02-01T00:00:00.000Z",
+    made_at="2026-02-01T08:00:00.000Z",
+    made_by="ada",
+    evidence_sha256="ef" * 32,
+    services={
+        SERVICE: {
+            "wanted": [
+                {
+                    "revision": 17,
+                    "digest": "ab" * 32,
+                    "from": "2026-01-02T03:04:05.678Z",
+                    "to": None,
+                    "by": "ci",
+                    "reason": "naïve",
+                    "approved_by": None,
+                    "correlation_id": "r-1",
+                }
+            ],
+            "instances": {
+                "kitchen-pi": {
+                    "keyid": "cd" * 32,
+                    "enrolled_seq": 3,
+                    "segments": [
+                        {
+                            "revision": 17,
+                            "digest": "ab" * 32,
+                            "state": "in-line",
+                            "from": "2026-01-01T00:00:00.000Z",
+                            "to": "2026-02-01T00:00:00.000Z",
+                            "proof": "between",
+                        }
+                    ],
+                    "missing_seq": 0,
+                }
+            },
+        }
+    },
+)
 BEACON = Beacon(
     "00000000-0000-4000-8000-000000000001", 3, 17, "cd" * 32, 1, "ef" * 32,
     4, 9, "2026-01-02T03:04:05.678Z", 30,

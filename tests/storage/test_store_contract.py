@@ -31,7 +31,14 @@ from config_manager.storage.decisions.planning import Planned
 from config_manager.storage.decisions.plans import DeletePlan, MakePlan
 from config_manager.storage.decisions.schema_versions import at_start
 from config_manager.storage.decisions.terms import Precondition
-from config_manager.storage.drifts import KeptReceipt, Observed
+from config_manager.storage.drifts import (
+    Drift,
+    DriftQuery,
+    KeptReceipt,
+    Observed,
+    ReceiptsQuery,
+    State,
+)
 from config_manager.storage.keys.secret_box import SecretBox
 from config_manager.storage.memory_store import MemoryStore
 from config_manager.storage.state import (
@@ -1015,3 +1022,129 @@ def test_receipts_are_found_by_the_revision_that_they_tell_of(store: Store) -> N
     store.keep_observed(Observed([*told, receipt("a", 4, None)]))
     assert store.attempts("a", 7) == [told[0], told[3]]
     assert store.attempts("c", 7) == []
+
+
+# ── what instances said, and when they drifted ─────────────────────────────────────────────────
+
+
+def receipt(number: int, instance: str = "hall", **fields: Any) -> KeptReceipt:
+    """The n-th, received n seconds after the start."""
+    one = KeptReceipt(
+        service="door",
+        instance=instance,
+        boot_seq=1,
+        seq=number,
+        at=m.START + number - 0.5,
+        received_at=m.START + number,
+        revision=7,
+        stage="healthy",
+        state="in-line",
+        gone=False,
+        envelope=b"{%d}" % number,
+    )
+    return one._replace(**fields)
+
+
+def drift(seq: int, **fields: Any) -> Drift:
+    one = Drift(
+        seq=seq,
+        service="door",
+        instance="hall",
+        state="late",
+        why="it has not answered revision 7",
+        since=m.START + seq,
+        began=m.START + seq + 10,
+        revision=7,
+        correlation_id="change-7",
+    )
+    return one._replace(**fields)
+
+
+def test_receipts_come_back_as_they_were_kept_in_order_after_a_restart_too(kind: Kind) -> None:
+    rows = [receipt(n) for n in (1, 2, 3)]
+    rows[1] = rows[1]._replace(revision=None, stage=None, state="pending")
+    kind.store.keep_observed(Observed(rows[:2]))
+    kind.store.keep_observed(Observed([receipt(9, "garden"), rows[2]]))
+    store = kind.reopen()
+
+    def found(**query: Any) -> list[KeptReceipt]:
+        return list(store.receipts(ReceiptsQuery("door", "hall", **query)))
+
+    assert found() == rows
+    assert found(since=m.START + 2) == rows[1:]
+    assert found(since=m.START + 2, until=m.START + 2) == [rows[1]]
+    assert store.receipts(ReceiptsQuery("door", "cellar")) == []
+
+
+def test_of_each_instance_the_newest_that_was_there_and_the_end_behind_it(store: Store) -> None:
+    store.keep_observed(
+        Observed(
+            [
+                receipt(1),
+                receipt(2),
+                receipt(1, "gone"),
+                receipt(2, "gone"),
+                receipt(0, "gone", gone=True),
+                receipt(0, "back", gone=True),
+                receipt(1, "back"),
+                receipt(0, "only-gone", gone=True),
+            ]
+        )
+    )
+    assert store.newest_receipts() == [
+        receipt(1, "back"),
+        receipt(2, "gone"),
+        receipt(0, "gone", gone=True),
+        receipt(2),
+        receipt(0, "only-gone", gone=True),
+    ]
+
+
+def test_what_is_forgotten_goes_and_what_it_says_afterwards_stays(store: Store) -> None:
+    store.keep_observed(Observed([receipt(1), receipt(2), receipt(3, "garden")]))
+    store.keep_observed(Observed([receipt(4)], forgotten=[("door", "hall")]))
+    assert store.newest_receipts() == [receipt(3, "garden"), receipt(4)]
+
+
+def test_of_old_receipts_the_first_and_the_last_of_each_segment_stay(store: Store) -> None:
+    states: list[State] = [*("in-line",) * 4, *("refused",) * 3, "in-line"]
+    rows = [receipt(n, state=state) for n, state in enumerate(states, 1)]
+    others = [receipt(n, "garden") for n in (1, 2, 3)]
+    recent = [receipt(n) for n in range(20, 24)]
+    store.keep_observed(Observed([*rows, *others, *recent]))
+    assert store.prune_observed(m.START + 20, 1) == 1
+    assert store.prune_observed(m.START + 20, 100) == 3
+    assert store.prune_observed(m.START + 20, 100) == 0
+    left = [one.seq for one in store.receipts(ReceiptsQuery("door", "hall"))]
+    assert left == [1, 4, 5, 7, 8, 20, 21, 22, 23]
+    assert [one.seq for one in store.receipts(ReceiptsQuery("door", "garden"))] == [1, 3]
+
+
+def test_drift_that_ends_takes_the_place_of_its_beginning(kind: Kind) -> None:
+    assert kind.store.open_drifts() == ([], 0)
+    kind.store.keep_observed(Observed(drifts=[drift(1), drift(2, service="bell"), drift(3)]))
+    ended = drift(1, ended=m.START + 60, ended_seq=4)
+    kind.store.keep_observed(Observed(drifts=[ended]))
+    store = kind.reopen()
+    assert store.open_drifts() == ([drift(2, service="bell"), drift(3)], 4)
+
+    def seqs(**query: Any) -> list[int]:
+        return [one.seq for one in store.drifts(DriftQuery(**query))]
+
+    assert list(store.drifts(DriftQuery())) == [drift(3), drift(2, service="bell"), ended]
+    assert seqs(limit=2) == [3, 2]
+    assert seqs(before=3) == [2, 1]
+    assert seqs(service="bell") == [2]
+    assert seqs(covers="door".__eq__) == [3, 1]
+    assert seqs(since=m.START + 61) == [3, 2]
+    assert seqs(until=m.START + 12) == [2, 1]
+    assert store.prune_observed(m.START + 61, 10) == 1
+    assert seqs() == [3, 2]
+
+
+def test_nothing_that_was_seen_is_audited_or_moves_the_revision(hand: Hand) -> None:
+    hand.write(Put(service="door", values={}))
+    before = m.committed_in(hand.store)
+    hand.store.keep_observed(Observed([receipt(1)], [drift(1)]))
+    assert m.committed_in(hand.store) == before
+    hand.write(Put(service="door", values={}))

@@ -91,6 +91,9 @@ def instance(**fields: Any) -> dict[str, Any]:
         "wanted": {"revision": 7, "digest": "a"},
         "running": {"epoch_seq": 1, "revision": 7, "digest": "a"},
         "in_sync": True,
+        "state": "claimed",
+        "why": "it is not enrolled",
+        "state_since": "2026-01-01T00:00:00.000Z",
         "since": "2026-01-01T00:00:00.000Z",
         "received_at": "2026-01-01T00:00:00.000Z",
         "freshness": "fresh",
@@ -285,19 +288,29 @@ def test_a_table_for_people(fake: Fake) -> None:
         {
             "instances": [
                 instance(),
-                instance(instance="long-name", in_sync=False, running=None, gone=True),
+                instance(
+                    instance="long-name",
+                    in_sync=False,
+                    running=None,
+                    enrolled=True,
+                    state="foreign",
+                    why="it runs revision 9",
+                ),
+                instance(instance="z", in_sync=False, state="silent", gone=True),
             ],
             "refused": 0,
+            "next_after": None,
         }
     )
     result = run(fake)
     assert result.exit_code == 0
     lines = result.output.splitlines()
-    assert lines[0].split() == "SERVICE INSTANCE WANTED RUNNING SINCE FRESH WHY NOT".split()
-    assert lines[1].split()[:4] == ["stt-worker", "kitchen", "7", "7"]
-    assert lines[2].split()[:4] == ["stt-worker", "long-name", "7", "-"]
+    assert lines[0].split() == "SERVICE INSTANCE WANTED RUNNING STATE SINCE WHY".split()
+    assert lines[1].split()[:6] == ["stt-worker", "long-name", "7", "-", "not", "ours"]
+    assert lines[2].split()[:5] == ["stt-worker", "z", "7", "7", "silent"]
+    assert lines[3].split()[:5] == ["stt-worker", "kitchen", "7", "7", "unproven"]
     assert {line.index("7") for line in lines[1:3]} == {lines[0].index("WANTED")}
-    assert lines[-2] == "1 of 2 run what is wanted"
+    assert lines[-2] == "1 of 3 run what is wanted"
     assert lines[-1].startswith("1 gone; ")
     assert "config-manager devices forget" in lines[-1]
 
@@ -310,8 +323,10 @@ def refused(stage: str, reason: str | None = None) -> dict[str, Any]:
     ("fields", "why"),
     [
         ({}, "not enrolled"),
-        ({"enrolled": True}, ""),
-        ({"gone": True, "in_sync": False}, "gone; not enrolled"),
+        ({"enrolled": True, "state": "in-line", "why": "it runs what is wanted"}, ""),
+        ({"enrolled": True, "state": "late", "why": "no answer"}, "no answer"),
+        ({"state": "silent", "why": "it stopped", "in_sync": False}, "it stopped; not enrolled"),
+        ({"from_before": True}, "not heard since the server's start; not enrolled"),
         ({"in_sync": False}, "not there yet; not enrolled"),
         ({"in_sync": False, "wanted": None}, "deleted; it keeps what it ran; not enrolled"),
         (refused("refused", "model: too large"), "refused 8: model: too large; not enrolled"),
@@ -320,13 +335,13 @@ def refused(stage: str, reason: str | None = None) -> dict[str, Any]:
         (refused("received"), "not there yet; not enrolled"),
         (
             {"last_attempt": {"revision": 8, "stage": "applied", "reason": None, "deaths": 1}},
-            "died of 8 within its bake time; tried again; not enrolled",
+            "died of 8 within its bake time; not enrolled",
         ),
         ({"overrides": ["a", "b"]}, "its environment decides a, b; not enrolled"),
         ({"source": "last-known-good"}, "not enrolled"),
         (
             {"source": "last-known-good", "freshness": "stale (no-beacon)"},
-            "started from what it kept; not enrolled",
+            "stale (no-beacon); started from what it kept; not enrolled",
         ),
         (
             {"source": "defaults", "running": None, "wanted": None, "last_attempt": None},
@@ -335,9 +350,9 @@ def refused(stage: str, reason: str | None = None) -> dict[str, Any]:
     ],
 )
 def test_why_not(fake: Fake, fields: dict[str, Any], why: str) -> None:
-    fake.answers({"instances": [instance(**fields)], "refused": 0})
+    fake.answers({"instances": [instance(**fields)], "refused": 0, "next_after": None})
     header, row, *_ = run(fake).output.splitlines()
-    assert row[header.index("WHY NOT") :] == why
+    assert row[header.index("WHY") :] == why
 
 
 def test_what_others_say_does_not_command_the_terminal(fake: Fake) -> None:
@@ -347,6 +362,7 @@ def test_what_others_say_does_not_command_the_terminal(fake: Fake) -> None:
         {
             "instances": [instance(freshness=evil, overrides=[evil], last_attempt=attempt)],
             "refused": 0,
+            "next_after": None,
         }
     )
     output = run(fake).output
@@ -358,15 +374,15 @@ def test_what_others_say_does_not_command_the_terminal(fake: Fake) -> None:
 
 def test_json_for_programs(fake: Fake) -> None:
     answer = {"instances": [instance()], "refused": 3}
-    fake.answers(answer)
+    fake.answers({**answer, "next_after": None})
     result = run(fake, "--json", "--service", "stt-worker")
     assert json.loads(result.output) == answer
     assert result.output.count("\n") == 1
-    assert fake.asked[0][1] == "/api/v1/status?service=stt-worker"
+    assert fake.asked[0][1] == "/api/v1/status?service=stt-worker&limit=500"
 
 
 def test_nobody_reported_and_garbage_is_said(fake: Fake) -> None:
-    fake.answers({"instances": [], "refused": 2})
+    fake.answers({"instances": [], "refused": 2, "next_after": None})
     assert run(fake).output.splitlines() == [
         "no instance has reported yet",
         "2 messages on the brokers were no receipts",
@@ -383,7 +399,9 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("command", ["status", "token", "audit", "get", "plan", "rollback"])
+@pytest.mark.parametrize(
+    "command", ["status", "token", "audit", "get", "plan", "rollback", "report", "trace", "watch"]
+)
 def test_a_command_loads_click_and_the_standard_library_alone(command: str) -> None:
     subprocess.run([sys.executable, "-c", _LIGHT, command], check=True, timeout=30)
 
@@ -415,14 +433,23 @@ COMMANDS = [
     ("secret", "versions", "a", "b"),
     ("secret", "reveal", "a", "b", "--reason", "r"),
     ("secret", "rotate-key", "--json"),
+    ("report", "--at", "2026-01-01T00:00:00Z"),
     ("status",),
     ("status", "--json"),
+    ("changes",),
+    ("changes", "--json"),
+    ("trace", "7"),
+    ("trace", "7", "--follow", "--json"),
+    ("drift",),
+    ("drift", "--since", "7d", "--json"),
     ("trust", "show"),
     ("trust", "rotate", "config", "--json"),
     ("trust", "pending", "--json"),
     ("audit", "list"),
     ("audit", "verify", "--json"),
     ("audit", "export"),
+    ("watch",),
+    ("watch", "door", "--after", "1", "--json"),
 ]
 
 

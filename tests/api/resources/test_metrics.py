@@ -174,6 +174,18 @@ async def test_a_crash_is_a_restart_and_the_part_is_down_until_then(tmp_path: Pa
         assert found[f"{OURS}actor_restarts_total"]["storing",] == 0
 
 
+async def test_streams_count_while_they_are_open(tmp_path: Path) -> None:
+    async with running(tmp_path) as system:
+        rest = Caller(system)
+        for _ in range(2):
+            async with rest.listen() as stream:
+                await stream.event()
+                found = read(await rest.ask("GET", METRICS))
+                assert found[f"{OURS}live_pages"] == {(): 1}
+                assert found[f"{OURS}http_requests_total"]["GET", "/api/v1/watch", "200"] >= 1
+        assert read(await rest.ask("GET", METRICS))[f"{OURS}live_pages"] == {(): 0}
+
+
 async def test_the_process_is_this_one(tmp_path: Path) -> None:
     async with running(tmp_path) as system:
         found = read(await Caller(system).ask("GET", METRICS))
