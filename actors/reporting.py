@@ -29,7 +29,7 @@ from config_manager.config.strict_json import JsonObject
 from config_manager.config.trust import Distrust
 from config_manager.config.wire import Envelope, NotAnEnvelope
 from config_manager.config.world import World, parse_rfc3339, rfc3339
-from config_manager.storage.decisions.compliance import Said, claims
+from config_manager.storage.decisions.compliance import Compliance, Said
 from config_manager.storage.decisions.devices import DEVICE
 from config_manager.storage.decisions.ledger import Ledger, Period, Row
 from config_manager.storage.decisions.report_checks import believed, parsed
@@ -118,7 +118,8 @@ class ReportMaker:
                 rows,
                 [beacon],
             )
-            return evidence, claims(ledger, said, asked.span, asked.service)
+            services = None if asked.service is None else (asked.service,)
+            return evidence, Compliance(ledger, said, asked.span, services).claims()
 
         evidence, claimed = await trio.to_thread.run_sync(work_out)
         updates = await self._updates(committed, claimed, context)

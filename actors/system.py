@@ -33,6 +33,7 @@ from config_manager.actors.callers import Callers, noting_callers
 from config_manager.actors.delivering import Deliverer, delivering
 from config_manager.actors.drift_board import DriftBoard
 from config_manager.actors.drifting import Drifting, drifting
+from config_manager.actors.exporting import Exporter
 from config_manager.actors.health import HealthBoard, HealthFrames, health
 from config_manager.actors.home_assistant import HomeAssistant, also_reads, home_assistant
 from config_manager.actors.learning_schemas import Learner, News, learning_schemas
@@ -168,6 +169,9 @@ async def running_system(
             keep_s=settings.receipts_keep_s,
             for_home_assistant=settings.home_assistant != "off",
         )
+        if (collector := settings.otlp_target) is not None:
+            exporter = Exporter.to(collector, opened.tracing, opened.witness.instance_id, world)
+            await tree.start("exporting-traces", follower(exporter.work))
         await _start_learning(tree, opened, writing, brokers, dev=settings.dev)
         await stack.enter_async_context(_farewell(frames, brokers.outlets))
         await _start_home_assistant(tree, opened, writing, brokers, settings)

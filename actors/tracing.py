@@ -35,12 +35,15 @@ Pair = tuple[str, str]
 
 @dataclass(slots=True)
 class Noted:
-    """One change. is_whole: this process committed it, so that nothing of it was missed. brokers: the times of
-    `BROKER_STEPS`. instances: what each said that it reached."""
+    """One change. by, action: empty if an earlier process committed it. is_whole: this one did, so that nothing of it was
+    missed. brokers: the times of `BROKER_STEPS`. instances: what each said that it reached."""
 
     times: ChangeTimes
     services: frozenset[str]
-    is_whole: bool
+    correlation_id: str
+    by: str = ""
+    action: str = ""
+    is_whole: bool = False
     brokers: dict[Pair, list[float | None]] = field(default_factory=dict[Pair, list[float | None]])
     instances: dict[Pair, list[StageTime]] = field(default_factory=dict[Pair, list[StageTime]])
 
@@ -77,15 +80,21 @@ class Tracing:
             services.setdefault(state.revision, []).append(state)
         for revision, those in sorted(services.items()):
             times = ChangeTimes(revision, None, parse_rfc3339(those[0].updated_at))
-            self._add(times, frozenset(one.service for one in those), is_whole=False)
+            names = frozenset(one.service for one in those)
+            self._add(Noted(times, names, those[0].correlation_id))
 
     def committed(self, change: Commit, context: Context, writes: int) -> None:
         """It is on the disk, with so many writes."""
         if change.history:
-            revision = change.history[0].entry.revision
-            times = ChangeTimes(revision, context.asked, self._now(), writes, context.traceparent)
+            entry = change.history[0].entry
+            times = ChangeTimes(
+                entry.revision, context.asked, self._now(), writes, context.traceparent
+            )
             services = frozenset(row.service for row in change.history)
-            self._add(times, services, is_whole=True)
+            noted = Noted(
+                times, services, entry.correlation_id, entry.by, entry.action, is_whole=True
+            )
+            self._add(noted)
 
     def done(self, step: BrokerStep, state: ServiceState, broker: str) -> None:
         """The broker, or we for it, did this step. The first time counts."""
@@ -117,10 +126,11 @@ class Tracing:
         if reach(stages, found[1]):
             self._tell(found[0])
 
-    def _add(self, times: ChangeTimes, services: frozenset[str], *, is_whole: bool) -> None:
-        self._changes[times.revision] = Noted(times, services, is_whole)
-        self._unkept[times.revision] = None
-        self._tell(times.revision)
+    def _add(self, noted: Noted) -> None:
+        revision = noted.times.revision
+        self._changes[revision] = noted
+        self._unkept[revision] = None
+        self._tell(revision)
         self._count_pair()
 
     def _count_pair(self) -> None:
@@ -129,6 +139,8 @@ class Tracing:
             oldest = next(iter(self._changes))
             self._pairs -= self._changes.pop(oldest).pairs
             self._unkept.pop(oldest, None)
+            if self._news is not None:
+                self._news.pop(oldest, None)
 
     def _tell(self, revision: int) -> None:
         if self._news is not None:

@@ -178,6 +178,11 @@ def cli() -> None:
 @click.option(
     "--receipts-keep", metavar="TIME", help="How long every receipt of an instance is kept. [90d]"
 )
+@click.option(
+    "--otlp-url",
+    metavar="URL",
+    help="Send traces there: the base of a collector, to which /v1/traces is added. [none]",
+)
 @click.option("--writes-per-minute", type=int, help="Limit on each token's writes. [none]")
 @click.option(
     "--log-format", type=click.Choice(["json", "console"]), help="[json; console with --dev]"

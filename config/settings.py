@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from config_manager.config.brokers import parse_mqtt_urls
 from config_manager.config.durations import parse_duration
 from config_manager.config.errors import SettingsInvalid
+from config_manager.config.http_target import HttpTarget, parse_http_target
 from config_manager.config.reverse_proxies import parse_public_url, parse_trusted_proxies
 from config_manager.config.this_machine import is_loopback
 
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
     bootstrap_token: SecretStr | None = None
     heartbeat_seconds: float = Field(default=10.0, ge=0.1, le=3600)
     receipts_keep: str = "90d"
+    otlp_url: str | None = None
     writes_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
     home_assistant: Literal["off", "read"] = "off"
     log_format: Literal["json", "console"] | None = None
@@ -101,6 +103,13 @@ class Settings(BaseSettings):
         parse_duration(value)
         return value
 
+    @field_validator("otlp_url")
+    @classmethod
+    def _otlp_url_parses(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_http_target(value, plain=True)
+        return value
+
     @field_validator("public_url")
     @classmethod
     def _public_url_parses(cls, value: str | None) -> str | None:
@@ -130,6 +139,11 @@ class Settings(BaseSettings):
     def receipts_keep_s(self) -> int:
         """How long every receipt is kept; then the first and the last of each segment."""
         return parse_duration(self.receipts_keep)
+
+    @property
+    def otlp_target(self) -> HttpTarget | None:
+        """The collector's base. Plain http is taken: a collector is near, and a trace holds names, never a value."""
+        return None if self.otlp_url is None else parse_http_target(self.otlp_url, plain=True)
 
     @property
     def bind_address(self) -> Bind:

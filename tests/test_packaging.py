@@ -20,6 +20,7 @@ from config_manager.api.extra import SERVER
 from config_manager.api.main import LazyGroup
 from tests.kit.installed import ROOT, Site, required
 from tests.kit.processes import MOSQUITTO, Processes, workshop
+from tests.kit.reports import pinned, story
 
 ROOMS = ("actors", "api", "client", "config", "storage")
 SHIPPED = {".py", ".sql", ".html", ".css", ".js", ".json", ".typed"}
@@ -281,6 +282,19 @@ def test_help_lists_every_command_and_says_which_need_the_extra(
         code, said = processes.run(*arguments)
         assert code == 0, said.text
     assert processes.run("srve")[0] == 2
+
+
+def test_a_report_is_verified_where_no_server_is_installed(
+    shop: tuple[Processes, Path],
+) -> None:
+    processes, directory = shop
+    fleet = story()
+    (directory / "report.json").write_bytes(fleet.report(0, 5000))
+    (directory / "pinned.json").write_bytes(pinned(fleet))
+    what = (str(directory / "report.json"), "--root", str(directory / "pinned.json"))
+    code, said = processes.run("report", "verify", *what)
+    assert code == 0, said.text
+    assert any("kitchen-pi" in line and "between" in line for line in said.text)
 
 
 def stand_in(site: Site, to: Path, **packages: str) -> list[str]:

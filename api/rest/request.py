@@ -88,7 +88,7 @@ class ApiRequest:
     correlation_id: str = ""
     deadline: float = float("inf")
     asked: float | None = None
-    traceparent: bytes = b""
+    traceparent: str = ""
     admitted: bool = False
     route: Route | None = None
     params: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -103,9 +103,7 @@ class ApiRequest:
 
     @property
     def context(self) -> Context:
-        return Context(
-            self.correlation_id, self.deadline, self.asked, self.traceparent.decode() or None
-        )
+        return Context(self.correlation_id, self.deadline, self.asked, self.traceparent or None)
 
     def header(self, name: bytes) -> str | None:
         """The header's value as Latin-1; the first one if there are several."""

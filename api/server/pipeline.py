@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -35,11 +33,10 @@ from config_manager.config.errors import (
 )
 from config_manager.config.logging import log_request
 from config_manager.config.names import accept_correlation_id
+from config_manager.config.traceparent import own_traceparent, parse_traceparent
 
 _NOT_MODIFIED = 304
 _NO_BODY = 0, ""
-
-_TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class HttpAnswer(NamedTuple):
@@ -140,7 +137,7 @@ async def answer(request: ApiRequest, api: Api, *, unkept: Refusal | None = None
     headers = [
         *(content if response.status != _NOT_MODIFIED else ()),
         (b"x-request-id", request.correlation_id.encode()),
-        (b"traceparent", request.traceparent),
+        (b"traceparent", request.traceparent.encode()),
         (b"x-content-type-options", b"nosniff"),
         *(request.standing.headers if request.standing else ()),
         *response.headers,
@@ -214,10 +211,9 @@ def _call(request: ApiRequest) -> str:
     return "unknown" if route is None else f"{route.method} {route.path}"
 
 
-def _traceparent(request: ApiRequest) -> bytes:
-    """W3C Trace Context: the caller's, or one of our own, made of the request's id."""
+def _traceparent(request: ApiRequest) -> str:
+    """The caller's, or one of our own, made of the request's id."""
     for name, value in request.headers:
-        if name == b"traceparent" and _TRACEPARENT.fullmatch(value):
-            return value
-    digits = hashlib.sha256(request.correlation_id.encode()).hexdigest().encode()
-    return b"00-%b-%b-01" % (digits[:32], digits[32:48])
+        if name == b"traceparent" and parse_traceparent(text := value.decode("latin-1")):
+            return text
+    return str(own_traceparent(request.correlation_id))

@@ -17,8 +17,9 @@ instance went is told at a time that nobody signed. So from the last receipt of 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -78,37 +79,49 @@ class _Piece(NamedTuple):
         }
 
 
-def claims(
-    ledger: Ledger, said: Iterable[Said], span: Period, service: str | None = None
-) -> JsonObject:
-    """What a report says of each service, or of this one. span: within `ledger.known_until`."""
-    receipts: dict[tuple[str, str], list[Said]] = {}
-    for one in said:
-        receipts.setdefault((one.receipt.service, one.receipt.instance), []).append(one)
-    instances: dict[str, JsonObject] = {}
-    for name, enrolments in sorted(ledger.enrolments.items()):
-        enrolment = _last_within(ledger, enrolments, span)
-        if enrolment is not None and service in (None, name[0]):
-            told = Timeline(ledger, name[0], enrolment, receipts.get(name, ()))
-            instances.setdefault(name[0], {})[name[1]] = told.to_object(span)
-    names = {*ledger.wanted, *instances} if service is None else {service}
-    found = {
-        name: {"wanted": list(_wanted(ledger, name, span)), "instances": instances.get(name, {})}
-        for name in sorted(names)
-    }
-    return {
-        name: one
-        for name, one in found.items()
-        if service is not None or one["wanted"] or one["instances"]
-    }
+class Compliance:
+    """What a report says of these services, or of every one. span: within `ledger.known_until`."""
 
+    def __init__(
+        self,
+        ledger: Ledger,
+        said: Iterable[Said],
+        span: Period,
+        services: Collection[str] | None = None,
+    ) -> None:
+        self._ledger, self._span, self._services = ledger, span, services
+        receipts: dict[tuple[str, str], list[Said]] = {}
+        for one in said:
+            receipts.setdefault((one.receipt.service, one.receipt.instance), []).append(one)
+        dues: dict[str, list[_Due]] = {}
+        self.timelines: dict[tuple[str, str], Timeline] = {}
+        for name, enrolments in sorted(ledger.enrolments.items()):
+            enrolment = _last_within(ledger, enrolments, span)
+            if enrolment is None or (services is not None and name[0] not in services):
+                continue
+            if name[0] not in dues:
+                dues[name[0]] = _dues(ledger, name[0])
+            self.timelines[name] = Timeline(
+                ledger, enrolment, receipts.get(name, ()), dues[name[0]], name[0]
+            )
 
-def enrolled_within(ledger: Ledger, span: Period) -> dict[tuple[str, str], Enrolment]:
-    """The instances that a report is about, by service and instance."""
-    found = {
-        name: _last_within(ledger, all_of_it, span) for name, all_of_it in ledger.enrolments.items()
-    }
-    return {name: one for name, one in found.items() if one is not None}
+    def claims(self) -> JsonObject:
+        instances: dict[str, JsonObject] = {}
+        for (service, instance), told in self.timelines.items():
+            instances.setdefault(service, {})[instance] = told.to_object(self._span)
+        names = {*self._ledger.wanted, *instances} if self._services is None else self._services
+        found = {
+            name: {
+                "wanted": list(_wanted(self._ledger, name, self._span)),
+                "instances": instances.get(name, {}),
+            }
+            for name in sorted(names)
+        }
+        return {
+            name: one
+            for name, one in found.items()
+            if self._services is not None or one["wanted"] or one["instances"]
+        }
 
 
 def _last_within(ledger: Ledger, enrolments: Sequence[Enrolment], span: Period) -> Enrolment | None:
@@ -172,12 +185,18 @@ class Timeline:
     """One instance, by the receipts of the key that it enrolled."""
 
     def __init__(
-        self, ledger: Ledger, service: str, enrolment: Enrolment, said: Iterable[Said]
+        self,
+        ledger: Ledger,
+        enrolment: Enrolment,
+        said: Iterable[Said],
+        dues: Sequence[_Due],
+        service: str,
     ) -> None:
+        """dues: of the service, in order."""
         self._ledger = ledger
         self._enrolment = enrolment
         self._marks = ledger.marks(service)
-        self._dues = _dues(ledger, service)
+        self._dues = dues
         known = {one.digest: one for one in said if one.keyid == enrolment.keyid}.values()
         self.said = sorted((one.receipt for one in known), key=lambda one: one.order)
         self._gone = {one.boot_seq: one.seq for one in self.said if one.gone}
@@ -255,9 +274,13 @@ class Timeline:
 
     def _within(self, period: Period, one: Receipt, after: Receipt | None) -> Iterator[_Piece]:
         reached = period.begin
-        for due in self._dues:
+        first = bisect_left(self._dues, period.begin, key=lambda due: due.period.end)
+        for index in range(first, len(self._dues)):
+            due = self._dues[index]
             part = due.period.within(period)
-            if part.begin > part.end or (part.begin == part.end and period.begin < period.end):
+            if part.begin > part.end:
+                break
+            if part.begin == part.end and period.begin < period.end:
                 continue
             if part.begin > reached:
                 yield self._piece(Period(reached, part.begin), one, after, None)

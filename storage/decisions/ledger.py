@@ -27,13 +27,13 @@ class Row(NamedTuple):
 
 
 class Period(NamedTuple):
-    """Unix seconds; both ends belong to it."""
+    """Unix seconds. Its end belongs to what follows."""
 
     begin: float
     end: float
 
     def meets(self, other: Period) -> bool:
-        return self.begin <= other.end and self.end >= other.begin
+        return self.begin <= other.end and (self.end > other.begin or self.begin >= other.begin)
 
     def within(self, other: Period) -> Period:
         return Period(max(self.begin, other.begin), min(self.end, other.end))
@@ -123,6 +123,7 @@ class Ledger:
         self.enrolments: dict[tuple[str, str], list[Enrolment]] = {}
         self.times = Times([time_of(row.body.get("at"), known_until) for row in rows])
         self.known_until = known_until
+        self._marks: dict[str, Mapping[Mark, str | None]] = {}
         for index, row in enumerate(rows):
             try:
                 self._take(index, row)
@@ -131,7 +132,10 @@ class Ledger:
 
     def marks(self, service: str) -> Mapping[Mark, str | None]:
         """Every revision of the service that these rows know, and its digest."""
-        return {one.mark: one.digest for one in self.wanted.get(service, ())}
+        if service not in self._marks:
+            known = self.wanted.get(service, ())
+            self._marks[service] = {one.mark: one.digest for one in known}
+        return self._marks[service]
 
     def knows(self, mark: Mark) -> bool:
         """Whether a row of this revision would be among these."""

@@ -26,7 +26,7 @@ from config_manager.config.strict_json import JsonObject, is_list, is_object
 from config_manager.config.trust import Distrust
 from config_manager.config.wire import Envelope, NotAnEnvelope
 from config_manager.config.world import parse_rfc3339
-from config_manager.storage.decisions.compliance import Said, Timeline, claims, enrolled_within
+from config_manager.storage.decisions.compliance import Compliance, Said
 from config_manager.storage.decisions.ledger import Ledger, Period, Row
 
 Step = Literal["file", "roots", "report", "updates", "audit", "receipts", "claims"]
@@ -117,12 +117,14 @@ class _Check:
         ledger = Ledger(rows, known_until)
         shown = self._judge_updates(ledger, parse_rfc3339(report.made_at))
         said = self._judge_receipts(ledger)
-        found = self._compare(report, ledger, said, span)
-        holes, clocks = _holes(ledger, said, span, report)
+        found = Compliance(ledger, said, span, report.services)
+        claims = found.claims()
+        self._compare(report, claims)
+        holes, clocks = _holes(found, span)
         return Verdict(
             report,
             tuple(self._findings[:MOST_FINDINGS]),
-            found,
+            claims,
             tuple(holes),
             (*_open_questions(ledger, report, shown), *clocks),
             self._root.version,
@@ -261,21 +263,16 @@ class _Check:
 
     # ── what it claims ─────────────────────────────────────────────────────────────────────────
 
-    def _compare(
-        self, report: Report, ledger: Ledger, said: Sequence[Said], span: Period
-    ) -> JsonObject:
-        found: JsonObject = {}
+    def _compare(self, report: Report, found: JsonObject) -> None:
+        """found: what the evidence comes to, of the same services."""
         for service, claimed in report.services.items():
-            again = claims(ledger, said, span, service)[service]
-            found[service] = again
-            if strict_json.same(claimed, again):
+            if strict_json.same(claimed, found[service]):
                 continue
-            for name, theirs, ours in _differing(claimed, again):
+            for name, theirs, ours in _differing(claimed, found[service]):
                 self._note(
                     "claims",
                     f"{service}{name}: the report says {_shortly(theirs)}; its evidence says {_shortly(ours)}",
                 )
-        return found
 
 
 def believed(envelope: Envelope, keys: Mapping[str, bytes], ledger: Ledger) -> Said:
@@ -347,21 +344,11 @@ def _shortly(value: object) -> str:
     return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…"
 
 
-def _holes(
-    ledger: Ledger, said: Sequence[Said], span: Period, report: Report
-) -> tuple[list[Hole], list[str]]:
+def _holes(found: Compliance, span: Period) -> tuple[list[Hole], list[str]]:
     """Missing receipts, and clocks that went back."""
     holes: list[Hole] = []
     clocks: list[str] = []
-    for (service, instance), enrolment in sorted(enrolled_within(ledger, span).items()):
-        if service not in report.services:
-            continue
-        own = [
-            one
-            for one in said
-            if (one.receipt.service, one.receipt.instance) == (service, instance)
-        ]
-        told = Timeline(ledger, service, enrolment, own)
+    for (service, instance), told in found.timelines.items():
         holes += [Hole(service, instance, *one) for one in told.holes(span)]
         clocks += [
             f"the clock of {service}/{instance} went back by {seconds:.0f} s before its receipt "

@@ -48,6 +48,8 @@ def test_without_anything_the_defaults_are_the_contracts() -> None:
         "credentials_dir": None,
         "bootstrap_token": None,
         "heartbeat_seconds": 10.0,
+        "receipts_keep": "90d",
+        "otlp_url": None,
         "writes_per_minute": None,
         "log_format": None,
         "log_level": "info",
@@ -82,6 +84,7 @@ def test_flags_win_over_the_environment_and_that_over_the_env_file(
         ("LOG_FORMAT", "console", "console"),
         ("LOG_LEVEL", "debug", "debug"),
         ("TRUSTED_PROXIES", "10.0.0.1, fd00::/8", "10.0.0.1, fd00::/8"),
+        ("OTLP_URL", "http://collector:4318/otel", "http://collector:4318/otel"),
         ("PUBLIC_URL", "https://example.org/config/", "https://example.org/config"),
     ],
 )
@@ -150,6 +153,7 @@ BAD = {
         *("localhost", "10.0.0.1,other", "192.0.2.1:80", "[::1]", "fe80::1%eth0", "unix:", "*"),
         *("10.0.0.1/8", "10.0.0.0/33", "fd00::1/8", "0.0.0.0/0", "::/0", "10.0.0.0/8 fd00::/8"),
     ],
+    "OTLP_URL": ["collector:4318", "grpc://collector", "http://", "http://a@b", "http://a#b", "http://a b"],
     "PUBLIC_URL": [
         *("http://example.org", "example.org", "https://", "https://user@example.org", "https:/x"),
         *("https://example.org:0", "https://example.org:65536", "https://example.org:", "https://a b"),

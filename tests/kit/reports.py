@@ -21,7 +21,7 @@ from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import Envelope
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.changes import Occasion, audit_row, empty
-from config_manager.storage.decisions.compliance import Said, claims
+from config_manager.storage.decisions.compliance import Compliance, Said
 from config_manager.storage.decisions.ledger import Ledger, Period, Row
 from tests.kit import documents as m
 
@@ -170,7 +170,8 @@ def claimed(
         for one in evidence.receipts
     ]
     span = Period(T0 + begin, T0 + end)
-    return claims(Ledger(rows, T0 + made_at), said, span, service)
+    services = None if service is None else (service,)
+    return Compliance(Ledger(rows, T0 + made_at), said, span, services).claims()
 
 
 def file_of(

@@ -28,10 +28,10 @@ SERVICE = "stt-worker"
 class Instance:
     """One that enrols over REST, and whose receipts come from a broker."""
 
-    def __init__(self, rest: Caller, name: str) -> None:
+    def __init__(self, rest: Caller, name: str, *, key: str = "") -> None:
         self.name = name
         self._rest = rest
-        self._key = SigningKey(hashlib.sha256(name.encode()).digest())
+        self._key = SigningKey(hashlib.sha256((key or name).encode()).digest())
         self._seq = 1
 
     async def enrols(self) -> None:
@@ -210,6 +210,39 @@ async def test_who_edits_the_database_can_remove_receipts_and_nothing_else(tmp_p
         assert "between" not in [one[2] for one in segments(removed.claims, "kitchen")]
 
 
+async def test_reports_go_on_with_other_keys_of_the_server_and_of_an_instance(
+    tmp_path: Path,
+) -> None:
+    async with on_disk(tmp_path) as system:
+        rest, pinned = Caller(system), root_of(system)
+        kitchen = Instance(rest, "kitchen")
+        await kitchen.enrols()
+        await rest.ask("PUT", f"/api/v1/config/{SERVICE}", {"whisper_model": "base.en"})
+        await tick()
+        now = rfc3339(system.world.clock.now())
+        before = await reported(rest, f"at={now}")
+        first = checked(before, pinned).claims[SERVICE]["instances"]["kitchen"]
+
+        rotation = {"role": "config", "overlap": "0"}
+        rotated = await rest.ask("POST", "/api/v1/trust/rotate", rotation)
+        assert system.trust.current.version == 2, rotated.body
+        await rest.ask("DELETE", f"/api/v1/devices/{SERVICE}/kitchen")
+        other = Instance(rest, "kitchen", key="another")
+        await other.enrols()
+        await tick()
+        later = rfc3339(system.world.clock.now())
+        after = await reported(rest, f"from={now}&to={later}")
+        verdict = checked(after, pinned)
+        assert verdict.ok, verdict.findings
+        assert verdict.root_version == 2
+        second = verdict.claims[SERVICE]["instances"]["kitchen"]
+        assert second["keyid"] != first["keyid"]
+        assert second["enrolled_seq"] > first["enrolled_seq"]
+        # what was made before goes on verifying under the root of then, and not under a later one
+        assert checked(before, pinned).ok
+        assert steps(checked(before, system.trust.roots[2])) == {"roots"}
+
+
 async def test_what_is_asked_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with on_disk(tmp_path) as system:
         rest = Caller(system)
@@ -230,6 +263,9 @@ async def test_what_is_asked_wrong_is_told(tmp_path: Path, monkeypatch: pytest.M
             assert (answer.status, said in answer.json["detail"]) == (400, True), answer.body
         assert (await reported(rest, f"at={now}&service=nobody")).status == 404
         assert (await reported(rest, f"at={now}&service=tts-worker")).status == 200
+        system.view.publishable = False  # no beacon, no proof
+        assert (await reported(rest, f"at={now}")).status == 503
+        system.view.publishable = True
         monkeypatch.setattr(reports, "MOST_BYTES_OF_EVIDENCE", 100)
         large = await reported(rest, f"at={now}")
         assert (large.status, large.json["type"]) == (422, "/problems/report-too-large")

@@ -182,6 +182,14 @@ def test_a_beacon_by_another_key_and_no_beacon_are_found() -> None:
     assert found(verify(forged(lambda e: e["audit"]["heads"].clear()), ROOT)) == ["audit"]
 
 
+def test_a_beacon_of_a_key_past_its_date_is_found() -> None:
+    for until, good in ((9_000, False), (11_000, True)):
+        dates = {m.key_id(m.BEACON_KEY): rfc3339(T0 + until)}
+        fleet = story()
+        fleet.roots = [signed_root(m.make_root(not_after=dates))]
+        assert verify(fleet.report(0, 5000), pinned(fleet)).ok is good
+
+
 def test_a_report_of_a_time_that_its_beacon_does_not_know_is_refused() -> None:
     evidence = STORY.evidence(3_000).to_object()
     said = claimed(STORY.evidence(3_000), 0, 5000, 3_000, None)
