@@ -97,8 +97,8 @@ async def post(
 ) -> Answered | Unanswered:
     """POST the body, and wait for the answer; all of it takes `within_s` seconds at most, looking up the name too.
 
-    headers: beside Host, User-Agent, Content-Length, Connection; names and values in ASCII. max_body_bytes: of the answer's body,
-    the rest is never read; 0 is done with the answer's head.
+    headers: beside Host, User-Agent, Content-Length, Connection; names and values in ASCII. max_body_bytes: of the
+    answer's body, the rest is never read; 0 is done with the answer's head.
     """
     with trio.move_on_after(within_s) as scope:
         try:
