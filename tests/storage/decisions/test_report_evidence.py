@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from config_manager.config.documents.receipt import Receipt
 from config_manager.config.names import Epoch
+from config_manager.config.strict_json import JsonObject
 from config_manager.config.wire import Envelope, keyid
 from config_manager.config.world import parse_rfc3339
 from config_manager.storage.decisions.changes import empty
@@ -90,7 +91,8 @@ def test_if_rows_were_once_accepted_as_they_lay_all_are_needed() -> None:
 
 def test_rows_that_nobody_of_ours_wrote_are_passed_over() -> None:
     needed = Needed(Period(T0, T0), None, ())
-    for body in ({}, {"at": 1}, {"at": "x", "action": 1, "services": 1}, {"details": []}):
+    bodies: list[JsonObject] = [{}, {"at": 1}, {"at": "x", "action": 1, "services": 1}]
+    for body in bodies:
         needed.take(1, body)
     assert needed.first == 1
 
@@ -101,7 +103,7 @@ def test_keys_are_known_by_the_devices_of_now_and_by_what_enrolments_name() -> N
         empty(Epoch(1, "")),
         registry={"device": {"stt-worker/kitchen-pi": {"sign_public": in_base64(new)}}},
     )
-    rows = [{"details": {"sign_public": in_base64(old)}}, {"details": []}, {}]
+    rows: list[JsonObject] = [{"details": {"sign_public": in_base64(old)}}, {"details": []}, {}]
     assert keys_of(committed, rows) == {keyid(old): old, keyid(new): new}
 
 
