@@ -344,7 +344,7 @@ async def _start_publishing(
             address, transport, desk, will=frames.will, client_id=ways.client_id(index)
         )
         name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
-        await tree.start(name, follower(publisher.run))
+        await tree.start(name, follower(publisher.run, at_end=desk.holding.tell_storing))
     return _Brokers(
         outlets, confirmations, statuses, drift, schemas, news, notifier, notifying_actor
     )
