@@ -10,6 +10,7 @@ from pathlib import Path
 import trio
 
 from bench.figures import Figure, median
+from config_manager.actors.measuring import Measures
 from config_manager.actors.signing import sign
 from config_manager.actors.storing.writer import tools_of
 from config_manager.config import strict_json, trust, wire
@@ -84,6 +85,17 @@ def run(directory: Path, *, rounds: int) -> Iterator[Figure]:
     yield _timed("envelope to bytes", envelope.to_bytes, rounds, 5_000)
     yield _timed("client: open an envelope", lambda: trust.open_envelope(raw), rounds, 5_000)
     yield _timed("client: parse an update", lambda: ConfigUpdate.parse(payload), rounds, 2_000)
+    measures = Measures()
+    route = "/api/v1/config/{service}"
+    yield _timed(
+        "metrics: a request is counted",
+        lambda: measures.answered("GET", route, 200, 0.0003),
+        rounds,
+        20_000,
+    )
+    yield _timed(
+        "metrics: a duration", lambda: measures.commit_seconds.observe(0.003), rounds, 20_000
+    )
     yield _timed("Trio: hop to a thread and back", None, rounds, 0, trio.run(_hops, rounds))
     store.close()
 

@@ -1,14 +1,16 @@
-"""From nothing to running: the server to its first healthy answer, a client from its cache."""
+"""From nothing to running: the server to its first healthy answer, a client from its cache, a command to its end."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 
@@ -102,6 +104,26 @@ def client(yard: Yard, mqtt_port: int, *, rounds: int) -> Iterator[Figure]:
     yield Figure("client: whole process", median(whole), "s", max(whole))
 
 
+def command(yard: Yard, mqtt_port: int, *, rounds: int) -> Iterator[Figure]:
+    """Whole processes. Completion is what a shell waits for at each TAB."""
+    ours = yard.ours(mqtt_port, "commands")
+    url = f"http://{ours.host}:{ours.port}"
+    asks = ["get", SERVICE, "--url", url]
+    tab = {"COMP_WORDS": "config-manager s", "COMP_CWORD": "1"}
+    for name, argv, environment in (
+        ("--help, which looks at every command", ["--help"], {}),
+        ("a REST call", asks, {"CONFIG_MANAGER_TOKEN": TOKEN}),
+        ("completion", [], {**tab, "_CONFIG_MANAGER_COMPLETE": "bash_complete"}),
+    ):
+        took: list[float] = []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            _run([COMMAND, *argv], environment)
+            took.append(time.perf_counter() - began)
+        yield at_most(f"command: {name}", median(took), "s", 0.3, p99=max(took))
+    yard.stop(ours.process)
+
+
 def _is_healthy(port: int) -> bool:
     return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
 
@@ -110,8 +132,15 @@ def _command(*arguments: str) -> None:
     _run([COMMAND, *arguments])
 
 
-def _run(argv: list[str]) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+def _run(argv: list[str], environment: Mapping[str, str] = MappingProxyType({})) -> str:
+    done = subprocess.run(
+        argv,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **environment},
+    )
     if done.returncode:
         raise SystemExit(f"bench: {Path(argv[0]).name} failed: {done.stderr[-2000:]}")
     return done.stdout.splitlines()[-1] if done.stdout else ""

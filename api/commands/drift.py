@@ -12,7 +12,7 @@ import click
 from config_manager.api.commands.options import shows_an_answer
 from config_manager.api.commands.output import Shown, age, table
 from config_manager.api.commands.remote import Server
-from config_manager.api.commands.states import in_words
+from config_manager.api.commands.states import COLOURS, in_words
 from config_manager.config.durations import parse_duration
 from config_manager.config.errors import OpenDrift, SettingsInvalid
 
@@ -91,7 +91,7 @@ def _now(found: list[Any], service: str | None) -> Iterator[str]:
         )
         for one in found
     )
-    yield from table(_NOW, rows)
+    yield from table(_NOW, rows, {"STATE": COLOURS})
 
 
 def _before(found: list[Any], since: str, service: str | None) -> Iterator[str]:

@@ -6,15 +6,19 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 import click
 
+from config_manager.config.colours import wants_colours
 from config_manager.config.errors import ConfigManagerError
 
 _UNTIL = ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h"), (float("inf"), 86_400, "d"))
 """Up to how many seconds an age is told in which unit."""
+_PLAIN: Mapping[str, str] = MappingProxyType({})
+_NO_COLOURS: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 
 
 class Shown(NamedTuple):
@@ -55,13 +59,29 @@ def print_json(value: Any) -> None:
     click.echo(to_json(value))
 
 
-def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """Columns as wide as their widest cell; the last one is as long as it is."""
+def table(
+    header: tuple[str, ...],
+    rows: Iterable[tuple[str, ...]],
+    colours: Mapping[str, Mapping[str, str]] = _NO_COLOURS,
+) -> Iterator[str]:
+    """Columns as wide as their widest cell; the last one is as long as it is. colours: column → cell → its colour, for
+    a terminal that wants some."""
     cleaned = [header, *(tuple(map(clean, row)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cleaned, strict=True)]
+    wanted = colours if wants_colours(sys.stdout) else _NO_COLOURS
+    of_columns = [wanted.get(name, _PLAIN) for name in header]
     for row in cleaned:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
+        coloured = (
+            _coloured(cell, of_column) for cell, of_column in zip(cells, of_columns, strict=True)
+        )
+        yield "  ".join(coloured).rstrip()
+
+
+def _coloured(cell: str, colours: Mapping[str, str]) -> str:
+    text = cell.rstrip()
+    colour = colours.get(text)
+    return cell if colour is None else click.style(text, fg=colour) + cell[len(text) :]
 
 
 def age(seconds: float) -> str:

@@ -14,6 +14,13 @@ WORDS = {
     "claimed": "unproven",
     "in-line": "in line",
 }
+_BAD, _IN_DOUBT = ("foreign", "refused", "late", "stale"), ("waiting", "silent", "claimed")
+COLOURS = {
+    **{WORDS[state]: "red" for state in _BAD},
+    **{WORDS[state]: "yellow" for state in _IN_DOUBT},
+    WORDS["in-line"]: "green",
+}
+"""By word."""
 RANK = {state: rank for rank, state in enumerate(WORDS)}
 
 

@@ -13,7 +13,7 @@ import click
 from config_manager.api.commands.options import asks_a_server
 from config_manager.api.commands.output import Shown, age, table
 from config_manager.api.commands.remote import Server
-from config_manager.api.commands.states import RANK, WORDS, in_words
+from config_manager.api.commands.states import COLOURS, RANK, WORDS, in_words
 from config_manager.config.errors import ServerUnreachable
 
 _EVERY_S = 1.0
@@ -109,7 +109,8 @@ def _lines(answer: dict[str, Any], service: str | None, state: str | None) -> It
     else:
         now = datetime.now(UTC).timestamp()
         worst_first = sorted(instances, key=lambda one: RANK.get(one["state"], 0))
-        yield from table(_HEADER, (_row(one, now) for one in worst_first))
+        rows = (_row(one, now) for one in worst_first)
+        yield from table(_HEADER, rows, {"STATE": COLOURS})
         in_sync = sum(instance["in_sync"] for instance in instances)
         yield f"\n{in_sync} of {len(instances)} run what is wanted"
         if gone := sum(instance["gone"] for instance in instances):

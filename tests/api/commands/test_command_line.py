@@ -137,10 +137,14 @@ def test_every_shell_gets_its_script_and_an_unknown_one_is_told_which_there_are(
 
 _LOGS = """
 import sys
-from config_manager.config.logging import configure
+from config_manager.config.logging import configure, flush
 import structlog
 configure("console", "info")
 structlog.get_logger().error("a line", actor="test")
+flush()
+from config_manager.api.commands.output import table
+for line in table(("NAME", "STATE", "WHY"), [("late", "late", "")], {"STATE": {"late": "red"}}):
+    print(line)
 """
 
 
@@ -167,12 +171,16 @@ def on_a_terminal(argv: list[str], **environment: str) -> bytes:
 
 def test_colours_are_for_a_terminal_that_wants_them() -> None:
     argv = [sys.executable, "-c", _LOGS]
-    assert _ESCAPE.search(on_a_terminal(argv, NO_COLOR="")), "an empty one says nothing"
+    coloured = on_a_terminal(argv, NO_COLOR="")  # an empty one says nothing
+    assert b"\x1b[1ma line" in coloured
+    assert b"late  \x1b[31mlate\x1b[0m" in coloured, "the column that has colours, and no other"
     refused = on_a_terminal(argv, NO_COLOR="1")
     assert b"a line" in refused
+    assert b"late  late" in refused
     assert not _ESCAPE.search(refused)
     piped = subprocess.run(argv, capture_output=True, env={**os.environ, "TERM": "xterm"})
     assert b"a line" in piped.stdout
+    assert b"NAME  STATE  WHY\nlate  late" in piped.stdout
     assert not _ESCAPE.search(piped.stdout)
 
 

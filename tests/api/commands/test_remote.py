@@ -393,17 +393,17 @@ _LIGHT = """
 import sys
 from config_manager.api.main import cli
 import click
-assert cli.get_command(click.Context(cli), sys.argv[1]) is not None
-heavy = {"trio", "structlog", "pydantic", "quart", "httpx", "orjson", "nacl"} & set(sys.modules)
-assert not heavy, heavy
+for name in cli.list_commands(click.Context(cli)):
+    assert cli.get_command(click.Context(cli), name) is not None
+    heavy = {"trio", "structlog", "pydantic", "quart", "httpx", "orjson", "nacl", "yaml"} & set(sys.modules)
+    assert not heavy, (name, heavy)
 """
 
 
-@pytest.mark.parametrize(
-    "command", ["status", "token", "audit", "get", "plan", "rollback", "report", "trace", "watch"]
-)
-def test_a_command_loads_click_and_the_standard_library_alone(command: str) -> None:
-    subprocess.run([sys.executable, "-c", _LIGHT, command], check=True, timeout=30)
+def test_a_command_loads_click_and_the_standard_library_alone() -> None:
+    """`--help` and completion look at all of them."""
+    done = subprocess.run([sys.executable, "-c", _LIGHT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 # ── another program at the port, another end of the pipe, another alphabet ─────────────────────
