@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 from config_manager.api.conformance.publisher import Publisher
 from config_manager.config import wire
 from config_manager.config.documents.config_update import Variant
+from config_manager.config.world import rfc3339
+from config_manager.storage.decisions.report_checks import verify
 from tests.kit.earlier import (
     BOTH_ENDS,
     CLIENT,
@@ -204,6 +207,19 @@ def test_the_audit_verifies_from_its_first_row_and_goes_on_from_its_last(
     export = ("--file", str(earlier.folder / EXPORT), "--root", str(root))
     code, told = processes.run("audit", "verify", *export)
     assert code == 0, told.text
+
+
+@at_both_ends
+def test_a_report_of_what_it_wrote_verifies_with_its_first_root(
+    opened: Server, earlier: Earlier
+) -> None:
+    span = {"from": "2020-01-01T00:00:00Z", "to": rfc3339(time.time() - 0.1)}
+    file = opened.get("/api/v1/reports", params=span).content
+    verdict = verify(file, opened.get("/api/v1/trust/roots/1").content)
+    assert verdict.ok, verdict.findings
+    history = opened.get("/api/v1/config/door/history").json()["entries"]
+    wanted = verdict.claims["door"]["wanted"]
+    assert [one["revision"] for one in wanted] == [one["revision"] for one in reversed(history)]
 
 
 @at_both_ends
