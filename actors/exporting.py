@@ -13,11 +13,12 @@ from typing import NoReturn
 import structlog
 import trio
 
-from config_manager.actors.http_out import Answered, Unanswered, post, user_agent
+from config_manager.actors.http_out import Answered, Unanswered, post
 from config_manager.actors.spans import Span, export_request, spans_of
 from config_manager.actors.tracing import Tracing
 from config_manager.config.http_target import HttpTarget
 from config_manager.config.names import OUR_ID
+from config_manager.config.our_version import our_version
 from config_manager.config.world import World, backoff_s
 
 _PATH = "/v1/traces"
@@ -64,14 +65,14 @@ class Exporter:
     ) -> Exporter:
         """instance_id: this server's own."""
         target = collector.below(_PATH)
-        headers = (("Content-Type", "application/json"), ("User-Agent", user_agent()))
+        headers = (("Content-Type", "application/json"),)
 
         async def send(body: bytes) -> Answered | Unanswered:
             return await post(target, body, headers=headers, within_s=_WITHIN_S)
 
         resource = {
             "service.name": OUR_ID,
-            "service.version": user_agent().partition("/")[2],
+            "service.version": our_version(),
             "service.instance.id": instance_id,
         }
         return cls(tracing, send, resource, fraction=world.randomness.fraction)

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
 import h11
@@ -19,6 +18,7 @@ import trio
 
 from config_manager.config.http_target import HttpTarget
 from config_manager.config.names import OUR_ID
+from config_manager.config.our_version import our_version
 
 Connect = Callable[[HttpTarget], Awaitable[trio.abc.Stream]]
 """How a target is reached; raises OSError or trio.BrokenResourceError. Tests pass in another one."""
@@ -61,15 +61,6 @@ def system_trust() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-@cache
-def user_agent() -> str:
-    """This program, and its version."""
-    try:
-        return f"{OUR_ID}/{version(OUR_ID)}"
-    except PackageNotFoundError:  # run from a copied tree
-        return OUR_ID
-
-
 async def connect(target: HttpTarget) -> trio.abc.Stream:
     """By name, to the first of its addresses that answers; in TLS if the target says so."""
     return await connect_with(target, trust=system_trust if target.tls else None)
@@ -106,8 +97,8 @@ async def post(
 ) -> Answered | Unanswered:
     """POST the body, and wait for the answer; all of it takes `within_s` seconds at most, looking up the name too.
 
-    headers: beside Host, User-Agent, Content-Length, Connection; names and values in ASCII. max_body_bytes: of the answer's body,
-    the rest is never read; 0 is done with the answer's head.
+    headers: beside Host, User-Agent, Content-Length, Connection; names and values in ASCII. max_body_bytes: of the
+    answer's body, the rest is never read; 0 is done with the answer's head.
     """
     with trio.move_on_after(within_s) as scope:
         try:
@@ -130,7 +121,7 @@ def _request(target: HttpTarget, body: bytes, headers: Sequence[tuple[str, str]]
         target=target.path,
         headers=[
             ("Host", target.authority),
-            ("User-Agent", user_agent()),
+            ("User-Agent", f"{OUR_ID}/{our_version()}"),
             *headers,
             ("Content-Length", str(len(body))),
             ("Connection", "close"),

@@ -9,7 +9,7 @@ mail, drains within its grace, and is named if it did not stop. Before publishin
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -35,6 +35,7 @@ from config_manager.actors.drift_board import DriftBoard
 from config_manager.actors.drifting import Drifting, drifting
 from config_manager.actors.exporting import Exporter
 from config_manager.actors.health import HealthBoard, HealthFrames, health
+from config_manager.actors.home_assistant import HomeAssistant, also_reads, home_assistant
 from config_manager.actors.learning_schemas import Learner, News, learning_schemas
 from config_manager.actors.measuring import Measures
 from config_manager.actors.messages import Confirmed, Sign, Witnessed, Write
@@ -61,12 +62,15 @@ from config_manager.config import wire
 from config_manager.config.brokers import BrokerAddress
 from config_manager.config.catalogue import Catalogue
 from config_manager.config.files import make_directory
+from config_manager.config.home_assistant import discovery, discovery_topic
 from config_manager.config.names import OUR_ID
+from config_manager.config.our_version import our_version
 from config_manager.config.secret import Secret
 from config_manager.config.settings import Settings
 from config_manager.config.wire import Envelope
 from config_manager.config.world import World
 from config_manager.storage.decisions.devices import sign_key_of
+from config_manager.storage.decisions.discovery import is_discovered
 from config_manager.storage.decisions.equipment import Decidable
 from config_manager.storage.decisions.forgotten import forgotten
 from config_manager.storage.decisions.notifications import Notification
@@ -163,12 +167,14 @@ async def running_system(
             transport,
             frames,
             keep_s=settings.receipts_keep_s,
+            for_home_assistant=settings.home_assistant != "off",
         )
         if (collector := settings.otlp_target) is not None:
             exporter = Exporter.to(collector, opened.tracing, opened.witness.instance_id, world)
             await tree.start("exporting-traces", follower(exporter.work))
         await _start_learning(tree, opened, writing, brokers, dev=settings.dev)
         await stack.enter_async_context(_farewell(frames, brokers.outlets))
+        await _start_home_assistant(tree, opened, writing, brokers, settings)
         trusting_actor = await _start_signed_documents(tree, opened, writing, brokers.outlets)
         heartbeat_s = settings.heartbeat_seconds
         board, reports = await _start_signs_of_life(
@@ -293,10 +299,13 @@ async def _start_publishing(
     frames: HealthFrames,
     *,
     keep_s: float,
+    for_home_assistant: bool,
 ) -> _Brokers:
-    """One actor for each broker; and before them the one that judges what they hear of instances. keep_s: of receipts."""
+    """One actor for each broker; and before them those that judge what they hear of instances, and tell others. keep_s:
+    of receipts."""
     view, trust, witness = opened.view, opened.trust, opened.witness
-    outlets = [_outlet(view, trust) for _ in addresses]
+    reads = also_reads(witness.instance_id) if for_home_assistant else {}
+    outlets = [_outlet(view, trust, reads) for _ in addresses]
     confirmations = Confirmations([BrokerView(str(address)) for address in addresses])
     statuses = StatusBoard(
         lambda service, instance: sign_key_of(view.committed, service, instance),
@@ -335,7 +344,7 @@ async def _start_publishing(
             address, transport, desk, will=frames.will, client_id=ways.client_id(index)
         )
         name = "publishing" if len(addresses) == 1 else f"publishing-{index + 1}"
-        await tree.start(name, follower(publisher.run))
+        await tree.start(name, follower(publisher.run, at_end=desk.holding.tell_storing))
     return _Brokers(
         outlets, confirmations, statuses, drift, schemas, news, notifier, notifying_actor
     )
@@ -404,6 +413,32 @@ async def _start_notifying(
     return notifier, await tree.start("notifying", notifying(notifier), NOTIFYING)
 
 
+async def _start_home_assistant(
+    tree: _Tree, opened: OpenedData, writing: _Writing, brokers: _Brokers, settings: Settings
+) -> None:
+    """If it is wanted, or what it left on the brokers has to go."""
+    on = settings.home_assistant != "off"
+    if not on and not is_discovered(opened.view.committed):
+        return
+
+    async def write_down(what: Decidable[None]) -> None:
+        await writing.write_down(what, OUR_ID)
+
+    instance_id, public = opened.witness.instance_id, settings.public_url
+    one = HomeAssistant(
+        opened.view,
+        brokers.drift,
+        brokers.outlets,
+        opened.reading.changes,
+        write_down,
+        discovery_topic(instance_id),
+        discovery(instance_id, our_version(), None if public is None else f"{public}/docs"),
+    )
+    if on:
+        brokers.notifier.listeners.append(one.tell)
+    await tree.start("home-assistant", home_assistant(one, on=on))
+
+
 async def _start_signed_documents(
     tree: _Tree, opened: OpenedData, writing: _Writing, outlets: Sequence[Outlet]
 ) -> Actor:
@@ -461,8 +496,12 @@ async def _start_signs_of_life(
     return board, ReportMaker(opened.reading, view, trust, writing.signing, maker, tree.world)
 
 
-def _outlet(view: CommittedView, trust: TrustView) -> Outlet:
-    outlet = Outlet(view)
+def _outlet(
+    view: CommittedView,
+    trust: TrustView,
+    reads: Mapping[str, Callable[[Outlet, bytes], None] | None],
+) -> Outlet:
+    outlet = Outlet(view, reads)
     for version, envelope in trust.roots.items():
         outlet.set_retained(wire.root_topic(version), envelope)
     return outlet

@@ -21,7 +21,7 @@ from config_manager.storage.trace import Change, ChangesQuery
 
 CHANGES_HELD = 1_000
 """In memory; who is further behind reads what is kept."""
-_GATHER_S = 0.05
+_GATHER_S = 0.1
 """What happens within this time is told together. The first of it is told at once."""
 _TOGETHER = 8
 """Watchers that are woken before others get their turn."""
@@ -67,6 +67,8 @@ class Watching:
         self._after = self.newest = view.committed.revision
         self._drifts: Sequence[DriftEvent] = ()
         self.drift_seq: int = drift.last_seq
+        self.text: tuple[tuple[int, int], bytes] = (0, 0), b""
+        """what a watcher of everything made of the changes from one revision to another, for the others"""
         self._told = view.committed
         self._looked_at = 0.0
         self.health = HealthNow(True, view.mode, ())

@@ -162,6 +162,11 @@ def cli() -> None:
     help="https://host[:port][/prefix]: where callers find it; wins over these headers.",
 )
 @click.option(
+    "--home-assistant",
+    metavar="off|read",
+    help="read: be a device in the Home Assistant that listens on these brokers. [off]",
+)
+@click.option(
     "--db-key-file", type=click.Path(path_type=Path), help="64 hex digits. [<data>/keys/db.key]"
 )
 @click.option(

@@ -1,6 +1,6 @@
 """`just bench [GROUP ...] [--rounds N] [--quick] [--json FILE]`: figures beside their references.
 
-Groups: requests, delivery, fleet, instances, start, versions, memory, history, cache, plans, receipts, parts; all of them if none is named.
+Groups: requests, delivery, fleet, instances, start, versions, memory, history, cache, plans, receipts, streams, parts; all of them if none is named.
 `--quick` shows that everything runs, in half a minute; its figures mean nothing.
 """
 
@@ -24,6 +24,7 @@ from bench import (
     receipts,
     requests,
     starting,
+    streams,
     versions,
 )
 from bench.contenders import Yard, yard
@@ -64,6 +65,13 @@ def groups(rounds: int, *, quick: bool) -> dict[str, Group]:
         "plans": lambda at, port: plans.run(at, port, services=5 if quick else 200, rounds=few),
         "receipts": lambda at, port: receipts.run(
             at, port, counts=(10, 50) if quick else (10, 2_000), rounds=few
+        ),
+        "streams": lambda at, port: streams.run(
+            at,
+            port,
+            rounds=few if quick else 2 * rounds,
+            seconds=0.3 if quick else 0.8,
+            puts=5 if quick else 50,
         ),
         "parts": lambda at, _: parts.run(at.directory, rounds=few),
     }

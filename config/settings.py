@@ -62,6 +62,7 @@ class Settings(BaseSettings):
     receipts_keep: str = "90d"
     otlp_url: str | None = None
     writes_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
+    home_assistant: Literal["off", "read"] = "off"
     log_format: Literal["json", "console"] | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     _dev: bool = PrivateAttr(default=False)
@@ -113,6 +114,15 @@ class Settings(BaseSettings):
     @classmethod
     def _public_url_parses(cls, value: str | None) -> str | None:
         return None if value is None else str(parse_public_url(value))
+
+    @field_validator("home_assistant", mode="before")
+    @classmethod
+    def _nothing_is_controlled(cls, value: object) -> object:
+        if value == "control":
+            raise ValueError(
+                "control is not there yet: nothing can be switched from Home Assistant; take read"
+            )
+        return value
 
     @field_validator("bootstrap_token")
     @classmethod

@@ -22,6 +22,8 @@ MAX_SIGNATURES = 4
 
 HEALTH_TOPIC = f"system/health/{OUR_ID}"
 KEEPALIVE_TOPIC = f"system/keepalive/{OUR_ID}"
+SUMMARY_TOPIC = f"system/config-summary/{OUR_ID}"
+EVENTS_TOPIC = f"system/config-events/{OUR_ID}"
 SNAPSHOT_TOPIC = f"system/config-snapshot/{OUR_ID}"
 CONFIG_FILTER = "system/config/+"
 ROOTS_PREFIX = "system/trust/roots/"

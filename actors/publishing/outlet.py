@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import trio
 
+from config_manager.actors.mqtt.port import Message
 from config_manager.actors.publishing.company import Company
 from config_manager.actors.views import CommittedView
 from config_manager.config import wire
@@ -14,20 +16,30 @@ from config_manager.config import wire
 _READ_LATE = 16
 """Documents of one topic that may still be on their way back when a newer one is wanted."""
 
+_MOST_PASSING = 256
+"""Messages that pass, and wait because the broker takes them slowly."""
+
 
 class Outlet:
     """The documents for one broker: other actors write them here, and its publisher reads them."""
 
-    def __init__(self, view: CommittedView) -> None:
-        """view: says whether anything but health may be sent now; call `wake` when that changes."""
+    def __init__(
+        self,
+        view: CommittedView,
+        also_reads: Mapping[str, Callable[[Outlet, bytes], None] | None] = MappingProxyType({}),
+    ) -> None:
+        """view: says whether anything but health may be sent now; call `wake` when that changes. also_reads: topics that a
+        session subscribes to beside those that it always does; and who is told of a message there, None for a document
+        of ours."""
         self._view = view
+        self.also_reads = also_reads
         self.retained: dict[str, bytes] = {}
         self.connected = False
         self.company = Company()
         self._dirty: dict[str, None] = {}
         self._on_the_way: dict[str, bytes] = {}
         self._held: set[str] = set()
-        self._passing: dict[str, bytes] = {}
+        self._passing: dict[object, tuple[str, bytes]] = {}
         self._earlier: dict[str, deque[str]] = {}
         self._changed = trio.Event()
 
@@ -49,12 +61,27 @@ class Outlet:
         self._dirty.pop(topic, None)
         self.wake()
 
-    def send(self, topic: str, payload: bytes) -> None:
-        """QoS 0, not retained; the newest per topic, dropped while there is no connection."""
-        self.company.sends(payload)
+    def send(self, topic: str, payload: bytes, *, each: bool = False) -> None:
+        """QoS 0, not retained, dropped while there is no connection. each: of this topic every message, not only the
+        newest; the oldest give way to many."""
+        if topic == wire.KEEPALIVE_TOPIC:
+            self.company.sends(payload)
         if self.connected:
-            self._passing[topic] = payload
+            self._passing[object() if each else topic] = (topic, payload)
+            if len(self._passing) > _MOST_PASSING:
+                del self._passing[next(iter(self._passing))]
             self.wake()
+
+    def heard(self, message: Message) -> bool:
+        """Take a message from the broker, unless it is a document."""
+        if message.topic == wire.KEEPALIVE_TOPIC:
+            self.company.keepalive(message.payload)
+            return True
+        tell = self.also_reads.get(message.topic)
+        if tell is None:
+            return False
+        tell(self, message.payload)
+        return True
 
     def mark(self, *topics: str) -> None:
         """Send these documents again: the broker does not hold them as it should."""
@@ -81,8 +108,7 @@ class Outlet:
                 del self._dirty[topic]
                 return topic, self.retained[topic], True
             if self._passing:
-                topic = next(iter(self._passing))
-                payload = self._passing.pop(topic)
+                topic, payload = self._passing.pop(next(iter(self._passing)))
                 if self.leaves_health:
                     continue
                 return topic, payload, False
@@ -117,6 +143,10 @@ class Outlet:
         """Note that it was read back as it should be."""
         self._held.add(topic)
         self.wake()
+
+    async def until_connected(self) -> None:
+        while not self.connected:
+            await self._changed.wait()
 
     async def until_held(self, topic: str) -> None:
         """Until the broker gave the document back, or there is no connection."""

@@ -180,8 +180,7 @@ class Session:
                 if topic.startswith(wire.SCHEMA_PREFIX):
                     self._instances.heard_schema(message)
                     continue
-                if topic == wire.KEEPALIVE_TOPIC:
-                    outlet.company.keepalive(message.payload)
+                if outlet.heard(message):
                     continue
                 if topic.startswith(_CONFIG_PREFIX):
                     await self._on_config(topic.removeprefix(_CONFIG_PREFIX), message)
@@ -313,6 +312,7 @@ class Session:
             wire.HEALTH_TOPIC,
             wire.KEEPALIVE_TOPIC,
             wire.SEALED_FILTER,
+            *self._desk.outlet.also_reads,
             qos=0,
         )
         await self._until_quiet()

@@ -48,6 +48,9 @@ MOST_STREAMS_OF_ONE = 4
 """Of them, of one token."""
 BEAT_S = 15.0
 """A stream says at least a comment that often, so that both sides notice a dead connection."""
+GONE_WITHIN_S = 30.0
+"""What a stream sent and nobody acknowledged: its caller has vanished without a word, as a laptop does. Without this the
+kernel would try for a quarter of an hour, and the stream would keep its place."""
 MOST_REPLAYED = 1_000
 """Revisions that a stream is told because it missed them."""
 MOST_HEADERS = 200

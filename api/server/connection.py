@@ -18,6 +18,7 @@ from hypercorn.typing import ConnectionState
 from config_manager.api.rest.limits import (
     ARRIVE_WITHIN_S,
     FIRST_BYTE_WITHIN_S,
+    GONE_WITHIN_S,
     IDLE_S,
     MAX_HEAD_BYTES,
     MOST_BYTES_SENDING,
@@ -26,7 +27,7 @@ from config_manager.api.rest.limits import (
 from config_manager.api.rest.rate_limits import address_key
 from config_manager.api.server.app import AsgiApp
 from config_manager.api.server.crowd import Crowd, Wait
-from config_manager.api.server.lean_h11 import LeanH11
+from config_manager.api.server.lean_h11 import LeanH11, StreamBegins
 from config_manager.api.server.tls import Certificate
 
 RECEIVE_BYTES = 2**16
@@ -188,6 +189,10 @@ class HttpConnection:
         elif isinstance(event, Closed):
             await self._close()
             await self.protocol.handle(Closed())
+        elif isinstance(event, StreamBegins):
+            with suppress(OSError):  # the peer has left already
+                level, option = socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT
+                self._socket.setsockopt(level, option, round(GONE_WITHIN_S * 1000))
         elif isinstance(event, Updated) and event.idle:
             self._be_idle()
         elif isinstance(event, Updated) and self._idle:

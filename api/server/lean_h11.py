@@ -18,7 +18,7 @@ from typing import Any, NoReturn, cast
 
 import h11
 import trio
-from hypercorn.events import Closed, RawData, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, EndBody, Request, Response
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
@@ -37,6 +37,10 @@ _SAY_WITHIN_S = 1.0
 _STREAMED = (b"content-type", EVENT_STREAM)
 _TOO_MANY = 431
 _OF_OURS = {400, _TOO_MANY}
+
+
+class StreamBegins(Event):
+    """The answer that is being sent goes on for as long as its caller listens."""
 
 
 class LeanH11(H11Protocol):
@@ -132,6 +136,7 @@ class LeanH11(H11Protocol):
                 self._held = self._bytes_of(h11.Response(headers=headers, status_code=status))
                 self._is_stream = _STREAMED in given
                 if self._is_stream:
+                    await self.send(StreamBegins())
                     self._end_stream_if_others_wait()
                     await self._let_go()
             case Body(data=data) if len(data) > _JOINED_BYTES // 2:

@@ -50,6 +50,7 @@ def test_without_anything_the_defaults_are_the_contracts() -> None:
         "heartbeat_seconds": 10.0,
         "receipts_keep": "90d",
         "otlp_url": None,
+        "home_assistant": "off",
         "writes_per_minute": None,
         "log_format": None,
         "log_level": "info",

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.kit.pages import Page
 from tests.kit.processes import Processes, eventually, free_port
 from tests.kit.shell import Shell
 
 
+@pytest.mark.torture
 def test_the_walk_through_of_the_page_does_what_it_says(shop: tuple[Processes, Path]) -> None:
     (processes, directory), port = shop, str(free_port())
     page = Page("notifications.md")

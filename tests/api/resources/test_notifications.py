@@ -130,9 +130,8 @@ async def test_a_removed_one_is_gone_with_its_secret_and_its_name_is_free(rest: 
     assert verified.json["ok"] is True
 
 
-@pytest.mark.parametrize(
-    ("body", "pointer"),
-    [
+async def test_what_nobody_can_be_told_by_is_refused_and_says_where(rest: Caller) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"name": "No Name"}, "/name"),
         ({"name": 7}, "/name"),
         ({"url": None}, "/url"),
@@ -146,15 +145,12 @@ async def test_a_removed_one_is_gone_with_its_secret_and_its_name_is_free(rest: 
         ({"services": ["NO"]}, "/services/0"),
         ({"plain": "yes"}, "/plain"),
         ({"secret": "whsec_mine"}, "/secret"),
-    ],
-)
-async def test_what_nobody_can_be_told_by_is_refused_and_says_where(
-    rest: Caller, body: dict[str, Any], pointer: str
-) -> None:
-    answer = await add(rest, **{"url": "https://example.org/", **body})
-    assert (answer.status, answer.json["type"]) == (422, "/problems/invalid-values")
-    assert [one["pointer"] for one in answer.json["errors"]] == [pointer]
-    assert b"secret@" not in answer.body
+    ]
+    for body, pointer in wrong:
+        answer = await add(rest, **{"url": "https://example.org/", **body})
+        assert (answer.status, answer.json["type"]) == (422, "/problems/invalid-values"), body
+        assert [one["pointer"] for one in answer.json["errors"]] == [pointer]
+        assert b"secret@" not in answer.body
     assert await listed(rest) == []
 
 

@@ -15,6 +15,7 @@ from nacl.signing import SigningKey
 
 from config_manager.actors import drift_board
 from config_manager.api.resources import watch
+from config_manager.api.rest import streams
 from config_manager.api.rest.limits import BEAT_S
 from config_manager.api.rest.openapi import openapi
 from config_manager.api.server.routes import ROUTES
@@ -271,6 +272,23 @@ async def test_the_health_is_told_when_it_changes(rest: Caller) -> None:
             "0",
             {"ok": False, "mode": "read-only", "reasons": ["the disk is full"]},
         )
+
+
+async def test_the_comment_names_what_was_passed_over_so_that_nobody_looks_at_it_again(
+    rest: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "BEAT_S", 0.2)
+    async with rest.listen(f"{WATCH}?service=gate") as seen:
+        await put(rest, "door", 3)
+        while seen.reader.last_id != "3":
+            await seen.piece()
+        began = seen.reader.comments
+        while seen.reader.comments < began + 2:
+            await seen.piece()
+        assert seen.said.count(b"id: ") == 2, "at first, and once"
+        assert seen.said.endswith(b"\n\n:\n\n")
+        await put(rest, "gate")
+        assert [one["revision"] for one in await seen.revisions(1)] == [4]
 
 
 async def test_drift_is_told_when_it_begins_and_when_it_ends(

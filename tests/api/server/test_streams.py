@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,6 +18,7 @@ from trio.testing import MockClock
 from config_manager.actors.system import System
 from config_manager.api.rest.limits import BEAT_S, SEND_WITHIN_S
 from config_manager.api.rest.streams import Stream, Streams
+from config_manager.api.server import connection
 from config_manager.api.server.app import RestApp
 from config_manager.api.server.listening import serve
 from config_manager.config.errors import Busy
@@ -25,6 +29,7 @@ WHO = b"Host: x\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"
 WATCH = b"GET " + PATH + b" HTTP/1.1\r\n" + WHO + b"\r\n"
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 STATUS = b"GET /api/v1/status HTTP/1.1\r\n" + WHO + b"\r\n"
+SO_ATTACH_FILTER = 26
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -149,6 +154,24 @@ async def test_who_leaves_is_gone_at_once_and_its_line_says_how_long_it_listened
     assert [line["status"] for line in told].count(200) == 8
     assert all(line["duration_ms"] > 0 for line in told)
     assert not [line for line in lines if line["log_level"] == "error"]
+
+
+async def test_who_vanishes_without_a_word_is_noticed_and_gives_up_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "GONE_WITHIN_S", 0.2)
+    async with site(tmp_path) as here, AsyncExitStack() as stack:
+        vanished, other = [await here.asks(stack, WATCH) for _ in range(2)]
+        for one in (vanished, other):
+            await until(one, b"event: health")
+        nothing_gets_in = (ctypes.c_uint16 * 4)(0x06, 0, 0, 0)  # a filter that drops each packet
+        program = struct.pack("HP", 1, ctypes.addressof(nothing_gets_in))
+        vanished.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+        await Caller(here.system).ask("PUT", "/api/v1/config/door", {"open": True})
+        await until(other, b"event: revision")
+        while len(here.app.streams) == 2:
+            await trio.sleep(0.01)
+        assert len(here.app.streams) == 1
 
 
 async def test_when_we_stop_each_of_fifty_streams_ends_in_order(tmp_path: Path) -> None:
