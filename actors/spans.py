@@ -42,11 +42,11 @@ def spans_of(noted: Noted) -> Iterator[Span]:
     """Every step of a change that is done, each with the same id whenever it is asked for. None if who asked for the
     change does not record its own trace (the flag `sampled` of `traceparent`)."""
     times, own = noted.times, own_traceparent(noted.correlation_id)
-    caller = parse_traceparent(times.traceparent or "") or own
-    if not caller.is_sampled:
+    caller = parse_traceparent(times.traceparent or own)
+    if caller is None or not caller.is_sampled:
         return
-    trace_id, is_ours = caller.trace_id, caller == own
-    whole = own.span_id if is_ours else _span_id(trace_id, "change", str(times.revision))
+    trace_id, is_ours = caller.trace_id, times.traceparent in (None, own)
+    whole = caller.span_id if is_ours else _span_id(trace_id, "change", str(times.revision))
     about: dict[str, str | int] = {
         "config_manager.revision": times.revision,
         "config_manager.correlation_id": noted.correlation_id,

@@ -17,9 +17,6 @@ class Traceparent(NamedTuple):
     span_id: str
     is_sampled: bool
 
-    def __str__(self) -> str:
-        return f"00-{self.trace_id}-{self.span_id}-{_SAMPLED if self.is_sampled else 0:02x}"
-
 
 def parse_traceparent(text: str) -> Traceparent | None:
     """None if it is none that we know (version 00)."""
@@ -29,7 +26,7 @@ def parse_traceparent(text: str) -> Traceparent | None:
     return Traceparent(found[1], found[2], bool(int(found[3], 16) & _SAMPLED))
 
 
-def own_traceparent(correlation_id: str) -> Traceparent:
+def own_traceparent(correlation_id: str) -> str:
     """For a request that brought none: the same for the same id."""
     digits = hashlib.sha256(correlation_id.encode()).hexdigest()
-    return Traceparent(digits[:32], digits[32:48], is_sampled=True)
+    return f"00-{digits[:32]}-{digits[32:48]}-01"

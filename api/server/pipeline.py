@@ -216,4 +216,4 @@ def _traceparent(request: ApiRequest) -> str:
     for name, value in request.headers:
         if name == b"traceparent" and parse_traceparent(text := value.decode("latin-1")):
             return text
-    return str(own_traceparent(request.correlation_id))
+    return own_traceparent(request.correlation_id)

@@ -17,6 +17,7 @@ from config_manager.storage.trace import BrokerTimes, ChangeTimes, StageTime
 from tests.kit import documents as d
 from tests.kit import stores as m
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 HERE, THERE = "mqtt://here:1883", "mqtt://there:1883"
 
 
@@ -37,7 +38,7 @@ class Noting:
         one = Put(service=services[0], values={})
         change: Commit = m.decide(self.state, one if len(services) == 1 else what).change
         self.state = change.after
-        self.tracing.committed(change, Context("id", asked=asked, traceparent="00-a"), 2)
+        self.tracing.committed(change, Context("id", asked=asked, traceparent=TRACE), 2)
         return [self.state.services[name] for name in services]
 
     def times(self, revision: int) -> ChangeTimes:
@@ -56,7 +57,7 @@ def test_of_each_step_at_each_broker_the_first_time_counts() -> None:
     noting.tracing.done("confirmed", door, HERE)  # before its PUBACK came
     noting.tracing.done("acknowledged", door, HERE)
     assert noting.times(1) == ChangeTimes(
-        1, 100.0, 101.0, 2, "00-a",
+        1, 100.0, 101.0, 2, TRACE,
         (BrokerTimes("door", HERE, 102.0, 104.0, 106.0, 105.0), BrokerTimes("door", THERE, 103.0)),
     )  # fmt: skip
 
