@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
-from paho.mqtt import publish
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from bench.contenders import AUTH, Yard
 from bench.figures import Figure, at_most, median
@@ -18,6 +19,7 @@ from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import rfc3339
 
 _KEYS = 30
+_TIMEOUT_S = 60
 _PLANS = "/api/v1/plans"
 _SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -33,15 +35,15 @@ def run(yard: Yard, mqtt_port: int, *, services: int, rounds: int) -> Iterator[F
     """Over REST, at a server on disk and a broker."""
     ours = yard.ours(mqtt_port, "plans")
     names = [f"fleet-{n}" for n in range(services)]
-    receipts: list[Any] = [
-        (wire.status_topic(s, i), _receipt(s, i), 1, True) for s in names for i in "ab"
-    ]
-    publish.multiple(receipts, port=mqtt_port)
+    _retain(mqtt_port, {wire.status_topic(s, i): _receipt(s, i) for s in names for i in "ab"})
     made: list[float] = []
     applied: list[float] = []
     compared: list[float] = []
     with httpx.Client(
-        base_url=f"http://{ours.host}:{ours.port}", headers=AUTH, timeout=60, trust_env=False
+        base_url=f"http://{ours.host}:{ours.port}",
+        headers=AUTH,
+        timeout=_TIMEOUT_S,
+        trust_env=False,
     ) as http:
         for name in names:
             http.put(f"/api/v1/schemas/{name}", json=_SCHEMA).raise_for_status()
@@ -78,6 +80,19 @@ def run(yard: Yard, mqtt_port: int, *, services: int, rounds: int) -> Iterator[F
         p99=max(compared) * 1e3,
         note="over REST, dry run: each key narrowed, what that breaks",
     )
+
+
+def _retain(mqtt_port: int, messages: Mapping[str, bytes]) -> None:
+    """A client of our own: `paho.mqtt.publish` logs an error at each disconnect."""
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.connect("127.0.0.1", mqtt_port)
+    client.loop_start()
+    sent = [client.publish(topic, one, qos=1, retain=True) for topic, one in messages.items()]
+    for one in sent:
+        one.wait_for_publish(_TIMEOUT_S)
+        assert one.is_published()
+    client.disconnect()
+    client.loop_stop()
 
 
 def _plan(http: httpx.Client, names: list[str], number: int) -> Any:

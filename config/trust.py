@@ -296,7 +296,7 @@ def judge_receipt(envelope: Envelope, public: bytes) -> Receipt:
 def _time_of(text: str) -> float:
     try:
         return parse_rfc3339(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise Distrust("malformed", f"{text[:40]!r} is no time in RFC 3339") from None
 
 

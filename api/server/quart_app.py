@@ -10,7 +10,6 @@ from typing import Any
 
 from quart import Response, request
 from quart_trio import QuartTrio
-from werkzeug.routing import MapAdapter
 
 from config_manager.api.rest.limits import DRAIN_BYTES
 from config_manager.api.rest.request import Api
@@ -23,7 +22,7 @@ class _ByPathAlone(QuartTrio):
     """Quart reads `Host` before any handler of ours is there, and fails on a name like `a..b`. Here it decides
     nothing."""
 
-    def create_url_adapter(self, request: Any) -> MapAdapter | None:
+    def create_url_adapter(self, request: Any) -> Any:
         """As Quart's own, for the path of this request at whatever host."""
         if request is None:
             return super().create_url_adapter(None)

@@ -369,6 +369,8 @@ def _open_questions(ledger: Ledger, report: Report, shown: dict[str, int]) -> It
         yield (
             f"the rows of the audit begin with number {ledger.first_seq}: what stood before it is not in this report"
         )
+    if others := len(ledger.wanted.keys() - report.services.keys()):
+        yield f"{others} other services are in these rows, and the report says nothing of them"
     for index, seconds in ledger.times.went_back:
         yield (
             f"the server's clock went back by {seconds:.0f} s before row {ledger.first_seq + index} of the audit: nothing "

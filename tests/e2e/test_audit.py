@@ -19,6 +19,7 @@ from config_manager.config.sealed_file import derive_key
 from config_manager.storage.sql import database
 from config_manager.storage.witness import _mac
 from tests.kit.processes import MOSQUITTO, TOKEN, Processes, Server, listening
+from tests.kit.shell import in_process
 
 KEEPALIVE = "system/keepalive/config-manager"
 
@@ -26,15 +27,13 @@ KEEPALIVE = "system/keepalive/config-manager"
 class Auditor:
     """A data directory, its server, the commands, and a hand with the database's key."""
 
-    def __init__(self, processes: Processes, server: Server) -> None:
-        self.processes, self.server = processes, server
+    def __init__(self, server: Server) -> None:
+        self.server = server
         self.data = server.data_dir
 
     def run(self, *command: str) -> tuple[int, str]:
-        code, process = self.processes.run(
-            "audit", *command, env={"CONFIG_MANAGER_TOKEN": TOKEN}, within=30
-        )
-        return code, "\n".join(process.text)
+        ended = in_process("audit", *command, CONFIG_MANAGER_TOKEN=TOKEN)
+        return ended.code, ended.said.rstrip("\n")
 
     def ask(self, *command: str) -> tuple[int, str]:
         return self.run(*command, "--url", self.server.url)
@@ -77,7 +76,7 @@ def auditor(module_shop: tuple[Processes, Path]) -> Auditor:
     """A stopped server with ten rows in its audit, and an export of them."""
     processes, directory = module_shop
     server = processes.server(directory / "data", "none:")
-    auditor = Auditor(processes, server)
+    auditor = Auditor(server)
     for number in range(9):
         server.put("door", {"n": number}, params={"reason": f"because {number}"})
     code, text = auditor.ask("export", "--out", str(directory / "export.jsonl"))
@@ -106,7 +105,7 @@ def test_the_running_server_lists_verifies_and_names_a_row_that_somebody_edits(
 ) -> None:
     processes, directory = shop
     server = processes.server(directory / "data", "none:")
-    auditor = Auditor(processes, server)
+    auditor = Auditor(server)
     for number in range(5):
         server.put("door", {"n": number}, params={"reason": f"because {number}"})
     code, text = auditor.ask("list", "--last", "2")
@@ -126,8 +125,7 @@ def test_the_running_server_lists_verifies_and_names_a_row_that_somebody_edits(
     code, text = auditor.ask("verify")
     assert (code, "row 4 (altered)" in text) == (5, True)
     code, text = auditor.ask("verify", "--json")
-    [said] = [line for line in text.splitlines() if line.startswith("{")]  # stderr may come first
-    verdict = json.loads(said)
+    verdict = json.loads(text.splitlines()[0])
     assert (code, verdict["ok"], verdict["problem"]["seq"]) == (5, False, 4)
     assert auditor.stopped()[0] == 4, "its data directory is in use"
     out = directory / "export.jsonl"
@@ -143,7 +141,7 @@ def test_the_beacons_carry_the_head_that_verify_compares_with(
     processes, directory = shop
     broker = processes.broker(directory / "broker")
     server = processes.server(directory / "data", broker.url)
-    auditor = Auditor(processes, server)
+    auditor = Auditor(server)
 
     with listening(broker.port, KEEPALIVE) as listener:
 
@@ -196,7 +194,7 @@ def test_a_stopped_data_directory_verifies_and_is_left_as_it_was(
 def test_one_that_was_killed_verifies_too(shop: tuple[Processes, Path]) -> None:
     processes, directory = shop
     server = processes.server(directory / "data", "none:")
-    auditor = Auditor(processes, server)
+    auditor = Auditor(server)
     for number in range(5):
         server.put("door", {"n": number})
     server.kill()
@@ -343,7 +341,7 @@ def test_an_export_is_not_written_over_a_file_and_also_goes_to_a_pipe(
 ) -> None:
     processes, directory = shop
     server = processes.server(directory / "data", "none:")
-    auditor = Auditor(processes, server)
+    auditor = Auditor(server)
     server.put("door", {"bell": "ä\u2028"})
     (directory / "there").write_text("mine")
     assert auditor.ask("export", "--out", str(directory / "there"))[0] == 2

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kit.processes import COMMAND, MOSQUITTO, TOKEN, Process, Processes, Server
+from tests.kit.processes import MOSQUITTO, TOKEN, Process, Processes, Server
+from tests.kit.shell import in_process
 
 STT = "stt-worker"
 
@@ -18,20 +18,13 @@ class Operator:
     def __init__(self, processes: Processes, server: Server) -> None:
         self.processes, self.server = processes, server
 
-    def run(self, *command: str, stdin: str | None = None) -> tuple[int, str]:
-        environment = {"CONFIG_MANAGER_TOKEN": TOKEN, "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
-        ended = subprocess.run(
-            [COMMAND, *command, "--url", self.server.url],
-            env=environment,
-            input=stdin or "",
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
+    def run(self, *command: str, stdin: str = "") -> tuple[int, str]:
+        ended = in_process(
+            *(*command, "--url", self.server.url), stdin=stdin, CONFIG_MANAGER_TOKEN=TOKEN
         )
-        return ended.returncode, ended.stdout + ended.stderr
+        return ended.code, ended.said
 
-    def ok(self, *command: str, stdin: str | None = None) -> str:
+    def ok(self, *command: str, stdin: str = "") -> str:
         code, text = self.run(*command, stdin=stdin)
         assert code == 0, text
         return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from config_manager.config.sealing import open_sealed
 from tests.kit.processes import (
     COMMAND,
     MOSQUITTO,
-    TOKEN,
     Processes,
     Server,
     eventually,
     listening,
     retained,
 )
+from tests.kit.shell import InProcess, in_process
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 
@@ -43,19 +42,14 @@ def enrol(
     if not state.exists():
         processes.pin(state, server.data_dir / "trust" / "root.json")
     if token is None:
-        ended, told = processes.run(
-            *("devices", "token", "--service", SERVICE, "--url", server.url, "--json"),
-            env={"CONFIG_MANAGER_TOKEN": TOKEN},
-        )
-        assert ended == 0, told.text
-        token = json.loads(told.text[0])["token"]
+        token = InProcess(server).ok("devices", "token", "--service", SERVICE)["token"]
     file = state.with_suffix(".token")
     file.write_text(token + "\n")
-    ended, told = processes.run(
+    ended = in_process(
         *("client", "enroll", "--state", str(state), "--service", SERVICE),
         *("--url", server.url, "--token-file", str(file)),
     )
-    assert ended == code, told.text
+    assert ended.code == code, ended
     return load_identity(state)
 
 
@@ -138,12 +132,8 @@ def test_a_revoked_instance_gets_nothing_more_and_what_it_knew_is_marked(
     with listening(broker.port, "system/config-sealed/#") as listener:
         topic = wire.sealed_topic(SERVICE, ada.instance)
         listener.message(topic)
-        code, told = processes.run(
-            *("devices", "revoke", SERVICE, ada.instance, "--url", server.url, "--json"),
-            env={"CONFIG_MANAGER_TOKEN": TOKEN},
-        )
-        assert code == 0, told.text
-        assert json.loads(told.text[0])["secrets"] == ["pin"]
+        told = InProcess(server).ok("devices", "revoke", SERVICE, ada.instance)
+        assert told["secrets"] == ["pin"]
         listener.message(topic, lambda m: m == b"")
         [secret] = server.get("/api/v1/secrets").json()["secrets"]
         assert ada.instance in secret["rotate"]["why"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ import pytest
 from config_manager.api.conformance.publisher import Publisher
 from config_manager.config import wire
 from config_manager.config.documents.config_update import Variant
+from config_manager.config.world import rfc3339
+from config_manager.storage.decisions.report_checks import verify
 from tests.kit.earlier import (
+    BOTH_ENDS,
     CLIENT,
     EXPORT,
     ON_TRIAL,
@@ -28,6 +32,7 @@ from tests.kit.earlier import (
     python,
     unpack,
 )
+from tests.kit.long import few_in_the_suite
 from tests.kit.processes import (
     MOSQUITTO,
     TOKEN,
@@ -48,6 +53,15 @@ needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not
 def earlier(request: pytest.FixtureRequest) -> Earlier:
     made: Earlier = request.param
     return made
+
+
+at_both_ends = pytest.mark.parametrize(
+    "earlier",
+    few_in_the_suite(VERSIONS, BOTH_ENDS),
+    indirect=True,
+    scope="module",
+    ids=lambda earlier: earlier.version,
+)
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +209,20 @@ def test_the_audit_verifies_from_its_first_row_and_goes_on_from_its_last(
     assert code == 0, told.text
 
 
+@at_both_ends
+def test_a_report_of_what_it_wrote_verifies_with_its_first_root(
+    opened: Server, earlier: Earlier
+) -> None:
+    span = {"from": "2020-01-01T00:00:00Z", "to": rfc3339(time.time() - 0.1)}
+    file = opened.get("/api/v1/reports", params=span).content
+    verdict = verify(file, opened.get("/api/v1/trust/roots/1").content)
+    assert verdict.ok, verdict.findings
+    history = opened.get("/api/v1/config/door/history").json()["entries"]
+    wanted = verdict.claims["door"]["wanted"]
+    assert [one["revision"] for one in wanted] == [one["revision"] for one in reversed(history)]
+
+
+@at_both_ends
 def test_it_is_written_on_and_a_start_later_all_of_it_is_there(
     shop: tuple[Processes, Path], earlier: Earlier
 ) -> None:
@@ -220,6 +248,7 @@ def test_it_is_written_on_and_a_start_later_all_of_it_is_there(
         assert newest["action"] == "put"
 
 
+@at_both_ends
 def test_its_recovery_key_brings_its_keys_back(
     shop: tuple[Processes, Path], earlier: Earlier
 ) -> None:
@@ -294,8 +323,9 @@ def test_todays_client_starts_offline_from_what_was_kept_its_secret_included(
     }
 
 
+@at_both_ends
 def test_what_a_service_died_of_once_is_tried_again_and_after_that_no_more(
-    shop: tuple[Processes, Path], earlier: Earlier
+    shop: tuple[Processes, Path], earlier: Earlier, code: Path
 ) -> None:
     """A death is what any stop by a signal looks like, so an earlier version's counts as the first."""
     processes, directory = shop
@@ -313,8 +343,9 @@ def test_what_a_service_died_of_once_is_tried_again_and_after_that_no_more(
     )
     remark = f"died within the bake time of revision {tried}"
     assert get(processes, state, trial["service"], remark) == {"greeting": trial["proved"]}
-    said = starts_offline(processes, None, state, trial["service"])
-    assert (said["greeting"], said["source"]) == (trial["proved"], "last-known-good")
+    for by in (None, code) if earlier is VERSIONS[0] else (None,):  # it reads today's poison, too
+        said = starts_offline(processes, by, state, trial["service"])
+        assert (said["greeting"], said["source"]) == (trial["proved"], "last-known-good")
 
 
 # ── beside each other ──────────────────────────────────────────────────────────────────────────
@@ -364,6 +395,7 @@ def tell_a_change(server: Server, client: Process, expected: dict[str, Any], lib
     assert client.terminate() == 0
 
 
+@at_both_ends
 @needs_mosquitto
 def test_its_client_follows_todays_server_through_a_broker_that_holds_its_messages(
     shop: tuple[Processes, Path], theirs: Processes, earlier: Earlier, code: Path
@@ -379,6 +411,7 @@ def test_its_client_follows_todays_server_through_a_broker_that_holds_its_messag
     assert (said["greeting"], said["pin"]) == ("something new", "the fourth pin")
 
 
+@at_both_ends
 @needs_mosquitto
 def test_todays_client_follows_its_server(
     shop: tuple[Processes, Path], theirs: Processes, earlier: Earlier
@@ -392,6 +425,7 @@ def test_todays_client_follows_its_server(
     tell_a_change(server, follower, client, "config-manager-python ")
 
 
+@at_both_ends
 @needs_mosquitto
 @pytest.mark.parametrize("bake_s", [PROVED_AT_ONCE, "3600"], ids=["proved", "on trial"])
 def test_what_todays_client_kept_its_client_starts_with(

@@ -10,19 +10,18 @@ from typing import Any
 import pytest
 
 from tests.kit.processes import TOKEN, Processes, Server
+from tests.kit.shell import InProcess
 
 
 class Operator:
-    """The commands, each a process, against one server."""
+    """The commands against one server."""
 
-    def __init__(self, processes: Processes, server: Server) -> None:
-        self.processes, self.server = processes, server
+    def __init__(self, server: Server) -> None:
+        self.server = server
 
     def run(self, *command: str, token: str = TOKEN) -> tuple[int, str]:
-        code, process = self.processes.run(
-            *command, "--url", self.server.url, env={"CONFIG_MANAGER_TOKEN": token}
-        )
-        return code, "\n".join(process.text)
+        ended = InProcess(self.server, token).run(*command)
+        return ended.code, ended.said.rstrip("\n")
 
     def json(self, *command: str, token: str = TOKEN) -> Any:
         code, text = self.run(*command, "--json", token=token)
@@ -33,7 +32,7 @@ class Operator:
 @pytest.fixture(scope="module")
 def operator(module_shop: tuple[Processes, Path]) -> Operator:
     processes, directory = module_shop
-    return Operator(processes, processes.server(directory / "data", "none:"))
+    return Operator(processes.server(directory / "data", "none:"))
 
 
 CI = ("token", "create", "--name", "ci", "--role", "write", "--services", "d*", "--expires", "90d")
@@ -93,7 +92,7 @@ def test_who_came_and_who_was_refused_is_written_down_at_the_latest_when_stoppin
 ) -> None:
     processes, directory = shop
     server = processes.server(directory / "data", "none:")
-    operator = Operator(processes, server)
+    operator = Operator(server)
     token = operator.json("token", "create", "--name", "ci", "--role", "read")["token"]
     server.process.event("request", status=201)
     headers = {"Authorization": f"Bearer {token}"}

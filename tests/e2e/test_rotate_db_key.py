@@ -17,7 +17,9 @@ from config_manager.storage.keys.recovery import FILE, open_sealed
 from config_manager.storage.sql import database, rekeying
 from config_manager.storage.sql.sql_store import SqlStore
 from tests.kit.dying import dies
+from tests.kit.long import LONG
 from tests.kit.processes import COMMAND, Processes
+from tests.kit.shell import in_process
 from tests.kit.stores import committed_in
 
 BIG_ROWS = 3_000
@@ -51,9 +53,9 @@ def stopped(
     return shop[0], data, template[1]
 
 
-def rotate(processes: Processes, data: Path, *more: str) -> tuple[int, str]:
-    code, process = processes.run("rotate-db-key", "--data-dir", str(data), *more, within=60)
-    return code, "\n".join(process.text)
+def rotate(data: Path, *more: str) -> tuple[int, str]:
+    ended = in_process("rotate-db-key", "--data-dir", str(data), *more)
+    return ended.code, ended.said
 
 
 def key_in(data: Path) -> bytes:
@@ -82,7 +84,7 @@ def test_after_it_only_the_new_key_opens_the_database_and_nothing_is_lost(
 ) -> None:
     processes, data, recovery_key = stopped
     before = key_in(data)
-    code, said = rotate(processes, data)
+    code, said = rotate(data)
     assert code == 0, said
     after = key_in(data)
     assert after != before
@@ -102,11 +104,11 @@ def test_it_refuses_a_data_directory_in_use_and_one_without_a_database(
     processes, data, _ = stopped
     server = processes.server(data, "none:")
     before = key_in(data)
-    assert rotate(processes, data)[0] == 4
+    assert rotate(data)[0] == 4
     assert key_in(data) == before
     assert not list((data / "keys").glob("*.new"))
     assert server.stop() == 0
-    assert rotate(processes, data / "elsewhere")[0] == 6
+    assert rotate(data / "elsewhere")[0] == 6
 
 
 def test_it_leaves_a_damaged_database_as_it_is(stopped: tuple[Processes, Path, str]) -> None:
@@ -114,7 +116,7 @@ def test_it_leaves_a_damaged_database_as_it_is(stopped: tuple[Processes, Path, s
     content = bytearray((data / "config.db").read_bytes())
     content[5 * 4096 + 100] ^= 1
     (data / "config.db").write_bytes(content)
-    code, said = rotate(processes, data)
+    code, said = rotate(data)
     assert code == 3, said
     assert "damaged" in said
     assert (data / "config.db").read_bytes() == content
@@ -127,8 +129,8 @@ def test_a_key_from_elsewhere_is_changed_where_it_lies(
     elsewhere = tmp_path / "mine"
     (data / "keys" / "db.key").rename(elsewhere)
     before = elsewhere.read_text()
-    assert rotate(processes, data)[0] == 3
-    code, said = rotate(processes, data, "--db-key-file", str(elsewhere))
+    assert rotate(data)[0] == 3
+    code, said = rotate(data, "--db-key-file", str(elsewhere))
     assert code == 0, said
     assert elsewhere.read_text() != before
     assert opens(data, bytes.fromhex(elsewhere.read_text()))
@@ -142,13 +144,13 @@ def test_a_key_that_is_mounted_is_changed_to_the_one_that_is_mounted_beside_it(
     (data / "keys" / "db.key").rename(tmp_path / "real")
     mounted = tmp_path / "db.key"
     mounted.symlink_to("real")
-    code, said = rotate(processes, data, "--db-key-file", str(mounted))
+    code, said = rotate(data, "--db-key-file", str(mounted))
     assert code == 7, said
     assert "db.key.new" in said
     successor = tmp_path / "db.key.new"
     successor.write_text("0123456789abcdef" * 4)
     successor.chmod(0o600)
-    code, said = rotate(processes, data, "--db-key-file", str(mounted))
+    code, said = rotate(data, "--db-key-file", str(mounted))
     assert code == 7, said
     assert opens(data, bytes.fromhex(successor.read_text()))
     server = processes.server(data, "none:", "--db-key-file", str(mounted))
@@ -158,12 +160,14 @@ def test_a_key_that_is_mounted_is_changed_to_the_one_that_is_mounted_beside_it(
 # ── dying ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=LONG)])
 def test_killed_at_any_line_the_next_start_opens_it_and_the_next_run_completes_it(
-    stopped: tuple[Processes, Path, str], tmp_path: Path
+    stopped: tuple[Processes, Path, str], tmp_path: Path, every: int
 ) -> None:
+    """every: of so many lines one."""
     processes, start, recovery_key = stopped
-    deaths = dies("rekey", start, tmp_path)
-    assert deaths > 50
+    deaths = dies("rekey", start, tmp_path, every)
+    assert deaths > 50 // every
     old = key_in(start)
     opened_by_old = opened_by_new = 0
     for line in range(1, deaths + 1):
@@ -189,16 +193,13 @@ def test_killed_at_any_line_the_next_start_opens_it_and_the_next_run_completes_i
         if key != old:
             assert key_in(data) == key
             assert not opens(data, old)
-    assert opened_by_old > 10
-    assert opened_by_new > 10
+    assert opened_by_old > 10 // every
+    assert opened_by_new > 10 // every
     for line in (opened_by_old, deaths):
-        code, said = rotate(processes, tmp_path / str(line))
+        code, said = rotate(tmp_path / str(line))
         assert code == 0, said
         assert not opens(tmp_path / str(line), old)
     whole(processes, tmp_path / str(opened_by_old))
-
-
-LONG = pytest.mark.torture
 
 
 @pytest.mark.parametrize(
@@ -231,7 +232,7 @@ def test_killed_while_sqlcipher_writes_the_pages_anew_nothing_is_lost(
     assert process.wait(30) == -signal.SIGKILL
     assert (data / "keys" / "db.key.new").exists()
     whole(processes, data)
-    code, said = rotate(processes, data)
+    code, said = rotate(data)
     assert code == 0, said
     assert not opens(data, old)
     assert database.integrity_problems(data / "config.db", key_in(data)) == []

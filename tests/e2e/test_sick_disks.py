@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.file_systems import file_system, fill, remount
+from tests.kit.long import few_in_the_suite
 from tests.kit.processes import COMMAND, Processes, Server, eventually, retained
 
 SETPRIV = shutil.which("setpriv")
@@ -122,21 +123,19 @@ def test_where_nothing_can_be_made_is_2_with_variable_path_reason_and_what_helps
 
 
 @needs_setpriv
-@pytest.mark.parametrize(
-    "name", [".lock", "keys", "instance.json", "trust/root.json", "trust/roots", "broker"]
-)
 def test_what_is_somebody_elses_beside_a_database_is_3_and_nothing_is_called_damaged(
-    unprivileged: Processes, template: Path, tmp_path: Path, name: str
+    unprivileged: Processes, template: Path, tmp_path: Path
 ) -> None:
     data = shutil.copytree(template, tmp_path / "data")
     (data / "broker").mkdir(exist_ok=True)
-    (data / name).chmod(0)
-    code, said = serve(unprivileged, data, "auto:" if name == "broker" else "none:")
-    (data / name).chmod(0o700)
-    assert code == 3, said
-    assert str(data / name) in said
-    assert "Permission denied" in said
-    assert "damaged" not in said
+    for name in (".lock", "keys", "instance.json", "trust/root.json", "trust/roots", "broker"):
+        (data / name).chmod(0)
+        code, said = serve(unprivileged, data, "auto:" if name == "broker" else "none:")
+        (data / name).chmod(0o700)
+        assert code == 3, said
+        assert str(data / name) in said
+        assert "Permission denied" in said
+        assert "damaged" not in said
     assert serve_and_stop(unprivileged, data) == 0  # nothing was changed that it needs
 
 
@@ -265,7 +264,7 @@ def test_a_database_that_may_only_be_read_is_said_until_it_may_be_written(
 # ── a file system that is full ─────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("left_kib", [4, 20, 60, 100])
+@pytest.mark.parametrize("left_kib", few_in_the_suite((4, 20, 60, 100), (4, 60)))
 def test_a_first_start_on_a_full_disk_is_2_and_leaves_nothing_that_stops_the_next_one(
     shop: tuple[Processes, Path], left_kib: int
 ) -> None:

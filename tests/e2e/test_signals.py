@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from functools import partial
+from itertools import cycle, product
 from pathlib import Path
 
 import pytest
 
+from tests.kit.long import LONG, few_in_the_suite
 from tests.kit.processes import COMMAND, Processes, descendants, eventually, retained
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
@@ -23,11 +26,15 @@ def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.parametrize("second", [TERM, INT])
-@pytest.mark.parametrize("first", [TERM, INT])
-@pytest.mark.parametrize("gap", [0.0, 0.005, 0.02, 0.3])
+@pytest.mark.parametrize(
+    ("gap", "first", "second"),
+    few_in_the_suite(
+        product((0.0, 0.005, 0.02, 0.3), (TERM, INT), (TERM, INT)),
+        [(0.0, TERM, INT), (0.005, INT, TERM), (0.02, TERM, TERM), (0.3, INT, INT)],
+    ),
+)
 def test_a_second_signal_while_it_ends_changes_nothing(
-    shop: tuple[Processes, Path], first: int, second: int, gap: float
+    shop: tuple[Processes, Path], gap: float, first: int, second: int
 ) -> None:
     processes, directory = shop
     broker = processes.broker(directory / "broker")
@@ -96,40 +103,46 @@ def ended(directory: Path, argv: list[str], number: int, after: float) -> tuple[
             process.kill()
 
 
-def sweep(directory: Path, moments: list[float]) -> None:
+def sweep(directory: Path, moments: Iterable[tuple[float, int]]) -> None:
     serve = [COMMAND, "serve", "--mqtt-url", "none:", "--bind", "127.0.0.1:0"]
-    for after in moments:
-        for number in (TERM, INT):
-            data = directory / f"data-{after}-{number}"
-            found = ended(directory, [*serve, "--data-dir", str(data)], number, after)
-            assert found == (0, b""), f"{signal.Signals(number).name} after {after} s"
-            shutil.rmtree(data, ignore_errors=True)
+    for after, number in moments:
+        data = directory / f"data-{after}-{number}"
+        found = ended(directory, [*serve, "--data-dir", str(data)], number, after)
+        assert found == (0, b""), f"{signal.Signals(number).name} after {after} s"
+        shutil.rmtree(data, ignore_errors=True)
 
 
 def test_a_signal_at_any_moment_of_a_start_ends_it(tmp_path: Path) -> None:
-    sweep(tmp_path, [0.0, 0.1, 0.3, 0.6, 0.9, 1.2])
+    sweep(tmp_path, zip((0.0, 0.1, 0.3, 0.6, 0.9, 1.2), cycle((TERM, INT)), strict=False))
 
 
-@pytest.mark.torture
+@LONG
 @pytest.mark.timeout(600)
 def test_a_signal_at_many_moments_of_a_start_ends_it(tmp_path: Path) -> None:
-    sweep(tmp_path, [number * 0.05 for number in range(41)])
+    sweep(tmp_path, product((number * 0.05 for number in range(41)), (TERM, INT)))
 
 
+@pytest.mark.parametrize(
+    "moments",
+    [
+        [(0.0, TERM), (0.1, INT), (0.3, TERM), (0.6, INT)],
+        pytest.param([(0.05 * n, number) for n in range(21) for number in (TERM, INT)], marks=LONG),
+    ],
+    ids=["some", "many"],
+)
 def test_a_signal_at_any_moment_of_a_clients_start_ends_it(
-    shop: tuple[Processes, Path],
+    shop: tuple[Processes, Path], moments: list[tuple[float, int]]
 ) -> None:
     processes, directory = shop
     server = processes.server(directory / "data", "none:")
     state = directory / "state"
     processes.pin(state, server.data_dir / "trust" / "root.json")
     client = [COMMAND, "client", "run", "--state", str(state), "--service", "one"]
-    for after in (0.0, 0.1, 0.3, 0.6):
-        for number in (TERM, INT):
-            found = ended(directory, [*client, "--mqtt-url", "none:"], number, after)
-            code, said = found
-            assert code == 0, f"{signal.Signals(number).name} after {after} s: {said.decode()}"
-            assert b"Traceback" not in said
+    for after, number in moments:
+        found = ended(directory, [*client, "--mqtt-url", "none:"], number, after)
+        code, said = found
+        assert code == 0, f"{signal.Signals(number).name} after {after} s: {said.decode()}"
+        assert b"Traceback" not in said
 
 
 def test_the_first_process_of_a_container_heeds_sigterm_before_it_has_begun(

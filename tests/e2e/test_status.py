@@ -28,6 +28,7 @@ from tests.kit.processes import (
     listening,
     retained,
 )
+from tests.kit.shell import InProcess, in_process
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 
@@ -93,13 +94,9 @@ class Fleet:
         except AssertionError as late:
             raise AssertionError(f"{late}; last shown: {json.dumps(last)}") from None
 
-    def command(self, *options: str, within: float = 10) -> tuple[int, str]:
-        code, process = self.processes.run(
-            *("status", "--url", self.server.url, *options),
-            env={"CONFIG_MANAGER_TOKEN": TOKEN},
-            within=within,
-        )
-        return code, "\n".join(process.text)
+    def command(self, *options: str) -> tuple[int, str]:
+        ended = InProcess(self.server).run("status", *options)
+        return ended.code, ended.said.rstrip("\n")
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +314,7 @@ def test_exit_codes(fleet: Fleet) -> None:
         (("--url", "localhost:8081"), {}, 2, "--url"),
         (("--url", f"http://127.0.0.1:{free_port()}"), {}, 1, "is `config-manager serve` running"),
     ):
-        got, process = fleet.processes.run("status", *options, env=env)
-        text = "\n".join(process.text)
-        assert (got, said in text, "Traceback" in text) == (code, True, False), (options, text)
-        assert TOKEN not in text
+        ended = in_process("status", *options, **env)
+        is_said, is_traced = said in ended.said, "Traceback" in ended.said
+        assert (ended.code, is_said, is_traced) == (code, True, False), (options, ended)
+        assert TOKEN not in ended.said

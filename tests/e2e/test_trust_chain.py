@@ -18,7 +18,6 @@ from config_manager.config.documents.root import Root
 from config_manager.config.wire import Envelope
 from tests.kit.processes import (
     MOSQUITTO,
-    TOKEN,
     Listener,
     Processes,
     Server,
@@ -26,16 +25,15 @@ from tests.kit.processes import (
     listening,
     retained,
 )
+from tests.kit.shell import InProcess
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 
 
-def command(processes: Processes, server: Server, *words: str, code: int = 0) -> dict[str, Any]:
-    ended, told = processes.run(
-        "trust", *words, "--url", server.url, "--json", env={"CONFIG_MANAGER_TOKEN": TOKEN}
-    )
-    assert ended == code, told.text
-    answer: dict[str, Any] = json.loads(told.text[0]) if code == 0 else {"said": told.text}
+def command(server: Server, *words: str, code: int = 0) -> dict[str, Any]:
+    ended = InProcess(server).run("trust", *words, "--json")
+    assert ended.code == code, ended
+    answer: dict[str, Any] = json.loads(ended.out) if code == 0 else {"said": ended.said}
     return answer
 
 
@@ -90,7 +88,7 @@ def test_under_a_hundred_writes_a_second_every_message_verifies_under_what_was_a
                 ("config", "0"),
                 ("root", "1h"),
             ):
-                command(processes, server, "rotate", role, "--overlap", overlap)
+                command(server, "rotate", role, "--overlap", overlap)
                 enough = len(answers) + 20
                 eventually(partial(wrote, answers, enough), within=20, what="writing went on")
         finally:
@@ -136,7 +134,7 @@ def test_what_a_revoked_key_signed_is_signed_again_and_its_version_is_named_by_t
     }
     leaked = signer_of(retained(broker.port, wire.config_topic("one")))
 
-    change = command(processes, server, "revoke", leaked[:16], "--reason", "it leaked")
+    change = command(server, "revoke", leaked[:16], "--reason", "it leaked")
     assert (change["version"], change["adopted"]) == (2, True)
     with listening(broker.port, "system/#") as listener:
         root = walked(listener, 2)
@@ -175,7 +173,7 @@ def test_two_of_three_signers_with_the_root_key_offline_by_the_commands_alone(
     for name in ("ada", "bob"):
         code, told = processes.run("trust", "make-key", "--out", str(stick / f"{name}.key"))
         assert code == 0, told.text
-    command(processes, server, "add-signer", "--public", str(stick / "ada.key.pub"))
+    command(server, "add-signer", "--public", str(stick / "ada.key.pub"))
     code, told = processes.run(
         "trust", "export-root", "--data-dir", str(server.data_dir), "--to", str(directory / "safe")
     )
@@ -183,7 +181,7 @@ def test_two_of_three_signers_with_the_root_key_offline_by_the_commands_alone(
     assert not list((server.data_dir / "keys").glob("root*"))
 
     waits = command(
-        processes, server, "add-signer", "--public", str(stick / "bob.key.pub"), "--threshold", "2"
+        server, "add-signer", "--public", str(stick / "bob.key.pub"), "--threshold", "2"
     )
     assert waits["adopted"] is False
     assert [one["missing"] for one in waits["pending"]["needs"]] == [1, 2]
@@ -198,20 +196,20 @@ def test_two_of_three_signers_with_the_root_key_offline_by_the_commands_alone(
     server.stop()  # what waits survives a restart
     server.start()
     to_sign, by_root, by_bob = (directory / f"{name}.json" for name in ("next", "one", "two"))
-    command(processes, server, "pending", "--out", str(to_sign))
+    command(server, "pending", "--out", str(to_sign))
     sign(directory / "safe/root.key", to_sign, by_root)
-    half = command(processes, server, "apply", str(by_root))
+    half = command(server, "apply", str(by_root))
     assert half["adopted"] is False
     sign(stick / "bob.key", to_sign, by_bob)  # each signer on his own, from the same file
-    done = command(processes, server, "apply", str(by_bob))
+    done = command(server, "apply", str(by_bob))
     assert (done["version"], done["adopted"]) == (3, True)
 
-    rotated = command(processes, server, "rotate", "config")
+    rotated = command(server, "rotate", "config")
     assert [one["missing"] for one in rotated["pending"]["needs"]] == [2, 2]
-    command(processes, server, "pending", "--out", str(to_sign))
+    command(server, "pending", "--out", str(to_sign))
     sign(stick / "ada.key", to_sign, by_root)
     sign(stick / "bob.key", by_root, by_bob)  # or handed on from one to the next
-    assert command(processes, server, "apply", str(by_bob))["version"] == 4
+    assert command(server, "apply", str(by_bob))["version"] == 4
     with listening(broker.port, "system/#") as listener:
         root = walked(listener, 4)
     assert root.roles["root"].threshold == 2
@@ -233,11 +231,11 @@ def test_what_nobody_may_bring_is_refused_and_the_root_stays(shop: tuple[Process
         file = directory / f"{name}.json"
         value = forged.to_object() | {"signatures": current["signatures"]}
         file.write_text(json.dumps(value))
-        command(processes, server, "apply", str(file), code=7)
+        command(server, "apply", str(file), code=7)
     assert server.get("/api/v1/trust/root").json() == current
-    command(processes, server, "revoke", "0" * 16, code=6)
+    command(server, "revoke", "0" * 16, code=6)
     root_key = payload["roles"]["root"]["keyids"][0]
-    assert "add-signer" in str(command(processes, server, "revoke", root_key, code=7))
+    assert "add-signer" in str(command(server, "revoke", root_key, code=7))
 
 
 @pytest.mark.parametrize("step", ["roots/2.json written", "root.json of another publisher"])
@@ -248,7 +246,7 @@ def test_a_death_between_two_files_is_caught_up_and_an_exchanged_root_is_refused
     server = processes.server(directory / "data", "none:")
     current = server.data_dir / "trust/root.json"
     before = current.read_bytes()
-    command(processes, server, "rotate", "config")
+    command(server, "rotate", "config")
     server.kill()
     if step == "roots/2.json written":
         current.write_bytes(before)
@@ -264,7 +262,7 @@ def test_a_death_between_two_files_is_caught_up_and_an_exchanged_root_is_refused
 def test_every_change_is_in_the_audit_with_who_and_why(shop: tuple[Processes, Path]) -> None:
     processes, directory = shop
     server = processes.server(directory / "data", "none:")
-    command(processes, server, "rotate", "beacon", "--reason", "every spring")
+    command(server, "rotate", "beacon", "--reason", "every spring")
     said = [line for line in server.process.lines if line.get("action") == "trust.rotate"]
     assert len(said) == 1
     assert said[0]["by"] == "bootstrap"

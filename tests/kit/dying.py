@@ -1,8 +1,8 @@
 """A process that dies by SIGKILL at one line of its work, at each in turn.
 
-`python -m tests.kit.dying WORK TEMPLATE DIRECTORY`: copies TEMPLATE to DIRECTORY/1, /2, … and in each
-does the work, dying at the 1st, 2nd, … line that runs in what does it. Ends when the work got
-through; prints how many copies died. WORK is `rekey` (the database's key), `rotate-secrets-key`
+`python -m tests.kit.dying WORK TEMPLATE DIRECTORY EVERY`: copies TEMPLATE to DIRECTORY/1, /2, … and in each
+does the work, dying at the 1st, 2nd, … line that runs in what does it, or only at one of EVERY so many. Ends when
+the work got through; prints how many copies died. WORK is `rekey` (the database's key), `rotate-secrets-key`
 or `accept` (`restore --accept`).
 """
 
@@ -165,10 +165,11 @@ WORKS = {
 }
 
 
-def dies(work: str, template: Path, directory: Path) -> int:
+def dies(work: str, template: Path, directory: Path, every: int = 1) -> int:
     """This module as a process; how many copies died."""
+    where = (str(template), str(directory), str(every))
     done = subprocess.run(
-        [sys.executable, "-m", "tests.kit.dying", work, str(template), str(directory)],
+        [sys.executable, "-m", "tests.kit.dying", work, *where],
         capture_output=True,
         text=True,
         timeout=1200,
@@ -177,16 +178,16 @@ def dies(work: str, template: Path, directory: Path) -> int:
     return int(done.stdout)
 
 
-def main(work: Work, template: Path, directory: Path) -> int:
-    line = 0
+def main(work: Work, template: Path, directory: Path, every: int) -> int:
+    died = 0
     while True:
-        line += 1
-        data_dir = directory / str(line)
+        data_dir = directory / str(died + 1)
         shutil.copytree(template, data_dir)
-        if not dies_at(line, work, data_dir):
-            return line - 1
+        if not dies_at(1 + died * every, work, data_dir):
+            return died
+        died += 1
 
 
 if __name__ == "__main__":
     configure("json", "error", sys.stderr)
-    print(main(WORKS[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3])))  # noqa: T201
+    print(main(WORKS[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])))  # noqa: T201

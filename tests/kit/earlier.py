@@ -128,6 +128,8 @@ def answer(server: Server, path: str) -> Any:
 
 
 VERSIONS = [Earlier(path.parent) for path in sorted(DATA.glob(f"*/{EXPECTED}"))]
+BOTH_ENDS = (VERSIONS[0], VERSIONS[-1])
+"""The first and the newest one: where programs of each are started, those between run with the torture."""
 
 
 def unpack(wheel: Path, to: Path) -> Path:

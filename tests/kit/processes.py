@@ -26,6 +26,7 @@ import httpx
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from config_manager.client.state.identity import trust_init
 from config_manager.config import wire
 from config_manager.config.documents.config_update import ConfigUpdate
 from config_manager.config.documents.root import Root
@@ -438,6 +439,25 @@ class Server:
 
         eventually(empty, within=within, what="everything is confirmed")
 
+    def wait_learnt(self, service: str, change: dict[str, Any], *names: str) -> dict[str, Any]:
+        """Until a forecast of this change knows what each of these instances was built with; answers it by instance.
+
+        That a schema was heard says less: it counts once it is kept. What follows from it (it is adopted, the message
+        gets a variant) may still come.
+        """
+
+        def forecast() -> dict[str, Any] | None:
+            answer = self.http.patch(
+                f"/api/v1/config/{service}?dry_run=true",
+                content=json.dumps(change),
+                headers={"Content-Type": "application/merge-patch+json"},
+            )
+            found = {one["instance"]: one for one in answer.json()["instances"]}
+            known = {name for name, one in found.items() if one["verdict"] != "unknown"}
+            return found if {*names} <= known else None
+
+        return eventually(forecast, within=15, what=f"{service} is learnt of {', '.join(names)}")
+
     def verified(self, service: str, envelope: bytes) -> ConfigUpdate:
         """The message's content, once it verifies under this server's root."""
         return judge_update(
@@ -520,6 +540,11 @@ class Processes:
         return process.wait(within), process
 
     def pin(self, state: Path, root: Path) -> None:
+        """As `client trust init` does it, which is a process only where another command than the checkout's is to
+        do it."""
+        if self.command == (COMMAND,):
+            trust_init(state, root)
+            return
         code, process = self.run(
             "client", "trust", "init", "--state", str(state), "--root", str(root)
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from config_manager.config.strict_json import same
 from config_manager.storage.decisions.counterexamples import edges
+from config_manager.storage.decisions.json_schema import CompiledSchema
 from config_manager.storage.decisions.validators import compiled
 
 KEYS = ("a", "b", "c", "d")
@@ -69,6 +70,27 @@ def objects(r: Random, schema: dict[str, Any]) -> list[dict[str, Any]]:
         base = {one: r.choice(at[one]) for one in required}
         made += [{**base, key: value} for value in values]
     return made
+
+
+def independently(schema: CompiledSchema, *, closed: bool) -> Any:
+    """Plain validation by the schema as it was written, and nothing of ours."""
+    own = {**schema.schema, "additionalProperties": False} if closed else schema.schema
+    return compiled(own)
+
+
+def fits(validator: Any, schema: CompiledSchema, stored: dict[str, Any]) -> bool:
+    """What is effective of this is taken, by the rules between keys too."""
+    config = {k: v["default"] for k, v in schema.schema["properties"].items() if "default" in v}
+    config |= stored
+    if not validator.is_valid(config):
+        return False
+    for rule in schema.schema.get("x-compare", ()):
+        lower: Any = config.get(rule["lower"])
+        upper: Any = config.get(rule["upper"])
+        numbers = all(type(one) in (int, float) for one in (lower, upper))
+        if numbers and lower > upper:
+            return False
+    return True
 
 
 def _number(r: Random) -> dict[str, Any]:

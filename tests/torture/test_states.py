@@ -184,10 +184,16 @@ def are_as_expected(states: dict[str, Any]) -> bool:
 
 
 def told(states: dict[str, Any]) -> dict[str, Any]:
-    """What a restart must not change. claimed: it is not kept."""
-    about = ("state", "why", "running", "last_attempt", "wanted")
+    """What a restart must not change. An instance that only claims is not kept."""
+    about = ("state", "why", "running", "wanted")
+    tried = ("revision", "stage", "reason")
     return {
-        name: {key: one[key] for key in about} for name, one in states.items() if name != "claimed"
+        name: {
+            **{key: one[key] for key in about},
+            **{key: (one["last_attempt"] or {}).get(key) for key in tried},
+        }
+        for name, one in states.items()
+        if name != "claimed"
     }
 
 

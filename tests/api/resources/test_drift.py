@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
-from trio.testing import MockClock, wait_all_tasks_blocked
+import trio
+from trio.testing import MockClock
 
 from config_manager.api.rest.openapi import openapi
 from config_manager.api.server.routes import ROUTES
@@ -16,7 +17,7 @@ from config_manager.config.documents.receipt import Attempt, Receipt, Running
 from config_manager.config.wire import Envelope, Signature, keyid, signed_bytes
 from config_manager.config.world import rfc3339
 from tests.api.resources.test_enrolling import Device
-from tests.kit.asgi import TOKEN, Caller, running
+from tests.kit.asgi import TOKEN, Caller, on_disk, running
 
 
 class Fleet(Caller):
@@ -70,10 +71,15 @@ class Fleet(Caller):
         return shown
 
 
-async def kept(clock: MockClock) -> None:
-    """The next second is over: what is new is in the database."""
-    clock.jump(1.1)
-    await wait_all_tasks_blocked(0.02)
+async def kept(fleet: Fleet, count: int, clock: MockClock) -> None:
+    """Seconds pass until so much drift is in the database, whose thread has a clock of its own."""
+    for _ in range(500):
+        clock.jump(1.1)
+        shown = await fleet.shown("/api/v1/drift/events")
+        if len(shown["drift"]) == count and any(one["ended"] for one in shown["drift"]):
+            return
+        await trio.to_thread.run_sync(time.sleep, 0.01)
+    raise AssertionError("nothing is kept")
 
 
 async def test_drift_now_and_before_and_who_may_see_it(
@@ -104,7 +110,7 @@ async def test_drift_now_and_before_and_who_may_see_it(
         assert [one["instance"] for one in (await fleet.shown("/api/v1/drift"))["drift"]] == [
             "attic"
         ]
-        await kept(mock_clock)
+        await kept(fleet, 2, mock_clock)
         page = await fleet.shown("/api/v1/drift/events?limit=1")
         rest = await fleet.shown(f"/api/v1/drift/events?limit=1&before={page['next_before']}")
         assert rest["next_before"] is None
@@ -176,3 +182,31 @@ async def test_a_change_shows_at_once_who_is_on_the_way(tmp_path: Path) -> None:
         await fleet.put(volume=2)
         shown = (await fleet.shown("/api/v1/status"))["instances"][0]
         assert (shown["state"], shown["in_sync"]) == ("pending", False)
+
+
+async def test_after_a_restart_on_disk_the_status_is_as_before_and_what_was_forgotten_stays_away(
+    tmp_path: Path,
+) -> None:
+    async with on_disk(tmp_path) as system:
+        fleet = Fleet(system)
+        await fleet.enrol("hall", "attic", "cellar")
+        first = await fleet.put(volume=1)
+        fleet.hear("hall", first)
+        for name in ("attic", "cellar"):
+            fleet.hear(name, first)
+            fleet.hear(name, first, gone=True)
+        before = (await fleet.shown("/api/v1/status?limit=9"))["instances"]
+        answer = await fleet.ask("DELETE", "/api/v1/status/door/cellar")
+        assert answer.status == 200
+    async with on_disk(tmp_path) as system:
+        after = (await Fleet(system).shown("/api/v1/status?limit=9"))["instances"]
+    assert [(one["instance"], one["state"]) for one in after] == [
+        ("attic", "silent"),
+        ("cellar", "silent"),
+        ("hall", "in-line"),
+    ]
+    for told, one in zip(before, after, strict=True):
+        if one["instance"] == "cellar":
+            assert (told["gone"], one["received_at"]) == (True, None)
+        else:
+            assert one == {**told, "from_before": True, "state_since": one["state_since"]}

@@ -285,6 +285,9 @@ def test_a_report_about_one_service_verifies_though_its_audit_knows_others() -> 
     verdict = verify(file, ROOT)
     assert verdict.ok
     assert list(verdict.claims) == [SERVICE]
+    assert (
+        "1 other services are in these rows, and the report says nothing of them" in verdict.notes
+    )
 
 
 def test_a_report_that_begins_in_the_middle_of_the_audit_verifies_and_says_so() -> None:

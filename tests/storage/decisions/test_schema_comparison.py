@@ -16,8 +16,7 @@ from config_manager.storage.decisions.schema_comparison import (
     compare,
     verdict,
 )
-from config_manager.storage.decisions.validators import compiled
-from tests.kit.schemas import a_service, edited, objects
+from tests.kit.schemas import a_service, edited, fits, independently, objects
 
 PAIRS, CHUNKS = 10_000, 20
 
@@ -30,26 +29,6 @@ def the_pair(seed: int) -> tuple[Random, CompiledSchema, CompiledSchema] | None:
         return r, CompiledSchema(old), CompiledSchema(new)
     except SchemaInvalid:  # a change can leave a rule without its key
         return None
-
-
-def independently(schema: CompiledSchema, *, closed: bool) -> Any:
-    """Plain validation by the schema as it was written, and nothing of ours."""
-    own = {**schema.schema, "additionalProperties": False} if closed else schema.schema
-    return compiled(own)
-
-
-def fits(validator: Any, schema: CompiledSchema, stored: dict[str, Any]) -> bool:
-    config = {k: v["default"] for k, v in schema.schema["properties"].items() if "default" in v}
-    config |= stored
-    if not validator.is_valid(config):
-        return False
-    for rule in schema.schema.get("x-compare", ()):
-        lower: Any = config.get(rule["lower"])
-        upper: Any = config.get(rule["upper"])
-        numbers = all(type(one) in (int, float) for one in (lower, upper))
-        if numbers and lower > upper:
-            return False
-    return True
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))

@@ -232,6 +232,19 @@ def test_a_schema_that_turns_up_later_changes_nothing_for_anybody_else() -> None
     assert service.update == after
 
 
+def test_a_second_old_schema_that_turns_up_takes_nothing_from_the_first() -> None:
+    service = Service()
+    for shape in (OLDEST, OLD, NEW):
+        service.schema(shape)
+    service.put(brightness=0.5, colour="red")
+    for shape in (OLDEST, OLD):
+        service.hears(shape)
+        assert service.do(Adapt("lamp"))
+    assert service.taken(OLDEST) == {"level": 0.5}
+    assert service.taken(OLD) == {"light": 0.5}
+    assert service.taken(NEW) == {"brightness": 0.5, "colour": "red"}
+
+
 def test_defaults_of_a_schema_that_came_meanwhile_do_not_slip_in_with_a_variant() -> None:
     service = Service()
     service.put(level=0.5)
