@@ -228,15 +228,15 @@ class DriftBoard:
         """Something may have changed."""
         self._news.set()
 
-    def take_unsaved(self) -> Sequence[Drift]:
-        """Drift that began or ended since the last call."""
-        unsaved, self._unsaved = self._unsaved, {}
-        return list(unsaved.values())
+    def unsaved(self) -> Sequence[Drift]:
+        """Drift that began or ended, and is not in the database yet."""
+        return list(self._unsaved.values())
 
-    def not_saved(self, drifts: Sequence[Drift]) -> None:
-        """To be taken again."""
-        unsaved = {one.seq: one for one in drifts} | self._unsaved
-        self._unsaved = dict(sorted(unsaved.items())[-_UNSAVED:])
+    def saved(self, drifts: Sequence[Drift]) -> None:
+        """They are in the database now."""
+        for one in drifts:
+            if self._unsaved.get(one.seq) is one:
+                del self._unsaved[one.seq]
 
     def catch_up(self, most: int | None = None) -> bool:
         """Judge what may have changed. most: so many instances; whether all are judged."""
@@ -453,7 +453,8 @@ class DriftBoard:
         key = (drift.service, drift.instance)
         if key not in self._open:
             self._drifting_instances[drift.service] += 1
-        self._open[key] = self._unsaved[drift.seq] = drift
+        self._open[key] = drift
+        self._to_save(drift)
 
     def _end_of(self, case: _Case) -> None:
         if case.drift is not None:
@@ -466,8 +467,13 @@ class DriftBoard:
             if not self._drifting_instances[drift.service]:
                 del self._drifting_instances[drift.service]
         seq, now = self._next_seq(), self._clock.now()
-        self._unsaved[drift.seq] = drift._replace(ended=now, ended_seq=seq)
+        self._to_save(drift._replace(ended=now, ended_seq=seq))
         self._tell_event("ended", drift, seq, now)
+
+    def _to_save(self, drift: Drift) -> None:
+        self._unsaved[drift.seq] = drift
+        if len(self._unsaved) > _UNSAVED:
+            del self._unsaved[next(iter(self._unsaved))]
 
     def _tell_event(
         self, event: Literal["began", "ended"], drift: Drift, seq: int, at: float

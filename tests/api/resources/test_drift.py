@@ -110,7 +110,10 @@ async def test_drift_now_and_before_and_who_may_see_it(
         assert [one["instance"] for one in (await fleet.shown("/api/v1/drift"))["drift"]] == [
             "attic"
         ]
+        at_once = (await fleet.shown("/api/v1/drift/events"))["drift"]
+        assert [one["instance"] for one in at_once if one["ended"]] == ["hall"]
         await kept(fleet, 2, mock_clock)
+        assert len(system.drift.unsaved()) == 0
         page = await fleet.shown("/api/v1/drift/events?limit=1")
         rest = await fleet.shown(f"/api/v1/drift/events?limit=1&before={page['next_before']}")
         assert rest["next_before"] is None
