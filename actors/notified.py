@@ -67,7 +67,7 @@ class Notified:
         self.delivered_at: float | None = None
         """Unix seconds; None before the first success since the start"""
         self.scope = trio.CancelScope()
-        """around `deliver`"""
+        """around `deliver`; a new one for each run of it"""
         self.start = start
         self._post = post
         self._secret: Secret | None = None
@@ -91,8 +91,7 @@ class Notified:
         return self.queue.place(told).at_least(self.start)
 
     async def deliver(self, progressed: Callable[[], None]) -> None:
-        """For as long as it is a target. progressed: called when its place has changed."""
-        self.scope = trio.CancelScope()
+        """Until `scope` is cancelled. progressed: called when its place has changed."""
         with self.scope:
             while True:
                 notice = await self._first()

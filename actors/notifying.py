@@ -151,7 +151,7 @@ class Notifier:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for one in self._targets.values():
-                nursery.start_soon(one.deliver, self._progressed)
+                self._start(one, nursery)
             await self._recall()
             nursery.start_soon(self._follow_changes)
             nursery.start_soon(self._follow_drift)
@@ -283,7 +283,11 @@ class Notifier:
                 start = start.at_least(self._told._replace(revision=0))
             one = self._targets[name] = Notified(known[name], start, self._post)
             if self._nursery is not None:
-                self._nursery.start_soon(one.deliver, self._progressed)
+                self._start(one, self._nursery)
+
+    def _start(self, one: Notified, nursery: trio.Nursery) -> None:
+        one.scope = trio.CancelScope()
+        nursery.start_soon(one.deliver, self._progressed)
 
     # ── what is kept ───────────────────────────────────────────────────────────────────────────
 

@@ -97,10 +97,14 @@ async def test_a_disk_that_refuses_is_told_once_and_what_it_missed_is_written_wh
 ) -> None:
     it = Start(tmp_path, FLEET)
     await it.keeper.keep()
+    assert it.cache.behind_since is None
     it.disk.full = True
+    refused_since: float | None = None
     for number in range(3):
         await it.write(str(number))
         assert it.keeper.due
+        refused_since = refused_since or it.cache.behind_since
+        assert it.cache.behind_since == refused_since is not None
         assert "No space left" in it.view.notices["cache"]
         assert not it.cache.available
         assert Start(tmp_path, FLEET).took == FLEET
@@ -108,6 +112,7 @@ async def test_a_disk_that_refuses_is_told_once_and_what_it_missed_is_written_wh
     it.disk.full = False
     assert await it.keeper.keep()
     assert (it.keeper.due, it.cache.available, it.view.notices) == (False, True, {})
+    assert it.cache.behind_since is None
     assert Start(tmp_path, FLEET).took == it.view.committed
     cached = it.cached
     await it.write("small again")

@@ -12,9 +12,14 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from config_manager.actors.views import BrokerView
 from config_manager.api.server.routes import ROUTES
+from config_manager.config import wire
+from config_manager.config.documents.receipt import Attempt
+from config_manager.storage.decisions.drift import STATES
 from config_manager.storage.state import Action
 from tests.kit.asgi import Answer, Caller, running
+from tests.kit.instances import Fleet
 
 PROMTOOL = shutil.which("promtool")
 METRICS = "/metrics"
@@ -172,6 +177,30 @@ async def test_a_crash_is_a_restart_and_the_part_is_down_until_then(tmp_path: Pa
         assert found[f"{OURS}actor_up"]["callers",] == 1
         assert found[f"{OURS}actor_restarts_total"]["callers",] == 1
         assert found[f"{OURS}actor_restarts_total"]["storing",] == 0
+
+
+async def test_what_brokers_and_instances_say_is_counted_as_it_comes(tmp_path: Path) -> None:
+    fleet = Fleet()
+    async with running(tmp_path) as system:
+        rest = Caller(system)
+        await rest.ask("PUT", "/api/v1/config/door", {})
+        system.confirmations.note(BrokerView("mqtt://a"), "door", 1)
+        fleet.view, fleet.statuses = system.view, system.statuses
+        fleet.enrol("door", "ada")
+        fleet.hear("door", "ada", None, last_attempt=Attempt(1, "refused"))
+        fleet.hear("door", "a-stranger", 1, last_attempt=Attempt(1, "applied"))
+        topic = wire.status_topic("door", "ada")
+        system.statuses.take("mqtt://a", topic, b"no receipt", retained=False, now=fleet.now())
+        found = read(await rest.ask("GET", METRICS))
+        assert found[f"{OURS}confirm_duration_seconds_count"] == {(): 1}
+        stages = {stage: n for (stage,), n in found[f"{OURS}receipts_total"].items() if n}
+        assert stages == {"refused": 1, "applied": 1}
+        assert found[f"{OURS}receipts_refused_total"] == {(): 1}
+        states = found[f"{OURS}instances"]
+        assert states.keys() == {(state,) for state in STATES}
+        assert {state: n for (state,), n in states.items() if n} == {"refused": 1, "claimed": 1}
+        assert found[f"{OURS}drifting_services"] == {(): 0}, "it has not lasted yet"
+        assert found[f"{OURS}apply_duration_seconds_count"] == {(): 0}, "a claim proves nothing"
 
 
 async def test_streams_count_while_they_are_open(tmp_path: Path) -> None:

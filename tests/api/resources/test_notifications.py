@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,16 @@ from standardwebhooks import Webhook
 
 from tests.api.resources.test_tokens import is_as_described
 from tests.kit.asgi import Answer, Caller, running
-from tests.kit.receivers import Receiver, receiving, says
+from tests.kit.receivers import (
+    Manners,
+    Received,
+    Receiver,
+    hangs,
+    hangs_up,
+    receiving,
+    says,
+    says_raw,
+)
 
 TARGETS = "/api/v1/notifications"
 DOOR = "/api/v1/config/door"
@@ -182,3 +192,55 @@ async def test_a_secret_of_a_target_is_sealed_with_the_others_and_no_services(
     assert test.json["delivered"] is True
     sent = receiver.received[-1]
     Webhook(added.json["secret"]).verify(sent.body, sent.headers)
+
+
+@pytest.mark.torture
+async def test_targets_of_any_manners_hold_up_neither_each_other_nor_a_write(rest: Caller) -> None:
+    async def trickles(stream: trio.abc.Stream, _received: Received) -> None:
+        for byte in b"HTTP/1.1 204 No Content\r\n" * 100:
+            await stream.send_all(bytes([byte]))
+            await trio.sleep(0.5)
+
+    manners: dict[str, Manners] = {
+        "good": says(204),
+        "hangs": hangs,
+        "hangs-up": hangs_up,
+        "redirects": says(307, "Location: https://example.org/"),
+        "trickles": trickles,
+        "fails": says(500, body=b"x" * 100_000),
+        "babbles": says_raw(b"\x00" * 1_000_000),
+    }
+    async with AsyncExitStack() as stack:
+        there = {
+            name: await stack.enter_async_context(receiving(how)) for name, how in manners.items()
+        }
+        for name, one in there.items():
+            assert (await add(rest, f"http://127.0.0.1:{one.port}/", name=name)).status == 201
+        assert (await add(rest, "http://127.0.0.1:9/", name="nobody")).status == 201
+        for n in range(20):
+            assert (await rest.ask("PUT", DOOR, {"volume": n % 10})).status in (200, 201)
+        with trio.fail_after(10):
+            await there["good"].until(20)
+        with trio.fail_after(30):
+            while "ok" in {one["state"] for one in await listed(rest) if one["name"] != "good"}:
+                await trio.sleep(0.1)
+        shown = {one["name"]: one for one in await listed(rest)}
+        assert shown.pop("good")["state"] == "ok"
+        assert {one["waiting"] for one in shown.values()} == {20}
+        why = {name: one["last_error"] for name, one in shown.items()}
+        for name, part in (
+            ("hangs", "within 10 s"),
+            ("hangs-up", "hung up"),
+            ("redirects", "307"),
+            ("trickles", "within 10 s"),
+            ("fails", "500"),
+            ("babbles", "no HTTP answer"),
+            ("nobody", "refused"),
+        ):
+            assert part in why[name], why
+        assert {one.most_at_once for one in there.values()} == {1}
+        for one in there.values():
+            assert {"1"} == {
+                received.headers["webhook-id"].rpartition("-")[2] for received in one.received
+            } or one is there["good"]
+        assert (await rest.ask("GET", "/health")).json["ok"] is True
