@@ -148,9 +148,10 @@ class Watching:
                 return
             self._changes += changes
             is_all = len(changes) < CHANGES_HELD
-            self.newest = max(wanted if is_all else 0, *(one.revision for one in changes[-1:]), 0)
+            read = (one.revision for one in changes[-1:])
+            self.newest = max(self.newest, wanted if is_all else 0, *read)
             if (too_many := len(self._changes) - CHANGES_HELD) > 0:
-                self._after = self._changes[too_many - 1].revision
+                self._after = max(self._after, self._changes[too_many - 1].revision)
                 del self._changes[:too_many]
 
     def _look_at_health(self, now: float) -> None:

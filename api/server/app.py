@@ -68,7 +68,7 @@ class RestApp:
         self._making_quart = trio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (_is_stream(scope) or (self._fast_path and _is_hot(scope))):
+        if scope["type"] == "http" and ((self._fast_path and _is_hot(scope)) or _is_stream(scope)):
             await _answer_directly(self._api, self.room, scope, receive, send)
         else:
             quart = self._quart or await self._make_quart()

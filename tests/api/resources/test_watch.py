@@ -239,6 +239,7 @@ async def test_who_reads_slowly_is_told_all_the_same_and_remembers_for_nobody(
         assert len(await quick.revisions(300)) == 300
         assert [one["revision"] for one in await slow.revisions(300)] == list(range(1, 301))
     monkeypatch.setattr("config_manager.actors.watching.CHANGES_HELD", 10)
+    monkeypatch.setattr("config_manager.actors.watching._GATHER_S", 0.001)
     async with rest.listen() as slow, rest.listen() as quick:
         await slow.event("health")
         for _ in range(30):
@@ -350,6 +351,16 @@ async def test_drift_is_told_when_it_begins_and_when_it_ends(
         await gate.revisions(1)
         await other.revisions(1)
         assert b"front" not in gate.said + other.said
+
+
+async def test_a_crash_of_the_part_that_reads_costs_a_moment_and_no_event(rest: Caller) -> None:
+    async with rest.listen() as seen:
+        await put(rest, "door")
+        await seen.revisions(1)
+        watching = next(one for one in rest.system.states.actors if one.name == "watching")
+        watching.crash(RuntimeError("drill"))
+        await put(rest, "door", 2)
+        assert [one["revision"] for one in await seen.revisions(2)] == [2, 3]
 
 
 async def test_while_nobody_watches_nothing_is_read(
