@@ -1,9 +1,8 @@
 """The whole tree on one page: start order, policies, shutdown order.
 
 Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → drifting → notifying →
-publishing → learning-schemas → trusting → delivering → beaconing → health → watching`, and HTTP inside all of them. They
-stop in the opposite order: each refuses new
-mail, drains within its grace, and is named if it did not stop. Before publishing stops, the retained health says
+publishing → exporting-traces → learning-schemas → trusting → delivering → beaconing → health → watching`, and HTTP inside
+all of them. They stop in the opposite order: each refuses new mail, drains within its grace, and is named if it did not stop. Before publishing stops, the retained health says
 `shutdown`.
 """
 

@@ -188,7 +188,7 @@ async def list_changes(request: ApiRequest, api: Api) -> ApiResponse:
 @operation(
     "The trace of a change: when each of its steps was done, and how far each instance got",
     answers={200: TraceAnswer},
-    problems=(503, 504),
+    problems=(404, 503, 504),
     takes=(_ID,),
     description="Of a correlation id the newest change is answered, and `others` names the rest. Times are kept for 90 "
     "days (`CONFIG_MANAGER_RECEIPTS_KEEP`).",

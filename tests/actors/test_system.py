@@ -33,6 +33,7 @@ ACTORS = (
     "broker",
     "drifting",
     "publishing",
+    "exporting-traces",
     "learning-schemas",
     "notifying",
     "secrets-rotating",
@@ -45,7 +46,8 @@ ACTORS = (
 
 
 def settings_for(directory: Path, mqtt_url: str) -> Settings:
-    return Settings(data_dir=directory, bind="127.0.0.1:0", mqtt_url=mqtt_url)
+    nobody = f"http://127.0.0.1:{free_port()}"
+    return Settings(data_dir=directory, bind="127.0.0.1:0", mqtt_url=mqtt_url, otlp_url=nobody)
 
 
 def put(writer: int, number: int) -> Write[Written]:
