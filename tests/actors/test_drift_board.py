@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from config_manager.config.documents.receipt import Attempt, Running
+from config_manager.storage.decisions.drift import DRIFTS, LASTING_S
 from config_manager.storage.drifts import Drift
 from tests.kit.instances import START, Fleet
+from tests.kit.stores import STEADY
 
 
 @pytest.fixture
@@ -73,9 +78,15 @@ def test_what_lasts_less_than_10_s_is_no_drift(fleet: Fleet) -> None:
     fleet.passed = 9.0
     assert fleet.state("a", "x") == "refused"
     fleet.commit("a", 3)
-    fleet.passed = 20.0
     assert fleet.state("a", "x") == "pending"
-    assert fleet.events() == []
+    fleet.passed = 18.0
+    fleet.hear("a", "x", 1, last_attempt=Attempt(3, "refused", "model: no"))
+    assert fleet.state("a", "x") == "refused"
+    fleet.passed = 27.0
+    fleet.hear("a", "x", 3)
+    fleet.passed = 40.0
+    assert fleet.state("a", "x") == "in-line"
+    assert fleet.events() == [], "twice 9 s are not 10 s"
 
 
 def test_drift_that_changes_its_kind_ends_and_begins_at_once(fleet: Fleet) -> None:
@@ -193,3 +204,80 @@ def test_a_change_judges_the_instances_of_its_service_alone(
     fleet.passed = 1_000.0
     fleet.board.catch_up()
     assert judged == ["b"] * 20, "nobody who is enrolled waits, so time makes no difference"
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("pass"), st.sampled_from([0.5, 3.0, 11.0, 31.0])),
+        st.tuples(st.just("commit"), st.sampled_from("ab"), st.booleans()),
+        st.tuples(st.just("confirm"), st.sampled_from("ab")),
+        st.tuples(
+            st.just("hear"),
+            st.sampled_from("ab"),
+            st.sampled_from(["x", "y", "stranger"]),
+            st.sampled_from([-1, 0, 1]),
+            st.sampled_from(["fresh", "stale (no-beacon)"]),
+            st.sampled_from([None, "refused", "deferred"]),
+            st.booleans(),
+        ),
+        st.tuples(st.just("forget"), st.sampled_from("ab"), st.sampled_from("xy")),
+    ),
+    max_size=30,
+)
+
+
+@STEADY
+@given(steps=STEPS)
+def test_whatever_happens_counts_order_and_events_agree_with_the_states(steps: list[Any]) -> None:
+    fleet, newest = Fleet(), {"a": 0, "b": 0}
+    for service in "ab":
+        for instance in "xy":
+            fleet.enrol(service, instance)
+    drifts_since: dict[tuple[str, str], float] = {}
+    for step in steps:
+        _do(fleet, step, newest)
+        judged = fleet.board.judged()
+        names = [(one.service, one.instance) for one in judged]
+        assert names == sorted(names)
+        assert +fleet.board.counts == Counter(one.state for one in judged)
+        drifting = {(one.service, one.instance) for one in judged if one.state in DRIFTS}
+        drifts_since = {key: drifts_since.get(key, fleet.passed) for key in drifting}
+        open_ = {(one.service, one.instance): one for one in fleet.board.open()}
+        lasting = {key for key, since in drifts_since.items() if fleet.passed - since >= LASTING_S}
+        assert open_.keys() == lasting
+        states = dict(zip(names, judged, strict=True))
+        assert all(open_[key].state == states[key].state for key in open_)
+        assert fleet.board.drifting_services == len({service for service, _ in open_})
+    events = fleet.events()
+    assert [one.seq for one in events] == sorted({one.seq for one in events})
+    for key in {(one.service, one.instance) for one in events}:
+        told = [one.event for one in events if (one.service, one.instance) == key]
+        assert told == [("began", "ended")[n % 2] for n in range(len(told))]
+        assert (told[-1] == "began") is (
+            key in {(o.service, o.instance) for o in fleet.board.open()}
+        )
+
+
+def _do(fleet: Fleet, step: Any, newest: dict[str, int]) -> None:
+    match step:
+        case ("pass", seconds):
+            fleet.passed += seconds
+        case ("commit", service, deleted):
+            newest[service] = max(newest.values()) + 1
+            fleet.commit(service, newest[service], deleted=deleted)
+        case ("confirm", service):
+            fleet.confirm(service, newest[service])
+        case ("hear", service, instance, off, freshness, stage, gone):
+            runs = newest[service] + off
+            tried = None if stage is None else Attempt(newest[service], stage, "no")
+            fleet.hear(
+                service,
+                instance,
+                runs if runs > 0 else None,
+                freshness=freshness,
+                last_attempt=tried,
+                gone=gone,
+            )
+        case ("forget", service, instance):
+            if fleet.statuses.status(service, instance) is not None:
+                fleet.forget(service, instance)

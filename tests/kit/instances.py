@@ -129,6 +129,7 @@ class Fleet:
         envelope = Envelope(wire.RECEIPT, payload, (Signature(keyid, signed),)).to_bytes()
         self._said[service, instance] = envelope
         self.repeat(service, instance, retained=False)
+        self.board.catch_up()  # as its actor does at once
 
     def repeat(self, service: str, instance: str, *, retained: bool = True) -> None:
         """What it said last comes from the broker again. Also what it said to a fleet before this one."""
