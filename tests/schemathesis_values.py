@@ -19,6 +19,8 @@ def before_load_schema(context: Any, raw_schema: dict[str, Any]) -> None:
     assert set(schemas["Value"]) == {"description"}
     assert schemas["Values"]["additionalProperties"] == {}
     schemas["Values"]["additionalProperties"] = _VALUE
+    assert not {"propertyNames", "additionalProperties"} & set(schemas["JsonSchema"])
+    schemas["JsonSchema"] |= {"propertyNames": NO_NUL, "additionalProperties": _VALUE}
     schemas["Value"]["anyOf"] = [
         {"type": ["null", "boolean"]},
         {"type": "number", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER},

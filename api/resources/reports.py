@@ -15,10 +15,18 @@ from config_manager.api.rest.models import Answer, about
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import service_in_query, time
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse
-from config_manager.config.errors import MalformedRequest
+from config_manager.config.errors import InvalidValues
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions import shapes
 from config_manager.storage.decisions.devices import DEVICE
+
+
+_ROW = {
+    "type": "array",
+    "items": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+    "minItems": 3,
+    "maxItems": 3,
+}
 
 
 class AuditEvidence(Answer):
@@ -26,7 +34,7 @@ class AuditEvidence(Answer):
 
     rows: Annotated[
         list[Any],
-        WithJsonSchema({"type": "array", "items": {"type": "array", "minItems": 3, "maxItems": 3}}),
+        WithJsonSchema({"type": "array", "items": _ROW}),
         about("`[seq, body, hash]` of each, in order; as `GET /api/v1/audit` has them"),
     ]
     heads: Annotated[list[EnvelopeAnswer], about("beacons; the newest one signed the last hash")]
@@ -81,17 +89,17 @@ async def get_report(request: ApiRequest, api: Api) -> ApiResponse:
 
 
 def _span(request: ApiRequest, api: Api) -> tuple[str, str]:
-    """Raises MalformedRequest."""
+    """Raises InvalidValues."""
     at, begin, end = _AT.of(request), _FROM.of(request), _TO.of(request)
     if (at is None) == (begin is None and end is None) or (begin is None) != (end is None):
-        raise MalformedRequest("give at, or from and to: a moment or a span")
+        raise InvalidValues("give at, or from and to: a moment or a span")
     begin, end = at or begin, at or end
     assert begin is not None
     assert end is not None
     if begin > end:
-        raise MalformedRequest("from: expected a time before `to`")
+        raise InvalidValues("from: expected a time before `to`")
     if end > rfc3339(api.system.world.clock.now()):
-        raise MalformedRequest(f"{'to' if at is None else 'at'}: expected a time that has passed")
+        raise InvalidValues(f"{'to' if at is None else 'at'}: expected a time that has passed")
     return begin, end
 
 

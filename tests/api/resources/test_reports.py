@@ -255,12 +255,15 @@ async def test_what_is_asked_wrong_is_told(tmp_path: Path, monkeypatch: pytest.M
             f"from={now}": "give at, or from and to",
             f"from={now}&to=2026-01-01T00:00:00Z": "before `to`",
             "at=2099-01-01T00:00:00Z": "at: expected a time that has passed",
+        }
+        malformed = {
             "at=yesterday": "at: expected a time such as",
             f"at={now}&format=html": "unknown query parameter",
         }
-        for query, said in wrong.items():
-            answer = await reported(rest, query)
-            assert (answer.status, said in answer.json["detail"]) == (400, True), answer.body
+        for status, queries in ((422, wrong), (400, malformed)):
+            for query, said in queries.items():
+                answer = await reported(rest, query)
+                assert (answer.status, said in answer.json["detail"]) == (status, True), answer.body
         assert (await reported(rest, f"at={now}&service=nobody")).status == 404
         assert (await reported(rest, f"at={now}&service=tts-worker")).status == 200
         system.view.publishable = False  # no beacon, no proof
