@@ -19,8 +19,7 @@ from typing import NamedTuple
 
 import trio
 
-from config_manager.actors.drift_log import DriftEvent as DriftEvent
-from config_manager.actors.drift_log import DriftLog
+from config_manager.actors.drift_log import DriftEvent, DriftLog
 from config_manager.actors.statuses import InstanceStatus, StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config.names import Mark
@@ -204,13 +203,13 @@ class DriftBoard:
         """Something may have changed."""
         self._news.set()
 
-    def take_unsaved(self) -> Sequence[Drift]:
-        """Drift that began or ended since the last call."""
-        return self._log.take_unsaved()
+    def unsaved(self) -> Sequence[Drift]:
+        """Drift that began or ended, and is not in the database yet."""
+        return self._log.unsaved()
 
-    def not_saved(self, drifts: Sequence[Drift]) -> None:
-        """To be taken again."""
-        self._log.not_saved(drifts)
+    def saved(self, drifts: Sequence[Drift]) -> None:
+        """They are in the database now."""
+        self._log.saved(drifts)
 
     def catch_up(self, most: int | None = None) -> bool:
         """Judge what may have changed. most: so many instances; whether all are judged."""

@@ -60,15 +60,15 @@ class DriftLog:
     def events_after(self, seq: int) -> tuple[DriftEvent, ...]:
         return tuple(event for event in self._events if event.seq > seq)
 
-    def take_unsaved(self) -> Sequence[Drift]:
-        """What began or ended since the last call."""
-        unsaved, self._unsaved = self._unsaved, {}
-        return list(unsaved.values())
+    def unsaved(self) -> Sequence[Drift]:
+        """What began or ended, and is not in the database yet."""
+        return list(self._unsaved.values())
 
-    def not_saved(self, drifts: Sequence[Drift]) -> None:
-        """To be taken again."""
-        unsaved = {one.seq: one for one in drifts} | self._unsaved
-        self._unsaved = dict(sorted(unsaved.items())[-_UNSAVED:])
+    def saved(self, drifts: Sequence[Drift]) -> None:
+        """They are in the database now."""
+        for one in drifts:
+            if self._unsaved.get(one.seq) is one:
+                del self._unsaved[one.seq]
 
     def begin(
         self,
@@ -100,7 +100,8 @@ class DriftLog:
         key = (drift.service, drift.instance)
         if key not in self._open:
             self._drifting_instances[drift.service] += 1
-        self._open[key] = self._unsaved[drift.seq] = drift
+        self._open[key] = drift
+        self._to_save(drift)
 
     def end(self, drift: Drift) -> None:
         if self._open.pop((drift.service, drift.instance), None) is not None:
@@ -108,8 +109,13 @@ class DriftLog:
             if not self._drifting_instances[drift.service]:
                 del self._drifting_instances[drift.service]
         seq, now = self._next_seq(), self._clock.now()
-        self._unsaved[drift.seq] = drift._replace(ended=now, ended_seq=seq)
+        self._to_save(drift._replace(ended=now, ended_seq=seq))
         self._tell_event("ended", drift, seq, now)
+
+    def _to_save(self, drift: Drift) -> None:
+        self._unsaved[drift.seq] = drift
+        if len(self._unsaved) > _UNSAVED:
+            del self._unsaved[next(iter(self._unsaved))]
 
     def _tell_event(
         self, event: Literal["began", "ended"], drift: Drift, seq: int, at: float

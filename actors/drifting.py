@@ -22,7 +22,7 @@ from config_manager.actors.views import CommittedView
 from config_manager.config.errors import Refusal
 from config_manager.config.world import World
 from config_manager.storage.decisions.forgotten import forgotten
-from config_manager.storage.drifts import Drift, KeptReceipt, Observed, State
+from config_manager.storage.drifts import KeptReceipt, Observed, State
 
 _GATHER_S = 0.02
 _KEEP_EVERY_S = 1.0
@@ -124,7 +124,7 @@ class Drifting:
                 await self._restore_drifts()
             except (Refusal, trio.TooSlowError):
                 return
-        receipts, drifts = self._receipts.take(_MOST_AT_ONCE), self._board.take_unsaved()
+        receipts, drifts = self._receipts.take(_MOST_AT_ONCE), self._board.unsaved()
         gone, self._to_forget = self._to_forget, {}
         if not (receipts or drifts or gone):
             return
@@ -135,15 +135,14 @@ class Drifting:
         except (Gone, Full):
             pass
         finally:
-            if not is_kept:
-                self._not_kept(receipts, drifts, gone)
+            if is_kept:
+                self._board.saved(drifts)
+            else:
+                self._not_kept(receipts, gone)
 
-    def _not_kept(
-        self, receipts: Sequence[KeptReceipt], drifts: Sequence[Drift], gone: dict[Key, None]
-    ) -> None:
+    def _not_kept(self, receipts: Sequence[KeptReceipt], gone: dict[Key, None]) -> None:
         again = [one for one in receipts if one[:2] not in self._to_forget]
         self._receipts.not_kept(again)
-        self._board.not_saved(drifts)
         self._to_forget = gone | self._to_forget
 
     async def _prune(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -76,8 +76,8 @@ class ReceiptsQuery:
 
 @dataclass(frozen=True, slots=True)
 class DriftQuery:
-    """Drift, the newest first. before: below this `seq`. covers: only of services of which this is true; None: of all. since, until: it
-    was open at some moment between them (Unix seconds, inclusive)."""
+    """Drift, the newest first. before: below this `seq`. covers: only of services of which this is true; None: of all.
+    since, until: it was open at some moment between them (Unix seconds, inclusive)."""
 
     limit: int = 50
     before: int | None = None
@@ -85,6 +85,21 @@ class DriftQuery:
     covers: Callable[[str], bool] | None = None
     since: float | None = None
     until: float | None = None
+
+    def matches(self, one: Drift) -> bool:
+        return (
+            (self.before is None or one.seq < self.before)
+            and self.service in (None, one.service)
+            and (self.covers is None or self.covers(one.service))
+            and (self.since is None or one.ended is None or one.ended >= self.since)
+            and (self.until is None or one.began <= self.until)
+        )
+
+    def with_unsaved(self, found: Sequence[Drift], unsaved: Iterable[Drift]) -> Sequence[Drift]:
+        """What was found in the database, and what it does not have yet."""
+        rows = {one.seq: one for one in found}
+        rows |= {one.seq: one for one in unsaved if self.matches(one)}
+        return sorted(rows.values(), key=lambda one: -one.seq)[: self.limit]
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,15 +215,8 @@ class MemoryStore(Store):
 
     def drifts(self, query: DriftQuery) -> Sequence[Drift]:
         self._maybe_fail()
-        return [
-            one
-            for _, one in sorted(self._drifts.items(), reverse=True)
-            if (query.before is None or one.seq < query.before)
-            and query.service in (None, one.service)
-            and (query.covers is None or query.covers(one.service))
-            and (query.since is None or one.ended is None or one.ended >= query.since)
-            and (query.until is None or one.began <= query.until)
-        ][: query.limit]
+        found = [one for _, one in sorted(self._drifts.items(), reverse=True) if query.matches(one)]
+        return found[: query.limit]
 
     def open_drifts(self) -> tuple[Sequence[Drift], int]:
         self._maybe_fail()

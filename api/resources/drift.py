@@ -87,8 +87,8 @@ async def get_drift(request: ApiRequest, api: Api) -> ApiResponse:
     answers={200: DriftEventsAnswer},
     problems=(503, 504),
     takes=(_OF_SERVICE, _SINCE, _UNTIL, _LIMIT, _BEFORE),
-    description="What is open, too. Kept as long as receipts are (90 days); what began or ended is here within a "
-    "second. Page on with `before=` the answer's `next_before`, until it is null.",
+    description="What is open, too. Kept as long as receipts are (90 days). Page on with `before=` the answer's "
+    "`next_before`, until it is null.",
 )
 async def get_drift_events(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
@@ -103,7 +103,8 @@ async def get_drift_events(request: ApiRequest, api: Api) -> ApiResponse:
         since=None if since is None else parse_rfc3339(since),
         until=None if until is None else parse_rfc3339(until),
     )
-    found = await api.system.reading.drifts(query, request.context)
+    kept = await api.system.reading.drifts(query, request.context)
+    found = query.with_unsaved(kept, api.system.drift.unsaved())
     page = found[:limit]
     answer = DriftEventsAnswer(
         drift=[

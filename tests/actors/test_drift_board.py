@@ -149,7 +149,7 @@ def test_drift_that_was_open_before_the_start_goes_on_or_ends() -> None:
     (drift,) = fleet.board.open()
     assert (drift.seq, drift.instance, drift.since) == (1, "late", START - 500)
     assert sorted(fleet.told) == [("ended", "back", "late"), ("ended", "removed", "late")]
-    saved = fleet.board.take_unsaved()
+    saved = fleet.board.unsaved()
     assert sorted((one.seq, one.ended) for one in saved if one.ended) == [(2, START), (3, START)]
     judged = fleet.board.one("a", "late")
     assert judged is not None

@@ -127,7 +127,10 @@ def answer(server: Server, path: str) -> Any:
     return {"status": told.status_code, "etag": told.headers.get("ETag"), "body": body}
 
 
-VERSIONS = [Earlier(path.parent) for path in sorted(DATA.glob(f"*/{EXPECTED}"))]
+VERSIONS = sorted(
+    (Earlier(path.parent) for path in DATA.glob(f"*/{EXPECTED}")),
+    key=lambda earlier: [int(number) for number in earlier.version.split(".")],
+)
 BOTH_ENDS = (VERSIONS[0], VERSIONS[-1])
 """The first and the newest one: where programs of each are started, those between run with the torture."""
 
