@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right, insort
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import trio
 
+from config_manager.actors.drift_log import DriftEvent, DriftLog
 from config_manager.actors.statuses import InstanceStatus, StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config.names import Mark
@@ -38,10 +39,8 @@ from config_manager.storage.decisions.forgotten import FORGOTTEN, newly_forgotte
 from config_manager.storage.drifts import Drift, State
 from config_manager.storage.state import Committed, ServiceState
 
-EVENTS_KEPT = 1_024
 _DIGESTS_KEPT = 64
 """Of what a service was before, in memory."""
-_UNSAVED = 10_000
 
 Key = tuple[str, str]
 """(service, instance)"""
@@ -58,26 +57,6 @@ class Judged:
     why: str
     since: float
     status: InstanceStatus | None
-
-
-@dataclass(frozen=True, slots=True)
-class DriftEvent:
-    """Drift began, or ended: then state and why are of the drift that ended.
-
-    seq: rises, over restarts too, with gaps. since: when the instance came into the state; at: when the drift began or
-    ended. Unix seconds. revision, correlation_id: of what was wanted; None if nobody had written the service.
-    """
-
-    seq: int
-    event: Literal["began", "ended"]
-    service: str
-    instance: str
-    state: State
-    why: str
-    since: float
-    at: float
-    revision: int | None
-    correlation_id: str | None
 
 
 @dataclass(slots=True)
@@ -131,13 +110,9 @@ class DriftBoard:
         self._cases: dict[Key, _Case] = {}
         self._order: list[Key] = []
         self._counts = Counter[State]()
-        self._open: dict[Key, Drift] = {}
-        self._drifting_instances = Counter[str]()
-        self._events = deque[DriftEvent](maxlen=EVENTS_KEPT)
-        self.told = Counter[tuple[State, Literal["began", "ended"]]]()
+        self._log = DriftLog(clock)
+        self.told = self._log.told
         """how often, since the start"""
-        self._seq = 0
-        self._unsaved: dict[int, Drift] = {}
         self._restored: dict[Key, Drift] = {}
         self.on_forgotten: list[Callable[[Key], None]] = []
         self._dirty: dict[Key, None] = {}
@@ -180,7 +155,7 @@ class DriftBoard:
     def open(self, service: str | None = None) -> list[Drift]:
         """The drift that is there now, in the order in which it began."""
         self.catch_up()
-        return sorted(one for one in self._open.values() if service in (None, one.service))
+        return self._log.open(service)
 
     @property
     def counts(self) -> Counter[State]:
@@ -192,17 +167,17 @@ class DriftBoard:
     def drifting_services(self) -> int:
         """How many services have open drift."""
         self.catch_up()
-        return len(self._drifting_instances)
+        return self._log.drifting_services
 
     def events_after(self, seq: int) -> tuple[DriftEvent, ...]:
         """What began and ended since, the oldest first; of the newest 1,024."""
         self.catch_up()
-        return tuple(event for event in self._events if event.seq > seq)
+        return self._log.events_after(seq)
 
     @property
     def last_seq(self) -> int:
         """Of the newest event."""
-        return self._seq
+        return self._log.last_seq
 
     async def changed(self) -> None:
         """Until an instance's state or why changes, or drift begins or ends, after this call."""
@@ -213,7 +188,7 @@ class DriftBoard:
     def restore(self, drifts: Iterable[Drift], last_seq: int) -> None:
         """The drift that was open when the server ended. It goes on, or ends, once its instance is judged."""
         self._restored = {(one.service, one.instance): one for one in drifts}
-        self._seq = max(self._seq, last_seq)
+        self._log.last_seq = max(self._log.last_seq, last_seq)
         self._dirty |= dict.fromkeys(self._restored)
         self._news.set()
 
@@ -230,13 +205,11 @@ class DriftBoard:
 
     def unsaved(self) -> Sequence[Drift]:
         """Drift that began or ended, and is not in the database yet."""
-        return list(self._unsaved.values())
+        return self._log.unsaved()
 
     def saved(self, drifts: Sequence[Drift]) -> None:
         """They are in the database now."""
-        for one in drifts:
-            if self._unsaved.get(one.seq) is one:
-                del self._unsaved[one.seq]
+        self._log.saved(drifts)
 
     def catch_up(self, most: int | None = None) -> bool:
         """Judge what may have changed. most: so many instances; whether all are judged."""
@@ -397,7 +370,8 @@ class DriftBoard:
     def _let_go(self, key: Key) -> None:
         restored = self._restored.pop(key, None)
         if restored is not None:
-            self._end(restored)
+            self._log.end(restored)
+            self._is_changed = True
         case = self._cases.pop(key, None)
         if case is not None:
             del self._order[bisect_left(self._order, key)]
@@ -412,10 +386,11 @@ class DriftBoard:
     ) -> None:
         judged, restored = case.judged, self._restored.pop(key, None)
         if restored is not None and case.drift is not None:
-            self._end(restored)
+            self._log.end(restored)
+            self._is_changed = True
         elif restored is not None:
             case.drift, case.drifts_since = restored, now - LASTING_S
-            self._note_open(restored)
+            self._log.note_open(restored)
         if judged.state not in DRIFTS:
             case.drifts_since = None
             self._end_of(case)
@@ -428,76 +403,17 @@ class DriftBoard:
         if case.drift is not None and case.drift.state != judged.state:
             self._end_of(case)
         if case.drift is None:
-            case.drift = self._begin(judged, wanted)
+            case.drift = self._log.begin(*key, judged.state, judged.why, judged.since, wanted)
+            self._is_changed = True
         elif case.drift.why != judged.why:
             case.drift = case.drift._replace(why=judged.why)
-            self._note_open(case.drift)
-
-    def _begin(self, judged: Judged, wanted: ServiceState | None) -> Drift:
-        drift = Drift(
-            self._next_seq(),
-            judged.service,
-            judged.instance,
-            judged.state,
-            judged.why,
-            judged.since,
-            self._clock.now(),
-            None if wanted is None else wanted.revision,
-            None if wanted is None else wanted.correlation_id,
-        )
-        self._note_open(drift)
-        self._tell_event("began", drift, drift.seq, drift.began)
-        return drift
-
-    def _note_open(self, drift: Drift) -> None:
-        key = (drift.service, drift.instance)
-        if key not in self._open:
-            self._drifting_instances[drift.service] += 1
-        self._open[key] = drift
-        self._to_save(drift)
+            self._log.note_open(case.drift)
 
     def _end_of(self, case: _Case) -> None:
         if case.drift is not None:
-            self._end(case.drift)
+            self._log.end(case.drift)
+            self._is_changed = True
             case.drift = None
-
-    def _end(self, drift: Drift) -> None:
-        if self._open.pop((drift.service, drift.instance), None) is not None:
-            self._drifting_instances[drift.service] -= 1
-            if not self._drifting_instances[drift.service]:
-                del self._drifting_instances[drift.service]
-        seq, now = self._next_seq(), self._clock.now()
-        self._to_save(drift._replace(ended=now, ended_seq=seq))
-        self._tell_event("ended", drift, seq, now)
-
-    def _to_save(self, drift: Drift) -> None:
-        self._unsaved[drift.seq] = drift
-        if len(self._unsaved) > _UNSAVED:
-            del self._unsaved[next(iter(self._unsaved))]
-
-    def _tell_event(
-        self, event: Literal["began", "ended"], drift: Drift, seq: int, at: float
-    ) -> None:
-        told = DriftEvent(
-            seq=seq,
-            event=event,
-            service=drift.service,
-            instance=drift.instance,
-            state=drift.state,
-            why=drift.why,
-            since=drift.since,
-            at=at,
-            revision=drift.revision,
-            correlation_id=drift.correlation_id,
-        )
-        self._events.append(told)
-        self.told[drift.state, event] += 1
-        self._is_changed = True
-
-    def _next_seq(self) -> int:
-        """By the clock, so that none is given twice, whatever was kept of the last ones before a crash."""
-        self._seq = max(self._seq + 1, int(self._clock.now() * 1_000))
-        return self._seq
 
 
 def _are_the_same(one: ServiceState | None, other: ServiceState | None) -> bool:

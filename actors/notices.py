@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from config_manager.actors.drift_board import DriftEvent
+from config_manager.actors.drift_log import DriftEvent
 from config_manager.config import strict_json
 from config_manager.config.documents.receipt import Receipt
 from config_manager.config.strict_json import JsonObject

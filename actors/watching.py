@@ -14,7 +14,8 @@ import structlog
 import trio
 
 from config_manager.actors.actor import Context
-from config_manager.actors.drift_board import DriftBoard, DriftEvent
+from config_manager.actors.drift_board import DriftBoard
+from config_manager.actors.drift_log import DriftEvent
 from config_manager.actors.views import CommittedView, HealthReport, Mode
 from config_manager.config.errors import Refusal
 from config_manager.storage.trace import Change, ChangesQuery

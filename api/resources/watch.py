@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import trio
 from pydantic import Field
 
-from config_manager.actors import drift_board
+from config_manager.actors import drift_log
 from config_manager.actors.actor import Context
 from config_manager.actors.views import Mode
 from config_manager.actors.watching import HealthNow
@@ -109,7 +109,7 @@ def _revision(change: Change) -> bytes:
 
 
 @lru_cache(_RENDERED)
-def _drift(event: drift_board.DriftEvent) -> bytes:
+def _drift(event: drift_log.DriftEvent) -> bytes:
     data = {name: getattr(event, name) for name in DriftEvent.model_fields}
     return _event("drift", {**data, "since": rfc3339(event.since)})
 

@@ -13,7 +13,7 @@ from nacl.signing import SigningKey
 from trio.testing import MockClock
 
 from config_manager.actors.actor import Context
-from config_manager.actors.drift_board import DriftEvent
+from config_manager.actors.drift_log import DriftEvent
 from config_manager.actors.http_out import Answered, Unanswered
 from config_manager.actors.notices import MOST_WAITING, events_of
 from config_manager.actors.notified import Post

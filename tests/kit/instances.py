@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from nacl.signing import SigningKey
 
-from config_manager.actors.drift_board import DriftBoard, DriftEvent
+from config_manager.actors.drift_board import DriftBoard
+from config_manager.actors.drift_log import DriftEvent
 from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config import wire
