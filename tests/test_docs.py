@@ -59,7 +59,9 @@ def test_the_steps_of_one_put_are_numbered_in_order() -> None:
 def test_every_variable_of_the_environment_is_in_the_readme() -> None:
     rooms = ("actors", "api", "client", "config", "storage")
     sources = [path.read_text() for room in rooms for path in (ROOT / room).rglob("*.py")]
-    read = {name for text in sources for name in re.findall(rf"(?<!_){ENV_PREFIX}[A-Z_]*[A-Z]", text)}
+    read = {
+        name for text in sources for name in re.findall(rf"(?<!_){ENV_PREFIX}[A-Z_]*[A-Z]", text)
+    }
     read |= {ENV_PREFIX + name.upper() for name in Settings.model_fields}
     text = (ROOT / "README.md").read_text()
     assert len(read) > 15
