@@ -1,9 +1,9 @@
 """The whole tree on one page: start order, policies, shutdown order.
 
 Order is nesting: `signing → storing → secrets-rotating → callers → caching → own broker → drifting → notifying →
-publishing → exporting-traces → learning-schemas → trusting → delivering → beaconing → health → watching`, and HTTP inside
-all of them. They stop in the opposite order: each refuses new mail, drains within its grace, and is named if it did not stop. Before publishing stops, the retained health says
-`shutdown`.
+publishing → exporting-traces → learning-schemas → trusting → delivering → beaconing → watching → health`, and HTTP inside
+all of them. They stop in the opposite order: each refuses new mail, drains within its grace, and is named if it did not
+stop. Before publishing stops, the retained health says `shutdown`.
 """
 
 from __future__ import annotations
@@ -176,11 +176,9 @@ async def running_system(
         await _start_home_assistant(tree, opened, writing, brokers, settings)
         trusting_actor = await _start_signed_documents(tree, opened, writing, brokers.outlets)
         heartbeat_s = settings.heartbeat_seconds
-        board, reports = await _start_signs_of_life(
+        board, reports, watching = await _start_signs_of_life(
             tree, opened, writing, brokers, frames, heartbeat_s
         )
-        watching = Watching(opened.view, opened.reading.changes, board.report, brokers.drift)
-        await tree.start("watching", follower(watching.follow))
         yield System(
             storing=writing.storing,
             reading=opened.reading,
@@ -465,8 +463,8 @@ async def _start_signs_of_life(
     brokers: _Brokers,
     frames: HealthFrames,
     heartbeat_s: float,
-) -> tuple[HealthBoard, ReportMaker]:
-    """Beacons and health, and reports, which end in a beacon."""
+) -> tuple[HealthBoard, ReportMaker, Watching]:
+    """Beacons, streams and health, and reports, which end in a beacon."""
     view, trust = opened.view, opened.trust
     board = HealthBoard(
         view,
@@ -491,8 +489,12 @@ async def _start_signs_of_life(
         heartbeat_s=heartbeat_s,
     )
     await tree.start("beaconing", life)
+    watching = Watching(view, opened.reading.changes, board.report, brokers.drift)
+    await tree.start("watching", follower(watching.follow))
+    # the last, because its first word is `ready`
     await tree.start("health", health(board, frames, brokers.outlets))
-    return board, ReportMaker(opened.reading, view, trust, writing.signing, maker, tree.world)
+    reports = ReportMaker(opened.reading, view, trust, writing.signing, maker, tree.world)
+    return board, reports, watching
 
 
 def _outlet(

@@ -20,7 +20,6 @@ from config_manager.config.world import rfc3339
 from config_manager.storage.decisions import shapes
 from config_manager.storage.decisions.devices import DEVICE
 
-
 _ROW = {
     "type": "array",
     "items": {"anyOf": [{"type": "integer"}, {"type": "string"}]},

@@ -40,8 +40,8 @@ ACTORS = (
     "trusting",
     "delivering",
     "beaconing",
-    "health",
     "watching",
+    "health",
 )
 
 

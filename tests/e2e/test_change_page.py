@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.processes import MOSQUITTO, Processes
-from tests.kit.shell import Shell, steps_of
+from tests.kit.shell import Shell
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "change.md"
 
@@ -20,7 +20,7 @@ def test_the_walk_through_of_the_page_does_what_it_says(shop: tuple[Processes, P
     broker = processes.broker(directory / "broker")
     server = processes.server(directory / "data", broker.url, "--dev")
     shell = Shell(server, directory, {"CONFIG_MANAGER_MQTT_URL": broker.url})
-    code, said = shell.run("bash", "-ec", "trap 'kill $(jobs -p)' EXIT\n" + steps_of(PAGE))
+    code, said = shell.walk(PAGE)
     assert code == 0, said
     told = [" ".join(line.split()) for line in said.splitlines()]
     for line in (

@@ -194,7 +194,7 @@ def test_a_log_that_is_full_for_a_while_goes_on_once_there_is_room(
             eventually(lambda: server.health()["reasons"] == [], within=10, what="it is written")
             assert server.end() == 0
     lines = log.read_text().splitlines()
-    assert sum("log lines dropped: " in line for line in lines) == 1
+    assert any("log lines dropped: " in line for line in lines)
     if log_format == "json":
         assert "stopping" in [json.loads(line)["event"] for line in lines]
 

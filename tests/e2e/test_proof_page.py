@@ -8,7 +8,7 @@ import pytest
 
 from config_manager.storage.decisions.report_checks import verify
 from tests.kit.processes import MOSQUITTO, Processes
-from tests.kit.shell import Shell, steps_of
+from tests.kit.shell import Shell
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "proof.md"
 
@@ -25,7 +25,7 @@ def test_the_walk_through_proves_what_it_says_and_so_does_a_report_after_a_resta
     broker = processes.broker(directory / "broker")
     server = processes.server(directory / "data", broker.url, "--dev")
     shell = Shell(server, directory, {"CONFIG_MANAGER_MQTT_URL": broker.url})
-    code, said = shell.run("bash", "-ec", "trap 'kill $(jobs -p)' EXIT\n" + steps_of(PAGE))
+    code, said = shell.walk(PAGE)
     assert code == 0, said
     assert "exit code 5" in said
     lines = [" ".join(line.split()) for line in said.splitlines()]

@@ -38,6 +38,11 @@ class Shell:
             **(more or {}),
         }
 
+    def walk(self, page: Path) -> tuple[int, str]:
+        """The page's commands in order, until one fails; what it started in the background ends with it."""
+        at_end = "trap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n"
+        return self.run("bash", "-ec", at_end + steps_of(page))
+
     def run(self, *command: str, stdin: str = "") -> tuple[int, str]:
         done = subprocess.run(
             command,

@@ -11,6 +11,7 @@ import click
 import pytest
 import structlog
 
+import config_manager.config.logging
 from config_manager.api import main as command
 from config_manager.config.logging import configure
 from config_manager.storage.decisions.intents import SetSecret
@@ -20,7 +21,9 @@ VALUE = "conspicuous-in-hand"
 
 
 @pytest.fixture
-def unconfigured() -> Iterator[None]:
+def unconfigured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The log belongs to the process: put back what the test sets up."""
+    monkeypatch.setattr(config_manager.config.logging, "_straight", None)
     yield
     structlog.reset_defaults()
 
