@@ -89,6 +89,6 @@ def test_going_on_with_an_old_data_directory(shop: tuple[Processes, Path]) -> No
         (2, 3, "gpt-4o"),
     ]
     after = done.stdout.rpartition("lost is revoked")[2]
-    assert re.search(r"llm-worker +\S+ +3 +3 +in line ", after), said
+    assert re.search(r"llm-worker +\S+ +3 +3 +unproven ", after), said
     assert "the disk was lost" in after
     assert "rows, each as it was written" in after
