@@ -107,9 +107,13 @@ class Drifting:
                 await trio.sleep(_GATHER_S)
 
     async def _follow_the_view(self) -> None:
+        seen = None
         while True:
-            await self._view.changed()
+            if self._view.committed is seen:
+                await self._view.changed()
+            seen = self._view.committed
             self._board.tell()
+            await trio.sleep(_GATHER_S)  # a flood of writes wakes nobody for each
 
     async def _keep_what_is_new(self) -> None:
         while True:

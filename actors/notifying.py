@@ -202,6 +202,8 @@ class Notifier:
                 await trio.sleep(_READ_EVERY_S if are_read else _RETRY_S)
                 if not are_read:
                     continue
+            elif not self._targets:
+                await trio.sleep(_READ_EVERY_S)
             if self._view.committed is committed:
                 await self._view.changed()
 
