@@ -59,6 +59,7 @@ class ReceiptsToKeep:
         )
         if self._has_room(key, self._monotonic()):
             self._ready.append(row)
+            self._bound()
         else:
             self._held[key] = row
 
@@ -78,13 +79,16 @@ class ReceiptsToKeep:
     def not_kept(self, rows: Sequence[KeptReceipt]) -> None:
         """To be taken again."""
         self._ready[:0] = rows
-        if len(self._ready) > _MOST_WAIT:
-            self._ready = list({one[:2]: one for one in self._ready}.values())
+        self._bound()
 
     def forget(self, key: Key) -> None:
         self._last.pop(key, None)
         self._held.pop(key, None)
         self._ready = [one for one in self._ready if one[:2] != key]
+
+    def _bound(self) -> None:
+        if len(self._ready) > _MOST_WAIT:
+            self._ready = list({one[:2]: one for one in self._ready}.values())
 
     def _has_room(self, key: Key, now: float) -> bool:
         """Takes one of the instance's places in this minute, if there is one."""

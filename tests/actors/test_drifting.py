@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from config_manager.actors import receipts_kept
 from config_manager.actors.actor import Actor, Context, answering
 from config_manager.actors.drifting import Drifting, drifting
 from config_manager.actors.messages import Keep, Prune
@@ -221,6 +222,21 @@ async def test_what_the_database_does_not_take_is_kept_once_it_does(
         database.fails = False
         fleet.hear("a", "x", 1)
     assert [one.revision for one in database.receipts()] == [None, 1], "also what came at the end"
+
+
+async def test_while_the_database_is_read_only_for_long_only_the_newest_waits(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receipts_kept, "_MOST_WAIT", 12)
+    database = Database()
+    async with server(database) as fleet:
+        fleet.view.mode = "read-only"
+        for number in range(25):
+            fleet.hear("a", "x", 1, last_attempt=Attempt(number, "received"))
+            await trio.sleep(6.1)
+        fleet.view.mode = "normal"
+        await trio.sleep(2.0)
+        assert [one.attempted for one in database.receipts()] == [24]
 
 
 async def test_while_the_database_can_not_be_read_brokers_have_to_do_and_open_drift_ends_later(
