@@ -113,6 +113,21 @@ async def test_of_an_instance_that_never_stops_talking_ten_a_minute_are_kept_and
         assert [one.attempted for one in database.receipts()] == [*range(10), 49]
 
 
+async def test_a_receipt_that_was_held_back_is_kept_before_the_ones_that_came_after_it(
+    autojump_clock: MockClock,
+) -> None:
+    database = Database()
+    async with server(database) as fleet:
+        fleet.view.mode = "read-only"
+        for number in range(12):
+            fleet.hear("a", "x", 1, last_attempt=Attempt(number, "received"))
+        await trio.sleep(61.0)
+        fleet.hear("a", "x", 1, last_attempt=Attempt(12, "received"))
+        fleet.view.mode = "normal"
+        await trio.sleep(2.0)
+        assert [one.attempted for one in database.receipts()] == [*range(10), 11, 12]
+
+
 async def test_drift_is_kept_as_it_begins_and_ends_and_wakes_who_waits(
     autojump_clock: MockClock,
 ) -> None:
