@@ -104,7 +104,10 @@ class DriftLog:
         self._to_save(drift)
 
     def end(self, drift: Drift) -> None:
-        if self._open.pop((drift.service, drift.instance), None) is not None:
+        key = (drift.service, drift.instance)
+        found = self._open.get(key)
+        if found is not None and found.seq == drift.seq:  # not another one that began meanwhile
+            del self._open[key]
             self._drifting_instances[drift.service] -= 1
             if not self._drifting_instances[drift.service]:
                 del self._drifting_instances[drift.service]

@@ -23,6 +23,7 @@ from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.discovery import NoteDiscovery, is_discovered
 from config_manager.storage.decisions.equipment import Decidable
+from config_manager.storage.decisions.notifications import Place, last_refusal
 from config_manager.storage.drifts import State
 from config_manager.storage.trace import Change, ChangesQuery
 
@@ -66,7 +67,8 @@ class HomeAssistant:
         self._write_down = write_down
         self._topic = topic
         self._discovery = discovery
-        self._since = view.committed.revision, drift.last_seq
+        committed = view.committed
+        self._since = Place(committed.revision, drift.last_seq, last_refusal(committed))
         self._last: JsonObject | None = None
         self._news = trio.Event()
 
@@ -74,10 +76,7 @@ class HomeAssistant:
 
     def tell(self, notice: Notice) -> None:
         """Something happened; what happened before our start is no news."""
-        revision, drift = self._since
-        if (notice.stream == "revision" and notice.number <= revision) or (
-            notice.stream == "drift" and notice.number <= drift
-        ):
+        if not notice.is_after(self._since):
             return
         happened = {
             "revision": "changed",

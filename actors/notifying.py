@@ -281,7 +281,10 @@ class Notifier:
                 del self._targets[name]
         for name in known.keys() - self._targets.keys():
             start = place_of(committed, name) or self._here
-            if self._nursery is not None:  # it is new: it has missed nothing
+            if (
+                self._nursery is not None
+            ):  # it is new: it has missed nothing, wherever the clock was
+                start = start._replace(drift=min(start.drift, self._drift.last_seq))
                 start = start.at_least(self._told._replace(revision=0))
             one = self._targets[name] = Notified(known[name], start, self._post)
             if self._nursery is not None:

@@ -57,16 +57,19 @@ class ReceiptsToKeep:
             heard.envelope,
             None if attempt is None else attempt.revision,
         )
-        if self._has_room(key, self._monotonic()):
+        now = self._monotonic()
+        self._release(key, now)
+        if self._has_room(key, now):
             self._ready.append(row)
+            self._bound()
         else:
             self._held[key] = row
 
     def take(self, most: int) -> Sequence[KeptReceipt]:
         """Those that are to be kept now, in the order in which they came."""
         now = self._monotonic()
-        for key in [key for key in self._held if self._has_room(key, now)]:
-            self._ready.append(self._held.pop(key))
+        for key in list(self._held):
+            self._release(key, now)
         if now - self._swept_at >= _MINUTE_S:
             self._swept_at = now
             self._minutes = {
@@ -78,13 +81,21 @@ class ReceiptsToKeep:
     def not_kept(self, rows: Sequence[KeptReceipt]) -> None:
         """To be taken again."""
         self._ready[:0] = rows
-        if len(self._ready) > _MOST_WAIT:
-            self._ready = list({one[:2]: one for one in self._ready}.values())
+        self._bound()
 
     def forget(self, key: Key) -> None:
         self._last.pop(key, None)
         self._held.pop(key, None)
         self._ready = [one for one in self._ready if one[:2] != key]
+
+    def _bound(self) -> None:
+        if len(self._ready) > _MOST_WAIT:
+            self._ready = list({one[:2]: one for one in self._ready}.values())
+
+    def _release(self, key: Key, now: float) -> None:
+        """What is held of the instance, once there is room: before anything that it said later."""
+        if key in self._held and self._has_room(key, now):
+            self._ready.append(self._held.pop(key))
 
     def _has_room(self, key: Key, now: float) -> bool:
         """Takes one of the instance's places in this minute, if there is one."""

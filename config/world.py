@@ -174,8 +174,11 @@ def rfc3339(seconds: float) -> str:
 
 
 def parse_rfc3339(text: str) -> float:
-    """Unix seconds of a time with any offset. Raises ValueError, also if there is no offset."""
+    """Unix seconds of a time with any offset. Raises ValueError, also if there is no offset, or `rfc3339` can't write
+    it: in UTC it may be in another year, before 1 or after 9999."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone; end it in Z")
-    return moment.timestamp()
+    seconds = moment.timestamp()
+    datetime.fromtimestamp(seconds, UTC)
+    return seconds

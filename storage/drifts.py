@@ -95,10 +95,13 @@ class DriftQuery:
             and (self.until is None or one.began <= self.until)
         )
 
-    def with_unsaved(self, found: Sequence[Drift], unsaved: Iterable[Drift]) -> Sequence[Drift]:
-        """What was found in the database, and what it does not have yet."""
-        rows = {one.seq: one for one in found}
-        rows |= {one.seq: one for one in unsaved if self.matches(one)}
+    def with_unsaved(
+        self, found: Sequence[Drift], before: Iterable[Drift], now: Iterable[Drift]
+    ) -> Sequence[Drift]:
+        """What was found in the database, and what it did not have before that, and does not have now."""
+        rows = {one.seq: one for one in before if self.matches(one)}
+        rows |= {one.seq: one for one in found}
+        rows |= {one.seq: one for one in now if self.matches(one)}
         return sorted(rows.values(), key=lambda one: -one.seq)[: self.limit]
 
 

@@ -103,8 +103,9 @@ async def get_drift_events(request: ApiRequest, api: Api) -> ApiResponse:
         since=None if since is None else parse_rfc3339(since),
         until=None if until is None else parse_rfc3339(until),
     )
+    unsaved = api.system.drift.unsaved()  # some may come into the database while it is read
     kept = await api.system.reading.drifts(query, request.context)
-    found = query.with_unsaved(kept, api.system.drift.unsaved())
+    found = query.with_unsaved(kept, unsaved, api.system.drift.unsaved())
     page = found[:limit]
     answer = DriftEventsAnswer(
         drift=[

@@ -183,9 +183,11 @@ class WatchStream(Stream):
         self._told_id = min(self._seen, newest)
         self._first = b"retry: %d\nid: %d\n\n" % (_RETRY_MS, self._told_id)
         self._missed: Sequence[Change] = ()
-        self._drift_seq = self._hub.drift_seq
         self._health: HealthNow | None = None
         self._hub.join(self)
+        self._drift_seq = (
+            self._hub.drift_seq
+        )  # as of now, which the hub knows once somebody is there
 
     def end(self) -> None:
         self._hub.leave(self)

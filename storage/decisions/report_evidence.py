@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from config_manager.config.strict_json import JsonObject, is_object
 from config_manager.config.wire import keyid
@@ -100,8 +101,13 @@ def keys_of(committed: Committed, rows: Iterable[JsonObject]) -> dict[str, bytes
     """The instances' public keys by id, as far as they are known: those that count, and those that these rows name."""
     texts = [row.get("sign_public") for row in committed.registered(DEVICE).values()]
     texts += [_details(body).get("sign_public") for body in rows]
-    keys = [base64.b64decode(text) for text in texts if isinstance(text, str)]
-    return {keyid(key): key for key in keys}
+    keys: dict[str, bytes] = {}
+    for text in texts:
+        with suppress(ValueError):  # a row that was altered; whoever verifies the report is told
+            if isinstance(text, str):
+                key = base64.b64decode(text)
+                keys[keyid(key)] = key
+    return keys
 
 
 def _details(body: JsonObject) -> Mapping[str, object]:

@@ -156,6 +156,21 @@ def test_drift_that_was_open_before_the_start_goes_on_or_ends() -> None:
     assert judged.since == START - 500
 
 
+def test_drift_that_is_read_late_ends_and_what_began_meanwhile_stays_open(fleet: Fleet) -> None:
+    """The database could not be read at the start."""
+    fleet.hear("a", "x", 1, freshness="stale (no-beacon)")
+    fleet.passed = LASTING_S
+    (now,) = fleet.board.open()
+    then = Drift(1, "a", "x", "late", "why", START - 500, START - 490, 1, "change-1")
+    fleet.board.restore([then], 1)
+    assert fleet.board.open() == [now]
+    assert fleet.board.drifting_services == 1
+    fleet.hear("a", "x", 1)
+    assert fleet.board.open() == []
+    assert fleet.board.drifting_services == 0
+    assert {one.seq for one in fleet.board.unsaved() if one.ended} == {1, now.seq}
+
+
 def test_what_is_older_and_of_another_content_is_foreign_if_the_server_published_it(
     fleet: Fleet,
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from config_manager.actors import receipts_kept
 from config_manager.actors.actor import Actor, Context, answering
 from config_manager.actors.drifting import Drifting, drifting
 from config_manager.actors.messages import Keep, Prune
@@ -110,6 +111,21 @@ async def test_of_an_instance_that_never_stops_talking_ten_a_minute_are_kept_and
         assert [one.attempted for one in database.receipts()] == list(range(10))
         await trio.sleep(60.0)
         assert [one.attempted for one in database.receipts()] == [*range(10), 49]
+
+
+async def test_a_receipt_that_was_held_back_is_kept_before_the_ones_that_came_after_it(
+    autojump_clock: MockClock,
+) -> None:
+    database = Database()
+    async with server(database) as fleet:
+        fleet.view.mode = "read-only"
+        for number in range(12):
+            fleet.hear("a", "x", 1, last_attempt=Attempt(number, "received"))
+        await trio.sleep(61.0)
+        fleet.hear("a", "x", 1, last_attempt=Attempt(12, "received"))
+        fleet.view.mode = "normal"
+        await trio.sleep(2.0)
+        assert [one.attempted for one in database.receipts()] == [*range(10), 11, 12]
 
 
 async def test_drift_is_kept_as_it_begins_and_ends_and_wakes_who_waits(
@@ -221,6 +237,21 @@ async def test_what_the_database_does_not_take_is_kept_once_it_does(
         database.fails = False
         fleet.hear("a", "x", 1)
     assert [one.revision for one in database.receipts()] == [None, 1], "also what came at the end"
+
+
+async def test_while_the_database_is_read_only_for_long_only_the_newest_waits(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receipts_kept, "_MOST_WAIT", 12)
+    database = Database()
+    async with server(database) as fleet:
+        fleet.view.mode = "read-only"
+        for number in range(25):
+            fleet.hear("a", "x", 1, last_attempt=Attempt(number, "received"))
+            await trio.sleep(6.1)
+        fleet.view.mode = "normal"
+        await trio.sleep(2.0)
+        assert [one.attempted for one in database.receipts()] == [24]
 
 
 async def test_while_the_database_can_not_be_read_brokers_have_to_do_and_open_drift_ends_later(

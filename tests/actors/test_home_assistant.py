@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,26 @@ import pytest
 import trio
 
 from config_manager.actors.actor import Context
+from config_manager.actors.drift_board import DriftBoard
+from config_manager.actors.home_assistant import HomeAssistant
 from config_manager.actors.messages import Write
 from config_manager.actors.mqtt.aiomqtt_transport import AiomqttTransport
+from config_manager.actors.notices import kept_refusal
+from config_manager.actors.publishing.outlet import Outlet
+from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.system import System, running_system
+from config_manager.actors.views import CommittedView, Confirmations
 from config_manager.config.home_assistant import discovery_topic
 from config_manager.config.names import ServiceName
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.settings import Settings
+from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import World, parse_rfc3339
 from config_manager.storage.decisions.intents import Put
+from config_manager.storage.decisions.notifications import NOTICE
 from config_manager.storage.decisions.terms import Terms
 from tests.kit.processes import MOSQUITTO, Broker, Listener, listening, of_revision
+from tests.kit.stores import empty
 
 SUMMARY, EVENTS = "system/config-summary/config-manager", "system/config-events/config-manager"
 STATES = {
@@ -120,3 +130,22 @@ async def whole_story(data: Path, broker: Broker) -> None:
             assert hub.newest().keys() == {"system/config/lamp"}
     async with serving(data, broker, "off") as system:
         assert "home-assistant" not in system.states.report()
+
+
+async def test_a_refusal_that_waits_for_a_webhook_since_before_the_start_is_no_news() -> None:
+    told: JsonObject = {"service": "lamp", "instance": "hall", "revision": 1}
+    told |= {"at": "2027-01-15T08:00:00Z", "stage": "refused", "why": None}
+    committed = replace(empty(), registry={NOTICE: {"3": told}})
+    view, statuses = CommittedView(committed), StatusBoard()
+    board = DriftBoard(view, statuses, Confirmations([]), World().clock)
+    outlet = Outlet(view)
+    outlet.connected = True
+
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError
+
+    one = HomeAssistant(view, board, [outlet], nothing, nothing, "topic", b"{}")
+    one.tell(kept_refusal(3, told))
+    one.tell(kept_refusal(4, {**told, "revision": 2}))
+    _, payload, _ = await outlet.take(lambda: False)
+    assert json.loads(payload)["revision"] == 2

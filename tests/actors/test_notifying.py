@@ -109,6 +109,7 @@ class Office:
         self.at_once = self.most_at_once = 0
         self.writes = self.receipts = 0
         self.is_readable = True
+        self.ahead_s = 0.0
 
     # ── what the notifier is given ─────────────────────────────────────────────────────────────
 
@@ -158,7 +159,7 @@ class Office:
     # ── what a test does ───────────────────────────────────────────────────────────────────────
 
     def write(self, what: Decidable[Any], by: str = "ada") -> Any:
-        now = self.world.clock.now()
+        now = self.world.clock.now() + self.ahead_s
         decided = what.decide(self.view.committed, equipped(by=by, now=now))
         self.store.commit([decided.change])
         self.view.replace(decided.change.after)
@@ -504,6 +505,23 @@ async def test_drift_is_told_as_it_begins_and_ends(
         "correlation_id": "id",
     }
     assert ended == {**began, "event": "ended", "at": rfc3339(START + 120)}
+
+
+async def test_who_is_added_while_the_clock_is_ahead_hears_of_drift_once_it_is_set_right(
+    office: Office, autojump_clock: MockClock
+) -> None:
+    async with office.running():
+        await trio.sleep(1)
+        office.ahead_s = DAY_S
+        office.add("chat")
+        await trio.sleep(1)
+        office.ahead_s = 0.0
+        office.drift.begins("lamp")
+        await trio.sleep(2)
+    assert [body["event"] for _, body in office.got] == ["began"]
+    place = place_of(office.view.committed, "chat")
+    assert place is not None
+    assert place.drift == office.drift.last_seq
 
 
 async def test_drift_that_was_kept_just_before_a_kill_is_told_after_it(

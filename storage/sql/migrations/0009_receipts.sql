@@ -16,7 +16,8 @@ CREATE TABLE receipts (
     envelope BLOB NOT NULL
 ) STRICT;
 
-CREATE INDEX receipts_of_instance ON receipts (service, instance, id);
+-- With all that the start and the pruning look at: they read no envelope of the others.
+CREATE INDEX receipts_of_instance ON receipts (service, instance, id, gone, revision, state);
 
 CREATE TABLE drift_events (
     seq INTEGER PRIMARY KEY,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -83,7 +84,7 @@ async def saved(system: System, clock: MockClock) -> None:
 
 
 async def test_drift_now_and_before_and_who_may_see_it(
-    tmp_path: Path, mock_clock: MockClock
+    tmp_path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(tmp_path) as system:
         fleet = Fleet(system)
@@ -131,6 +132,17 @@ async def test_drift_now_and_before_and_who_may_see_it(
             refused = await fleet.ask("GET", f"{target}?service=door", token=token)
             assert refused.status == 403
         assert (await fleet.shown("/api/v1/status?limit=9", token=token))["instances"] == []
+
+        system.view.mode = "read-only"  # so nothing else is saved
+        begun = system.drift._log.begin("door", "never", "late", "it waits", time.time(), None)
+
+        async def read_just_before_it_is_saved(*_: Any) -> list[Any]:
+            system.drift.saved([begun])
+            return []
+
+        monkeypatch.setattr(system.reading, "drifts", read_just_before_it_is_saved)
+        (told,) = (await fleet.shown("/api/v1/drift/events"))["drift"]
+        assert told["instance"] == "never"
 
 
 async def test_the_status_in_pages_by_state_and_with_who_was_never_heard(

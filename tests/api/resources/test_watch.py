@@ -353,6 +353,32 @@ async def test_drift_is_told_when_it_begins_and_when_it_ends(
         assert b"front" not in gate.said + other.said
 
 
+async def test_drift_of_the_time_in_which_nobody_watched_is_no_news(
+    rest: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rest.listen() as seen:
+        await put(rest, "door", 2)
+        await seen.revisions(2)
+    board, read = rest.system.drift, rest.system.reading.changes
+
+    def begins(instance: str) -> None:
+        board._log.begin("door", instance, "late", "it waits", NOW, None)
+        board._is_changed = True
+        board.catch_up()
+
+    async def slowly(*given: Any) -> Any:
+        begins("meanwhile")
+        while rest.system.watching.drift_seq < board.last_seq:  # until the hub has looked
+            await trio.sleep(0.01)
+        return await read(*given)
+
+    begins("before")
+
+    monkeypatch.setattr(rest.system.reading, "changes", slowly)
+    async with rest.listen(headers=after(1)) as back:
+        assert (await back.event("drift")).data["instance"] == "meanwhile"
+
+
 async def test_a_crash_of_the_part_that_reads_costs_a_moment_and_no_event(rest: Caller) -> None:
     async with rest.listen() as seen:
         await put(rest, "door")

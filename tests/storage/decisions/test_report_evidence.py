@@ -104,6 +104,7 @@ def test_keys_are_known_by_the_devices_of_now_and_by_what_enrolments_name() -> N
         registry={"device": {"stt-worker/kitchen-pi": {"sign_public": in_base64(new)}}},
     )
     rows: list[JsonObject] = [{"details": {"sign_public": in_base64(old)}}, {"details": []}, {}]
+    rows += [{"details": {"sign_public": altered}} for altered in ("abc", "é", 5)]
     assert keys_of(committed, rows) == {keyid(old): old, keyid(new): new}
 
 
