@@ -60,7 +60,7 @@ def parse_http_target(text: str, *, plain: bool = False) -> HttpTarget:
     if not tls and not plain and not is_loopback(url.hostname):
         raise ValueError(
             "http:// is taken to this machine's loopback only: everybody on the way could read and change what "
-            'is sent; use https://, or say "plain": true if nobody else is on the way'
+            'is sent; use https://, or say "plain": true (--plain) if nobody else is on the way'
         )
     query = f"?{url.query}" if url.query else ""
     port = url.port or _PORTS[url.scheme]
