@@ -234,7 +234,7 @@ class _Writing(NamedTuple):
     callers: Callers
     world: World
 
-    async def write_down(self, what: Decidable[None], by: str) -> None:
+    async def write_down(self, what: Decidable[None], by: str = OUR_ID) -> None:
         context = Context(self.world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
         await self.storing.ask(Write(what, Terms(by)), context)
 
@@ -402,11 +402,8 @@ async def _start_notifying(
             raise CryptoError("it is not there")
         return opened.boxes.open(sealed[0])
 
-    async def write_down(what: Decidable[None]) -> None:
-        await writing.write_down(what, OUR_ID)
-
     post = Post(tree.world, opened.witness.instance_id[:_SHORT_ID], secret_of)
-    notifier = Notifier(opened.view, opened.reading, drift, statuses, write_down, post)
+    notifier = Notifier(opened.view, opened.reading, drift, statuses, writing.write_down, post)
     return notifier, await tree.start("notifying", notifying(notifier), NOTIFYING)
 
 
@@ -418,16 +415,13 @@ async def _start_home_assistant(
     if not on and not is_discovered(opened.view.committed):
         return
 
-    async def write_down(what: Decidable[None]) -> None:
-        await writing.write_down(what, OUR_ID)
-
     instance_id, public = opened.witness.instance_id, settings.public_url
     one = HomeAssistant(
         opened.view,
         brokers.drift,
         brokers.outlets,
         opened.reading.changes,
-        write_down,
+        writing.write_down,
         discovery_topic(instance_id),
         discovery(instance_id, our_version(), None if public is None else f"{public}/docs"),
     )
