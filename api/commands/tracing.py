@@ -43,8 +43,9 @@ def list_changes(
 ) -> Shown:
     """Show what was changed of all services, newest first, and how it stands.
 
-    STATE is `settled` if every instance of what it touched runs what is wanted, `pending` if a broker or an instance
-    has not followed yet, and `drifting` if an instance does not get there. `trace ID` shows one of them.
+    STATE is `pending` if no broker holds it yet or an instance has not followed, `drifting` if an instance does not get
+    there, and else `settled`. An instance that is silent or unproven is not waited for. Nor is anybody, if something
+    newer was written over it. `trace ID` shows one of them.
 
     \b
       config-manager changes --service stt-worker

@@ -48,8 +48,9 @@ class ChangeAnswer(Answer):
     state: Annotated[
         tracing.ChangeState,
         about(
-            "of its services that were not written again since. `drifting`: an instance of one drifts. `pending`: a "
-            "broker or an instance has not followed yet. `settled`: all is as it should be"
+            "of its services that were not written again since. `drifting`: an instance of one drifts. `pending`: no "
+            "broker holds it yet, or an instance has not followed. `settled`: neither; instances that are silent or "
+            "claimed are not waited for"
         ),
     ]
 
