@@ -42,7 +42,7 @@ def drift(server: Server, service: str | None, since: str | None) -> Shown:
     if since is None:
         answer = server.get(*_PATH, holds="drift checked_at", service=service)
         still = answer["drift"]
-        lines = _now(still, service)
+        lines = _now(still) if still else _none(server, service)
     else:
         answer = _events(server, service, since)
         still = [one for one in answer["drift"] if one["ended"] is None]
@@ -72,10 +72,17 @@ def _events(server: Server, service: str | None, since: str) -> dict[str, Any]:
         before = str(page["next_before"])
 
 
-def _now(found: list[Any], service: str | None) -> Iterator[str]:
-    if not found:
-        yield f"no drift{_of(service)}"
-        return
+def _none(server: Server, service: str | None) -> Iterator[str]:
+    """A service that nobody runs has no drift either: its name may be mistyped."""
+    if service is not None:
+        query = {"service": service, "limit": "1"}
+        if not server.get("api", "v1", "status", holds="instances", **query)["instances"]:
+            yield f"no instance of {service} has reported or enrolled yet"
+            return
+    yield f"no drift{_of(service)}"
+
+
+def _now(found: list[Any]) -> Iterator[str]:
     now = time.time()
     rows = (
         (

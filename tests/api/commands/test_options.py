@@ -41,6 +41,9 @@ def fake() -> Iterator[Fake]:
     [
         ("changes --since 2h", {"changes": [], "next_before": None}, "no changes"),
         ("drift --since 2h", {"drift": [], "next_before": None, "checked_at": "x"}, "no drift since 2h"),
+        ("drift", {"drift": [], "checked_at": "x"}, "no drift"),
+        ("drift a", {"drift": [], "checked_at": "x", "instances": [{}]}, "no drift of a"),
+        ("drift a", {"drift": [], "checked_at": "x", "instances": []}, "no instance of a has reported or enrolled"),
         ("notifications list", {"notifications": []}, "notifications add NAME URL"),
     ],
 )  # fmt: skip
