@@ -39,7 +39,8 @@ def parse_http_target(text: str, *, plain: bool = False) -> HttpTarget:
     plain: `http://` to any host, where everybody on the way reads and changes what is sent. Raises ValueError, whose
     message does not show the URL.
     """
-    expected = "expected https://host[:port][/path], such as https://example.org/hook"
+    scheme = "http[s]" if plain else "https"
+    expected = f"expected {scheme}://host[:port][/path], such as https://example.org"
     if len(text) > MAX_URL_CHARACTERS:
         raise ValueError(f"a URL has {MAX_URL_CHARACTERS} characters at most")
     if not text.isascii() or not text.isprintable() or " " in text:
