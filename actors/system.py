@@ -159,18 +159,9 @@ async def running_system(
         frames = HealthFrames(world)
         addresses = await start_brokers(targets, settings, stack, tree.states, world)
         brokers = await _start_publishing(
-            tree,
-            opened,
-            writing,
-            addresses,
-            transport,
-            frames,
-            keep_s=settings.receipts_keep_s,
-            for_home_assistant=settings.home_assistant != "off",
+            tree, opened, writing, addresses, transport, frames, settings
         )
-        if (collector := settings.otlp_target) is not None:
-            exporter = Exporter.to(collector, opened.tracing, opened.witness.instance_id, world)
-            await tree.start("exporting-traces", follower(exporter.work))
+        await _start_exporting(tree, opened, settings)
         await _start_learning(tree, opened, writing, brokers, dev=settings.dev)
         await stack.enter_async_context(_farewell(frames, brokers.outlets))
         await _start_home_assistant(tree, opened, writing, brokers, settings)
@@ -234,7 +225,7 @@ class _Writing(NamedTuple):
     callers: Callers
     world: World
 
-    async def write_down(self, what: Decidable[None], by: str) -> None:
+    async def write_down(self, what: Decidable[None], by: str = OUR_ID) -> None:
         context = Context(self.world.randomness.uuid(), trio.current_time() + _NOTE_WITHIN_S)
         await self.storing.ask(Write(what, Terms(by)), context)
 
@@ -294,14 +285,11 @@ async def _start_publishing(
     addresses: Sequence[BrokerAddress],
     transport: Transport,
     frames: HealthFrames,
-    *,
-    keep_s: float,
-    for_home_assistant: bool,
+    settings: Settings,
 ) -> _Brokers:
-    """One actor for each broker; and before them those that judge what they hear of instances, and tell others. keep_s:
-    of receipts."""
+    """One actor for each broker; and before them those that judge what they hear of instances, and tell others."""
     view, trust, witness = opened.view, opened.trust, opened.witness
-    reads = also_reads(witness.instance_id) if for_home_assistant else {}
+    reads = also_reads(witness.instance_id) if settings.home_assistant != "off" else {}
     outlets = [_outlet(view, trust, reads) for _ in addresses]
     confirmations = Confirmations([BrokerView(str(address)) for address in addresses])
     statuses = StatusBoard(
@@ -311,6 +299,7 @@ async def _start_publishing(
     confirmations.on_confirmed.append(opened.measures.confirmed)
     statuses.on_receipt.append(opened.measures.heard)
     statuses.on_receipt.append(opened.tracing.heard)
+    keep_s = settings.receipts_keep_s
     drift = await _start_drifting(tree, opened, writing, statuses, confirmations, keep_s)
     notifier, notifying_actor = await _start_notifying(tree, opened, writing, statuses, drift)
     schemas = SchemaBoard(
@@ -371,6 +360,14 @@ async def _start_drifting(
     return board
 
 
+async def _start_exporting(tree: _Tree, opened: OpenedData, settings: Settings) -> None:
+    """Where traces are sent to a collector."""
+    if (collector := settings.otlp_target) is None:
+        return
+    exporter = Exporter.to(collector, opened.tracing, opened.witness.instance_id, tree.world)
+    await tree.start("exporting-traces", follower(exporter.work))
+
+
 async def _start_learning(
     tree: _Tree, opened: OpenedData, writing: _Writing, brokers: _Brokers, *, dev: bool
 ) -> None:
@@ -402,11 +399,8 @@ async def _start_notifying(
             raise CryptoError("it is not there")
         return opened.boxes.open(sealed[0])
 
-    async def write_down(what: Decidable[None]) -> None:
-        await writing.write_down(what, OUR_ID)
-
     post = Post(tree.world, opened.witness.instance_id[:_SHORT_ID], secret_of)
-    notifier = Notifier(opened.view, opened.reading, drift, statuses, write_down, post)
+    notifier = Notifier(opened.view, opened.reading, drift, statuses, writing.write_down, post)
     return notifier, await tree.start("notifying", notifying(notifier), NOTIFYING)
 
 
@@ -418,16 +412,13 @@ async def _start_home_assistant(
     if not on and not is_discovered(opened.view.committed):
         return
 
-    async def write_down(what: Decidable[None]) -> None:
-        await writing.write_down(what, OUR_ID)
-
     instance_id, public = opened.witness.instance_id, settings.public_url
     one = HomeAssistant(
         opened.view,
         brokers.drift,
         brokers.outlets,
         opened.reading.changes,
-        write_down,
+        writing.write_down,
         discovery_topic(instance_id),
         discovery(instance_id, our_version(), None if public is None else f"{public}/docs"),
     )

@@ -114,7 +114,7 @@ def cli() -> None:
     \b
     Exit codes: 0 done, 1 unexpected error, 2 bad command line or settings, 3 database or key can't
     be opened, or the disk fails, 4 data directory in use, 5 refused (not authorised, or verification failed),
-    6 not found, 7 conflict.
+    6 not found, 7 conflict, or open drift (`drift`).
     """
 
 

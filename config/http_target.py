@@ -39,7 +39,8 @@ def parse_http_target(text: str, *, plain: bool = False) -> HttpTarget:
     plain: `http://` to any host, where everybody on the way reads and changes what is sent. Raises ValueError, whose
     message does not show the URL.
     """
-    expected = "expected https://host[:port][/path], such as https://example.org/hook"
+    scheme = "http[s]" if plain else "https"
+    expected = f"expected {scheme}://host[:port][/path], such as https://example.org"
     if len(text) > MAX_URL_CHARACTERS:
         raise ValueError(f"a URL has {MAX_URL_CHARACTERS} characters at most")
     if not text.isascii() or not text.isprintable() or " " in text:
@@ -60,7 +61,7 @@ def parse_http_target(text: str, *, plain: bool = False) -> HttpTarget:
     if not tls and not plain and not is_loopback(url.hostname):
         raise ValueError(
             "http:// is taken to this machine's loopback only: everybody on the way could read and change what "
-            'is sent; use https://, or say "plain": true if nobody else is on the way'
+            'is sent; use https://, or say "plain": true (--plain) if nobody else is on the way'
         )
     query = f"?{url.query}" if url.query else ""
     port = url.port or _PORTS[url.scheme]

@@ -13,8 +13,11 @@ from config_manager.api.commands.changes import change_lines, shown, side
 from config_manager.api.commands.options import (
     DRY_RUN,
     HISTORY_REASON,
+    SINCE,
+    UNTIL,
     WAIT,
     json_object_in,
+    moment,
     shows_an_answer,
     waiting,
 )
@@ -217,8 +220,8 @@ def _put(
 @click.argument("service")
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="Rows.")
 @click.option("--key", help="Only what changed this key.")
-@click.option("--since", metavar="TIME", help="Such as 2026-01-31T12:00:00Z.")
-@click.option("--until", metavar="TIME", help="As --since.")
+@SINCE
+@UNTIL
 def show_history(
     server: Server,
     service: str,
@@ -228,7 +231,8 @@ def show_history(
     until: str | None,
 ) -> Shown:
     """Show who changed what of a service, when and why, newest first."""
-    answer = _newest(server, service, limit, {"key": key, "since": since, "until": until})
+    only = {"key": key, "since": moment("--since", since), "until": moment("--until", until)}
+    answer = _newest(server, service, limit, only)
     rows = (
         (
             str(entry["revision"]),

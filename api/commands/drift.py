@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import click
 
-from config_manager.api.commands.options import shows_an_answer
+from config_manager.api.commands.options import moment, shows_an_answer
 from config_manager.api.commands.output import Shown, age, table
 from config_manager.api.commands.remote import Server
 from config_manager.api.commands.states import COLOURS, in_words
-from config_manager.config.durations import parse_duration
-from config_manager.config.errors import OpenDrift, SettingsInvalid
+from config_manager.config.errors import OpenDrift
 
 _PATH = ("api", "v1", "drift")
 _NOW = ("SERVICE", "INSTANCE", "STATE", "SINCE", "REVISION", "WHY")
@@ -26,7 +25,9 @@ _MOST_NAMED = 5
 @click.command()
 @shows_an_answer
 @click.argument("service", required=False)
-@click.option("--since", metavar="TIME", help="Also what has ended since, such as 7d.")
+@click.option(
+    "--since", metavar="TIME", help="Also what has ended since: 7d, or 2026-01-31T12:00:00Z."
+)
 def drift(server: Server, service: str | None, since: str | None) -> Shown:
     """Show which instances do not run what they should, and why: exit 7 if any does not now.
 
@@ -41,7 +42,7 @@ def drift(server: Server, service: str | None, since: str | None) -> Shown:
     if since is None:
         answer = server.get(*_PATH, holds="drift checked_at", service=service)
         still = answer["drift"]
-        lines = _now(still, service)
+        lines = _now(still) if still else _none(server, service)
     else:
         answer = _events(server, service, since)
         still = [one for one in answer["drift"] if one["ended"] is None]
@@ -53,11 +54,7 @@ def drift(server: Server, service: str | None, since: str | None) -> Shown:
 
 def _events(server: Server, service: str | None, since: str) -> dict[str, Any]:
     """Every page as one. Raises SettingsInvalid."""
-    try:
-        began = time.time() - parse_duration(since)
-    except ValueError as error:
-        raise SettingsInvalid(f"--since: {error}") from None
-    moment = datetime.fromtimestamp(max(0.0, began), UTC).isoformat(timespec="seconds")
+    begin = moment("--since", since)
     found: list[Any] = []
     before: str | None = None
     while True:
@@ -65,7 +62,7 @@ def _events(server: Server, service: str | None, since: str) -> dict[str, Any]:
             *(*_PATH, "events"),
             holds="drift next_before checked_at",
             service=service,
-            since=moment.replace("+00:00", "Z"),
+            since=begin,
             limit=_PAGE,
             before=before,
         )
@@ -75,10 +72,17 @@ def _events(server: Server, service: str | None, since: str) -> dict[str, Any]:
         before = str(page["next_before"])
 
 
-def _now(found: list[Any], service: str | None) -> Iterator[str]:
-    if not found:
-        yield f"no drift{_of(service)}"
-        return
+def _none(server: Server, service: str | None) -> Iterator[str]:
+    """A service that nobody runs has no drift either: its name may be mistyped."""
+    if service is not None:
+        query = {"service": service, "limit": "1"}
+        if not server.get("api", "v1", "status", holds="instances", **query)["instances"]:
+            yield f"no instance of {service} has reported or enrolled yet"
+            return
+    yield f"no drift{_of(service)}"
+
+
+def _now(found: list[Any]) -> Iterator[str]:
     now = time.time()
     rows = (
         (
@@ -103,7 +107,7 @@ def _before(found: list[Any], since: str, service: str | None) -> Iterator[str]:
             one["service"],
             one["instance"],
             in_words(one["state"]),
-            one["began"],
+            one["began"][:19].replace("T", " "),
             _lasted(one),
             _revision(one),
             one["why"],

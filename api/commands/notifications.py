@@ -44,7 +44,9 @@ def list_notifications(server: Server) -> Shown:
       failing   24 hours in vain: what is older is given up, and the newest is still tried
     """
     answer = server.get(*_PATH, holds="notifications")
-    return Shown(answer, table(_HEADER, map(_row, answer["notifications"])))
+    known = answer["notifications"]
+    nobody = "nobody is told; `config-manager notifications add NAME URL` adds somebody"
+    return Shown(answer, table(_HEADER, map(_row, known)) if known else [nobody])
 
 
 @notifications.command()

@@ -6,8 +6,9 @@ import functools
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,12 +16,16 @@ import click
 
 from config_manager.api.commands.output import Shown, end_without_reader, show_what_can_be_shown
 from config_manager.api.commands.remote import DEFAULT_URL, Server
+from config_manager.config.durations import parse_duration
 from config_manager.config.errors import SettingsInvalid
+from config_manager.config.world import parse_rfc3339, rfc3339
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 AUDIT_REASON = click.option("--reason", help="Why, for the audit.")
 HISTORY_REASON = click.option("--reason", help="Why, for the history.")
+SINCE = click.option("--since", metavar="TIME", help="Such as 7d, or 2026-01-31T12:00:00Z.")
+UNTIL = click.option("--until", metavar="TIME", help="As --since.")
 WAIT = click.option(
     "--wait",
     type=click.FloatRange(0, 60),
@@ -94,6 +99,21 @@ def json_object_in(what: str, data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SettingsInvalid(f"{what}: expected a JSON object")
     return cast("dict[str, Any]", value)
+
+
+def moment(option: str, text: str | None) -> str | None:
+    """What --since and --until take, in RFC 3339: a time, or how long ago. Raises SettingsInvalid."""
+    if text is None:
+        return None
+    with suppress(ValueError):
+        return rfc3339(max(0.0, time.time() - parse_duration(text)))
+    try:
+        parse_rfc3339(text)
+    except (ValueError, OverflowError):
+        raise SettingsInvalid(
+            f"{option}: expected a time such as 2026-01-31T12:00:00Z, or how long ago, such as 7d or 12h"
+        ) from None
+    return text
 
 
 @contextmanager

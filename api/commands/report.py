@@ -14,6 +14,7 @@ import click
 from config_manager.api.commands.options import FILE, asks_a_server, file_of
 from config_manager.api.commands.output import Shown, clean, show_what_can_be_shown, table
 from config_manager.api.commands.remote import Server
+from config_manager.api.commands.states import in_words
 from config_manager.config.errors import ReportBroken, RootRefused, SettingsInvalid
 
 if TYPE_CHECKING:
@@ -170,9 +171,11 @@ def _value(verdict: Verdict) -> dict[str, Any]:
 def _lines(verdict: Verdict) -> Iterator[str]:
     about = verdict.report
     if about is not None:
+        first, last = verdict.rows
+        rows = f"rows {first} to {last} of the audit" if last else "no row of the audit"
         yield clean(
             f"Report of {about.begin} to {about.end}, made at {about.made_at} by {about.made_by}; root "
-            f"version {verdict.root_version}, rows {verdict.rows[0]} to {verdict.rows[1]} of the audit"
+            f"version {verdict.root_version}, {rows}"
         )
     for one in verdict.findings:
         yield clean(f"NOT PROVED, {one.step}: {one.detail}")
@@ -221,7 +224,7 @@ def _ran(services: dict[str, Any]) -> list[tuple[str, ...]]:
             service,
             instance,
             "?" if each["proof"] == "none" else _running(each["revision"]),
-            each["state"] or "?",
+            "?" if each["state"] is None else in_words(each["state"]),
             _time(each["from"]),
             _time(each["to"]),
             each["proof"],

@@ -44,6 +44,8 @@ def status(
       late        it has not answered for 30 s
       on the way  it has not answered yet
 
+    --state takes the names of --json: `claimed` is unproven, `foreign` not ours, `pending` on the way.
+
     Instances report over MQTT; one that neither did nor enrolled is not listed. One that is gone stays listed until
     it is back, or is forgotten. `drift` shows what has to be looked at, and ends with 7.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from config_manager.api.commands.options import asks_a_server, shows_an_answer
+from config_manager.api.commands.options import SINCE, UNTIL, asks_a_server, moment, shows_an_answer
 from config_manager.api.commands.output import Shown, print_json, table
 from config_manager.api.commands.remote import Server
 from config_manager.api.commands.waterfall import heading, waterfall
@@ -28,8 +28,8 @@ _HEADER = ("REVISION", "AT", "BY", "ACTION", "SERVICES", "STATE", "ID", "REASON"
 @shows_an_answer
 @click.option("--service", metavar="NAME", help="Only what touched this service.")
 @click.option("--by", metavar="TOKEN", help="Only by the token of this name.")
-@click.option("--since", metavar="TIME", help="Such as 2026-01-31T12:00:00Z.")
-@click.option("--until", metavar="TIME", help="As --since.")
+@SINCE
+@UNTIL
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="Rows.")
 @click.option("--before", type=click.IntRange(0), metavar="REVISION", help="Only older ones.")
 def list_changes(
@@ -43,24 +43,26 @@ def list_changes(
 ) -> Shown:
     """Show what was changed of all services, newest first, and how it stands.
 
-    STATE is `settled` if every instance of what it touched runs what is wanted, `pending` if a broker or an instance
-    has not followed yet, and `drifting` if an instance does not get there. `trace ID` shows one of them.
+    STATE is `pending` if no broker holds it yet or an instance has not followed, `drifting` if an instance does not get
+    there, and else `settled`. An instance that is silent or unproven is not waited for. Nor is anybody, if something
+    newer was written over it. `trace ID` shows one of them.
 
     \b
       config-manager changes --service stt-worker
-      config-manager changes --since 2026-01-31T12:00:00Z --json | jq '.changes[] | select(.state != "settled")'
+      config-manager changes --since 12h --json | jq '.changes[] | select(.state != "settled")'
     """
     answer = server.get(
         *("api", "v1", "changes"),
         holds="changes",
         service=service,
         by=by,
-        since=since,
-        until=until,
+        since=moment("--since", since),
+        until=moment("--until", until),
         limit=str(limit),
         before=None if before is None else str(before),
     )
-    return Shown(answer, table(_HEADER, map(_row, answer["changes"])))
+    found = answer["changes"]
+    return Shown(answer, table(_HEADER, map(_row, found)) if found else ["no changes"])
 
 
 def _row(change: Any) -> tuple[str, ...]:

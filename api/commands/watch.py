@@ -14,6 +14,7 @@ import click
 from config_manager.api.commands.options import asks_a_server
 from config_manager.api.commands.output import clean
 from config_manager.api.commands.remote import Server
+from config_manager.api.commands.states import in_words
 from config_manager.config.errors import ServerSays, ServerUnreachable
 
 _SILENCE_S = 40.0
@@ -117,13 +118,13 @@ def _line(event: Event) -> str:
             return clean(f"{at}  r{data['revision']}  {said}" + (f" ({why})" if why else ""))
         case "drift":
             wanted = "" if data["revision"] is None else f", r{data['revision']} is wanted"
-            said = f"{data['service']}/{data['instance']} {data['state']}{wanted}"
+            said = f"{data['service']}/{data['instance']} {in_words(data['state'])}{wanted}"
             return clean(f"{now}  drift {data['event']}  {said}")
         case "health":
             said = "ok" if data["ok"] else f"not ok, {data['mode']}"
             return clean(f"{now}  health  " + "; ".join([said, *data["reasons"]]))
         case "behind":
             missed = f"too much was missed between r{data['from']} and r{data['to']} to show it"
-            return f"{now}  {missed}: config-manager history SERVICE"
+            return f"{now}  {missed}: config-manager changes"
         case other:
             return clean(f"{now}  {other}  {json.dumps(data)}")

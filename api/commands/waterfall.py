@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from config_manager.api.commands.output import clean
+from config_manager.api.commands.states import in_words
 
 Trace = Mapping[str, Any]
 """As `GET /api/v1/changes/{id}` answers it."""
@@ -166,10 +167,11 @@ def _time(ms: float) -> str:
 def _said(instances: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for one in instances:
         name = clean(f"{one['service']}/{one['instance']}")
-        if one["state"] != "in-line":
-            yield clean(f"{name}: {one['state']}, {one['why']}")
+        said = None if one["state"] == "in-line" else one["why"]
+        if said is not None:
+            yield clean(f"{name}: {in_words(one['state'])}, {said}")
         for step in one["steps"]:
-            if step["reason"]:
+            if step["reason"] and step["reason"] != said:
                 yield clean(f"{name}: {step['stage']}: {step['reason']}")
         skew = max((_skew_s(step) for step in one["steps"]), key=abs, default=0.0)
         if abs(skew) > _SKEW_S:

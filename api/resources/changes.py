@@ -17,7 +17,7 @@ from config_manager.api.rest.models import (
     about,
 )
 from config_manager.api.rest.operations import operation
-from config_manager.api.rest.parameters import Path, Query, number, service_in_query, time
+from config_manager.api.rest.parameters import Path, Query, granted, number, service_in_query, time
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.config.errors import NotFound
 from config_manager.config.strict_json import JsonObject
@@ -48,8 +48,9 @@ class ChangeAnswer(Answer):
     state: Annotated[
         tracing.ChangeState,
         about(
-            "of its services that were not written again since. `drifting`: an instance of one drifts. `pending`: a "
-            "broker or an instance has not followed yet. `settled`: all is as it should be"
+            "of its services that were not written again since. `drifting`: an instance of one drifts. `pending`: no "
+            "broker holds it yet, or an instance has not followed. `settled`: neither; instances that are silent or "
+            "claimed are not waited for"
         ),
     ]
 
@@ -160,9 +161,7 @@ _ID = Path(
 )
 async def list_changes(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
-    service = _OF_SERVICE.of(request)
-    if service is not None:
-        request.grant.require("read", service)
+    service = granted(_OF_SERVICE, request)
     limit = _LIMIT.of(request) or _PAGE
     query = ChangesQuery(
         limit=limit + 1,

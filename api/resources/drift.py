@@ -6,7 +6,7 @@ from typing import Annotated
 
 from config_manager.api.rest.models import Answer, Name, Time, about
 from config_manager.api.rest.operations import operation
-from config_manager.api.rest.parameters import number, service_in_query, time
+from config_manager.api.rest.parameters import granted, number, service_in_query, time
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import parse_rfc3339, rfc3339
@@ -72,7 +72,7 @@ _BEFORE = number("before", "`next_before` of the page before")
 )
 async def get_drift(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
-    service = _service_of(request)
+    service = granted(_OF_SERVICE, request)
     found = [one for one in api.system.drift.open(service) if request.grant.covers(one.service)]
     found.sort(key=lambda one: (RANK[one.state], one.service, one.instance))
     answer = OpenDriftAnswer(
@@ -94,7 +94,7 @@ async def get_drift_events(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
     limit = _LIMIT.of(request) or _PAGE
     since, until = _SINCE.of(request), _UNTIL.of(request)
-    service = _service_of(request)
+    service = granted(_OF_SERVICE, request)
     query = DriftQuery(
         limit=limit + 1,
         before=_BEFORE.of(request),
@@ -120,13 +120,6 @@ async def get_drift_events(request: ApiRequest, api: Api) -> ApiResponse:
         next_before=page[-1].seq if len(found) > limit else None,
     )
     return json_response(answer, headers=NO_STORE)
-
-
-def _service_of(request: ApiRequest) -> str | None:
-    service = _OF_SERVICE.of(request)
-    if service is not None:
-        request.grant.require("read", service)
-    return service
 
 
 def _shown(one: Drift) -> JsonObject:

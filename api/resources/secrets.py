@@ -27,7 +27,7 @@ from config_manager.api.rest.models import (
     text,
 )
 from config_manager.api.rest.operations import operation
-from config_manager.api.rest.parameters import SERVICE, Path, service_in_query
+from config_manager.api.rest.parameters import SERVICE, Path, granted, service_in_query
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse, json_response
 from config_manager.api.rest.writing import (
     MAX_REASON,
@@ -221,9 +221,7 @@ async def set_secret(request: ApiRequest, api: Api) -> ApiResponse:
 )
 async def list_secrets(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
-    service = _OF_SERVICE.of(request)
-    if service is not None:
-        request.grant.require("secrets", service)
+    service = granted(_OF_SERVICE, request, "secrets")
     kept = await api.system.reading.secrets(request.context, service)
     visible = [
         sealed

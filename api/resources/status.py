@@ -26,6 +26,7 @@ from config_manager.api.rest.parameters import (
     INSTANCE,
     SERVICE,
     Query,
+    granted,
     number,
     one_of,
     service_in_query,
@@ -185,10 +186,8 @@ _AFTER = Query(
 )
 async def status(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
-    service, state = _OF_SERVICE.of(request), _STATE.of(request)
+    service, state = granted(_OF_SERVICE, request), _STATE.of(request)
     limit, after = _LIMIT.of(request), _AFTER.of(request)
-    if service is not None:
-        request.grant.require("read", service)
     in_pages = limit is not None or after is not None
     most = (limit or _PAGE) + 1 if in_pages else None
     found = (

@@ -29,7 +29,7 @@ from config_manager.api.rest.models import (
     about,
 )
 from config_manager.api.rest.operations import operation
-from config_manager.api.rest.parameters import Header, service_in_query
+from config_manager.api.rest.parameters import Header, granted, service_in_query
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse
 from config_manager.api.rest.streams import EVENT_STREAM, Stream
 from config_manager.config import strict_json
@@ -147,9 +147,7 @@ _LAST_EVENT_ID = Header(
 )
 async def watch(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
-    service = _OF_SERVICE.of(request)
-    if service is not None:
-        request.grant.require("read", service)
+    service = granted(_OF_SERVICE, request)
     after = _last_event_id(request)
     stream = WatchStream(request, api, service, after)
     try:

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from config_manager.api.rest.models import INTEGER, KEY, NAME
 from config_manager.api.rest.request import ApiRequest
+from config_manager.config.access import Need
 from config_manager.config.errors import MalformedRequest
-from config_manager.config.names import is_key, parse_instance, parse_service
+from config_manager.config.names import ServiceName, is_key, parse_instance, parse_service
 from config_manager.config.strict_json import JsonObject
 from config_manager.config.world import parse_rfc3339, rfc3339
 
@@ -137,5 +138,15 @@ def key(description: str) -> Query[str]:
     return Query("key", description, KEY, parse_key)
 
 
-def service_in_query(description: str) -> Query[Any]:
+def service_in_query(description: str) -> Query[ServiceName]:
     return Query("service", description, NAME, parse_service)
+
+
+def granted(
+    service: Query[ServiceName], request: ApiRequest, need: Need = "read"
+) -> ServiceName | None:
+    """The service in the query; None if it is left out. Raises Forbidden if the token is not for it."""
+    found = service.of(request)
+    if found is not None:
+        request.grant.require(need, found)
+    return found

@@ -23,6 +23,7 @@ from config_manager.config import wire
 from config_manager.config.documents.receipt import Attempt, Receipt, Running
 from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import rfc3339
+from tests.kit.documents import make_receipt
 
 NOW = 1_800_000_000.0
 TOPIC = wire.status_topic("stt-worker", "kitchen")
@@ -34,22 +35,12 @@ def running(revision: int) -> Running:
 
 def make(seq: int = 1, boot_seq: int = 1, **fields: Any) -> Receipt:
     values: dict[str, Any] = {
-        "service": "stt-worker",
-        "instance": "kitchen",
-        "boot_seq": boot_seq,
-        "seq": seq,
         "running": running(1),
         "last_attempt": Attempt(1, "healthy"),
-        "source": "broker",
-        "freshness": "fresh",
-        "overrides": (),
-        "schema": "0" * 64,
-        "library": "a test",
         "correlation_id": "change-1",
-        "gone": False,
         "at": rfc3339(NOW - 60),
     }
-    return Receipt(**{**values, **fields})
+    return make_receipt(**{**values, "boot_seq": boot_seq, "seq": seq, **fields})
 
 
 def seal(payload: bytes, *, kind: str = wire.RECEIPT, key: str = "a") -> bytes:

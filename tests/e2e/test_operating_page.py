@@ -36,6 +36,6 @@ def test_the_drill_of_the_page_does_what_it_says(shop: tuple[Processes, Path]) -
         rf"doorbell gate refused 1\d s 1 {why}",
         r"doorbell/gate refused .*",
         r"doorbell/door applied .*",
-        rf"doorbell gate refused \S+ \d+ s 1 {why}",
+        rf"doorbell gate refused \S+ \S+ \d+ s 1 {why}",
     ):
         assert [line for line in told if re.fullmatch(pattern, line)], f"{pattern}\n{said}"

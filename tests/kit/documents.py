@@ -26,6 +26,7 @@ from config_manager.config.documents.report import Report
 from config_manager.config.documents.root import Root
 from config_manager.config.documents.snapshot import Snapshot
 from config_manager.config.wire import Envelope
+from config_manager.config.world import rfc3339
 
 __all__ = ["key_id", "sign"]  # from here too, for who makes documents here
 
@@ -135,6 +136,18 @@ BEACON = Beacon(
     "00000000-0000-4000-8000-000000000001", 3, 17, "cd" * 32, 1, "ef" * 32,
     4, 9, "2026-01-02T03:04:05.678Z", 30,
 )  # fmt: skip
+
+
+def make_receipt(running: Running | None, **fields: Any) -> Receipt:
+    """The first receipt of an instance that runs this, with nothing else to say."""
+    values: dict[str, Any] = {
+        "service": SERVICE, "instance": "kitchen", "boot_seq": 1, "seq": 1, "running": running, "last_attempt": None,
+        "source": "broker", "freshness": "fresh", "overrides": (), "schema": "0" * 64, "library": "a test",
+        "correlation_id": None, "gone": False, "at": rfc3339(NOW),
+    }  # fmt: skip
+    return Receipt(**{**values, **fields})
+
+
 RECEIPT = Receipt(
     service=SERVICE,
     instance="kitchen",

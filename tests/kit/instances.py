@@ -14,13 +14,14 @@ from config_manager.actors.drift_log import DriftEvent
 from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config import wire
-from config_manager.config.documents.receipt import Receipt, Running
+from config_manager.config.documents.receipt import Running
 from config_manager.config.names import Epoch
 from config_manager.config.wire import Envelope, Signature, digest, signed_bytes
 from config_manager.config.world import rfc3339
 from config_manager.storage.decisions.devices import DEVICE, sign_key_of
 from config_manager.storage.decisions.forgotten import FORGOTTEN, Forgotten, forgotten
 from config_manager.storage.state import Committed, ServiceState
+from tests.kit.documents import make_receipt
 
 START = 1_800_000_000.0
 EPOCH = Epoch(1, "00000000-0000-4000-8000-000000000001")
@@ -111,20 +112,11 @@ class Fleet:
         values: dict[str, Any] = {
             "service": service,
             "instance": instance,
-            "boot_seq": 1,
             "seq": self.seq,
             "running": running,
-            "last_attempt": None,
-            "source": "broker",
-            "freshness": "fresh",
-            "overrides": (),
-            "schema": "0" * 64,
-            "library": "a test",
-            "correlation_id": None,
-            "gone": False,
             "at": rfc3339(self.now()),
         }
-        payload = Receipt(**{**values, **fields}).to_bytes()
+        payload = make_receipt(**{**values, **fields}).to_bytes()
         signed = KEY.sign(signed_bytes(wire.RECEIPT, payload)).signature
         keyid = wire.keyid(KEY.verify_key.encode())
         envelope = Envelope(wire.RECEIPT, payload, (Signature(keyid, signed),)).to_bytes()

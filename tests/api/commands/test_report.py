@@ -47,7 +47,7 @@ def test_it_prints_who_ran_what_the_holes_and_what_it_cannot_prove(files: tuple[
     told = [" ".join(line.split()) for line in result.output.splitlines()]
     for line in (
         "stt-worker r2 2027-01-15 08:16:40.000 ada why not",
-        "stt-worker kitchen-pi r1 in-line 2027-01-15 08:01:41.000 2027-01-15 08:16:40.000 between",
+        "stt-worker kitchen-pi r1 in line 2027-01-15 08:01:41.000 2027-01-15 08:16:40.000 between",
         "stt-worker hall-pi ? silent 2027-01-15 08:33:20.000 2027-01-15 09:23:20.000 none",
         "hole: stt-worker/kitchen-pi: 1 receipt is missing between 1.4 and 1.6",
         "What no report proves:",

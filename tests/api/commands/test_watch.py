@@ -28,7 +28,7 @@ DRIFT = {
     "event": "began",
     "service": "door",
     "instance": "front",
-    "state": "late",
+    "state": "foreign",
     "since": "2026-01-02T03:04:05.678Z",
     "revision": 7,
     "correlation_id": "c",
@@ -87,7 +87,7 @@ def test_each_event_is_a_line_and_what_others_wrote_is_shown_and_not_obeyed(watc
     health, revision, drift, behind, later = result.output.splitlines()
     assert health.endswith("health  not ok, read-only; the disk is full")
     assert revision == "2026-01-02 03:04:05  r7  door, gate: put by ada (quiet\\x1b[2J)"
-    assert drift.endswith("drift began  door/front late, r7 is wanted")
+    assert drift.endswith("drift began  door/front not ours, r7 is wanted")
     assert "r7" in behind
     assert "r4000" in behind
     assert "of-a-later-version" in later

@@ -92,6 +92,13 @@ def test_who_does_not_follow_comes_first_with_the_reason_and_many_are_cut() -> N
     assert said[-1] == "and 21 more instances: --json shows all"
 
 
+def test_a_reason_is_said_once_and_of_an_earlier_step_by_the_steps_name() -> None:
+    refused = stage("refused", 30, reason="so")
+    assert drawn(trace(instance(refused, state="refused")))[7:] == ["a/one: refused, so"]
+    late = instance(stage("deferred", 20, reason="not now"), state="pending")
+    assert drawn(trace(late))[7:] == ["a/one: on the way, so", "a/one: deferred: not now"]
+
+
 def test_of_a_change_whose_times_are_not_kept_that_is_said() -> None:
     (line,) = drawn(trace(steps=[]))
     assert line.startswith("when its steps were done is not known")

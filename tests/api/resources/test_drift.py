@@ -15,11 +15,12 @@ from config_manager.actors.system import System
 from config_manager.api.rest.openapi import openapi
 from config_manager.api.server.routes import ROUTES
 from config_manager.config import wire
-from config_manager.config.documents.receipt import Attempt, Receipt, Running
+from config_manager.config.documents.receipt import Attempt, Running
 from config_manager.config.wire import Envelope, Signature, keyid, signed_bytes
 from config_manager.config.world import rfc3339
 from tests.api.resources.test_enrolling import Device
 from tests.kit.asgi import TOKEN, Caller, on_disk, running
+from tests.kit.documents import make_receipt
 
 
 class Fleet(Caller):
@@ -38,13 +39,8 @@ class Fleet(Caller):
 
     def hear(self, name: str, running: Running | None, **fields: Any) -> None:
         self.seq += 1
-        values: dict[str, Any] = {
-            "service": "door", "instance": name, "boot_seq": 1, "seq": self.seq, "running": running,
-            "last_attempt": None, "source": "broker", "freshness": "fresh", "overrides": (),
-            "schema": "0" * 64, "library": "a test", "correlation_id": None, "gone": False,
-            "at": rfc3339(time.time()),
-        }  # fmt: skip
-        payload = Receipt(**{**values, **fields}).to_bytes()
+        said = {"service": "door", "instance": name, "seq": self.seq, "at": rfc3339(time.time())}
+        payload = make_receipt(running, **{**said, **fields}).to_bytes()
         key = self.devices[name].signs
         signed = key.sign(signed_bytes(wire.RECEIPT, payload)).signature
         signatures = (Signature(keyid(key.verify_key.encode()), signed),)

@@ -18,7 +18,6 @@ from config_manager.api.rest.openapi import openapi
 from config_manager.api.server.routes import ROUTES
 from config_manager.config import wire
 from config_manager.config.catalogue import schema_digest
-from config_manager.config.documents.receipt import Receipt
 from config_manager.config.services import SAMPLE_CATALOGUE
 from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import rfc3339
@@ -29,6 +28,7 @@ from config_manager.storage.decisions.shapes import INSTANCE_SCHEMA
 from config_manager.storage.decisions.terms import Terms
 from config_manager.storage.state import Committed, RegistryRow
 from tests.kit.asgi import Answer, Caller, on_disk, with_the_key
+from tests.kit.documents import make_receipt
 from tests.kit.dying import accept
 
 LAMP, SCHEMA = "/api/v1/config/lamp", "/api/v1/schemas/lamp"
@@ -81,20 +81,12 @@ class Rest(Caller):
         await storing.ask(
             Write(KeepInstanceSchema(built_with, service), Terms("config-manager")), context
         )
-        receipt = Receipt(
+        receipt = make_receipt(
+            None,
             service=service,
             instance=instance,
-            boot_seq=1,
-            seq=1,
-            running=None,
-            last_attempt=None,
             source="defaults",
-            freshness="fresh",
-            overrides=(),
             schema=schema_digest(built_with),
-            library="a test",
-            correlation_id=None,
-            gone=False,
             at=rfc3339(NOW),
         )
         envelope = Envelope(wire.RECEIPT, receipt.to_bytes(), (Signature("a" * 64, bytes(64)),))

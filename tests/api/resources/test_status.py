@@ -26,6 +26,7 @@ from config_manager.config.settings import Settings
 from config_manager.config.wire import Envelope, Signature
 from config_manager.config.world import World, rfc3339
 from config_manager.storage.memory_store import MemoryStore
+from tests.kit.documents import make_receipt
 
 TOKEN = "a-token"
 NOW = 1_800_000_000.0
@@ -61,23 +62,7 @@ class Rest:
     def report(
         self, running: Running | None, service: str = "stt-worker", **fields: Any
     ) -> Receipt:
-        values: dict[str, Any] = {
-            "service": service,
-            "instance": "kitchen",
-            "boot_seq": 1,
-            "seq": 1,
-            "running": running,
-            "last_attempt": None,
-            "source": "broker",
-            "freshness": "fresh",
-            "overrides": (),
-            "schema": "0" * 64,
-            "library": "a test",
-            "correlation_id": None,
-            "gone": False,
-            "at": rfc3339(NOW),
-        }
-        receipt = Receipt(**{**values, **fields})
+        receipt = make_receipt(running, **{"service": service, "at": rfc3339(NOW), **fields})
         envelope = Envelope(wire.RECEIPT, receipt.to_bytes(), (Signature("a" * 64, bytes(64)),))
         topic = wire.status_topic(service, receipt.instance)
         self.system.statuses.take("A", topic, envelope.to_bytes(), retained=False, now=NOW)

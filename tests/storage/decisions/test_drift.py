@@ -21,6 +21,7 @@ from config_manager.storage.decisions.drift import (
     never_heard,
 )
 from config_manager.storage.state import ServiceState
+from tests.kit.documents import make_receipt
 from tests.kit.stores import STEADY
 
 WANTED = ServiceState(
@@ -32,23 +33,7 @@ CONFIRMED = Target(WANTED, 1.0, is_confirmed=True, digests={Mark(2, 6): "c" * 64
 
 
 def receipt(running: Running | None = AS_WANTED, **fields: Any) -> Receipt:
-    values: dict[str, Any] = {
-        "service": "door",
-        "instance": "hall",
-        "boot_seq": 1,
-        "seq": 1,
-        "running": running,
-        "last_attempt": None,
-        "source": "broker",
-        "freshness": "fresh",
-        "overrides": (),
-        "schema": "0" * 64,
-        "library": "a test",
-        "correlation_id": None,
-        "gone": False,
-        "at": "2026-01-31T12:00:00Z",
-    }
-    return Receipt(**{**values, **fields})
+    return make_receipt(running, **{"service": "door", "instance": "hall", **fields})
 
 
 def tried(stage: Any, reason: str | None = None, revision: int = 7) -> Receipt:
