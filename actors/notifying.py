@@ -138,9 +138,9 @@ class Notifier:
         return self._post.results
 
     def reasons(self) -> list[str]:
-        """For /health: a line for each target that fails."""
+        """For /health: a line for each target that fails. Not why: anybody reads it, and that names the receiver."""
         return [
-            f"notification {one.target.name} has been failing for over a day: {one.last_error}"
+            f"notification {one.target.name} has been failing for over a day: GET /api/v1/notifications says why"
             for one in self.targets()
             if one.is_failing
         ]

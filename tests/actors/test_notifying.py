@@ -184,7 +184,8 @@ class Office:
         payload = receipt.to_bytes()
         key = self.key if enrolled else SigningKey(bytes(range(32)))
         signature = key.sign(wire.signed_bytes(wire.RECEIPT, payload)).signature
-        envelope = Envelope(wire.RECEIPT, payload, (Signature("a" * 64, signature),)).to_bytes()
+        signatures = (Signature(wire.keyid(key.verify_key.encode()), signature),)
+        envelope = Envelope(wire.RECEIPT, payload, signatures).to_bytes()
         topic = wire.status_topic(service, "kitchen")
         now = self.world.clock.now()
         self.statuses.take("A", topic, envelope, retained=False, now=now)
@@ -362,7 +363,7 @@ async def test_after_a_day_in_vain_it_fails_gives_up_what_is_old_and_recovers_by
         await trio.sleep(1400)
         assert line.state == "failing"
         assert notifier.reasons() == [
-            "notification chat has been failing for over a day: nobody is there"
+            "notification chat has been failing for over a day: GET /api/v1/notifications says why"
         ]
         assert [one.number for one in line.queue] == [2]  # with which it goes on being tried
         office.put(3)
