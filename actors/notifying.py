@@ -20,6 +20,7 @@ from config_manager.actors.actor import Context, Full, Gone, Life, Request, foll
 from config_manager.actors.drift_board import DriftBoard
 from config_manager.actors.http_out import Answered, Unanswered
 from config_manager.actors.notices import (
+    MOST_WAITING,
     Notice,
     before,
     events_of,
@@ -242,6 +243,8 @@ class Notifier:
             self._here = self._here._replace(refusal=number)
             notice = of_refusal(receipt, number, heard.status.received_at)
             self._unkept[number] = notice
+            if len(self._unkept) > MOST_WAITING:  # nothing can be written, and no target holds more
+                del self._unkept[next(iter(self._unkept))]
             self._tell(notice)
             self._dirty.set()
 

@@ -393,6 +393,22 @@ async def test_a_thousand_wait_and_the_oldest_give_way(
     assert office.revisions() == list(range(2, 1002))
 
 
+async def test_refusals_without_end_take_no_memory_without_end_while_nothing_can_be_written(
+    office: Office, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def can_not(_what: object) -> None:
+        raise ReadOnly("the disk is gone")
+
+    monkeypatch.setattr(office, "write_down", can_not)
+    office.add("chat")
+    async with office.running() as notifier:
+        for revision in range(MOST_WAITING + 5):
+            office.refuses(revision)
+        await trio.sleep(5)
+        kept: object = vars(notifier)["_unkept"]
+    assert len(kept) == MOST_WAITING  # type: ignore[arg-type]
+
+
 async def test_a_test_goes_past_what_waits_and_if_it_is_answered_the_rest_follows(
     office: Office, autojump_clock: MockClock
 ) -> None:
