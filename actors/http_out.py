@@ -107,7 +107,10 @@ async def post(
             return Unanswered(f"{target} can't be reached: {_words(error)}")
         try:
             return await _exchange(stream, _request(target, body, headers), body, max_body_bytes)
-        except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as error:
+        except h11.RemoteProtocolError:
+            # its words quote what came, which may be our own request, sent back
+            return Unanswered(f"{target} gave no HTTP answer: what came is not HTTP/1.1")
+        except (OSError, trio.BrokenResourceError) as error:
             return Unanswered(f"{target} gave no HTTP answer: {_words(error)}")
         finally:
             await trio.aclose_forcefully(stream)

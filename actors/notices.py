@@ -119,7 +119,7 @@ def of_refusal(receipt: Receipt, number: int, at: float) -> Notice:
         "instance": receipt.instance,
         "revision": attempt.revision,
         "stage": attempt.stage,
-        "why": attempt.reason,
+        "why": attempt.why,
         "at": rfc3339(at),
         "correlation_id": receipt.correlation_id,
     }

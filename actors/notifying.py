@@ -20,6 +20,7 @@ from config_manager.actors.actor import Context, Full, Gone, Life, Request, foll
 from config_manager.actors.drift_board import DriftBoard
 from config_manager.actors.http_out import Answered, Unanswered
 from config_manager.actors.notices import (
+    MOST_WAITING,
     Notice,
     before,
     events_of,
@@ -138,9 +139,9 @@ class Notifier:
         return self._post.results
 
     def reasons(self) -> list[str]:
-        """For /health: a line for each target that fails."""
+        """For /health: a line for each target that fails. Not why: anybody reads it, and that names the receiver."""
         return [
-            f"notification {one.target.name} has been failing for over a day: {one.last_error}"
+            f"notification {one.target.name} has been failing for over a day: GET /api/v1/notifications says why"
             for one in self.targets()
             if one.is_failing
         ]
@@ -244,6 +245,8 @@ class Notifier:
             self._here = self._here._replace(refusal=number)
             notice = of_refusal(receipt, number, heard.status.received_at)
             self._unkept[number] = notice
+            if len(self._unkept) > MOST_WAITING:  # nothing can be written, and no target holds more
+                del self._unkept[next(iter(self._unkept))]
             self._tell(notice)
             self._dirty.set()
 

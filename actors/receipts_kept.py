@@ -16,6 +16,7 @@ from config_manager.storage.drifts import KeptReceipt, State
 A_MINUTE = 10
 _MINUTE_S = 60.0
 _MOST_WAIT = 20_000
+_MOST_BYTES_WAIT = 32 * 1024 * 1024
 """While the database takes nothing; beyond that only the newest of each instance stays."""
 
 Key = tuple[str, str]
@@ -31,6 +32,7 @@ class ReceiptsToKeep:
         self._last: dict[Key, object] = {}
         self._minutes: dict[Key, tuple[float, int]] = {}
         self._ready: list[KeptReceipt] = []
+        self._ready_bytes = 0
         self._held: dict[Key, KeptReceipt] = {}
         self._swept_at = 0.0
 
@@ -60,8 +62,7 @@ class ReceiptsToKeep:
         now = self._monotonic()
         self._release(key, now)
         if self._has_room(key, now):
-            self._ready.append(row)
-            self._bound()
+            self._add(row)
         else:
             self._held[key] = row
 
@@ -75,27 +76,37 @@ class ReceiptsToKeep:
             self._minutes = {
                 key: one for key, one in self._minutes.items() if now - one[0] < _MINUTE_S
             }
-        taken, self._ready = self._ready[:most], self._ready[most:]
+        taken, ready = self._ready[:most], self._ready[most:]
+        self._wait_with(ready)
         return taken
 
     def not_kept(self, rows: Sequence[KeptReceipt]) -> None:
         """To be taken again."""
-        self._ready[:0] = rows
-        self._bound()
+        self._wait_with([*rows, *self._ready])
+        self._shrink()
 
     def forget(self, key: Key) -> None:
         self._last.pop(key, None)
         self._held.pop(key, None)
-        self._ready = [one for one in self._ready if one[:2] != key]
+        self._wait_with([one for one in self._ready if one[:2] != key])
 
-    def _bound(self) -> None:
-        if len(self._ready) > _MOST_WAIT:
-            self._ready = list({one[:2]: one for one in self._ready}.values())
+    def _wait_with(self, ready: list[KeptReceipt]) -> None:
+        self._ready = ready
+        self._ready_bytes = sum(len(one.envelope) for one in ready)
+
+    def _shrink(self) -> None:
+        if len(self._ready) > _MOST_WAIT or self._ready_bytes > _MOST_BYTES_WAIT:
+            self._wait_with(list({one[:2]: one for one in self._ready}.values()))
+
+    def _add(self, row: KeptReceipt) -> None:
+        self._ready.append(row)
+        self._ready_bytes += len(row.envelope)
+        self._shrink()
 
     def _release(self, key: Key, now: float) -> None:
         """What is held of the instance, once there is room: before anything that it said later."""
         if key in self._held and self._has_room(key, now):
-            self._ready.append(self._held.pop(key))
+            self._add(self._held.pop(key))
 
     def _has_room(self, key: Key, now: float) -> bool:
         """Takes one of the instance's places in this minute, if there is one."""

@@ -59,7 +59,8 @@ class Asked:
 
 
 class _Heard(NamedTuple):
-    envelopes: list[Envelope]
+    envelopes: list[tuple[tuple[str, str], Envelope]]
+    """and of which (service, instance)"""
     runs: set[tuple[str, int]]
     """(service, revision) that some of them name"""
     size: int
@@ -107,7 +108,7 @@ class ReportMaker:
                 parse_rfc3339(issued_at),
             )
             keys = keys_of(committed, bodies)
-            receipts = [one for one in heard.envelopes if one.signers & keys.keys()]
+            receipts = list(_of_enrolled(heard, keys, ledger))
             said = list(_believed(receipts, keys, ledger))
             named = {one.keyid for all_of_it in ledger.enrolments.values() for one in all_of_it}
             evidence = Evidence(
@@ -238,10 +239,18 @@ def _with(heard: _Heard, one: KeptReceipt) -> _Heard:
         receipt = Receipt.parse(envelope.payload)
     except (NotAnEnvelope, NotADocument, UnknownCritical):
         return heard
-    heard.envelopes.append(envelope)
+    heard.envelopes.append(((receipt.service, receipt.instance), envelope))
     if receipt.running is not None:
         heard.runs.add((receipt.service, receipt.running.revision))
     return heard._replace(size=heard.size + len(one.envelope))
+
+
+def _of_enrolled(heard: _Heard, keys: Mapping[str, bytes], ledger: Ledger) -> Iterator[Envelope]:
+    """Without those of a key whose enrolment ended before these rows: nothing is said by it, and it would look forged."""
+    for name, one in heard.envelopes:
+        given = {each.keyid for each in ledger.enrolments.get(name, ())}
+        if one.signers & given & keys.keys():
+            yield one
 
 
 def _believed(

@@ -436,6 +436,10 @@ def _read(payload: bytes, broker: str, now: float, sign_key: bytes | None) -> In
 
 
 def _check_signature(envelope: wire.Envelope, sign_key: bytes) -> None:
+    if [one.keyid for one in envelope.signatures] != [wire.keyid(sign_key)]:
+        # the names of keys are not signed: whoever carries the receipt could write others, and whoever checks it later by
+        # its name would take it for a forgery
+        raise _Garbage("it names another key than the one that this instance enrolled")
     message = wire.signed_bytes(envelope.payload_type, envelope.payload)
     try:
         VerifyKey(sign_key).verify(message, envelope.signatures[0].sig)

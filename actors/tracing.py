@@ -27,6 +27,8 @@ from config_manager.storage.trace import (
 
 _MOST = 16_384
 """Of pairs of a service and a broker or an instance, over all changes; some 300 bytes each."""
+_MOST_STRANGERS = 256
+"""Instances of a change; beyond that those that enrolled alone are noted, of which there can't be any number."""
 _STEP = {step: number for number, step in enumerate(BROKER_STEPS)}
 
 Pair = tuple[str, str]
@@ -121,6 +123,8 @@ class Tracing:
         pair = (receipt.service, receipt.instance)
         stages = change.instances.get(pair)
         if stages is None:
+            if not heard.status.verified and len(change.instances) >= _MOST_STRANGERS:
+                return  # anybody can claim to be any number of instances
             stages = change.instances[pair] = []
             self._count_pair()
         if reach(stages, found[1]):

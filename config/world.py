@@ -26,6 +26,8 @@ from config_manager.config.files import (
 )
 
 _MAX_EXPONENT = 100
+_FIRST_S = datetime.min.replace(tzinfo=UTC).timestamp()
+_END_S = datetime(9999, 12, 31, tzinfo=UTC).timestamp() + 86_400
 
 
 class WallClock(Protocol):
@@ -174,11 +176,12 @@ def rfc3339(seconds: float) -> str:
 
 
 def parse_rfc3339(text: str) -> float:
-    """Unix seconds of a time with any offset. Raises ValueError, also if there is no offset, or `rfc3339` can't write
-    it: in UTC it may be in another year, before 1 or after 9999."""
+    """Unix seconds of a time with any offset. Raises ValueError, also if there is no offset, or `rfc3339` could not
+    say it: in UTC it is before the year 1, or after 9999."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone; end it in Z")
     seconds = moment.timestamp()
-    datetime.fromtimestamp(seconds, UTC)
+    if not _FIRST_S <= seconds < _END_S:
+        raise ValueError(f"{text!r} is not within the years 1 to 9999 in UTC")
     return seconds

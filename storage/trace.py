@@ -116,7 +116,7 @@ def stage_of(receipt: Receipt, received_at: float) -> tuple[int, StageTime] | No
     if attempt is None:
         return None
     at = parse_rfc3339(attempt.at or receipt.at)
-    stage = StageTime(attempt.stage, at, received_at, attempt.reason, attempt.took_ms)
+    stage = StageTime(attempt.stage, at, received_at, attempt.why, attempt.took_ms)
     return attempt.revision, stage
 
 

@@ -84,8 +84,8 @@ class Outlet:
         return True
 
     def mark(self, *topics: str) -> None:
-        """Send these documents again: the broker does not hold them as it should."""
-        self._dirty.update(dict.fromkeys(topics))
+        """Send these documents again, as far as there are such: the broker does not hold them as it should."""
+        self._dirty.update(dict.fromkeys(topic for topic in topics if topic in self.retained))
         self.wake()
 
     def begin(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from config_manager.api.commands.remote import Server
 from config_manager.config.errors import NotDelivered
 
 _PATH = ("api", "v1", "notifications")
+_MOST_CHARACTERS = 4096
 _EVENTS = ("revision", "rollback", "refused", "drift")
 _HEADER = ("NAME", "STATE", "WAITING", "EVENTS", "SERVICES", "URL", "LAST ERROR")
 
@@ -82,9 +84,15 @@ def add(
 ) -> Shown:
     """Tell somebody from now on. The secret is shown this once: the receiver checks the signature with it.
 
+    URL is - to read it from standard input: with many receivers its path is a password, and other users of this
+    machine see a command's words.
+
     \b
-      config-manager notifications add chat https://chat.example.org/hook --services 'tts-*'
+      config-manager notifications add chat - --services 'tts-*' < url.txt
+      config-manager notifications add hall http://127.0.0.1:8123/hook
     """
+    if to == "-":
+        to = sys.stdin.read(_MOST_CHARACTERS).strip()
     patterns = [p.strip() for given in services for p in given.split(",")]
     body = {
         "name": name,

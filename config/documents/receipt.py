@@ -14,6 +14,7 @@ Stage = Literal[
     "received", "deferred", "applied", "healthy", "refused", "restart-required", "poisoned"
 ]
 Source = Literal["broker", "last-known-good", "defaults"]
+_LONGEST_WHY = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class Attempt:
     content: str | None = None
     at: str | None = None
     took_ms: int | None = None
+
+    @property
+    def why(self) -> str | None:
+        """The reason, for what keeps many of them: a receipt may be full of it."""
+        return self.reason and self.reason[:_LONGEST_WHY]
 
     def to_object(self) -> JsonObject:
         """As in a receipt: `deaths` is left out if there were none."""

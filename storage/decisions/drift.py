@@ -125,11 +125,11 @@ def _not_there(attempt: Attempt | None, wanted: ServiceState, target: Target) ->
     if attempt is None or attempt.revision != revision:
         attempt = None
     elif attempt.stage in ("refused", "poisoned"):
-        return Judgement("refused", attempt.reason or f"{attempt.stage} revision {revision}")
+        return Judgement("refused", attempt.why or f"{attempt.stage} revision {revision}")
     elif attempt.stage == "restart-required":
         return Judgement("waiting", f"it takes revision {revision} at its next start")
     elif attempt.stage == "deferred":
-        return Judgement("waiting", attempt.reason or f"it takes revision {revision} later")
+        return Judgement("waiting", attempt.why or f"it takes revision {revision} later")
     is_late = target.waited_s >= LATE_S
     if not target.is_confirmed:
         why = f"no broker is known to hold revision {revision}"

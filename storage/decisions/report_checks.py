@@ -32,6 +32,8 @@ from config_manager.storage.decisions.ledger import Ledger, Period, Row
 Step = Literal["file", "roots", "report", "updates", "audit", "receipts", "claims"]
 _BEFORE_ANY_DATE = float("-inf")
 MOST_FINDINGS = 100
+_MOST_VALUES = 5_000_000
+"""Of the file. A server's largest reports have a tenth of that: rows and payloads are texts."""
 _ROW_DEPTH = 64
 _MOST_SHOWN = 400
 """Characters of a claim in a finding."""
@@ -126,7 +128,7 @@ class _Check:
             tuple(self._findings[:MOST_FINDINGS]),
             claims,
             tuple(holes),
-            (*_open_questions(ledger, report, shown), *clocks),
+            (*_open_questions(ledger, claims, shown), *clocks),
             self._root.version,
             (rows[0].seq, rows[-1].seq),
         )
@@ -139,6 +141,8 @@ class _Check:
         return _Stop()
 
     def _open(self, data: bytes) -> Envelope:
+        if strict_json.most_values(data) > _MOST_VALUES:
+            raise self._stop("file", f"this is no report: it has over {_MOST_VALUES} values")
         try:
             value = strict_json.loads_object(data)
             envelope = wire.envelope_from_object(value.get("report"))
@@ -278,7 +282,8 @@ class _Check:
 def believed(envelope: Envelope, keys: Mapping[str, bytes], ledger: Ledger) -> Said:
     """A receipt that is signed by the key that a row gives to its instance. keys: raw public keys by id. Raises
     Distrust."""
-    public = next((keys[one] for one in envelope.signers if one in keys), None)
+    named = (one.keyid for one in envelope.signatures)
+    public = next((keys[one] for one in named if one in keys), None)
     if public is None:
         raise Distrust("unknown-key", "the key that it names is not here")
     receipt, keyid = trust.judge_receipt(envelope, public), wire.keyid(public)
@@ -364,22 +369,21 @@ def _holes(found: Compliance, span: Period) -> tuple[list[Hole], list[str]]:
     return holes, clocks
 
 
-def _open_questions(ledger: Ledger, report: Report, shown: dict[str, int]) -> Iterator[str]:
+def _open_questions(ledger: Ledger, claims: JsonObject, shown: dict[str, int]) -> Iterator[str]:
+    """claims: what the evidence comes to; the report's own may have any form."""
     if ledger.first_seq != 1:
         yield (
             f"the rows of the audit begin with number {ledger.first_seq}: what stood before it is not in this report"
         )
-    if others := len(ledger.wanted.keys() - report.services.keys()):
+    if others := len(ledger.wanted.keys() - claims.keys()):
         yield f"{others} other services are in these rows, and the report says nothing of them"
     for index, seconds in ledger.times.went_back:
         yield (
             f"the server's clock went back by {seconds:.0f} s before row {ledger.first_seq + index} of the audit: nothing "
             "is claimed of that time"
         )
-    for service, one in report.services.items():
-        wanted = one.get("wanted") if is_object(one) else None
-        named = {each.get("revision") for each in wanted or () if is_object(each)}
-        older = sorted(number for number in named - {shown.get(service)} if isinstance(number, int))
+    for service, one in claims.items():
+        older = sorted({each["revision"] for each in one["wanted"]} - {shown.get(service)})
         if older:
             numbers = ", ".join(map(str, older[:_MOST_NUMBERS])) + (
                 ", …" if len(older) > _MOST_NUMBERS else ""

@@ -173,3 +173,11 @@ async def test_tls_that_nobody_speaks_is_a_value() -> None:
             within_s=0.2,
         )
     assert isinstance(answer, Unanswered)
+
+
+async def test_a_receiver_that_sends_our_request_back_does_not_bring_its_path_into_words() -> None:
+    async with receiving(says_raw(b"POST /hook/password HTTP/1.1\r\n\r\n")) as receiver:
+        answer = await send(at(receiver.port, "/hook/password"), b"{}")
+    assert isinstance(answer, Unanswered)
+    assert "password" not in answer.why
+    assert answer.why.endswith("gave no HTTP answer: what came is not HTTP/1.1")

@@ -185,7 +185,8 @@ class Office:
         payload = receipt.to_bytes()
         key = self.key if enrolled else SigningKey(bytes(range(32)))
         signature = key.sign(wire.signed_bytes(wire.RECEIPT, payload)).signature
-        envelope = Envelope(wire.RECEIPT, payload, (Signature("a" * 64, signature),)).to_bytes()
+        signatures = (Signature(wire.keyid(key.verify_key.encode()), signature),)
+        envelope = Envelope(wire.RECEIPT, payload, signatures).to_bytes()
         topic = wire.status_topic(service, "kitchen")
         now = self.world.clock.now()
         self.statuses.take("A", topic, envelope, retained=False, now=now)
@@ -363,7 +364,7 @@ async def test_after_a_day_in_vain_it_fails_gives_up_what_is_old_and_recovers_by
         await trio.sleep(1400)
         assert line.state == "failing"
         assert notifier.reasons() == [
-            "notification chat has been failing for over a day: nobody is there"
+            "notification chat has been failing for over a day: GET /api/v1/notifications says why"
         ]
         assert [one.number for one in line.queue] == [2]  # with which it goes on being tried
         office.put(3)
@@ -391,6 +392,22 @@ async def test_a_thousand_wait_and_the_oldest_give_way(
         office.manners = lambda _name: OK
         await trio.sleep(700)
     assert office.revisions() == list(range(2, 1002))
+
+
+async def test_refusals_without_end_take_no_memory_without_end_while_nothing_can_be_written(
+    office: Office, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def can_not(_what: object) -> None:
+        raise ReadOnly("the disk is gone")
+
+    monkeypatch.setattr(office, "write_down", can_not)
+    office.add("chat")
+    async with office.running() as notifier:
+        for revision in range(MOST_WAITING + 5):
+            office.refuses(revision)
+        await trio.sleep(5)
+        kept: object = vars(notifier)["_unkept"]
+    assert len(kept) == MOST_WAITING  # type: ignore[arg-type]
 
 
 async def test_a_test_goes_past_what_waits_and_if_it_is_answered_the_rest_follows(

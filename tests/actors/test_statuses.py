@@ -340,7 +340,9 @@ KEY = SigningKey(bytes(32))
 def signed(receipt: Receipt) -> bytes:
     payload = receipt.to_bytes()
     signature = KEY.sign(wire.signed_bytes(wire.RECEIPT, payload)).signature
-    return Envelope(wire.RECEIPT, payload, (Signature("b" * 64, signature),)).to_bytes()
+    return Envelope(
+        wire.RECEIPT, payload, (Signature(wire.keyid(KEY.verify_key.encode()), signature),)
+    ).to_bytes()
 
 
 def test_an_enrolled_instance_takes_the_place_of_the_stranger_who_came_first() -> None:
@@ -461,3 +463,19 @@ def test_no_bytes_crash_it(content: bytes | dict[str, Any], name: str) -> None:
         board.raw(content, wire.STATUS_PREFIX + name)
     for status in board.board.statuses():
         assert wire.status_topic(status.receipt.service, status.receipt.instance) == TOPIC
+
+
+@pytest.mark.parametrize("also", [False, True])
+def test_an_enrolled_instances_receipt_names_its_key_and_no_other(also: bool) -> None:
+    """The names are not signed: a broker could write others, and no report would prove what it says."""
+    key = SigningKey(bytes([7]) * 32)
+    board = StatusBoard(lambda _service, _instance: key.verify_key.encode())
+    payload = make().to_bytes()
+    good = key.sign(wire.signed_bytes(wire.RECEIPT, payload)).signature
+    mine, other = wire.keyid(key.verify_key.encode()), "b" * 64
+    names = (mine, other) if also else (other,)
+    signatures = tuple(Signature(name, good) for name in names)
+    told = Envelope(wire.RECEIPT, payload, signatures).to_bytes()
+    assert isinstance(board.take("A", TOPIC, told, retained=False, now=NOW), NotTaken)
+    told = Envelope(wire.RECEIPT, payload, (Signature(mine, good),)).to_bytes()
+    assert isinstance(board.take("A", TOPIC, told, retained=False, now=NOW), NewlyRuns)

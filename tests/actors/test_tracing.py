@@ -132,3 +132,34 @@ def test_what_instances_say_of_a_change_is_noted_once_and_only_of_its_own_servic
             StageTime("healthy", m.START + 4, 204.0, None, 4),
         ]
     }
+
+
+def _refuses(instance: str, reason: str = "no") -> bytes:
+    attempt = Attempt(1, "refused", reason)
+    receipt = replace(d.RECEIPT, service="door", instance=instance, last_attempt=attempt)
+    signature = Signature("a" * 64, bytes(64))
+    return Envelope(wire.RECEIPT, receipt.to_bytes(), (signature,)).to_bytes()
+
+
+def test_strangers_without_end_who_come_and_go_take_no_memory_without_end() -> None:
+    noting, board = Noting(), StatusBoard()
+    board.on_receipt.append(noting.tracing.heard)
+    noting.commits("door")
+    for number in range(300):
+        topic = wire.status_topic("door", f"s{number}")
+        board.take(HERE, topic, _refuses(f"s{number}"), retained=False, now=200.0)
+        board.take(HERE, topic, b"", retained=False, now=200.0)
+    noted = noting.tracing.of(1)
+    assert noted is not None
+    assert len(noted.instances) == 256
+
+
+def test_a_reason_that_fills_its_receipt_is_cut() -> None:
+    noting, board = Noting(), StatusBoard()
+    board.on_receipt.append(noting.tracing.heard)
+    noting.commits("door")
+    topic = wire.status_topic("door", "one")
+    board.take(HERE, topic, _refuses("one", "x" * 40_000), retained=False, now=200.0)
+    noted = noting.tracing.of(1)
+    assert noted is not None
+    assert noted.instances["door", "one"][0].reason == "x" * 1_000

@@ -147,3 +147,17 @@ def test_a_pause_doubles_up_to_its_limit_however_often_it_failed(
 
 def test_no_pause_is_asked_for_where_the_first_is_none() -> None:
     assert backoff_s(2_000, first_s=0.0, longest_s=0.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59.999999Z"],
+)
+def test_a_time_that_could_not_be_said_in_utc_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match="within the years"):
+        parse_rfc3339(text)
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59.000Z"])
+def test_the_first_and_the_last_time_of_all_can_be_said(text: str) -> None:
+    assert rfc3339(parse_rfc3339(text)) == text

@@ -69,8 +69,8 @@ def test_a_target_is_added_tested_told_over_a_kill_listed_and_removed(
     server = processes.server(directory / "data", "none:")
     operator = Operator(processes, server)
     with chatting(authority) as chat:
-        command = ("notifications", "add", "chat", chat.url, "--events", "revision,drift")
-        added = json.loads(operator.ok(*command, "--json"))
+        command = ("notifications", "add", "chat", "-", "--events", "revision,drift")
+        added = json.loads(operator.ok(*command, "--json", stdin=f"{chat.url}\n"))
         secret = added["secret"]
         server.put("lamp", {"n": 1})
         eventually(lambda: len(chat.posts) == 1, within=10, what="it is told")

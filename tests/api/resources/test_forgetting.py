@@ -145,7 +145,7 @@ async def test_an_enrolled_instance_stays_enrolled(desk: Desk) -> None:
     device = await storing.ask(Write(what, Terms("kitchen")), Context("enrol"))
     receipt = make(2, gone=True)
     signed = wire.signed_bytes(wire.RECEIPT, receipt.to_bytes())
-    signature = wire.Signature("b" * 64, STRANGER.sign(signed).signature)
+    signature = wire.Signature(wire.keyid(keys[0]), STRANGER.sign(signed).signature)
     payload = wire.Envelope(wire.RECEIPT, receipt.to_bytes(), (signature,)).to_bytes()
     topic = wire.status_topic("stt-worker", "kitchen")
     desk.system.statuses.take("A", topic, payload, retained=True, now=time.time())

@@ -243,6 +243,24 @@ async def test_reports_go_on_with_other_keys_of_the_server_and_of_an_instance(
         assert steps(checked(before, system.trust.roots[2])) == {"roots"}
 
 
+async def test_a_span_after_an_instance_was_revoked_is_proved_although_its_receipts_are_kept(
+    tmp_path: Path,
+) -> None:
+    async with on_disk(tmp_path) as system:
+        rest = Caller(system)
+        await lived(rest, tmp_path)
+        await rest.ask("DELETE", f"/api/v1/devices/{SERVICE}/kitchen")
+        await rest.ask("PUT", f"/api/v1/config/{SERVICE}", {"whisper_model": "tiny.en"})
+        await tick()
+        begin = rfc3339(system.world.clock.now())
+        await tick()
+        end = rfc3339(system.world.clock.now())
+        root = root_of(system)
+        asked = (f"from={begin}&to={end}", f"at={end}&service={SERVICE}", f"at={end}")
+        verdicts = [checked(await reported(rest, one), root) for one in asked]
+    assert [one.findings for one in verdicts] == [(), (), ()]
+
+
 async def test_what_is_asked_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with on_disk(tmp_path) as system:
         rest = Caller(system)

@@ -422,3 +422,30 @@ def test_whichever_receipts_somebody_removes_what_is_still_proved_was_so(gone: s
             if proof == "between":
                 truth = segments(STORY.claims(begin, end), instance)
                 assert [one[2:4] for one in truth] == [tuple(said)]
+
+
+@pytest.mark.parametrize("said", [{"wanted": 5}, {"wanted": [{"revision": []}]}, {"wanted": [1]}])
+def test_claims_of_any_form_are_compared_and_end_nothing(said: Any) -> None:
+    verdict = verify(forged(claims={SERVICE: said}), ROOT)
+    assert set(found(verdict)) == {"claims"}
+
+
+def test_a_file_of_nothing_but_brackets_takes_no_memory() -> None:
+    bomb = b'{"report": {}, "evidence": {"roots": [' + b"[]," * 3_000_000 + b"0]}}"
+    verdict = verify(bomb, ROOT)
+    assert [one.detail for one in verdict.findings] == [
+        "this is no report: it has over 5000000 values"
+    ]
+
+
+def test_of_several_keys_that_a_receipt_names_the_first_that_is_known_counts() -> None:
+    """Whichever way the names are hashed: a server and whoever verifies choose the same."""
+
+    def name_another(evidence: dict[str, Any]) -> None:
+        for one in evidence["receipts"]:
+            one["signatures"].append({"keyid": wire.keyid(HALL_PUBLIC), "sig": ""})
+
+    assert verify(forged(name_another), ROOT).ok
+
+
+HALL_PUBLIC = HALL.verify_key.encode()
