@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit import python_3_14
-from tests.kit.processes import MOSQUITTO, TOKEN, Processes, workshop
+from tests.kit.processes import MOSQUITTO, TOKEN, Processes, eventually, workshop
 
 
 @pytest.fixture
@@ -49,6 +49,11 @@ def test_doctor_tries_a_broker_which_goes_and_comes_back_to_the_server(
     processes, directory = shop
     broker = processes.broker(directory / "broker")
     server = processes.server(directory / "data", broker.url)
+    eventually(
+        lambda: set(server.health()["broker"].values()) == {"connected"},
+        within=20,
+        what="the server is connected, or doctor says that it is not yet",
+    )
     code, doctor = processes.run(
         *("doctor", "--url", server.url, "--mqtt-url", broker.url, "--json"),
         env={"CONFIG_MANAGER_TOKEN": TOKEN},
