@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 import pytest
-import structlog
 
-import config_manager.config.logging
 from config_manager.api import main as command
 from config_manager.config.logging import configure
 from config_manager.storage.decisions.intents import SetSecret
@@ -20,15 +17,6 @@ from tests.kit.asgi import Caller, running
 VALUE = "conspicuous-in-hand"
 
 
-@pytest.fixture
-def unconfigured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The log belongs to the process: put back what the test sets up."""
-    monkeypatch.setattr(config_manager.config.logging, "_straight", None)
-    yield
-    structlog.reset_defaults()
-
-
-@pytest.mark.usefixtures("unconfigured")
 @pytest.mark.parametrize("log_format", ["json", "console"])
 async def test_an_actor_that_crashes_with_a_secret_in_hand_logs_no_value(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_format: Literal["json", "console"]
