@@ -20,7 +20,8 @@ from typing import NamedTuple
 import trio
 
 from config_manager.actors.drift_log import DriftEvent, DriftLog
-from config_manager.actors.statuses import InstanceStatus, StatusBoard
+from config_manager.actors.receipt_reading import InstanceStatus
+from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.views import BrokerView, CommittedView, Confirmations
 from config_manager.config.names import Mark
 from config_manager.config.strict_json import JsonObject
@@ -36,14 +37,11 @@ from config_manager.storage.decisions.drift import (
     never_heard,
 )
 from config_manager.storage.decisions.forgotten import FORGOTTEN, newly_forgotten
-from config_manager.storage.drifts import Drift, State
+from config_manager.storage.drifts import Drift, Key, State
 from config_manager.storage.state import Committed, ServiceState
 
 _DIGESTS_KEPT = 64
 """Of what a service was before, in memory."""
-
-Key = tuple[str, str]
-"""(service, instance)"""
 
 
 @dataclass(frozen=True, slots=True)

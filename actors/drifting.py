@@ -13,7 +13,7 @@ import trio
 import trio.lowlevel
 
 from config_manager.actors.actor import Actor, Context, Full, Gone, Life, follower
-from config_manager.actors.drift_board import DriftBoard, Key
+from config_manager.actors.drift_board import DriftBoard
 from config_manager.actors.messages import Keep, Prune
 from config_manager.actors.receipts_kept import ReceiptsToKeep
 from config_manager.actors.statuses import StatusBoard
@@ -22,7 +22,7 @@ from config_manager.actors.views import CommittedView
 from config_manager.config.errors import Refusal
 from config_manager.config.world import World
 from config_manager.storage.decisions.forgotten import forgotten
-from config_manager.storage.drifts import KeptReceipt, Observed, State
+from config_manager.storage.drifts import KeptReceipt, Key, Observed, State
 
 _GATHER_S = 0.02
 _KEEP_EVERY_S = 1.0

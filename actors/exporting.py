@@ -110,8 +110,8 @@ class Exporter:
         self._failures += 1
         is_refused = isinstance(answer, Answered) and answer.status not in _TRY_AGAIN
         if self._failures == 1:
-            why = f"it answered {answer.status}" if isinstance(answer, Answered) else answer.why
-            structlog.get_logger().warning("traces not sent", why=why, is_refused=is_refused)
+            log = structlog.get_logger()
+            log.warning("traces not sent", why=answer.why, is_refused=is_refused)
         if is_refused:
             self._drop(len(some))
         return False

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import trio
 
-from config_manager.actors.statuses import InstanceStatus, StatusBoard
+from config_manager.actors.receipt_reading import InstanceStatus
+from config_manager.actors.statuses import StatusBoard
 from config_manager.actors.views import BrokerView
 from config_manager.config.errors import NotFound, StillThere
 from config_manager.config.strict_json import JsonObject

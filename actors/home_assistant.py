@@ -13,7 +13,7 @@ import trio
 
 from config_manager.actors.actor import Context, Full, Gone, Life, follower
 from config_manager.actors.drift_board import DriftBoard
-from config_manager.actors.notices import Notice
+from config_manager.actors.notices import Notice, of_change
 from config_manager.actors.publishing.outlet import Outlet
 from config_manager.actors.views import CommittedView
 from config_manager.config import strict_json, wire
@@ -141,8 +141,7 @@ class HomeAssistant:
         except (Refusal, trio.TooSlowError):
             return  # the next change says it
         if newest and self._last is None:
-            [change] = newest
-            self._last = _last_change({**change._asdict(), "services": list(change.services)})
+            self._last = _last_change(of_change(newest[0]).data)
 
     # ── off ────────────────────────────────────────────────────────────────────────────────────
 

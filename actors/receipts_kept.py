@@ -11,15 +11,13 @@ from collections.abc import Callable, Sequence
 
 from config_manager.actors.statuses import HeardReceipt
 from config_manager.config.documents.receipt import Receipt
-from config_manager.storage.drifts import KeptReceipt, State
+from config_manager.storage.drifts import KeptReceipt, Key, State
 
 A_MINUTE = 10
 _MINUTE_S = 60.0
 _MOST_WAIT = 20_000
 _MOST_BYTES_WAIT = 32 * 1024 * 1024
 """While the database takes nothing; beyond that only the newest of each instance stays."""
-
-Key = tuple[str, str]
 
 
 class ReceiptsToKeep:

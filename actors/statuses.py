@@ -1,4 +1,4 @@
-"""What instances say they run: their retained receipts, judged and kept. Pure: bytes in, no I/O.
+"""What instances say they run: their retained receipts, judged and held. Pure: bytes in, no I/O.
 
 The receipts of an enrolled instance are signed by the key that it enrolled; any other in its name is refused. An
 instance that is not enrolled only claims: it is shown as such and decides nothing. Brokers need not be trusted,
@@ -14,67 +14,30 @@ An instance that was forgotten (`actors.forgetting`) is dropped, and shown again
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from nacl.exceptions import BadSignatureError
-from nacl.signing import VerifyKey
-
+from config_manager.actors.receipt_reading import (
+    BEFORE,
+    InstanceStatus,
+    NotAReceipt,
+    names_of,
+    read_receipt,
+)
 from config_manager.config import wire
-from config_manager.config.documents.fields import NotADocument, UnknownCritical
 from config_manager.config.documents.receipt import Receipt, Running
-from config_manager.config.errors import InvalidName
-from config_manager.config.names import accept_correlation_id, parse_instance, parse_service
-from config_manager.config.world import parse_rfc3339
 from config_manager.storage.decisions.forgotten import Forgotten
 from config_manager.storage.decisions.schema_outlook import LiveInstance
 
 K = TypeVar("K")
 
-MAX_RECEIPT_BYTES = wire.MAX_RECEIPT_BYTES
 MAX_INSTANCES = 10_000
 MAX_TOTAL_BYTES = 16 * 1024 * 1024
 """Of all receipts together; an honest one has 1 KiB."""
 _KNOWN_BY_SIGHT = 4 * MAX_INSTANCES
 """Retained messages of all brokers that are recognised when they are read again."""
-_MAX_TEXT = 200
-
-_WORD = re.compile(r"[a-z][a-z-]{0,31}")
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceStatus:
-    """One instance, as of its newest receipt. Times in Unix seconds.
-
-    at: the receipt's own time. live_seq: of the newest receipt that is no will. gone: its will or its farewell
-    came. broker: that told us so, or told the opposite. since: when it began to run what it runs, or went, as
-    far as we know. heard_at: when it last said something; for a retained message its own time counts. verified:
-    signed by the key that the instance enrolled.
-    """
-
-    receipt: Receipt
-    keyid: str
-    at: float
-    live_seq: int
-    gone: bool
-    broker: str
-    since: float
-    received_at: float
-    heard_at: float
-    size: int
-    verified: bool = False
-
-    @property
-    def is_from_before(self) -> bool:
-        """As of before the start: no broker has told it since."""
-        return self.broker == BEFORE
-
-
-BEFORE = ""
-"""The broker of what is known from before the start alone: no broker has told it since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +78,8 @@ SignKey = Callable[[str, str], bytes | None]
 LooksUpForgotten = Callable[[str, str], Forgotten | None]
 
 
-class _Garbage(Exception):
-    """The message says what is wrong with a receipt."""
-
-
 class StatusBoard:
-    """Every instance that any broker told us of; in memory, because the brokers retain it for us."""
+    """Every instance that any broker told us of; in memory. `actors.drifting` fills it at the start with what was kept."""
 
     def __init__(
         self,
@@ -197,13 +156,13 @@ class StatusBoard:
         """A message of `wire.STATUS_FILTER`. retained: as in MQTT, stored before we subscribed."""
         is_repeated = self._is_known(broker, topic, payload) and retained
         try:
-            key = _names(topic)
+            key = names_of(topic)
             if is_repeated and self._forgotten(*key) is None:
                 return None
             if payload:
-                told = _read(payload, broker, now, self._sign_key(*key))
+                told = read_receipt(payload, broker, now, self._sign_key(*key))
                 if (told.receipt.service, told.receipt.instance) != key:
-                    raise _Garbage("it names another instance than its topic does")
+                    raise NotAReceipt("it names another instance than its topic does")
                 self.drop_forgotten(*key)
                 if self._is_leftover(key, told, retained=retained):
                     return Leftover(*key)
@@ -211,7 +170,7 @@ class StatusBoard:
                 judged = self._judge(key, told, retained=retained)
                 self._tell_heard(key, before, told, payload)
                 return judged
-        except _Garbage as garbage:
+        except NotAReceipt as garbage:
             if is_repeated:
                 return None
             self.refused += 1
@@ -226,11 +185,11 @@ class StatusBoard:
         the oldest first."""
         key = (service, instance)
         try:
-            told = _read(envelope, BEFORE, received_at, self._sign_key(*key))
+            told = read_receipt(envelope, BEFORE, received_at, self._sign_key(*key))
             if self._is_leftover(key, told, retained=True) or not told.verified:
                 return None
             self._judge(key, told, retained=True)
-        except _Garbage:  # its key was exchanged
+        except NotAReceipt:  # its key was exchanged
             return None
         return told.receipt
 
@@ -278,7 +237,7 @@ class StatusBoard:
     def _is_known(self, broker: str, topic: str, payload: bytes) -> bool:
         """Whether this was the topic's last message from this broker; it is from now on."""
         key = (broker, hashlib.sha256(topic.encode(errors="replace")).digest())
-        sight = hashlib.sha256(payload[: MAX_RECEIPT_BYTES + 1]).digest()
+        sight = hashlib.sha256(payload[: wire.MAX_RECEIPT_BYTES + 1]).digest()
         before = self._known_by_sight.pop(key, None)
         self._known_by_sight[key] = sight
         if len(self._known_by_sight) > _KNOWN_BY_SIGHT:
@@ -312,16 +271,16 @@ class StatusBoard:
         )
 
     def _keep(self, key: tuple[str, str], status: InstanceStatus) -> None:
-        """Raises _Garbage if there is no room. An enrolled instance takes a stranger's place; the strangers of
+        """Raises NotAReceipt if there is no room. An enrolled instance takes a stranger's place; the strangers of
         one service get half of all places at most."""
         held = self._statuses.get(key)
         is_new_stranger = held is None and not status.verified
         if is_new_stranger and self._strangers_of[key[0]] >= self._max_instances // 2:
-            raise _Garbage("there are too many instances of this service that nobody enrolled")
+            raise NotAReceipt("there are too many instances of this service that nobody enrolled")
         while not self._fits(held, status):
             stranger = next((one for one in self._strangers if one != key), None)
             if stranger is None or not status.verified:
-                raise _Garbage(
+                raise NotAReceipt(
                     "there are too many instances, or their receipts are too large together"
                 )
             self._drop(stranger)
@@ -396,69 +355,3 @@ def _after_a_will(
 
 def _gone(status: InstanceStatus, broker: str, live_seq: int) -> InstanceStatus:
     return replace(status, gone=True, broker=broker, live_seq=live_seq)
-
-
-def _names(topic: str) -> tuple[str, str]:
-    service, _, instance = topic.removeprefix(wire.STATUS_PREFIX).partition("/")
-    try:
-        return parse_service(service), parse_instance(instance)
-    except InvalidName as error:
-        raise _Garbage(error.detail) from None
-
-
-def _read(payload: bytes, broker: str, now: float, sign_key: bytes | None) -> InstanceStatus:
-    """One receipt by itself; raises _Garbage."""
-    if len(payload) > MAX_RECEIPT_BYTES:
-        raise _Garbage(f"it is over {MAX_RECEIPT_BYTES} bytes")
-    try:
-        envelope = wire.parse_envelope(payload)
-        if envelope.payload_type != wire.RECEIPT:
-            raise _Garbage("it is another kind of document")
-        if sign_key is not None:
-            _check_signature(envelope, sign_key)
-        receipt = Receipt.parse(envelope.payload)
-    except (wire.NotAnEnvelope, NotADocument, UnknownCritical) as error:
-        raise _Garbage(str(error)) from None
-    receipt = replace(receipt, correlation_id=accept_correlation_id(receipt.correlation_id))
-    return InstanceStatus(
-        receipt,
-        envelope.signatures[0].keyid[:_MAX_TEXT],
-        _check(receipt),
-        live_seq=-1 if receipt.gone else receipt.seq,
-        gone=receipt.gone,
-        broker=broker,
-        since=now,
-        received_at=now,
-        heard_at=now,
-        size=len(payload),
-        verified=sign_key is not None,
-    )
-
-
-def _check_signature(envelope: wire.Envelope, sign_key: bytes) -> None:
-    if [one.keyid for one in envelope.signatures] != [wire.keyid(sign_key)]:
-        # the names of keys are not signed: whoever carries the receipt could write others, and whoever checks it later by
-        # its name would take it for a forgery
-        raise _Garbage("it names another key than the one that this instance enrolled")
-    message = wire.signed_bytes(envelope.payload_type, envelope.payload)
-    try:
-        VerifyKey(sign_key).verify(message, envelope.signatures[0].sig)
-    except (BadSignatureError, ValueError):
-        raise _Garbage("it is not signed by the key that this instance enrolled") from None
-
-
-def _check(receipt: Receipt) -> float:
-    """The receipt's time; raises _Garbage if its words are not of the kind that instances use."""
-    words = [receipt.source, *([receipt.last_attempt.stage] if receipt.last_attempt else [])]
-    if not all(_WORD.fullmatch(word) for word in words):
-        raise _Garbage("source or stage: expected a word")
-    if max(len(receipt.freshness), len(receipt.library)) > _MAX_TEXT:
-        raise _Garbage(f"freshness or library: expected up to {_MAX_TEXT} characters")
-    if receipt.running is not None and not wire.is_digest(receipt.running.digest):
-        raise _Garbage("running.digest: expected 64 hex digits")
-    try:
-        if receipt.last_attempt is not None and receipt.last_attempt.at is not None:
-            parse_rfc3339(receipt.last_attempt.at)
-        return parse_rfc3339(receipt.at)
-    except (ValueError, OverflowError):
-        raise _Garbage("at: expected a time in RFC 3339") from None

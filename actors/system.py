@@ -166,9 +166,8 @@ async def running_system(
         await stack.enter_async_context(_farewell(frames, brokers.outlets))
         await _start_home_assistant(tree, opened, writing, brokers, settings)
         trusting_actor = await _start_signed_documents(tree, opened, writing, brokers.outlets)
-        heartbeat_s = settings.heartbeat_seconds
         board, reports, watching = await _start_signs_of_life(
-            tree, opened, writing, brokers, frames, heartbeat_s
+            tree, opened, writing, brokers, frames, settings.heartbeat_seconds
         )
         yield System(
             storing=writing.storing,

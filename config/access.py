@@ -14,6 +14,7 @@ create a token that is not narrowed.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -60,6 +61,10 @@ class Grant:
     @property
     def is_narrowed(self) -> bool:
         return self.services != EVERY_SERVICE
+
+    def among(self, services: Iterable[str]) -> Sequence[str] | None:
+        """Those of these services that the token is for; None: it is for every service."""
+        return [one for one in services if self.covers(one)] if self.is_narrowed else None
 
     def require(self, need: Need, service: str | None = None) -> None:
         """Raises Forbidden, which says what would be needed.

@@ -21,6 +21,10 @@ State = Literal[
 """What an instance runs, beside what it should run (`storage.decisions.drift`). The worst first."""
 
 
+Key = tuple[str, str]
+"""Of an instance: (service, instance)."""
+
+
 class KeptReceipt(NamedTuple):
     """A receipt as it came, of an instance that is enrolled.
 

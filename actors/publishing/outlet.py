@@ -28,9 +28,9 @@ class Outlet:
         view: CommittedView,
         also_reads: Mapping[str, Callable[[Outlet, bytes], None] | None] = MappingProxyType({}),
     ) -> None:
-        """view: says whether anything but health may be sent now; call `wake` when that changes. also_reads: topics that a
-        session subscribes to beside those that it always does; and who is told of a message there, None for a document
-        of ours."""
+        """view: says whether anything but health may be sent now; call `wake` when that changes. also_reads: further
+        topics that a session subscribes to. Each has the function that is given a message; None: a document of ours is
+        there."""
         self._view = view
         self.also_reads = also_reads
         self.retained: dict[str, bytes] = {}

@@ -56,20 +56,17 @@ def _events(server: Server, service: str | None, since: str) -> dict[str, Any]:
     """Every page as one. Raises SettingsInvalid."""
     begin = moment("--since", since)
     found: list[Any] = []
-    before: str | None = None
-    while True:
-        page = server.get(
-            *(*_PATH, "events"),
-            holds="drift next_before checked_at",
-            service=service,
-            since=begin,
-            limit=_PAGE,
-            before=before,
-        )
+    page: dict[str, Any] = {}
+    for page in server.pages(
+        *(*_PATH, "events"),
+        holds="drift checked_at",
+        along="next_before",
+        service=service,
+        since=begin,
+        limit=_PAGE,
+    ):
         found += page["drift"]
-        if page["next_before"] is None:
-            return {"drift": found, "checked_at": page["checked_at"]}
-        before = str(page["next_before"])
+    return {"drift": found, "checked_at": page["checked_at"]}
 
 
 def _none(server: Server, service: str | None) -> Iterator[str]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from config_manager.api.commands.output import clean
@@ -65,6 +65,24 @@ class Server:
     def get(self, *path: str, holds: str = "", **query: str | None) -> Any:
         """The JSON at a path of these segments. holds, raises: as `ask`."""
         return self.ask("GET", *path, holds=holds, query=query).value
+
+    def pages(
+        self,
+        *path: str,
+        holds: str,
+        along: Literal["next_before", "next_after"],
+        **query: str | None,
+    ) -> Iterator[Any]:
+        """Every page of a list, each from where the one before ended. along: the member that says where. holds, raises:
+        as `ask`."""
+        place: str | None = None
+        while True:
+            query[along.removeprefix("next_")] = place
+            page = self.get(*path, holds=f"{holds} {along}", **query)
+            yield page
+            if page[along] is None:
+                return
+            place = str(page[along])
 
     def post(self, *path: str, holds: str, body: Any = None, **query: str | None) -> Any:
         """The JSON that is answered. holds, body, raises: as `ask`."""

@@ -80,12 +80,8 @@ def get_schema(
 
 
 def _listed(server: Server) -> Shown:
-    entries: list[Any] = []
-    after: str | None = ""
-    while after is not None:
-        page = server.get(*_PATH, holds="schemas next_after", limit="500", after=after or None)
-        entries += page["schemas"]
-        after = page["next_after"]
+    pages = server.pages(*_PATH, holds="schemas", along="next_after", limit="500")
+    entries = [one for page in pages for one in page["schemas"]]
     rows = (
         (one["service"], str(one["version"]), one["source"], one["digest"][:_SHOWN], _when(one))
         for one in entries

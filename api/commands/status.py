@@ -76,20 +76,17 @@ def status(
 def _ask(server: Server, service: str | None, state: str | None) -> dict[str, Any]:
     """Every page as one."""
     found: list[Any] = []
-    after: str | None = None
-    while True:
-        page = server.get(
-            *("api", "v1", "status"),
-            holds="instances refused next_after",
-            service=service,
-            state=state,
-            limit=_PAGE,
-            after=after,
-        )
+    page: dict[str, Any] = {}
+    for page in server.pages(
+        *("api", "v1", "status"),
+        holds="instances refused",
+        along="next_after",
+        service=service,
+        state=state,
+        limit=_PAGE,
+    ):
         found += page["instances"]
-        after = page["next_after"]
-        if after is None:
-            return {"instances": found, "refused": page["refused"]}
+    return {"instances": found, "refused": page["refused"]}
 
 
 def _ask_again(server: Server, service: str | None, state: str | None, *, silent: bool) -> Any:

@@ -167,7 +167,7 @@ async def list_changes(request: ApiRequest, api: Api) -> ApiResponse:
         limit=limit + 1,
         before=_BEFORE.of(request),
         service=service,
-        visible=_visible(request, api),
+        visible=request.grant.among(api.system.view.committed.services),
         by=_BY.of(request),
         since=_SINCE.of(request),
         until=_UNTIL.of(request),
@@ -194,8 +194,8 @@ async def list_changes(request: ApiRequest, api: Api) -> ApiResponse:
 )
 async def get_change(request: ApiRequest, api: Api) -> ApiResponse:
     request.allow_query()
-    name, visible = _ID.of(request), _visible(request, api)
-    system = api.system
+    name, system = _ID.of(request), api.system
+    visible = request.grant.among(system.view.committed.services)
     found = await system.reading.past(
         lambda kept: tracing.find(kept, name, visible, system.tracing.is_not_whole), request.context
     )
@@ -225,13 +225,6 @@ async def get_change(request: ApiRequest, api: Api) -> ApiResponse:
         },
         headers=NO_STORE,
     )
-
-
-def _visible(request: ApiRequest, api: Api) -> Sequence[str] | None:
-    """The services that the token is for; None: all."""
-    if not request.grant.is_narrowed:
-        return None
-    return [name for name in api.system.view.committed.services if request.grant.covers(name)]
 
 
 # A `ChangesAnswer` and a `TraceAnswer` are made of dictionaries: a service may have thousands of instances.
@@ -277,15 +270,13 @@ def _joined(noted: Noted, kept: ChangeTimes | None) -> ChangeTimes:
     return noted.all_times if kept is None else earliest(kept, noted.all_times)
 
 
-def _stages(
-    found: tracing.Found, noted: Noted | None
-) -> Mapping[tracing.Pair, Sequence[StageTime]]:
+def _stages(found: tracing.Found, noted: Noted | None) -> Mapping[drifts.Key, Sequence[StageTime]]:
     return tracing.joined(found.instances, {} if noted is None else noted.instances)
 
 
 def _instances(
     change: Change,
-    stages: Mapping[tracing.Pair, Sequence[StageTime]],
+    stages: Mapping[drifts.Key, Sequence[StageTime]],
     began: float | None,
     api: Api,
 ) -> list[JsonObject]:

@@ -4,8 +4,6 @@ It asks no actor, so it answers while nothing can be written."""
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import version
 from typing import get_args
 
 import trio
@@ -16,6 +14,7 @@ from config_manager.actors.system import System
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.request import NO_STORE, Api, ApiRequest, ApiResponse
 from config_manager.config.metrics import CONTENT_TYPE, Family, Labels, Sampled, text
+from config_manager.config.our_version import our_version
 from config_manager.config.process_figures import process_figures
 from config_manager.storage.decisions.drift import DRIFTS, STATES
 
@@ -58,7 +57,7 @@ def _whole(system: System, api: Api) -> list[Family]:
     report, services = system.health(), system.view.committed.services.values()
     behind_since = system.cache.behind_since
     cache_age_s = 0.0 if behind_since is None else trio.current_time() - behind_since
-    build: dict[Labels, float] = {(_version(),): 1}
+    build: dict[Labels, float] = {(our_version(),): 1}
     return [
         Sampled(f"{OURS}build_info", "Which version runs; always 1.", build, ("version",)),
         Sampled(f"{OURS}up", "1 while GET /health says ok.", report.ok),
@@ -89,11 +88,6 @@ def _whole(system: System, api: Api) -> list[Family]:
             ("broker",),
         ),
     ]
-
-
-@cache
-def _version() -> str:
-    return version("config-manager")
 
 
 def _parts(system: System) -> list[Family]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import orjson
 from pydantic import Field
 
-from config_manager.actors.statuses import InstanceStatus
+from config_manager.actors.receipt_reading import InstanceStatus
 from config_manager.api.rest.models import NAME, Answer, Name, Time, about
 from config_manager.api.rest.operations import operation
 from config_manager.api.rest.parameters import (

@@ -212,14 +212,11 @@ class WatchStream(Stream):
             self._say_behind(newest)
         if self._seen == newest or self._hub.after(self._seen, 0) is not None:
             return
-        covers, services = self._request.grant.covers, self._api.system.view.committed.services
         query = ChangesQuery(
             after=self._seen,
             limit=MOST_REPLAYED + 1,
             service=self._service,
-            visible=[one for one in services if covers(one)]
-            if self._request.grant.is_narrowed
-            else None,
+            visible=self._request.grant.among(self._api.system.view.committed.services),
         )
         context = Context(self._request.correlation_id, trio.current_time() + ANSWER_WITHIN_S)
         missed = await self._api.system.reading.changes(query, context)

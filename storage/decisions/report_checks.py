@@ -60,7 +60,7 @@ class Hole(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """report: None if it could not be read at all. claims: what the evidence comes to, whatever the report says. notes:
-    what this evidence leaves open. content: services whose newest content is shown."""
+    what this evidence leaves open. rows: numbers of the first and the last row of the audit."""
 
     report: Report | None
     findings: tuple[Finding, ...]

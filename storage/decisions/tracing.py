@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from config_manager.config import wire
 from config_manager.config.documents.receipt import Receipt
-from config_manager.storage.drifts import KeptReceipt, State
+from config_manager.storage.drifts import KeptReceipt, Key, State
 from config_manager.storage.trace import (
     BROKER_STEPS,
     BrokerStep,
@@ -34,9 +34,6 @@ _ON_THE_WAY: frozenset[State] = frozenset(
     {"foreign", "refused", "late", "stale", "waiting", "pending"}
 )
 
-Pair = tuple[str, str]
-"""(service, instance)"""
-
 
 class Kept(Protocol):
     """What is read of a store."""
@@ -54,7 +51,7 @@ class Found(NamedTuple):
     change: Change
     others: tuple[int, ...]
     times: ChangeTimes | None
-    instances: Mapping[Pair, Sequence[StageTime]]
+    instances: Mapping[Key, Sequence[StageTime]]
 
 
 class Step(NamedTuple):
@@ -94,8 +91,8 @@ def find(
     return Found(change, others, times, _instances(kept, change))
 
 
-def _instances(kept: Kept, change: Change) -> Mapping[Pair, Sequence[StageTime]]:
-    found: dict[Pair, list[StageTime]] = {}
+def _instances(kept: Kept, change: Change) -> Mapping[Key, Sequence[StageTime]]:
+    found: dict[Key, list[StageTime]] = {}
     for service in change.services:
         for row in kept.attempts(service, change.revision):
             with suppress(
@@ -109,10 +106,10 @@ def _instances(kept: Kept, change: Change) -> Mapping[Pair, Sequence[StageTime]]
 
 
 def joined(
-    kept: Mapping[Pair, Sequence[StageTime]], heard: Mapping[Pair, Sequence[StageTime]]
-) -> Mapping[Pair, Sequence[StageTime]]:
+    kept: Mapping[Key, Sequence[StageTime]], heard: Mapping[Key, Sequence[StageTime]]
+) -> Mapping[Key, Sequence[StageTime]]:
     """What is kept, and what this process heard, of which part may be the same."""
-    pairs: dict[Pair, list[StageTime]] = {}
+    pairs: dict[Key, list[StageTime]] = {}
     for pair in sorted({*kept, *heard}):
         stages: list[StageTime] = []
         together = {*kept.get(pair, ()), *heard.get(pair, ())}

@@ -10,8 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from config_manager.actors.forgetting import ForgetInstance
+from config_manager.actors.receipt_reading import InstanceStatus
 from config_manager.actors.statuses import (
-    InstanceStatus,
     Leftover,
     NewlyRuns,
     NotTaken,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from config_manager.actors.receipt_reading import InstanceStatus
 from config_manager.actors.receipts_kept import ReceiptsToKeep
-from config_manager.actors.statuses import HeardReceipt, InstanceStatus
+from config_manager.actors.statuses import HeardReceipt
 from tests.kit import documents as d
 
 

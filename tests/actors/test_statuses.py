@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
+from config_manager.actors.receipt_reading import InstanceStatus
 from config_manager.actors.statuses import (
-    MAX_RECEIPT_BYTES,
-    InstanceStatus,
     NewlyRuns,
     NotTaken,
     StatusBoard,
@@ -260,7 +259,7 @@ GARBAGE = {
     "a list": b"[]",
     "half a character": b"\xff",
     "deep": b"[" * 100_000,
-    "too large": changed(overrides=["x" * MAX_RECEIPT_BYTES]),
+    "too large": changed(overrides=["x" * wire.MAX_RECEIPT_BYTES]),
     "another type": seal(make().to_bytes(), kind=wire.BEACON),
     "payload is no object": seal(b"[]"),
     "payload is no JSON": seal(b"\0"),
@@ -325,8 +324,8 @@ def test_retained_garbage_that_is_read_again_is_counted_once() -> None:
 def test_a_receipt_of_the_largest_size_is_taken() -> None:
     board = Board()
     empty = len(seal(make(overrides=("",)).to_bytes()))
-    payload = seal(make(overrides=("x" * ((MAX_RECEIPT_BYTES - empty) // 4 * 3),)).to_bytes())
-    assert MAX_RECEIPT_BYTES - 4 < len(payload) <= MAX_RECEIPT_BYTES
+    payload = seal(make(overrides=("x" * ((wire.MAX_RECEIPT_BYTES - empty) // 4 * 3),)).to_bytes())
+    assert wire.MAX_RECEIPT_BYTES - 4 < len(payload) <= wire.MAX_RECEIPT_BYTES
     assert not isinstance(board.raw(payload), NotTaken)
     assert board.only.size == len(payload)
 

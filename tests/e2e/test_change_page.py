@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.processes import MOSQUITTO, Processes
-from tests.kit.shell import Shell
+from tests.kit.shell import walked
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "change.md"
 
@@ -16,12 +16,7 @@ pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not inst
 
 
 def test_the_walk_through_of_the_page_does_what_it_says(shop: tuple[Processes, Path]) -> None:
-    processes, directory = shop
-    broker = processes.broker(directory / "broker")
-    server = processes.server(directory / "data", broker.url, "--dev")
-    shell = Shell(server, directory, {"CONFIG_MANAGER_MQTT_URL": broker.url})
-    code, said = shell.walk(PAGE)
-    assert code == 0, said
+    _, said = walked(shop, PAGE)
     told = [" ".join(line.split()) for line in said.splitlines()]
     for line in (
         "volume narrowed breaks breaks ok such as 99",

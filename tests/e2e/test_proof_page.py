@@ -8,7 +8,7 @@ import pytest
 
 from config_manager.storage.decisions.report_checks import verify
 from tests.kit.processes import MOSQUITTO, Processes
-from tests.kit.shell import Shell
+from tests.kit.shell import walked
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "proof.md"
 
@@ -21,12 +21,7 @@ pytestmark = [
 def test_the_walk_through_proves_what_it_says_and_so_does_a_report_after_a_restart(
     shop: tuple[Processes, Path],
 ) -> None:
-    processes, directory = shop
-    broker = processes.broker(directory / "broker")
-    server = processes.server(directory / "data", broker.url, "--dev")
-    shell = Shell(server, directory, {"CONFIG_MANAGER_MQTT_URL": broker.url})
-    code, said = shell.walk(PAGE)
-    assert code == 0, said
+    (_, directory), (server, said) = shop, walked(shop, PAGE)
     assert "exit code 5" in said
     lines = [" ".join(line.split()) for line in said.splitlines()]
     assert any(line.startswith("stt-worker r1 ") and "a first one" in line for line in lines), said

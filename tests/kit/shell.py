@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from structlog.testing import capture_logs
 
 from config_manager.api.main import main
-from tests.kit.processes import COMMAND, TOKEN, Server
+from tests.kit.processes import COMMAND, TOKEN, Processes, Server
 
 
 def steps_of(page: Path) -> str:
@@ -55,6 +55,17 @@ class Shell:
             check=False,
         )
         return done.returncode, done.stdout + done.stderr
+
+
+def walked(shop: tuple[Processes, Path], page: Path) -> tuple[Server, str]:
+    """What a page's commands say at a broker and a server of their own, in development, if all of them succeed."""
+    processes, directory = shop
+    broker = processes.broker(directory / "broker")
+    server = processes.server(directory / "data", broker.url, "--dev")
+    shell = Shell(server, directory, {"CONFIG_MANAGER_MQTT_URL": broker.url})
+    code, said = shell.walk(page)
+    assert code == 0, said
+    return server, said
 
 
 class Ended(NamedTuple):

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config_manager.api.commands.states import COLOURS, WORDS
 from config_manager.config.documents.receipt import Attempt, Receipt, Running
 from config_manager.config.names import Epoch, Mark
 from config_manager.storage.decisions.drift import (
+    DRIFTS,
     LATE_S,
     RANK,
     STATES,
@@ -178,3 +180,8 @@ def test_time_alone_makes_only_the_late_of_what_is_on_the_way(
         said, replace(target, waited_s=target.waited_s + more_s), gone=False, verified=True
     )
     assert later.state == now.state or (now.state, later.state) == ("pending", "late")
+
+
+def test_commands_have_a_word_for_each_state_in_the_same_order_and_show_drift_in_red() -> None:
+    assert tuple(WORDS) == STATES
+    assert {state for state in STATES if COLOURS.get(WORDS[state]) == "red"} == DRIFTS
